@@ -1,0 +1,117 @@
+"""The way in: reads the settings, composes the application and runs it; or prints what would be applied.
+
+python provisioner.py                                         serve
+python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from sandboxes import kube
+from sandboxes.api import create_app
+from sandboxes.connection import connect
+from sandboxes.errors import StartupError
+from sandboxes.kubectl import Kubectl
+from sandboxes.lifecycle import Lifecycle, now
+from sandboxes.logs import AccessLogger, configure_logging
+from sandboxes.manifests import Sandbox, build, load_template
+from sandboxes.models import CreateRequest
+from sandboxes.preflight import check_cluster
+from sandboxes.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"
+
+logger = logging.getLogger("provisioner")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 1 with one message on stderr."""
+    parser = argparse.ArgumentParser(description="Creates sandboxes on Kubernetes, over REST, through kubectl.")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="serve the REST API (the default)")
+    render_parser = commands.add_parser("render", help="print, as JSON, what would be applied for one sandbox")
+    render_parser.add_argument("--sandbox-id", required=True)
+    render_parser.add_argument("--thread-id", help="default: the sandbox's id")
+    render_parser.add_argument("--user-id", default="default")
+    arguments = parser.parse_args(argv)
+    try:
+        settings = Settings.load()
+        if arguments.command == "render":
+            print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id))  # noqa: T201 - its job
+        else:
+            serve(settings)
+    except StartupError as error:
+        print(f"provisioner: {error}", file=sys.stderr)  # noqa: T201 - a message for a person, before or without a log
+        return 1
+    return 0
+
+
+def render(settings: Settings, sandbox_id: str, thread_id: str | None, user_id: str) -> str:
+    """Return a List, as JSON, of exactly what the service would apply for such a request.
+
+    Raises StartupError if the request breaks the contract's rules.
+    """
+    try:
+        request = CreateRequest(sandbox_id=sandbox_id, thread_id=thread_id, user_id=user_id)
+    except ValidationError as error:
+        problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
+        raise StartupError(problems) from error
+    sandbox = Sandbox(request.sandbox_id, request.thread_id or request.sandbox_id, request.user_id)
+    objects = build(sandbox, load_template(TEMPLATE), settings, applied_at=now())
+    return json.dumps(kube.as_list(objects), indent=2)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises StartupError when that can't begin."""
+    configure_logging(settings.log_level)
+    # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
+    with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
+        try:
+            web.run_app(
+                compose(settings, Path(directory)),
+                host=settings.listen_host,
+                port=settings.port,
+                access_log_class=AccessLogger,
+                print=lambda _banner: logger.info("listening on http://%s:%d", settings.listen_host, settings.port),
+                shutdown_timeout=30.0,
+            )
+        except OSError as error:
+            raise StartupError(f"Can't listen on {settings.listen_host}:{settings.port}: {error.strerror}.") from error
+
+
+async def compose(settings: Settings, directory: Path) -> web.Application:
+    """Put the application together, ready to run; `directory` is writable and lives as long as it does.
+
+    Raises StartupError, with one message, when the service must not start.
+    """
+    template = load_template(TEMPLATE)
+    runner = await connect(settings, os.environ, directory)
+    kubectl = Kubectl(runner, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting)
+    _warn(settings)
+    await check_cluster(kubectl, template, settings)
+    return create_app(Lifecycle(kubectl, template, settings), settings)
+
+
+def _warn(settings: Settings) -> None:
+    if settings.provisioner_api_key is None:
+        logger.warning("PROVISIONER_API_KEY is not set: whoever reaches this port can make and delete sandboxes.")
+    if not (settings.threads_host_path or settings.userdata_pvc_name):
+        logger.warning("THREADS_HOST_PATH is not set: user data are in an emptyDir and end with their sandbox.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The REST API: routes and middlewares, no logic. What the routes promise is the contract in README.md."""
+
+from __future__ import annotations
+
+import http
+import logging
+import re
+import secrets
+import uuid
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from sandboxes.errors import InvalidField, ProvisionerError, SandboxNotFound, Unauthenticated, Unprocessable
+from sandboxes.lifecycle import Lifecycle
+from sandboxes.logs import REQUEST_ID
+from sandboxes.models import Capabilities, CreateRequest, Deleted, SandboxId, SandboxList
+from sandboxes.settings import Settings
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+logger = logging.getLogger(__name__)
+
+LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
+SETTINGS = web.AppKey("SETTINGS", Settings)
+
+MAX_BODY_BYTES = 1024 * 1024
+REQUEST_ID_HEADER = "X-Request-ID"
+API_KEY_HEADER = "X-API-Key"
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SANDBOX_ID: TypeAdapter[str] = TypeAdapter(SandboxId)
+
+routes = web.RouteTableDef()
+
+
+def create_app(lifecycle: Lifecycle, settings: Settings) -> web.Application:
+    """Return the application, not yet running."""
+    app = web.Application(middlewares=[identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
+    app[LIFECYCLE] = lifecycle
+    app[SETTINGS] = settings
+    app.add_routes(routes)
+    app.on_response_prepare.append(_name_the_request)
+    return app
+
+
+@routes.get("/health")
+async def health(_request: web.Request) -> web.Response:
+    """Say that the process is up; never touches the cluster."""
+    return _json({"status": "ok"})
+
+
+@routes.get("/api/capabilities")
+async def capabilities(request: web.Request) -> web.Response:
+    """Say what this service can do."""
+    return _json(Capabilities(extra_mounts=request.app[SETTINGS].deer_flow_host_base_dir is not None))
+
+
+@routes.post("/api/sandboxes")
+async def create_sandbox(request: web.Request) -> web.Response:
+    """Make a sandbox, or return the one that is there: 200 both times."""
+    body = _parse(await request.read())
+    return _json(await request.app[LIFECYCLE].create(body))
+
+
+@routes.get("/api/sandboxes")
+async def list_sandboxes(request: web.Request) -> web.Response:
+    """List what `GET` of each would answer with 200."""
+    sandboxes = await request.app[LIFECYCLE].list_all()
+    return _json(SandboxList(sandboxes=sandboxes, count=len(sandboxes)))
+
+
+@routes.get("/api/sandboxes/{sandbox_id:[^/]+}")
+async def get_sandbox(request: web.Request) -> web.Response:
+    """Tell of one sandbox."""
+    sandbox_id = request.match_info["sandbox_id"]
+    if not _is_sandbox_id(sandbox_id):
+        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+    return _json(await request.app[LIFECYCLE].get(sandbox_id))
+
+
+@routes.delete("/api/sandboxes/{sandbox_id:[^/]+}")
+async def delete_sandbox(request: web.Request) -> web.Response:
+    """Delete one sandbox; one that isn't there, or can't be, is deleted already."""
+    sandbox_id = request.match_info["sandbox_id"]
+    if _is_sandbox_id(sandbox_id):
+        await request.app[LIFECYCLE].delete(sandbox_id)
+    return _json(Deleted(sandbox_id=sandbox_id))
+
+
+@web.middleware
+async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id: the caller's if it is sane, else a new one."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    REQUEST_ID.set(given if _SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+    return await handler(request)
+
+
+@web.middleware
+async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into JSON: what is public of ours, the bare phrase of HTTP's, nothing of a bug's."""
+    try:
+        return await handler(request)
+    except ProvisionerError as error:
+        return _error_answer(error)
+    except web.HTTPException as error:
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return _json({"detail": http.HTTPStatus(error.status).phrase}, status=error.status, headers=allow)
+    except web.RequestPayloadError:
+        return _json({"detail": "The request's body can't be read"}, status=http.HTTPStatus.BAD_REQUEST)
+    except Exception:
+        logger.exception("%s %s failed by a bug", request.method, request.path)
+        return _json({"detail": "Internal error"}, status=http.HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let nobody under /api/ without the key, be the path known or not."""
+    expected = request.app[SETTINGS].provisioner_api_key
+    if expected is not None and request.path.startswith("/api/"):
+        given = request.headers.get(API_KEY_HEADER, "").encode(errors="surrogateescape")
+        if not secrets.compare_digest(given, expected.get_secret_value().encode()):
+            raise Unauthenticated(f"The {API_KEY_HEADER} header is missing or wrong")
+    return await handler(request)
+
+
+async def _name_the_request(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[REQUEST_ID_HEADER] = REQUEST_ID.get()
+
+
+def _parse(body: bytes) -> CreateRequest:
+    """Return the request, or raise Unprocessable with what pydantic says of it."""
+    if not body:
+        raise Unprocessable([InvalidField(type="missing", loc=["body"], msg="Field required", input=None)])
+    try:
+        # NaN and Infinity are not JSON.
+        document = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
+        raise Unprocessable([field]) from error
+    try:
+        return CreateRequest.model_validate(document)
+    except ValidationError as error:
+        raise Unprocessable(
+            [
+                InvalidField(type=item["type"], loc=["body", *item["loc"]], msg=item["msg"], input=item["input"])
+                for item in error.errors(include_url=False)
+            ]
+        ) from error
+
+
+def _is_sandbox_id(value: str) -> bool:
+    try:
+        _SANDBOX_ID.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _error_answer(error: ProvisionerError) -> web.Response:
+    if error.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s: %s\n%s", type(error).__name__, error.public, error.detail)
+    elif error.detail:
+        logger.warning("%s: %s\n%s", type(error).__name__, error.public, error.detail)
+    body: dict[str, object] = {"detail": error.fields if isinstance(error, Unprocessable) else error.public}
+    if isinstance(error, SandboxNotFound):
+        body["status"] = "NotFound"
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    return _json(body, status=error.status, headers=headers)
+
+
+def _json(
+    body: BaseModel | dict[str, object] | dict[str, str], *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    # An `input` that is echoed may be infinite (1e999 is JSON), which JSON can't say.
+    payload = to_json(body, inf_nan_mode="null")
+    return web.Response(body=payload, status=status, headers=headers, content_type="application/json")

@@ -1,0 +1,166 @@
+"""What can go wrong, as one tree: each class carries its HTTP status.
+
+Policy: only `public` ever reaches a caller; it is one sentence for a person, without kubectl's own text,
+paths or stack traces. `detail` is everything known, for the log, under the same request id. An exception that
+is not of this tree is a bug and becomes a 500 without a word of its text.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class InvalidField(TypedDict):
+    """One entry of a 422 answer's `detail`, in pydantic's form."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+    input: object
+
+
+class StartupError(Exception):
+    """The process must not start; the text is one message for the operator, paths included."""
+
+
+class ProvisionerError(Exception):
+    """Something a caller is told of.
+
+    `public`: the sentence at `detail` of the answer. `detail`: for the log only.
+    `retry_after`: seconds for the `Retry-After` header, or None for no header.
+    """
+
+    status: int = 500
+    retry_after: int | None = None
+
+    def __init__(self, public: str, *, detail: str = "", retry_after: int | None = None) -> None:
+        super().__init__(public)
+        self.public = public
+        self.detail = detail
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class BadRequest(ProvisionerError):
+    """The request breaks a rule that the schema can't express."""
+
+    status = 400
+
+
+class Unauthenticated(ProvisionerError):
+    """The API key is missing or wrong."""
+
+    status = 401
+
+
+class SandboxNotFound(ProvisionerError):
+    """There is no such sandbox, or its Pod is being deleted."""
+
+    status = 404
+
+
+class SandboxConflict(ProvisionerError):
+    """The id is taken by somebody else's sandbox, which stays untouched."""
+
+    status = 409
+
+
+class Unprocessable(ProvisionerError):
+    """A field of the request can't be accepted; `fields` is the 422 list."""
+
+    status = 422
+
+    def __init__(self, fields: list[InvalidField], *, detail: str = "") -> None:
+        super().__init__("; ".join(field["msg"] for field in fields), detail=detail)
+        self.fields = fields
+
+
+class LimitReached(ProvisionerError):
+    """A quota, or the range of node ports, is used up."""
+
+    status = 429
+    retry_after = 30
+
+
+class ClusterRefused(ProvisionerError):
+    """The cluster refuses what it was given, or to know us: template, rights, policy, credentials.
+
+    `request_field` is the field of a create request that would be to blame if the caller had set it, else None:
+    then the operator is.
+    """
+
+    status = 502
+
+    def __init__(self, public: str, *, detail: str = "", request_field: str | None = None) -> None:
+        super().__init__(public, detail=detail)
+        self.request_field = request_field
+
+
+class TemplateRefused(ClusterRefused):
+    """A field of the objects is unknown to the schema, or holds what it may not hold."""
+
+
+class ApplyConflict(ClusterRefused):
+    """The cluster refuses to change an object that is there: somebody else's, or another revision's.
+
+    The lifecycle reads what is there and decides; a caller meets this only when even that tells nothing.
+    """
+
+    status = 409
+
+
+class PreconditionFailed(ClusterRefused):
+    """Somebody touched the object since it was read, so it was left alone."""
+
+    status = 409
+
+
+class ObjectNotFound(ClusterRefused):
+    """One object was named and it is not there."""
+
+    status = 404
+
+
+class ClusterUnavailable(ProvisionerError):
+    """The cluster can't be reached or can't do this just now; the same call may pass later.
+
+    `pauses`: seconds to wait before each further try within one request; none where trying again is no use.
+    """
+
+    status = 503
+    retry_after = 5
+    pauses: tuple[float, ...] = ()
+
+
+class ConnectionFailed(ClusterUnavailable):
+    """Nobody answers at the API server's address, or the connection broke."""
+
+    pauses = (0.3, 1.0)
+
+
+class ServerFailed(ClusterUnavailable):
+    """The API server answered with a 5xx, or asked to come back later."""
+
+    pauses = (0.3, 1.0, 2.0)
+
+
+class ServiceAccountMissing(ClusterUnavailable):
+    """The namespace is so new that it has no service account yet: passes within a second or two."""
+
+    pauses = (0.1, 0.2, 0.3, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0)
+
+
+class NamespaceMissing(ClusterUnavailable):
+    """The sandboxes' namespace does not exist (yet, or any more)."""
+
+
+class Busy(ClusterUnavailable):
+    """Too many calls are waiting for kubectl already; nothing was tried."""
+
+    retry_after = 2
+
+
+class ClusterTimeout(ProvisionerError):
+    """No answer within the time that this call may take."""
+
+    status = 504

@@ -1,0 +1,256 @@
+"""What kubectl says on stderr → an error of ours, in one table.
+
+kubectl's exit code is 1 for every failure, so its text is all there is (kubectl.md 1). The table is tested against
+every case of the record (`tests/recorded/kubectl`). A rule's sentence is for a caller: it may name a field, a right
+or a webhook, and never repeats kubectl's own text, a path or an address.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import (
+    ApplyConflict,
+    ClusterRefused,
+    ClusterTimeout,
+    ClusterUnavailable,
+    ConnectionFailed,
+    LimitReached,
+    NamespaceMissing,
+    ObjectNotFound,
+    PreconditionFailed,
+    ProvisionerError,
+    ServerFailed,
+    ServiceAccountMissing,
+    TemplateRefused,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# klog's own lines: severity and date, then time, pid, file. They repeat what the last line says better.
+_LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
+_MESSAGE_START = re.compile(
+    r'Error from server|error: |The [A-Z]\w* "[^"]*" is invalid|The connection to the server|Unable to connect'
+)
+
+# Which field of a create request ends up in which field of the objects; where the caller did not set that one,
+# the operator's template or settings did. The first match counts.
+REQUEST_FIELDS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"metadata\.(name|labels)"), "sandbox_id"),
+    (re.compile(r"metadata\.annotations"), "user_id"),
+    (re.compile(r"spec\.volumes|volumeMounts"), "extra_mounts"),
+    (re.compile(r"resources"), "resources"),
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the table: a pattern of kubectl's message and what it makes of it."""
+
+    name: str
+    pattern: re.Pattern[str]
+    make: Callable[[re.Match[str], str], ProvisionerError]
+
+
+def _rule(name: str, pattern: str, make: type[ProvisionerError] | Callable[..., ProvisionerError], public: str) -> Rule:
+    """Make a rule whose sentence may use the pattern's named groups."""
+
+    def error(match: re.Match[str], detail: str) -> ProvisionerError:
+        return make(public.format(**match.groupdict()), detail=detail)
+
+    return Rule(name, re.compile(pattern, re.DOTALL), error)
+
+
+def _refused_field(match: re.Match[str], detail: str) -> ProvisionerError:
+    field, kind = match["field"], match["kind"]
+    request_field = next((name for pattern, name in REQUEST_FIELDS if pattern.search(field)), None)
+    return TemplateRefused(
+        f"The cluster refuses the sandbox's {kind} at {field}", detail=detail, request_field=request_field
+    )
+
+
+def _refused_quantity(_match: re.Match[str], detail: str) -> ProvisionerError:
+    return TemplateRefused(
+        "The cluster refuses a resource quantity of the sandbox", detail=detail, request_field="resources"
+    )
+
+
+# In order: the first rule that fits a message decides, so what is special stands before what is general.
+RULES: tuple[Rule, ...] = (
+    # An object that is there already
+    _rule(
+        "immutable",
+        r"pod updates may not change fields",
+        ApplyConflict,
+        "The sandbox exists with another specification",
+    ),
+    _rule(
+        "other-uid",
+        r"metadata\.uid: Invalid value: .* field is immutable",
+        PreconditionFailed,
+        "The sandbox was replaced in the meantime",
+    ),
+    _rule("field-immutable", r"field is immutable", ApplyConflict, "The sandbox exists with another specification"),
+    _rule("conflict", r"\(Conflict\)", PreconditionFailed, "The sandbox was changed in the meantime"),
+    _rule("already-exists", r"\(AlreadyExists\)", ServerFailed, "The sandbox is being made by somebody else"),
+    # Forbidden is five things, told apart by the text (kubectl.md 7)
+    _rule(
+        "namespace-terminating",
+        r"because it is being terminated",
+        ClusterUnavailable,
+        "The namespace of the sandboxes is being deleted",
+    ),
+    _rule(
+        "service-account",
+        r"error looking up service account",
+        ServiceAccountMissing,
+        "The namespace of the sandboxes has no service account yet",
+    ),
+    _rule("quota", r"exceeded quota", LimitReached, "The cluster's quota for sandboxes is used up"),
+    _rule("pod-security", r"violates PodSecurity", ClusterRefused, "The cluster's Pod security refuses the sandbox"),
+    _rule(
+        "right",
+        r'cannot (?P<verb>\w+) resource "(?P<resource>[\w./-]+)"',
+        ClusterRefused,
+        "The provisioner lacks the right to {verb} {resource} in the cluster",
+    ),
+    # Policy engines
+    _rule(
+        "webhook-failed",
+        r'failed calling webhook "(?P<webhook>[\w./-]+)"',
+        ServerFailed,
+        "The cluster's admission webhook {webhook} does not answer",
+    ),
+    _rule(
+        "webhook",
+        r'admission webhook "(?P<webhook>[\w./-]+)" denied',
+        ClusterRefused,
+        "The cluster's admission webhook {webhook} refuses the sandbox",
+    ),
+    _rule(
+        "admission-policy",
+        r"ValidatingAdmissionPolicy '(?P<policy>[\w./-]+)'",
+        ClusterRefused,
+        "The cluster's admission policy {policy} refuses the sandbox",
+    ),
+    # Node ports
+    _rule("node-ports", r"range is full", LimitReached, "The cluster has no free node port left"),
+    _rule(
+        "node-port-taken",
+        r"provided port is already allocated",
+        ClusterRefused,
+        "The node port that the template asks for is taken",
+    ),
+    # What is not there
+    _rule(
+        "namespace-missing",
+        r'namespaces "[^"]*" not found',
+        NamespaceMissing,
+        "The namespace of the sandboxes does not exist",
+    ),
+    _rule("not-found", r"\(NotFound\)", ObjectNotFound, "The cluster does not have what was asked for"),
+    # What was sent
+    Rule("quantity", re.compile(r"quantities must match the regular expression"), _refused_quantity),
+    _rule(
+        "schema",
+        r"field not declared in schema|unknown field|error validating|unknown object type|no matches for kind"
+        r"|failed to create typed patch object|json: cannot unmarshal",
+        TemplateRefused,
+        "The cluster does not know a field of the sandbox's template",
+    ),
+    _rule(
+        "too-large",
+        r"request is too large|[Rr]equest ?[Ee]ntity ?[Tt]oo ?[Ll]arge",
+        lambda public, *, detail: TemplateRefused(public, detail=detail, request_field="user_id"),
+        "The cluster refuses the sandbox: its description is too large",
+    ),
+    Rule("invalid", re.compile(r'(?P<kind>[A-Z]\w*) "[^"]*" is invalid: \[?(?P<field>[\w.[\]]+): '), _refused_field),
+    _rule(
+        "field-manager",
+        r"Apply failed with \d+ conflict",
+        ClusterRefused,
+        "Another program manages fields of the sandbox in the cluster",
+    ),
+    # Who we are
+    _rule(
+        "unauthorized",
+        r"\(Unauthorized\)|provide credentials",
+        ClusterRefused,
+        "The cluster refuses the provisioner's credentials",
+    ),
+    _rule(
+        "credential-plugin",
+        r"getting credentials",
+        ClusterRefused,
+        "The provisioner's credential plugin failed",
+    ),
+    _rule(
+        "kubeconfig",
+        r"error loading config file|error: stat |context \"[^\"]*\" does not exist|error: EOF|cluster \"[^\"]*\" does"
+        r"|no server found|invalid configuration",
+        ClusterRefused,
+        "The provisioner's kubeconfig can't be used",
+    ),
+    # How we get there
+    _rule(
+        "certificate",
+        r"x509:|failed to verify certificate|tls: |server gave HTTP response to HTTPS client",
+        ClusterUnavailable,
+        "The connection to the cluster is not trusted: its certificate does not fit",
+    ),
+    _rule(
+        "no-answer",
+        r"Client\.Timeout|context deadline exceeded|i/o timeout|TLS handshake timeout|timed out waiting"
+        r"|\((Timeout|ServerTimeout|GatewayTimeout)\)",
+        ClusterTimeout,
+        "The cluster did not answer in time",
+    ),
+    _rule(
+        "connection",
+        r"The connection to the server|Unable to connect|dial tcp|connection re(fused|set)|no such host|broken pipe"
+        r"|unexpected EOF|http2: |: EOF|server closed|use of closed network",
+        ConnectionFailed,
+        "The cluster can't be reached",
+    ),
+    _rule(
+        "server-failed",
+        r"\((InternalError|ServiceUnavailable|TooManyRequests)\)|currently unable to handle|etcdserver"
+        r"|too many requests|Internal error occurred|unexpected error when reading response body",
+        ServerFailed,
+        "The cluster can't do this just now",
+    ),
+    # Everything else that the server said no to
+    _rule("forbidden", r"\(Forbidden\)", ClusterRefused, "The cluster forbids this without a reason that is known"),
+    _rule("bad-request", r"\(BadRequest\)", ClusterRefused, "The cluster does not understand the request"),
+)
+
+
+def messages(stderr: str) -> list[str]:
+    """Return kubectl's messages: log lines and warnings left out, the lines of one message kept together."""
+    found: list[str] = []
+    for line in stderr.splitlines():
+        if _LOG_LINE.match(line) or line.startswith("Warning: "):
+            continue
+        if found and not _MESSAGE_START.match(line):
+            found[-1] += "\n" + line
+        elif line.strip():
+            found.append(line)
+    return found
+
+
+def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
+    """Return the error for what a failed kubectl said; never raises.
+
+    The first message decides: kubectl reports in the order of the objects, and a later one is mostly the first
+    one's consequence. `detail` goes to the log (default: `stderr` itself).
+    """
+    detail = stderr if detail is None else detail
+    for message in [*messages(stderr), stderr]:
+        for rule in RULES:
+            match = rule.pattern.search(message)
+            if match:
+                return rule.make(match, detail)
+    return ClusterRefused("The cluster refused the request without a reason that is known", detail=detail)

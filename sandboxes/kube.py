@@ -1,0 +1,100 @@
+"""Kubernetes objects as they are on the wire, and the marks that make one a sandbox's. Pure.
+
+An object is the JSON that kubectl reads and prints: a plain dict. The names here are the one place where they are
+spelled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+# The JSON of a Kubernetes object has the shape that its kind says; nothing here knows all of it.
+KubeObject: TypeAlias = dict[str, Any]
+
+APP_LABEL = "app"
+APP = "deer-flow-sandbox"
+ID_LABEL = "sandbox-id"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "sandbox-provisioner"
+
+THREAD_ANNOTATION = "provisioner/thread-id"
+USER_ANNOTATION = "provisioner/user-id"
+APPLIED_AT_ANNOTATION = "provisioner/applied-at"
+
+CONTAINER = "sandbox"
+USER_DATA_VOLUME = "user-data"
+SKILLS_VOLUME = "skills"
+PORT_NAME = "http"
+REVISION_VARIABLE = "SANDBOX_REVISION"
+
+
+def pod_name(sandbox_id: str) -> str:
+    """Return the name of a sandbox's Pod."""
+    return f"sandbox-{sandbox_id}"
+
+
+def service_name(sandbox_id: str) -> str:
+    """Return the name of a sandbox's Service."""
+    return f"sandbox-{sandbox_id}-svc"
+
+
+def labels_of(sandbox_id: str) -> dict[str, str]:
+    """Return the labels that every object of a sandbox carries."""
+    return {
+        APP_LABEL: APP,
+        ID_LABEL: sandbox_id,
+        "app.kubernetes.io/name": "deer-flow",
+        "app.kubernetes.io/component": "sandbox",
+        MANAGED_BY_LABEL: MANAGED_BY,
+    }
+
+
+def get_labels(obj: KubeObject) -> dict[str, str]:
+    """Return an object's labels, empty if it has none."""
+    return obj["metadata"].get("labels") or {}
+
+
+def get_annotations(obj: KubeObject) -> dict[str, str]:
+    """Return an object's annotations, empty if it has none."""
+    return obj["metadata"].get("annotations") or {}
+
+
+def is_terminating(obj: KubeObject) -> bool:
+    """Whether the object is being deleted: it may still run, but it will vanish."""
+    return "deletionTimestamp" in obj["metadata"]
+
+
+def sandbox_id_of(obj: KubeObject) -> str | None:
+    """Return the id of the sandbox that this Pod or Service belongs to, or None if it is nobody's.
+
+    Label and name must agree, so that a list and a look-up by name say the same.
+    """
+    marks = get_labels(obj)
+    sandbox_id = marks.get(ID_LABEL)
+    if marks.get(APP_LABEL) != APP or not sandbox_id:
+        return None
+    name = service_name(sandbox_id) if obj["kind"] == "Service" else pod_name(sandbox_id)
+    return sandbox_id if obj["metadata"]["name"] == name else None
+
+
+def as_list(objects: list[KubeObject]) -> KubeObject:
+    """Return one List: cut short, it is refused whole, where documents in a row would be applied by half."""
+    return {"apiVersion": "v1", "kind": "List", "items": objects}
+
+
+def reference(obj: KubeObject) -> KubeObject:
+    """Return as much of an object as names it, for `get -f -` and `delete -f -`."""
+    metadata = obj["metadata"]
+    return {
+        "apiVersion": obj["apiVersion"],
+        "kind": obj["kind"],
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+    }
+
+
+def references_of(sandbox_id: str, namespace: str) -> list[KubeObject]:
+    """Return what names a sandbox's Pod and Service."""
+    return [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod_name(sandbox_id), "namespace": namespace}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": service_name(sandbox_id), "namespace": namespace}},
+    ]

@@ -1,0 +1,215 @@
+"""kubectl, as the service uses it: `run()`, the one seam, and on it apply, get, list, delete and wait.
+
+Everything that is done to a cluster goes through here. A failed call raises an error of `errors.py`, made from
+kubectl's stderr by `failures.py`; its `detail` is a whole bug report, for the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sandboxes import kube
+from sandboxes.errors import Busy, ClusterRefused, ClusterTimeout, ClusterUnavailable, ObjectNotFound
+from sandboxes.failures import classify
+from sandboxes.processes import Completed, OutputTooLarge, run_process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from sandboxes.kube import KubeObject
+
+logger = logging.getLogger(__name__)
+
+# Whose fields these are in the eyes of server-side apply; an operator who applies by hand is another manager.
+FIELD_MANAGER = "provisioner"
+
+_RESOURCES = {"Pod": "pods", "Service": "services"}
+_SHOWN_IN_DETAIL = 4000
+
+
+class Runner(Protocol):
+    """What runs kubectl with `args` and returns what came of it; the seam at which tests stand."""
+
+    async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
+        """Run to the end. Raises OSError if kubectl can't be started; ends it on cancellation."""
+        ...
+
+
+@dataclass(frozen=True)
+class KubectlRunner:
+    """Runs the real binary with the flags and the environment of one cluster.
+
+    `flags` go before the verb; `env` is all that kubectl sees of our environment, so secrets stay out of it.
+    """
+
+    binary: Path
+    flags: tuple[str, ...]
+    env: Mapping[str, str]
+
+    async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
+        """Run kubectl once; see Runner."""
+        return await run_process([str(self.binary), *self.flags, *args], stdin=stdin, env=self.env)
+
+
+class Kubectl:
+    """One cluster's kubectl, with a limit on processes at once and a bounded line before it.
+
+    `deadline`: seconds that any one call may take, the wait for a free slot included. Whoever has less time wraps
+    the call in asyncio.timeout: on cancellation, too, the process is ended and reaped.
+    """
+
+    def __init__(self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0) -> None:
+        self._runner = runner
+        self._deadline = deadline
+        self._slots = asyncio.Semaphore(max_processes)
+        self._max_waiting = max_waiting
+        self._waiting = 0
+
+    async def run(self, *args: str, stdin: bytes | None = None) -> bytes:
+        """Run kubectl and return what it printed on stdout.
+
+        Raises what `failures.classify` makes of its stderr, ClusterTimeout at the deadline, Busy when the line is
+        full, ClusterUnavailable when kubectl can't be run.
+        stdout counts only if the exit code is 0 (kubectl.md 3).
+        """
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._deadline):
+                completed = await self._run_in_slot(args, stdin)
+        except TimeoutError as error:
+            self._log(args, "no answer", started)
+            detail = f"kubectl {' '.join(args)}: ended by us after {self._deadline:g} s"
+            raise ClusterTimeout("The cluster did not answer in time", detail=detail) from error
+        except OutputTooLarge as error:
+            self._log(args, "too much output", started)
+            raise ClusterRefused("The cluster's answer is too large", detail=f"kubectl {args}: {error}") from error
+        except OSError as error:
+            self._log(args, "not started", started)
+            detail = f"kubectl can't be started: {error}"
+            raise ClusterUnavailable("The provisioner can't run kubectl", detail=detail) from error
+        self._log(args, f"exit {completed.returncode}", started)
+        if completed.returncode != 0:
+            raise classify(completed.stderr, detail=_bug_report(args, completed))
+        return completed.stdout
+
+    async def _run_in_slot(self, args: Sequence[str], stdin: bytes | None) -> Completed:
+        if self._slots.locked() and self._waiting >= self._max_waiting:
+            raise Busy("The provisioner has too many requests waiting")
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._runner(args, stdin=stdin)
+        finally:
+            self._slots.release()
+
+    @staticmethod
+    def _log(args: Sequence[str], outcome: str, started: float) -> None:
+        logger.debug("kubectl %s: %s, %.0f ms", " ".join(args), outcome, (time.monotonic() - started) * 1000)
+
+    async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
+        """Apply by server-side apply and return the objects as the server stored them, in the same order.
+
+        If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
+        """
+        # Validation by schema costs kubectl twice the CPU, and server-side apply refuses unknown fields anyway
+        # (record: apply-unknown-field-ignored).
+        return await self._apply(objects, "--validate=ignore")
+
+    async def dry_run(self, objects: list[KubeObject]) -> list[KubeObject]:
+        """Return what the server would store, schema checked and admission asked; changes nothing."""
+        return await self._apply(objects, "--validate=strict", "--dry-run=server")
+
+    async def _apply(self, objects: list[KubeObject], *flags: str) -> list[KubeObject]:
+        manager = f"--field-manager={FIELD_MANAGER}"
+        args = ("apply", "--server-side", "--force-conflicts", manager, *flags, "-o", "json", "-f", "-")
+        return _parse(await self.run(*args, stdin=_stdin(objects)))
+
+    async def get(self, references: list[KubeObject]) -> list[KubeObject]:
+        """Return those of the named objects that exist."""
+        args = ("get", "--ignore-not-found", "-o", "json", "-f", "-")
+        return _parse(await self.run(*args, stdin=_stdin(references)))
+
+    async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
+        """Return every Pod and Service with the label of sandboxes."""
+        args = ("get", "pods,services", "-n", namespace, "-l", f"{kube.APP_LABEL}={kube.APP}", "-o", "json")
+        return _parse(await self.run(*args))
+
+    async def delete(self, references: list[KubeObject]) -> None:
+        """Have the named objects deleted, without waiting until they are gone; those that aren't there don't matter.
+
+        By stdin, since a delete by name costs 110 ms an object (kubectl.md, Cost).
+        """
+        args = ("delete", "--wait=false", "--ignore-not-found", "-o", "name", "-f", "-")
+        await self.run(*args, stdin=_stdin(references))
+
+    async def delete_exactly(self, obj: KubeObject) -> None:
+        """Delete `obj` if it is still the very version that was read.
+
+        Raises PreconditionFailed if somebody touched or replaced it (record: delete-precondition-stale, -other-uid).
+        One that is gone already does not matter.
+        """
+        metadata = obj["metadata"]
+        preconditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        resource = _RESOURCES[obj["kind"]]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/{resource}/{metadata['name']}"
+        try:
+            await self.run("delete", "--raw", path, "-f", "-", stdin=json.dumps(options).encode())
+        except ObjectNotFound:
+            logger.debug("%s was gone already", path)
+
+    async def wait_until_gone(self, obj: KubeObject) -> None:
+        """Return when the object is gone; raises ClusterTimeout if it isn't by the deadline."""
+        metadata = obj["metadata"]
+        name = f"{_RESOURCES[obj['kind']]}/{metadata['name']}"
+        # kubectl's own limit is a little longer, so that ours is the one that counts.
+        limit = f"--timeout={self._deadline + 1:.0f}s"
+        await self.run("wait", "--for=delete", name, "-n", metadata["namespace"], limit)
+
+    async def ensure_namespace(self, namespace: str) -> None:
+        """Make the namespace if it is missing. Needs rights on the cluster; raises what apply raises."""
+        metadata = {"name": namespace, "labels": {"app.kubernetes.io/name": "deer-flow"}}
+        await self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
+
+    async def namespace_exists(self, namespace: str) -> bool:
+        """Whether the namespace is there."""
+        args = ("get", "namespace", namespace, "--ignore-not-found", "-o", "name")
+        return bool(await self.run(*args))
+
+
+def _stdin(objects: list[KubeObject]) -> bytes:
+    return json.dumps(kube.as_list(objects), separators=(",", ":")).encode()
+
+
+def _parse(stdout: bytes) -> list[KubeObject]:
+    """Return the objects of `-o json`: nothing at all, one object, or a List, by how many there are (kubectl.md 3)."""
+    if not stdout.strip():
+        return []
+    try:
+        document: Any = json.loads(stdout)
+        if not document["kind"].endswith("List"):
+            return [document]
+        items: list[KubeObject] = document["items"]
+    except (ValueError, TypeError, KeyError) as error:
+        detail = f"kubectl printed something else than Kubernetes objects: {stdout[:_SHOWN_IN_DETAIL]!r}"
+        raise ClusterUnavailable("The provisioner can't read what kubectl answers", detail=detail) from error
+    return items
+
+
+def _bug_report(args: Sequence[str], completed: Completed) -> str:
+    stdout = completed.stdout[:_SHOWN_IN_DETAIL].decode(errors="replace")
+    return (
+        f"command: kubectl {' '.join(args)}\n"
+        f"exit code: {completed.returncode}\n"
+        f"stdout: {stdout or '(none)'}\n"
+        f"stderr: {completed.stderr[:_SHOWN_IN_DETAIL] or '(none)'}"
+    )

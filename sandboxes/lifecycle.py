@@ -1,0 +1,351 @@
+"""Create, get, list, delete: the one place where kubectl, manifests and status meet.
+
+Keeps no state of its own: the cluster is the database, so any number of processes can do this at once. What guards
+between them is in the objects: the immutable revision, the owner's annotations, and a new `applied-at` on every
+apply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from sandboxes import kube
+from sandboxes.errors import (
+    ApplyConflict,
+    ClusterRefused,
+    ClusterTimeout,
+    ClusterUnavailable,
+    InvalidField,
+    NamespaceMissing,
+    PreconditionFailed,
+    ProvisionerError,
+    SandboxConflict,
+    SandboxNotFound,
+    Unprocessable,
+)
+from sandboxes.manifests import Sandbox, build, revision_of, user_data_source
+from sandboxes.mounts import checked_mounts
+from sandboxes.status import answer_for, answers_for, has_ended
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from sandboxes.kube import KubeObject
+    from sandboxes.kubectl import Kubectl
+    from sandboxes.manifests import Template
+    from sandboxes.models import CreateRequest, SandboxAnswer
+    from sandboxes.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A caller gives a create 30 s, a delete 15 s, a read 10 s (contract.md): these end before, cleaning up included.
+CREATE_SECONDS = 21.0
+UNDO_SECONDS = 5.0
+DELETE_SECONDS = 12.0
+READ_SECONDS = 8.0
+
+# Each round of a create ends because somebody else changed the objects; so many in a row is no accident.
+MAX_ROUNDS = 8
+
+
+@dataclass
+class _Attempt:
+    """One create: what was there before it, and what it may have put there."""
+
+    sandbox: Sandbox
+    objects: list[KubeObject]
+    before: set[str] | None = None
+    applied: bool = False
+    waits_for_deletion: bool = field(default=False)
+
+    @property
+    def applied_at(self) -> str:
+        return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
+
+    def may_have_made(self, obj: KubeObject | None) -> bool:
+        """Whether this create, and nobody since, has applied the object, and it was not there before."""
+        if obj is None or obj["metadata"]["uid"] in (self.before or ()):
+            return False
+        return kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) == self.applied_at
+
+
+class Lifecycle:
+    """What can be done with the sandboxes of one cluster. Raises only errors of `errors.py`."""
+
+    def __init__(self, kubectl: Kubectl, template: Template, settings: Settings) -> None:
+        self._kubectl = kubectl
+        self._template = template
+        self._settings = settings
+        self._locks = _Locks()
+
+    async def create(self, request: CreateRequest) -> SandboxAnswer:
+        """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.
+
+        All or nothing: when this raises, what it made is gone again, and what was there before is as it was.
+        Raises BadRequest, Unprocessable, SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or
+        ClusterTimeout.
+        """
+        mounts = checked_mounts(request.extra_mounts, self._settings.deer_flow_host_base_dir)
+        sandbox = Sandbox(request.sandbox_id, request.thread_id or request.sandbox_id, request.user_id, mounts)
+        try:
+            async with self._locks.hold(sandbox.sandbox_id, CREATE_SECONDS) as seconds_left:
+                return await self._create(sandbox, seconds_left)
+        except ClusterRefused as error:
+            raise _blame(error, request) from error
+
+    async def get(self, sandbox_id: str) -> SandboxAnswer:
+        """Return what is known of the sandbox; raises SandboxNotFound also while its Pod is being deleted."""
+        async with _within(READ_SECONDS):
+            pod, service = await self._look(sandbox_id)
+        answer = answer_for(pod, service, self._settings)
+        if answer is None:
+            raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+        return answer
+
+    async def list_all(self) -> list[SandboxAnswer]:
+        """Return every sandbox that get() would return, sorted by id."""
+        async with _within(READ_SECONDS):
+            objects = await _persist(lambda: self._kubectl.list_sandboxes(self._settings.k8s_namespace))
+        return answers_for(objects, self._settings)
+
+    async def delete(self, sandbox_id: str) -> None:
+        """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone."""
+        references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
+        async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, _within(seconds_left):
+            await _persist(lambda: self._kubectl.delete(references))
+        logger.info("sandbox %s deleted", sandbox_id)
+
+    async def _create(self, sandbox: Sandbox, seconds: float) -> SandboxAnswer:
+        objects = build(sandbox, self._template, self._settings, applied_at=now())
+        attempt = _Attempt(sandbox, objects)
+        try:
+            async with _within(seconds):
+                return await self._reconcile(attempt)
+        except ProvisionerError as error:
+            answer = await self._settle(attempt)
+            if answer is not None:
+                logger.warning("sandbox %s is whole after all", sandbox.sandbox_id)
+                return answer
+            if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
+                raise ClusterUnavailable(
+                    "The sandbox of the same id is still being deleted", detail=error.detail
+                ) from error
+            raise
+
+    async def _reconcile(self, attempt: _Attempt) -> SandboxAnswer:
+        """Look, apply what is missing, and do so again when somebody changed the objects in between."""
+        failure: ProvisionerError | None = None
+        for _ in range(MAX_ROUNDS):
+            pod, service = await self._look(attempt.sandbox.sandbox_id)
+            if attempt.before is None:
+                attempt.before = {obj["metadata"]["uid"] for obj in (pod, service) if obj is not None}
+            try:
+                if await self._clear_the_way(attempt, pod, service):
+                    continue
+                missing = self._missing(attempt, pod, service)
+                stored = await self._apply(attempt, missing) if missing else []
+            except (ApplyConflict, PreconditionFailed, NamespaceMissing) as error:
+                failure = error
+                if isinstance(error, NamespaceMissing):
+                    await self._make_namespace()
+                continue
+            answer = answer_for(_of("Pod", stored) or pod, _of("Service", stored) or service, self._settings)
+            if answer is not None:
+                return answer
+            # Applied onto objects that are being deleted (record: apply-onto-terminating): look again, and wait.
+        raise failure or ClusterUnavailable("The sandbox is being changed by somebody else all the time")
+
+    async def _look(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+        references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
+        objects = await _persist(lambda: self._kubectl.get(references))
+        return _of("Pod", objects), _of("Service", objects)
+
+    async def _clear_the_way(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
+        """Check that what is there may be used, and wait for what is on its way out; whether anything changed."""
+        for obj in (pod, service):
+            if obj is not None and not kube.is_terminating(obj):
+                self._check_owner(attempt, obj)
+        if pod is not None and not kube.is_terminating(pod) and has_ended(pod):
+            logger.info("sandbox %s has ended and is replaced", attempt.sandbox.sandbox_id)
+            await self._delete_exactly(pod)
+            await self._wait_until_gone(attempt, pod)
+            return True
+        for obj in (pod, service):
+            if obj is not None and kube.is_terminating(obj):
+                await self._wait_until_gone(attempt, obj)
+                return True
+        return False
+
+    async def _wait_until_gone(self, attempt: _Attempt, obj: KubeObject) -> None:
+        attempt.waits_for_deletion = True
+        await self._kubectl.wait_until_gone(obj)
+        attempt.waits_for_deletion = False
+
+    def _check_owner(self, attempt: _Attempt, obj: KubeObject) -> None:
+        """Raise SandboxConflict unless the object is the same owner's, or can be adopted."""
+        found, wanted = _owner(obj), _owner(attempt.objects[0])
+        if found == wanted:
+            return
+        # Made by hand, or by the service that this one replaces: the same data mean the same owner. A Service
+        # without marks holds no data.
+        if found == (None, None) and (
+            obj["kind"] == "Service" or user_data_source(obj) == user_data_source(attempt.objects[0])
+        ):
+            return
+        raise SandboxConflict(f"Sandbox '{attempt.sandbox.sandbox_id}' belongs to another thread or user")
+
+    def _missing(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
+        """Return what must be applied. A Pod that is there and ours is never applied again."""
+        new_pod, new_service = attempt.objects
+        if pod is None:
+            return [new_pod, new_service]
+        missing = []
+        if _owner(pod) == (None, None):
+            logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
+            missing.append(_marks_only(new_pod, pod))
+        if service is None or _owner(service) == (None, None) or answer_for(pod, service, self._settings) is None:
+            missing.append(new_service)
+        return missing
+
+    async def _apply(self, attempt: _Attempt, objects: list[KubeObject]) -> list[KubeObject]:
+        attempt.applied = True
+        stored = await _persist(lambda: self._kubectl.apply(objects))
+        logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
+        return stored
+
+    async def _delete_exactly(self, obj: KubeObject) -> None:
+        await _persist(lambda: self._kubectl.delete_exactly(obj))
+
+    async def _make_namespace(self) -> None:
+        logger.info("namespace %s is missing and is made", self._settings.k8s_namespace)
+        await _persist(lambda: self._kubectl.ensure_namespace(self._settings.k8s_namespace))
+
+    async def _settle(self, attempt: _Attempt) -> SandboxAnswer | None:
+        """After a failed create: return the sandbox if it is whole and ours after all, else undo what it made.
+
+        An apply that was cut off may have reached the server, or another process may have made the same sandbox.
+        """
+        if not attempt.applied:
+            return None
+        try:
+            async with _within(UNDO_SECONDS):
+                while True:
+                    pod, service = await self._look(attempt.sandbox.sandbox_id)
+                    if pod and revision_of(pod) == revision_of(attempt.objects[0]):
+                        answer = answer_for(pod, service, self._settings)
+                        if answer is not None and not has_ended(pod):
+                            return answer
+                    try:
+                        await self._undo(attempt, pod, service)
+                    except PreconditionFailed:
+                        continue  # touched since it was read: read again
+                    return None
+        except ProvisionerError as error:
+            logger.exception(
+                "sandbox %s: what a failed create made may be left behind: %s\n%s",
+                attempt.sandbox.sandbox_id,
+                error.public,
+                error.detail,
+            )
+            return None
+
+    async def _undo(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
+        """Delete what this create made and nobody has touched since; raises PreconditionFailed if somebody did."""
+        ours = [obj for obj in (pod, service) if obj is not None and attempt.may_have_made(obj)]
+        if pod is not None and pod not in ours:
+            return  # the Pod is somebody else's, and then so is the Service
+        for obj in ours:
+            if not kube.is_terminating(obj):
+                await self._delete_exactly(obj)
+                logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])
+
+
+class _Locks:
+    """One lock an id, for as long as somebody holds or wants it: one task works on one id at a time."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def hold(self, key: str, seconds: float) -> AsyncIterator[float]:
+        """Hold the key's lock; yields how many of the `seconds` are left. Raises ClusterTimeout if there are none."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with _within(seconds):
+                await lock.acquire()
+            try:
+                yield end - loop.time()
+            finally:
+                lock.release()
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = (lock, users - 1)
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """Bound the block; raises ClusterTimeout past `seconds`, after the block has cleaned up."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        detail = f"not done within the {seconds:.1f} s that this request may take"
+        raise ClusterTimeout("The cluster did not answer in time", detail=detail) from error
+
+
+async def _persist(call: Callable[[], Awaitable[T]]) -> T:
+    """Call until it succeeds, as often and with such pauses as its failure says is of use."""
+    tries = 0
+    while True:
+        try:
+            return await call()
+        except ClusterUnavailable as error:
+            if tries >= len(error.pauses):
+                raise
+            logger.info("trying again in %.1f s: %s", error.pauses[tries], error.public)
+            await asyncio.sleep(error.pauses[tries])
+            tries += 1
+
+
+def now() -> str:
+    """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _of(kind: str, objects: list[KubeObject]) -> KubeObject | None:
+    return next((obj for obj in objects if obj["kind"] == kind), None)
+
+
+def _owner(obj: KubeObject) -> tuple[str | None, str | None]:
+    annotations = kube.get_annotations(obj)
+    return annotations.get(kube.THREAD_ANNOTATION), annotations.get(kube.USER_ANNOTATION)
+
+
+def _marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:
+    """Return what gives an existing Pod our marks, and fails if it is no longer that very Pod (kubectl.md 16)."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**new_pod["metadata"], "uid": pod["metadata"]["uid"]},
+    }
+
+
+def _blame(error: ClusterRefused, request: CreateRequest) -> ProvisionerError:
+    """Return a 422 if what the cluster refuses came from the caller, else the error itself."""
+    name = error.request_field
+    if name is None or name not in request.model_fields_set:
+        return error
+    value = request.model_dump()[name]
+    entry = InvalidField(type="value_error", loc=["body", name], msg=error.public, input=value)
+    return Unprocessable([entry], detail=error.detail)

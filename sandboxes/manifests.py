@@ -1,0 +1,230 @@
+"""(sandbox, template) → the objects to apply. Pure, but for reading the template's files at the start.
+
+A template is a folder of real YAML that `kubectl apply` takes as it stands. What is the service's own is set in it
+by structure, never by text; whatever else an operator wrote there is kept. Nothing here knows kubectl or HTTP.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+
+from sandboxes import kube
+from sandboxes.errors import StartupError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandboxes.kube import KubeObject
+    from sandboxes.models import ExtraMount
+    from sandboxes.settings import Settings
+
+# The port of the Service, whatever the container listens on: cluster-DNS URLs end in it (contract.md).
+SERVICE_PORT = 8080
+
+USER_DATA_PATH = "/mnt/user-data"
+SKILLS_PATH = "/mnt/skills"
+PVC_ROOT = "deer-flow"
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """One sandbox as it was asked for, already checked."""
+
+    sandbox_id: str
+    thread_id: str
+    user_id: str
+    extra_mounts: tuple[ExtraMount, ...] = ()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A sandbox's Pod and Service as the operator wrote them. Treated as read-only: build() copies."""
+
+    pod: KubeObject
+    service: KubeObject
+
+
+def load_template(folder: Path) -> Template:
+    """Read `pod.yaml` and `service.yaml` of `folder`.
+
+    Raises StartupError with one sentence when a file can't be read or is not what it must be.
+    """
+    pod = _read(folder / "pod.yaml", "Pod")
+    service = _read(folder / "service.yaml", "Service")
+    containers = pod.get("spec", {}).get("containers") or []
+    if not any(isinstance(one, dict) and one.get("name") == kube.CONTAINER for one in containers):
+        raise StartupError(f"The template {folder / 'pod.yaml'} has no container named `{kube.CONTAINER}`.")
+    return Template(pod, service)
+
+
+def _read(path: Path, kind: str) -> KubeObject:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StartupError(f"The template {path} can't be read: {error}") from error
+    if not isinstance(loaded, dict) or loaded.get("kind") != kind or not isinstance(loaded.get("spec"), dict):
+        raise StartupError(f"The template {path} must hold exactly one {kind}, with a spec.")
+    return loaded
+
+
+def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
+    """Return the Pod and the Service of `sandbox`, in the order in which they are applied.
+
+    `applied_at` is an RFC 3339 time that no other apply has: it makes each apply a new version of the object, so
+    that a delete with preconditions can't hit what was applied after it looked.
+    """
+    pod = _build_pod(sandbox, template.pod, settings)
+    service = _build_service(sandbox, template.service, settings)
+    for obj in (pod, service):
+        obj["metadata"].setdefault("annotations", {})[kube.APPLIED_AT_ANNOTATION] = applied_at
+    return [pod, service]
+
+
+def revision_of(pod: KubeObject) -> str | None:
+    """Return the revision that a Pod was made with, or None if it has none."""
+    for variable in _sandbox_container(pod).get("env") or []:
+        if variable.get("name") == kube.REVISION_VARIABLE:
+            value = variable.get("value")
+            return value if isinstance(value, str) else None
+    return None
+
+
+def user_data_source(pod: KubeObject) -> KubeObject:
+    """Return where a Pod's user data live: the volume's source, and the `subPath` of its mount.
+
+    Two Pods with the same answer show the same data; an empty dict means that there is no such volume.
+    """
+    for volume in pod["spec"].get("volumes") or []:
+        if volume["name"] == kube.USER_DATA_VOLUME:
+            source = {key: value for key, value in volume.items() if key != "name"}
+            mounts = _sandbox_container(pod).get("volumeMounts") or []
+            sub_paths = [one.get("subPath", "") for one in mounts if one["name"] == kube.USER_DATA_VOLUME]
+            return {"source": source, "subPaths": sub_paths}
+    return {}
+
+
+def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings) -> KubeObject:
+    pod = copy.deepcopy(template)
+    _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
+    spec = pod["spec"]
+    container = _sandbox_container(pod)
+    container["image"] = settings.sandbox_image
+    _set_port(container, settings.sandbox_container_port)
+    spec.setdefault("securityContext", {})["seccompProfile"] = {"type": settings.sandbox_seccomp}
+    container.get("startupProbe", {})["failureThreshold"] = settings.sandbox_startup_failure_threshold
+    for volume, mount in _volumes(sandbox, settings):
+        _replace(spec, "volumes", volume, "name")
+        _replace(container, "volumeMounts", mount, "mountPath")
+    _replace(container, "env", {"name": kube.REVISION_VARIABLE, "value": _revision(pod)}, "name")
+    return pod
+
+
+def _build_service(sandbox: Sandbox, template: KubeObject, settings: Settings) -> KubeObject:
+    service = copy.deepcopy(template)
+    _name(service, kube.service_name(sandbox.sandbox_id), sandbox, settings)
+    spec = service["spec"]
+    spec["type"] = settings.sandbox_service_type
+    spec["selector"] = {kube.ID_LABEL: sandbox.sandbox_id}
+    port = {
+        "name": kube.PORT_NAME,
+        "port": SERVICE_PORT,
+        "targetPort": settings.sandbox_container_port,
+        "protocol": "TCP",
+    }
+    _replace(spec, "ports", port, "name")
+    return service
+
+
+def _name(obj: KubeObject, name: str, sandbox: Sandbox, settings: Settings) -> None:
+    metadata = obj.setdefault("metadata", {})
+    metadata["name"] = name
+    metadata["namespace"] = settings.k8s_namespace
+    metadata["labels"] = {**(metadata.get("labels") or {}), **kube.labels_of(sandbox.sandbox_id)}
+    owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), **owner}
+
+
+def _sandbox_container(pod: KubeObject) -> KubeObject:
+    """Return the container named `sandbox`; an empty dict for a Pod that has none (somebody else's)."""
+    found: KubeObject = next((one for one in pod["spec"]["containers"] if one["name"] == kube.CONTAINER), {})
+    return found
+
+
+def _set_port(container: KubeObject, port: int) -> None:
+    _replace(container, "ports", {"name": kube.PORT_NAME, "containerPort": port, "protocol": "TCP"}, "name")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        if "httpGet" in container.get(probe, {}):
+            container[probe]["httpGet"]["port"] = port
+
+
+def _replace(parent: KubeObject, field: str, entry: KubeObject, key: str) -> None:
+    """Put `entry` into the list `field`, in the place of the one with the same `key`, else at its end."""
+    entries = parent.setdefault(field, [])
+    for index, existing in enumerate(entries):
+        if existing.get(key) == entry[key]:
+            entries[index] = entry
+            return
+    entries.append(entry)
+
+
+def _volumes(sandbox: Sandbox, settings: Settings) -> list[tuple[KubeObject, KubeObject]]:
+    """Return (volume, mount) pairs, parents before what is mounted inside them."""
+    pairs = [*_skills(settings), _user_data(sandbox, settings)]
+    pairs += [_extra_mount(index, mount, settings) for index, mount in enumerate(sandbox.extra_mounts)]
+    return pairs
+
+
+def _skills(settings: Settings) -> list[tuple[KubeObject, KubeObject]]:
+    mount = {"name": kube.SKILLS_VOLUME, "mountPath": SKILLS_PATH, "readOnly": True}
+    if settings.skills_pvc_name:
+        claim = {"claimName": settings.skills_pvc_name, "readOnly": True}
+        return [({"name": kube.SKILLS_VOLUME, "persistentVolumeClaim": claim}, mount)]
+    if settings.skills_host_path:
+        host_path = {"path": settings.skills_host_path, "type": "Directory"}
+        return [({"name": kube.SKILLS_VOLUME, "hostPath": host_path}, mount)]
+    return []
+
+
+def _user_data(sandbox: Sandbox, settings: Settings) -> tuple[KubeObject, KubeObject]:
+    volume: KubeObject = {"name": kube.USER_DATA_VOLUME}
+    mount: KubeObject = {"name": kube.USER_DATA_VOLUME, "mountPath": USER_DATA_PATH}
+    if settings.userdata_pvc_name:
+        volume["persistentVolumeClaim"] = {"claimName": settings.userdata_pvc_name}
+        mount["subPath"] = f"{PVC_ROOT}/users/{sandbox.user_id}/threads/{sandbox.thread_id}/user-data"
+    elif settings.threads_host_path:
+        path = f"{settings.threads_host_path.rstrip('/')}/{sandbox.thread_id}/user-data"
+        volume["hostPath"] = {"path": path, "type": "DirectoryOrCreate"}
+    else:
+        volume["emptyDir"] = {}
+    return volume, mount
+
+
+def _extra_mount(index: int, mount: ExtraMount, settings: Settings) -> tuple[KubeObject, KubeObject]:
+    name = f"extra-{index}"
+    volume: KubeObject = {"name": name}
+    volume_mount: KubeObject = {"name": name, "mountPath": mount.container_path, "readOnly": mount.read_only}
+    if settings.userdata_pvc_name:
+        below = mount.host_path.removeprefix((settings.deer_flow_host_base_dir or "").rstrip("/") + "/")
+        volume["persistentVolumeClaim"] = {"claimName": settings.userdata_pvc_name}
+        volume_mount["subPath"] = f"{PVC_ROOT}/{below}"
+    else:
+        kind = "Directory" if mount.read_only else "DirectoryOrCreate"
+        volume["hostPath"] = {"path": mount.host_path, "type": kind}
+    return volume, volume_mount
+
+
+def _revision(pod: KubeObject) -> str:
+    """Return a hash of owner and rendered spec.
+
+    It becomes an env entry, which is immutable: another owner's apply, or another image's, is `Invalid` and never
+    a silent change of the living container (kubectl.md 6: an image alone would be swapped without a word).
+    """
+    owner = [kube.get_annotations(pod)[key] for key in (kube.THREAD_ANNOTATION, kube.USER_ANNOTATION)]
+    text = json.dumps([owner, pod["spec"]], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

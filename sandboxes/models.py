@@ -1,0 +1,79 @@
+"""What crosses the REST boundary: the request of a create, and the answers.
+
+Field names, patterns and defaults are the contract with existing callers. Unknown fields are accepted and
+ignored, since callers are often newer than this service.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+# `sandbox-` + id + `-svc` must be a DNS label of at most 63 characters: 63 - 8 - 4 = 51.
+MAX_SANDBOX_ID_LENGTH = 51
+
+# \Z, not $: pydantic's engine reads $ as the very end, Python's as "or before a last newline".
+SANDBOX_ID_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\z"
+
+SandboxId = Annotated[str, StringConstraints(pattern=SANDBOX_ID_PATTERN, max_length=MAX_SANDBOX_ID_LENGTH)]
+ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}\z")]
+UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\z")]
+
+Status = Literal["Pending", "Running", "Failed", "Succeeded", "Unknown", "NotFound"]
+
+
+class ExtraMount(BaseModel):
+    """A directory of the node that the caller wants inside the sandbox; the rules are in `mounts.py`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host_path: str
+    container_path: str
+    read_only: bool = False
+
+
+class CreateRequest(BaseModel):
+    """The body of `POST /api/sandboxes`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sandbox_id: SandboxId
+    thread_id: ThreadId | None = None
+    user_id: UserId = "default"
+    extra_mounts: list[ExtraMount] = []
+    include_legacy_skills: bool = False
+    provision_lark_cli_runtime: bool = False
+    provision_lark_cli_broker: bool = False
+
+
+class SandboxAnswer(BaseModel):
+    """One sandbox, as every route tells of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sandbox_id: str
+    sandbox_url: str
+    status: Status
+
+
+class SandboxList(BaseModel):
+    """The answer of `GET /api/sandboxes`."""
+
+    sandboxes: list[SandboxAnswer]
+    count: int
+
+
+class Deleted(BaseModel):
+    """The answer of `DELETE /api/sandboxes/{id}`, also when there was nothing to delete."""
+
+    ok: Literal[True] = True
+    sandbox_id: str
+
+
+class Capabilities(BaseModel):
+    """What this service can do; a known caller reads the two lark fields, which are false here."""
+
+    lark_cli_init_image: Literal[False] = False
+    lark_cli_broker_image: Literal[False] = False
+    extra_mounts: bool

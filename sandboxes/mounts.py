@@ -1,0 +1,66 @@
+"""The rules of `extra_mounts`: which directories of the node a caller may have in a sandbox, and where.
+
+Pure. Every host path must lie below one directory that the operator named; the places inside the sandbox are a
+fixed list (contract.md). A breach is a 400 with one sentence.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import BadRequest
+from sandboxes.models import ExtraMount
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_EXTRA_MOUNTS = 10
+MAX_PATH_BYTES = 4095  # Linux's PATH_MAX less the final NUL: a longer one can't be mounted by any kubelet
+
+CONTAINER_PATHS = frozenset(
+    {
+        "/mnt/acp-workspace",
+        "/mnt/skills/custom",
+        "/mnt/skills/integrations",
+        "/mnt/integrations/lark-cli/config",
+        "/mnt/integrations/lark-cli/config/locks",
+        "/mnt/integrations/lark-cli/data",
+        "/mnt/integrations/lark-cli/runtime",
+    }
+)
+
+
+def checked_mounts(mounts: Sequence[ExtraMount], base: str | None) -> tuple[ExtraMount, ...]:
+    """Return `mounts` with normalised paths, parents before what is mounted inside them.
+
+    `base` is the operator's directory, or None where there is none. Raises BadRequest at the first breach.
+    """
+    if not mounts:
+        return ()
+    if base is None:
+        raise BadRequest("extra_mounts is not available here: the operator has not set DEER_FLOW_HOST_BASE_DIR")
+    if len(mounts) > MAX_EXTRA_MOUNTS:
+        raise BadRequest(f"extra_mounts may have at most {MAX_EXTRA_MOUNTS} entries, not {len(mounts)}")
+    checked = [_checked(mount, base) for mount in mounts]
+    seen: set[str] = set()
+    for mount in checked:
+        if mount.container_path in seen:
+            raise BadRequest(f"extra_mounts names the container path {mount.container_path} twice")
+        seen.add(mount.container_path)
+    return tuple(sorted(checked, key=lambda mount: mount.container_path))
+
+
+def _checked(mount: ExtraMount, base: str) -> ExtraMount:
+    container_path = posixpath.normpath(mount.container_path)
+    if container_path not in CONTAINER_PATHS:
+        raise BadRequest("extra_mounts has a container path that is not one of " + ", ".join(sorted(CONTAINER_PATHS)))
+    if not mount.host_path.startswith("/") or not mount.host_path.isprintable():
+        raise BadRequest("extra_mounts has a host path that is not an absolute path")
+    # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
+    host_path = "/" + posixpath.normpath(mount.host_path).lstrip("/")
+    if len(host_path.encode()) > MAX_PATH_BYTES:
+        raise BadRequest(f"extra_mounts has a host path of more than {MAX_PATH_BYTES} bytes")
+    if not host_path.startswith(base.rstrip("/") + "/"):
+        raise BadRequest("extra_mounts has a host path outside the directory that the operator allows")
+    return ExtraMount(host_path=host_path, container_path=container_path, read_only=mount.read_only)

@@ -1,0 +1,229 @@
+"""The environment, read once into one frozen `Settings`.
+
+A bad value stops the start with one message that lists every bad variable, what it holds and what it may hold.
+The README's configuration table is made from the fields here (`python scripts/readme.py`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from sandboxes.errors import StartupError
+
+DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DNS_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
+_IMAGE = re.compile(r"[!-~]+")
+_API_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_clean_absolute_path(path: str) -> bool:
+    """Whether `path` starts at the root, has no `..` and no control characters.
+
+    The API server refuses a hostPath with `..` (record: apply-hostpath-backstep).
+    """
+    return path.startswith("/") and ".." not in path.split("/") and path.isprintable()
+
+
+def _node_path(value: str) -> str:
+    if not is_clean_absolute_path(value):
+        raise ValueError("an absolute path on the node, without `..`")
+    return posixpath.normpath(value)
+
+
+def _namespace(value: str) -> str:
+    if not _DNS_LABEL.fullmatch(value):
+        raise ValueError("lower-case letters, digits and `-`, starting and ending with a letter or digit, at most 63")
+    return value
+
+
+def _claim_name(value: str) -> str:
+    if not _DNS_SUBDOMAIN.fullmatch(value):
+        raise ValueError("the name of a PersistentVolumeClaim: lower-case letters, digits, `-` and `.`")
+    return value
+
+
+def _image(value: str) -> str:
+    if not _IMAGE.fullmatch(value):
+        raise ValueError("an image reference, without white space")
+    return value
+
+
+def _is_ip_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _host(value: str) -> str:
+    if not (_is_ip_address(value) or _HOST_NAME.fullmatch(value)):
+        raise ValueError("a host name or an IP address, without scheme or port")
+    return value
+
+
+def _api_server(value: str) -> str:
+    wrong = "a URL such as `https://host.docker.internal:6443`"
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    if not usable or url.username or url.query or url.fragment or not value.isprintable() or " " in value:
+        raise ValueError(wrong)
+    return value.rstrip("/")
+
+
+def _api_key(value: SecretStr) -> SecretStr:
+    if not _API_KEY.fullmatch(value.get_secret_value()):
+        raise ValueError("printable ASCII without white space at its ends, since it travels in a header")
+    return value
+
+
+def _names(value: object) -> object:
+    return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
+
+
+def _variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(_VARIABLE_NAME.fullmatch(name) for name in value):
+        raise ValueError("names of environment variables, separated by commas")
+    return value
+
+
+NodePath = Annotated[str, AfterValidator(_node_path)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+ClaimName = Annotated[str, AfterValidator(_claim_name)]
+
+
+class Settings(BaseSettings):
+    """What the operator decided, from environment variables of the same name in upper case.
+
+    An empty value counts as unset.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="forbid")
+
+    k8s_namespace: Annotated[str, AfterValidator(_namespace)] = Field(
+        "deer-flow", description="Namespace of the sandboxes; made if it is missing."
+    )
+    sandbox_image: Annotated[str, AfterValidator(_image)] = Field(DEFAULT_IMAGE, description="Image of a sandbox.")
+    skills_host_path: NodePath | None = Field(
+        None, description="Absolute path on the node, read-only at `/mnt/skills`. Unset: no skills volume."
+    )
+    threads_host_path: NodePath | None = Field(
+        None,
+        description="Absolute path on the node; `{thread_id}/user-data` below it is read-write at `/mnt/user-data`. "
+        "Unset: `user-data` is an `emptyDir`, said in a warning.",
+    )
+    skills_pvc_name: ClaimName | None = Field(
+        None, description="PersistentVolumeClaim for the skills, instead of `SKILLS_HOST_PATH`."
+    )
+    userdata_pvc_name: ClaimName | None = Field(
+        None,
+        description="PersistentVolumeClaim for user data, instead of `THREADS_HOST_PATH`; `subPath` "
+        "`deer-flow/users/{user_id}/threads/{thread_id}/user-data`.",
+    )
+    deer_flow_host_base_dir: NodePath | None = Field(
+        None,
+        description="Absolute path on the node under which every `extra_mounts` host path must lie. "
+        "Unset: `extra_mounts` is refused (400).",
+    )
+    sandbox_service_type: Literal["NodePort", "ClusterIP"] = Field(
+        "NodePort", description="How a sandbox is reached: `NodePort`, or `ClusterIP` from inside the cluster."
+    )
+    node_host: Annotated[str, AfterValidator(_host)] = Field(
+        "host.docker.internal", description="Host part of NodePort URLs."
+    )
+    sandbox_container_port: Port = Field(8080, description="Port on which a sandbox's server listens.")
+    sandbox_seccomp: Literal["RuntimeDefault", "Unconfined"] = Field(
+        "RuntimeDefault",
+        description="Seccomp profile of a sandbox's Pod; `Unconfined` for browser images that want it.",
+    )
+    sandbox_startup_failure_threshold: Annotated[int, Field(ge=1, le=86400)] = Field(
+        120, description="Failures of the startup probe, one a second, before a sandbox's container is restarted."
+    )
+    kubeconfig_path: Path = Field(
+        Path("~/.kube/config"),
+        description="kubeconfig file. Without one, in a Pod, the service account's token is used.",
+    )
+    k8s_api_server: Annotated[str, AfterValidator(_api_server)] | None = Field(
+        None,
+        description="API server instead of the kubeconfig's, given to kubectl as `--server`; the certificate is "
+        "still checked against the kubeconfig's host.",
+    )
+    k8s_tls_server_name: Annotated[str, AfterValidator(_host)] | None = Field(
+        None, description="Name that the API server's certificate must carry, instead of the kubeconfig's host."
+    )
+    k8s_insecure_skip_tls_verify: bool = Field(
+        False, description="Do not check the API server's certificate. Logged as a warning."
+    )
+    provisioner_api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
+        None, description="Every path under `/api/` needs it in the `X-API-Key` header. Unset: no authentication."
+    )
+    host: Annotated[str, AfterValidator(_host)] | None = Field(
+        None,
+        description="Address to listen on. Unset: `0.0.0.0` with an API key, `127.0.0.1` without one; "
+        "the image sets `0.0.0.0`.",
+    )
+    port: Port = Field(8002, description="Port to listen on.")
+    kubectl: Path | None = Field(
+        None, description="kubectl to use. Unset: the one on `PATH`, else the one that is installed with the service."
+    )
+    kubectl_pass_env: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_variable_names)] = (
+        Field((), description="Names of variables that kubectl may see besides its own few, for credential plugins.")
+    )
+    kubectl_max_processes: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="kubectl processes at once, each about 50 MB."
+    )
+    kubectl_max_waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        200, description="Calls that may wait for a kubectl process; past it, 503 at once."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level that is logged; kubectl's calls are logged at `DEBUG`."
+    )
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Read the process's environment.
+
+        Raises StartupError with one message that lists every bad variable.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise StartupError(_describe(error)) from error
+
+    @property
+    def listen_host(self) -> str:
+        """The address to listen on: without an API key only this machine gets in, unless HOST says otherwise."""
+        return self.host or ("0.0.0.0" if self.provisioner_api_key else "127.0.0.1")  # noqa: S104 - guarded by the key
+
+    @property
+    def kubeconfig(self) -> Path:
+        """`kubeconfig_path` with `~` resolved, where there is a home."""
+        try:
+            return self.kubeconfig_path.expanduser()
+        except RuntimeError:  # no HOME and no entry in the user database
+            return self.kubeconfig_path
+
+
+def _describe(error: ValidationError) -> str:
+    lines = ["The environment can't be used:"]
+    for item in error.errors():
+        field = str(item["loc"][0])
+        rule = item["msg"].replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
+        holds = "a value that is not shown" if field == "provisioner_api_key" else repr(item["input"])
+        lines.append(f"  {field.upper()} holds {holds}. {rule}.")
+    return "\n".join(lines)
