@@ -48,6 +48,10 @@ _CREDENTIALS = (
     "username",
 )
 
+_NO_CONTEXT = "Kubeconfig {} has no usable current context."
+_NO_SERVER = "Kubeconfig {} names no API server for its current context."
+_NO_USER = "Kubeconfig {} has no user with credentials for its current context."
+
 
 @dataclass(frozen=True)
 class _Cluster:
@@ -208,17 +212,23 @@ async def _read_kubeconfig(runner: KubectlRunner, path: Path) -> _Cluster:
     cluster = (config["clusters"] or [{}])[0].get("cluster") or {}
     server = cluster.get("server")
     if not server:
-        raise StartupError(f"Kubeconfig {path} names no API server for its current context.")
+        raise StartupError(_NO_SERVER.format(path))
     user = ((config["users"] or [{}])[0].get("user")) or {}
     # Without these kubectl prompts for a user name, but only on TLS.
     if server.startswith("https://") and not any(user.get(name) for name in _CREDENTIALS):
-        raise StartupError(f"Kubeconfig {path} has no user with credentials for its current context.")
+        raise StartupError(_NO_USER.format(path))
     return _Cluster(server, cluster.get("tls-server-name"))
 
 
 def _what_is_wrong(completed: Completed, path: Path) -> str:
     stderr = completed.stderr.strip()
-    if "current-context must exist" in stderr or "does not exist" in stderr:
-        return f"Kubeconfig {path} has no usable current context."
+    for text, sentence in (
+        ("current-context must exist", _NO_CONTEXT),
+        ("cannot locate context", _NO_CONTEXT),
+        ("cannot locate user", _NO_USER),
+        ("cannot locate cluster", _NO_SERVER),
+    ):
+        if text in stderr:
+            return sentence.format(path)
     logger.error("kubectl config view: %s", stderr)
     return f"Kubeconfig {path} is not a kubeconfig: it is empty or can't be parsed."

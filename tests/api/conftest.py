@@ -1,0 +1,46 @@
+"""The service over real HTTP, with a cluster in memory behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from pytest_aiohttp.plugin import AiohttpClient
+
+from sandboxes.api import create_app
+from sandboxes.kubectl import Kubectl
+from sandboxes.lifecycle import Lifecycle
+from sandboxes.manifests import Template
+from sandboxes.settings import Settings
+from tests.fakes import FakeCluster
+
+Client = TestClient[web.Request, web.Application]
+MakeClient = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+@pytest.fixture
+def make_client(
+    aiohttp_client: AiohttpClient, cluster: FakeCluster, make_settings: Callable[..., Settings], template: Template
+) -> MakeClient:
+    """Return what starts the service with the given environment."""
+
+    async def make(**variables: object) -> Client:
+        settings = make_settings(**variables)
+        kubectl = Kubectl(
+            cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
+        )
+        return await aiohttp_client(create_app(Lifecycle(kubectl, template, settings), settings))
+
+    return make
+
+
+@pytest.fixture
+async def client(make_client: MakeClient) -> Client:
+    return await make_client()

@@ -1,0 +1,220 @@
+"""A cluster in memory, at the one seam where kubectl is started: for tests of what is above it.
+
+It answers as kubectl does (a missing object, an immutable Pod and refusals by their recorded text) and fails on a
+call that it does not know. What a real kubectl and a real server do is tested in tests/contract and tests/e2e.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sandboxes.processes import Completed
+from tests.record import case
+
+Key = tuple[str, str, str]
+_KINDS = {"pods": "Pod", "services": "Service"}
+
+
+def _ok(document: object = None) -> Completed:
+    return Completed(0, b"" if document is None else json.dumps(document).encode(), "")
+
+
+@dataclass
+class FakeCluster:
+    """Holds objects by (kind, namespace, name); `calls` is every kubectl call's arguments."""
+
+    namespaces: set[str] = field(default_factory=lambda: {"deer-flow"})
+    objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._planned: list[tuple[str, Callable[[], Awaitable[Completed | None]]]] = []
+        self._versions = itertools.count(100)
+        self._node_ports = itertools.count(30000)
+
+    async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
+        """Answer one call of kubectl."""
+        self.calls.append(tuple(args))
+        for index, (verb, answer) in enumerate(self._planned):
+            if args[0] == verb:
+                del self._planned[index]
+                planned = await answer()
+                if planned is not None:
+                    return planned
+                break
+        document = json.loads(stdin) if stdin else {}
+        match args[0]:
+            case "apply":
+                return self._apply(document["items"], dry_run="--dry-run=server" in args)
+            case "get" if "-f" in args:
+                return self._get(document["items"])
+            case "get" if args[1] == "namespace":
+                return Completed(0, b"namespace/x" if args[2] in self.namespaces else b"", "")
+            case "get":
+                return self._list(args)
+            case "delete" if "--raw" in args:
+                return self._delete_exactly(args[2], document["preconditions"])
+            case "delete":
+                for item in document["items"]:
+                    self.objects.pop(self.key(item), None)
+                return _ok()
+            case "wait":
+                return _ok()
+        raise AssertionError(f"a call that nobody expects: {args}")
+
+    # What a test plans and looks at
+
+    def answer_next(self, verb: str, name: str, times: int = 1) -> None:
+        """Have the next calls of `verb` answered as in the recorded case `name`."""
+        recorded = case(name)
+
+        async def answer() -> Completed:
+            return Completed(recorded.returncode, b"", recorded.stderr)
+
+        self._planned += [(verb, answer)] * times
+
+    def print_next(self, verb: str, stdout: bytes) -> None:
+        """Have the next call of `verb` succeed and print this."""
+
+        async def answer() -> Completed:
+            return Completed(0, stdout, "")
+
+        self._planned.append((verb, answer))
+
+    def hold_next(self, verb: str) -> asyncio.Event:
+        """Have the next call of `verb` wait, before it does anything, until the event is set."""
+        event = asyncio.Event()
+
+        async def answer() -> None:
+            await event.wait()
+
+        self._planned.append((verb, answer))
+        return event
+
+    def do_before_next(self, verb: str, action: Callable[[], None]) -> None:
+        """Have something happen behind the service's back just before the next call of `verb`."""
+
+        async def answer() -> None:
+            action()
+
+        self._planned.append((verb, answer))
+
+    def verbs(self) -> Counter[str]:
+        """Count the calls by verb."""
+        return Counter(call[0] for call in self.calls)
+
+    def put(self, obj: dict[str, Any]) -> dict[str, Any]:
+        """Store an object as if it had been there before; returns the stored one."""
+        key = self.key(obj)
+        stored = copy.deepcopy(obj)
+        stored["metadata"].setdefault("uid", f"uid-{next(self._versions)}")
+        stored["metadata"]["resourceVersion"] = str(next(self._versions))
+        self.objects[key] = stored
+        return stored
+
+    def pod(self, sandbox_id: str, namespace: str = "deer-flow") -> dict[str, Any] | None:
+        """Return a sandbox's Pod."""
+        return self.objects.get(("Pod", namespace, f"sandbox-{sandbox_id}"))
+
+    def service(self, sandbox_id: str, namespace: str = "deer-flow") -> dict[str, Any] | None:
+        """Return a sandbox's Service."""
+        return self.objects.get(("Service", namespace, f"sandbox-{sandbox_id}-svc"))
+
+    def run_pod(self, sandbox_id: str) -> None:
+        """Let a sandbox's Pod be Running."""
+        pod = self.pod(sandbox_id)
+        assert pod is not None
+        pod["status"]["phase"] = "Running"
+
+    @staticmethod
+    def key(obj: dict[str, Any]) -> Key:
+        """Return the key of an object."""
+        return obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+    # How it answers
+
+    def _apply(self, items: list[dict[str, Any]], *, dry_run: bool) -> Completed:
+        stored, failures = [], []
+        for item in items:
+            try:
+                stored.append(self._apply_one(item, dry_run=dry_run))
+            except _Refused as refused:
+                failures.append(refused.stderr)
+        if failures:
+            return Completed(1, b"", "".join(failures))
+        return _ok({"kind": "List", "items": stored} if len(stored) > 1 else stored[0])
+
+    def _apply_one(self, item: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+        if item["kind"] == "Namespace":
+            self.namespaces.add(item["metadata"]["name"])
+            return item
+        key = self.key(item)
+        if key[1] not in self.namespaces:
+            raise _Refused("apply-missing-namespace", lines=1)
+        existing = self.objects.get(key)
+        if existing is None and "uid" in item["metadata"]:
+            raise _Refused("apply-annotation-only-missing")
+        if existing is not None and key[0] == "Pod" and "spec" in item and _env(existing) != _env(item):
+            raise _Refused("apply-immutable-change")
+        obj = copy.deepcopy(existing) if existing else self._new(item)
+        if existing:
+            for part in ("labels", "annotations"):
+                obj["metadata"].setdefault(part, {}).update(item["metadata"].get(part, {}))
+        if not dry_run:
+            obj = self.put(obj)
+        return obj
+
+    def _new(self, item: dict[str, Any]) -> dict[str, Any]:
+        obj = copy.deepcopy(item)
+        obj["metadata"]["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if obj["kind"] == "Pod":
+            obj["status"] = {"phase": "Pending"}
+        elif obj["spec"]["type"] == "NodePort":
+            for port in obj["spec"]["ports"]:
+                port["nodePort"] = next(self._node_ports)
+        return obj
+
+    def _get(self, items: list[dict[str, Any]]) -> Completed:
+        found = [self.objects[self.key(item)] for item in items if self.key(item) in self.objects]
+        return _ok({"kind": "List", "items": found}) if found else _ok()
+
+    def _list(self, args: Sequence[str]) -> Completed:
+        kinds = {_KINDS[name] for name in args[1].split(",")}
+        namespace = args[args.index("-n") + 1]
+        label, _, value = args[args.index("-l") + 1].partition("=")
+        found = [
+            obj
+            for (kind, space, _), obj in self.objects.items()
+            if kind in kinds and space == namespace and obj["metadata"].get("labels", {}).get(label) == value
+        ]
+        return _ok({"kind": "List", "items": found})
+
+    def _delete_exactly(self, path: str, preconditions: dict[str, str]) -> Completed:
+        _, _, _, _, namespace, resource, name = path.split("/")
+        key = (_KINDS[resource], namespace, name)
+        obj = self.objects.get(key)
+        if obj is None:
+            return Completed(1, b"", case("delete-precondition-missing").stderr)
+        if preconditions["uid"] != obj["metadata"]["uid"]:
+            return Completed(1, b"", case("delete-precondition-other-uid").stderr)
+        if preconditions["resourceVersion"] != obj["metadata"]["resourceVersion"]:
+            return Completed(1, b"", case("delete-precondition-stale").stderr)
+        del self.objects[key]
+        return _ok({"kind": "Status", "status": "Success"})
+
+
+class _Refused(Exception):
+    def __init__(self, name: str, lines: int | None = None) -> None:
+        self.stderr = "".join(case(name).stderr.splitlines(keepends=True)[:lines])
+
+
+def _env(pod: dict[str, Any]) -> object:
+    return [container.get("env") for container in pod["spec"]["containers"]]

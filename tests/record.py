@@ -1,0 +1,54 @@
+"""The record of a real kubectl against a real cluster (tests/recorded), as tests read it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded call. `stdout` is parsed where it was JSON."""
+
+    name: str
+    argv: tuple[str, ...]
+    stdin: Any
+    returncode: int
+    stdout: Any
+    stderr: str
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """The objects that were printed."""
+        assert isinstance(self.stdout, dict)
+        return self.stdout["items"] if self.stdout["kind"].endswith("List") else [self.stdout]
+
+
+@functools.cache
+def case(name: str) -> Case:
+    """Return one recorded case."""
+    raw = json.loads((RECORDED / "kubectl" / f"{name}.json").read_text(encoding="utf-8"))
+    returncode = raw["rc"] if isinstance(raw["rc"], int) else -9
+    return Case(raw["case"], tuple(raw["argv"]), raw.get("stdin"), returncode, raw["stdout"], raw["stderr"])
+
+
+def case_names() -> list[str]:
+    """Return the names of all recorded calls of kubectl."""
+    return sorted(path.stem for path in (RECORDED / "kubectl").glob("*.json"))
+
+
+def recorded_pods() -> dict[str, dict[str, Any]]:
+    """Return the recorded Pods, each in another state, by the name of their case."""
+    pods = {name: case(name).stdout for name in case_names() if name.startswith("pod-")}
+    return {name: pod for name, pod in pods.items() if pod["kind"] == "Pod"}
+
+
+def watch_events() -> list[dict[str, Any]]:
+    """Return the recorded watch stream of Pods."""
+    lines = (RECORDED / "kubectl" / "watch-pods.ndjson").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.strip()]

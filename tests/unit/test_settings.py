@@ -1,0 +1,112 @@
+"""The environment: what each variable may hold, and what is said when it doesn't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sandboxes.errors import StartupError
+from sandboxes.settings import Settings
+
+MakeSettings = Callable[..., Settings]
+
+
+def test_defaults_are_the_contract(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    assert settings.k8s_namespace == "deer-flow"
+    assert settings.sandbox_image == (
+        "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
+    )
+    assert settings.skills_host_path is None
+    assert settings.threads_host_path is None
+    assert settings.kubeconfig == Path("~/.kube/config").expanduser()
+    assert settings.node_host == "host.docker.internal"
+    assert settings.k8s_api_server is None
+    assert settings.provisioner_api_key is None
+    assert settings.sandbox_service_type == "NodePort"
+    assert settings.sandbox_container_port == 8080
+    assert settings.deer_flow_host_base_dir is None
+    assert settings.port == 8002
+    assert settings.skills_pvc_name is None
+    assert settings.userdata_pvc_name is None
+
+
+def test_an_empty_value_counts_as_unset(make_settings: MakeSettings) -> None:
+    settings = make_settings(SANDBOX_IMAGE="", K8S_API_SERVER="", PORT="", PROVISIONER_API_KEY="")
+    assert settings == make_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("K8S_NAMESPACE", "Deer"),
+        ("K8S_NAMESPACE", "a" * 64),
+        ("K8S_NAMESPACE", "--all-namespaces"),
+        ("SANDBOX_IMAGE", "an image"),
+        ("SKILLS_HOST_PATH", "../skills"),
+        ("SKILLS_HOST_PATH", "~/skills"),
+        ("THREADS_HOST_PATH", "/data/../etc"),
+        ("THREADS_HOST_PATH", "/data\nx"),
+        ("DEER_FLOW_HOST_BASE_DIR", "relative"),
+        ("NODE_HOST", "http://host"),
+        ("NODE_HOST", "host:80"),
+        ("NODE_HOST", "a/b"),
+        ("K8S_API_SERVER", "host:6443"),
+        ("K8S_API_SERVER", "ftp://host"),
+        ("K8S_API_SERVER", "https://"),
+        ("K8S_API_SERVER", "https://["),
+        ("K8S_API_SERVER", "https://user@host"),
+        ("K8S_API_SERVER", "https://host:port"),
+        ("PROVISIONER_API_KEY", "schlüssel"),
+        ("PROVISIONER_API_KEY", "key\n"),
+        ("SANDBOX_SERVICE_TYPE", "LoadBalancer"),
+        ("SANDBOX_CONTAINER_PORT", "0"),
+        ("SANDBOX_CONTAINER_PORT", "65536"),
+        ("SANDBOX_CONTAINER_PORT", "http"),
+        ("PORT", "-1"),
+        ("SKILLS_PVC_NAME", "Claim"),
+        ("USERDATA_PVC_NAME", "a b"),
+        ("SANDBOX_SECCOMP", "None"),
+        ("SANDBOX_STARTUP_FAILURE_THRESHOLD", "0"),
+        ("K8S_INSECURE_SKIP_TLS_VERIFY", "maybe"),
+        ("KUBECTL_PASS_ENV", "A=B"),
+        ("KUBECTL_MAX_PROCESSES", "0"),
+        ("LOG_LEVEL", "LOUD"),
+    ],
+)
+def test_a_bad_value_stops_the_start_by_name(make_settings: MakeSettings, variable: str, value: str) -> None:
+    with pytest.raises(StartupError) as caught:
+        make_settings(**{variable: value})
+    assert variable in str(caught.value)
+
+
+def test_every_bad_variable_is_listed_at_once_with_what_it_holds(make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError) as caught:
+        make_settings(K8S_NAMESPACE="Deer", PORT="x", SANDBOX_SERVICE_TYPE="LoadBalancer")
+    message = str(caught.value)
+    assert "K8S_NAMESPACE holds 'Deer'. It may hold lower-case letters" in message
+    assert "PORT holds 'x'. It should be a valid integer" in message
+    assert "SANDBOX_SERVICE_TYPE holds 'LoadBalancer'. It should be 'NodePort' or 'ClusterIP'" in message
+
+
+def test_the_api_key_is_in_no_message_and_no_repr(make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError) as caught:
+        make_settings(PROVISIONER_API_KEY=" topsecret ")
+    assert "topsecret" not in str(caught.value)
+    assert "topsecret" not in repr(make_settings(PROVISIONER_API_KEY="topsecret"))
+
+
+def test_paths_on_the_node_are_normalised(make_settings: MakeSettings) -> None:
+    assert make_settings(THREADS_HOST_PATH="/data//threads/").threads_host_path == "/data/threads"
+
+
+def test_without_a_key_only_this_machine_gets_in(make_settings: MakeSettings) -> None:
+    assert make_settings().listen_host == "127.0.0.1"
+    assert make_settings(PROVISIONER_API_KEY="k").listen_host == "0.0.0.0"  # noqa: S104 - what is tested
+    assert make_settings(HOST="192.0.2.1").listen_host == "192.0.2.1"
+
+
+def test_variables_for_credential_plugins_are_a_list_of_names(make_settings: MakeSettings) -> None:
+    assert make_settings(KUBECTL_PASS_ENV="AWS_PROFILE, AWS_REGION").kubectl_pass_env == ("AWS_PROFILE", "AWS_REGION")

@@ -1,0 +1,135 @@
+"""(Pod, Service) → what a caller is told, on every Pod of the record."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sandboxes.access import sandbox_url
+from sandboxes.manifests import Sandbox, Template, build
+from sandboxes.settings import Settings
+from sandboxes.status import answer_for, answers_for, has_ended, status_of
+from tests.record import case, recorded_pods, watch_events
+
+MakeSettings = Callable[..., Settings]
+
+WORDS = {
+    "pod-crash-loop": "Failed",
+    "pod-creating": "Pending",
+    "pod-failed": "Failed",
+    "pod-failed-mount": "Pending",
+    "pod-image-pull-backoff": "Pending",
+    "pod-oom-killed": "Running",
+    "pod-ready": "Running",
+    "pod-running-unready": "Running",
+    "pod-succeeded": "Succeeded",
+    "pod-terminating": "NotFound",
+    "pod-unschedulable": "Pending",
+}
+
+
+def test_every_recorded_pod_has_its_word() -> None:
+    assert {name: status_of(pod) for name, pod in recorded_pods().items()} == WORDS
+
+
+def test_every_pod_of_the_recorded_watch_has_a_word() -> None:
+    words = {status_of(event["object"]) for event in watch_events() if event["object"]["kind"] == "Pod"}
+    assert {"Pending", "Running", "Failed", "Succeeded", "NotFound"} <= words
+
+
+def test_a_lost_node_is_unknown() -> None:
+    pod = copy.deepcopy(recorded_pods()["pod-ready"])
+    pod["status"]["reason"] = "NodeLost"
+    assert status_of(pod) == "Unknown"
+    pod["status"] = {"phase": "Unknown"}
+    assert status_of(pod) == "Unknown"
+
+
+def test_a_pod_that_was_just_stored_is_pending() -> None:
+    pod = copy.deepcopy(recorded_pods()["pod-creating"])
+    del pod["status"]
+    assert status_of(pod) == "Pending"
+
+
+def test_only_the_sandbox_container_can_crash_the_sandbox() -> None:
+    pod = copy.deepcopy(recorded_pods()["pod-crash-loop"])
+    pod["status"]["containerStatuses"][0]["name"] = "sidecar"
+    assert status_of(pod) == "Running"
+
+
+def test_which_pods_have_ended() -> None:
+    assert {name for name, pod in recorded_pods().items() if has_ended(pod)} == {"pod-failed", "pod-succeeded"}
+
+
+@pytest.fixture
+def pair(make_settings: MakeSettings, template: Template) -> tuple[Any, Any]:
+    pod, service = build(Sandbox("a", "a", "u"), template, make_settings(), applied_at="x")
+    pod["status"] = {"phase": "Running"}
+    service["spec"]["ports"][0]["nodePort"] = 30123
+    return pod, service
+
+
+def test_a_whole_sandbox(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+    answer = answer_for(*pair, make_settings(NODE_HOST="node.example"))
+    assert answer is not None
+    assert answer.model_dump() == {
+        "sandbox_id": "a",
+        "sandbox_url": "http://node.example:30123",
+        "status": "Running",
+    }
+
+
+def test_half_a_sandbox_is_none(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+    pod, service = pair
+    assert answer_for(pod, None, make_settings()) is None
+    assert answer_for(None, service, make_settings()) is None
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_sandbox_of_which_a_part_is_being_deleted_is_none(
+    make_settings: MakeSettings, pair: tuple[Any, Any], index: int
+) -> None:
+    pair[index]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert answer_for(*pair, make_settings()) is None
+
+
+def test_a_pod_without_the_labels_of_a_sandbox_is_none(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+    pod, service = pair
+    del pod["metadata"]["labels"]["app"]
+    assert answer_for(pod, service, make_settings()) is None
+    assert answers_for([pod, service], make_settings()) == []
+
+
+def test_a_name_that_does_not_fit_its_label_is_none(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+    pod, service = pair
+    pod["metadata"]["name"] = "sandbox-b"
+    assert answers_for([pod, service], make_settings()) == []
+
+
+def test_a_list_pairs_by_id_and_is_sorted(make_settings: MakeSettings) -> None:
+    objects = copy.deepcopy(case("list-mixed").items)
+    answers = answers_for(reversed(objects), make_settings())
+    ids = [answer.sandbox_id for answer in answers]
+    assert ids == sorted(ids)
+    assert len(ids) > 1
+    for answer in answers:
+        of_it = [obj for obj in objects if obj["metadata"]["labels"]["sandbox-id"] == answer.sandbox_id]
+        pod, service = sorted(of_it, key=lambda obj: str(obj["kind"]))
+        assert answer_for(pod, service, make_settings()) == answer
+
+
+def test_the_url_of_a_node_port(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+    assert sandbox_url(pair[1], make_settings(NODE_HOST="2001:db8::1")) == "http://[2001:db8::1]:30123"
+
+
+def test_the_url_inside_the_cluster(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+    settings = make_settings(SANDBOX_SERVICE_TYPE="ClusterIP", SANDBOX_CONTAINER_PORT="9000")
+    assert sandbox_url(pair[1], settings) == "http://sandbox-a-svc.deer-flow.svc.cluster.local:8080"
+
+
+def test_no_node_port_no_url(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+    del pair[1]["spec"]["ports"][0]["nodePort"]
+    assert sandbox_url(pair[1], make_settings()) is None
