@@ -1,0 +1,69 @@
+"""What stands between a valid create and the store: the namespace's life, the service account, Pod defaults.
+
+These are the admission plugins that a kubeadm cluster has on and the record shows. Reads the store, writes nothing.
+"""
+
+from devcluster import pods
+from devcluster.errors import forbidden, not_found
+from devcluster.objects import Json, is_terminating, name_of, namespace_of
+from devcluster.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, Resource
+from devcluster.store import Store
+
+_TOLERATED_SECONDS = 300
+_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+class Admission:
+    """Decides whether a new object may come in, and completes it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def admit(self, resource: Resource, obj: Json) -> None:
+        """Complete a new object in place. Raises NotFound or Forbidden."""
+        if resource.namespaced:
+            self._check_namespace(resource, obj)
+        if resource is PODS:
+            self._admit_pod(obj)
+
+    def _check_namespace(self, resource: Resource, obj: Json) -> None:
+        """Refuse what is made in no namespace (`apply-missing-namespace`) or in a dying one."""
+        namespace = namespace_of(obj)
+        found = self._store.get(NAMESPACES, "", namespace)
+        if found is None:
+            raise not_found(NAMESPACES, namespace)
+        if is_terminating(found.obj):  # `apply-namespace-terminating`
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            raise forbidden(resource, name_of(obj), why, causes=[cause])
+
+    def _admit_pod(self, pod: Json) -> None:
+        """Give the Pod its service account (`apply-right-after-namespace`), token, tolerations and priority."""
+        spec = pod["spec"]
+        namespace = namespace_of(pod)
+        account = spec.setdefault("serviceAccountName", "default")
+        spec["serviceAccount"] = account
+        found = self._store.get(SERVICE_ACCOUNTS, namespace, account)
+        if found is None:
+            missing = f'serviceaccount "{account}" not found'
+            why = f"error looking up service account {namespace}/{account}: {missing}"
+            raise forbidden(PODS, name_of(pod), why)
+        if spec.get("automountServiceAccountToken", found.obj.get("automountServiceAccountToken", True)):
+            pods.add_token(pod)
+        tolerations = spec.setdefault("tolerations", [])
+        for taint in _TAINTS:
+            if all(toleration.get("key") not in (taint, None) for toleration in tolerations):
+                tolerations.append(
+                    {
+                        "key": taint,
+                        "operator": "Exists",
+                        "effect": "NoExecute",
+                        "tolerationSeconds": _TOLERATED_SECONDS,
+                    }
+                )
+        spec.setdefault("priority", 0)
+        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")

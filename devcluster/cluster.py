@@ -1,0 +1,178 @@
+"""The whole stand-in as one object: it starts and stops everything, and is what tests hold in their hands."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack
+
+from aiohttp import web
+
+from devcluster import credentials
+from devcluster.allocators import LOOPBACK, ClusterIPs, NodePorts
+from devcluster.api import Api, WriteOptions
+from devcluster.clock import Clock
+from devcluster.deletion import Deletion
+from devcluster.kinds import strategies
+from devcluster.kubelet import Kubelet, Timing
+from devcluster.listing import Listing
+from devcluster.namespaces import NamespaceController
+from devcluster.nodeports import NodePortProxy
+from devcluster.objects import Json, clone
+from devcluster.openapi import OpenApi
+from devcluster.podstates import Words, put_into_state
+from devcluster.resources import BY_KIND, NAMESPACES
+from devcluster.schema import Schema
+from devcluster.server import ApiServer
+from devcluster.store import Store
+
+FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+NODE_PORTS = range(30000, 32768)
+_SHUTDOWN_SECONDS = 1.0
+
+
+class Cluster:
+    """A stand-in for a cluster, for the time of an `async with`.
+
+    `kmock` is the handler: `cluster.kmock["get /version"] << 503` puts an answer in the way of what matches, and
+    `cluster.kmock.requests` are the last requests. It keeps a bounded number of them, so for "only the next one" give
+    an answer that runs out (`<< functools.partial(next, iter([...]))`) and not a slice of the history.
+
+    Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock.
+    """
+
+    def __init__(  # noqa: PLR0913 - one keyword for each thing that a test may set
+        self,
+        port: int = 0,
+        directory: Path | None = None,
+        node_port_range: Iterable[int] = NODE_PORTS,
+        *,
+        ready_after: float = 0.3,
+        start_after: float = 0.1,
+        service_account_after: float = 0.3,
+        tls: bool = True,
+        speed: float = 1.0,
+    ) -> None:
+        self._port = port
+        self._directory = directory
+        self._node_port_range = node_port_range
+        self._timing = Timing(start_after=start_after, ready_after=ready_after)
+        self._service_account_after = service_account_after
+        self._tls = tls
+        self._clock = Clock(speed)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def url(self) -> str:
+        """Give the server's address, as the kubeconfig has it."""
+        return self._url
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Give the kubeconfig file; its context is `devcluster`."""
+        return self._kubeconfig
+
+    @property
+    def ca_file(self) -> Path:
+        """Give the file of the CA certificate. Without TLS there is none."""
+        return self._credentials.ca_file
+
+    @property
+    def token(self) -> str:
+        """Give the bearer token; empty without TLS."""
+        return self._credentials.token
+
+    @property
+    def kmock(self) -> ApiServer:
+        """Give the handler."""
+        return self._server
+
+    def objects(self, kind: str, namespace: str | None = None) -> list[Json]:
+        """Give copies of all objects of a kind (`Pod`), of one namespace or of all."""
+        return [clone(record.obj) for record in self._store.find(BY_KIND[kind], namespace or "")]
+
+    def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        """Give a copy of one object, or None."""
+        record = self._store.get(BY_KIND[kind], namespace, name)
+        return None if record is None else clone(record.obj)
+
+    def set_pod(self, namespace: str, name: str, **state: Unpack[Words]) -> None:
+        """Put a Pod into a state and let it stay there; see `podstates.Words`."""
+        put_into_state(self._kubelet, (namespace, name), state)
+
+    def server_takes(self, seconds: float, image: str = "") -> None:
+        """Let the servers of Pods that start from now on take so long to answer; all, or those of an image."""
+        if image:
+            self._timing.by_image[image] = seconds
+        else:
+            self._timing.server_takes = seconds
+
+    def stopping_takes(self, seconds: float) -> None:
+        """Let containers that are told to end take so long; at most their grace."""
+        self._timing.stop_takes = seconds
+
+    def forget_changes(self, kind: str) -> None:
+        """Make every resource version up to now too old to watch from, as compaction does: 410 Expired."""
+        self._store.forget(BY_KIND[kind])
+
+    def end_watches(self) -> None:
+        """End all watches that are open, cleanly, as a server does from time to time."""
+        self._listing.stop()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        directory = self._directory or Path(tempfile.mkdtemp(prefix="devcluster-"))
+        if self._directory is None:
+            stack.callback(shutil.rmtree, directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._credentials = credentials.make(directory, tls=self._tls)
+        await self._start_controllers(stack)
+        await self._serve(stack)
+        self._kubeconfig = directory / "kubeconfig"
+        stack.callback(self._kubeconfig.unlink, missing_ok=True)
+        if self._tls:
+            stack.callback(self.ca_file.unlink, missing_ok=True)
+        credentials.write_kubeconfig(self._kubeconfig, self._url, self._credentials)
+
+    async def _start_controllers(self, stack: AsyncExitStack) -> None:
+        schema = Schema.load()
+        node_ports = NodePorts(self._node_port_range)
+        stack.callback(node_ports.close)
+        stack.callback(self._clock.stop)
+        self._store = Store()
+        api = Api(self._store, schema, strategies(ClusterIPs(), node_ports))
+        deletion = Deletion(api)
+        namespaces = NamespaceController(api, deletion, self._clock, self._service_account_after)
+        self._kubelet = Kubelet(api, deletion, self._clock, self._timing)
+        proxy = NodePortProxy(self._store, self._kubelet, node_ports)
+        await proxy.start()
+        stack.push_async_callback(proxy.stop)
+        self._listing = Listing(self._store, self._clock)
+        self._server = ApiServer(api, deletion, self._listing, OpenApi(schema), self._credentials.token)
+        await stack.enter_async_context(self._server)
+        for name in FIRST_NAMESPACES:
+            api.create(NAMESPACES, "", {"metadata": {"name": name}}, WriteOptions("kube-apiserver"))
+            namespaces.furnish(name)
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        server = web.Server(self._server, handler_cancellation=True)
+        runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        stack.callback(self._listing.stop)
+        site = web.TCPSite(runner, LOOPBACK, self._port, ssl_context=self._credentials.context)
+        await site.start()
+        port = runner.addresses[0][1]
+        self._url = f"{'https' if self._tls else 'http'}://{LOOPBACK}:{port}"

@@ -1,0 +1,105 @@
+"""The command line: options, the one line on stdout, the command that lives inside the cluster, and signals."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from devcluster.cluster import Cluster
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRACE_SECONDS = 10.0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the command line; what follows `--` is the command."""
+    own, _, command = _split(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m devcluster",
+        description="devcluster, a stand-in for development: a small server that kubectl can talk to.",
+        usage="%(prog)s [options] [-- COMMAND ARG...]",
+        epilog="Without COMMAND it prints the path of its kubeconfig and serves until it is told to stop.",
+    )
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: any)")
+    parser.add_argument("--directory", type=Path, help="where to write the kubeconfig (default: a temporary one)")
+    parser.add_argument("--plain-http", action="store_true", help="no TLS, and no token")
+    parser.add_argument(
+        "--ready-after", type=float, default=0.3, metavar="SECONDS", help="soonest that a Pod is ready (default: 0.3)"
+    )
+    options = parser.parse_args(own)
+    options.command = command
+    return options
+
+
+def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
+    if "--" not in argv:
+        return argv, "", []
+    at = argv.index("--")
+    return argv[:at], "--", argv[at + 1 :]
+
+
+def main(argv: list[str]) -> int:
+    """Run, and give the exit code: that of the command, or 0."""
+    options = parse(argv)
+    logging.basicConfig(level=logging.WARNING, format="devcluster: %(levelname)s: %(message)s")
+    return asyncio.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    stop: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop.put_nowait, number)
+    cluster = Cluster(options.port, options.directory, ready_after=options.ready_after, tls=not options.plain_http)
+    async with cluster:
+        if options.command:
+            return await _run_command(options.command, cluster, stop)
+        sys.stdout.write(f"{cluster.kubeconfig}\n")
+        sys.stdout.flush()
+        await stop.get()
+    return 0
+
+
+async def _run_command(command: list[str], cluster: Cluster, stop: asyncio.Queue[signal.Signals]) -> int:
+    """Run a command in the cluster's environment, pass signals on to it, and give its exit code."""
+    paths = dict.fromkeys(("KUBECONFIG_PATH", "KUBECONFIG"), str(cluster.kubeconfig))
+    environment = {"NODE_HOST": "127.0.0.1", **os.environ, **paths}
+    try:
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+    except OSError as error:
+        sys.stderr.write(f"devcluster: can't run {command[0]}: {error.strerror}\n")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    passing = asyncio.create_task(_pass_on(process, stop))
+    try:
+        code = await process.wait()
+    finally:
+        passing.cancel()
+        await asyncio.gather(passing, return_exceptions=True)
+        if process.returncode is None:
+            await _terminate(process)
+    return code if code >= 0 else 128 - code
+
+
+async def _pass_on(process: asyncio.subprocess.Process, stop: asyncio.Queue[signal.Signals]) -> None:
+    """Pass signals on. A Ctrl-C in a terminal reaches the command by itself: once more would be too much."""
+    while True:
+        number = await stop.get()
+        if number is signal.SIGINT and sys.stdin is not None and sys.stdin.isatty():
+            continue
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+
+
+async def _terminate(process: asyncio.subprocess.Process) -> None:
+    """End a command that still runs when we go: asked first, then made to."""
+    process.terminate()
+    try:
+        async with asyncio.timeout(_GRACE_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,55 @@
+"""How a client gets to the server: a certificate authority, a certificate, a token, a kubeconfig. Writes files."""
+
+import base64
+import secrets
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+import yaml
+
+NAME = "devcluster"
+SERVER_NAMES = ("kubernetes.default.svc", "kubernetes.default", "kubernetes", "127.0.0.1")
+"""What the certificate is for. Not localhost (`server-override-name-mismatch`)."""
+
+_OWNER_ONLY = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """All of it; without TLS there is neither certificate nor token."""
+
+    token: str
+    ca_file: Path
+    context: ssl.SSLContext | None
+
+
+def make(directory: Path, *, tls: bool) -> Credentials:
+    """Make new credentials; the CA certificate is written into the directory."""
+    ca_file = directory / "ca.crt"
+    if not tls:
+        return Credentials("", ca_file, None)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(ca_file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*SERVER_NAMES).configure_cert(context)
+    return Credentials(secrets.token_urlsafe(24), ca_file, context)
+
+
+def write_kubeconfig(path: Path, url: str, credentials: Credentials) -> None:
+    """Write a kubeconfig that only its owner can read, with all that it needs inside."""
+    cluster = {"server": url}
+    if credentials.context is not None:
+        cluster["certificate-authority-data"] = base64.b64encode(credentials.ca_file.read_bytes()).decode()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": NAME, "cluster": cluster}],
+        "users": [{"name": NAME, "user": {"token": credentials.token or "none-needed"}}],
+        "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": "default"}}],
+        "current-context": NAME,
+    }
+    path.touch(mode=_OWNER_ONLY)
+    path.chmod(_OWNER_ONLY)
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

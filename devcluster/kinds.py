@@ -1,0 +1,180 @@
+"""One strategy per kind: how its objects are completed, checked, and what they hold while they exist.
+
+The common path (names, ownership, storing) is `api`'s; a kind's own rules are in `pods` and `services`.
+"""
+
+from devcluster import pods, services
+from devcluster.allocators import ClusterIPs, NodePorts, RangeFullError, TakenError
+from devcluster.errors import Cause, internal, invalid, invalid_value
+from devcluster.names import metadata_causes
+from devcluster.objects import Json, metadata, name_of
+from devcluster.resources import NAMESPACES, NETWORK_POLICIES, PODS, RESOURCES, SERVICES, Resource
+
+
+class Strategy:
+    """What holds for kinds without rules of their own, and the hooks for those that have some."""
+
+    name_is_label = False
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+
+    def fill_in(self, obj: Json) -> None:
+        """Fill in defaults, in place."""
+
+    def causes(self, obj: Json) -> list[Cause]:
+        """Give what is invalid in an object."""
+        return metadata_causes(obj, name_is_label=self.name_is_label)
+
+    def update_causes(self, new: Json, old: Json) -> list[Cause]:
+        """Give what may not change the way it did (`apply-annotation-only-other-uid`)."""
+        uid = metadata(new).get("uid")
+        if uid != metadata(old)["uid"]:
+            return [invalid_value("metadata.uid", uid, "field is immutable")]
+        return []
+
+    def allocate(self, new: Json, old: Json | None, *, dry_run: bool) -> None:
+        """Give the object, in place, what it needs from elsewhere; the last step before it is stored."""
+
+    def release(self, obj: Json) -> None:
+        """Give back what the object held."""
+
+
+class NamespaceStrategy(Strategy):
+    """Namespaces carry their own name as a label, and a finalizer (`namespace-apply`)."""
+
+    name_is_label = True
+
+    def fill_in(self, obj: Json) -> None:
+        """Fill in the label, the finalizer and the phase."""
+        metadata(obj).setdefault("labels", {})["kubernetes.io/metadata.name"] = name_of(obj)
+        obj["spec"] = obj.get("spec") or {"finalizers": ["kubernetes"]}
+        obj["status"] = obj.get("status") or {"phase": "Active"}
+
+
+class PodStrategy(Strategy):
+    """Pods: see `pods`."""
+
+    def fill_in(self, obj: Json) -> None:
+        """Fill in the Pod's defaults."""
+        pods.fill_in(obj)
+
+    def causes(self, obj: Json) -> list[Cause]:
+        """Give what is invalid in a Pod."""
+        return super().causes(obj) + pods.causes(obj)
+
+    def update_causes(self, new: Json, old: Json) -> list[Cause]:
+        """Refuse changes of the spec."""
+        return super().update_causes(new, old) + pods.update_causes(new, old)
+
+
+class NetworkPolicyStrategy(Strategy):
+    """Network policies are kept and shown; nothing enforces them."""
+
+    def fill_in(self, obj: Json) -> None:
+        """Fill in the policy types, which follow from whether there are egress rules."""
+        spec = obj.setdefault("spec", {})
+        spec.setdefault("podSelector", {})
+        spec.setdefault("policyTypes", ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
+
+
+class ServiceStrategy(Strategy):
+    """Services: see `services`; they hold a cluster IP and node ports."""
+
+    name_is_label = True
+
+    def __init__(self, cluster_ips: ClusterIPs, node_ports: NodePorts) -> None:
+        super().__init__(SERVICES)
+        self._cluster_ips = cluster_ips
+        self._node_ports = node_ports
+
+    def fill_in(self, obj: Json) -> None:
+        """Fill in the Service's defaults."""
+        services.fill_in(obj)
+
+    def causes(self, obj: Json) -> list[Cause]:
+        """Give what is invalid in a Service."""
+        return super().causes(obj) + services.causes(obj)
+
+    def update_causes(self, new: Json, old: Json) -> list[Cause]:
+        """Refuse another cluster IP."""
+        return super().update_causes(new, old) + services.update_causes(new, old)
+
+    def allocate(self, new: Json, old: Json | None, *, dry_run: bool) -> None:
+        """Give it a cluster IP and node ports; what it no longer wants goes back."""
+        self._allocate_cluster_ip(new["spec"], dry_run=dry_run)
+        held = services.node_ports(old) if old else []
+        taken: list[int] = []
+        try:
+            self._allocate_node_ports(new, held, taken, dry_run=dry_run)
+        except Exception:
+            for port in taken:
+                self._node_ports.release(port)
+            if old is None:
+                self._release_cluster_ip(new)
+            raise
+        if not dry_run:
+            for port in set(held) - set(services.node_ports(new)):
+                self._node_ports.release(port)
+
+    def _allocate_cluster_ip(self, spec: Json, *, dry_run: bool) -> None:
+        if spec["type"] == "ExternalName" or spec.get("clusterIPs"):
+            return
+        address = spec.get("clusterIP")
+        if not address:
+            address = self._cluster_ips.allocate()
+        if address != services.HEADLESS and not dry_run:
+            self._cluster_ips.take(address)
+        spec["clusterIP"] = address
+        spec["clusterIPs"] = [address]
+
+    def _allocate_node_ports(self, new: Json, held: list[int], taken: list[int], *, dry_run: bool) -> None:
+        wanted = new["spec"]["type"] in services.WITH_NODE_PORTS
+        for index, port in enumerate(new["spec"].get("ports") or ()):
+            if not wanted:
+                port.pop("nodePort", None)
+            elif not port.get("nodePort"):
+                port["nodePort"] = self._any_port(dry_run=dry_run)
+                taken.append(port["nodePort"])
+            elif port["nodePort"] not in held:
+                self._certain_port(new, index, port["nodePort"], dry_run=dry_run)
+                taken.append(port["nodePort"])
+
+    def _any_port(self, *, dry_run: bool) -> int:
+        """Allocate one (`apply-nodeports-exhausted`)."""
+        try:
+            return self._node_ports.allocate(dry_run=dry_run)
+        except RangeFullError:
+            raise internal("failed to allocate a nodePort: range is full") from None
+
+    def _certain_port(self, new: Json, index: int, port: int, *, dry_run: bool) -> None:
+        """Take the one that was asked for (`apply-nodeport-taken`)."""
+        try:
+            self._node_ports.take(port, dry_run=dry_run)
+        except TakenError:
+            detail = "provided port is already allocated"
+            if not self._node_ports.contains(port):
+                detail = "provided port is not in the valid range"
+            cause = invalid_value(f"spec.ports[{index}].nodePort", port, detail)
+            raise invalid(SERVICES, name_of(new), [cause]) from None
+
+    def release(self, obj: Json) -> None:
+        """Give back the cluster IP and the node ports."""
+        self._release_cluster_ip(obj)
+        for port in services.node_ports(obj):
+            self._node_ports.release(port)
+
+    def _release_cluster_ip(self, obj: Json) -> None:
+        for address in obj["spec"].get("clusterIPs") or ():
+            self._cluster_ips.release(address)
+
+
+def strategies(cluster_ips: ClusterIPs, node_ports: NodePorts) -> dict[Resource, Strategy]:
+    """Give each resource that is stored its strategy."""
+    own = {
+        NAMESPACES: NamespaceStrategy(NAMESPACES),
+        NETWORK_POLICIES: NetworkPolicyStrategy(NETWORK_POLICIES),
+        PODS: PodStrategy(PODS),
+        SERVICES: ServiceStrategy(cluster_ips, node_ports),
+    }
+    return {resource: own.get(resource, Strategy(resource)) for resource in RESOURCES if resource.stored}

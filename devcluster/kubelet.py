@@ -1,0 +1,309 @@
+"""The scheduler and the kubelet of the one node: Pods get the node, start, become ready, and end when deleted.
+
+No container runs. A Pod's server is a moment in time: from then on its node port may answer. All is driven by timers
+of cluster time; nothing polls.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from devcluster.api import Api
+from devcluster.clock import Clock, Timer
+from devcluster.deletion import Deletion
+from devcluster.objects import Json, is_terminating, metadata, name_of, namespace_of
+from devcluster.podstatus import (
+    KILLED,
+    NODE,
+    UNSCHEDULABLE,
+    ContainerState,
+    PodState,
+    scheduled,
+    status_of,
+    unschedulable,
+)
+from devcluster.recorder import Recorder
+from devcluster.resources import PODS
+from devcluster.store import Change, Record
+
+NODE_LABELS = {"kubernetes.io/arch": "amd64", "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}
+BACK_OFF_FIRST, BACK_OFF_MOST = 10, 300
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Timing:
+    """How long things take, in seconds of cluster time; to be changed at any moment."""
+
+    start_after: float = 0.1
+    """From getting the node until the containers run."""
+
+    ready_after: float = 0.3
+    """From the start of the containers until a probe can succeed at the earliest."""
+
+    server_takes: float = 0.2
+    """From the start of a container until its server answers."""
+
+    by_image: dict[str, float] = field(default_factory=dict)
+    """The same, for the containers of some images."""
+
+    stop_takes: float = 0.1
+    """From the signal to end until a container has ended, if its grace is not over before."""
+
+    def server_delay(self, image: str) -> float:
+        """Give how long the server of an image takes."""
+        return self.by_image.get(image, self.server_takes)
+
+
+@dataclass(slots=True)
+class _Pod:
+    """One Pod on the node, and what is still to happen to it."""
+
+    key: Key
+    uid: str
+    state: PodState
+    timers: list[Timer] = field(default_factory=list)
+    serving: bool = False
+    ending: bool = False
+    frozen: bool = False
+
+
+class Kubelet:
+    """Takes Pods through their lives."""
+
+    def __init__(self, api: Api, deletion: Deletion, clock: Clock, timing: Timing) -> None:
+        self.timing = timing
+        self._api = api
+        self._deletion = deletion
+        self._clock = clock
+        self._recorder = Recorder(api.store)
+        self._pods: dict[Key, _Pod] = {}
+        self._listeners: list[Callable[[Key], None]] = []
+        self._addresses = count(2)
+        api.store.subscribe(self._on_change)
+
+    def on_serving(self, listener: Callable[[Key], None]) -> None:
+        """Tell `listener` the namespace and name of a Pod whose server came up or went."""
+        self._listeners.append(listener)
+
+    def is_serving(self, key: Key) -> bool:
+        """Tell whether the Pod's server answers."""
+        pod = self._pods.get(key)
+        return pod is not None and pod.serving
+
+    def state_of(self, key: Key) -> PodState | None:
+        """Give the state of a Pod on the node, to be changed and then published with `publish`."""
+        pod = self._pods.get(key)
+        return pod.state if pod else None
+
+    def freeze(self, key: Key) -> None:
+        """Let nothing more happen to the Pod by itself, but for its deletion."""
+        pod = self._pods[key]
+        pod.frozen = True
+        self._cancel(pod)
+
+    def publish(self, key: Key, *, serving: bool | None = None) -> None:
+        """Report the Pod's state; with `serving`, let its server answer, or not."""
+        pod = self._pods[key]
+        self._report(pod)
+        if serving is not None:
+            self._set_serving(pod, serving=serving)
+
+    def _on_change(self, change: Change) -> None:
+        if change.resource is not PODS:
+            return
+        key = (namespace_of(change.obj), name_of(change.obj))
+        if change.type == "DELETED":
+            self._forget(key, metadata(change.obj)["uid"])
+        elif change.type == "ADDED":
+            self._schedule(change.record)
+        elif is_terminating(change.obj):
+            self._end(key, change.record)
+
+    def _current(self, pod: _Pod) -> Record | None:
+        record = self._api.store.get(PODS, *pod.key)
+        return record if record is not None and metadata(record.obj)["uid"] == pod.uid else None
+
+    def _schedule(self, added: Record) -> None:
+        """Give a new Pod the node, or say why not (`pod-unschedulable`)."""
+        record = self._api.store.get(PODS, namespace_of(added.obj), name_of(added.obj))
+        if record is None or metadata(record.obj)["uid"] != metadata(added.obj)["uid"] or is_terminating(record.obj):
+            return
+        pod = record.obj
+        selector = pod["spec"].get("nodeSelector") or {}
+        if any(NODE_LABELS.get(name) != value for name, value in selector.items()):
+            conditions = unschedulable(metadata(pod)["generation"])
+            self._api.write_status(PODS, record, {**pod["status"], "conditions": conditions}, "kube-scheduler")
+            self._recorder.scheduler(pod, "FailedScheduling", UNSCHEDULABLE, "Scheduling")
+            return
+        bound = {
+            **pod,
+            "metadata": dict(metadata(pod)),
+            "spec": {**pod["spec"], "nodeName": NODE},
+            "status": {**pod["status"], "conditions": scheduled()},
+        }
+        self._api.store.put(PODS, bound)
+        message = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {NODE}"
+        self._recorder.scheduler(bound, "Scheduled", message, "Binding")
+        self._adopt(bound)
+
+    def _adopt(self, pod: Json) -> None:
+        """Begin with a Pod that has got the node."""
+        key = (namespace_of(pod), name_of(pod))
+        containers = [ContainerState(spec["name"]) for spec in pod["spec"]["containers"]]
+        adopted = _Pod(key, metadata(pod)["uid"], PodState(containers))
+        self._pods[key] = adopted
+        self._report(adopted)
+        self._after(adopted, self.timing.start_after / 2, self._sandbox_ready)
+        self._after(adopted, self.timing.start_after, self._start)
+
+    def _after(self, pod: _Pod, seconds: float, action: Callable[[_Pod], None]) -> None:
+        if not pod.frozen:
+            pod.timers.append(self._clock.after(seconds, action, pod))
+
+    def _cancel(self, pod: _Pod) -> None:
+        for timer in pod.timers:
+            timer.cancel()
+        pod.timers.clear()
+
+    def _report(self, pod: _Pod) -> None:
+        record = self._current(pod)
+        if record is not None:
+            self._api.write_status(PODS, record, status_of(record.obj, pod.state), "kubelet")
+
+    def _sandbox_ready(self, pod: _Pod) -> None:
+        pod.state.sandbox_ready = True
+        self._report(pod)
+
+    def _start(self, pod: _Pod) -> None:
+        """Let the containers run; without probes they are ready at once (`watch-pods.ndjson`, sandbox-slow)."""
+        record = self._current(pod)
+        if record is None:
+            return
+        pod.state.phase = "Running"
+        number = next(self._addresses)
+        pod.state.address = f"10.244.{number // 250 % 256}.{number % 250 + 2}"
+        for container in pod.state.containers:
+            container.start()
+            image = next(s["image"] for s in record.obj["spec"]["containers"] if s["name"] == container.name)
+            pulled = f'Container image "{image}" already present on machine and can be accessed by the pod'
+            self._recorder.kubelet(record.obj, "Pulled", pulled, container.name)
+            self._recorder.kubelet(record.obj, "Created", "Container created", container.name)
+            self._recorder.kubelet(record.obj, "Started", "Container started", container.name)
+        self._run(pod, record.obj)
+
+    def _run(self, pod: _Pod, obj: Json) -> None:
+        """Plan what follows from containers that run: servers that answer, probes that succeed or give up."""
+        for spec, container in zip(obj["spec"]["containers"], pod.state.containers, strict=True):
+            container.started = "startupProbe" not in spec
+            container.ready = container.started and "readinessProbe" not in spec
+            self._plan(pod, spec, container)
+        self._report(pod)
+        delay = max(self.timing.server_delay(spec["image"]) for spec in obj["spec"]["containers"])
+        self._after(pod, delay, lambda p: self._set_serving(p, serving=True))
+
+    def _plan(self, pod: _Pod, spec: Json, container: ContainerState) -> None:
+        """Find out when the probes of a container will succeed, and set timers for that."""
+        answers = max(self.timing.server_delay(spec["image"]), self.timing.ready_after)
+        startup, readiness = spec.get("startupProbe"), spec.get("readinessProbe")
+        started = 0.0
+        if startup is not None:
+            started = first_success(startup, answers, 0.0)
+            limit = startup.get("initialDelaySeconds", 0) + startup["failureThreshold"] * startup["periodSeconds"]
+            if started >= limit:
+                self._after(pod, limit, lambda p: self._kill(p, container, "startup"))
+                return
+            self._after(pod, started, lambda p: self._set_started(p, container, ready=readiness is None))
+        if readiness is not None:
+            succeeds = first_success(readiness, answers, started)
+            self._after(pod, succeeds, lambda p: self._set_ready(p, container))
+
+    def _set_started(self, pod: _Pod, container: ContainerState, *, ready: bool) -> None:
+        container.started, container.ready = True, ready
+        self._report(pod)
+
+    def _set_ready(self, pod: _Pod, container: ContainerState) -> None:
+        container.ready = True
+        self._report(pod)
+
+    def _set_serving(self, pod: _Pod, *, serving: bool) -> None:
+        if pod.serving is not serving:
+            pod.serving = serving
+            for listener in self._listeners:
+                listener(pod.key)
+
+    def _kill(self, pod: _Pod, container: ContainerState, probe: str) -> None:
+        """Restart a container whose server came too late; from the second time on after a while (`pod-crash-loop`)."""
+        record = self._current(pod)
+        if record is None:
+            return
+        self._cancel(pod)
+        self._set_serving(pod, serving=False)
+        message = f"Container {container.name} failed {probe} probe, will be restarted"
+        self._recorder.kubelet(record.obj, "Killing", message, container.name)
+        container.end(KILLED, "Error")
+        self._report(pod)
+        if container.restarts == 0:
+            self._restart(pod)
+            return
+        delay = min(BACK_OFF_FIRST * 2 ** (container.restarts - 1), BACK_OFF_MOST)
+        where = f"{pod.key[1]}_{pod.key[0]}({pod.uid})"
+        text = f"back-off {delay}s restarting failed container={container.name} pod={where}"
+        container.back_off("CrashLoopBackOff", text)
+        self._report(pod)
+        self._after(pod, delay, self._restart)
+
+    def _restart(self, pod: _Pod) -> None:
+        record = self._current(pod)
+        if record is None:
+            return
+        for container in pod.state.containers:
+            if not container.running:
+                container.restart()
+        self._run(pod, record.obj)
+
+    def _end(self, key: Key, record: Record) -> None:
+        """End a Pod that is being deleted: when its containers have ended, or when its grace is over."""
+        pod = self._pods.get(key)
+        if pod is None or pod.ending or pod.uid != metadata(record.obj)["uid"]:
+            return
+        pod.ending, pod.frozen = True, False
+        self._cancel(pod)
+        self._report(pod)
+        grace = metadata(record.obj)["deletionGracePeriodSeconds"]
+        delay = min(grace, self.timing.stop_takes)
+        for container in pod.state.containers:
+            self._recorder.kubelet(record.obj, "Killing", f"Stopping container {container.name}", container.name)
+        killed = self.timing.stop_takes > grace
+        self._after(pod, delay, lambda p: self._ended(p, KILLED if killed else 0))
+
+    def _ended(self, pod: _Pod, exit_code: int) -> None:
+        """Report the end of the containers, then take the Pod away (`watch-pods.ndjson`, sandbox-slow)."""
+        self._set_serving(pod, serving=False)
+        for container in pod.state.containers:
+            if container.running:
+                container.end(exit_code, "Error" if exit_code else "Completed")
+        pod.state.sandbox_ready = False
+        pod.state.phase = "Failed" if exit_code else "Succeeded"
+        self._report(pod)
+        record = self._current(pod)
+        if record is not None:
+            self._deletion.finish_pod(record)
+
+    def _forget(self, key: Key, uid: str) -> None:
+        pod = self._pods.get(key)
+        if pod is not None and pod.uid == uid:
+            self._cancel(pod)
+            del self._pods[key]
+            self._set_serving(pod, serving=False)
+
+
+def first_success(probe: Json, answers: float, begins: float) -> float:
+    """Give when a probe first succeeds: the first of its periods at which the server answers. All since the start."""
+    first = max(float(probe.get("initialDelaySeconds", 0)), begins)
+    period = float(probe["periodSeconds"])
+    late = max(0.0, answers - first)
+    periods = -(-late // period)
+    needed = int(probe.get("successThreshold", 1)) - 1
+    return first + (periods + needed) * period

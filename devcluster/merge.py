@@ -1,0 +1,65 @@
+"""Structured merge: put an applied object onto a stored one, and take paths out of it. Knows no managers."""
+
+from collections.abc import Iterable
+
+from devcluster.fields import Path, children, element_of
+from devcluster.objects import Json, JsonValue, clone
+from devcluster.schema import Type
+
+_UNTYPED = Type("untyped")
+
+
+def merged(typed: Type, live: JsonValue, applied: JsonValue) -> JsonValue:
+    """Give `live` with all of `applied` in it: leaves replaced, maps joined, list elements matched by their keys.
+
+    Elements keep the order they are stored in and new ones follow, so that applying the same again changes nothing
+    (`apply-unchanged`).
+    """
+    if typed.is_leaf or type(live) is not type(applied):
+        return clone(applied)
+    if isinstance(applied, dict):
+        return _merged_fields(typed, live, applied)
+    if isinstance(applied, list):
+        return _merged_elements(typed, live, applied)
+    return applied
+
+
+def _merged_fields(typed: Type, live: Json, applied: Json) -> Json:
+    result = {name: clone(value) for name, value in live.items() if name not in applied}
+    for name, value in applied.items():
+        if value is not None:
+            result[name] = merged(typed.child(name) or _UNTYPED, live.get(name), value)
+    return result
+
+
+def _merged_elements(typed: Type, live: list[JsonValue], applied: list[JsonValue]) -> list[JsonValue]:
+    element = typed.element or _UNTYPED
+    by_key = {element_of(typed, value): value for value in applied}
+    result = []
+    for value in live:
+        key = element_of(typed, value)
+        result.append(merged(element, value, by_key.pop(key)) if key in by_key else clone(value))
+    return [*result, *(clone(value) for value in by_key.values())]
+
+
+def without(typed: Type, obj: Json, paths: Iterable[Path]) -> None:
+    """Take the paths out of `obj`, in place; containers that become empty by it go too."""
+    for path in sorted(paths, key=len, reverse=True):
+        _remove(typed, obj, path)
+
+
+def _remove(typed: Type, value: JsonValue, path: Path) -> None:
+    for element, inner_type, inner in tuple(children(typed, value)):
+        if element != path[0]:
+            continue
+        if len(path) > 1:
+            if not isinstance(inner, (dict, list)) or inner_type.is_leaf:
+                return
+            _remove(inner_type, inner, path[1:])
+            if inner:
+                return
+        if isinstance(value, dict):
+            del value[element[2:]]
+        else:
+            value.remove(inner)
+        return

@@ -1,0 +1,146 @@
+"""The schema as OpenAPI, for kubectl's own validation: v2 as protobuf (`apply-strict`) or JSON, v3 as JSON.
+
+The documents hold what kubectl reads: definitions, and for each kind a PATCH that knows `fieldValidation`. The
+numbers of fields are those of gnostic's OpenAPIv2.proto.
+"""
+
+import hashlib
+import json
+from functools import cached_property
+
+import kmock
+from aiohttp import web
+
+from devcluster.errors import no_such_path
+from devcluster.objects import Json
+from devcluster.protobuf import message, named, string
+from devcluster.resources import RESOURCES, Resource
+from devcluster.schema import Schema
+from devcluster.store import compact
+
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_V2_ASKED = ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", _V2_PROTOBUF)
+_QUERY = ("fieldManager", "fieldValidation", "force", "dryRun")
+_INFO = {"title": "Kubernetes", "version": "v1.36.2"}
+
+
+class OpenApi:
+    """The documents, each made when it is first asked for."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+
+    def respond(self, path: str, request: kmock.Request) -> web.Response:
+        """Answer for a path below `/openapi/`. Raises NotFound."""
+        accept = request.headers.get("Accept", "")
+        if path == "/openapi/v2":
+            if any(media_type in accept for media_type in _V2_ASKED):
+                return _document(self._v2_protobuf, _V2_PROTOBUF, request)
+            return _document(compact(self._v2), "application/json", request)
+        if path == "/openapi/v3":
+            paths = {f"{_root(group)}": f"/openapi/v3/{_root(group)}" for group in _groups()}
+            index = {name: {"serverRelativeURL": f"{url}?hash={self._hash}"} for name, url in paths.items()}
+            return _document(compact({"paths": index}), "application/json", request)
+        for group in _groups():
+            if path == f"/openapi/v3/{_root(group)}":
+                return _document(compact(self._v3(group)), "application/json", request)
+        raise no_such_path()
+
+    @cached_property
+    def _hash(self) -> str:
+        return hashlib.sha512(compact(self._schema.definitions)).hexdigest().upper()
+
+    @cached_property
+    def _v2(self) -> Json:
+        paths = {_object_path(resource): _path_item(resource) for resource in RESOURCES if resource.stored}
+        definitions = self._schema.definitions
+        return {"swagger": "2.0", "info": _INFO, "paths": paths, "definitions": definitions}
+
+    @cached_property
+    def _v2_protobuf(self) -> bytes:
+        document = self._v2
+        info = string(1, _INFO["title"]) + string(2, _INFO["version"])
+        paths = b"".join(named(2, path, _pb_path_item(item)) for path, item in document["paths"].items())
+        definitions = b"".join(named(1, name, _pb_schema(body)) for name, body in document["definitions"].items())
+        return string(1, "2.0") + message(2, info) + message(8, paths) + message(9, definitions)
+
+    def _v3(self, group: tuple[str, str]) -> Json:
+        served = [r for r in RESOURCES if r.stored and (r.group, r.version) == group]
+        paths = {_object_path(resource): _path_item(resource, v3=True) for resource in served}
+        text = json.dumps(self._schema.definitions).replace('"#/definitions/', '"#/components/schemas/')
+        return {"openapi": "3.0.0", "info": _INFO, "paths": paths, "components": {"schemas": json.loads(text)}}
+
+
+def _document(body: bytes, media_type: str, request: kmock.Request) -> web.Response:
+    """Answer with a document, or with 304 for who has it already."""
+    tag = f'"{hashlib.sha512(body).hexdigest().upper()}"'
+    headers = {"Cache-Control": "no-cache, private", "Content-Type": media_type, "Etag": tag, "Vary": "Accept"}
+    if request.headers.get("If-None-Match") == tag:
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, headers=headers)
+
+
+def _groups() -> list[tuple[str, str]]:
+    return list(dict.fromkeys((resource.group, resource.version) for resource in RESOURCES if resource.stored))
+
+
+def _root(group: tuple[str, str]) -> str:
+    return f"apis/{group[0]}/{group[1]}" if group[0] else f"api/{group[1]}"
+
+
+def _object_path(resource: Resource) -> str:
+    namespace = "/namespaces/{namespace}" if resource.namespaced else ""
+    return f"/{_root((resource.group, resource.version))}{namespace}/{resource.plural}/{{name}}"
+
+
+def _path_item(resource: Resource, *, v3: bool = False) -> Json:
+    """Describe the PATCH of a kind: from its parameters kubectl learns that the server validates fields."""
+    typed: Json = {"schema": {"type": "string", "uniqueItems": True}} if v3 else {"type": "string", "uniqueItems": True}
+    kind = {"group": resource.group, "kind": resource.kind, "version": resource.version}
+    return {
+        "patch": {
+            "parameters": [{"name": name, "in": "query", **typed} for name in _QUERY],
+            "responses": {"200": {"description": "OK"}},
+            "x-kubernetes-action": "patch",
+            "x-kubernetes-group-version-kind": kind,
+        }
+    }
+
+
+def _pb_path_item(item: Json) -> bytes:
+    operation = item["patch"]
+    out = b""
+    for parameter in operation["parameters"]:
+        query = string(2, "query") + string(4, parameter["name"]) + string(6, "string")
+        out += message(8, message(1, message(2, message(3, query))))
+    response = message(1, string(1, "OK"))
+    out += message(9, named(1, "200", response))
+    out += _pb_extensions(13, operation)
+    return message(7, out)
+
+
+def _pb_schema(schema: Json) -> bytes:
+    """Write a Schema message; references, types, items, properties and the x-kubernetes extensions."""
+    out = b""
+    if "$ref" in schema:
+        out += string(1, schema["$ref"])
+    if "format" in schema:
+        out += string(2, schema["format"])
+    if "default" in schema:
+        out += message(5, string(2, json.dumps(schema["default"])))
+    for name in schema.get("required", ()):
+        out += string(19, name)
+    if "additionalProperties" in schema:
+        out += message(21, message(1, _pb_schema(schema["additionalProperties"])))
+    if "type" in schema:
+        out += message(22, string(1, schema["type"]))
+    if "items" in schema:
+        out += message(23, message(1, _pb_schema(schema["items"])))
+    if "properties" in schema:
+        out += message(25, b"".join(named(1, n, _pb_schema(child)) for n, child in schema["properties"].items()))
+    return out + _pb_extensions(31, schema)
+
+
+def _pb_extensions(field: int, described: Json) -> bytes:
+    extensions = {name: value for name, value in described.items() if name.startswith("x-")}
+    return b"".join(named(field, name, string(2, json.dumps(value))) for name, value in extensions.items())

@@ -1,0 +1,238 @@
+"""The status of a Pod as the kubelet reports it, from the state of its containers. Pure.
+
+The shapes are those of the recorded stream (`watch-pods.ndjson`) and of the `pod-*` cases.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from devcluster.objects import Json, metadata, random_hex, timestamp
+
+NODE, NODE_IP = "node1", "10.99.0.1"
+KILLED = 137
+_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+UNSCHEDULABLE = (
+    "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, "
+    "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+)
+
+
+@dataclass(slots=True)
+class ContainerState:
+    """One container: where it is in its life, and how it ended before."""
+
+    name: str
+    waiting: str = "ContainerCreating"
+    """Why it does not run; empty when it does, or did."""
+
+    message: str = ""
+    container_id: str = ""
+    started_at: str = ""
+    terminated: Json | None = None
+    last_terminated: Json | None = None
+    restarts: int = 0
+    started: bool = False
+    ready: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it runs."""
+        return not self.waiting and self.terminated is None
+
+    def start(self) -> None:
+        """Let it run, under a new container id."""
+        self.waiting, self.message, self.terminated = "", "", None
+        self.container_id = f"containerd://{random_hex(64)}"
+        self.started_at = timestamp()
+
+    def end(self, exit_code: int, reason: str) -> None:
+        """Let it end."""
+        self.started = self.ready = False
+        self.terminated = {
+            "exitCode": exit_code,
+            "reason": reason,
+            "startedAt": self.started_at or None,
+            "finishedAt": timestamp(),
+            "containerID": self.container_id,
+        }
+
+    def restart(self) -> None:
+        """Let it run again after it has ended."""
+        self.last_terminated = self.terminated or self.last_terminated
+        self.restarts += 1
+        self.start()
+
+    def back_off(self, reason: str, message: str) -> None:
+        """Let it wait, after it has ended or because it can't begin."""
+        self.last_terminated = self.terminated or self.last_terminated
+        self.terminated = None
+        self.started = self.ready = False
+        self.waiting, self.message = reason, message
+
+
+@dataclass(slots=True)
+class PodState:
+    """A Pod on the node."""
+
+    containers: list[ContainerState]
+    phase: str = "Pending"
+    sandbox_ready: bool = False
+    """Whether its network is there and containers can start."""
+
+    address: str = ""
+    started_at: str = field(default_factory=timestamp)
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether all of its containers are."""
+        return all(container.ready for container in self.containers)
+
+
+def scheduled() -> list[Json]:
+    """Give the conditions of a Pod that has just got its node; it carries no generation yet, as recorded."""
+    return [{"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": timestamp()}]
+
+
+def unschedulable(generation: int) -> list[Json]:
+    """Give the conditions of a Pod that no node is right for (`pod-unschedulable`)."""
+    return [
+        {
+            "type": "PodScheduled",
+            "observedGeneration": generation,
+            "status": "False",
+            "lastProbeTime": None,
+            "lastTransitionTime": timestamp(),
+            "reason": "Unschedulable",
+            "message": UNSCHEDULABLE,
+        }
+    ]
+
+
+def status_of(pod: Json, state: PodState) -> Json:
+    """Give the status of a Pod in a state."""
+    generation = metadata(pod).get("generation", 1)
+    status: Json = {
+        "observedGeneration": generation,
+        "phase": state.phase,
+        "conditions": _conditions(pod, state, generation),
+        "hostIP": NODE_IP,
+        "hostIPs": [{"ip": NODE_IP}],
+    }
+    if state.address:
+        status |= {"podIP": state.address, "podIPs": [{"ip": state.address}]}
+    status["startTime"] = state.started_at
+    specs = pod["spec"]["containers"]
+    pairs = zip(specs, state.containers, strict=True)
+    status["containerStatuses"] = [_container_status(spec, container) for spec, container in pairs]
+    status["qosClass"] = pod["status"]["qosClass"]
+    resources, allocated = _pod_resources(specs)
+    if allocated:
+        status["allocatedResources"] = allocated
+    status["resources"] = resources
+    return status
+
+
+def _conditions(pod: Json, state: PodState, generation: int) -> list[Json]:
+    before = {condition["type"]: condition for condition in pod["status"].get("conditions") or ()}
+    ready = _readiness(state)
+    wanted: dict[str, Json] = {
+        "PodReadyToStartContainers": {"status": "True" if state.sandbox_ready else "False"},
+        "Initialized": {"status": "True"},
+        "Ready": ready,
+        "ContainersReady": ready,
+        "PodScheduled": {"status": "True"},
+    }
+    if state.phase == "Succeeded":
+        wanted["Initialized"] = {"status": "True", "reason": "PodCompleted"}
+    written = []
+    for name in _CONDITIONS:
+        old = before.get(name)
+        same = old is not None and old["status"] == wanted[name]["status"]
+        written.append(
+            {
+                "type": name,
+                "observedGeneration": generation,
+                "status": wanted[name]["status"],
+                "lastProbeTime": None,
+                "lastTransitionTime": old["lastTransitionTime"] if old and same else timestamp(),
+                **wanted[name],
+            }
+        )
+    return written
+
+
+def _readiness(state: PodState) -> Json:
+    """Say why a Pod is not ready: it has ended, or which containers are not."""
+    if state.phase == "Succeeded":
+        return {"status": "False", "reason": "PodCompleted"}
+    if state.phase == "Failed":
+        return {"status": "False", "reason": "PodFailed"}
+    if state.ready:
+        return {"status": "True"}
+    names = " ".join(container.name for container in state.containers if not container.ready)
+    return {
+        "status": "False",
+        "reason": "ContainersNotReady",
+        "message": f"containers with unready status: [{names}]",
+    }
+
+
+def _container_status(spec: Json, container: ContainerState) -> Json:
+    image = spec["image"]
+    status: Json = {
+        "name": container.name,
+        "state": _current(container),
+        "lastState": {"terminated": container.last_terminated} if container.last_terminated else {},
+        "ready": container.ready,
+        "restartCount": container.restarts,
+        "image": image,
+        "imageID": f"sha256:{_digest(image)}" if container.container_id else "",
+    }
+    if container.container_id:
+        status["containerID"] = container.container_id
+    status["started"] = container.started
+    if container.container_id:
+        resources = _container_resources(spec)
+        if resources.get("requests"):
+            status["allocatedResources"] = resources["requests"]
+        status["resources"] = resources
+    status["volumeMounts"] = [_mount(mount) for mount in spec.get("volumeMounts") or ()]
+    if container.container_id:
+        status["user"] = {"linux": {"uid": 0, "gid": 0, "supplementalGroups": [0]}}
+    return status
+
+
+def _current(container: ContainerState) -> Json:
+    if container.waiting:
+        waiting = {"reason": container.waiting}
+        return {"waiting": {**waiting, "message": container.message} if container.message else waiting}
+    if container.terminated is not None:
+        return {"terminated": container.terminated}
+    return {"running": {"startedAt": container.started_at}}
+
+
+def _digest(image: str) -> str:
+    """Give a digest that stays the same for an image, since nothing is pulled."""
+    return hashlib.sha256(image.encode()).hexdigest()
+
+
+def _mount(mount: Json) -> Json:
+    shown = {"name": mount["name"], "mountPath": mount["mountPath"]}
+    if mount.get("readOnly"):
+        shown |= {"readOnly": True, "recursiveReadOnly": "Disabled"}
+    return shown
+
+
+def _container_resources(spec: Json) -> Json:
+    resources = spec.get("resources") or {}
+    return {name: resources[name] for name in ("limits", "requests") if resources.get(name)}
+
+
+def _pod_resources(specs: list[Json]) -> tuple[Json, Json]:
+    """Give what the Pod as a whole has; for one container, as all of ours are, that is the container's."""
+    resources = _container_resources(specs[0])
+    only = {
+        group: {name: amount for name, amount in amounts.items() if name in ("cpu", "memory")}
+        for group, amounts in resources.items()
+    }
+    return {group: amounts for group, amounts in only.items() if amounts}, only.get("requests", {})

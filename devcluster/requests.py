@@ -1,0 +1,125 @@
+"""Reading requests: what a path speaks of, the body, and the options of a query. Answers nothing."""
+
+import json
+from dataclasses import dataclass
+
+import kmock
+import yaml
+from aiohttp import web
+
+from devcluster.api import WriteOptions
+from devcluster.deletion import DeleteOptions
+from devcluster.errors import bad_request
+from devcluster.objects import Json, JsonValue
+from devcluster.resources import BY_PATH, Resource
+
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path speaks of."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+
+
+def parse_path(path: str) -> Target | None:
+    """Read a path below `/api/v1` or `/apis/GROUP/VERSION`; None when no resource is served there."""
+    parts = path.strip("/").split("/")
+    if parts[0] == "apis":
+        parts = parts[1:]
+    elif parts[0] == "api":
+        parts[0] = ""
+    else:
+        return None
+    if len(parts) <= len(("group", "version")):
+        return None
+    (group, version), rest = parts[:2], parts[2:]
+    namespace = ""
+    if rest[0] == "namespaces" and len(rest) > len(("namespaces", "name")) and rest[2] != "status":
+        namespace, rest = rest[1], rest[2:]
+    resource = BY_PATH.get((group, version, rest[0]))
+    if resource is None:
+        return None
+    name, subresource, *_ = [*rest[1:], "", ""]
+    return Target(resource, namespace, name, subresource)
+
+
+async def read(raw_request: web.BaseRequest, number: int) -> kmock.Request:
+    """Read a request, for kmock's filters as for us; `number` is its place among those that were served."""
+    body = await raw_request.read()
+    try:
+        data = json.loads(body) if body else None
+    except ValueError:
+        data = None
+    target = parse_path(raw_request.path)
+    resource = target.resource if target else None
+    query = dict(raw_request.query)
+    return kmock.Request(
+        id=number,
+        raw_request=raw_request,
+        method=raw_request.method,
+        url=raw_request.url,
+        params=query,
+        headers=raw_request.headers,
+        cookies=dict(raw_request.cookies),
+        body=body,
+        text=body.decode(errors="replace"),
+        data=data,
+        action=_action(raw_request.method, target, query),
+        resource=kmock.resource(resource.group, resource.version, resource.plural) if resource else None,
+        namespace=(target.namespace or None) if target else None,
+        name=(target.name or None) if target else None,
+        subresource=(target.subresource or None) if target else None,
+    )
+
+
+def _action(method: str, target: Target | None, query: dict[str, str]) -> kmock.action | None:
+    """Give the request's verb, as kmock calls it."""
+    if target is None:
+        return None
+    if method == "GET":
+        watching = query.get("watch") in ("true", "1")
+        return kmock.action.WATCH if watching else kmock.action.FETCH if target.name else kmock.action.LIST
+    actions = {"POST": kmock.action.CREATE, "PATCH": kmock.action.UPDATE, "DELETE": kmock.action.DELETE}
+    return actions.get(method)
+
+
+def body_of(request: kmock.Request) -> Json:
+    """Give the body, which is JSON or YAML; `data` is what kmock could read of it as JSON."""
+    sent: JsonValue = request.data
+    if not isinstance(sent, dict):
+        try:
+            sent = yaml.safe_load(request.body)
+        except yaml.YAMLError as error:
+            raise bad_request(f"error decoding YAML: {error}") from None
+    if not isinstance(sent, dict):
+        raise bad_request("the object provided is unrecognized (must be of type Object)")
+    return sent
+
+
+def write_options(request: kmock.Request, target: Target) -> WriteOptions:
+    """Read what the query says of a write; an update without a field manager is known by its user agent."""
+    query = request.params
+    manager = query.get("fieldManager", "")
+    if not manager and request.headers.get("Content-Type", "") != APPLY_PATCH:
+        manager = request.headers.get("User-Agent", "unknown").partition("/")[0]
+    return WriteOptions(
+        manager,
+        force=query.get("force") == "true",
+        dry_run=query.get("dryRun") == "All",
+        validation=query.get("fieldValidation", "Warn"),
+        subresource=target.subresource,
+    )
+
+
+def delete_options(request: kmock.Request) -> DeleteOptions:
+    """Read what body and query say of a delete."""
+    sent = body_of(request) if request.body else {}
+    query = request.params
+    if "gracePeriodSeconds" in query:
+        sent = {**sent, "gracePeriodSeconds": int(query["gracePeriodSeconds"])}
+    return DeleteOptions.read(sent, dry_run=query.get("dryRun") == "All")

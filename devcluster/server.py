@@ -1,0 +1,212 @@
+"""HTTP: from a request to a verb, and from what came of it to a response. Built on kmock.
+
+kmock records the requests and lets a test put a canned answer or a fault in the way of the next that match; what no
+test has claimed is answered from the store. Knows no kind's rules.
+"""
+
+import hmac
+import json
+import logging
+from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import kmock
+from aiohttp import web
+
+from devcluster import discovery
+from devcluster.api import MERGE_PATCH, STRATEGIC_MERGE_PATCH, Api
+from devcluster.deletion import Deletion
+from devcluster.errors import ApiError, internal, no_such_path, not_allowed, unauthorized, unsupported_media_type
+from devcluster.listing import Listing, ListOptions
+from devcluster.objects import Json
+from devcluster.openapi import OpenApi
+from devcluster.requests import (
+    APPLY_PATCH,
+    Target,
+    body_of,
+    delete_options,
+    parse_path,
+    read,
+    write_options,
+)
+from devcluster.resources import ACCESS_REVIEWS, Resource
+from devcluster.responses import UNCACHED, WatchResponse, respond, written
+from devcluster.store import compact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
+REMEMBERED_REQUESTS = 1000
+"""How many requests a test can look back on. kmock would keep all of them for ever."""
+
+_PATCHES = [MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH]
+
+
+class ApiServer(kmock.KubernetesScaffold):
+    """The handler behind the port."""
+
+    def __init__(self, api: Api, deletion: Deletion, listing: Listing, openapi: OpenApi, token: str) -> None:
+        super().__init__()
+        self._requests = deque(maxlen=REMEMBERED_REQUESTS)  # type: ignore[assignment]  # kmock only appends and reads
+        self._served = 0
+        self._api = api
+        self._deletion = deletion
+        self._listing = listing
+        self._openapi = openapi
+        self._token = token
+
+    def __attrs_post_init__(self) -> None:
+        """Leave out kmock's own discovery: ours is the record's."""
+
+    @property
+    def requests(self) -> list[kmock.Request]:
+        """Give the last requests, oldest first."""
+        return list(self._requests)
+
+    async def __call__(self, raw_request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request: credentials first, then what a test has put in the way, then the API.
+
+        In the place of kmock's own entry, which can't read the path `/api/v1/namespaces`.
+        """
+        request = await read(raw_request, self._served)
+        self._served += 1
+        self._requests.append(request)
+        try:
+            self._authenticate(request)
+            if self._payloads:
+                try:
+                    return await self._handle(request)
+                except NotImplementedError:
+                    log.debug("nothing canned for %s %s", request.method, request.url)
+            return self._serve(request)
+        except ApiError as refused:
+            return respond(compact(refused.status()), refused.code)
+        except kmock.KubernetesError as canned:
+            return await self._render_error(canned)
+        except Exception as error:
+            log.exception("%s %s", request.method, request.url)
+            failure = internal(repr(error))
+            return respond(compact(failure.status()), failure.code)
+
+    def _authenticate(self, request: kmock.Request) -> None:
+        """Refuse a wrong token (`unauthorized`). Without TLS there is none: kubectl never sends it in the clear."""
+        given = request.headers.get("Authorization", "")
+        if not self._token or (not given and request.url.path.startswith((*HEALTH_PATHS, "/version"))):
+            return
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            raise unauthorized()
+
+    def _serve(self, request: kmock.Request) -> web.StreamResponse:
+        path = request.url.path.rstrip("/")
+        method = request.method.value
+        if method == "GET":
+            answer = self._serve_document(path, request)
+            if answer is not None:
+                return answer
+        target = parse_path(path)
+        if target is None:
+            raise no_such_path()
+        verbs: dict[str, Callable[[Target, kmock.Request], web.StreamResponse]] = {
+            "GET": self._get if target.name else self._list,
+            "POST": self._create,
+            "PATCH": self._patch,
+            "PUT": self._update,
+            "DELETE": self._delete if target.name else self._delete_collection,
+        }
+        if method not in verbs or (method == "POST" and target.name):
+            raise not_allowed(target.resource)
+        if target.subresource not in ("", "status") or (target.subresource and not target.resource.has_status):
+            raise no_such_path()
+        return verbs[method](target, request)
+
+    def _serve_document(self, path: str, request: kmock.Request) -> web.StreamResponse | None:
+        """Answer for what is no resource: health, version, discovery, OpenAPI."""
+        if path.startswith(HEALTH_PATHS):
+            return web.Response(text="ok", headers=UNCACHED)
+        if path == "/version":
+            return respond(compact(discovery.VERSION))
+        if path.startswith("/openapi/"):
+            return self._openapi.respond(path, request)
+        if path in ("/api", "/apis"):
+            version = discovery.aggregated_version(request.headers.get("Accept", ""))
+            if version:
+                document = discovery.aggregated(version, core=path == "/api")
+                return respond(compact(document), media_type=discovery.aggregated_media_type(version))
+        document_or_none = discovery.legacy(path, request.headers.get("Host", ""))
+        return None if document_or_none is None else respond(compact(document_or_none))
+
+    def _get(self, target: Target, request: kmock.Request) -> web.StreamResponse:
+        if not target.resource.stored:
+            raise not_allowed(target.resource)
+        if request.params.get("watch") in ("true", "1"):
+            query = {**request.params, "fieldSelector": f"metadata.name={target.name}"}
+            options = ListOptions.read(target.resource, query)
+            return WatchResponse(self._listing, target, options)
+        return respond(self._api.get(target.resource, target.namespace, target.name).body())
+
+    def _list(self, target: Target, request: kmock.Request) -> web.StreamResponse:
+        if not target.resource.stored:
+            raise not_allowed(target.resource)
+        options = ListOptions.read(target.resource, dict(request.params))
+        if request.params.get("watch") in ("true", "1"):
+            return WatchResponse(self._listing, target, options)
+        return respond(self._listing.list(target.resource, target.namespace, options))
+
+    def _create(self, target: Target, request: kmock.Request) -> web.StreamResponse:
+        sent = body_of(request)
+        if not target.resource.stored:
+            return respond(compact(_reviewed(target.resource, sent)), HTTPStatus.CREATED)
+        _check_verb(target.resource, "create")
+        return written(self._api.create(target.resource, target.namespace, sent, write_options(request, target)))
+
+    def _patch(self, target: Target, request: kmock.Request) -> web.StreamResponse:
+        _check_verb(target.resource, "patch")
+        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
+        if media_type not in _PATCHES:
+            raise unsupported_media_type(_PATCHES)
+        options = write_options(request, target)
+        sent = body_of(request)
+        if media_type == APPLY_PATCH:
+            return written(self._api.apply(target.resource, target.namespace, target.name, sent, options))
+        key = (target.namespace, target.name)
+        return written(self._api.patch(target.resource, key, sent, options, media_type))
+
+    def _update(self, target: Target, request: kmock.Request) -> web.StreamResponse:
+        _check_verb(target.resource, "update")
+        key = (target.namespace, target.name)
+        return written(self._api.update(target.resource, key, body_of(request), write_options(request, target)))
+
+    def _delete(self, target: Target, request: kmock.Request) -> web.StreamResponse:
+        _check_verb(target.resource, "delete")
+        options = delete_options(request)
+        return respond(compact(self._deletion.delete(target.resource, target.namespace, target.name, options)))
+
+    def _delete_collection(self, target: Target, request: kmock.Request) -> web.StreamResponse:
+        _check_verb(target.resource, "deletecollection")
+        options = ListOptions.read(target.resource, dict(request.params))
+        listed = self._listing.list(target.resource, target.namespace, options)
+        for item in json.loads(listed)["items"]:
+            meta = item["metadata"]
+            self._deletion.delete(target.resource, meta["namespace"], meta["name"], delete_options(request))
+        return respond(listed)
+
+
+def _check_verb(resource: Resource, verb: str) -> None:
+    if verb not in resource.verbs:
+        raise not_allowed(resource)
+
+
+def _reviewed(resource: Resource, review: Json) -> Json:
+    """Answer a review of what the caller may do: everything."""
+    if resource is ACCESS_REVIEWS:
+        status: Json = {"allowed": True}
+    else:
+        everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+        urls = {"verbs": ["*"], "nonResourceURLs": ["*"]}
+        status = {"resourceRules": [everything], "nonResourceRules": [urls], "incomplete": False}
+    head = {"kind": resource.kind, "apiVersion": resource.api_version}
+    return {**head, "metadata": {}, "spec": review.get("spec", {}), "status": status}

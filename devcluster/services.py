@@ -1,0 +1,81 @@
+"""The rules of the Service: what the server fills in and refuses. Pure; the addresses come from `allocators`."""
+
+from devcluster.errors import Cause, invalid_value, required, unsupported
+from devcluster.names import label_problems
+from devcluster.objects import Json, JsonValue
+
+HEADLESS = "None"
+TYPES = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]
+WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
+_FIRST_PORT, _LAST_PORT = 1, 65535
+_PORT_RANGE = "must be between 1 and 65535, inclusive"
+
+
+def fill_in(service: Json) -> None:
+    """Fill in what the schema leaves open, in place (`apply-create`)."""
+    spec = service.setdefault("spec", {})
+    spec.setdefault("type", "ClusterIP")
+    spec.setdefault("sessionAffinity", "None")
+    for port in spec.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port.get("port"))
+    if spec["type"] != "ExternalName":
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+        spec.setdefault("ipFamilies", ["IPv4"])
+        spec.setdefault("ipFamilyPolicy", "SingleStack")
+    if spec["type"] in WITH_NODE_PORTS:
+        spec.setdefault("externalTrafficPolicy", "Cluster")
+    else:
+        spec.pop("externalTrafficPolicy", None)
+    if spec["type"] == "LoadBalancer":
+        spec.setdefault("allocateLoadBalancerNodePorts", True)
+    service.setdefault("status", {"loadBalancer": {}})
+
+
+def node_ports(service: Json) -> list[int]:
+    """Give the node ports of a Service."""
+    ports: list[Json] = service["spec"].get("ports") or []
+    return [port["nodePort"] for port in ports if port.get("nodePort")]
+
+
+def causes(service: Json) -> list[Cause]:
+    """Give what is invalid in a Service's spec."""
+    spec = service["spec"]
+    found = []
+    if spec["type"] not in TYPES:
+        found.append(unsupported("spec.type", spec["type"], TYPES))
+    ports = spec.get("ports") or []
+    if not ports and spec.get("clusterIP") != HEADLESS and spec["type"] != "ExternalName":
+        found.append(required("spec.ports"))
+    for index, port in enumerate(ports):
+        found += _port_causes(port, f"spec.ports[{index}]", named=len(ports) > 1)
+    if spec["type"] == "ExternalName" and not spec.get("externalName"):
+        found.append(required("spec.externalName"))
+    return found
+
+
+def _port_causes(port: Json, at: str, *, named: bool) -> list[Cause]:
+    found = []
+    name = port.get("name", "")
+    if named and not name:
+        found.append(required(f"{at}.name"))
+    if name:
+        found += [invalid_value(f"{at}.name", name, problem) for problem in label_problems(name)]
+    number = port.get("port")
+    if not isinstance(number, int) or not _FIRST_PORT <= number <= _LAST_PORT:
+        found.append(invalid_value(f"{at}.port", number, _PORT_RANGE))
+    return found + _target_causes(port.get("targetPort"), f"{at}.targetPort")
+
+
+def _target_causes(target: JsonValue, at: str) -> list[Cause]:
+    if isinstance(target, int) and not _FIRST_PORT <= target <= _LAST_PORT:
+        return [invalid_value(at, target, _PORT_RANGE)]
+    return []
+
+
+def update_causes(new: Json, old: Json) -> list[Cause]:
+    """Refuse another cluster IP for a Service that keeps one."""
+    before, after = old["spec"].get("clusterIPs"), new["spec"].get("clusterIPs")
+    if before and after and before[:1] != after[:1]:
+        return [invalid_value("spec.clusterIPs[0]", after, "may not change once set")]
+    return []

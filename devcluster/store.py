@@ -1,0 +1,151 @@
+"""What the cluster holds, under one running resource version, and the log of changes that watches read.
+
+A stored object is never changed in place: each write puts a new one. Knows no kind's rules.
+"""
+
+import asyncio
+import json
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from devcluster.objects import Json, metadata, name_of, namespace_of
+from devcluster.resources import Resource
+
+Key = tuple[str, str]
+"""Namespace (empty for what lives in none) and name."""
+
+LOG_LENGTH = 2000
+"""How many changes of one resource a watch can go back; before that it is 410 Expired."""
+
+
+class Record:
+    """An object as stored, and its JSON, written once however often it is read."""
+
+    __slots__ = ("_members", "obj", "version")
+
+    def __init__(self, obj: Json) -> None:
+        self.obj = obj
+        self.version = int(metadata(obj)["resourceVersion"])
+        self._members: bytes | None = None
+
+    def item(self) -> bytes:
+        """Give the JSON as an item of a list: without kind and apiVersion (`list-mixed`, in the HTTP record)."""
+        return b"{" + self._inner() + b"}"
+
+    def body(self) -> bytes:
+        """Give the JSON of the object alone."""
+        head = {"kind": self.obj["kind"], "apiVersion": self.obj["apiVersion"]}
+        return compact(head)[:-1] + b"," + self._inner() + b"}"
+
+    def _inner(self) -> bytes:
+        if self._members is None:
+            rest = {key: value for key, value in self.obj.items() if key not in ("kind", "apiVersion")}
+            self._members = compact(rest)[1:-1]
+        return self._members
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write, as a watch tells it; `previous` is None for what was not there."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED"]
+    resource: Resource
+    record: Record
+    previous: Record | None
+
+    @property
+    def obj(self) -> Json:
+        """Give the object after the write, or as it was last when the write removed it."""
+        return self.record.obj
+
+
+Listener = Callable[[Change], None]
+
+
+def compact(value: object) -> bytes:
+    """Write JSON as the server sends it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class Store:
+    """All objects of all resources."""
+
+    def __init__(self) -> None:
+        self._version = 0
+        self._records: dict[Resource, dict[Key, Record]] = defaultdict(dict)
+        self._logs: dict[Resource, deque[Change]] = defaultdict(lambda: deque(maxlen=LOG_LENGTH))
+        self._forgotten: dict[Resource, int] = defaultdict(int)
+        self._listeners: list[Listener] = []
+        self._watches: dict[Resource, list[Listener]] = defaultdict(list)
+
+    @property
+    def version(self) -> int:
+        """Give the resource version of the last write."""
+        return self._version
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Record | None:
+        """Give the object of that name, or None."""
+        return self._records[resource].get((namespace, name))
+
+    def find(self, resource: Resource, namespace: str = "") -> list[Record]:
+        """Give the objects of a namespace, or of all of them, in the order of their keys."""
+        records = self._records[resource]
+        keys = sorted(key for key in records if not namespace or key[0] == namespace)
+        return [records[key] for key in keys]
+
+    def put(self, resource: Resource, obj: Json) -> Record:
+        """Store the object under the next resource version, which is written into it: the object is now the store's."""
+        self._version += 1
+        metadata(obj)["resourceVersion"] = str(self._version)
+        record = Record(obj)
+        key = (namespace_of(obj), name_of(obj))
+        previous = self._records[resource].get(key)
+        self._records[resource][key] = record
+        self._tell(Change("MODIFIED" if previous else "ADDED", resource, record, previous))
+        return record
+
+    def remove(self, resource: Resource, obj: Json) -> Record:
+        """Take the object away; what the watches get is `obj`, under the next resource version."""
+        self._version += 1
+        last = Record({**obj, "metadata": {**metadata(obj), "resourceVersion": str(self._version)}})
+        previous = self._records[resource].pop((namespace_of(obj), name_of(obj)))
+        self._tell(Change("DELETED", resource, last, previous))
+        return last
+
+    def subscribe(self, listener: Listener) -> None:
+        """Tell `listener` of every change, in order, from the event loop and never from within a write."""
+        self._listeners.append(listener)
+
+    def since(self, resource: Resource, version: int) -> Iterator[Change] | None:
+        """Give the changes after that version; None when they are no longer all known."""
+        if version < self._forgotten[resource]:
+            return None
+        return (change for change in self._logs[resource] if change.record.version > version)
+
+    def oldest(self, resource: Resource) -> int:
+        """Give the version from which on all changes are known."""
+        return self._forgotten[resource]
+
+    def forget(self, resource: Resource) -> None:
+        """Compact the log, as etcd does every few minutes: watches from before now are Expired."""
+        self._logs[resource].clear()
+        self._forgotten[resource] = self._version
+
+    def watch(self, resource: Resource, listener: Listener) -> Callable[[], None]:
+        """Tell `listener` of each change of one resource as it is written; give what ends that."""
+        watches = self._watches[resource]
+        watches.append(listener)
+        return lambda: watches.remove(listener)
+
+    def _tell(self, change: Change) -> None:
+        log = self._logs[change.resource]
+        if len(log) == log.maxlen:
+            self._forgotten[change.resource] = log[0].record.version
+        log.append(change)
+        for watch in tuple(self._watches[change.resource]):
+            watch(change)
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.call_soon(listener, change)
