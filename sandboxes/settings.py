@@ -1,7 +1,7 @@
 """The environment, read once into one frozen `Settings`.
 
 A bad value stops the start with one message that lists every bad variable, what it holds and what it may hold.
-The README's configuration table is made from the fields here (`python scripts/readme.py`).
+The README's configuration table is made from the fields here (`python -m scripts.readme`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,35 @@
+"""Writes into README.md what is made from the code: the configuration table, from Settings.
+
+`python -m scripts.readme`; a test compares what stands there with what this would write.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sandboxes.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def configuration_table() -> str:
+    """Return the table of every variable, its default and its meaning."""
+    lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        unset = default is None or default == () or default is False
+        lines.append(f"| `{name.upper()}` | {'-' if unset else f'`{default}`'} | {field.description} |")
+    return "\n".join(lines)
+
+
+def with_generated(readme: str) -> str:
+    """Return the README's text with its generated parts written anew."""
+    begin, end = "<!-- configuration: begin -->", "<!-- configuration: end -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n{configuration_table()}\n{end}", readme)
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(with_generated(path.read_text(encoding="utf-8")), encoding="utf-8")

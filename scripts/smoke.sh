@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# Takes one sandbox through its life on a running provisioner: create, reach, get, list, create again, delete, gone.
+#
+#   scripts/smoke.sh BASE_URL [--kubectl]
+#
+#   --kubectl            show and check what kubectl sees, too (namespace: K8S_NAMESPACE, default deer-flow)
+#   API_KEY=...          sent as X-API-Key
+#   SMOKE_TIMEOUT=60     seconds until the sandbox's URL must have answered
+#
+# Needs bash and curl. Exits with 1 and a sentence at the first thing that is off, and cleans up after itself.
+set -euo pipefail
+
+usage() {
+  echo "usage: $0 BASE_URL [--kubectl]" >&2
+  exit 2
+}
+
+[ $# -ge 1 ] || usage
+base="${1%/}"
+with_kubectl=false
+case "${2:-}" in
+  "") ;;
+  --kubectl) with_kubectl=true ;;
+  *) usage ;;
+esac
+namespace="${K8S_NAMESPACE:-deer-flow}"
+id="smoke-$$-$RANDOM"
+answer="$(mktemp)"
+status=
+made=false
+
+fail() {
+  echo "smoke: $*" >&2
+  exit 1
+}
+
+# call METHOD PATH [BODY]: sets $status, and fills the file $answer.
+call() {
+  local arguments=(--silent --show-error --max-time 30 --output "$answer" --write-out '%{http_code}' --request "$1")
+  if [ -n "${API_KEY:-}" ]; then
+    # by stdin: arguments are seen by every process
+    arguments+=(--header @-)
+  fi
+  if [ $# -eq 3 ]; then
+    arguments+=(--header 'Content-Type: application/json' --data "$3")
+  fi
+  status="$(curl "${arguments[@]}" "$base$2" <<<"X-API-Key: ${API_KEY:-}")" || fail "$1 $2 got no answer from $base"
+}
+
+# expect STATUS WHAT: the last call's status.
+expect() {
+  [ "$status" = "$1" ] || fail "$2 answered $status instead of $1: $(cat "$answer")"
+}
+
+# field NAME: a string of the last answer; ids, URLs and words have nothing in them that JSON would escape.
+field() {
+  sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$answer"
+}
+
+# holds TEXT WHAT
+holds() {
+  grep -qF "$1" "$answer" || fail "$2 lacks $1: $(cat "$answer")"
+}
+
+# shellcheck disable=SC2329 # called by the trap
+clean_up() {
+  local code=$?
+  trap - EXIT
+  if $made; then
+    (call DELETE "/api/sandboxes/$id") || echo "smoke: the sandbox $id may be left behind" >&2
+  fi
+  rm -f "$answer"
+  exit "$code"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+call GET /health
+expect 200 "GET /health"
+holds '"ok"' "GET /health"
+echo "health            ok"
+
+body="{\"sandbox_id\":\"$id\",\"thread_id\":\"smoke\"}"
+made=true
+call POST /api/sandboxes "$body"
+expect 200 "the create"
+url="$(field sandbox_url)"
+[ -n "$url" ] || fail "the create answered no sandbox_url: $(cat "$answer")"
+[ "$(field sandbox_id)" = "$id" ] || fail "the create answered another sandbox: $(cat "$answer")"
+echo "create            $id at $url"
+
+deadline=$((SECONDS + ${SMOKE_TIMEOUT:-60}))
+until curl --silent --fail --max-time 5 --output "$answer" "$url/v1/sandbox"; do
+  [ $SECONDS -lt $deadline ] || fail "$url/v1/sandbox did not answer within ${SMOKE_TIMEOUT:-60} s"
+  sleep 0.2
+done
+echo "reach             $url/v1/sandbox answers"
+
+# The kubelet reports a container that already answers about once a second.
+deadline=$((SECONDS + 5))
+while
+  call GET "/api/sandboxes/$id"
+  expect 200 "the get"
+  [ "$(field status)" != Running ]
+do
+  [ $SECONDS -lt $deadline ] || fail "the sandbox is not Running though its URL answers: $(cat "$answer")"
+  sleep 0.2
+done
+[ "$(field sandbox_url)" = "$url" ] || fail "the get answered another URL than the create: $(cat "$answer")"
+echo "get               Running"
+
+call GET /api/sandboxes
+expect 200 "the list"
+holds "\"$id\"" "the list"
+echo "list              has it"
+
+call POST /api/sandboxes "$body"
+expect 200 "the second create"
+[ "$(field sandbox_url)" = "$url" ] || fail "the second create answered another sandbox: $(cat "$answer")"
+echo "create again      the same"
+
+if $with_kubectl; then
+  kubectl get pod,svc -n "$namespace" -l "sandbox-id=$id"
+  seen="$(kubectl get pod,svc -n "$namespace" -l "sandbox-id=$id" -o name)"
+  [ "$(wc -l <<<"$seen")" -eq 2 ] || fail "kubectl sees something else than one Pod and one Service: $seen"
+fi
+
+call DELETE "/api/sandboxes/$id"
+expect 200 "the delete"
+made=false
+call GET "/api/sandboxes/$id"
+expect 404 "the get after the delete"
+echo "delete            gone"
+echo "smoke: all is well"
