@@ -15,6 +15,8 @@ PathSet = frozenset[Path]
 
 _SCALAR = Type("scalar")
 _SELF = "."
+_ABSENT = object()
+"""Stands for a field that is not there; null is something else (`lastProbeTime`, in `watch-pods.ndjson`)."""
 
 
 def field(name: str) -> str:
@@ -67,20 +69,20 @@ def difference(typed: Type, old: JsonValue, new: JsonValue) -> tuple[PathSet, Pa
 
 
 def _compare(typed: Type, old: JsonValue, new: JsonValue, path: Path, out: tuple[set[Path], set[Path]]) -> None:
-    if old == new:
+    if old is new or old == new:
         return
     changed, removed = out
-    if old is None or new is None:
-        (changed if old is None else removed).add(path)
-    if typed.is_leaf or not isinstance(new if old is None else old, (dict, list)):
-        if old is not None and new is not None:
+    if old is _ABSENT or new is _ABSENT:
+        (changed if old is _ABSENT else removed).add(path)
+    if typed.is_leaf or not isinstance(new if old is _ABSENT else old, (dict, list)):
+        if old is not _ABSENT and new is not _ABSENT:
             changed.add(path)
         return
     before = {element: (inner_type, inner) for element, inner_type, inner in children(typed, old)}
     after = {element: (inner_type, inner) for element, inner_type, inner in children(typed, new)}
     for element in before.keys() | after.keys():
         inner_type = (after.get(element) or before[element])[0]
-        inner_old, inner_new = (side[element][1] if element in side else None for side in (before, after))
+        inner_old, inner_new = (side[element][1] if element in side else _ABSENT for side in (before, after))
         _compare(inner_type, inner_old, inner_new, (*path, element), out)
 
 

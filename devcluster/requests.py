@@ -1,17 +1,21 @@
 """Reading requests: what a path speaks of, the body, and the options of a query. Answers nothing."""
 
 import json
+import logging
 from dataclasses import dataclass
 
 import kmock
 import yaml
 from aiohttp import web
 
+from devcluster import envelope
 from devcluster.api import WriteOptions
 from devcluster.deletion import DeleteOptions
-from devcluster.errors import bad_request
+from devcluster.errors import bad_request, unsupported_media_type
 from devcluster.objects import Json, JsonValue
 from devcluster.resources import BY_PATH, Resource
+
+log = logging.getLogger(__name__)
 
 APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -89,23 +93,38 @@ def _action(method: str, target: Target | None, query: dict[str, str]) -> kmock.
 
 
 def body_of(request: kmock.Request) -> Json:
-    """Give the body, which is JSON or YAML; `data` is what kmock could read of it as JSON."""
+    """Give the body, which is JSON, YAML or, for some kinds, protobuf. Raises BadRequest, UnsupportedMediaType."""
     sent: JsonValue = request.data
     if not isinstance(sent, dict):
-        try:
-            sent = yaml.safe_load(request.body)
-        except yaml.YAMLError as error:
-            raise bad_request(f"error decoding YAML: {error}") from None
+        sent = _decoded(request)
     if not isinstance(sent, dict):
         raise bad_request("the object provided is unrecognized (must be of type Object)")
     return sent
+
+
+def _decoded(request: kmock.Request) -> JsonValue:
+    if media_type(request) == envelope.MEDIA_TYPE:
+        try:
+            return envelope.decode(request.body)
+        except envelope.EnvelopeError as error:
+            log.info("%s %s: %s", request.method, request.url.path, error)
+            raise unsupported_media_type(["application/json", "application/yaml"]) from None
+    try:
+        return yaml.safe_load(request.body)
+    except yaml.YAMLError as error:
+        raise bad_request(f"error decoding YAML: {error}") from None
+
+
+def media_type(request: kmock.Request) -> str:
+    """Give the content type of the body, without its parameters."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip()
 
 
 def write_options(request: kmock.Request, target: Target) -> WriteOptions:
     """Read what the query says of a write; an update without a field manager is known by its user agent."""
     query = request.params
     manager = query.get("fieldManager", "")
-    if not manager and request.headers.get("Content-Type", "") != APPLY_PATCH:
+    if not manager and media_type(request) != APPLY_PATCH:
         manager = request.headers.get("User-Agent", "unknown").partition("/")[0]
     return WriteOptions(
         manager,

@@ -26,6 +26,7 @@ from devcluster.requests import (
     Target,
     body_of,
     delete_options,
+    media_type,
     parse_path,
     read,
     write_options,
@@ -165,15 +166,15 @@ class ApiServer(kmock.KubernetesScaffold):
 
     def _patch(self, target: Target, request: kmock.Request) -> web.StreamResponse:
         _check_verb(target.resource, "patch")
-        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
-        if media_type not in _PATCHES:
+        sent_as = media_type(request)
+        if sent_as not in _PATCHES:
             raise unsupported_media_type(_PATCHES)
         options = write_options(request, target)
         sent = body_of(request)
-        if media_type == APPLY_PATCH:
+        if sent_as == APPLY_PATCH:
             return written(self._api.apply(target.resource, target.namespace, target.name, sent, options))
         key = (target.namespace, target.name)
-        return written(self._api.patch(target.resource, key, sent, options, media_type))
+        return written(self._api.patch(target.resource, key, sent, options, sent_as))
 
     def _update(self, target: Target, request: kmock.Request) -> web.StreamResponse:
         _check_verb(target.resource, "update")

