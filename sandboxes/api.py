@@ -32,6 +32,7 @@ REQUEST_ID_HEADER = "X-Request-ID"
 API_KEY_HEADER = "X-API-Key"
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 _SANDBOX_ID: TypeAdapter[str] = TypeAdapter(SandboxId)
 
 routes = web.RouteTableDef()
@@ -93,9 +94,8 @@ async def delete_sandbox(request: web.Request) -> web.Response:
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id: the caller's if it is sane, else a new one."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    REQUEST_ID.set(given if _SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+    """Let every line of the log that belongs to the request carry its id."""
+    REQUEST_ID.set(_request_id(request))
     return await handler(request)
 
 
@@ -107,6 +107,7 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
     except ProvisionerError as error:
         return _error_answer(error)
     except web.HTTPException as error:
+        # An answer of its own rather than aiohttp's: that one cuts off a caller who is still sending (413).
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return _json({"detail": http.HTTPStatus(error.status).phrase}, status=error.status, headers=allow)
     except web.RequestPayloadError:
@@ -127,8 +128,16 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     return await handler(request)
 
 
-async def _name_the_request(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers[REQUEST_ID_HEADER] = REQUEST_ID.get()
+async def _name_the_request(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[REQUEST_ID_HEADER] = _request_id(request)
+
+
+def _request_id(request: web.Request) -> str:
+    """Return the request's id: the caller's if it is sane, else one that is made at the first call."""
+    if _REQUEST_ID not in request:
+        given = request.headers.get(REQUEST_ID_HEADER, "")
+        request[_REQUEST_ID] = given if _SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return request[_REQUEST_ID]
 
 
 def _parse(body: bytes) -> CreateRequest:

@@ -12,7 +12,7 @@ import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from sandboxes import kube
 from sandboxes.errors import (
@@ -30,10 +30,11 @@ from sandboxes.errors import (
 )
 from sandboxes.manifests import Sandbox, build, revision_of, user_data_source
 from sandboxes.mounts import checked_mounts
+from sandboxes.retries import persist
 from sandboxes.status import answer_for, answers_for, has_ended
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from sandboxes.kube import KubeObject
     from sandboxes.kubectl import Kubectl
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # A caller gives a create 30 s, a delete 15 s, a read 10 s (contract.md): these end before, cleaning up included.
 CREATE_SECONDS = 21.0
@@ -112,14 +111,14 @@ class Lifecycle:
     async def list_all(self) -> list[SandboxAnswer]:
         """Return every sandbox that get() would return, sorted by id."""
         async with _within(READ_SECONDS):
-            objects = await _persist(lambda: self._kubectl.list_sandboxes(self._settings.k8s_namespace))
+            objects = await persist(lambda: self._kubectl.list_sandboxes(self._settings.k8s_namespace))
         return answers_for(objects, self._settings)
 
     async def delete(self, sandbox_id: str) -> None:
         """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone."""
         references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
         async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, _within(seconds_left):
-            await _persist(lambda: self._kubectl.delete(references))
+            await persist(lambda: self._kubectl.delete(references))
         logger.info("sandbox %s deleted", sandbox_id)
 
     async def _create(self, sandbox: Sandbox, seconds: float) -> SandboxAnswer:
@@ -164,7 +163,7 @@ class Lifecycle:
 
     async def _look(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
-        objects = await _persist(lambda: self._kubectl.get(references))
+        objects = await persist(lambda: self._kubectl.get(references))
         return _of("Pod", objects), _of("Service", objects)
 
     async def _clear_the_way(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
@@ -216,16 +215,16 @@ class Lifecycle:
 
     async def _apply(self, attempt: _Attempt, objects: list[KubeObject]) -> list[KubeObject]:
         attempt.applied = True
-        stored = await _persist(lambda: self._kubectl.apply(objects))
+        stored = await persist(lambda: self._kubectl.apply(objects))
         logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
         return stored
 
     async def _delete_exactly(self, obj: KubeObject) -> None:
-        await _persist(lambda: self._kubectl.delete_exactly(obj))
+        await persist(lambda: self._kubectl.delete_exactly(obj))
 
     async def _make_namespace(self) -> None:
         logger.info("namespace %s is missing and is made", self._settings.k8s_namespace)
-        await _persist(lambda: self._kubectl.ensure_namespace(self._settings.k8s_namespace))
+        await persist(lambda: self._kubectl.ensure_namespace(self._settings.k8s_namespace))
 
     async def _settle(self, attempt: _Attempt) -> SandboxAnswer | None:
         """After a failed create: return the sandbox if it is whole and ours after all, else undo what it made.
@@ -302,20 +301,6 @@ async def _within(seconds: float) -> AsyncIterator[None]:
     except TimeoutError as error:
         detail = f"not done within the {seconds:.1f} s that this request may take"
         raise ClusterTimeout("The cluster did not answer in time", detail=detail) from error
-
-
-async def _persist(call: Callable[[], Awaitable[T]]) -> T:
-    """Call until it succeeds, as often and with such pauses as its failure says is of use."""
-    tries = 0
-    while True:
-        try:
-            return await call()
-        except ClusterUnavailable as error:
-            if tries >= len(error.pauses):
-                raise
-            logger.info("trying again in %.1f s: %s", error.pauses[tries], error.public)
-            await asyncio.sleep(error.pauses[tries])
-            tries += 1
 
 
 def now() -> str:

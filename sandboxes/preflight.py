@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.errors import ProvisionerError, StartupError, TemplateRefused
 from sandboxes.manifests import Sandbox, build
+from sandboxes.retries import persist
 
 if TYPE_CHECKING:
     from sandboxes.kubectl import Kubectl
@@ -48,7 +49,7 @@ async def _check(kubectl: Kubectl, template: Template, settings: Settings) -> No
     sandbox = Sandbox("template-check", "template-check", "template-check")
     objects = build(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")
     try:
-        await kubectl.dry_run(objects)
+        await persist(lambda: kubectl.dry_run(objects))
     except TemplateRefused as error:
         raise StartupError(f"The sandbox template can't be used. {error.public}.\n{error.detail}") from error
     except ProvisionerError as error:

@@ -364,6 +364,11 @@ async def test_a_request_id_is_taken_if_sane_else_made(client: Client) -> None:
         assert len(made.headers["X-Request-ID"]) == 32
 
 
+async def test_two_requests_on_one_connection_have_two_ids(client: Client) -> None:
+    first, second = [(await client.get("/none")).headers["X-Request-ID"] for _ in range(2)]
+    assert first != second
+
+
 async def test_without_a_key_there_is_no_authentication(client: Client) -> None:
     assert (await client.get(URL)).status == 200
 

@@ -14,6 +14,7 @@ ORDER = [
     "api",
     "preflight",
     "lifecycle",
+    "retries",
     "connection",
     "kubectl",
     "processes",
