@@ -21,7 +21,6 @@ from devcluster.kinds import Strategy
 from devcluster.objects import (
     Json,
     clone,
-    is_terminating,
     metadata,
     name_of,
     namespace_of,
@@ -141,7 +140,7 @@ class Api:
             return self._insert(resource, obj, options, [])
         self._check_version(resource, applied, found)
         obj = ownership.apply(typed, found.obj, applied, options.manager, force=options.force)
-        return self._replace(resource, found, obj, options, _deleting(found.obj))
+        return self._replace(resource, found, obj, options, [])
 
     def patch(
         self, resource: Resource, key: tuple[str, str], sent: Json, options: WriteOptions, media_type: str
@@ -265,13 +264,6 @@ class Api:
 
 
 _PATCH_OPTIONS = Resource("meta.k8s.io", "v1", "patchoptions", "PatchOptions", "patchoptions")
-
-
-def _deleting(obj: Json) -> list[str]:
-    """Warn who changes what is going (`apply-onto-terminating`)."""
-    if is_terminating(obj):
-        return [f"Detected changes to resource {name_of(obj)} which is currently being deleted."]
-    return []
 
 
 def _path(obj: Json) -> str:

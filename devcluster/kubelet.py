@@ -27,6 +27,9 @@ from devcluster.resources import PODS
 from devcluster.store import Change, Record
 
 NODE_LABELS = {"kubernetes.io/arch": "amd64", "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}
+OBSERVES_AFTER = 1.0
+"""When the status shows that a Pod is told to end; not at once (`pod-terminating`)."""
+
 BACK_OFF_FIRST, BACK_OFF_MOST = 10, 300
 
 Key = tuple[str, str]
@@ -270,7 +273,7 @@ class Kubelet:
             return
         pod.ending, pod.frozen = True, False
         self._cancel(pod)
-        self._report(pod)
+        self._after(pod, OBSERVES_AFTER, self._report)
         grace = metadata(record.obj)["deletionGracePeriodSeconds"]
         delay = min(grace, self.timing.stop_takes)
         for container in pod.state.containers:
@@ -280,6 +283,7 @@ class Kubelet:
 
     def _ended(self, pod: _Pod, exit_code: int) -> None:
         """Report the end of the containers, then take the Pod away (`watch-pods.ndjson`, sandbox-slow)."""
+        self._cancel(pod)
         self._set_serving(pod, serving=False)
         for container in pod.state.containers:
             if container.running:

@@ -11,6 +11,11 @@ KEPT_EVENTS = 2000
 """The oldest go when there are more: a real server keeps them for an hour."""
 
 _SCHEDULER = "default-scheduler"
+_SCHEDULER_WRITES = (
+    *("action", "eventTime", "note", "reason", "regarding"),
+    *("reportingController", "reportingInstance", "type"),
+)
+"""What it owns, by the names of the newer API that it writes with (`events`, in the HTTP record)."""
 
 _Said = tuple[str, str, str]
 """Of which Pod (its uid), the reason and the message."""
@@ -27,6 +32,16 @@ class Recorder:
     def scheduler(self, pod: Json, reason: str, message: str, action: str) -> None:
         """Note what the scheduler did, or could not do (`events-unschedulable`)."""
         event = self._event(pod, reason, message, warning=reason != "Scheduled")
+        event["metadata"]["managedFields"] = [
+            {
+                "manager": "kube-scheduler",
+                "operation": "Update",
+                "apiVersion": "events.k8s.io/v1",
+                "time": timestamp(),
+                "fieldsType": "FieldsV1",
+                "fieldsV1": {f"f:{name}": {} for name in _SCHEDULER_WRITES},
+            }
+        ]
         event |= {
             "source": {},
             "firstTimestamp": None,

