@@ -69,7 +69,8 @@ async def _run_command(command: list[str], cluster: Cluster, stop: asyncio.Queue
     paths = dict.fromkeys(("KUBECONFIG_PATH", "KUBECONFIG"), str(cluster.kubeconfig))
     environment = {"NODE_HOST": "127.0.0.1", **os.environ, **paths}
     try:
-        process = await asyncio.create_subprocess_exec(*command, env=environment)
+        # A session of its own: a Ctrl-C in the terminal reaches it once, through us, and not twice.
+        process = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
     except OSError as error:
         sys.stderr.write(f"devcluster: can't run {command[0]}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
@@ -85,11 +86,9 @@ async def _run_command(command: list[str], cluster: Cluster, stop: asyncio.Queue
 
 
 async def _pass_on(process: asyncio.subprocess.Process, stop: asyncio.Queue[signal.Signals]) -> None:
-    """Pass signals on. A Ctrl-C in a terminal reaches the command by itself: once more would be too much."""
+    """Pass signals on."""
     while True:
         number = await stop.get()
-        if number is signal.SIGINT and sys.stdin is not None and sys.stdin.isatty():
-            continue
         with suppress(ProcessLookupError):
             process.send_signal(number)
 

@@ -156,7 +156,8 @@ RULES: tuple[Rule, ...] = (
     Rule("quantity", re.compile(r"quantities must match the regular expression"), _refused_quantity),
     _rule(
         "schema",
-        r"field not declared in schema|unknown field|error validating|unknown object type|no matches for kind"
+        r"field not declared in schema|unknown field|ValidationError\(|(apiVersion|kind) not set"
+        r"|unknown object type|no matches for kind"
         r"|failed to create typed patch object|json: cannot unmarshal",
         TemplateRefused,
         "The cluster does not know a field of the sandbox's template",

@@ -163,6 +163,12 @@ OTHER = {
         errors.TemplateRefused,
         "The cluster refuses the sandbox: its description is too large",
     ),
+    # validation reads the schema first, which fails like any other call
+    'error: error validating "STDIN": error validating data: Get "https://127.0.0.1:1/openapi/v2?timeout=32s": '
+    "dial tcp 127.0.0.1:1: connect: connection refused; if you choose to ignore these errors, turn validation off": (
+        errors.ConnectionFailed,
+        "The cluster can't be reached",
+    ),
     "Error from server (Timeout): the server was unable to return a response in the time allotted": (
         errors.ClusterTimeout,
         "The cluster did not answer in time",

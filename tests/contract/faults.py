@@ -1,0 +1,31 @@
+"""What a test puts in the way of a request to devcluster: recorded refusals, and connections that break."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import kmock
+
+from devcluster import Cluster
+from tests.record import case
+
+_CODES = {"Forbidden": 403, "NotFound": 404, "InternalError": 500, "Conflict": 409, "ServiceUnavailable": 503}
+_SAID = re.compile(r"Error from server \((?P<reason>\w+)\): (?P<message>.*)")
+
+
+def recorded_refusal(name: str) -> kmock.KubernetesError:
+    """Return the server's answer that made kubectl say what the recorded case `name` has on its first line."""
+    said = _SAID.match(case(name).stderr)
+    assert said is not None, f"{name} has no plain refusal of the server's"
+    return kmock.KubernetesError(_CODES[said["reason"]], said["reason"], said["message"], {})
+
+
+def refuse_next(cluster: Cluster, method: str, resource: str, name: str, times: int = 1) -> None:
+    """Have the next requests of `method` to `resource` refused as in the recorded case `name`."""
+    answers = iter([recorded_refusal(name)] * times)
+
+    def answer() -> Any:
+        return next(answers, NotImplemented)  # to kmock: look further
+
+    cluster.kmock[method, kmock.resource(f"v1/{resource}")] << answer

