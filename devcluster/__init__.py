@@ -4,6 +4,7 @@ It answers as a recorded Kubernetes API server did (`tests/recorded`), keeps eve
 containers.
 """
 
+from devcluster.canned import once
 from devcluster.cluster import Cluster
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "once"]

@@ -37,8 +37,8 @@ class Cluster:
     """A stand-in for a cluster, for the time of an `async with`.
 
     `kmock` is the handler: `cluster.kmock["get /version"] << 503` puts an answer in the way of what matches, and
-    `cluster.kmock.requests` are the last requests. It keeps a bounded number of them, so for "only the next one" give
-    an answer that runs out (`<< functools.partial(next, iter([...]))`) and not a slice of the history.
+    `cluster.kmock.requests` are the last requests. It keeps a bounded number of them, so for "only the next one" use
+    `devcluster.once` and not a slice of the history.
 
     Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock.
     """

@@ -43,8 +43,11 @@ def _merged_elements(typed: Type, live: list[JsonValue], applied: list[JsonValue
 
 
 def without(typed: Type, obj: Json, paths: Iterable[Path]) -> None:
-    """Take the paths out of `obj`, in place; containers that become empty by it go too."""
-    for path in sorted(paths, key=len, reverse=True):
+    """Take the paths out of `obj`, in place; containers that become empty by it go too.
+
+    Elements of lists go before what is inside of them, while their keys still tell which they are.
+    """
+    for path in sorted(paths, key=len):
         _remove(typed, obj, path)
 
 

@@ -1,7 +1,6 @@
 """Kubernetes objects as plain JSON: what every other module needs to read and copy them. Knows no kind."""
 
 import secrets
-import string
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +12,6 @@ Json = dict[str, JsonValue]
 """A JSON object."""
 
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # the alphabet of Kubernetes' own generated names: no vowels, no words
-_HEX = string.hexdigits.lower()[:16]
 
 
 def clone(value: JsonValue) -> JsonValue:
@@ -73,4 +71,4 @@ def random_suffix(length: int = 5) -> str:
 
 def random_hex(length: int) -> str:
     """Make so many hexadecimal digits, for container ids and image digests."""
-    return "".join(secrets.choice(_HEX) for _ in range(length))
+    return secrets.token_hex((length + 1) // 2)[:length]

@@ -1,0 +1,106 @@
+"""`python -m devcluster`, as somebody at a terminal or a script uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from devcluster import Cluster
+from tests.contract.conftest import Kubectl
+
+PIPE = asyncio.subprocess.PIPE
+ROOT = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def running(*args: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "devcluster", *args), stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=ROOT
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def run(*args: str) -> tuple[int, str, str]:
+    async with running(*args) as process, asyncio.timeout(30):
+        stdout, stderr = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, stdout.decode(), stderr.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_prints_its_kubeconfig_serves_and_leaves_nothing_behind(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    async with running() as process:
+        assert process.stdout is not None
+        kubeconfig = Path((await process.stdout.readline()).decode().strip())
+        assert stat.S_IMODE(kubeconfig.stat().st_mode) == 0o600
+        assert (await Kubectl(kubeconfig, tmp_path)("get", "--raw", "/readyz")).stdout == "ok"
+        process.send_signal(number)
+        async with asyncio.timeout(10):
+            rest, stderr = await process.communicate()
+        assert (process.returncode, rest, stderr) == (0, b"", b"")
+        assert not kubeconfig.parent.exists()
+
+
+async def test_a_command_gets_the_cluster_in_its_environment_and_gives_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NODE_HOST", raising=False)
+    shown = 'echo "$KUBECONFIG|$KUBECONFIG_PATH|$NODE_HOST"; test -s "$KUBECONFIG"; exit 7'
+    code, stdout, _ = await run("--", "sh", "-c", shown)
+    kubeconfig, path, host = stdout.strip().split("|")
+    assert code == 7
+    assert kubeconfig == path
+    assert host == "127.0.0.1"
+    assert not Path(kubeconfig).exists()
+
+
+async def test_a_node_host_that_is_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_HOST", "elsewhere")
+    _, stdout, _ = await run("--", "sh", "-c", "echo $NODE_HOST")
+    assert stdout == "elsewhere\n"
+
+
+async def test_a_command_that_is_not_there_is_said_so() -> None:
+    code, _, stderr = await run("--", "no-such-command-here")
+    assert (code, stderr) == (127, "devcluster: can't run no-such-command-here: No such file or directory\n")
+
+
+async def test_a_signal_is_passed_on_and_the_command_does_not_outlive_it() -> None:
+    script = "trap 'echo ending; exit 3' TERM; echo $$; while :; do sleep 0.05; done"
+    async with running("--", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        pid = int(await process.stdout.readline())
+        process.terminate()
+        async with asyncio.timeout(10):
+            rest, _ = await process.communicate()
+        assert (process.returncode, rest) == (3, b"ending\n")
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_plain_http_needs_no_credentials(tmp_path: Path) -> None:
+    async with Cluster(directory=tmp_path / "c", tls=False) as cluster:
+        assert cluster.url.startswith("http://127.0.0.1:")
+        assert (await Kubectl(cluster.kubeconfig, tmp_path / "home")("get", "namespaces")).rc == 0
+
+
+async def test_it_never_says_that_it_is_kubernetes() -> None:
+    code, stdout, _ = await run("--help")
+    assert code == 0
+    assert "a stand-in for development" in stdout
+    assert "kubernetes" not in stdout.lower()
