@@ -113,7 +113,7 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
     except web.RequestPayloadError:
         return _json({"detail": "The request's body can't be read"}, status=http.HTTPStatus.BAD_REQUEST)
     except Exception:
-        logger.exception("%s %s failed by a bug", request.method, request.path)
+        logger.exception("%s %s failed by a bug", request.method, request.rel_url.raw_path)
         return _json({"detail": "Internal error"}, status=http.HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

@@ -66,18 +66,19 @@ async def connect(
     environ: Mapping[str, str],
     directory: Path,
     *,
-    service_account: Path = SERVICE_ACCOUNT,
+    service_account: Path | None = None,
 ) -> KubectlRunner:
     """Return what runs kubectl against the configured cluster; does not talk to the cluster yet.
 
     `directory`: a writable folder of our own, kept for the life of the service (kubectl's cache, a private
-    kubeconfig). Raises StartupError with one sentence when kubectl or the kubeconfig can't be used.
+    kubeconfig). `service_account`: where a Pod finds its token, default SERVICE_ACCOUNT. Raises StartupError with one
+    sentence when kubectl or the kubeconfig can't be used.
     """
     binary = find_kubectl(settings, environ)
     env = child_environment(environ, settings.kubectl_pass_env, home=directory)
     cache = f"--cache-dir={directory / 'cache'}"
     version = await _version(KubectlRunner(binary, (cache,), env))
-    kubeconfig = _kubeconfig(settings, environ, directory, service_account)
+    kubeconfig = _kubeconfig(settings, environ, directory, service_account or SERVICE_ACCOUNT)
     runner = KubectlRunner(binary, (cache, f"--kubeconfig={kubeconfig}"), env)
     cluster = await _read_kubeconfig(runner, kubeconfig)
     flags = server_flags(settings, cluster.server, cluster.tls_server_name)

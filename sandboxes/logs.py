@@ -48,6 +48,8 @@ class AccessLogger(AbstractAccessLogger):
             level = logging.WARNING
         else:
             level = logging.DEBUG if request.path == "/health" else logging.INFO
+        # The path as it came, percent-encoded: a decoded one could hold line breaks and forge lines of the log.
+        path = request.rel_url.raw_path
         self.logger.log(
-            level, "%s %s %s %d %.0f ms", request.remote, request.method, request.path, response.status, time * 1000
+            level, "%s %s %s %d %.0f ms", request.remote, request.method, path, response.status, time * 1000
         )

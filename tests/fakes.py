@@ -37,12 +37,20 @@ class FakeCluster:
 
     def __post_init__(self) -> None:
         self._planned: list[tuple[str, Callable[[], Awaitable[Completed | None]]]] = []
+        self._hangs_after = ""
         self._versions = itertools.count(100)
         self._node_ports = itertools.count(30000)
 
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
         """Answer one call of kubectl."""
         self.calls.append(tuple(args))
+        completed = await self._answer(args, stdin)
+        if args[0] == self._hangs_after:
+            self._hangs_after = ""
+            await asyncio.Event().wait()
+        return completed
+
+    async def _answer(self, args: Sequence[str], stdin: bytes | None) -> Completed:
         for index, (verb, answer) in enumerate(self._planned):
             if args[0] == verb:
                 del self._planned[index]
@@ -98,6 +106,10 @@ class FakeCluster:
 
         self._planned.append((verb, answer))
         return event
+
+    def hang_after_next(self, verb: str) -> None:
+        """Have the next call of `verb` do all that it should, and then never end."""
+        self._hangs_after = verb
 
     def do_before_next(self, verb: str, action: Callable[[], None]) -> None:
         """Have something happen behind the service's back just before the next call of `verb`."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from typing import Any
 
 import pytest
 
+from sandboxes import lifecycle
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 from tests.record import case as recorded
@@ -456,3 +458,49 @@ async def test_a_caller_that_hangs_up_changes_nothing(client: Client, cluster: F
     hold.set()
     while (await client.get(f"{URL}/a")).status != 200:
         await asyncio.sleep(0.01)
+
+
+def test_the_time_limits_end_before_the_callers() -> None:
+    assert lifecycle.CREATE_SECONDS + lifecycle.UNDO_SECONDS <= 28
+    assert lifecycle.DELETE_SECONDS <= 13
+    assert lifecycle.READ_SECONDS <= 9
+
+
+async def test_a_create_that_hangs_is_504_in_time_and_leaves_nothing(
+    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "CREATE_SECONDS", 0.2)
+    cluster.hold_next("apply")
+    response = await client.post(URL, json={"sandbox_id": "a"})
+    assert response.status == 504
+    assert cluster.objects == {}
+    assert (await client.get(f"{URL}/a")).status == 404
+
+
+async def test_a_create_whose_answer_got_lost_is_whole_after_all(
+    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "CREATE_SECONDS", 0.2)
+    cluster.hang_after_next("apply")
+    answer = await create(client)
+    assert answer["sandbox_id"] == "a"
+    assert await (await client.get(f"{URL}/a")).json() == answer
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", f"{URL}/a"), ("GET", URL), ("DELETE", f"{URL}/a")])
+async def test_a_read_or_delete_that_hangs_is_504_in_time(
+    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    monkeypatch.setattr(lifecycle, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(lifecycle, "DELETE_SECONDS", 0.1)
+    cluster.hold_next("get")
+    cluster.hold_next("delete")
+    assert (await client.request(method, path)).status == 504
+
+
+async def test_a_path_with_a_line_break_is_one_line_of_the_log(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, logger="aiohttp.access"):
+        await client.get(f"{URL}/a%0AINFO%20forged")
+    assert all("\n" not in record.getMessage() for record in caplog.records if record.name == "aiohttp.access")

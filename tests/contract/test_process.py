@@ -19,7 +19,9 @@ import yaml
 from devcluster import Cluster
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
+from tests.contract.faults import refuse_next
 from tests.contract.service import KUBECTL, until
+from tests.record import case
 
 
 def free_port() -> int:
@@ -218,6 +220,28 @@ async def served(cluster: Cluster, tmp_path: Path) -> AsyncIterator[str]:
     async with running(*PROVISIONER, environ=environ, log=tmp_path / "log"):
         await until(healthy(port), seconds=30)
         yield f"http://127.0.0.1:{port}"
+
+
+async def test_all_that_kubectl_said_is_in_the_log_under_the_requests_id(
+    served: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded")
+    headers = {"X-API-Key": "k3y", "X-Request-ID": "find-me"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        response = await session.post(f"{served}/api/sandboxes", json={"sandbox_id": "a"})
+        assert response.status == 429
+        assert response.headers["X-Request-ID"] == "find-me"
+        assert await response.json() == {"detail": "The cluster's quota for sandboxes is used up"}
+
+    async def logged() -> bool:
+        return "[find-me] aiohttp.access: 127.0.0.1 POST /api/sandboxes 429" in (tmp_path / "log").read_text()
+
+    await until(logged)
+    log = (tmp_path / "log").read_text()
+    _, _, of_request = log.partition("WARNING [find-me] sandboxes.api: LimitReached")
+    assert case("apply-quota-exceeded").stderr.strip() in of_request
+    assert "k3y" not in log
+    assert cluster.token not in log
 
 
 async def smoke(base: str, *arguments: str, tmp_path: Path, **variables: str) -> tuple[int, str, str]:

@@ -1,0 +1,78 @@
+"""Ways to a cluster: another address with verified TLS, the wrong certificate, a Pod's service account."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from devcluster import Cluster
+from sandboxes import connection
+from tests.contract.service import URL, Provisioner, StartProvisioner, create
+
+
+def elsewhere(cluster: Cluster) -> str:
+    """The same server under a name that its certificate does not carry (record: server-override-name-mismatch)."""
+    return cluster.url.replace("127.0.0.1", "localhost")
+
+
+async def refused_untrusted(provisioner: Provisioner) -> None:
+    response = await provisioner.get(URL)
+    assert response.status == 503
+    assert await response.json() == {
+        "detail": "The connection to the cluster is not trusted: its certificate does not fit"
+    }
+
+
+async def test_another_address_works_with_the_certificate_verified(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    provisioner = await start_provisioner(K8S_API_SERVER=elsewhere(cluster))
+    assert (await create(provisioner))["sandbox_id"] == "a"
+
+
+async def test_a_name_that_the_certificate_does_not_carry_is_not_trusted(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    await refused_untrusted(await start_provisioner(K8S_API_SERVER=elsewhere(cluster), K8S_TLS_SERVER_NAME="localhost"))
+
+
+async def test_the_servers_name_can_be_overridden(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+    provisioner = await start_provisioner(
+        K8S_API_SERVER=elsewhere(cluster), K8S_TLS_SERVER_NAME="kubernetes.default.svc"
+    )
+    assert (await provisioner.get(URL)).status == 200
+
+
+async def test_a_server_of_another_authority_is_not_trusted_even_elsewhere(
+    start_provisioner: StartProvisioner, tmp_path: Path
+) -> None:
+    async with Cluster(directory=tmp_path / "other") as other:
+        await refused_untrusted(await start_provisioner(K8S_API_SERVER=other.url))
+
+
+async def test_not_verifying_works_when_it_is_asked_for_and_is_logged(
+    start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        provisioner = await start_provisioner(
+            K8S_API_SERVER=elsewhere(cluster), K8S_INSECURE_SKIP_TLS_VERIFY="true", K8S_TLS_SERVER_NAME="nobody"
+        )
+    assert (await provisioner.get(URL)).status == 200
+    assert "the API server's certificate is not checked" in caplog.text
+
+
+async def test_in_a_pod_the_service_account_is_enough(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = tmp_path / "serviceaccount"
+    account.mkdir()
+    (account / "token").write_text(cluster.token)
+    (account / "ca.crt").write_text(cluster.ca_file.read_text())
+    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", account)
+    _, _, port = cluster.url.rpartition(":")
+    provisioner = await start_provisioner(
+        KUBECONFIG_PATH=str(tmp_path / "none"), KUBERNETES_SERVICE_HOST="127.0.0.1", KUBERNETES_SERVICE_PORT=port
+    )
+    assert (await create(provisioner))["sandbox_id"] == "a"
