@@ -59,6 +59,11 @@ def get_annotations(obj: KubeObject) -> dict[str, str]:
     return obj["metadata"].get("annotations") or {}
 
 
+def is_managed(obj: KubeObject) -> bool:
+    """Whether the object was made, or adopted, by this service."""
+    return get_labels(obj).get(MANAGED_BY_LABEL) == MANAGED_BY
+
+
 def is_terminating(obj: KubeObject) -> bool:
     """Whether the object is being deleted: it may still run, but it will vanish."""
     return "deletionTimestamp" in obj["metadata"]

@@ -53,6 +53,9 @@ READ_SECONDS = 8.0
 # Each round of a create ends because somebody else changed the objects; so many in a row is no accident.
 MAX_ROUNDS = 8
 
+# The owner of a Pod without our annotations.
+NOBODY = (None, None)
+
 
 @dataclass
 class _Attempt:
@@ -168,14 +171,13 @@ class Lifecycle:
 
     async def _clear_the_way(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
         """Check that what is there may be used, and wait for what is on its way out; whether anything changed."""
-        for obj in (pod, service):
-            if obj is not None and not kube.is_terminating(obj):
-                self._check_owner(attempt, obj)
-        if pod is not None and not kube.is_terminating(pod) and has_ended(pod):
-            logger.info("sandbox %s has ended and is replaced", attempt.sandbox.sandbox_id)
-            await self._delete_exactly(pod)
-            await self._wait_until_gone(attempt, pod)
-            return True
+        if pod is not None and not kube.is_terminating(pod):
+            self._check_owner(attempt, pod)
+            if has_ended(pod):
+                logger.info("sandbox %s has ended and is replaced", attempt.sandbox.sandbox_id)
+                await self._delete_exactly(pod)
+                await self._wait_until_gone(attempt, pod)
+                return True
         for obj in (pod, service):
             if obj is not None and kube.is_terminating(obj):
                 await self._wait_until_gone(attempt, obj)
@@ -187,16 +189,13 @@ class Lifecycle:
         await self._kubectl.wait_until_gone(obj)
         attempt.waits_for_deletion = False
 
-    def _check_owner(self, attempt: _Attempt, obj: KubeObject) -> None:
-        """Raise SandboxConflict unless the object is the same owner's, or can be adopted."""
-        found, wanted = _owner(obj), _owner(attempt.objects[0])
-        if found == wanted:
+    def _check_owner(self, attempt: _Attempt, pod: KubeObject) -> None:
+        """Raise SandboxConflict unless the Pod is the same owner's, or can be adopted."""
+        wanted = attempt.objects[0]
+        if _owner(pod) == _owner(wanted):
             return
-        # Made by hand, or by the service that this one replaces: the same data mean the same owner. A Service
-        # without marks holds no data.
-        if found == (None, None) and (
-            obj["kind"] == "Service" or user_data_source(obj) == user_data_source(attempt.objects[0])
-        ):
+        # Made by hand, or by the service that this one replaces: the same data mean the same owner.
+        if _owner(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
             return
         raise SandboxConflict(f"Sandbox '{attempt.sandbox.sandbox_id}' belongs to another thread or user")
 
@@ -206,10 +205,10 @@ class Lifecycle:
         if pod is None:
             return [new_pod, new_service]
         missing = []
-        if _owner(pod) == (None, None):
+        if _owner(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
             missing.append(_marks_only(new_pod, pod))
-        if service is None or _owner(service) == (None, None) or answer_for(pod, service, self._settings) is None:
+        if service is None or not kube.is_managed(service) or answer_for(pod, service, self._settings) is None:
             missing.append(new_service)
         return missing
 

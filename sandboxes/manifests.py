@@ -82,7 +82,7 @@ def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_a
     pod = _build_pod(sandbox, template.pod, settings)
     service = _build_service(sandbox, template.service, settings)
     for obj in (pod, service):
-        obj["metadata"].setdefault("annotations", {})[kube.APPLIED_AT_ANNOTATION] = applied_at
+        obj["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = applied_at
     return [pod, service]
 
 
@@ -112,6 +112,10 @@ def user_data_source(pod: KubeObject) -> KubeObject:
 def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings) -> KubeObject:
     pod = copy.deepcopy(template)
     _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
+    # On the Pod only: when two owners apply at once, the Pod's revision refuses one of them, but kubectl goes on to
+    # apply that one's Service. So a Service says nothing that the other owner would not say, too.
+    owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
+    pod["metadata"]["annotations"].update(owner)
     spec = pod["spec"]
     container = _sandbox_container(pod)
     container["image"] = settings.sandbox_image
@@ -146,8 +150,7 @@ def _name(obj: KubeObject, name: str, sandbox: Sandbox, settings: Settings) -> N
     metadata["name"] = name
     metadata["namespace"] = settings.k8s_namespace
     metadata["labels"] = {**(metadata.get("labels") or {}), **kube.labels_of(sandbox.sandbox_id)}
-    owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
-    metadata["annotations"] = {**(metadata.get("annotations") or {}), **owner}
+    metadata["annotations"] = dict(metadata.get("annotations") or {})
 
 
 def _sandbox_container(pod: KubeObject) -> KubeObject:

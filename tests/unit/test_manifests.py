@@ -95,7 +95,12 @@ def test_the_whole_service(make_settings: MakeSettings, template: Template) -> N
     assert service == {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "sandbox-abc-svc", "namespace": "deer-flow", "labels": LABELS, "annotations": ANNOTATIONS},
+        "metadata": {
+            "name": "sandbox-abc-svc",
+            "namespace": "deer-flow",
+            "labels": LABELS,
+            "annotations": {"provisioner/applied-at": AT},
+        },
         "spec": {
             "type": "NodePort",
             "publishNotReadyAddresses": True,

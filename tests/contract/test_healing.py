@@ -1,0 +1,334 @@
+"""Heals, or leaves nothing: design.md's "Whose sandbox", "Idempotent and self-healing" and "All or nothing".
+
+Two "processes" are two services on one cluster that share nothing but the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from sandboxes.manifests import Sandbox, Template, build
+from sandboxes.settings import Settings
+from tests.contract.conftest import Kubectl
+from tests.contract.faults import refuse_next
+from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+
+POD = ("Pod", "deer-flow", "sandbox-a")
+SERVICE = ("Service", "deer-flow", "sandbox-a-svc")
+
+
+def identity(cluster: Cluster) -> tuple[Any, Any]:
+    """The uids of the sandbox's objects; None for one that isn't there."""
+    found = [cluster.get(*key) for key in (POD, SERVICE)]
+    return tuple(obj["metadata"]["uid"] if obj else None for obj in found)  # type: ignore[return-value]
+
+
+def spec_of(cluster: Cluster, key: tuple[str, str, str]) -> Any:
+    obj = cluster.get(*key)
+    assert obj is not None
+    return obj["spec"], obj["metadata"]["annotations"], obj["metadata"]["labels"]
+
+
+async def gone(cluster: Cluster, key: tuple[str, str, str]) -> bool:
+    return cluster.get(*key) is None
+
+
+def by_hand(template: Template, **changes: Any) -> list[dict[str, Any]]:
+    """A Pod and a Service as the service would make them, without its annotations and revision."""
+    objects = build(Sandbox("a", "t", "u"), template, Settings.load(), applied_at="x")
+    for obj in objects:
+        del obj["metadata"]["annotations"]
+        del obj["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+    del objects[0]["spec"]["containers"][0]["env"]
+    objects[0]["spec"].update(changes)
+    return objects
+
+
+# Idempotent
+
+
+async def test_created_twice_it_is_the_same_sandbox_and_nothing_is_applied_again(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    first = await create(provisioner, thread_id="t")
+    before = identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
+    second = await create(provisioner, thread_id="t")
+    assert second["sandbox_url"] == first["sandbox_url"]
+    assert (identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
+
+
+async def test_eight_times_at_once_from_two_processes_it_is_one_pod(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    processes = [await start_provisioner(), await start_provisioner()]
+    answers = await asyncio.gather(*(create(processes[n % 2], thread_id="t") for n in range(8)))
+    assert len({answer["sandbox_url"] for answer in answers}) == 1
+    assert len(cluster.objects("Pod")) == 1
+    assert len(cluster.objects("Service")) == 1
+
+
+# Self-healing
+
+
+async def test_a_service_without_its_pod_gets_one(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
+    made = await create(provisioner)
+    await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
+    await until(lambda: gone(cluster, POD))
+    assert (await provisioner.get(f"{URL}/a")).status == 404
+    assert (await create(provisioner))["sandbox_url"] == made["sandbox_url"]
+    assert (await provisioner.get(f"{URL}/a")).status == 200
+
+
+async def test_a_pod_without_its_service_gets_one(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
+    await create(provisioner)
+    pod_uid, _ = identity(cluster)
+    await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    assert (await provisioner.get(f"{URL}/a")).status == 404
+    assert (await (await provisioner.get(URL)).json())["count"] == 0
+    await create(provisioner)
+    assert identity(cluster)[0] == pod_uid
+    assert (await provisioner.get(f"{URL}/a")).status == 200
+
+
+@pytest.mark.parametrize(
+    "ended", [{"phase": "Failed"}, {"phase": "Succeeded"}, {"phase": "Failed", "reason": "Evicted"}]
+)
+async def test_a_pod_that_has_ended_is_replaced(
+    provisioner: Provisioner, cluster: Cluster, ended: dict[str, Any]
+) -> None:
+    made = await create(provisioner)
+    before = identity(cluster)
+    cluster.set_pod("deer-flow", "sandbox-a", **ended)
+    again = await create(provisioner)
+    assert again["status"] in {"Pending", "Running"}
+    assert again["sandbox_url"] == made["sandbox_url"]
+    assert identity(cluster)[0] != before[0]
+
+
+async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    cluster.stopping_takes(3)
+    await create(provisioner)
+    before, _ = identity(cluster)
+    await until_running(provisioner)
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    assert identity(cluster)[0] == before  # still going
+    answer = await create(provisioner)
+    assert answer["status"] in {"Pending", "Running"}
+    after, _ = identity(cluster)
+    assert after not in {before, None}
+    assert (await provisioner.get(f"{URL}/a")).status == 200
+
+
+async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
+    start_provisioner: StartProvisioner, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandboxes.lifecycle.CREATE_SECONDS", 1.0)
+    async with Cluster(directory=tmp_path / "slow", speed=1) as slow:
+        slow.stopping_takes(3600)
+        provisioner = await start_provisioner(cluster=slow)
+        await create(provisioner)
+        await until_running(provisioner)
+        await provisioner.delete(f"{URL}/a")
+        response = await provisioner.post(URL, json={"sandbox_id": "a"})
+        assert response.status == 503
+        assert response.headers["Retry-After"]
+        assert await response.json() == {"detail": "The sandbox of the same id is still being deleted"}
+
+
+async def until_running(provisioner: Provisioner) -> None:
+    async def running() -> bool:
+        return bool((await (await provisioner.get(f"{URL}/a")).json()).get("status") == "Running")
+
+    await until(running)
+
+
+# Whose sandbox
+
+
+@pytest.mark.parametrize("other", [{"thread_id": "t2", "user_id": "u"}, {"thread_id": "t", "user_id": "u2"}])
+async def test_the_same_id_of_another_owner_is_409_and_the_first_is_untouched(
+    start_provisioner: StartProvisioner, cluster: Cluster, other: dict[str, str]
+) -> None:
+    first, second = await start_provisioner(), await start_provisioner()
+    made = await create(first, thread_id="t", user_id="u")
+    before = identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
+    for provisioner in (first, second):
+        response = await provisioner.post(URL, json={"sandbox_id": "a", **other})
+        assert response.status == 409
+        assert await response.json() == {"detail": "Sandbox 'a' belongs to another thread or user"}
+    assert (identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
+    assert (await create(second, thread_id="t", user_id="u"))["sandbox_url"] == made["sandbox_url"]
+
+
+async def test_another_owner_whose_process_has_not_seen_the_first_is_409_by_the_clusters_guard(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    """Both look, see nothing, and apply: the immutable revision lets only one of them win."""
+    first, second = await start_provisioner(), await start_provisioner()
+    responses = await asyncio.gather(
+        *(
+            provisioner.post(URL, json={"sandbox_id": "a", "thread_id": thread})
+            for provisioner, thread in ((first, "t1"), (second, "t2"), (first, "t1"), (second, "t2"))
+        )
+    )
+    assert sorted(response.status for response in responses) == [200, 200, 409, 409]
+    winner = "t1" if responses[0].status == 200 else "t2"
+    pod = cluster.get(*POD)
+    assert pod is not None
+    assert pod["metadata"]["annotations"]["provisioner/thread-id"] == winner
+    assert (await first.get(f"{URL}/a")).status == 200
+    await create(first, thread_id=winner)
+
+
+async def test_an_object_made_by_hand_with_the_same_user_data_is_adopted(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
+) -> None:
+    provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
+    result = await kubectl.apply(*by_hand(template), manager="kubectl")
+    assert result.rc == 0, result.stderr
+    before, _ = identity(cluster)
+    assert (await provisioner.get(f"{URL}/a")).status == 200
+
+    await create(provisioner, thread_id="t", user_id="u")
+    assert identity(cluster)[0] == before
+    for key in (POD, SERVICE):
+        _, _, labels = spec_of(cluster, key)
+        assert labels["app.kubernetes.io/managed-by"] == "sandbox-provisioner"
+    other = await provisioner.post(URL, json={"sandbox_id": "a", "thread_id": "t2"})
+    assert other.status == 409
+
+
+async def test_a_pod_of_the_predecessor_without_a_service_is_adopted_and_completed(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
+) -> None:
+    provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
+    pod, _ = by_hand(template)
+    result = await kubectl("create", "-f", "-", stdin=pod)
+    assert result.rc == 0, result.stderr
+    before, _ = identity(cluster)
+    await create(provisioner, thread_id="t")
+    assert identity(cluster)[0] == before
+    assert (await provisioner.get(f"{URL}/a")).status == 200
+
+
+async def test_an_object_made_by_hand_with_other_user_data_is_refused_and_untouched(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
+) -> None:
+    provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
+    objects = by_hand(template, volumes=[{"name": "user-data", "hostPath": {"path": "/elsewhere"}}])
+    assert (await kubectl.apply(*objects, manager="kubectl")).rc == 0
+    before = copy.deepcopy([cluster.get(*POD), cluster.get(*SERVICE)])
+    response = await provisioner.post(URL, json={"sandbox_id": "a", "thread_id": "t"})
+    assert response.status == 409
+    after = [cluster.get(*POD), cluster.get(*SERVICE)]
+    for old, new in zip(before, after, strict=True):
+        assert old is not None
+        assert new is not None
+        assert old["spec"] == new["spec"] or "nodeName" in new["spec"]
+        assert old["metadata"]["uid"] == new["metadata"]["uid"]
+        assert "annotations" not in new["metadata"]
+
+
+async def test_another_image_while_a_sandbox_lives_leaves_it_as_it_is(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    old = await start_provisioner(SANDBOX_IMAGE="sandbox:1")
+    made = await create(old)
+    before = identity(cluster), spec_of(cluster, POD)[0]["containers"]
+    new = await start_provisioner(SANDBOX_IMAGE="sandbox:2")
+    assert (await create(new))["sandbox_url"] == made["sandbox_url"]
+    assert (identity(cluster), spec_of(cluster, POD)[0]["containers"]) == before
+
+
+async def test_two_processes_with_different_images_at_once_make_one_sandbox(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    old = await start_provisioner(SANDBOX_IMAGE="sandbox:1")
+    new = await start_provisioner(SANDBOX_IMAGE="sandbox:2")
+    answers = await asyncio.gather(create(old), create(new))
+    assert answers[0]["sandbox_url"] == answers[1]["sandbox_url"]
+    assert len(cluster.objects("Pod")) == 1
+
+
+async def test_each_apply_is_a_new_version_so_that_nobody_deletes_what_they_have_not_seen(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    await create(provisioner)
+    await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await create(provisioner)
+    first = spec_of(cluster, SERVICE)[1]["provisioner/applied-at"]
+    await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await create(provisioner)
+    assert spec_of(cluster, SERVICE)[1]["provisioner/applied-at"] > first
+
+
+# All or nothing
+
+
+@pytest.mark.parametrize(
+    ("resource", "case", "status"),
+    [
+        ("pods", "apply-quota-exceeded", 429),
+        ("services", "apply-nodeports-exhausted", 429),
+        ("services", "apply-quota-exceeded", 429),
+        ("pods", "apply-pod-security-violation", 502),
+    ],
+)
+async def test_a_create_that_is_refused_by_half_leaves_nothing(
+    provisioner: Provisioner, cluster: Cluster, resource: str, case: str, status: int
+) -> None:
+    refuse_next(cluster, "PATCH", resource, case, times=4)
+    response = await provisioner.post(URL, json={"sandbox_id": "a"})
+    assert response.status == status
+    await until(lambda: gone(cluster, POD))
+    await until(lambda: gone(cluster, SERVICE))
+
+
+async def test_a_create_that_fails_leaves_what_was_there_before(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    await create(provisioner)
+    pod_uid, _ = identity(cluster)
+    await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    refuse_next(cluster, "PATCH", "services", "apply-nodeports-exhausted")
+    assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
+    assert identity(cluster) == (pod_uid, None)
+    await create(provisioner)
+    assert identity(cluster)[0] == pod_uid
+
+
+async def test_node_ports_that_are_used_up_leave_no_pod(start_provisioner: StartProvisioner, tmp_path: Any) -> None:
+    async with Cluster(directory=tmp_path / "small", node_port_range=range(31900, 31901), speed=10) as small:
+        provisioner = await start_provisioner(cluster=small)
+        await create(provisioner, "first")
+        response = await provisioner.post(URL, json={"sandbox_id": "second"})
+        assert (response.status, await response.json()) == (
+            429,
+            {"detail": "The cluster has no free node port left"},
+        )
+
+        async def only_the_first() -> bool:
+            return [pod["metadata"]["name"] for pod in small.objects("Pod")] == ["sandbox-first"]
+
+        await until(only_the_first)
+        assert (await provisioner.get(f"{URL}/first")).status == 200
+
+
+async def test_the_namespace_deleted_while_running(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    await create(provisioner)
+    assert (await kubectl("delete", "namespace", "deer-flow", "--wait=false")).rc == 0
+    await until(lambda: gone(cluster, ("Namespace", "", "deer-flow")))
+    assert (await provisioner.get(f"{URL}/a")).status == 404
+    assert (await (await provisioner.get(URL)).json())["count"] == 0
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    await create(provisioner)
+    assert (await provisioner.get(f"{URL}/a")).status == 200
