@@ -27,6 +27,7 @@ from devcluster.objects import (
     new_uid,
     random_suffix,
     timestamp,
+    without_nulls,
 )
 from devcluster.patches import merge_patch, strategic_merge_patch
 from devcluster.quantities import QuantityError, canonicalize
@@ -103,7 +104,7 @@ class Api:
 
     def create(self, resource: Resource, namespace: str, sent: Json, options: WriteOptions) -> Answer:
         """Store a new object. Raises AlreadyExists, and what `_complete` raises."""
-        obj = clone(sent)
+        obj = without_nulls(sent)
         self._identify(resource, obj, namespace, "")
         warnings = self._prune(resource, obj, options)
         if not metadata(obj).get("name") and metadata(obj).get("generateName"):
@@ -125,6 +126,7 @@ class Api:
         if not options.manager:
             cause = required("fieldManager", "is required for apply patch")
             raise invalid(_PATCH_OPTIONS, "", [cause])
+        applied = without_nulls(applied)
         self._identify(resource, applied, namespace, name)
         typed = self.typed(resource)
         complaints = declared.complaints(typed, applied)
@@ -157,7 +159,7 @@ class Api:
     def update(self, resource: Resource, key: tuple[str, str], sent: Json, options: WriteOptions) -> Answer:
         """Replace a stored object, or its status."""
         found = self.get(resource, *key)
-        obj = clone(sent)
+        obj = {part: clone(value) if part == "status" else without_nulls(value) for part, value in sent.items()}
         self._identify(resource, obj, *key)
         self._check_version(resource, obj, found)
         warnings = self._prune(resource, obj, options)

@@ -2,16 +2,19 @@
 
 import argparse
 import asyncio
+import ctypes
 import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from devcluster.cluster import Cluster
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 10.0
 
 
@@ -70,7 +73,9 @@ async def _run_command(command: list[str], cluster: Cluster, stop: asyncio.Queue
     environment = {"NODE_HOST": "127.0.0.1", **os.environ, **paths}
     try:
         # A session of its own: a Ctrl-C in the terminal reaches it once, through us, and not twice.
-        process = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, start_new_session=True, preexec_fn=_leash()
+        )
     except OSError as error:
         sys.stderr.write(f"devcluster: can't run {command[0]}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
@@ -83,6 +88,14 @@ async def _run_command(command: list[str], cluster: Cluster, stop: asyncio.Queue
         if process.returncode is None:
             await _terminate(process)
     return code if code >= 0 else 128 - code
+
+
+def _leash() -> Callable[[], None] | None:
+    """Give what makes the command end when devcluster is killed and can't end it. Linux only."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _pass_on(process: asyncio.subprocess.Process, stop: asyncio.Queue[signal.Signals]) -> None:

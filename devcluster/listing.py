@@ -94,7 +94,7 @@ class Listing:
         def take(change: Change) -> None:
             if queue.qsize() < _QUEUE_LENGTH:
                 queue.put_nowait(change)
-            else:
+            elif queue.qsize() == _QUEUE_LENGTH:
                 queue.put_nowait(None)  # whoever reads this slowly is cut off, as a real server does
 
         try:

@@ -6,6 +6,7 @@ Each node port is a real TCP port on loopback. Behind it stands no container but
 import asyncio
 import logging
 from collections import defaultdict
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -48,7 +49,8 @@ class NodePortProxy:
         """Close every port."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await self._task  # if it has failed before, this says so
         for server in self._listening.values():
             server.close()
         self._listening.clear()

@@ -23,6 +23,15 @@ def clone(value: JsonValue) -> JsonValue:
     return value
 
 
+def without_nulls(value: JsonValue) -> JsonValue:
+    """Copy JSON deeply, but for fields that are null: the server takes them as left out."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
 def metadata(obj: Json) -> Json:
     """Give the object's metadata, which every stored object has."""
     meta: Json = obj["metadata"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import stat
 import sys
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +32,7 @@ async def running(*args: str) -> AsyncIterator[asyncio.subprocess.Process]:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate()
 
 
 async def run(*args: str) -> tuple[int, str, str]:
@@ -91,6 +93,44 @@ async def test_a_signal_is_passed_on_and_the_command_does_not_outlive_it() -> No
         assert (process.returncode, rest) == (3, b"ending\n")
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_a_command_does_not_outlive_devcluster_even_when_that_is_killed() -> None:
+    async with running("--", "sh", "-c", "echo up; while :; do sleep 0.05; done") as process:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"up\n"
+        process.kill()
+        async with asyncio.timeout(10):
+            await process.communicate()  # over when nobody holds its output any more, the command neither
+
+
+def in_terminal() -> None:
+    """Make the standard input the terminal that the process belongs to."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+async def test_a_ctrl_c_in_a_terminal_reaches_the_command_once_and_both_end() -> None:
+    ours, theirs = os.openpty()
+    script = "trap 'echo ending; exit 4' INT; echo up; while :; do sleep 0.05; done"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "devcluster", "--", "sh", "-c", script),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=in_terminal,
+        cwd=ROOT,
+    )
+    os.close(theirs)
+    seen = b""
+    while b"up" not in seen:
+        seen += await asyncio.to_thread(os.read, ours, 1000)
+    os.write(ours, b"\x03")
+    async with asyncio.timeout(10):
+        code = await process.wait()
+    seen += await asyncio.to_thread(os.read, ours, 1000)
+    os.close(ours)
+    assert (code, seen.count(b"ending")) == (4, 1)
 
 
 async def test_plain_http_needs_no_credentials(tmp_path: Path) -> None:
