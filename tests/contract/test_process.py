@@ -8,11 +8,12 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import kmock
 import pytest
 import yaml
 
@@ -20,7 +21,7 @@ from devcluster import Cluster
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
-from tests.contract.service import KUBECTL, until
+from tests.contract.service import KUBECTL, URL, StartProvisioner, create, until
 from tests.record import case
 
 
@@ -61,9 +62,9 @@ async def running(*argv: str, environ: dict[str, str], log: Path) -> AsyncIterat
     try:
         yield process
     finally:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):  # all of it has ended
             os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        await process.wait()
 
 
 def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:
@@ -286,3 +287,36 @@ async def test_smoke_sh_without_a_service_says_so(tmp_path: Path) -> None:
     returncode, _, stderr = await smoke(f"http://127.0.0.1:{free_port()}", tmp_path=tmp_path)
     assert returncode == 1
     assert "smoke: GET /health got no answer" in stderr
+
+
+async def test_a_process_killed_between_pod_and_service_leaves_a_half_that_the_next_create_completes(
+    cluster: Cluster, tmp_path: Path, start_provisioner: StartProvisioner
+) -> None:
+    port = free_port()
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
+    async with running(*PROVISIONER, environ=environ, log=tmp_path / "log"):
+        await until(healthy(port), seconds=30)
+        held = asyncio.Event()
+        asked = iter([held.wait()])
+        cluster.kmock["PATCH", kmock.resource("v1/services")] << (lambda: next(asked, NotImplemented))
+        async with aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{port}/api/sandboxes"
+            request = asyncio.create_task(session.post(url, json={"sandbox_id": "a"}))
+
+            async def pod_is_made() -> bool:
+                return bool(cluster.objects("Pod"))
+
+            await until(pod_is_made)
+            for pid in processes_with(str(tmp_path)):
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(aiohttp.ClientError):
+                await request
+    held.set()
+    assert cluster.objects("Service") == []
+    (half,) = cluster.objects("Pod")
+
+    other = await start_provisioner()
+    assert (await other.get(f"{URL}/a")).status == 404
+    await create(other)
+    assert (await other.get(f"{URL}/a")).status == 200
+    assert [pod["metadata"]["uid"] for pod in cluster.objects("Pod")] == [half["metadata"]["uid"]]
