@@ -192,6 +192,8 @@ class Api:
             raise bad_request(f"the object provided is unrecognized as {_kind(resource)}: {sent}")
         obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
         meta = obj.setdefault("metadata", {})
+        if not isinstance(meta, dict):
+            raise bad_request("metadata: expected an object")
         if name and meta.setdefault("name", name) != name:
             raise bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
         if namespace and meta.setdefault("namespace", namespace) != namespace:

@@ -102,7 +102,7 @@ class ServiceStrategy(Strategy):
 
     def allocate(self, new: Json, old: Json | None, *, dry_run: bool) -> None:
         """Give it a cluster IP and node ports; what it no longer wants goes back."""
-        self._allocate_cluster_ip(new["spec"], dry_run=dry_run)
+        self._allocate_cluster_ip(new, dry_run=dry_run)
         held = services.node_ports(old) if old else []
         taken: list[int] = []
         try:
@@ -117,14 +117,19 @@ class ServiceStrategy(Strategy):
             for port in set(held) - set(services.node_ports(new)):
                 self._node_ports.release(port)
 
-    def _allocate_cluster_ip(self, spec: Json, *, dry_run: bool) -> None:
+    def _allocate_cluster_ip(self, new: Json, *, dry_run: bool) -> None:
+        spec = new["spec"]
         if spec["type"] == "ExternalName" or spec.get("clusterIPs"):
             return
         address = spec.get("clusterIP")
         if not address:
             address = self._cluster_ips.allocate()
         if address != services.HEADLESS and not dry_run:
-            self._cluster_ips.take(address)
+            try:
+                self._cluster_ips.take(address)
+            except TakenError:
+                detail = f"failed to allocate IP {address}: provided IP is already allocated"
+                raise invalid(SERVICES, name_of(new), [invalid_value("spec.clusterIPs", [address], detail)]) from None
         spec["clusterIP"] = address
         spec["clusterIPs"] = [address]
 

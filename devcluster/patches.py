@@ -24,7 +24,7 @@ def strategic_merge_patch(typed: Type, target: JsonValue, patch: JsonValue) -> J
     """Give the target with the patch merged into it; keyed lists by element, `$patch: delete` removes."""
     if isinstance(patch, dict):
         return _merge_fields(typed, target if isinstance(target, dict) else {}, patch)
-    if isinstance(patch, list) and typed.keys and isinstance(target, list):
+    if isinstance(patch, list) and typed.keys and isinstance(target, list) and all(type(i) is dict for i in patch):
         return _merge_elements(typed, target, patch)
     return clone(patch)
 

@@ -139,6 +139,9 @@ def delete_options(request: kmock.Request) -> DeleteOptions:
     """Read what body and query say of a delete."""
     sent = body_of(request) if request.body else {}
     query = request.params
-    if "gracePeriodSeconds" in query:
-        sent = {**sent, "gracePeriodSeconds": int(query["gracePeriodSeconds"])}
+    grace = query.get("gracePeriodSeconds", sent.get("gracePeriodSeconds"))
+    preconditions = sent.get("preconditions") or {}
+    if (grace is not None and not str(grace).lstrip("-").isdigit()) or not isinstance(preconditions, dict):
+        raise bad_request("DeleteOptions: a field is not of its type")
+    sent = {**sent, "gracePeriodSeconds": None if grace is None else int(grace), "preconditions": preconditions}
     return DeleteOptions.read(sent, dry_run=query.get("dryRun") == "All")

@@ -85,8 +85,9 @@ class _LabelParser:
         return Requirement(key, operator, frozenset((value,)))
 
     def _values(self) -> list[str]:
-        if self._take() != "(":
-            raise bad_request(f"found '{self._tokens[self._at - 1]}' expected: '('")
+        opening = self._take()
+        if opening != "(":
+            raise bad_request(f"found '{opening}' expected: '('")
         values = []
         while (part := self._take()) not in (")", ""):
             if part != ",":

@@ -183,3 +183,25 @@ async def test_aggregated_discovery_comes_in_the_version_that_is_asked_for(sessi
 async def test_what_is_not_served_is_not_found_in_json(session: aiohttp.ClientSession) -> None:
     async with session.get("/apis/apps/v1/deployments") as response:
         assert (response.status, (await response.json())["reason"]) == (404, "NotFound")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        *(("PATCH", f"{PODS}/x?fieldManager=p", body) for body in ('{"metadata":[]}', "[]", "nonsense: [")),
+        *(
+            ("GET", f"{PODS}?{query}", None)
+            for query in ("labelSelector=a%20in", "limit=x", "continue=%25", "watch=1&resourceVersion=x")
+        ),
+        ("POST", PODS, "{}"),
+        ("POST", PODS, '{"metadata":{"name":"x"},"spec":{"containers":[5]}}'),
+    ],
+)
+async def test_nonsense_is_the_callers_fault(
+    method: str, path: str, body: str | None, session: aiohttp.ClientSession
+) -> None:
+    headers = {"Content-Type": "application/apply-patch+yaml"} if method == "PATCH" else {}
+    async with session.request(method, path, headers=headers, data=body) as response:
+        answer = await response.json()
+    assert 400 <= response.status < 500, answer
+    assert answer["kind"] == "Status"
