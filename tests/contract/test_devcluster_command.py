@@ -95,7 +95,10 @@ async def test_a_signal_is_passed_on_and_the_command_does_not_outlive_it() -> No
             os.kill(pid, 0)
 
 
-async def test_a_command_does_not_outlive_devcluster_even_when_that_is_killed() -> None:
+async def test_a_command_does_not_outlive_devcluster_even_when_that_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # what is killed leaves its directory behind
     async with running("--", "sh", "-c", "echo up; while :; do sleep 0.05; done") as process:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"up\n"
