@@ -7,9 +7,11 @@ python provisioner.py render --sandbox-id a --thread-id t     print the objects 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StartupError as error:
         print(f"provisioner: {error}", file=sys.stderr)  # noqa: T201 - a message for a person, before or without a log
         return 1
+    except KeyboardInterrupt:  # before, or while, the application came up
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -90,7 +94,11 @@ def serve(settings: Settings) -> None:
                 shutdown_timeout=30.0,
             )
         except OSError as error:
-            raise StartupError(f"Can't listen on {settings.listen_host}:{settings.port}: {error.strerror}.") from error
+            where = f"{settings.listen_host}:{settings.port}"
+            if error.errno == errno.EADDRINUSE:
+                raise StartupError(f"Can't listen on {where}: it is taken. Set PORT to another.") from error
+            raise StartupError(f"Can't listen on {where}: {os.strerror(error.errno or 0)}.") from error
+    logger.info("stopped")
 
 
 async def compose(settings: Settings, directory: Path) -> web.Application:
@@ -108,9 +116,18 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
 
 def _warn(settings: Settings) -> None:
     if settings.provisioner_api_key is None:
-        logger.warning("PROVISIONER_API_KEY is not set: whoever reaches this port can make and delete sandboxes.")
+        logger.warning(
+            "PROVISIONER_API_KEY is not set: whoever reaches %s:%d can make and delete sandboxes.",
+            settings.listen_host,
+            settings.port,
+        )
     if not (settings.threads_host_path or settings.userdata_pvc_name):
-        logger.warning("THREADS_HOST_PATH is not set: user data are in an emptyDir and end with their sandbox.")
+        logger.warning(
+            "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and end with their "
+            "sandbox."
+        )
+    if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
+        logger.warning("KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using %s.", settings.kubeconfig)
 
 
 if __name__ == "__main__":

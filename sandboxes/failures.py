@@ -242,6 +242,18 @@ def messages(stderr: str) -> list[str]:
     return found
 
 
+def without_repeats(stderr: str) -> str:
+    """Return the text with each of kubectl's log lines once: it tries discovery five times, and logs each."""
+    seen: set[str] = set()
+    kept: list[str] = []
+    for line in stderr.splitlines():
+        said = line.partition("] ")[2] if _LOG_LINE.match(line) else ""
+        if said not in seen:
+            kept.append(line)
+        seen.update([said] if said else [])
+    return "\n".join(kept)
+
+
 def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
     """Return the error for what a failed kubectl said; never raises.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sandboxes import kube
 from sandboxes.errors import Busy, ClusterRefused, ClusterTimeout, ClusterUnavailable, ObjectNotFound
-from sandboxes.failures import classify
+from sandboxes.failures import classify, without_repeats
 from sandboxes.processes import Completed, OutputTooLarge, run_process
 
 if TYPE_CHECKING:
@@ -207,9 +207,10 @@ def _parse(stdout: bytes) -> list[KubeObject]:
 
 def _bug_report(args: Sequence[str], completed: Completed) -> str:
     stdout = completed.stdout[:_SHOWN_IN_DETAIL].decode(errors="replace")
+    stderr = without_repeats(completed.stderr)[:_SHOWN_IN_DETAIL]
     return (
         f"command: kubectl {' '.join(args)}\n"
         f"exit code: {completed.returncode}\n"
-        f"stdout: {stdout or '(none)'}\n"
-        f"stderr: {completed.stderr[:_SHOWN_IN_DETAIL] or '(none)'}"
+        f"stdout: {stdout.strip() or '(none)'}\n"
+        f"stderr: {stderr.strip() or '(none)'}"
     )

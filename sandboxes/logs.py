@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
 
 _SERVER_ERROR = 500
-_CLIENT_ERROR = 400
 
 
 class RequestIdFilter(logging.Filter):
@@ -38,14 +37,12 @@ def configure_logging(level: str) -> None:
 
 
 class AccessLogger(AbstractAccessLogger):
-    """One line a request, its level by its status; health checks only at DEBUG."""
+    """One line a request: ERROR for 5xx, else INFO; health checks only at DEBUG."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Log the request; `time` is in seconds."""
         if response.status >= _SERVER_ERROR:
             level = logging.ERROR
-        elif response.status >= _CLIENT_ERROR:
-            level = logging.WARNING
         else:
             level = logging.DEBUG if request.path == "/health" else logging.INFO
         # The path as it came, percent-encoded: a decoded one could hold line breaks and forge lines of the log.

@@ -11,7 +11,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import ProvisionerError, StartupError, TemplateRefused
+from sandboxes.errors import (
+    ClusterRefused,
+    ClusterTimeout,
+    ClusterUnavailable,
+    LimitReached,
+    StartupError,
+    TemplateRefused,
+)
 from sandboxes.manifests import Sandbox, build
 from sandboxes.retries import persist
 
@@ -33,26 +40,32 @@ async def check_cluster(kubectl: Kubectl, template: Template, settings: Settings
     """
     try:
         async with asyncio.timeout(PREFLIGHT_SECONDS):
-            await _check(kubectl, template, settings)
+            await _check_namespace(kubectl, settings.k8s_namespace)
+            await _check_template(kubectl, template, settings)
     except TimeoutError:
-        logger.warning("The cluster did not answer at the start; requests fail until it does.")
+        logger.warning("The cluster does not answer. Serving anyway: requests get 504 until it does.")
+    except (ClusterUnavailable, ClusterTimeout) as error:
+        logger.warning("%s. Serving anyway: requests get %d until it can.\n%s", error, error.status, error.detail)
 
 
-async def _check(kubectl: Kubectl, template: Template, settings: Settings) -> None:
-    namespace = settings.k8s_namespace
+async def _check_namespace(kubectl: Kubectl, namespace: str) -> None:
     try:
         if not await kubectl.namespace_exists(namespace):
             await kubectl.ensure_namespace(namespace)
             logger.info("namespace %s made", namespace)
-    except ProvisionerError as error:
-        logger.warning("Namespace %s could not be checked: %s\n%s", namespace, error.public, error.detail)
+    except ClusterRefused as error:
+        # Rights on one namespace alone don't let us look; the first create tells whether it is there.
+        logger.warning("Namespace %s could not be checked: %s\n%s", namespace, error, error.detail)
+
+
+async def _check_template(kubectl: Kubectl, template: Template, settings: Settings) -> None:
     sandbox = Sandbox("template-check", "template-check", "template-check")
     objects = build(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")
     try:
         await persist(lambda: kubectl.dry_run(objects))
     except TemplateRefused as error:
-        raise StartupError(f"The sandbox template can't be used. {error.public}.\n{error.detail}") from error
-    except ProvisionerError as error:
-        logger.warning("The sandbox template could not be checked: %s\n%s", error.public, error.detail)
+        raise StartupError(f"The sandbox template can't be used. {error}.\n{error.detail}") from error
+    except (ClusterRefused, LimitReached) as error:
+        logger.warning("The sandbox template could not be checked: %s\n%s", error, error.detail)
     else:
         logger.info("the cluster accepts the sandbox template")

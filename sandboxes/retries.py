@@ -28,6 +28,6 @@ async def persist(call: Callable[[], Awaitable[T]]) -> T:
         except ClusterUnavailable as error:
             if tries >= len(error.pauses):
                 raise
-            logger.info("trying again in %.1f s: %s", error.pauses[tries], error.public)
+            logger.debug("trying again in %.1f s: %s", error.pauses[tries], error.public)
             await asyncio.sleep(error.pauses[tries])
             tries += 1

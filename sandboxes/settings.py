@@ -92,6 +92,10 @@ def _api_key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
 def _names(value: object) -> object:
     return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
 
@@ -156,7 +160,8 @@ class Settings(BaseSettings):
     )
     kubeconfig_path: Path = Field(
         Path("~/.kube/config"),
-        description="kubeconfig file. Without one, in a Pod, the service account's token is used.",
+        description="kubeconfig file (`KUBECONFIG` is not read). Without one, in a Pod, the service account's "
+        "token is used.",
     )
     k8s_api_server: Annotated[str, AfterValidator(_api_server)] | None = Field(
         None,
@@ -167,7 +172,7 @@ class Settings(BaseSettings):
         None, description="Name that the API server's certificate must carry, instead of the kubeconfig's host."
     )
     k8s_insecure_skip_tls_verify: bool = Field(
-        False, description="Do not check the API server's certificate. Logged as a warning."
+        False, description="`true`: do not check the API server's certificate. Logged as a warning."
     )
     provisioner_api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
         None, description="Every path under `/api/` needs it in the `X-API-Key` header. Unset: no authentication."
@@ -182,7 +187,11 @@ class Settings(BaseSettings):
         None, description="kubectl to use. Unset: the one on `PATH`, else the one that is installed with the service."
     )
     kubectl_pass_env: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_variable_names)] = (
-        Field((), description="Names of variables that kubectl may see besides its own few, for credential plugins.")
+        Field(
+            (),
+            description="Names, separated by commas, of variables that kubectl may see besides its own few; for "
+            "credential plugins.",
+        )
     )
     kubectl_max_processes: Annotated[int, Field(ge=1, le=256)] = Field(
         8, description="kubectl processes at once, each about 50 MB."
@@ -190,7 +199,7 @@ class Settings(BaseSettings):
     kubectl_max_waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
         200, description="Calls that may wait for a kubectl process; past it, 503 at once."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
         "INFO", description="Least level that is logged; kubectl's calls are logged at `DEBUG`."
     )
 
@@ -224,6 +233,7 @@ def _describe(error: ValidationError) -> str:
     for item in error.errors():
         field = str(item["loc"][0])
         rule = item["msg"].replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
+        rule = rule.partition(", unable to")[0]
         holds = "a value that is not shown" if field == "provisioner_api_key" else repr(item["input"])
         lines.append(f"  {field.upper()} holds {holds}. {rule}.")
     return "\n".join(lines)

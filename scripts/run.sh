@@ -1,22 +1,41 @@
 #!/usr/bin/env bash
 # Serves the provisioner: on the cluster of your kubeconfig if there is one, else on an embedded stand-in.
 #
-#   ./scripts/run.sh            PORT (8002) and HOST say where; README.md lists every variable.
+#   ./scripts/run.sh                    on 127.0.0.1:8002
+#   PORT=9000 ./scripts/run.sh          README.md lists every variable
 #
 # Needs Python 3.11 or later and nothing else: the rest goes into a virtual environment beside this project.
 set -euo pipefail
+
+if [ $# -gt 0 ]; then
+  echo "usage: [PORT=8002] [HOST=127.0.0.1] [KUBECONFIG_PATH=~/.kube/config] $0" >&2
+  exit 2
+fi
+
+# Resolved here, since a relative path is meant from where the caller stands.
+if [ -n "${KUBECONFIG_PATH:-}" ]; then
+  # shellcheck disable=SC2088 # a literal ~, as a file of variables would hold it
+  case "$KUBECONFIG_PATH" in
+    "~/"*) KUBECONFIG_PATH="${HOME:-}/${KUBECONFIG_PATH#"~/"}" ;;
+    /*) ;;
+    *) KUBECONFIG_PATH="$PWD/$KUBECONFIG_PATH" ;;
+  esac
+  export KUBECONFIG_PATH
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
 
-if [ -e "${KUBECONFIG_PATH:-$HOME/.kube/config}" ] || [ -e /var/run/secrets/kubernetes.io/serviceaccount/token ]; then
+if [ -e "${KUBECONFIG_PATH:-${HOME:-}/.kube/config}" ] || [ -e /var/run/secrets/kubernetes.io/serviceaccount/token ]; then
   install_requirements requirements.txt
   exec "$VENV/bin/python" provisioner.py
 fi
-if [ -n "${KUBECONFIG_PATH:-}" ]; then
-  echo "run.sh: there is no kubeconfig at $KUBECONFIG_PATH" >&2
-  exit 1
-fi
 
+for variable in KUBECONFIG_PATH K8S_API_SERVER; do
+  if [ -n "${!variable:-}" ]; then
+    echo "run.sh: $variable is set, but there is no kubeconfig at ${KUBECONFIG_PATH:-~/.kube/config}" >&2
+    exit 1
+  fi
+done
 install_requirements requirements-dev.txt
 cat >&2 <<'BANNER'
 
@@ -28,6 +47,7 @@ cat >&2 <<'BANNER'
   #   and no more, and all of them end with this process.                    #
   #                                                                          #
   #   To use a real cluster, set KUBECONFIG_PATH and start again.            #
+  #   (The variable KUBECONFIG is not read.)                                 #
   #                                                                          #
   ############################################################################
 

@@ -4,7 +4,7 @@
 #   scripts/smoke.sh BASE_URL [--kubectl]
 #
 #   --kubectl            show and check what kubectl sees, too (namespace: K8S_NAMESPACE, default deer-flow)
-#   API_KEY=...          sent as X-API-Key
+#   API_KEY=...          sent as X-API-Key (default: PROVISIONER_API_KEY)
 #   SMOKE_TIMEOUT=60     seconds until the sandbox's URL must have answered
 #
 # Needs bash and curl. Exits with 1 and a sentence at the first thing that is off, and cleans up after itself.
@@ -24,6 +24,7 @@ case "${2:-}" in
   *) usage ;;
 esac
 namespace="${K8S_NAMESPACE:-deer-flow}"
+key="${API_KEY:-${PROVISIONER_API_KEY:-}}"
 id="smoke-$$-$RANDOM"
 answer="$(mktemp)"
 status=
@@ -37,18 +38,19 @@ fail() {
 # call METHOD PATH [BODY]: sets $status, and fills the file $answer.
 call() {
   local arguments=(--silent --show-error --max-time 30 --output "$answer" --write-out '%{http_code}' --request "$1")
-  if [ -n "${API_KEY:-}" ]; then
+  if [ -n "$key" ]; then
     # by stdin: arguments are seen by every process
     arguments+=(--header @-)
   fi
   if [ $# -eq 3 ]; then
     arguments+=(--header 'Content-Type: application/json' --data "$3")
   fi
-  status="$(curl "${arguments[@]}" "$base$2" <<<"X-API-Key: ${API_KEY:-}")" || fail "$1 $2 got no answer from $base"
+  status="$(curl "${arguments[@]}" "$base$2" <<<"X-API-Key: $key")" || fail "$1 $2 got no answer from $base"
 }
 
 # expect STATUS WHAT: the last call's status.
 expect() {
+  [ "$status" != 401 ] || fail "$2 answered 401: set API_KEY to the provisioner's PROVISIONER_API_KEY"
   [ "$status" = "$1" ] || fail "$2 answered $status instead of $1: $(cat "$answer")"
 }
 
@@ -120,7 +122,8 @@ expect 200 "the second create"
 echo "create again      the same"
 
 if $with_kubectl; then
-  kubectl get pod,svc -n "$namespace" -l "sandbox-id=$id"
+  kubectl get pod,svc -n "$namespace" -l "sandbox-id=$id" ||
+    fail "kubectl can't see that cluster; set KUBECONFIG to the kubeconfig that the provisioner's log names at its start"
   seen="$(kubectl get pod,svc -n "$namespace" -l "sandbox-id=$id" -o name)"
   [ "$(wc -l <<<"$seen")" -eq 2 ] || fail "kubectl sees something else than one Pod and one Service: $seen"
 fi

@@ -3,15 +3,28 @@
 
 VENV="$PWD/.venv"
 
+is_new_enough() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
 find_python() {
   local candidate
-  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  if [ -n "${PYTHON:-}" ]; then
+    if ! is_new_enough "$PYTHON"; then
+      echo "PYTHON names $PYTHON, which is not a Python of version 3.11 or later" >&2
+      return 1
+    fi
+    echo "$PYTHON"
+    return
+  fi
+  for candidate in python3 python3.13 python3.12 python3.11 python; do
+    if is_new_enough "$candidate"; then
       echo "$candidate"
       return
     fi
   done
-  echo "Python 3.11 or later is needed; name one with PYTHON=/path/to/python3" >&2
+  echo "Python 3.11 or later is needed; python3 here is $(python3 --version 2>&1 || true)" >&2
+  echo "Name another one with PYTHON=/path/to/python3" >&2
   return 1
 }
 
@@ -24,9 +37,9 @@ install_requirements() {
   local python
   python="$(find_python)"
   if [ ! -x "$VENV/bin/python" ]; then
-    "$python" -m venv "$VENV"
+    "$python" -m venv --clear "$VENV"
   fi
-  echo "installing $1 into .venv ..." >&2
+  echo "installing $1 into .venv, once ..." >&2
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$1" >&2
   cp "$1" "$stamp"
 }

@@ -147,7 +147,7 @@ async def test_a_port_that_is_taken_is_said(cluster: Cluster, tmp_path: Path) ->
         port = taken.getsockname()[1]
         environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
         stderr = await refuses_to_start(environ)
-    assert f"provisioner: Can't listen on 127.0.0.1:{port}" in stderr
+    assert f"provisioner: Can't listen on 127.0.0.1:{port}: it is taken. Set PORT to another." in stderr
 
 
 async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
@@ -169,9 +169,9 @@ async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp
             assert (await response.json()) == {"detail": "The cluster can't be reached"}
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
-    assert "could not be checked: The cluster can't be reached" in log.read_text()
+    assert "The cluster can't be reached. Serving anyway: requests get 503 until it can." in log.read_text()
     assert "PROVISIONER_API_KEY is not set" in log.read_text()
-    assert "THREADS_HOST_PATH is not set" in log.read_text()
+    assert "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set" in log.read_text()
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
 
 
@@ -270,7 +270,7 @@ async def test_smoke_sh_with_a_key_and_kubectl(served: str, cluster: Cluster, ku
 async def test_smoke_sh_says_what_is_off_and_cleans_up(served: str, cluster: Cluster, tmp_path: Path) -> None:
     returncode, _, stderr = await smoke(served, tmp_path=tmp_path, API_KEY="wrong")
     assert returncode == 1
-    assert "smoke: the create answered 401 instead of 200" in stderr
+    assert "smoke: the create answered 401: set API_KEY" in stderr
 
     cluster.server_takes(3600)
     returncode, _, stderr = await smoke(served, tmp_path=tmp_path, API_KEY="k3y", SMOKE_TIMEOUT="1")

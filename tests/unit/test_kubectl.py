@@ -77,8 +77,19 @@ async def test_the_detail_of_a_failure_is_a_whole_bug_report(cluster: FakeCluste
         "command: kubectl get --ignore-not-found -o json -f -\n"
         "exit code: 1\n"
         "stdout: (none)\n"
-        f"stderr: {case('get-forbidden').stderr}"
+        f"stderr: {case('get-forbidden').stderr.strip()}"
     )
+
+
+async def test_kubectls_repeated_log_lines_are_in_the_detail_once(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    cluster.answer_next("get", "refused")
+    with pytest.raises(errors.ConnectionFailed) as caught:
+        await kubectl.get([REFERENCE])
+    stderr = caught.value.detail.partition("stderr: ")[2].splitlines()
+    assert len(case("refused").stderr.splitlines()) > 2
+    assert len(stderr) == 2
+    assert "memcache.go" in stderr[0]
+    assert stderr[1].startswith("The connection to the server 127.0.0.1:1 was refused")
 
 
 async def test_never_more_processes_at_once_than_allowed(cluster: FakeCluster, kubectl: Kubectl) -> None:
