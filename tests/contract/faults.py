@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import kmock
 
-from devcluster import Cluster
+from devcluster import Cluster, once
 from tests.record import case
 
 _CODES = {"Forbidden": 403, "NotFound": 404, "InternalError": 500, "Conflict": 409, "ServiceUnavailable": 503}
@@ -23,9 +22,4 @@ def recorded_refusal(name: str) -> kmock.KubernetesError:
 
 def refuse_next(cluster: Cluster, method: str, resource: str, name: str, times: int = 1) -> None:
     """Have the next requests of `method` to `resource` refused as in the recorded case `name`."""
-    answers = iter([recorded_refusal(name)] * times)
-
-    def answer() -> Any:
-        return next(answers, NotImplemented)  # to kmock: look further
-
-    cluster.kmock[method, kmock.resource(f"v1/{resource}")] << answer
+    cluster.kmock[method, kmock.resource(f"v1/{resource}")] << once(*[recorded_refusal(name)] * times)
