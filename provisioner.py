@@ -7,33 +7,34 @@ python provisioner.py render --sandbox-id a --thread-id t     print the objects 
 from __future__ import annotations
 
 import argparse
-import errno
+import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiohttp import web
 from pydantic import ValidationError
 
-from sandboxes import kube
+from sandboxes import kube, server
 from sandboxes.api import create_app
 from sandboxes.connection import connect
 from sandboxes.errors import StartupError
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle, now
-from sandboxes.logs import AccessLogger, configure_logging
-from sandboxes.manifests import Sandbox, build, load_template
+from sandboxes.logs import configure_logging
+from sandboxes.manifests import Sandbox, build
 from sandboxes.models import CreateRequest
 from sandboxes.preflight import check_cluster
 from sandboxes.settings import Settings
+from sandboxes.templates import load_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from aiohttp import web
 
 TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"
 
@@ -59,8 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StartupError as error:
         print(f"provisioner: {error}", file=sys.stderr)  # noqa: T201 - a message for a person, before or without a log
         return 1
-    except KeyboardInterrupt:  # before, or while, the application came up
-        return 128 + signal.SIGINT
     return 0
 
 
@@ -84,21 +83,7 @@ def serve(settings: Settings) -> None:
     configure_logging(settings.log_level)
     # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
-        try:
-            web.run_app(
-                compose(settings, Path(directory)),
-                host=settings.listen_host,
-                port=settings.port,
-                access_log_class=AccessLogger,
-                print=lambda _banner: logger.info("listening on http://%s:%d", settings.listen_host, settings.port),
-                shutdown_timeout=30.0,
-            )
-        except OSError as error:
-            where = f"{settings.listen_host}:{settings.port}"
-            if error.errno == errno.EADDRINUSE:
-                raise StartupError(f"Can't listen on {where}: it is taken. Set PORT to another.") from error
-            raise StartupError(f"Can't listen on {where}: {os.strerror(error.errno or 0)}.") from error
-    logger.info("stopped")
+        asyncio.run(server.serve(compose(settings, Path(directory)), settings.listen_host, settings.port))
 
 
 async def compose(settings: Settings, directory: Path) -> web.Application:

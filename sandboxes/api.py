@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http
 import logging
 import re
@@ -13,10 +14,17 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from sandboxes.errors import InvalidField, ProvisionerError, SandboxNotFound, Unauthenticated, Unprocessable
+from sandboxes.errors import (
+    BadRequest,
+    InvalidField,
+    ProvisionerError,
+    SandboxNotFound,
+    Unauthenticated,
+    Unprocessable,
+)
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.logs import REQUEST_ID
-from sandboxes.models import Capabilities, CreateRequest, Deleted, SandboxId, SandboxList
+from sandboxes.models import MAX_EXTRA_MOUNTS, Capabilities, CreateRequest, Deleted, SandboxId, SandboxList
 from sandboxes.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
 SETTINGS = web.AppKey("SETTINGS", Settings)
 
 MAX_BODY_BYTES = 1024 * 1024
+BODY_SECONDS = 10.0
 REQUEST_ID_HEADER = "X-Request-ID"
 API_KEY_HEADER = "X-API-Key"
 
@@ -63,8 +72,12 @@ async def capabilities(request: web.Request) -> web.Response:
 @routes.post("/api/sandboxes")
 async def create_sandbox(request: web.Request) -> web.Response:
     """Make a sandbox, or return the one that is there: 200 both times."""
-    body = _parse(await request.read())
-    return _json(await request.app[LIFECYCLE].create(body))
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+    return _json(await request.app[LIFECYCLE].create(_parse(body)))
 
 
 @routes.get("/api/sandboxes")
@@ -153,6 +166,8 @@ def _parse(body: bytes) -> CreateRequest:
     try:
         return CreateRequest.model_validate(document)
     except ValidationError as error:
+        if any(item["type"] == "too_long" for item in error.errors(include_input=False)):
+            raise BadRequest(f"extra_mounts may have at most {MAX_EXTRA_MOUNTS} entries") from error
         raise Unprocessable(
             [
                 InvalidField(type=item["type"], loc=["body", *item["loc"]], msg=item["msg"], input=item["input"])

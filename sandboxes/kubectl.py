@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sandboxes import kube
-from sandboxes.errors import Busy, ClusterRefused, ClusterTimeout, ClusterUnavailable, ObjectNotFound
+from sandboxes.errors import Busy, ClusterRefused, ClusterTimeout, ClusterUnavailable, NamespaceMissing, ObjectsMissing
 from sandboxes.failures import classify, without_repeats
 from sandboxes.processes import Completed, OutputTooLarge, run_process
 
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 # Whose fields these are in the eyes of server-side apply; an operator who applies by hand is another manager.
 FIELD_MANAGER = "provisioner"
+
+# Processes for what does not wait in line, besides those that do.
+URGENT_PROCESSES = 2
 
 _RESOURCES = {"Pod": "pods", "Service": "services"}
 _SHOWN_IN_DETAIL = 4000
@@ -68,12 +71,14 @@ class Kubectl:
         self._runner = runner
         self._deadline = deadline
         self._slots = asyncio.Semaphore(max_processes)
+        self._urgent_slots = asyncio.Semaphore(URGENT_PROCESSES)
         self._max_waiting = max_waiting
         self._waiting = 0
 
-    async def run(self, *args: str, stdin: bytes | None = None) -> bytes:
+    async def run(self, *args: str, stdin: bytes | None = None, urgent: bool = False) -> bytes:
         """Run kubectl and return what it printed on stdout.
 
+        `urgent` calls do not wait in line: they clean up after a failure, which must not fail because of the load.
         Raises what `failures.classify` makes of its stderr, ClusterTimeout at the deadline, Busy when the line is
         full, ClusterUnavailable when kubectl can't be run.
         stdout counts only if the exit code is 0 (kubectl.md 3).
@@ -81,7 +86,7 @@ class Kubectl:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._deadline):
-                completed = await self._run_in_slot(args, stdin)
+                completed = await self._run_in_slot(args, stdin, urgent=urgent)
         except TimeoutError as error:
             self._log(args, "no answer", started)
             detail = f"kubectl {' '.join(args)}: ended by us after {self._deadline:g} s"
@@ -98,18 +103,19 @@ class Kubectl:
             raise classify(completed.stderr, detail=_bug_report(args, completed))
         return completed.stdout
 
-    async def _run_in_slot(self, args: Sequence[str], stdin: bytes | None) -> Completed:
-        if self._slots.locked() and self._waiting >= self._max_waiting:
+    async def _run_in_slot(self, args: Sequence[str], stdin: bytes | None, *, urgent: bool) -> Completed:
+        slots = self._urgent_slots if urgent else self._slots
+        if not urgent and slots.locked() and self._waiting >= self._max_waiting:
             raise Busy("The provisioner has too many requests waiting")
-        self._waiting += 1
+        self._waiting += not urgent
         try:
-            await self._slots.acquire()
+            await slots.acquire()
         finally:
-            self._waiting -= 1
+            self._waiting -= not urgent
         try:
             return await self._runner(args, stdin=stdin)
         finally:
-            self._slots.release()
+            slots.release()
 
     @staticmethod
     def _log(args: Sequence[str], outcome: str, started: float) -> None:
@@ -133,10 +139,25 @@ class Kubectl:
         args = ("apply", "--server-side", "--force-conflicts", manager, *flags, "-o", "json", "-f", "-")
         return _parse(await self.run(*args, stdin=_stdin(objects)))
 
-    async def get(self, references: list[KubeObject]) -> list[KubeObject]:
-        """Return those of the named objects that exist."""
-        args = ("get", "--ignore-not-found", "-o", "json", "-f", "-")
-        return _parse(await self.run(*args, stdin=_stdin(references)))
+    async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
+        """Return those of the named objects that exist.
+
+        Without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
+        """
+        wanted = references
+        while wanted:
+            try:
+                stdout = await self.run("get", "-o", "json", "-f", "-", stdin=_stdin(wanted), urgent=urgent)
+            except ObjectsMissing as error:
+                there = [obj for obj in wanted if _name(obj) not in error.names]
+                if len(there) == len(wanted):
+                    raise
+                wanted = there
+            except NamespaceMissing:  # kubectl looks for the namespace of what it didn't find
+                return []
+            else:
+                return _parse(stdout)
+        return []
 
     async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
         """Return every Pod and Service with the label of sandboxes."""
@@ -148,10 +169,12 @@ class Kubectl:
 
         By stdin, since a delete by name costs 110 ms an object (kubectl.md, Cost).
         """
-        args = ("delete", "--wait=false", "--ignore-not-found", "-o", "name", "-f", "-")
-        await self.run(*args, stdin=_stdin(references))
+        try:
+            await self.run("delete", "--wait=false", "-o", "name", "-f", "-", stdin=_stdin(references))
+        except ObjectsMissing as error:
+            logger.debug("gone already: %s", error.names)
 
-    async def delete_exactly(self, obj: KubeObject) -> None:
+    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> None:
         """Delete `obj` if it is still the very version that was read.
 
         Raises PreconditionFailed if somebody touched or replaced it (record: delete-precondition-stale, -other-uid).
@@ -163,17 +186,9 @@ class Kubectl:
         resource = _RESOURCES[obj["kind"]]
         path = f"/api/v1/namespaces/{metadata['namespace']}/{resource}/{metadata['name']}"
         try:
-            await self.run("delete", "--raw", path, "-f", "-", stdin=json.dumps(options).encode())
-        except ObjectNotFound:
+            await self.run("delete", "--raw", path, "-f", "-", stdin=json.dumps(options).encode(), urgent=urgent)
+        except ObjectsMissing:
             logger.debug("%s was gone already", path)
-
-    async def wait_until_gone(self, obj: KubeObject) -> None:
-        """Return when the object is gone; raises ClusterTimeout if it isn't by the deadline."""
-        metadata = obj["metadata"]
-        name = f"{_RESOURCES[obj['kind']]}/{metadata['name']}"
-        # kubectl's own limit is a little longer, so that ours is the one that counts.
-        limit = f"--timeout={self._deadline + 1:.0f}s"
-        await self.run("wait", "--for=delete", name, "-n", metadata["namespace"], limit)
 
     async def ensure_namespace(self, namespace: str) -> None:
         """Make the namespace if it is missing. Needs rights on the cluster; raises what apply raises."""
@@ -190,17 +205,22 @@ def _stdin(objects: list[KubeObject]) -> bytes:
     return json.dumps(kube.as_list(objects), separators=(",", ":")).encode()
 
 
+def _name(reference: KubeObject) -> tuple[str, str]:
+    return _RESOURCES[reference["kind"]], reference["metadata"]["name"]
+
+
 def _parse(stdout: bytes) -> list[KubeObject]:
-    """Return the objects of `-o json`: nothing at all, one object, or a List, by how many there are (kubectl.md 3)."""
-    if not stdout.strip():
-        return []
+    """Return the objects of `-o json`: one object, or a List of several (kubectl.md 3).
+
+    Raises ClusterUnavailable if it is anything else: a kubectl that prints nothing has not said that nothing is there.
+    """
     try:
         document: Any = json.loads(stdout)
-        if not document["kind"].endswith("List"):
-            return [document]
-        items: list[KubeObject] = document["items"]
-    except (ValueError, TypeError, KeyError) as error:
-        detail = f"kubectl printed something else than Kubernetes objects: {stdout[:_SHOWN_IN_DETAIL]!r}"
+        items: list[KubeObject] = document["items"] if document["kind"].endswith("List") else [document]
+        for obj in items:
+            kube.reference(obj)  # has what every object has
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        detail = f"kubectl printed something else than Kubernetes objects ({error}): {stdout[:_SHOWN_IN_DETAIL]!r}"
         raise ClusterUnavailable("The provisioner can't read what kubectl answers", detail=detail) from error
     return items
 

@@ -8,6 +8,7 @@ apply.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,19 +17,19 @@ from typing import TYPE_CHECKING
 
 from sandboxes import kube
 from sandboxes.errors import (
-    ApplyConflict,
     ClusterRefused,
     ClusterTimeout,
     ClusterUnavailable,
     InvalidField,
     NamespaceMissing,
+    ObjectsChanged,
     PreconditionFailed,
     ProvisionerError,
     SandboxConflict,
     SandboxNotFound,
     Unprocessable,
 )
-from sandboxes.manifests import Sandbox, build, revision_of, user_data_source
+from sandboxes.manifests import Sandbox, build, user_data_source
 from sandboxes.mounts import checked_mounts
 from sandboxes.retries import persist
 from sandboxes.status import answer_for, answers_for, has_ended
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
     from sandboxes.kube import KubeObject
     from sandboxes.kubectl import Kubectl
-    from sandboxes.manifests import Template
     from sandboxes.models import CreateRequest, SandboxAnswer
     from sandboxes.settings import Settings
+    from sandboxes.templates import Template
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,12 @@ READ_SECONDS = 8.0
 
 # Each round of a create ends because somebody else changed the objects; so many in a row is no accident.
 MAX_ROUNDS = 8
+
+# Seconds between looks at an object that is being deleted; a container has 5 s to end (manifests/sandbox).
+GONE_PAUSES = (0.1, 0.2, 0.4, 0.8)
+
+# Another process's create of the same sandbox is this far at most between its Pod and its Service, mostly 12 ms.
+OTHERS_SERVICE_SECONDS = 1.0
 
 # The owner of a Pod without our annotations.
 NOBODY = (None, None)
@@ -90,7 +97,8 @@ class Lifecycle:
     async def create(self, request: CreateRequest) -> SandboxAnswer:
         """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.
 
-        All or nothing: when this raises, what it made is gone again, and what was there before is as it was.
+        All or nothing: when this raises, what it made is gone again, and what was there before is as it was, but for
+        a Pod that had ended: that one is removed to make room.
         Raises BadRequest, Unprocessable, SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or
         ClusterTimeout.
         """
@@ -153,7 +161,7 @@ class Lifecycle:
                     continue
                 missing = self._missing(attempt, pod, service)
                 stored = await self._apply(attempt, missing) if missing else []
-            except (ApplyConflict, PreconditionFailed, NamespaceMissing) as error:
+            except (ObjectsChanged, NamespaceMissing) as error:
                 failure = error
                 if isinstance(error, NamespaceMissing):
                     await self._make_namespace()
@@ -164,9 +172,9 @@ class Lifecycle:
             # Applied onto objects that are being deleted (record: apply-onto-terminating): look again, and wait.
         raise failure or ClusterUnavailable("The sandbox is being changed by somebody else all the time")
 
-    async def _look(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+    async def _look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
         references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
-        objects = await persist(lambda: self._kubectl.get(references))
+        objects = await persist(lambda: self._kubectl.get(references, urgent=urgent))
         return _of("Pod", objects), _of("Service", objects)
 
     async def _clear_the_way(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
@@ -185,8 +193,13 @@ class Lifecycle:
         return False
 
     async def _wait_until_gone(self, attempt: _Attempt, obj: KubeObject) -> None:
+        """Look until the object is gone, with pauses: a watch would hold one of the few processes all the time."""
         attempt.waits_for_deletion = True
-        await self._kubectl.wait_until_gone(obj)
+        for pause in itertools.chain(GONE_PAUSES, itertools.repeat(GONE_PAUSES[-1])):
+            found = await persist(lambda: self._kubectl.get([kube.reference(obj)]))
+            if not found or found[0]["metadata"]["uid"] != obj["metadata"]["uid"]:
+                break
+            await asyncio.sleep(pause)
         attempt.waits_for_deletion = False
 
     def _check_owner(self, attempt: _Attempt, pod: KubeObject) -> None:
@@ -218,8 +231,8 @@ class Lifecycle:
         logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
         return stored
 
-    async def _delete_exactly(self, obj: KubeObject) -> None:
-        await persist(lambda: self._kubectl.delete_exactly(obj))
+    async def _delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> None:
+        await persist(lambda: self._kubectl.delete_exactly(obj, urgent=urgent))
 
     async def _make_namespace(self) -> None:
         logger.info("namespace %s is missing and is made", self._settings.k8s_namespace)
@@ -234,17 +247,7 @@ class Lifecycle:
             return None
         try:
             async with _within(UNDO_SECONDS):
-                while True:
-                    pod, service = await self._look(attempt.sandbox.sandbox_id)
-                    if pod and revision_of(pod) == revision_of(attempt.objects[0]):
-                        answer = answer_for(pod, service, self._settings)
-                        if answer is not None and not has_ended(pod):
-                            return answer
-                    try:
-                        await self._undo(attempt, pod, service)
-                    except PreconditionFailed:
-                        continue  # touched since it was read: read again
-                    return None
+                return await self._settle_in_time(attempt)
         except ProvisionerError as error:
             logger.exception(
                 "sandbox %s: what a failed create made may be left behind: %s\n%s",
@@ -254,6 +257,24 @@ class Lifecycle:
             )
             return None
 
+    async def _settle_in_time(self, attempt: _Attempt) -> SandboxAnswer | None:
+        pod, service = await self._look(attempt.sandbox.sandbox_id, urgent=True)
+        if pod is not None and service is None and attempt.may_have_made(pod):
+            # Whoever applied last bears the mark, so the Pod may be another process's, whose Service is on its way.
+            await asyncio.sleep(OTHERS_SERVICE_SECONDS)
+            pod, service = await self._look(attempt.sandbox.sandbox_id, urgent=True)
+        while True:
+            if pod is not None and _owner(pod) == _owner(attempt.objects[0]) and not has_ended(pod):
+                answer = answer_for(pod, service, self._settings)
+                if answer is not None:
+                    return answer
+            try:
+                await self._undo(attempt, pod, service)
+            except PreconditionFailed:  # touched since it was read
+                pod, service = await self._look(attempt.sandbox.sandbox_id, urgent=True)
+            else:
+                return None
+
     async def _undo(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
         """Delete what this create made and nobody has touched since; raises PreconditionFailed if somebody did."""
         ours = [obj for obj in (pod, service) if obj is not None and attempt.may_have_made(obj)]
@@ -261,7 +282,7 @@ class Lifecycle:
             return  # the Pod is somebody else's, and then so is the Service
         for obj in ours:
             if not kube.is_terminating(obj):
-                await self._delete_exactly(obj)
+                await self._delete_exactly(obj, urgent=True)
                 logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])
 
 

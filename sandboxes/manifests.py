@@ -1,4 +1,4 @@
-"""(sandbox, template) → the objects to apply. Pure, but for reading the template's files at the start.
+"""(sandbox, template) → the objects to apply. Pure.
 
 A template is a folder of real YAML that `kubectl apply` takes as it stands. What is the service's own is set in it
 by structure, never by text; whatever else an operator wrote there is kept. Nothing here knows kubectl or HTTP.
@@ -12,17 +12,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import yaml
-
 from sandboxes import kube
-from sandboxes.errors import StartupError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sandboxes.kube import KubeObject
     from sandboxes.models import ExtraMount
     from sandboxes.settings import Settings
+    from sandboxes.templates import Template
 
 # The port of the Service, whatever the container listens on: cluster-DNS URLs end in it (contract.md).
 SERVICE_PORT = 8080
@@ -40,37 +36,6 @@ class Sandbox:
     thread_id: str
     user_id: str
     extra_mounts: tuple[ExtraMount, ...] = ()
-
-
-@dataclass(frozen=True)
-class Template:
-    """A sandbox's Pod and Service as the operator wrote them. Treated as read-only: build() copies."""
-
-    pod: KubeObject
-    service: KubeObject
-
-
-def load_template(folder: Path) -> Template:
-    """Read `pod.yaml` and `service.yaml` of `folder`.
-
-    Raises StartupError with one sentence when a file can't be read or is not what it must be.
-    """
-    pod = _read(folder / "pod.yaml", "Pod")
-    service = _read(folder / "service.yaml", "Service")
-    containers = pod.get("spec", {}).get("containers") or []
-    if not any(isinstance(one, dict) and one.get("name") == kube.CONTAINER for one in containers):
-        raise StartupError(f"The template {folder / 'pod.yaml'} has no container named `{kube.CONTAINER}`.")
-    return Template(pod, service)
-
-
-def _read(path: Path, kind: str) -> KubeObject:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StartupError(f"The template {path} can't be read: {error}") from error
-    if not isinstance(loaded, dict) or loaded.get("kind") != kind or not isinstance(loaded.get("spec"), dict):
-        raise StartupError(f"The template {path} must hold exactly one {kind}, with a spec.")
-    return loaded
 
 
 def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:

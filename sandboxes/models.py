@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 # `sandbox-` + id + `-svc` must be a DNS label of at most 63 characters: 63 - 8 - 4 = 51.
 MAX_SANDBOX_ID_LENGTH = 51
 
-# \Z, not $: pydantic's engine reads $ as the very end, Python's as "or before a last newline".
+# \z is the very end in pydantic's engine; $ would let a last newline pass in others.
 SANDBOX_ID_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\z"
+
+MAX_EXTRA_MOUNTS = 10
 
 SandboxId = Annotated[str, StringConstraints(pattern=SANDBOX_ID_PATTERN, max_length=MAX_SANDBOX_ID_LENGTH)]
 ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}\z")]
@@ -41,7 +43,8 @@ class CreateRequest(BaseModel):
     sandbox_id: SandboxId
     thread_id: ThreadId | None = None
     user_id: UserId = "default"
-    extra_mounts: list[ExtraMount] = []
+    # The limit stands here, too, so that a list of a million wrong entries is not a million errors.
+    extra_mounts: list[ExtraMount] = Field(default=[], max_length=MAX_EXTRA_MOUNTS)
     include_legacy_skills: bool = False
     provision_lark_cli_runtime: bool = False
     provision_lark_cli_broker: bool = False

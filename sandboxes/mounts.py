@@ -15,7 +15,6 @@ from sandboxes.models import ExtraMount
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_EXTRA_MOUNTS = 10
 MAX_PATH_BYTES = 4095  # Linux's PATH_MAX less the final NUL: a longer one can't be mounted by any kubelet
 
 CONTAINER_PATHS = frozenset(
@@ -40,8 +39,6 @@ def checked_mounts(mounts: Sequence[ExtraMount], base: str | None) -> tuple[Extr
         return ()
     if base is None:
         raise BadRequest("extra_mounts is not available here: the operator has not set DEER_FLOW_HOST_BASE_DIR")
-    if len(mounts) > MAX_EXTRA_MOUNTS:
-        raise BadRequest(f"extra_mounts may have at most {MAX_EXTRA_MOUNTS} entries, not {len(mounts)}")
     checked = [_checked(mount, base) for mount in mounts]
     seen: set[str] = set()
     for mount in checked:

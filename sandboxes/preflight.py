@@ -24,8 +24,8 @@ from sandboxes.retries import persist
 
 if TYPE_CHECKING:
     from sandboxes.kubectl import Kubectl
-    from sandboxes.manifests import Template
     from sandboxes.settings import Settings
+    from sandboxes.templates import Template
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,61 +40,80 @@ async def run_process(argv: Sequence[str], *, stdin: bytes | None, env: Mapping[
     Raises OSError if it can't be started, OutputTooLarge past the bounds. On these and on cancellation the process
     and all of its group are killed and reaped before this returns.
     """
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(env),
-        start_new_session=True,
-    )
-    try:
-        return await _communicate(process, stdin)
-    except BaseException:
-        await end_process(process)
-        raise
+    async with _Pipe() as stdout, _Pipe() as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+            stdout=stdout.writing_end,
+            stderr=stderr.writing_end,
+            env=dict(env),
+            start_new_session=True,
+        )
+        stdout.close_writing_end()
+        stderr.close_writing_end()
+        try:
+            return await _communicate(process, stdin, stdout.reader, stderr.reader)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):  # it and its group have ended already
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+            raise
 
 
-async def end_process(process: asyncio.subprocess.Process) -> None:
-    """Kill the process with its group, and reap it even while the caller is being cancelled."""
-    with contextlib.suppress(ProcessLookupError):  # it and its group have ended already
-        os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.shield(_reap(process))
+class _Pipe:
+    """A pipe whose reading end is ours to close.
+
+    asyncio's own pipes for a child end only when nobody holds them open any more, and its wait() with them: a
+    credential plugin that leaves a daemon behind would make every call hang.
+    """
+
+    async def __aenter__(self) -> Self:
+        reading_end, self.writing_end = os.pipe()
+        self._writing_end_open = True
+        self.reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self.reader), os.fdopen(reading_end, "rb", buffering=0)
+        )
+        return self
+
+    def close_writing_end(self) -> None:
+        """Leave the writing end to the child alone."""
+        if self._writing_end_open:
+            self._writing_end_open = False
+            os.close(self.writing_end)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close_writing_end()
+        self._transport.close()
 
 
-async def _reap(process: asyncio.subprocess.Process) -> None:
-    # What is left in the pipes is read, since asyncio closes a pipe only at its end. A helper that left the group
-    # could hold one open for ever, hence the limit.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            for stream in (process.stdout, process.stderr):
-                while stream is not None and await stream.read(_CHUNK):
-                    pass
-    await process.wait()
-
-
-async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None) -> Completed:
-    assert process.stdout is not None  # noqa: S101 - both are pipes
-    assert process.stderr is not None  # noqa: S101
+async def _communicate(
+    process: asyncio.subprocess.Process, stdin: bytes | None, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader
+) -> Completed:
+    out, err = bytearray(), bytearray()
     try:
         async with asyncio.TaskGroup() as group:
-            stdout = group.create_task(_read(process.stdout, MAX_STDOUT_BYTES))
-            stderr = group.create_task(_read(process.stderr, MAX_STDERR_BYTES))
-            group.create_task(_write(process.stdin, stdin or b""))
+            readers = [
+                group.create_task(_read(stdout, out, MAX_STDOUT_BYTES)),
+                group.create_task(_read(stderr, err, MAX_STDERR_BYTES)),
+            ]
+            writer = group.create_task(_write(process.stdin, stdin or b""))
+            await process.wait()
+            # Normally at once. A helper that outlives the process can hold its output open for ever.
+            await asyncio.wait([*readers, writer], timeout=_DRAIN_SECONDS)
+            for task in (*readers, writer):
+                task.cancel()
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
-    return Completed(await process.wait(), stdout.result(), stderr.result().decode(errors="replace"))
+    return Completed(process.returncode or 0, bytes(out), err.decode(errors="replace"))
 
 
-async def _read(stream: asyncio.StreamReader, limit: int) -> bytes:
-    parts: list[bytes] = []
-    total = 0
+async def _read(stream: asyncio.StreamReader, into: bytearray, limit: int) -> None:
     while part := await stream.read(_CHUNK):
-        total += len(part)
-        if total > limit:
+        into += part
+        if len(into) > limit:
             raise OutputTooLarge(f"more than {limit} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 async def _write(stream: asyncio.StreamWriter | None, data: bytes) -> None:

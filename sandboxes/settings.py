@@ -81,7 +81,7 @@ def _api_server(value: str) -> str:
         usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
     except ValueError as error:
         raise ValueError(wrong) from error
-    if not usable or url.username or url.query or url.fragment or not value.isprintable() or " " in value:
+    if not usable or "@" in url.netloc or url.query or url.fragment or not value.isprintable() or " " in value:
         raise ValueError(wrong)
     return value.rstrip("/")
 
@@ -234,6 +234,8 @@ def _describe(error: ValidationError) -> str:
         field = str(item["loc"][0])
         rule = item["msg"].replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
         rule = rule.partition(", unable to")[0]
-        holds = "a value that is not shown" if field == "provisioner_api_key" else repr(item["input"])
+        # A key, or an address with a password in it.
+        secret = field == "provisioner_api_key" or "@" in str(item["input"])
+        holds = "a value that is not shown" if secret else repr(item["input"])
         lines.append(f"  {field.upper()} holds {holds}. {rule}.")
     return "\n".join(lines)

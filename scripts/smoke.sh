@@ -69,7 +69,8 @@ clean_up() {
   local code=$?
   trap - EXIT
   if $made; then
-    (call DELETE "/api/sandboxes/$id") || echo "smoke: the sandbox $id may be left behind" >&2
+    (call DELETE "/api/sandboxes/$id" && expect 200 "the clean-up") ||
+      echo "smoke: the sandbox $id may be left behind" >&2
   fi
   rm -f "$answer"
   exit "$code"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sandboxes.manifests import Template, load_template
 from sandboxes.settings import Settings
+from sandboxes.templates import Template, load_template
 
 ROOT = Path(__file__).parent.parent
 

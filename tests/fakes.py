@@ -71,11 +71,7 @@ class FakeCluster:
             case "delete" if "--raw" in args:
                 return self._delete_exactly(args[2], document["preconditions"])
             case "delete":
-                for item in document["items"]:
-                    self.objects.pop(self.key(item), None)
-                return _ok()
-            case "wait":
-                return _ok()
+                return self._delete(document["items"])
         raise AssertionError(f"a call that nobody expects: {args}")
 
     # What a test plans and looks at
@@ -88,6 +84,14 @@ class FakeCluster:
             return Completed(recorded.returncode, b"", recorded.stderr)
 
         self._planned += [(verb, answer)] * times
+
+    def say_next(self, verb: str, stderr: str) -> None:
+        """Have the next call of `verb` fail with these words."""
+
+        async def answer() -> Completed:
+            return Completed(1, b"", stderr)
+
+        self._planned.append((verb, answer))
 
     def print_next(self, verb: str, stdout: bytes) -> None:
         """Have the next call of `verb` succeed and print this."""
@@ -195,8 +199,22 @@ class FakeCluster:
         return obj
 
     def _get(self, items: list[dict[str, Any]]) -> Completed:
+        missing = self._missing(items, 'Error from server (NotFound): {} "{}" not found\n')
         found = [self.objects[self.key(item)] for item in items if self.key(item) in self.objects]
-        return _ok({"kind": "List", "items": found}) if found else _ok()
+        # as recorded in get-half-missing: what is there is printed all the same, for nobody to read
+        printed = json.dumps({"kind": "List", "items": found} if len(items) > 1 or not found else found[0])
+        return Completed(1 if missing else 0, printed.encode(), missing)
+
+    def _delete(self, items: list[dict[str, Any]]) -> Completed:
+        missing = self._missing(items, 'Error from server (NotFound): error when deleting "STDIN": {} "{}" not found\n')
+        for item in items:
+            self.objects.pop(self.key(item), None)
+        return Completed(1 if missing else 0, b"", missing)
+
+    def _missing(self, items: list[dict[str, Any]], sentence: str) -> str:
+        resources = {kind: resource for resource, kind in _KINDS.items()}
+        missing = [item for item in items if self.key(item) not in self.objects]
+        return "".join(sentence.format(resources[item["kind"]], item["metadata"]["name"]) for item in missing)
 
     def _list(self, args: Sequence[str]) -> Completed:
         kinds = {_KINDS[name] for name in args[1].split(",")}

@@ -12,8 +12,8 @@ from pytest_aiohttp.plugin import AiohttpClient
 from sandboxes.api import create_app
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
-from sandboxes.manifests import Template
 from sandboxes.settings import Settings
+from sandboxes.templates import Template
 from tests.fakes import FakeCluster
 
 URL = "/api/sandboxes"

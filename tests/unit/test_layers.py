@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 
 # Each may import only from those that stand after it.
 ORDER = [
+    "server",
     "api",
     "preflight",
     "lifecycle",
@@ -22,6 +23,7 @@ ORDER = [
     "status",
     "access",
     "manifests",
+    "templates",
     "mounts",
     "kube",
     "settings",

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sandboxes.errors import StartupError
-from sandboxes.manifests import Sandbox, Template, build, load_template, revision_of, user_data_source
+from sandboxes.manifests import Sandbox, build, revision_of, user_data_source
 from sandboxes.models import ExtraMount
 from sandboxes.settings import DEFAULT_IMAGE, Settings
+from sandboxes.templates import Template, load_template
 from tests.conftest import ROOT
 from tests.record import recorded_pods
 
@@ -261,27 +261,3 @@ def test_user_data_are_told_apart_by_source_and_sub_path(make_settings: MakeSett
     others, _ = rendered(settings, template, Sandbox("abc", "T-2", "u_1"))
     assert user_data_source(mine) == user_data_source(rendered(settings, template)[0])
     assert user_data_source(mine) != user_data_source(others)
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("pod.yaml", "a: [\n"),
-        ("pod.yaml", "kind: Service\nspec: {}\n"),
-        ("pod.yaml", ""),
-        ("pod.yaml", "kind: Pod\nspec:\n  containers:\n    - name: other\n"),
-        ("service.yaml", "- a\n"),
-        ("service.yaml", "kind: Service\n"),
-    ],
-)
-def test_a_template_that_can_not_be_used_is_named(tmp_path: Path, name: str, text: str) -> None:
-    for shipped in (ROOT / "manifests" / "sandbox").iterdir():
-        (tmp_path / shipped.name).write_text(shipped.read_text())
-    (tmp_path / name).write_text(text)
-    with pytest.raises(StartupError, match=name):
-        load_template(tmp_path)
-
-
-def test_a_missing_template_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match=r"pod\.yaml can't be read"):
-        load_template(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,26 @@ async def test_it_ends_with_its_helpers_when_nobody_waits_any_more(tmp_path: Pat
     with pytest.raises((asyncio.CancelledError, TimeoutError)):
         await task
     assert [pid for pid in pids if is_running(pid)] == []
+
+
+async def test_a_helper_that_outlives_it_and_holds_its_output_open_is_not_waited_for(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"setsid sleep 600 & echo $! > {pid_file}; echo done; exit 4"
+    async with asyncio.timeout(5):
+        completed = await run_process(["/bin/sh", "-c", script], stdin=None, env=ENV)
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    assert (completed.returncode, completed.stdout) == (4, b"done\n")
+
+
+async def test_no_file_is_left_open() -> None:
+    await run_process(["/bin/true"], stdin=b"x", env=ENV)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        await run_process(["/bin/true"], stdin=b"x", env=ENV)
+        with pytest.raises(FileNotFoundError):
+            await run_process(["/nowhere"], stdin=None, env=ENV)
+    await asyncio.sleep(0)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 async def test_what_can_not_be_started_is_an_error() -> None:

@@ -58,6 +58,7 @@ def test_an_empty_value_counts_as_unset(make_settings: MakeSettings) -> None:
         ("K8S_API_SERVER", "https://"),
         ("K8S_API_SERVER", "https://["),
         ("K8S_API_SERVER", "https://user@host"),
+        ("K8S_API_SERVER", "https://:password@host"),
         ("K8S_API_SERVER", "https://host:port"),
         ("PROVISIONER_API_KEY", "schlüssel"),
         ("PROVISIONER_API_KEY", "key\n"),
@@ -98,6 +99,12 @@ def test_the_api_key_is_in_no_message_and_no_repr(make_settings: MakeSettings) -
     assert "topsecret" not in repr(make_settings(PROVISIONER_API_KEY="topsecret"))
 
 
+def test_a_password_in_an_address_is_in_no_message(make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError) as caught:
+        make_settings(K8S_API_SERVER="https://u:topsecret@host")
+    assert "topsecret" not in str(caught.value)
+
+
 def test_paths_on_the_node_are_normalised(make_settings: MakeSettings) -> None:
     assert make_settings(THREADS_HOST_PATH="/data//threads/").threads_host_path == "/data/threads"
 
@@ -106,6 +113,10 @@ def test_without_a_key_only_this_machine_gets_in(make_settings: MakeSettings) ->
     assert make_settings().listen_host == "127.0.0.1"
     assert make_settings(PROVISIONER_API_KEY="k").listen_host == "0.0.0.0"  # noqa: S104 - what is tested
     assert make_settings(HOST="192.0.2.1").listen_host == "192.0.2.1"
+
+
+def test_the_log_level_may_be_in_lower_case(make_settings: MakeSettings) -> None:
+    assert make_settings(LOG_LEVEL="debug").log_level == "DEBUG"
 
 
 def test_variables_for_credential_plugins_are_a_list_of_names(make_settings: MakeSettings) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from sandboxes.access import sandbox_url
-from sandboxes.manifests import Sandbox, Template, build
+from sandboxes.manifests import Sandbox, build
 from sandboxes.settings import Settings
 from sandboxes.status import answer_for, answers_for, has_ended, status_of
+from sandboxes.templates import Template
 from tests.record import case, recorded_pods, watch_events
 
 MakeSettings = Callable[..., Settings]

@@ -1,0 +1,108 @@
+"""Runs an application on a port: JSON also for what is not HTTP, and an orderly end. Knows no route."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from sandboxes.errors import StartupError
+from sandboxes.logs import AccessLogger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+logger = logging.getLogger(__name__)
+
+# An id that no sandbox can have is answered with 404, however long it is; aiohttp's own limit is 8 KiB.
+MAX_LINE_BYTES = 64 * 1024
+
+# Running requests may take this long after the signal; a create ends within 26 s.
+SHUTDOWN_SECONDS = 28.0
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class JsonRequestHandler(web.RequestHandler):
+    """Answers what never becomes a request of the application (bytes that aren't HTTP) in JSON, too."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer with the bare phrase of the status; closes the connection."""
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.info("%s sent what is not HTTP: %s", request.remote, type(exc).__name__)
+        else:
+            logger.error("a request of %s failed: %s", request.remote, message, exc_info=exc)
+        body = to_json({"detail": HTTPStatus(status).phrase})
+        response = web.Response(body=body, status=status, content_type="application/json")
+        response.force_close()
+        return response
+
+
+async def serve(application: Awaitable[web.Application], host: str, port: int) -> None:
+    """Wait for the application, serve it until SIGINT or SIGTERM, then let running requests end.
+
+    A signal while the application is still being put together cancels that. Raises StartupError if the port can't be
+    had, and whatever `application` raises.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        stopped = loop.create_task(stop.wait())
+        app = asyncio.ensure_future(application)
+        await asyncio.wait([stopped, app], return_when=asyncio.FIRST_COMPLETED)
+        if app.done():
+            await _serve_until(stopped, app.result(), host, port)
+        else:
+            app.cancel()
+            await asyncio.wait([app])
+    finally:
+        stopped.cancel()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _serve_until(stopped: asyncio.Task[bool], app: web.Application, host: str, port: int) -> None:
+    runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        server = await _listen(runner, host, port)
+        logger.info("listening on http://%s:%d", host, port)
+        await stopped
+        logger.info("stopping")
+        server.close()
+    finally:
+        await runner.cleanup()
+    logger.info("stopped")
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+    manager = runner.server
+    assert manager is not None  # noqa: S101 - the runner is set up
+    loop = asyncio.get_running_loop()
+
+    def handler() -> JsonRequestHandler:
+        return JsonRequestHandler(
+            manager, loop=loop, access_log_class=AccessLogger, max_line_size=MAX_LINE_BYTES, keepalive_timeout=75.0
+        )
+
+    try:
+        return await loop.create_server(handler, host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartupError(f"Can't listen on {host}:{port}: it is taken. Set PORT to another.") from error
+        raise StartupError(f"Can't listen on {host}:{port}: {os.strerror(error.errno or 0)}.") from error
