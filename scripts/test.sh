@@ -13,5 +13,6 @@ if [ $# -eq 0 ]; then
   "$VENV/bin/ruff" check --quiet .
   "$VENV/bin/mypy"
   "$VENV/bin/shellcheck" scripts/*.sh .ci/run
+  "$VENV/bin/hadolint" Dockerfile
 fi
 exec "$VENV/bin/python" -m pytest "$@"

@@ -1,0 +1,45 @@
+# The provisioner as an image: `docker build -t sandbox-provisioner .`
+# Nothing is written but /tmp, so it runs with a read-only root and under any uid.
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+FROM ${PYTHON_IMAGE}
+
+# Mirrors, for networks that need them: --build-arg APT_MIRROR=https://… --build-arg PYPI_MIRROR=https://…/simple
+ARG APT_MIRROR=
+ARG PYPI_MIRROR=
+
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+
+# curl is what health checks and `docker exec … curl` rely on. Its version is the base image's Debian's.
+# hadolint ignore=DL3008
+RUN if [ -n "$APT_MIRROR" ]; then \
+      sed -i -E "s|^URIs: https?://[^/]+|URIs: ${APT_MIRROR%/}|" /etc/apt/sources.list.d/debian.sources; \
+    fi \
+ && apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates curl \
+ && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /app
+COPY requirements.txt ./
+RUN pip install --no-cache-dir --require-hashes ${PYPI_MIRROR:+--index-url "$PYPI_MIRROR"} -r requirements.txt
+
+COPY provisioner.py LICENSE ./
+COPY sandboxes ./sandboxes
+COPY manifests ./manifests
+
+# A kubeconfig mounted at /root/.kube/config can be read by a container that runs as its owner: the way there is open,
+# the file's own mode decides.
+RUN useradd --uid 1000 --user-group --no-create-home --home-dir /tmp provisioner \
+ && mkdir -p /root/.kube \
+ && chmod 711 /root /root/.kube
+
+ENV HOST=0.0.0.0 \
+    HOME=/tmp \
+    KUBECONFIG_PATH=/root/.kube/config \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+USER 1000:1000
+EXPOSE 8002
+HEALTHCHECK --interval=10s --timeout=5s --retries=6 --start-period=15s \
+  CMD ["sh", "-c", "curl -fsS http://127.0.0.1:${PORT:-8002}/health"]
+CMD ["python", "provisioner.py"]

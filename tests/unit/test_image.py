@@ -1,0 +1,91 @@
+"""The image and its compose file, as far as they can be read without building one (CI builds it)."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sandboxes.settings import Settings
+from tests.conftest import ROOT
+from tests.image import DOCKERFILE, copied_into_the_image
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+SERVICE: dict[str, Any] = COMPOSE["services"]["provisioner"]
+WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_the_dockerfile_has_nothing_to_lint() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    result = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_the_image_is_the_contracts() -> None:
+    assert "ARG PYTHON_IMAGE=python:3.13-slim-bookworm\nFROM ${PYTHON_IMAGE}" in DOCKERFILE
+    assert re.search(r"apt-get install .*\bcurl\b", DOCKERFILE)
+    assert "USER 1000:1000" in DOCKERFILE
+    assert "EXPOSE 8002" in DOCKERFILE
+    assert "HOST=0.0.0.0" in DOCKERFILE
+    assert "KUBECONFIG_PATH=/root/.kube/config" in DOCKERFILE
+    assert "chmod 711 /root /root/.kube" in DOCKERFILE
+    assert "--require-hashes" in DOCKERFILE
+    for mirror in ("APT_MIRROR", "PYPI_MIRROR"):
+        assert f"ARG {mirror}=" in DOCKERFILE
+
+
+def test_the_image_has_what_the_service_needs_and_nothing_of_the_stand_in() -> None:
+    copied = copied_into_the_image()
+    assert {"provisioner.py", "sandboxes", "manifests", "requirements.txt"} <= copied
+    assert not copied & {"devcluster", "tests", "requirements-dev.txt"}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[0] == "*"
+    assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == copied
+
+
+def test_the_compose_service_is_the_contracts() -> None:
+    assert SERVICE["profiles"] == ["provisioner"]
+    assert SERVICE["container_name"] == "deer-flow-provisioner"
+    assert SERVICE["restart"] == "unless-stopped"
+    assert SERVICE["extra_hosts"] == ["host.docker.internal:host-gateway"]
+    assert SERVICE["healthcheck"]["test"][-1] == "http://127.0.0.1:8002/health"
+    assert SERVICE["read_only"] is True
+    assert SERVICE["tmpfs"] == ["/tmp"]
+    assert [volume.rpartition(":/root")[2] for volume in SERVICE["volumes"]] == ["/.kube/config:ro"]
+    (network,) = SERVICE["networks"]
+    assert COMPOSE["networks"][network]["name"] == network
+
+
+def test_the_compose_file_passes_on_only_variables_that_exist() -> None:
+    variables = {field.upper() for field in Settings.model_fields}
+    assert set(SERVICE["environment"]) <= variables
+    for name, value in SERVICE["environment"].items():
+        assert value == f"${{{name}:-}}"
+    # what is about the container itself is the image's
+    assert variables - set(SERVICE["environment"]) >= {"HOST", "PORT", "KUBECONFIG_PATH", "KUBECTL"}
+
+
+def test_the_build_arguments_are_the_same_in_both_files() -> None:
+    assert set(SERVICE["build"]["args"]) == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, re.MULTILINE))
+    assert json.loads(re.findall(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)[-1]) == ["python", "provisioner.py"]
+
+
+def test_ci_has_least_permissions_and_pinned_actions() -> None:
+    workflow = yaml.safe_load(WORKFLOW)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert set(workflow["jobs"]) == {"test", "image", "e2e"}
+    uses = re.findall(r"uses: (\S+)", WORKFLOW)
+    assert uses
+    for action in uses:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", action), action
+
+
+@pytest.mark.parametrize("script", ["scripts/test.sh", ".ci/run"])
+def test_what_ci_runs_can_be_run(script: str) -> None:
+    assert (ROOT / script).stat().st_mode & 0o111
