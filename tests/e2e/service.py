@@ -1,0 +1,108 @@
+"""The service as a process, and its REST API as a script would call it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+
+URL = "/api/sandboxes"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, the headers and the JSON of an answer."""
+
+    status: int
+    headers: Any
+    body: Any
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service."""
+
+    base: str
+    environ: dict[str, str]
+    log: Path
+
+    def call(self, method: str, path: str, body: object = None) -> Answer:
+        """Make one request."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, data=data, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return Answer(response.status, response.headers, json.loads(response.read()))
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, error.headers, json.loads(error.read()))
+
+    def create(self, sandbox_id: str, **fields: object) -> dict[str, Any]:
+        """Create a sandbox, which must succeed."""
+        answer = self.call("POST", URL, {"sandbox_id": sandbox_id, **fields})
+        assert answer.status == 200, answer
+        body: dict[str, Any] = answer.body
+        return body
+
+    def get(self, sandbox_id: str) -> Answer:
+        """Get a sandbox."""
+        return self.call("GET", f"{URL}/{sandbox_id}")
+
+    def delete(self, sandbox_id: str) -> Answer:
+        """Delete a sandbox."""
+        return self.call("DELETE", f"{URL}/{sandbox_id}")
+
+    def is_running(self, sandbox_id: str) -> bool:
+        """Whether the sandbox reads Running."""
+        return bool(self.get(sandbox_id).body.get("status") == "Running")
+
+
+def answers(url: str) -> bool:
+    """Whether a sandbox answers at its URL."""
+    try:
+        with urllib.request.urlopen(f"{url}/v1/sandbox", timeout=5) as response:
+            return bool(response.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+@contextmanager
+def start(environ: dict[str, str], directory: Path) -> Iterator[Service]:
+    """Run `provisioner.py` until the end of the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environ = {**environ, "PORT": str(port), "HOME": str(directory), "TMPDIR": str(directory)}
+    log = directory / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, str(ROOT / "provisioner.py")], env=environ, stderr=output)
+    service = Service(f"http://127.0.0.1:{port}", environ, log)
+    try:
+        _wait_until_healthy(service, process)
+        yield service
+    finally:
+        process.terminate()
+        process.wait(timeout=40)
+
+
+def _wait_until_healthy(service: Service, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, service.log.read_text()
+        try:
+            if service.call("GET", "/health").status == 200:
+                return
+        except OSError:
+            assert time.monotonic() < end, service.log.read_text()
+        time.sleep(0.1)
