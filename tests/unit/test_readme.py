@@ -27,3 +27,22 @@ def test_every_script_that_is_named_exists() -> None:
     for text in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
         for script in re.findall(r"scripts/\w+\.(?:sh|py)", text):
             assert (ROOT / script).exists(), script
+
+
+def test_troubleshooting_has_only_sentences_that_the_service_says() -> None:
+    sources = [ROOT / "provisioner.py", *(ROOT / "sandboxes").glob("*.py")]
+    # a sentence may stand in two pieces of one literal, and a placeholder in its middle
+    code = re.sub(r'"\s+f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
+    table = README.partition("| It says | Look at |")[2].partition("\n\n")[0]
+    sentences = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+    assert len(sentences) > 15
+    assert [sentence for sentence in sentences if sentence not in code] == []
+
+
+def test_every_variable_that_the_readme_names_exists() -> None:
+    known = {name.upper() for name in Settings.model_fields} | {
+        "API_KEY", "SANDBOX_URL", "SANDBOX_REVISION", "KUBECONFIG", "PROVISIONER_USER", "SMOKE_TIMEOUT",
+        "PYTHON_IMAGE", "APT_MIRROR", "PYPI_MIRROR", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    }  # fmt: skip
+    named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", README))
+    assert named - known == set()
