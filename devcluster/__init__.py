@@ -4,7 +4,7 @@ It answers as a recorded Kubernetes API server did (`tests/recorded`), keeps eve
 containers.
 """
 
-from devcluster.canned import once
 from devcluster.cluster import Cluster
+from devcluster.faults import once
 
 __all__ = ["Cluster", "once"]

@@ -15,14 +15,17 @@ from devcluster.allocators import LOOPBACK, ClusterIPs, NodePorts
 from devcluster.api import Api, WriteOptions
 from devcluster.clock import Clock
 from devcluster.deletion import Deletion
+from devcluster.faults import Faults
 from devcluster.kinds import strategies
 from devcluster.kubelet import Kubelet, Timing
 from devcluster.listing import Listing
+from devcluster.logs import Logs
 from devcluster.namespaces import NamespaceController
 from devcluster.nodeports import NodePortProxy
 from devcluster.objects import Json, clone
 from devcluster.openapi import OpenApi
-from devcluster.podstates import Words, put_into_state
+from devcluster.podstates import Words, put_in_words, put_into
+from devcluster.port import Port
 from devcluster.resources import BY_KIND, NAMESPACES
 from devcluster.schema import Schema
 from devcluster.server import ApiServer
@@ -38,7 +41,7 @@ class Cluster:
 
     `kmock` is the handler: `cluster.kmock["get /version"] << 503` puts an answer in the way of what matches, and
     `cluster.kmock.requests` are the last requests. It keeps a bounded number of them, so for "only the next one" use
-    `devcluster.once` and not a slice of the history.
+    `devcluster.once` and not a slice of the history. `faults` is what can break; see there.
 
     Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock.
     """
@@ -109,9 +112,27 @@ class Cluster:
         record = self._store.get(BY_KIND[kind], namespace, name)
         return None if record is None else clone(record.obj)
 
+    @property
+    def faults(self) -> Faults:
+        """Give what a test can have go wrong."""
+        return self._faults
+
+    def put_pod_into(self, namespace: str, name: str, *states: str) -> None:
+        """Put a Pod into recorded states, one after another; it stays in the last. See `podstates.STATES`."""
+        for state in states:
+            put_into(self._kubelet, (namespace, name), state)
+
     def set_pod(self, namespace: str, name: str, **state: Unpack[Words]) -> None:
-        """Put a Pod into a state and let it stay there; see `podstates.Words`."""
-        put_into_state(self._kubelet, (namespace, name), state)
+        """Put a Pod into a state in words and let it stay there; see `podstates.Words`."""
+        put_in_words(self._kubelet, (namespace, name), state)
+
+    def set_log(self, namespace: str, name: str, text: str) -> None:
+        """Let the containers of a Pod on the node say this, each time that they run."""
+        state = self._kubelet.state_of((namespace, name))
+        if state is None:
+            raise KeyError(f"no Pod {name} in {namespace} on the node")
+        for container in state.containers:
+            container.log = text
 
     def server_takes(self, seconds: float, image: str = "") -> None:
         """Let the servers of Pods that start from now on take so long to answer; all, or those of an image."""
@@ -139,7 +160,7 @@ class Cluster:
         directory.mkdir(parents=True, exist_ok=True)
         self._credentials = credentials.make(directory, tls=self._tls)
         await self._start_controllers(stack)
-        await self._serve(stack)
+        self._serve(stack)
         self._kubeconfig = directory / "kubeconfig"
         stack.callback(self._kubeconfig.unlink, missing_ok=True)
         if self._tls:
@@ -160,19 +181,22 @@ class Cluster:
         await proxy.start()
         stack.push_async_callback(proxy.stop)
         self._listing = Listing(self._store, self._clock)
-        self._server = ApiServer(api, deletion, self._listing, OpenApi(schema), self._credentials.token)
+        self._server = ApiServer(
+            api, deletion, self._listing, Logs(self._store, self._kubelet), OpenApi(schema), self._credentials.token
+        )
         await stack.enter_async_context(self._server)
         for name in FIRST_NAMESPACES:
             api.create(NAMESPACES, "", {"metadata": {"name": name}}, WriteOptions("kube-apiserver"))
             namespaces.furnish(name)
 
-    async def _serve(self, stack: AsyncExitStack) -> None:
+    def _serve(self, stack: AsyncExitStack) -> None:
         server = web.Server(self._server, handler_cancellation=True)
-        runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
+        stack.push_async_callback(server.shutdown, _SHUTDOWN_SECONDS)
+        stack.callback(server.pre_shutdown)
         stack.callback(self._listing.stop)
-        site = web.TCPSite(runner, LOOPBACK, self._port, ssl_context=self._credentials.context)
-        await site.start()
-        port = runner.addresses[0][1]
-        self._url = f"{'https' if self._tls else 'http'}://{LOOPBACK}:{port}"
+        port = Port(server, self._port, self._credentials.context)
+        stack.callback(port.stop)
+        self._faults = Faults(self._server.rules, port, self._listing)
+        stack.callback(self._server.rules.clear)
+        port.open()
+        self._url = f"{'https' if self._tls else 'http'}://{LOOPBACK}:{port.number}"

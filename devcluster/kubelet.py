@@ -4,13 +4,14 @@ No container runs. A Pod's server is a moment in time: from then on its node por
 of cluster time; nothing polls.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
 from devcluster.api import Api
 from devcluster.clock import Clock, Timer
-from devcluster.deletion import Deletion
+from devcluster.deletion import DeleteOptions, Deletion
 from devcluster.objects import Json, is_terminating, metadata, name_of, namespace_of
 from devcluster.podstatus import (
     KILLED,
@@ -68,7 +69,10 @@ class _Pod:
     state: PodState
     timers: list[Timer] = field(default_factory=list)
     serving: bool = False
-    ending: bool = False
+    ends_at: float | None = None
+    """When its containers will have ended, once it is being deleted."""
+
+    heedless: bool = False
     frozen: bool = False
 
 
@@ -80,7 +84,7 @@ class Kubelet:
         self._api = api
         self._deletion = deletion
         self._clock = clock
-        self._recorder = Recorder(api.store)
+        self.recorder = Recorder(api.store)
         self._pods: dict[Key, _Pod] = {}
         self._listeners: list[Callable[[Key], None]] = []
         self._addresses = count(2)
@@ -113,6 +117,58 @@ class Kubelet:
         if serving is not None:
             self._set_serving(pod, serving=serving)
 
+    def pod_of(self, key: Key) -> Json:
+        """Give the Pod as it is stored. Raises NotFound."""
+        return self._api.get(PODS, *key).obj
+
+    def prepare(self, key: Key) -> None:
+        """Let the Pod have its network."""
+        self._sandbox_ready(self._pods[key])
+
+    def address(self, key: Key) -> None:
+        """Let the Pod have an address, which is reported with whatever is next."""
+        state = self._pods[key].state
+        if not state.address:
+            number = next(self._addresses)
+            state.address = f"10.244.{number // 250 % 256}.{number % 250 + 2}"
+
+    def begin(self, key: Key) -> None:
+        """Let the containers run for the first time."""
+        self._start(self._pods[key])
+
+    def restart(self, key: Key) -> None:
+        """Let the containers run that have ended."""
+        self._restart(self._pods[key])
+
+    def back_off(self, key: Key, container: ContainerState) -> int:
+        """Let a container wait before it is restarted again, and give how long (`pod-crash-loop`)."""
+        pod = self._pods[key]
+        record = self._api.get(PODS, *key)
+        delay: int = min(BACK_OFF_FIRST << (container.restarts - 1), BACK_OFF_MOST)
+        where = f"pod={key[1]}_{key[0]}({pod.uid})"
+        said = f"Back-off restarting failed container {container.name} in pod {where.removeprefix('pod=')}"
+        self.recorder.kubelet(record.obj, "BackOff", said, container.name, warning=True)
+        container.back_off(
+            "CrashLoopBackOff", f"back-off {delay}s restarting failed container={container.name} {where}"
+        )
+        self._report(pod)
+        return delay
+
+    def delete_heedless(self, key: Key) -> None:
+        """Delete a Pod whose containers take no heed of being told to end."""
+        self._pods[key].heedless = True
+        self._deletion.delete(PODS, *key, DeleteOptions())
+
+    def turn_away(self, key: Key) -> None:
+        """Take a Pod off the node, as if none had ever been right for it (`pod-unschedulable`)."""
+        record = self._api.get(PODS, *key)
+        pod = self._pods.pop(key)
+        self._cancel(pod)
+        self._set_serving(pod, serving=False)
+        spec = {name: value for name, value in record.obj["spec"].items() if name != "nodeName"}
+        status = {"phase": "Pending", "qosClass": record.obj["status"]["qosClass"]}
+        self._refuse(self._api.store.put(PODS, {**record.obj, "spec": spec, "status": status}))
+
     def _on_change(self, change: Change) -> None:
         if change.resource is not PODS:
             return
@@ -136,9 +192,7 @@ class Kubelet:
         pod = record.obj
         selector = pod["spec"].get("nodeSelector") or {}
         if any(NODE_LABELS.get(name) != value for name, value in selector.items()):
-            conditions = unschedulable(metadata(pod)["generation"])
-            self._api.write_status(PODS, record, {**pod["status"], "conditions": conditions}, "kube-scheduler")
-            self._recorder.scheduler(pod, "FailedScheduling", UNSCHEDULABLE, "Scheduling")
+            self._refuse(record)
             return
         bound = {
             **pod,
@@ -148,8 +202,15 @@ class Kubelet:
         }
         self._api.store.put(PODS, bound)
         message = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {NODE}"
-        self._recorder.scheduler(bound, "Scheduled", message, "Binding")
+        self.recorder.scheduler(bound, "Scheduled", message, "Binding")
         self._adopt(bound)
+
+    def _refuse(self, record: Record) -> None:
+        """Say that no node is right for a Pod."""
+        pod = record.obj
+        conditions = unschedulable(metadata(pod)["generation"])
+        self._api.write_status(PODS, record, {**pod["status"], "conditions": conditions}, "kube-scheduler")
+        self.recorder.scheduler(pod, "FailedScheduling", UNSCHEDULABLE, "Scheduling")
 
     def _adopt(self, pod: Json) -> None:
         """Begin with a Pod that has got the node."""
@@ -185,16 +246,18 @@ class Kubelet:
         if record is None:
             return
         pod.state.phase = "Running"
-        number = next(self._addresses)
-        pod.state.address = f"10.244.{number // 250 % 256}.{number % 250 + 2}"
+        self.address(pod.key)
         for container in pod.state.containers:
             container.start()
-            image = next(s["image"] for s in record.obj["spec"]["containers"] if s["name"] == container.name)
-            pulled = f'Container image "{image}" already present on machine and can be accessed by the pod'
-            self._recorder.kubelet(record.obj, "Pulled", pulled, container.name)
-            self._recorder.kubelet(record.obj, "Created", "Container created", container.name)
-            self._recorder.kubelet(record.obj, "Started", "Container started", container.name)
+            self._announce(record.obj, container)
         self._run(pod, record.obj)
+
+    def _announce(self, pod: Json, container: ContainerState) -> None:
+        image = next(spec["image"] for spec in pod["spec"]["containers"] if spec["name"] == container.name)
+        pulled = f'Container image "{image}" already present on machine and can be accessed by the pod'
+        self.recorder.kubelet(pod, "Pulled", pulled, container.name)
+        self.recorder.kubelet(pod, "Created", "Container created", container.name)
+        self.recorder.kubelet(pod, "Started", "Container started", container.name)
 
     def _run(self, pod: _Pod, obj: Json) -> None:
         """Plan what follows from containers that run: servers that answer, probes that succeed or give up."""
@@ -244,18 +307,13 @@ class Kubelet:
         self._cancel(pod)
         self._set_serving(pod, serving=False)
         message = f"Container {container.name} failed {probe} probe, will be restarted"
-        self._recorder.kubelet(record.obj, "Killing", message, container.name)
+        self.recorder.kubelet(record.obj, "Killing", message, container.name)
         container.end(KILLED, "Error")
         self._report(pod)
         if container.restarts == 0:
             self._restart(pod)
             return
-        delay = min(BACK_OFF_FIRST * 2 ** (container.restarts - 1), BACK_OFF_MOST)
-        where = f"{pod.key[1]}_{pod.key[0]}({pod.uid})"
-        text = f"back-off {delay}s restarting failed container={container.name} pod={where}"
-        container.back_off("CrashLoopBackOff", text)
-        self._report(pod)
-        self._after(pod, delay, self._restart)
+        self._after(pod, self.back_off(pod.key, container), self._restart)
 
     def _restart(self, pod: _Pod) -> None:
         record = self._current(pod)
@@ -264,22 +322,26 @@ class Kubelet:
         for container in pod.state.containers:
             if not container.running:
                 container.restart()
+                self._announce(record.obj, container)
         self._run(pod, record.obj)
 
     def _end(self, key: Key, record: Record) -> None:
         """End a Pod that is being deleted: when its containers have ended, or when its grace is over."""
         pod = self._pods.get(key)
-        if pod is None or pod.ending or pod.uid != metadata(record.obj)["uid"]:
+        if pod is None or pod.uid != metadata(record.obj)["uid"]:
             return
-        pod.ending, pod.frozen = True, False
+        grace = metadata(record.obj)["deletionGracePeriodSeconds"]
+        takes = math.inf if pod.heedless else self.timing.stop_takes
+        ends_at = self._clock.now() + min(grace, takes)
+        if pod.ends_at is None:
+            for container in pod.state.containers:
+                self.recorder.kubelet(record.obj, "Killing", f"Stopping container {container.name}", container.name)
+        elif pod.ends_at <= ends_at:  # only another delete, with a shorter grace, changes anything
+            return
+        pod.ends_at, pod.frozen = ends_at, False
         self._cancel(pod)
         self._after(pod, OBSERVES_AFTER, self._report)
-        grace = metadata(record.obj)["deletionGracePeriodSeconds"]
-        delay = min(grace, self.timing.stop_takes)
-        for container in pod.state.containers:
-            self._recorder.kubelet(record.obj, "Killing", f"Stopping container {container.name}", container.name)
-        killed = self.timing.stop_takes > grace
-        self._after(pod, delay, lambda p: self._ended(p, KILLED if killed else 0))
+        self._after(pod, min(grace, takes), lambda p: self._ended(p, KILLED if takes > grace else 0))
 
     def _ended(self, pod: _Pod, exit_code: int) -> None:
         """Report the end of the containers, then take the Pod away (`watch-pods.ndjson`, sandbox-slow)."""
@@ -289,7 +351,7 @@ class Kubelet:
             if container.running:
                 container.end(exit_code, "Error" if exit_code else "Completed")
         pod.state.sandbox_ready = False
-        pod.state.phase = "Failed" if exit_code else "Succeeded"
+        pod.state.phase = pod.state.outcome = "Failed" if exit_code else "Succeeded"
         self._report(pod)
         record = self._current(pod)
         if record is not None:

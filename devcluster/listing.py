@@ -6,18 +6,26 @@ import binascii
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Self
 
 from devcluster.clock import Clock
 from devcluster.errors import ApiError, bad_request, expired
 from devcluster.objects import Json
-from devcluster.resources import Resource
+from devcluster.resources import RESOURCES, Resource
 from devcluster.selectors import Matcher, both, field_matcher, label_matcher
 from devcluster.store import Change, Record, Store, compact
 
 BOOKMARK_SECONDS = 60.0
 _QUEUE_LENGTH = 10_000
 _INITIAL_END = {"k8s.io/initial-events-end": "true"}
+
+
+class _End(Enum):
+    """How a watch ends that the server ends."""
+
+    CLEAN = auto()
+    CUT = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Listing:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._open: set[asyncio.Queue[Change | None]] = set()
+        self._open: set[asyncio.Queue[Change | _End]] = set()
 
     def list(self, resource: Resource, namespace: str, options: ListOptions) -> bytes:
         """Give a list as JSON (`list-mixed`, in the HTTP record).
@@ -89,13 +97,13 @@ class Listing:
 
     async def watch(self, resource: Resource, namespace: str, options: ListOptions) -> AsyncGenerator[bytes, None]:
         """Give the events of a watch, one line each, until its time is over or the server stops (`watch-pods`)."""
-        queue: asyncio.Queue[Change | None] = asyncio.Queue()
+        queue: asyncio.Queue[Change | _End] = asyncio.Queue()
 
         def take(change: Change) -> None:
             if queue.qsize() < _QUEUE_LENGTH:
                 queue.put_nowait(change)
             elif queue.qsize() == _QUEUE_LENGTH:
-                queue.put_nowait(None)  # whoever reads this slowly is cut off, as a real server does
+                queue.put_nowait(_End.CLEAN)  # whoever reads this slowly is cut off, as a real server does
 
         try:
             first = self._first_events(resource, namespace, options)
@@ -104,7 +112,7 @@ class Listing:
             return
         cancel = self._store.watch(resource, take)
         self._open.add(queue)
-        timer = self._clock.after(options.seconds, queue.put_nowait, None) if options.seconds else None
+        timer = self._clock.after(options.seconds, queue.put_nowait, _End.CLEAN) if options.seconds else None
         try:
             for event in first:
                 yield event
@@ -118,13 +126,18 @@ class Listing:
             if timer:
                 timer.cancel()
 
-    def stop(self) -> None:
-        """End all watches, as a server that goes down does: cleanly, for kubectl to leave with 0."""
+    def stop(self, *, cut: bool = False) -> None:
+        """End all watches, as a server that goes down does: cleanly, for kubectl to leave with 0; or cut them off."""
         for queue in self._open:
-            queue.put_nowait(None)
+            queue.put_nowait(_End.CUT if cut else _End.CLEAN)
 
-    async def _changes(self, queue: asyncio.Queue[Change | None]) -> AsyncIterator[Change | None]:
-        """Give the changes as they come; None each time a bookmark is due. Ends at a None in the queue."""
+    def forget(self) -> None:
+        """Make every resource version up to now too old to go on from: 410 Expired."""
+        for resource in RESOURCES:
+            self._store.forget(resource)
+
+    async def _changes(self, queue: asyncio.Queue[Change | _End]) -> AsyncIterator[Change | None]:
+        """Give the changes as they come; None each time a bookmark is due. Raises ConnectionError when cut off."""
         while True:
             try:
                 async with asyncio.timeout(BOOKMARK_SECONDS):
@@ -132,7 +145,9 @@ class Listing:
             except TimeoutError:
                 yield None
                 continue
-            if change is None:
+            if change is _End.CUT:
+                raise ConnectionAbortedError
+            if isinstance(change, _End):
                 return
             yield change
 

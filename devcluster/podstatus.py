@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from devcluster.objects import Json, metadata, random_hex, timestamp
 
+IMAGE_TROUBLE = ("ErrImagePull", "ImagePullBackOff")
+STAND_IN_LOG = "devcluster, a stand-in for development: no container runs here\n"
 NODE, NODE_IP = "node1", "10.99.0.1"
 KILLED = 137
 _CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
@@ -33,6 +35,8 @@ class ContainerState:
     restarts: int = 0
     started: bool = False
     ready: bool = False
+    log: str = STAND_IN_LOG
+    """What it says, each time that it runs."""
 
     @property
     def running(self) -> bool:
@@ -76,6 +80,9 @@ class PodState:
 
     containers: list[ContainerState]
     phase: str = "Pending"
+    outcome: str = ""
+    """The phase that it will end in, from when all containers have ended for good (`watch-pods.ndjson`)."""
+
     sandbox_ready: bool = False
     """Whether its network is there and containers can start."""
 
@@ -142,7 +149,7 @@ def _conditions(pod: Json, state: PodState, generation: int) -> list[Json]:
         "ContainersReady": ready,
         "PodScheduled": {"status": "True"},
     }
-    if state.phase == "Succeeded":
+    if state.outcome == "Succeeded":
         wanted["Initialized"] = {"status": "True", "reason": "PodCompleted"}
     written = []
     for name in _CONDITIONS:
@@ -163,9 +170,9 @@ def _conditions(pod: Json, state: PodState, generation: int) -> list[Json]:
 
 def _readiness(state: PodState) -> Json:
     """Say why a Pod is not ready: it has ended, or which containers are not."""
-    if state.phase == "Succeeded":
+    if state.outcome == "Succeeded":
         return {"status": "False", "reason": "PodCompleted"}
-    if state.phase == "Failed":
+    if state.outcome == "Failed":
         return {"status": "False", "reason": "PodFailed"}
     if state.ready:
         return {"status": "True"}

@@ -81,6 +81,19 @@ async def read(raw_request: web.BaseRequest, number: int) -> kmock.Request:
     )
 
 
+def verb_of(request: kmock.Request) -> str:
+    """Give the request's verb, as Kubernetes calls it; of what is no resource, the method in lower case."""
+    method = request.method.value
+    if request.resource is None:
+        return str(method).lower()
+    if method == "GET":
+        names = {kmock.action.WATCH: "watch", kmock.action.LIST: "list"}
+        return names.get(request.action, "get") if request.action else "get"
+    if method == "DELETE" and not request.name:
+        return "deletecollection"
+    return {"POST": "create", "PUT": "update"}.get(method, str(method).lower())
+
+
 def _action(method: str, target: Target | None, query: dict[str, str]) -> kmock.action | None:
     """Give the request's verb, as kmock calls it."""
     if target is None:

@@ -4,14 +4,18 @@ import json
 import logging
 from contextlib import aclosing
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from multidict import CIMultiDict
+from aiohttp.abc import AbstractStreamWriter
 
 from devcluster.api import Answer
 from devcluster.listing import Listing, ListOptions
 from devcluster.requests import Target
 from devcluster.store import compact
+
+if TYPE_CHECKING:
+    import asyncio
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +26,20 @@ UNCACHED = {"Cache-Control": "no-cache, private"}
 class WatchResponse(web.StreamResponse):
     """A watch: its events are written while they come, until the watch ends or the client is gone."""
 
+    cut_after: int | None = None
+    """After how many bytes the connection is to be cut, for a test."""
+
     def __init__(self, listing: Listing, target: Target, options: ListOptions) -> None:
         super().__init__(headers={"Content-Type": JSON, "Cache-Control": "no-cache, private"})
         self._listing = listing
         self._target = target
         self._options = options
+        self._transport: asyncio.Transport | None = None
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Remember what the events will be written to. aiohttp calls this first."""
+        self._transport = request.transport
+        return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Write all events, then the end. aiohttp calls this when the head is out."""
@@ -34,21 +47,59 @@ class WatchResponse(web.StreamResponse):
         try:
             async with aclosing(events):
                 async for event in events:
-                    await self.write(event)
+                    await self._write(event)
         except ConnectionError:
-            log.debug("a watch of %s lost its client", self._target.resource.plural)
+            log.debug("a watch of %s is cut off", self._target.resource.plural)
+            if self._transport is not None:
+                self._transport.abort()
             return
         await super().write_eof(data)
+
+    async def _write(self, event: bytes) -> None:
+        if self.cut_after is None:
+            await self.write(event)
+            return
+        await self.write(event[: self.cut_after])
+        self.cut_after -= len(event)
+        if self.cut_after <= 0:
+            raise ConnectionAbortedError
+
+
+class CutResponse(web.StreamResponse):
+    """A response that promises the whole body, and breaks off; after 0 bytes before even the head is out."""
+
+    def __init__(self, whole: web.Response, after_bytes: int) -> None:
+        super().__init__(status=whole.status, headers=whole.headers)
+        self._part = bytes(whole.body or b"")[:after_bytes]  # type: ignore[arg-type]  # bodies here are bytes
+        self._transport: asyncio.Transport | None = None
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Remember the connection. aiohttp calls this first."""
+        self._transport = request.transport
+        return await super().prepare(request)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write the part, and cut the connection. aiohttp calls this when the head is ready."""
+        if self._part:
+            await self.write(self._part + data)
+        if self._transport is not None:
+            self._transport.abort()
+        raise ConnectionAbortedError
+
+
+def with_warning(response: web.StreamResponse, text: str) -> None:
+    """Add a warning in a header, from where kubectl prints it."""
+    response.headers.add("Warning", f"299 - {json.dumps(text, ensure_ascii=False)}")
 
 
 def respond(
     body: bytes, code: HTTPStatus = HTTPStatus.OK, warnings: list[str] | None = None, media_type: str = JSON
 ) -> web.Response:
-    """Make a response; a warning goes into a header each, from where kubectl prints it."""
-    headers: CIMultiDict[str] = CIMultiDict({"Cache-Control": "no-cache, private", "Content-Type": media_type})
+    """Make a response."""
+    response = web.Response(body=body, status=code, headers={**UNCACHED, "Content-Type": media_type})
     for warning in warnings or ():
-        headers.add("Warning", f"299 - {json.dumps(warning, ensure_ascii=False)}")
-    return web.Response(body=body, status=code, headers=headers)
+        with_warning(response, warning)
+    return response
 
 
 def written(answer: Answer) -> web.Response:

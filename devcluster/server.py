@@ -18,7 +18,9 @@ from devcluster import discovery
 from devcluster.api import MERGE_PATCH, STRATEGIC_MERGE_PATCH, Api
 from devcluster.deletion import Deletion
 from devcluster.errors import ApiError, internal, no_such_path, not_allowed, unauthorized, unsupported_media_type
+from devcluster.faults import Rules
 from devcluster.listing import Listing, ListOptions
+from devcluster.logs import Logs
 from devcluster.objects import Json
 from devcluster.openapi import OpenApi
 from devcluster.requests import (
@@ -31,7 +33,7 @@ from devcluster.requests import (
     read,
     write_options,
 )
-from devcluster.resources import ACCESS_REVIEWS, Resource
+from devcluster.resources import ACCESS_REVIEWS, PODS, Resource
 from devcluster.responses import UNCACHED, WatchResponse, respond, written
 from devcluster.store import compact
 
@@ -50,8 +52,12 @@ _PATCHES = [MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH]
 class ApiServer(kmock.KubernetesScaffold):
     """The handler behind the port."""
 
-    def __init__(self, api: Api, deletion: Deletion, listing: Listing, openapi: OpenApi, token: str) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - it is where everything comes together
+        self, api: Api, deletion: Deletion, listing: Listing, logs: Logs, openapi: OpenApi, token: str
+    ) -> None:
         super().__init__()
+        self.rules = Rules()
+        self._logs = logs
         self._requests = deque(maxlen=REMEMBERED_REQUESTS)  # type: ignore[assignment]  # kmock only appends and reads
         self._served = 0
         self._api = api
@@ -76,6 +82,9 @@ class ApiServer(kmock.KubernetesScaffold):
         request = await read(raw_request, self._served)
         self._served += 1
         self._requests.append(request)
+        return await self.rules.serve(request, raw_request.transport, self._respond)
+
+    async def _respond(self, request: kmock.Request) -> web.StreamResponse:
         try:
             self._authenticate(request)
             if self._payloads:
@@ -120,6 +129,9 @@ class ApiServer(kmock.KubernetesScaffold):
         }
         if method not in verbs or (method == "POST" and target.name):
             raise not_allowed(target.resource)
+        if (target.resource, target.subresource, method) == (PODS, "log", "GET"):
+            text = self._logs.read((target.namespace, target.name), request.params)
+            return web.Response(text=text, headers=UNCACHED)
         if target.subresource not in ("", "status") or (target.subresource and not target.resource.has_status):
             raise no_such_path()
         return verbs[method](target, request)

@@ -1,0 +1,210 @@
+"""Everything that a test puts in the way of requests: answers, and what breaks.
+
+Two ways lead here. `Cluster.faults` is for what any server or network may do: refuse, hang, be slow, answer 429 or 503,
+break off, restart. `Cluster.kmock` with `once` is for answers in their own words, such as a recorded refusal. Both
+come before the API; what neither claims is served as ever.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import kmock
+from aiohttp import web
+
+from devcluster.errors import ApiError
+from devcluster.listing import Listing
+from devcluster.objects import JsonValue
+from devcluster.port import Port
+from devcluster.requests import verb_of
+from devcluster.responses import CutResponse, WatchResponse, respond, with_warning
+from devcluster.store import compact
+
+Serve = Callable[[kmock.Request], Awaitable[web.StreamResponse]]
+
+_STATUS = {
+    HTTPStatus.TOO_MANY_REQUESTS: (
+        "TooManyRequests",
+        "the server has received too many requests and has asked us to try again later",
+    ),
+    HTTPStatus.INTERNAL_SERVER_ERROR: ("InternalError", "Internal error occurred: devcluster was told to fail"),
+    HTTPStatus.SERVICE_UNAVAILABLE: (
+        "ServiceUnavailable",
+        "the server is currently unable to handle the request",
+    ),
+    HTTPStatus.GATEWAY_TIMEOUT: ("Timeout", "Timeout: request did not complete within the allotted timeout"),
+}
+
+
+def once(*answers: JsonValue) -> Callable[[], JsonValue]:
+    """Give what answers the next requests that match, one with each of `answers`; those after are served as ever.
+
+    `cluster.kmock["get /version"] << 503 << once({"message": "not now"})`
+    """
+    left: Iterator[JsonValue] = iter(answers)
+    return lambda: next(left, StopIteration)  # kmock takes the exception as a payload, but not when it is raised
+
+
+@dataclass(slots=True)
+class Fault:
+    """What happens to the requests that match: one field says what, the others to which."""
+
+    verb: str = ""
+    """Kubernetes' verb (`get`, `list`, `watch`, `create`, `patch`, `delete`, …); empty for any."""
+
+    resource: str = ""
+    """The plural (`pods`); empty for any, and for what is none, such as discovery."""
+
+    times: int | None = None
+    """How many requests; None for all until `clear`."""
+
+    hangs: bool = False
+    seconds: float = 0
+    code: int = 0
+    retry_after: int | None = None
+    after_bytes: int | None = None
+    warning: str = ""
+
+    def matches(self, request: kmock.Request) -> bool:
+        """Tell whether it is for this request."""
+        plural = request.resource.plural if request.resource else ""
+        return self.verb in ("", verb_of(request)) and self.resource in ("", plural)
+
+    def answer(self) -> web.Response:
+        """Give the answer in the place of the server's."""
+        code = HTTPStatus(self.code)
+        reason, message = _STATUS.get(code, ("", code.description or code.phrase))
+        details = None if self.retry_after is None else {"retryAfterSeconds": self.retry_after}
+        response = respond(compact(ApiError(code, reason, message, details).status()), code)
+        if self.retry_after is not None:
+            response.headers["Retry-After"] = str(self.retry_after)
+        return response
+
+
+class Rules:
+    """The faults that are in the way of requests."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+        self._cleared = asyncio.Event()
+
+    def add(self, fault: Fault) -> None:
+        """Put a fault in the way, behind those that are there."""
+        self._faults.append(fault)
+
+    def clear(self) -> None:
+        """Take all away; what hangs is dropped."""
+        self._faults.clear()
+        self._cleared.set()
+        self._cleared = asyncio.Event()
+
+    async def serve(
+        self, request: kmock.Request, transport: asyncio.Transport | None, serve: Serve
+    ) -> web.StreamResponse:
+        """Serve a request with the first fault that matches it."""
+        fault = self._take(request)
+        if fault is None:
+            return await serve(request)
+        if fault.hangs:
+            await self._cleared.wait()
+            if transport is not None:
+                transport.abort()
+            await asyncio.Event().wait()  # until we are cancelled, since the connection is gone
+        await asyncio.sleep(fault.seconds)
+        if fault.code:
+            return fault.answer()
+        response = await serve(request)
+        if fault.warning:
+            with_warning(response, fault.warning)
+        if fault.after_bytes is not None:
+            return _cut(response, fault.after_bytes)
+        return response
+
+    def _take(self, request: kmock.Request) -> Fault | None:
+        fault = next((fault for fault in self._faults if fault.matches(request)), None)
+        if fault is not None and fault.times is not None:
+            fault.times -= 1
+            if fault.times == 0:
+                self._faults.remove(fault)
+        return fault
+
+
+def _cut(response: web.StreamResponse, after_bytes: int) -> web.StreamResponse:
+    if isinstance(response, WatchResponse):
+        response.cut_after = after_bytes
+        return response
+    assert isinstance(response, web.Response)  # noqa: S101 - there are only these two
+    return CutResponse(response, after_bytes)
+
+
+class Faults:
+    """What a test can have go wrong, on the whole server or for some requests.
+
+    `verb`, `resource` and `times` say for which: `slow(2, verb="patch", resource="pods", times=1)`. Without `times` it
+    lasts until `clear()`. Of several that match a request the one that was put first happens. Seconds are the wall
+    clock's, since it is kubectl that waits.
+    """
+
+    def __init__(self, rules: Rules, port: Port, listing: Listing) -> None:
+        self._rules = rules
+        self._port = port
+        self._listing = listing
+
+    def clear(self) -> None:
+        """Put everything right again."""
+        self._rules.clear()
+        self._port.deaf = False
+        self._port.drop_unheard()
+        self._port.open()
+
+    def refuse(self) -> None:
+        """Close the port: what is connected is dropped, and connecting is refused, until `clear`."""
+        self._port.close()
+
+    def hang(self, *, verb: str = "", resource: str = "", times: int | None = None) -> None:
+        """Take connections, or the requests that match, and never answer. `clear` drops them."""
+        self._rules.add(Fault(verb, resource, times, hangs=True))
+        self._port.deaf = not (verb or resource or times)
+
+    def slow(self, seconds: float, *, verb: str = "", resource: str = "", times: int | None = None) -> None:
+        """Let each request take so long before anything is done."""
+        self._rules.add(Fault(verb, resource, times, seconds=seconds))
+
+    def answer(
+        self,
+        code: int,
+        *,
+        retry_after: int | None = None,
+        verb: str = "",
+        resource: str = "",
+        times: int | None = None,
+    ) -> None:
+        """Answer with a status code and its `Status`, and do nothing; kubectl tries again if told `Retry-After`."""
+        self._rules.add(Fault(verb, resource, times, code=code, retry_after=retry_after))
+
+    def warn(self, text: str, *, verb: str = "", resource: str = "", times: int | None = None) -> None:
+        """Do what is asked and add a warning, which kubectl prints (`apply-pod-security-warning`)."""
+        self._rules.add(Fault(verb, resource, times, warning=text))
+
+    def cut(self, after_bytes: int = 0, *, verb: str = "", resource: str = "", times: int | None = None) -> None:
+        """Do what is asked, and cut the connection after so many bytes of the answer's body.
+
+        With 0 not even the head is sent. A watch is cut when its events come to so many bytes.
+        """
+        self._rules.add(Fault(verb, resource, times, after_bytes=after_bytes))
+
+    def cut_watches(self) -> None:
+        """Cut the connections of all open watches; `Cluster.end_watches` ends them cleanly."""
+        self._listing.stop(cut=True)
+
+    async def restart(self, seconds: float = 0.2, *, forget: bool = False) -> None:
+        """Be gone for a moment, with all connections; what is stored stays, and resource versions go on.
+
+        With `forget`, versions from before are too old to watch from: 410 Expired.
+        """
+        self._port.close()
+        if forget:
+            self._listing.forget()
+        await asyncio.sleep(seconds)
+        self._port.open()

@@ -1,0 +1,47 @@
+"""What `kubectl logs` is answered. Reads the state of a Pod on the node; no container runs, so a test says the text."""
+
+from collections.abc import Mapping
+
+from devcluster.errors import bad_request, not_found
+from devcluster.kubelet import Kubelet
+from devcluster.podstatus import IMAGE_TROUBLE, ContainerState
+from devcluster.resources import PODS
+from devcluster.store import Key, Store
+
+
+class Logs:
+    """The log of each container."""
+
+    def __init__(self, store: Store, kubelet: Kubelet) -> None:
+        self._store = store
+        self._kubelet = kubelet
+
+    def read(self, key: Key, query: Mapping[str, str]) -> str:
+        """Give a container's log. Raises NotFound, and BadRequest for one that has said nothing yet."""
+        if self._store.get(PODS, *key) is None:
+            raise not_found(PODS, key[1])
+        state = self._kubelet.state_of(key)
+        if state is None:
+            return ""  # without a node there is nobody to ask
+        named = query.get("container", "") or state.containers[0].name
+        container = next((container for container in state.containers if container.name == named), None)
+        if container is None:
+            raise bad_request(f"container {named} is not valid for pod {key[1]}")
+        if query.get("previous") in ("true", "1"):
+            return _previous(container, key)
+        if not container.container_id:  # `logs-waiting`
+            why = "trying and failing to pull image" if container.waiting in IMAGE_TROUBLE else container.waiting
+            raise bad_request(f'container "{named}" in pod "{key[1]}" is waiting to start: {why}')
+        return _tail(container.log, query.get("tailLines", ""))
+
+
+def _previous(container: ContainerState, key: Key) -> str:
+    if container.last_terminated is None and container.terminated is None:
+        raise bad_request(f'previous terminated container "{container.name}" in pod "{key[1]}" not found')
+    return container.log
+
+
+def _tail(text: str, lines: str) -> str:
+    if not lines.isdigit():
+        return text
+    return "".join(text.splitlines(keepends=True)[-int(lines) :]) if int(lines) else ""
