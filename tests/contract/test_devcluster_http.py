@@ -96,3 +96,26 @@ async def test_each_recorded_exchange_is_answered_as_it_was(cluster: Cluster, se
         if name == "apply-namespace":
             while cluster.get("ServiceAccount", "rechttp", "default") is None:
                 await asyncio.sleep(0.01)
+
+
+async def test_the_recorded_watch_tells_of_the_recorded_writes(
+    cluster: Cluster, session: aiohttp.ClientSession
+) -> None:
+    for name in ("apply-namespace", "apply-create"):
+        for exchange in exchanges(name):
+            await ask(session, exchange)
+        while cluster.get("ServiceAccount", "rechttp", "default") is None:
+            await asyncio.sleep(0.01)
+    listing, watching, *writes = exchanges("watch-pods")
+    _, _, listed = await ask(session, listing)
+    version = listed["metadata"]["resourceVersion"]
+    path = watching["path"].replace(f"resourceVersion={listing['response']['metadata']['resourceVersion']}", "")
+    async with session.get(f"{path}&resourceVersion={version}", headers={"Accept": watching["accept"]}) as watch:
+        assert (watch.status, watch.headers["Content-Type"]) == (200, watching["response_content_type"])
+        for exchange in writes:
+            await asyncio.sleep(0.05)  # the scheduler's word on the Pod came before the next write
+            status, _, answer = await ask(session, exchange)
+            assert status == exchange["status"]
+            assert level(answer) == level(exchange["response"]), exchange["path"]
+        seen = [json.loads(await watch.content.readline()) for _ in watching["response"]]
+    assert level(seen) == level(watching["response"])
