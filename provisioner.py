@@ -22,6 +22,7 @@ from sandboxes import kube, server
 from sandboxes.api import create_app
 from sandboxes.connection import connect
 from sandboxes.errors import StartupError
+from sandboxes.grouped import GroupedKubectl
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle, now
 from sandboxes.logs import configure_logging
@@ -30,9 +31,11 @@ from sandboxes.models import CreateRequest
 from sandboxes.preflight import check_cluster
 from sandboxes.settings import Settings
 from sandboxes.templates import load_template
+from sandboxes.view import View
+from sandboxes.waiting import WaitingProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from aiohttp import web
 
@@ -93,10 +96,30 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     """
     template = load_template(TEMPLATE)
     runner = await connect(settings, os.environ, directory)
-    kubectl = Kubectl(runner, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting)
+    waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes)
+    kubectl = (GroupedKubectl if settings.kubectl_group else Kubectl)(
+        waiting if settings.kubectl_start_ahead else runner,
+        max_processes=settings.kubectl_max_processes,
+        max_waiting=settings.kubectl_max_waiting,
+    )
+    view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
     _warn(settings)
     await check_cluster(kubectl, template, settings)
-    return create_app(Lifecycle(kubectl, template, settings), settings)
+    app = create_app(Lifecycle(kubectl, template, settings, view if settings.live_view else None), settings)
+    for wanted, part in ((settings.kubectl_start_ahead, waiting), (settings.live_view, view)):
+        if wanted:
+            app.cleanup_ctx.append(_running(part))
+    return app
+
+
+def _running(part: WaitingProcesses | View) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return a clean-up context that keeps the part running for as long as the application does."""
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        async with part.running():
+            yield
+
+    return run
 
 
 def _warn(settings: Settings) -> None:

@@ -14,9 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sandboxes import kube
-from sandboxes.errors import Busy, ClusterRefused, ClusterTimeout, ClusterUnavailable, NamespaceMissing, ObjectsMissing
+from sandboxes.errors import (
+    Busy,
+    ClusterRefused,
+    ClusterTimeout,
+    ClusterUnavailable,
+    ConnectionFailed,
+    NamespaceMissing,
+    ObjectsMissing,
+)
 from sandboxes.failures import classify, without_repeats
-from sandboxes.processes import Completed, OutputTooLarge, run_process
+from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +36,17 @@ logger = logging.getLogger(__name__)
 
 # Whose fields these are in the eyes of server-side apply; an operator who applies by hand is another manager.
 FIELD_MANAGER = "provisioner"
+
+# The calls that read objects on stdin, and do nothing until they have them: these can be started ahead.
+APPLY = (
+    "apply", "--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}",
+    # Validation by schema costs kubectl twice the CPU, and server-side apply refuses unknown fields anyway
+    # (record: apply-unknown-field-ignored).
+    "--validate=ignore", "-o", "json", "-f", "-",
+)  # fmt: skip
+# Without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
+GET = ("get", "-o", "json", "-f", "-")
+DELETE = ("delete", "--wait=false", "-o", "name", "-f", "-")
 
 # Processes for what does not wait in line, besides those that do.
 URGENT_PROCESSES = 2
@@ -58,6 +77,11 @@ class KubectlRunner:
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
         """Run kubectl once; see Runner."""
         return await run_process([str(self.binary), *self.flags, *args], stdin=stdin, env=self.env)
+
+    async def start(self, args: Sequence[str], *, reads: bool) -> Child:
+        """Start kubectl and return it running: one that `reads` waits for its stdin, another one goes on for long."""
+        argv = [str(self.binary), *self.flags, *args]
+        return await start_process(argv, env=self.env, reads=reads, dies_with_us=not reads)
 
 
 class Kubectl:
@@ -99,6 +123,9 @@ class Kubectl:
             detail = f"kubectl can't be started: {error}"
             raise ClusterUnavailable("The provisioner can't run kubectl", detail=detail) from error
         self._log(args, f"exit {completed.returncode}", started)
+        if completed.returncode < 0:
+            detail = _bug_report(args, completed)
+            raise ConnectionFailed("kubectl was ended before it could answer", detail=detail)
         if completed.returncode != 0:
             raise classify(completed.stderr, detail=_bug_report(args, completed))
         return completed.stdout
@@ -126,28 +153,19 @@ class Kubectl:
 
         If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
         """
-        # Validation by schema costs kubectl twice the CPU, and server-side apply refuses unknown fields anyway
-        # (record: apply-unknown-field-ignored).
-        return await self._apply(objects, "--validate=ignore")
+        return _parse(await self.run(*APPLY, stdin=_stdin(objects)))
 
     async def dry_run(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Return what the server would store, schema checked and admission asked; changes nothing."""
-        return await self._apply(objects, "--validate=strict", "--dry-run=server")
-
-    async def _apply(self, objects: list[KubeObject], *flags: str) -> list[KubeObject]:
-        manager = f"--field-manager={FIELD_MANAGER}"
-        args = ("apply", "--server-side", "--force-conflicts", manager, *flags, "-o", "json", "-f", "-")
-        return _parse(await self.run(*args, stdin=_stdin(objects)))
+        args = [arg.replace("ignore", "strict") for arg in APPLY]
+        return _parse(await self.run(*args, "--dry-run=server", stdin=_stdin(objects)))
 
     async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
-        """Return those of the named objects that exist.
-
-        Without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
-        """
+        """Return those of the named objects that exist."""
         wanted = references
         while wanted:
             try:
-                stdout = await self.run("get", "-o", "json", "-f", "-", stdin=_stdin(wanted), urgent=urgent)
+                stdout = await self.run(*GET, stdin=_stdin(wanted), urgent=urgent)
             except ObjectsMissing as error:
                 there = [obj for obj in wanted if _name(obj) not in error.names]
                 if len(there) == len(wanted):
@@ -170,7 +188,7 @@ class Kubectl:
         By stdin, since a delete by name costs 110 ms an object (kubectl.md, Cost).
         """
         try:
-            await self.run("delete", "--wait=false", "-o", "name", "-f", "-", stdin=_stdin(references))
+            await self.run(*DELETE, stdin=_stdin(references))
         except ObjectsMissing as error:
             logger.debug("gone already: %s", error.names)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -29,19 +28,19 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
+from sandboxes.limits import Locks, within
 from sandboxes.manifests import Sandbox, build, user_data_source
 from sandboxes.mounts import checked_mounts
 from sandboxes.retries import persist
 from sandboxes.status import answer_for, answers_for, has_ended
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sandboxes.kube import KubeObject
     from sandboxes.kubectl import Kubectl
     from sandboxes.models import CreateRequest, SandboxAnswer
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
+    from sandboxes.view import View
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +87,12 @@ class _Attempt:
 class Lifecycle:
     """What can be done with the sandboxes of one cluster. Raises only errors of `errors.py`."""
 
-    def __init__(self, kubectl: Kubectl, template: Template, settings: Settings) -> None:
+    def __init__(self, kubectl: Kubectl, template: Template, settings: Settings, view: View | None = None) -> None:
         self._kubectl = kubectl
+        self.view = view
         self._template = template
         self._settings = settings
-        self._locks = _Locks()
+        self._locks = Locks()
 
     async def create(self, request: CreateRequest) -> SandboxAnswer:
         """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.
@@ -112,7 +112,10 @@ class Lifecycle:
 
     async def get(self, sandbox_id: str) -> SandboxAnswer:
         """Return what is known of the sandbox; raises SandboxNotFound also while its Pod is being deleted."""
-        async with _within(READ_SECONDS):
+        answer = answer_for(*self._seen(sandbox_id), self._settings)
+        if answer is not None:
+            return answer
+        async with within(READ_SECONDS):
             pod, service = await self._look(sandbox_id)
         answer = answer_for(pod, service, self._settings)
         if answer is None:
@@ -121,22 +124,26 @@ class Lifecycle:
 
     async def list_all(self) -> list[SandboxAnswer]:
         """Return every sandbox that get() would return, sorted by id."""
-        async with _within(READ_SECONDS):
+        if self.view is not None and self.view.is_fresh:
+            return answers_for(self.view.objects(), self._settings)
+        async with within(READ_SECONDS):
             objects = await persist(lambda: self._kubectl.list_sandboxes(self._settings.k8s_namespace))
         return answers_for(objects, self._settings)
 
     async def delete(self, sandbox_id: str) -> None:
         """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone."""
         references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
-        async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, _within(seconds_left):
+        async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, within(seconds_left):
             await persist(lambda: self._kubectl.delete(references))
+            if self.view is not None:
+                self.view.note_deleted(sandbox_id)
         logger.info("sandbox %s deleted", sandbox_id)
 
     async def _create(self, sandbox: Sandbox, seconds: float) -> SandboxAnswer:
         objects = build(sandbox, self._template, self._settings, applied_at=now())
         attempt = _Attempt(sandbox, objects)
         try:
-            async with _within(seconds):
+            async with within(seconds):
                 return await self._reconcile(attempt)
         except ProvisionerError as error:
             answer = await self._settle(attempt)
@@ -152,8 +159,8 @@ class Lifecycle:
     async def _reconcile(self, attempt: _Attempt) -> SandboxAnswer:
         """Look, apply what is missing, and do so again when somebody changed the objects in between."""
         failure: ProvisionerError | None = None
-        for _ in range(MAX_ROUNDS):
-            pod, service = await self._look(attempt.sandbox.sandbox_id)
+        for number in range(MAX_ROUNDS):
+            pod, service = await self._look_first(attempt) if number == 0 else await self._look_again(attempt)
             if attempt.before is None:
                 attempt.before = {obj["metadata"]["uid"] for obj in (pod, service) if obj is not None}
             try:
@@ -172,9 +179,38 @@ class Lifecycle:
             # Applied onto objects that are being deleted (record: apply-onto-terminating): look again, and wait.
         raise failure or ClusterUnavailable("The sandbox is being changed by somebody else all the time")
 
+    async def _look_first(self, attempt: _Attempt) -> tuple[KubeObject | None, KubeObject | None]:
+        """Return what is there, from the view where it knows of nothing, or of a whole sandbox of the same owner.
+
+        Of nothing, too: the cluster's own guard is the Pod's revision, and an apply onto what is there changes nothing.
+        """
+        sandbox_id = attempt.sandbox.sandbox_id
+        if self.view is not None and self.view.is_certain(sandbox_id):
+            pod, service = self.view.sandbox(sandbox_id)
+            is_whole = answer_for(pod, service, self._settings) is not None
+            if pod is None and service is None:
+                return None, None
+            if pod is not None and is_whole and not has_ended(pod) and _owner(pod) == _owner(attempt.objects[0]):
+                return pod, service
+        return await self._look_again(attempt)
+
+    async def _look_again(self, attempt: _Attempt) -> tuple[KubeObject | None, KubeObject | None]:
+        return await self._look(attempt.sandbox.sandbox_id)
+
+    def _seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+        """Return what the view shows of the sandbox, if it may answer for it; nothing proves that there is none."""
+        if self.view is None or not self.view.is_certain(sandbox_id):
+            return None, None
+        return self.view.sandbox(sandbox_id)
+
     async def _look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
+        """Read the sandbox's objects from the cluster itself."""
         references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
+        started = asyncio.get_running_loop().time()
         objects = await persist(lambda: self._kubectl.get(references, urgent=urgent))
+        if self.view is not None:
+            self.view.note_absent(sandbox_id, started)
+            self.view.note(objects)
         return _of("Pod", objects), _of("Service", objects)
 
     async def _clear_the_way(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
@@ -228,6 +264,8 @@ class Lifecycle:
     async def _apply(self, attempt: _Attempt, objects: list[KubeObject]) -> list[KubeObject]:
         attempt.applied = True
         stored = await persist(lambda: self._kubectl.apply(objects))
+        if self.view is not None:
+            self.view.note(stored)
         logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
         return stored
 
@@ -246,7 +284,7 @@ class Lifecycle:
         if not attempt.applied:
             return None
         try:
-            async with _within(UNDO_SECONDS):
+            async with within(UNDO_SECONDS):
                 return await self._settle_in_time(attempt)
         except ProvisionerError as error:
             logger.exception(
@@ -284,43 +322,6 @@ class Lifecycle:
             if not kube.is_terminating(obj):
                 await self._delete_exactly(obj, urgent=True)
                 logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])
-
-
-class _Locks:
-    """One lock an id, for as long as somebody holds or wants it: one task works on one id at a time."""
-
-    def __init__(self) -> None:
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-
-    @asynccontextmanager
-    async def hold(self, key: str, seconds: float) -> AsyncIterator[float]:
-        """Hold the key's lock; yields how many of the `seconds` are left. Raises ClusterTimeout if there are none."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = (lock, users + 1)
-        try:
-            async with _within(seconds):
-                await lock.acquire()
-            try:
-                yield end - loop.time()
-            finally:
-                lock.release()
-        finally:
-            lock, users = self._locks.pop(key)
-            if users > 1:
-                self._locks[key] = (lock, users - 1)
-
-
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    """Bound the block; raises ClusterTimeout past `seconds`, after the block has cleaned up."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        detail = f"not done within the {seconds:.1f} s that this request may take"
-        raise ClusterTimeout("The cluster did not answer in time", detail=detail) from error
 
 
 def now() -> str:

@@ -199,6 +199,18 @@ class Settings(BaseSettings):
     kubectl_max_waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
         200, description="Calls that may wait for a kubectl process; past it, 503 at once."
     )
+    live_view: bool = Field(
+        True, description="Answer reads from a picture that two watches keep; `false`: start kubectl for each read."
+    )
+    live_view_max_age: Annotated[float, Field(ge=2, le=3600)] = Field(
+        60.0, description="Seconds after which an unconfirmed live view is no longer believed."
+    )
+    kubectl_start_ahead: bool = Field(
+        True, description="Keep a few kubectl processes waiting on stdin; `false`: start each when it is needed."
+    )
+    kubectl_group: bool = Field(
+        True, description="Do what arrives together in one call of kubectl; `false`: one call for each request."
+    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
         "INFO", description="Least level that is logged; kubectl's calls are logged at `DEBUG`."
     )

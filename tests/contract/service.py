@@ -18,7 +18,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import provisioner as program
 from devcluster import Cluster
+from sandboxes.api import LIFECYCLE
 from sandboxes.settings import Settings
+from sandboxes.view import View
 from tests.waiting import until
 
 __all__ = [
@@ -45,6 +47,13 @@ class Provisioner:
 
     client: TestClient[web.Request, web.Application]
     environ: dict[str, str]
+
+    @property
+    def view(self) -> View:
+        """The live view behind it."""
+        view = self.client.app[LIFECYCLE].view
+        assert view is not None
+        return view
 
     async def get(self, path: str, **options: Any) -> aiohttp.ClientResponse:
         """GET."""

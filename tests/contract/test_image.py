@@ -48,7 +48,8 @@ def interpreter_of_everybody() -> list[str]:
             continue
         return [candidate]
     pytest.skip(
-        f"no Python {version} here that user {UID} may run with our packages; CI's image job does the same in a container"
+        f"no Python {version} here that user {UID} may run with our packages; "
+        "CI's image job does the same in a container"
     )
 
 
@@ -78,7 +79,7 @@ def app(tmp: Path) -> Path:
 
 
 def environment(tmp: Path, kubeconfig: Path, port: int) -> dict[str, str]:
-    assert image_environment()["HOST"] == "0.0.0.0"  # noqa: S104 - the image's; here the loopback alone will do
+    assert image_environment()["HOST"] == "0.0.0.0"  # noqa: S104
     return {
         **image_environment(),
         "HOST": "127.0.0.1",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from sandboxes import processes
-from sandboxes.processes import OutputTooLarge, run_process
+from sandboxes.processes import Completed, OutputTooLarge, run_process, start_process
+from tests.conftest import ROOT
 
 ENV = {"PATH": os.defpath}
 
@@ -109,3 +111,49 @@ async def test_no_file_is_left_open() -> None:
 async def test_what_can_not_be_started_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
         await run_process(["/nowhere/kubectl"], stdin=None, env=ENV)
+
+
+async def test_lines_of_any_length_come_whole() -> None:
+    script = "echo one; echo two; head -c 3000000 /dev/zero | tr '\\0' x; echo; printf half"
+    child = await start_process(["/bin/sh", "-c", script], env=ENV, reads=False)
+    lines = [line async for line in child.lines(4_000_000)]
+    await child.kill()
+    assert lines == [b"one", b"two", b"x" * 3_000_000]
+
+
+async def test_a_line_without_end_is_an_error() -> None:
+    child = await start_process(["/bin/sh", "-c", "cat /dev/zero"], env=ENV, reads=False)
+    with pytest.raises(OutputTooLarge):
+        async for _ in child.lines(100_000):
+            pass
+    assert (await child.kill()).returncode == -signal.SIGKILL
+
+
+async def test_what_it_said_is_known_after_it_was_killed() -> None:
+    child = await start_process(["/bin/sh", "-c", "echo why >&2; echo ready; sleep 600"], env=ENV, reads=False)
+    assert await anext(child.lines(100)) == b"ready"
+    assert not child.has_ended
+    assert await child.kill() == Completed(-signal.SIGKILL, b"", "why\n")
+    assert child.has_ended
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no parent-death signal")
+async def test_it_ends_when_we_are_killed(tmp_path: Path) -> None:
+    program = tmp_path / "parent.py"
+    program.write_text(
+        "import asyncio\n"
+        "from sandboxes.processes import start_process\n"
+        "async def main():\n"
+        f"    script = 'echo $$ > {tmp_path}/pid; exec sleep 600'\n"
+        "    await start_process(['/bin/sh', '-c', script], env={'PATH': '/usr/bin:/bin'}, reads=False,"
+        " dies_with_us=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    parent = await asyncio.create_subprocess_exec(sys.executable, str(program), env={"PYTHONPATH": str(ROOT)})
+    pid = int(await wait_for_text(tmp_path / "pid"))
+    assert is_running(pid)
+    parent.kill()
+    await parent.wait()
+    while is_running(pid):
+        await asyncio.sleep(0.01)

@@ -1,0 +1,108 @@
+"""Group commit: what arrives while all workers are busy is done together when they come free. Knows no kubectl."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from sandboxes.errors import Busy, ProvisionerError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# One group may take this long: half of what a create has, so that who waits for its end has as much left.
+GROUP_SECONDS = 10.0
+
+# How much the newest measurement counts in the running mean of the seconds per item.
+_NEWEST = 0.3
+
+
+class Groups(Generic[Item, Result]):
+    """Does items in groups, by `workers` at once.
+
+    `work` is given a group and returns one result, or one error, for each of its items, in their order. A lone item
+    does not wait for company. No group is longer than fits GROUP_SECONDS at the seconds per item being measured, so a
+    slow server makes groups shorter, not deadlines longer; nor longer than `most`.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[Item]], Awaitable[Sequence[Result | ProvisionerError]]],
+        *,
+        workers: int,
+        most: int,
+        max_waiting: int,
+    ) -> None:
+        self._work = work
+        self._free = workers
+        self._most = most
+        self._max_waiting = max_waiting
+        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._seconds_per_item = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def do(self, item: Item) -> Result:
+        """Return the item's result or raise its error; raises Busy at once when too many wait.
+
+        On cancellation an item that has not begun is never begun.
+        """
+        if len(self._queue) >= self._max_waiting + self._free * self._most:
+            raise Busy("The provisioner has too many requests waiting")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._queue.append((item, future))
+        # Not at once, so that what arrives in the same turn of the loop is one group.
+        loop.call_soon(self._dispatch)
+        return await future
+
+    @property
+    def longest(self) -> int:
+        """How many items a group may have now."""
+        if self._seconds_per_item <= 0:
+            return self._most
+        return max(1, min(self._most, int(GROUP_SECONDS / self._seconds_per_item)))
+
+    def _dispatch(self) -> None:
+        while self._free and self._queue:
+            share = -(-len(self._queue) // self._free)  # evenly, rounded up
+            entries = [self._queue.popleft() for _ in range(min(share, self.longest))]
+            entries = [(item, future) for item, future in entries if not future.done()]
+            if entries:
+                self._free -= 1
+                task = asyncio.create_task(self._do_group(entries))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _do_group(self, entries: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            results = await self._work([item for item, _ in entries])
+        except Exception as error:  # handed to each of those who wait for it
+            logger.debug("a group of %d failed", len(entries), exc_info=error)
+            for _, future in entries:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), result in zip(entries, results, strict=True):
+                if not future.done():
+                    _settle(future, result)
+        finally:
+            seconds = (loop.time() - started) / len(entries)
+            self._seconds_per_item += _NEWEST * (seconds - self._seconds_per_item)
+            self._free += 1
+            self._dispatch()
+
+
+def _settle(future: asyncio.Future[Result], result: Result | ProvisionerError) -> None:
+    if isinstance(result, ProvisionerError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -1,0 +1,49 @@
+"""Limits of a request: its time, and that one task works on one id at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import ClusterTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Locks:
+    """One lock an id, for as long as somebody holds or wants it: one task works on one id at a time."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def hold(self, key: str, seconds: float) -> AsyncIterator[float]:
+        """Hold the key's lock; yields how many of the `seconds` are left. Raises ClusterTimeout if there are none."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with within(seconds):
+                await lock.acquire()
+            try:
+                yield end - loop.time()
+            finally:
+                lock.release()
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = (lock, users - 1)
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Bound the block; raises ClusterTimeout past `seconds`, after the block has cleaned up."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        detail = f"not done within the {seconds:.1f} s that this request may take"
+        raise ClusterTimeout("The cluster did not answer in time", detail=detail) from error

@@ -1,0 +1,216 @@
+"""The live view: what the cluster holds of sandboxes, kept by two watches, and honest about its age.
+
+Reads are answered from it while it is fresh: both watches run, and a list that started after they did, and not longer
+ago than the bound, has been taken in. What it can't answer with certainty is read live. It never says that something
+is not there: a miss is the caller's to confirm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from sandboxes import kube
+from sandboxes.errors import ProvisionerError
+from sandboxes.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from sandboxes.kube import KubeObject
+    from sandboxes.kubectl import Kubectl, KubectlRunner
+
+logger = logging.getLogger(__name__)
+
+# A watch that has not told of a change so long after a list showed it does not tell any more; seconds.
+TELLING_SECONDS = 3.0
+
+_RESOURCES = {"Pod": "pods", "Service": "services"}
+
+Key = tuple[str, str]
+
+
+class View:
+    """Pods and Services of sandboxes by (kind, name), in one namespace.
+
+    `max_age`: seconds; when the last list is older, the view is not fresh. It is resynced twice as often.
+    """
+
+    def __init__(self, runner: KubectlRunner, kubectl: Kubectl, namespace: str, *, max_age: float) -> None:
+        self._kubectl = kubectl
+        self._namespace = namespace
+        self._max_age = max_age
+        self._objects: dict[Key, KubeObject] = {}
+        self._heard: dict[Key, float] = {}
+        # The version of each object that its watch told last.
+        self._told: dict[Key, int] = {}
+        # What this process has deleted: the uid that must not come back, or None where it wasn't known.
+        self._deleted: dict[Key, str | None] = {}
+        self._deleted_at: dict[Key, float] = {}
+        self._synced_at: float | None = None
+        self._sync_wanted = asyncio.Event()
+        self._watches = {
+            kind: Watch(runner, resource, namespace, self._on_event, self._on_watch_start)
+            for kind, resource in _RESOURCES.items()
+        }
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the view for as long as the block runs."""
+        tasks = [asyncio.create_task(watch.keep()) for watch in self._watches.values()]
+        tasks.append(asyncio.create_task(self._keep_in_sync()))
+        try:
+            yield
+        finally:
+            self._synced_at = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it may answer for the cluster."""
+        return self.age <= self._max_age and all(watch.is_running for watch in self._watches.values())
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last list that was taken in began; infinite before the first."""
+        return float("inf") if self._synced_at is None else _now() - self._synced_at
+
+    def sandbox(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+        """Return a sandbox's Pod and Service as far as they are in the view."""
+        pod = self._objects.get(("Pod", kube.pod_name(sandbox_id)))
+        return pod, self._objects.get(("Service", kube.service_name(sandbox_id)))
+
+    def is_certain(self, sandbox_id: str) -> bool:
+        """Whether the view may answer for this sandbox: it is fresh, and no delete of ours is still unseen."""
+        keys = (("Pod", kube.pod_name(sandbox_id)), ("Service", kube.service_name(sandbox_id)))
+        return self.is_fresh and not any(self._deleted.get(key, "") is None for key in keys)
+
+    def objects(self) -> Iterable[KubeObject]:
+        """Return all objects of the view, but for those of which a delete of ours is still unseen."""
+        return (obj for key, obj in self._objects.items() if self._deleted.get(key, "") is not None)
+
+    def note(self, objects: Iterable[KubeObject]) -> None:
+        """Take in what a call of our own has just read or written."""
+        for obj in objects:
+            if obj["kind"] in _RESOURCES:
+                self._put(obj)
+
+    def note_deleted(self, sandbox_id: str) -> None:
+        """Take in that a delete of our own was accepted: the next read sees it."""
+        for key in (("Pod", kube.pod_name(sandbox_id)), ("Service", kube.service_name(sandbox_id))):
+            known = self._objects.pop(key, None)
+            self._deleted[key] = known["metadata"]["uid"] if known else None
+            self._deleted_at[key] = _now()
+
+    def note_absent(self, sandbox_id: str, started: float) -> None:
+        """Take in that a live read that began at `started` (loop time) did not find the sandbox."""
+        for key in (("Pod", kube.pod_name(sandbox_id)), ("Service", kube.service_name(sandbox_id))):
+            if self._heard.get(key, 0.0) < started:
+                self._remove(key)
+
+    def _on_watch_start(self) -> None:
+        # What was deleted while it did not run, only a list that starts now can tell.
+        self._synced_at = None
+        self._sync_wanted.set()
+
+    def _on_event(self, kind_of_event: str, obj: KubeObject) -> None:
+        key = _key(obj)
+        self._told[key] = _version(obj)
+        if kind_of_event != "DELETED":
+            self._put(obj)
+        elif self._uid(key) in (None, obj["metadata"]["uid"]):
+            self._remove(key)
+        if kind_of_event == "DELETED" and self._deleted.get(key) in (None, obj["metadata"]["uid"]):
+            self._deleted.pop(key, None)
+
+    def _put(self, obj: KubeObject) -> None:
+        """Take in an object, unless it is older than what is known, or one that we have deleted."""
+        key = _key(obj)
+        known = self._objects.get(key)
+        if known is not None and not _is_newer(obj, known):
+            return
+        if key in self._deleted and self._deleted[key] == obj["metadata"]["uid"] and not kube.is_terminating(obj):
+            return
+        if self._deleted.get(key) and self._deleted[key] != obj["metadata"]["uid"]:
+            del self._deleted[key]  # made anew
+        self._objects[key] = obj
+        self._heard[key] = _now()
+
+    def _remove(self, key: Key) -> None:
+        self._objects.pop(key, None)
+        self._heard.pop(key, None)
+
+    def _uid(self, key: Key) -> str | None:
+        known = self._objects.get(key)
+        return None if known is None else known["metadata"]["uid"]
+
+    async def _keep_in_sync(self) -> None:
+        """List twice within the bound, and whenever a watch has started; what the list proves gone is removed."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._max_age / 2):
+                    await self._sync_wanted.wait()
+            self._sync_wanted.clear()
+            try:
+                listed = await self._sync()
+            except ProvisionerError as error:
+                logger.warning("the live view could not be compared with the cluster: %s\n%s", error, error.detail)
+                await asyncio.sleep(1.0)
+                self._sync_wanted.set()
+                continue
+            await asyncio.sleep(TELLING_SECONDS)
+            self._restart_silent_watches(listed)
+
+    async def _sync(self) -> dict[Key, int]:
+        """Take in a list, which is right for all that nobody has told since it began; return its versions."""
+        started = _now()
+        running = all(watch.is_running for watch in self._watches.values())
+        listed = {_key(obj): obj for obj in await self._kubectl.list_sandboxes(self._namespace)}
+        for key in [key for key, heard in self._heard.items() if heard < started]:
+            self._remove(key)
+        for obj in listed.values():
+            self._put(obj)
+        for key in [key for key, at in self._deleted_at.items() if at < started]:
+            # A list that began after our delete shows what is left of it.
+            del self._deleted_at[key]
+            if self._deleted.get(key, "") is None or key not in listed:
+                self._deleted.pop(key, None)
+        self._told = {key: version for key, version in self._told.items() if key in listed}
+        if running:
+            self._synced_at = started
+        return {key: _version(obj) for key, obj in listed.items()}
+
+    def _restart_silent_watches(self, listed: dict[Key, int]) -> None:
+        """Start a watch again that has not told by now what a list showed a while ago."""
+        for kind, watch in self._watches.items():
+            untold = [key for key, version in listed.items() if key[0] == kind and self._told.get(key, 0) < version]
+            if untold and watch.is_running:
+                logger.warning("the watch of %s does not tell of %d objects: starting it again", kind, len(untold))
+                watch.restart()
+
+
+def _key(obj: KubeObject) -> Key:
+    return obj["kind"], obj["metadata"]["name"]
+
+
+def _is_newer(obj: KubeObject, known: KubeObject) -> bool:
+    """Whether `obj` is a later version than `known`; resource versions are numbers that grow (KEP-5504)."""
+    if (
+        obj["metadata"]["uid"] == known["metadata"]["uid"]
+        and kube.is_terminating(known)
+        and not kube.is_terminating(obj)
+    ):
+        return False
+    return _version(obj) > _version(known)
+
+
+def _version(obj: KubeObject) -> int:
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,172 @@
+"""kubectl processes that are started ahead and wait on stdin, so that a call pays for the work and not for the start.
+
+`apply -f -`, `get -f -` and `delete -f -` all block on stdin before they talk to the server (kubectl.md, Cost: 39 ms
+instead of 75 to 100). A process here has read the kubeconfig when it started, so none may grow old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sandboxes.kubectl import APPLY, DELETE, GET
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from pathlib import Path
+
+    from sandboxes.kubectl import KubectlRunner
+    from sandboxes.processes import Child, Completed
+
+logger = logging.getLogger(__name__)
+
+# How many of each wait when nothing happens; each is 12 MB of private memory (kubectl.md, Cost).
+IDLE = {APPLY: 2, GET: 1, DELETE: 1}
+
+# Credentials rotate (EKS: 15 minutes), and a process has read its own when it started.
+MAX_AGE_SECONDS = 240.0
+TICK_SECONDS = 5.0
+
+
+@dataclass
+class _Shelf:
+    """The waiting processes of one call, oldest first, and how many there should be."""
+
+    least: int
+    wanted: int
+    waiting: deque[tuple[float, Child]] = field(default_factory=deque)
+    starting: int = 0
+
+
+class WaitingProcesses:
+    """A Runner that uses a waiting process where there is one, and starts one where there is none.
+
+    `most`: waiting processes of one call at the most; under load there are as many as were missed, in quiet times as
+    few as IDLE says. `kubeconfig`: when that file changes, all are renewed.
+    """
+
+    def __init__(self, runner: KubectlRunner, kubeconfig: Path, *, most: int) -> None:
+        self._runner = runner
+        self._kubeconfig = kubeconfig
+        self._most = most
+        self._shelves = {args: _Shelf(least, least) for args, least in IDLE.items()}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._seen = _fingerprint(kubeconfig)
+        self._is_open = False
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep processes waiting for as long as the block runs, and none longer."""
+        self._is_open = True
+        for args in self._shelves:
+            self._refill(args)
+        keeper = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            self._is_open = False
+            keeper.cancel()
+            await asyncio.gather(keeper, *self._tasks, return_exceptions=True)
+            await self._end([child for shelf in self._shelves.values() for _, child in _emptied(shelf)])
+
+    async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
+        """Run kubectl once; see kubectl.Runner. Refused credentials are tried once more, with new processes."""
+        shelf = self._shelves.get(tuple(args))
+        if shelf is None or stdin is None or not self._is_open:
+            return await self._runner(args, stdin=stdin)
+        child = self._take(shelf)
+        if child is None:
+            shelf.wanted = min(self._most, shelf.wanted + 1)
+        self._refill(tuple(args))
+        if child is None:
+            return await self._runner(args, stdin=stdin)
+        completed = await child.communicate(stdin)
+        if completed.returncode != 0 and "(Unauthorized)" in completed.stderr:
+            logger.info("the cluster refuses the credentials that waiting processes have read: renewing all")
+            self._renew()
+            return await self._runner(args, stdin=stdin)
+        return completed
+
+    @property
+    def waiting(self) -> int:
+        """How many processes wait."""
+        return sum(len(shelf.waiting) for shelf in self._shelves.values())
+
+    def _take(self, shelf: _Shelf) -> Child | None:
+        while shelf.waiting:
+            _, child = shelf.waiting.popleft()
+            if not child.has_ended:
+                return child
+            self._end_soon([child])
+        return None
+
+    def _refill(self, args: tuple[str, ...]) -> None:
+        shelf = self._shelves[args]
+        while self._is_open and len(shelf.waiting) + shelf.starting < shelf.wanted:
+            shelf.starting += 1
+            self._spawn(self._start(args, shelf))
+
+    async def _start(self, args: tuple[str, ...], shelf: _Shelf) -> None:
+        try:
+            child = await self._runner.start(args, reads=True)
+        except OSError as error:
+            logger.warning("no waiting kubectl could be started: %s", error)
+            return
+        finally:
+            shelf.starting -= 1
+        shelf.waiting.append((asyncio.get_running_loop().time(), child))
+
+    async def _keep(self) -> None:
+        """Renew what is old, drop what has died, and let go of what a quiet time does not need."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            seen = _fingerprint(self._kubeconfig)
+            if seen != self._seen:
+                logger.info("the kubeconfig has changed: renewing the waiting processes")
+                self._seen = seen
+                self._renew()
+            oldest = asyncio.get_running_loop().time() - MAX_AGE_SECONDS
+            for args, shelf in self._shelves.items():
+                shelf.wanted = max(shelf.least, shelf.wanted - 1)
+                kept = [entry for entry in shelf.waiting if entry[0] > oldest and not entry[1].has_ended]
+                kept = kept[: shelf.wanted]
+                self._end_soon([child for entry in shelf.waiting if entry not in kept for child in entry[1:]])
+                shelf.waiting = deque(kept)
+                self._refill(args)
+
+    def _renew(self) -> None:
+        self._end_soon([child for shelf in self._shelves.values() for _, child in _emptied(shelf)])
+        for args in self._shelves:
+            self._refill(args)
+
+    def _end_soon(self, children: list[Child]) -> None:
+        if children:
+            self._spawn(self._end(children))
+
+    @staticmethod
+    async def _end(children: list[Child]) -> None:
+        await asyncio.gather(*(child.kill() for child in children))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _emptied(shelf: _Shelf) -> list[tuple[float, Child]]:
+    taken = list(shelf.waiting)
+    shelf.waiting.clear()
+    return taken
+
+
+def _fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with the file's content, None while there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,111 @@
+"""One `kubectl get --watch` for one resource, kept running: events in, restarts with back-off, no picture kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from sandboxes import kube
+from sandboxes.processes import OutputTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from sandboxes.kube import KubeObject
+    from sandboxes.kubectl import KubectlRunner
+
+logger = logging.getLogger(__name__)
+
+# The first events can be whole lists of 500 objects (kubectl.md 13), some 10 KB each.
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+# A watch that ends is started again after these pauses, the last one over and over; seconds.
+PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+# One that has lived for so long has earned the first pause again.
+SETTLED_SECONDS = 30.0
+
+# kubectl has read its first list after so long; nothing in its output marks that (kubectl.md 13).
+FIRST_LIST_SECONDS = 1.0
+
+
+class Watch:
+    """Hands on what a watch says: `on_event(type, object)`, with types ADDED, MODIFIED and DELETED."""
+
+    def __init__(
+        self,
+        runner: KubectlRunner,
+        resource: str,
+        namespace: str,
+        on_event: Callable[[str, KubeObject], None],
+        on_start: Callable[[], None],
+    ) -> None:
+        self._runner = runner
+        self._args = (
+            "get", resource, "-n", namespace, "-l", f"{kube.APP_LABEL}={kube.APP}",
+            "--watch", "--output-watch-events", "-o", "json",
+        )  # fmt: skip
+        self._resource = resource
+        self._on_event = on_event
+        self._on_start = on_start
+        self._restart = asyncio.Event()
+        self.is_running = False
+        self.restarts = -1
+
+    def restart(self) -> None:
+        """Start it again: it does not say what it should."""
+        self._restart.set()
+
+    async def keep(self) -> None:
+        """Keep it running until cancelled."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            started = loop.time()
+            self.restarts += 1
+            why = await self._run_once()
+            failures = 0 if loop.time() - started > SETTLED_SECONDS else failures + 1
+            pause = PAUSES[min(failures, len(PAUSES) - 1)]
+            logger.info("the watch of %s ended (%s); again in %.1f s", self._resource, why, pause)
+            await asyncio.sleep(pause)
+
+    async def _run_once(self) -> str:
+        """Run one kubectl to its end and return why it ended."""
+        self._restart.clear()
+        try:
+            child = await self._runner.start(self._args, reads=False)
+        except OSError as error:
+            return f"kubectl can't be started: {error}"
+        reading = asyncio.create_task(self._read(child.lines(MAX_LINE_BYTES)))
+        restarting = asyncio.create_task(self._restart.wait())
+        settling = asyncio.create_task(self._settle())
+        try:
+            await asyncio.wait([reading, restarting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.is_running = False
+            for task in (reading, restarting, settling):
+                task.cancel()
+            results = await asyncio.gather(reading, restarting, settling, return_exceptions=True)
+            completed = await child.kill()
+        problem = results[0]
+        if isinstance(problem, (ValueError, TypeError, KeyError, OutputTooLarge)):
+            return f"it said what is no event: {problem!r}"
+        if isinstance(problem, Exception):
+            raise problem
+        return completed.stderr.strip() or f"exit {completed.returncode}, without a word"
+
+    async def _settle(self) -> None:
+        await asyncio.sleep(FIRST_LIST_SECONDS)
+        self.is_running = True
+        self._on_start()
+
+    async def _read(self, lines: AsyncGenerator[bytes]) -> None:
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                event: Any = json.loads(line)
+                obj = event["object"]
+                # Paged first lists come whole (kubectl.md 13).
+                for one in obj["items"] if obj["kind"].endswith("List") else [obj]:
+                    self._on_event(event["type"], one)

@@ -1,0 +1,180 @@
+"""Waiting processes and group commit, on devcluster: what they save, and that nobody pays for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import kmock
+import pytest
+import yaml
+
+from devcluster import Cluster
+from sandboxes import waiting
+from tests.contract.faults import recorded_refusal
+from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
+from tests.contract.test_process import PROVISIONER, environment, free_port, healthy, processes_with, running
+from tests.waiting import until
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Path:
+    """A kubectl that notes each start in a file beside it."""
+    script = tmp_path / "counted-kubectl"
+    script.write_text(f'#!/bin/sh\necho "$3 $4" >> {tmp_path}/starts\nexec {KUBECTL} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def starts(tmp_path: Path) -> Counter[str]:
+    """Count kubectl's starts by verb; without those that only wait it is what calls cost."""
+    return Counter(line.split()[0] for line in (tmp_path / "starts").read_text().splitlines())
+
+
+def waiting_processes(tmp_path: Path) -> list[int]:
+    return [pid for pid in processes_with(str(tmp_path)) if b"-f\0-" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def test_processes_wait_ahead_and_are_gone_at_the_end(
+    start_provisioner: StartProvisioner, tmp_path: Path
+) -> None:
+    provisioner = await start_provisioner()
+    await until(lambda: len(waiting_processes(tmp_path)) == 4)
+    await create(provisioner)
+    await until(lambda: len(waiting_processes(tmp_path)) == 4)
+    await provisioner.client.close()
+    assert processes_with(str(tmp_path)) == []
+
+
+async def test_with_the_switches_off_nothing_waits_and_all_works(
+    start_provisioner: StartProvisioner, tmp_path: Path
+) -> None:
+    provisioner = await start_provisioner(KUBECTL_START_AHEAD="false", KUBECTL_GROUP="false", LIVE_VIEW="false")
+    answers = await asyncio.gather(*(create(provisioner, f"s{n}") for n in range(5)))
+    assert len({answer["sandbox_url"] for answer in answers}) == 5
+    assert (await (await provisioner.get(URL)).json())["count"] == 5
+    assert processes_with(str(tmp_path)) == []
+
+
+async def test_a_waiting_process_that_is_killed_costs_nobody_anything(provisioner: Provisioner, tmp_path: Path) -> None:
+    await until(lambda: len(waiting_processes(tmp_path)) == 4)
+    for pid in waiting_processes(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+    await create(provisioner)
+    await until(lambda: len(waiting_processes(tmp_path)) == 4)
+
+
+async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "TICK_SECONDS", 3600)
+    kubeconfig = tmp_path / "rotating"
+    good = cluster.kubeconfig.read_text()
+    bad = yaml.safe_load(good)
+    bad["users"][0]["user"]["token"] = "expired"
+    kubeconfig.write_text(yaml.safe_dump(bad))
+    provisioner = await start_provisioner(KUBECONFIG_PATH=str(kubeconfig))
+    await until(lambda: len(waiting_processes(tmp_path)) == 4)
+    assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 502
+
+    await until(lambda: len(waiting_processes(tmp_path)) == 4)
+    kubeconfig.write_text(good)  # the waiting ones have read the old token
+    assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 200
+
+
+async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_are_old(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "TICK_SECONDS", 0.05)
+    kubeconfig = tmp_path / "changing"
+    kubeconfig.write_text(cluster.kubeconfig.read_text())
+    await start_provisioner(KUBECONFIG_PATH=str(kubeconfig))
+    await until(lambda: len(waiting_processes(tmp_path)) == 4)
+    before = set(waiting_processes(tmp_path))
+    kubeconfig.write_text(cluster.kubeconfig.read_text() + "\n")
+    await until(lambda: waiting_processes(tmp_path) and not before & set(waiting_processes(tmp_path)), seconds=30)
+
+    before = set(waiting_processes(tmp_path))
+    monkeypatch.setattr(waiting, "MAX_AGE_SECONDS", 0.5)
+    await until(lambda: not before & set(waiting_processes(tmp_path)), seconds=30)
+
+
+async def test_fifty_creates_at_once_are_few_calls(
+    start_provisioner: StartProvisioner, counted: Path, tmp_path: Path
+) -> None:
+    provisioner = await start_provisioner(KUBECTL=str(counted))
+    before = starts(tmp_path)["apply"]
+    answers = await asyncio.gather(*(create(provisioner, f"s{n}") for n in range(50)))
+    assert len({answer["sandbox_url"] for answer in answers}) == 50
+    assert starts(tmp_path)["apply"] - before < 25
+    deletes = await asyncio.gather(*(provisioner.delete(f"{URL}/s{n}") for n in range(50)))
+    assert {response.status for response in deletes} == {200}
+    assert starts(tmp_path)["delete"] < 25
+
+
+async def test_one_failing_sandbox_among_fifty_gets_its_own_error_and_the_others_succeed(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    cluster.kmock["patch", kmock.resource("v1/pods"), kmock.name("sandbox-s7")] << recorded_refusal(
+        "apply-quota-exceeded"
+    )
+    statuses = await asyncio.gather(*(post(provisioner, f"s{n}") for n in range(50)))
+    assert Counter(statuses) == {200: 49, 429: 1}
+    assert statuses[7] == 429
+    assert (await provisioner.get(f"{URL}/s7")).status == 404
+    await until(lambda: cluster.get("Service", "deer-flow", "sandbox-s7-svc") is None)
+    assert len(cluster.objects("Pod")) == 49
+    assert len(cluster.objects("Service")) == 49
+
+
+async def post(provisioner: Provisioner, sandbox_id: str) -> int:
+    return (await provisioner.post(URL, json={"sandbox_id": sandbox_id})).status
+
+
+async def test_different_owners_of_one_id_in_one_group_are_told_apart(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    first, second = await start_provisioner(), await start_provisioner()
+
+    async def ask(n: int) -> tuple[int, int]:
+        provisioner = (first, second)[n % 2]
+        response = await provisioner.post(URL, json={"sandbox_id": f"s{n // 2}", "thread_id": f"t{n % 2}"})
+        return n // 2, response.status
+
+    outcomes = await asyncio.gather(*(ask(n) for n in range(20)))
+    for sandbox in range(10):
+        assert sorted(status for number, status in outcomes if number == sandbox) == [200, 409]
+    assert len(cluster.objects("Pod")) == 10
+
+
+async def test_when_the_waiting_line_is_full_it_is_503_at_once(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    provisioner = await start_provisioner(KUBECTL_MAX_PROCESSES="2", KUBECTL_MAX_WAITING="3", LIVE_VIEW="false")
+    cluster.faults.slow(1.0, verb="patch")
+    loop = asyncio.get_running_loop()
+
+    async def timed(n: int) -> tuple[int, float]:
+        await asyncio.sleep(n * 0.05)  # one after another, while the first are being served
+        started = loop.time()
+        return await post(provisioner, f"s{n}"), loop.time() - started
+
+    outcomes = await asyncio.gather(*(timed(n) for n in range(20)))
+    refused = [seconds for status, seconds in outcomes if status == 503]
+    assert refused
+    assert max(refused) < 1.0
+    assert any(status == 200 for status, _ in outcomes)
+
+
+async def test_nothing_of_the_service_outlives_its_kill(cluster: Cluster, tmp_path: Path) -> None:
+    port = free_port()
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
+    async with running(*PROVISIONER, environ=environ, log=tmp_path / "log") as process:
+        await until(healthy(port), seconds=30)
+        await until(lambda: len(processes_with(str(tmp_path))) == 1 + 4 + 2)
+        process.kill()
+        await process.wait()
+        await until(lambda: processes_with(str(tmp_path)) == [])

@@ -1,0 +1,137 @@
+"""Group commit: what waits together is done together, and nobody pays for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from sandboxes import groups
+from sandboxes.errors import Busy, ClusterRefused, ProvisionerError
+from sandboxes.groups import Groups
+
+
+class Worker:
+    """Doubles numbers; refuses odd ones when told to; each group waits for `go`."""
+
+    def __init__(self) -> None:
+        self.done: list[list[int]] = []
+        self.go = asyncio.Event()
+        self.seconds = 0.0
+        self.refuses: set[int] = set()
+
+    async def __call__(self, items: list[int]) -> Sequence[int | ProvisionerError]:
+        self.done.append(items)
+        await self.go.wait()
+        await asyncio.sleep(self.seconds)
+        return [ClusterRefused(f"not {item}") if item in self.refuses else item * 2 for item in items]
+
+
+def make(worker: Worker, *, workers: int = 2, most: int = 50, max_waiting: int = 1000) -> Groups[int, int]:
+    return Groups(worker, workers=workers, most=most, max_waiting=max_waiting)
+
+
+async def turn() -> None:
+    """Let everything that is ready happen."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_item_does_not_wait_for_company() -> None:
+    worker = Worker()
+    worker.go.set()
+    assert await make(worker).do(1) == 2
+    assert worker.done == [[1]]
+
+
+async def test_what_arrives_while_all_are_busy_is_split_evenly_among_those_that_come_free() -> None:
+    worker = Worker()
+    items = make(worker)
+    tasks = []
+    for number in range(2):
+        tasks.append(asyncio.create_task(items.do(number)))
+        await turn()
+    tasks += [asyncio.create_task(items.do(number)) for number in range(2, 12)]
+    await turn()
+    assert worker.done == [[0], [1]]
+    worker.go.set()
+    assert await asyncio.gather(*tasks) == [number * 2 for number in range(12)]
+    assert sorted(len(group) for group in worker.done) in ([1, 1, 5, 5], [1, 1, 10])
+
+
+async def test_each_gets_its_own_error() -> None:
+    worker = Worker()
+    worker.go.set()
+    worker.refuses = {3}
+    results = await asyncio.gather(*(make(worker).do(n) for n in range(1)), return_exceptions=True)
+    items = make(worker, workers=1)
+    results = await asyncio.gather(*(items.do(n) for n in range(6)), return_exceptions=True)
+    assert [str(one) for one in results] == ["0", "2", "4", "not 3", "8", "10"]
+
+
+async def test_a_slow_server_makes_groups_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "GROUP_SECONDS", 0.2)
+    worker = Worker()
+    worker.go.set()
+    worker.seconds = 0.1
+    items = make(worker, workers=1)
+    assert items.longest == 50
+    for number in range(4):
+        await items.do(number)
+    assert items.longest < 5
+    await asyncio.gather(*(items.do(number) for number in range(9)))
+    assert max(len(group) for group in worker.done) < 5
+
+
+async def test_no_group_is_longer_than_allowed() -> None:
+    worker = Worker()
+    worker.go.set()
+    items = make(worker, workers=1, most=4)
+    await asyncio.gather(*(items.do(number) for number in range(10)))
+    assert max(len(group) for group in worker.done) == 4
+
+
+async def test_past_the_waiting_line_it_is_busy_at_once_and_then_free_again() -> None:
+    worker = Worker()
+    items = make(worker, workers=1, max_waiting=2)
+    tasks = [asyncio.create_task(items.do(0))]
+    await turn()
+    tasks += [asyncio.create_task(items.do(number)) for number in (1, 2)]
+    await turn()
+    with pytest.raises(Busy):
+        await items.do(3)
+    worker.go.set()
+    assert await asyncio.gather(*tasks) == [0, 2, 4]
+    assert await items.do(3) == 6
+
+
+async def test_what_nobody_waits_for_any_more_is_never_begun() -> None:
+    worker = Worker()
+    items = make(worker, workers=1)
+    first = asyncio.create_task(items.do(0))
+    await turn()
+    second, third = asyncio.create_task(items.do(1)), asyncio.create_task(items.do(2))
+    await turn()
+    second.cancel()
+    await turn()
+    worker.go.set()
+    assert await first == 0
+    assert await third == 4
+    assert worker.done == [[0], [2]]
+
+
+async def test_a_bug_in_the_work_reaches_all_who_wait_and_blocks_nobody_after() -> None:
+    class Broken(Worker):
+        async def __call__(self, items: list[int]) -> Sequence[int | ProvisionerError]:
+            if len(self.done) == 0:
+                self.done.append(items)
+                raise RuntimeError("a bug")
+            return await super().__call__(items)
+
+    worker = Broken()
+    worker.go.set()
+    items = make(worker, workers=1)
+    results = await asyncio.gather(items.do(1), items.do(2), return_exceptions=True)
+    assert [type(one) for one in results] == [RuntimeError, RuntimeError]
+    assert await items.do(3) == 6
