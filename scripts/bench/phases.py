@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     Call: TypeAlias = Callable[[str], Awaitable[float]]
 
+# So many different failures are shown.
 _EXAMPLES = 5
 
 # What a request can end with instead of the answer that it should have.
@@ -23,18 +24,19 @@ FAILED = (WrongAnswer, *NO_ANSWER)
 
 @dataclass
 class Tally:
-    """How many requests there were, how many failed and the first few of these; why the run was stopped, if it was."""
+    """How many requests there were, how many failed and in which words; why the run was stopped, if it was."""
 
     requests: int = 0
     errors: int = 0
-    examples: list[str] = field(default_factory=list)
+    examples: dict[str, int] = field(default_factory=dict)
     stopped: str | None = None
 
     def note(self, where: str, error: Exception) -> None:
         """Count a request that failed."""
         self.errors += 1
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(f"{where}: {said(error)}")
+        words = f"{where}: {said(error)}"
+        if words in self.examples or len(self.examples) < _EXAMPLES:
+            self.examples[words] = self.examples.get(words, 0) + 1
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,8 @@ def _verdict(report: Report) -> str:
     if tally.stopped:
         lines.append(f"Stopped early: {tally.stopped}. Phases that were not finished are left out.")
     if tally.errors:
-        lines.append(f"{tally.errors} of {tally.requests} requests failed, the first of them:")
-        lines += [f"  {example}" for example in tally.examples]
+        lines.append(f"{tally.errors} of {tally.requests} requests failed, among them:")
+        lines += [f"  {count} x {words}" for words, count in tally.examples.items()]
     if report.left:
         lines.append(f"LEFT BEHIND, {len(report.left)} sandboxes: {' '.join(sorted(report.left)[:10])} …")
     return "\n".join(lines) or f"{tally.requests} requests, all answered as they should be; nothing left behind."

@@ -144,7 +144,8 @@ class Bench:
         if not items or self.tally.stopped:
             return ()
         await target.open_connections(phase.callers)
-        outcome = await run_phase(call, items, phase.callers, self.tally, f"{target.name}, {phase.work}")
+        where = f"{target.name}, {phase.work}, {phase.callers} at once"
+        outcome = await run_phase(call, items, phase.callers, self.tally, where)
         if outcome.sample is not None:
             self.samples[target.name].setdefault(phase, []).append(outcome.sample)
         return outcome.good
@@ -165,7 +166,7 @@ class Bench:
         async def all_listed() -> bool:
             return set(alive) <= await self._ours.listed()
 
-        await self._until(all_listed, size, "the provisioner does not list all that was made")
+        await self._until(all_listed, 0, "the provisioner still does not list all that was made")
         await self._observer.measure_memory(f"with {len(alive)} sandboxes")
         for _ in range(self._plan.rounds):
             for target in self._targets:
@@ -183,6 +184,7 @@ class Bench:
                     return
             except FAILED as error:
                 self.tally.note("waiting", error)
+                otherwise = f"there is still no list to see that by: {said(error)}"
             if monotonic() > deadline:
                 raise BenchError(f"After {_patience(size):.0f} s {otherwise}.")
             await asyncio.sleep(_PAUSE_SECONDS)

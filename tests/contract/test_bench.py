@@ -132,7 +132,7 @@ async def test_requests_that_fail_are_counted_and_shown(
     returncode, stdout, stderr = await bench(tmp_path, base_url(provisioner), *SMALL)
     assert returncode == 1, stderr
     assert "4 of 50 requests failed" in stdout
-    assert "provisioner, create: POST /api/sandboxes answered 429" in stdout
+    assert "4 x provisioner, create, 1 at once: POST /api/sandboxes answered 429" in stdout
     assert "The cluster's quota for sandboxes is used up" in stdout
     await is_empty(cluster)
 
