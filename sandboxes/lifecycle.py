@@ -134,9 +134,10 @@ class Lifecycle:
         """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone."""
         references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
         async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, within(seconds_left):
+            uids = {} if self.view is None else self.view.uids(sandbox_id)
             await persist(lambda: self._kubectl.delete(references))
             if self.view is not None:
-                self.view.note_deleted(sandbox_id)
+                self.view.note_deleted(uids)
         logger.info("sandbox %s deleted", sandbox_id)
 
     async def _create(self, sandbox: Sandbox, seconds: float) -> SandboxAnswer:
@@ -209,8 +210,7 @@ class Lifecycle:
         started = asyncio.get_running_loop().time()
         objects = await persist(lambda: self._kubectl.get(references, urgent=urgent))
         if self.view is not None:
-            self.view.note_absent(sandbox_id, started)
-            self.view.note(objects)
+            self.view.note_read(sandbox_id, objects, started)
         return _of("Pod", objects), _of("Service", objects)
 
     async def _clear_the_way(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:

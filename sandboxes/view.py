@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # A watch that has not told of a change so long after a list showed it does not tell any more; seconds.
-TELLING_SECONDS = 3.0
+TELLING_SECONDS = 10.0
+
+# No answer that began before an object was gone comes so long after; seconds, well over a call's deadline.
+GONE_SECONDS = 120.0
 
 _RESOURCES = {"Pod": "pods", "Service": "services"}
 
@@ -46,6 +49,8 @@ class View:
         self._heard: dict[Key, float] = {}
         # The version of each object that its watch told last.
         self._told: dict[Key, int] = {}
+        # The uids of what is gone for good, and since when: a list or a get that began before may still show them.
+        self._gone: dict[str, float] = {}
         # What this process has deleted: the uid that must not come back, or None where it wasn't known.
         self._deleted: dict[Key, str | None] = {}
         self._deleted_at: dict[Key, float] = {}
@@ -81,13 +86,12 @@ class View:
 
     def sandbox(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         """Return a sandbox's Pod and Service as far as they are in the view."""
-        pod = self._objects.get(("Pod", kube.pod_name(sandbox_id)))
-        return pod, self._objects.get(("Service", kube.service_name(sandbox_id)))
+        pod, service = _keys(sandbox_id)
+        return self._objects.get(pod), self._objects.get(service)
 
     def is_certain(self, sandbox_id: str) -> bool:
         """Whether the view may answer for this sandbox: it is fresh, and no delete of ours is still unseen."""
-        keys = (("Pod", kube.pod_name(sandbox_id)), ("Service", kube.service_name(sandbox_id)))
-        return self.is_fresh and not any(self._deleted.get(key, "") is None for key in keys)
+        return self.is_fresh and not any(self._deleted.get(key, "") is None for key in _keys(sandbox_id))
 
     def objects(self) -> Iterable[KubeObject]:
         """Return all objects of the view, but for those of which a delete of ours is still unseen."""
@@ -99,18 +103,30 @@ class View:
             if obj["kind"] in _RESOURCES:
                 self._put(obj)
 
-    def note_deleted(self, sandbox_id: str) -> None:
-        """Take in that a delete of our own was accepted: the next read sees it."""
-        for key in (("Pod", kube.pod_name(sandbox_id)), ("Service", kube.service_name(sandbox_id))):
-            known = self._objects.pop(key, None)
-            self._deleted[key] = known["metadata"]["uid"] if known else None
+    def uids(self, sandbox_id: str) -> dict[Key, str | None]:
+        """Return what identifies a sandbox's objects now; None for one that isn't known. For note_deleted."""
+        return {key: self._uid(key) for key in _keys(sandbox_id)}
+
+    def note_deleted(self, uids: dict[Key, str | None]) -> None:
+        """Take in that a delete of our own was accepted: the next read sees it.
+
+        `uids`: what `uids()` said before the delete. The watch may have told of its end already.
+        """
+        for key, uid in uids.items():
+            if uid in self._gone or self._uid(key) not in (None, uid):
+                continue
+            self._objects.pop(key, None)
+            self._heard.pop(key, None)
+            self._deleted[key] = uid
             self._deleted_at[key] = _now()
 
-    def note_absent(self, sandbox_id: str, started: float) -> None:
-        """Take in that a live read that began at `started` (loop time) did not find the sandbox."""
-        for key in (("Pod", kube.pod_name(sandbox_id)), ("Service", kube.service_name(sandbox_id))):
-            if self._heard.get(key, 0.0) < started:
+    def note_read(self, sandbox_id: str, objects: Iterable[KubeObject], started: float) -> None:
+        """Take in what a live read that began at `started` (loop time) has found of a sandbox, and what it has not."""
+        found = {_key(obj): obj for obj in objects}
+        for key in _keys(sandbox_id):
+            if key not in found and self._heard.get(key, 0.0) < started:
                 self._remove(key)
+        self.note(found.values())
 
     def _on_watch_start(self) -> None:
         # What was deleted while it did not run, only a list that starts now can tell.
@@ -122,16 +138,19 @@ class View:
         self._told[key] = _version(obj)
         if kind_of_event != "DELETED":
             self._put(obj)
-        elif self._uid(key) in (None, obj["metadata"]["uid"]):
+            return
+        uid = obj["metadata"]["uid"]
+        self._gone[uid] = _now()
+        if self._uid(key) == uid:
             self._remove(key)
-        if kind_of_event == "DELETED" and self._deleted.get(key) in (None, obj["metadata"]["uid"]):
+        if self._deleted.get(key) in (None, uid):
             self._deleted.pop(key, None)
 
     def _put(self, obj: KubeObject) -> None:
         """Take in an object, unless it is older than what is known, or one that we have deleted."""
         key = _key(obj)
         known = self._objects.get(key)
-        if known is not None and not _is_newer(obj, known):
+        if obj["metadata"]["uid"] in self._gone or (known is not None and not _is_newer(obj, known)):
             return
         if key in self._deleted and self._deleted[key] == obj["metadata"]["uid"] and not kube.is_terminating(obj):
             return
@@ -141,8 +160,10 @@ class View:
         self._heard[key] = _now()
 
     def _remove(self, key: Key) -> None:
-        self._objects.pop(key, None)
+        known = self._objects.pop(key, None)
         self._heard.pop(key, None)
+        if known is not None:
+            self._gone[known["metadata"]["uid"]] = _now()
 
     def _uid(self, key: Key) -> str | None:
         known = self._objects.get(key)
@@ -171,7 +192,10 @@ class View:
         running = all(watch.is_running for watch in self._watches.values())
         listed = {_key(obj): obj for obj in await self._kubectl.list_sandboxes(self._namespace)}
         for key in [key for key, heard in self._heard.items() if heard < started]:
-            self._remove(key)
+            if key in listed and listed[key]["metadata"]["uid"] == self._uid(key):
+                self._objects[key] = listed[key]
+            else:
+                self._remove(key)
         for obj in listed.values():
             self._put(obj)
         for key in [key for key, at in self._deleted_at.items() if at < started]:
@@ -179,6 +203,7 @@ class View:
             del self._deleted_at[key]
             if self._deleted.get(key, "") is None or key not in listed:
                 self._deleted.pop(key, None)
+        self._gone = {uid: at for uid, at in self._gone.items() if started - at < GONE_SECONDS}
         self._told = {key: version for key, version in self._told.items() if key in listed}
         if running:
             self._synced_at = started
@@ -191,6 +216,10 @@ class View:
             if untold and watch.is_running:
                 logger.warning("the watch of %s does not tell of %d objects: starting it again", kind, len(untold))
                 watch.restart()
+
+
+def _keys(sandbox_id: str) -> tuple[Key, Key]:
+    return ("Pod", kube.pod_name(sandbox_id)), ("Service", kube.service_name(sandbox_id))
 
 
 def _key(obj: KubeObject) -> Key:

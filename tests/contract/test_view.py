@@ -48,6 +48,8 @@ class TamperedKubectl:
             'resource "pods" in API group "" in the namespace "deer-flow"\' >&2; exit 1 ;;\n'
             '  list-fails*pods,services*) echo \'{"apiVersion":"v1","items":[],"kind":"List"}\';'
             " echo 'Error from server (InternalError): no' >&2; exit 1 ;;\n"
+            f'  list-lags*pods,services*) {KUBECTL} "$@" > {directory}/list.$$; echo "$*" >> {directory}/lagging;'
+            f" sleep 1; exec cat {directory}/list.$$ ;;\n"
             "esac\n"
             f'exec {KUBECTL} "$@"\n'
         )
@@ -274,6 +276,24 @@ async def test_a_list_that_fails_with_an_empty_list_on_stdout_empties_nothing(
     tampered.be("")
     await fresh(provisioner)
     assert await ids(provisioner) == {"a"}
+
+
+async def test_a_list_that_comes_late_brings_nothing_back(
+    start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl, tmp_path: Path
+) -> None:
+    """It began before the delete, and ends after the watch has told that all is gone."""
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path), LIVE_VIEW_MAX_AGE="4")
+    await create(provisioner)
+    await fresh(provisioner)
+    tampered.be("list-lags")
+    await until(lambda: (tmp_path / "lagging").exists(), seconds=20)
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    await until(lambda: cluster.objects("Pod") == [])
+    lists = tampered.calls()["list"]
+    while tampered.calls()["list"] < lists + 1:
+        assert await ids(provisioner) == set()  # a get would confirm a miss, and mend the view
+        await asyncio.sleep(0.05)
+    assert await status_of(provisioner) == 404
 
 
 async def test_the_api_server_restarted(
