@@ -21,6 +21,7 @@ from devcluster.kinds import Strategy
 from devcluster.objects import (
     Json,
     clone,
+    is_terminating,
     metadata,
     name_of,
     namespace_of,
@@ -183,6 +184,12 @@ class Api:
         ownership.update(self.typed(resource), record.obj, obj, manager, "status")
         return self.store.put(resource, obj)
 
+    def remove(self, resource: Resource, obj: Json) -> Record:
+        """Take an object away for good, with what it held."""
+        removed = self.store.remove(resource, obj)
+        self._strategies[resource].release(obj)
+        return removed
+
     def _identify(self, resource: Resource, obj: Json, namespace: str, name: str) -> None:
         """Hold what was sent against where it was sent; fill in what it leaves out."""
         if obj.get("kind", resource.kind) != resource.kind or obj.get("apiVersion", resource.api_version) != (
@@ -264,6 +271,9 @@ class Api:
         _arrange(obj)
         if not options.dry_run:
             self.store.put(resource, obj)
+            meta = metadata(obj)
+            if is_terminating(obj) and not meta.get("finalizers") and meta.get("deletionGracePeriodSeconds") == 0:
+                self.remove(resource, obj)  # the last finalizer has gone
         return Answer(obj, warnings=warnings)
 
 

@@ -54,6 +54,8 @@ class Deletion:
             return self._delete_namespace(record, options)
         if options.dry_run:
             return record.obj
+        if metadata(record.obj).get("finalizers"):
+            return self._store.put(resource, self._mark(record, 0)).obj
         removed = self.remove(resource, record.obj)
         if resource.answers_deleted_object:
             return removed.obj
@@ -64,9 +66,7 @@ class Deletion:
 
     def remove(self, resource: Resource, obj: Json) -> Record:
         """Take an object away for good, with what it held."""
-        removed = self._store.remove(resource, obj)
-        self._api.strategy(resource).release(obj)
-        return removed
+        return self._api.remove(resource, obj)
 
     def _delete_pod(self, record: Record, options: DeleteOptions) -> Json:
         """Give the Pod its grace; one without a node, or whose containers have ended, is gone at once.
@@ -75,13 +75,14 @@ class Deletion:
         """
         pod = record.obj
         grace = self._grace(pod, options)
-        if is_terminating(pod) and grace >= metadata(pod).get("deletionGracePeriodSeconds", 0) and grace > 0:
+        held = metadata(pod).get("deletionGracePeriodSeconds", 0)
+        if is_terminating(pod) and (grace >= held > 0 or held == 0):
             return pod
         going = self._mark(record, grace)
         if options.dry_run:
             return going
         stored = self._store.put(PODS, going)
-        if grace == 0:
+        if grace == 0 and not metadata(going).get("finalizers"):
             self.remove(PODS, stored.obj)
         return stored.obj
 
@@ -105,7 +106,8 @@ class Deletion:
         """Take a Pod away whose containers have ended: the kubelet's own delete, with grace 0."""
         meta = {**metadata(record.obj), "deletionTimestamp": timestamp(), "deletionGracePeriodSeconds": 0}
         stored = self._store.put(PODS, {**record.obj, "metadata": meta})
-        self.remove(PODS, stored.obj)
+        if not meta.get("finalizers"):
+            self.remove(PODS, stored.obj)
 
     def _delete_namespace(self, record: Record, options: DeleteOptions) -> Json:
         """Begin to take a namespace down; the namespace controller does the rest (`delete-namespace`)."""

@@ -4,20 +4,24 @@ import asyncio
 import base64
 import binascii
 import json
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Self
 
 from devcluster.clock import Clock
 from devcluster.errors import ApiError, bad_request, expired
-from devcluster.objects import Json
+from devcluster.objects import Json, new_uid
 from devcluster.resources import RESOURCES, Resource
 from devcluster.selectors import Matcher, both, field_matcher, label_matcher
 from devcluster.store import Change, Record, Store, compact
 
 BOOKMARK_SECONDS = 60.0
 _QUEUE_LENGTH = 10_000
+_SNAPSHOTS = 16
+"""How many lists can be read in pages at a time; the continue tokens of older ones are Expired."""
+
 _INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
 
@@ -66,34 +70,66 @@ def _number(query: dict[str, str], name: str) -> int:
     return int(text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What a list found, so that its later pages show the same moment as its first."""
+
+    version: int
+    records: list[Record]
+    key: str = field(default_factory=new_uid)
+
+
 class Listing:
     """Lists and watches of one store."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._snapshots: OrderedDict[str, _Snapshot] = OrderedDict()
         self._open: set[asyncio.Queue[Change | _End]] = set()
 
     def list(self, resource: Resource, namespace: str, options: ListOptions) -> bytes:
-        """Give a list as JSON (`list-mixed`, in the HTTP record).
-
-        A page after the first shows the objects as they are now, under the first page's resource version.
-        """
-        version, after = _read_token(options.proceed) if options.proceed else (self._store.version, None)
-        if version < self._store.oldest(resource) and options.proceed:
-            raise expired("The provided continue parameter is too old to display a consistent list result.")
-        found = [record for record in self._store.find(resource, namespace) if _matches(options, record.obj)]
-        if after is not None:
-            found = [record for record in found if _place(record) > after]
-        meta: Json = {"resourceVersion": str(version)}
-        if options.limit and len(found) > options.limit:
-            rest = len(found) - options.limit
-            found = found[: options.limit]
-            meta["continue"] = _token(version, _place(found[-1]))
-            meta["remainingItemCount"] = rest
+        """Give a list, or a page of one, as JSON (`list-mixed`, in the HTTP record)."""
+        if options.proceed:
+            snapshot, start = self._resume(resource, options.proceed)
+        else:
+            found = [record for record in self._store.find(resource, namespace) if _matches(options, record.obj)]
+            snapshot, start = _Snapshot(self._store.version, found), 0
+        end = start + options.limit if options.limit else len(snapshot.records)
+        meta: Json = {"resourceVersion": str(snapshot.version)}
+        rest = len(snapshot.records) - end
+        if rest > 0:
+            meta["continue"] = self._keep(snapshot, end)
+            if options.matcher is None:  # with a selector a real server doesn't know
+                meta["remainingItemCount"] = rest
+        found = snapshot.records[start:end]
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta}
         items = b",".join(record.item() for record in found)
         return compact(head)[:-1] + b',"items":[' + items + b"]}"
+
+    def _keep(self, snapshot: "_Snapshot", end: int) -> str:
+        """Keep what the next page will be taken from, and give the token for it."""
+        self._snapshots[snapshot.key] = snapshot
+        self._snapshots.move_to_end(snapshot.key)
+        while len(self._snapshots) > _SNAPSHOTS:
+            self._snapshots.popitem(last=False)
+        text = compact({"v": "meta.k8s.io/v1", "rv": snapshot.version, "key": snapshot.key, "start": end})
+        return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+    def _resume(self, resource: Resource, token: str) -> "tuple[_Snapshot, int]":
+        """Give what a token continues, and from where. Raises Expired."""
+        try:
+            read = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+            key, start = str(read["key"]), int(read["start"])
+        except (binascii.Error, ValueError, KeyError, TypeError):
+            raise bad_request("continue key is not valid") from None
+        snapshot = self._snapshots.get(key)
+        if snapshot is None or snapshot.version < self._store.oldest(resource):
+            raise expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new "
+                "list without the continue parameter."
+            )
+        return snapshot, start
 
     async def watch(self, resource: Resource, namespace: str, options: ListOptions) -> AsyncGenerator[bytes, None]:
         """Give the events of a watch, one line each, until its time is over or the server stops (`watch-pods`)."""
@@ -192,21 +228,3 @@ def _matches(options: ListOptions, obj: Json) -> bool:
 
 def _line(kind: str, body: bytes) -> bytes:
     return b'{"type":"' + kind.encode() + b'","object":' + body + b"}\n"
-
-
-def _place(record: Record) -> list[str]:
-    meta = record.obj["metadata"]
-    return [meta.get("namespace", ""), meta["name"]]
-
-
-def _token(version: int, place: list[str]) -> str:
-    text = compact({"v": "meta.k8s.io/v1", "rv": version, "start": place})
-    return base64.urlsafe_b64encode(text).decode().rstrip("=")
-
-
-def _read_token(token: str) -> tuple[int, list[str]]:
-    try:
-        read = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        return int(read["rv"]), list(read["start"])
-    except (binascii.Error, ValueError, KeyError, TypeError):
-        raise bad_request("continue key is not valid") from None
