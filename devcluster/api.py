@@ -18,6 +18,7 @@ from devcluster.errors import (
     untyped,
 )
 from devcluster.kinds import Strategy
+from devcluster.merge import merge_patch
 from devcluster.objects import (
     Json,
     clone,
@@ -30,14 +31,12 @@ from devcluster.objects import (
     timestamp,
     without_nulls,
 )
-from devcluster.patches import merge_patch, strategic_merge_patch
 from devcluster.quantities import QuantityError, canonicalize
 from devcluster.resources import Resource
 from devcluster.schema import Schema, Type
 from devcluster.store import Record, Store
 
 MERGE_PATCH = "application/merge-patch+json"
-STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 _ORDER = (
     "name",
@@ -92,10 +91,6 @@ class Api:
         """Give the type of the resource's objects."""
         return self._schema.type_of(resource.definition)
 
-    def strategy(self, resource: Resource) -> Strategy:
-        """Give the rules of the resource's kind."""
-        return self._strategies[resource]
-
     def get(self, resource: Resource, namespace: str, name: str) -> Record:
         """Give a stored object. Raises NotFound."""
         found = self.store.get(resource, namespace, name)
@@ -145,17 +140,9 @@ class Api:
         obj = ownership.apply(typed, found.obj, applied, options.manager, force=options.force)
         return self._replace(resource, found, obj, options, [])
 
-    def patch(
-        self, resource: Resource, key: tuple[str, str], sent: Json, options: WriteOptions, media_type: str
-    ) -> Answer:
-        """Change a stored object by a merge patch, plain or strategic (`annotate`)."""
-        found = self.get(resource, *key)
-        typed = self.typed(resource)
-        if media_type == MERGE_PATCH:
-            obj = merge_patch(found.obj, sent)
-        else:
-            obj = strategic_merge_patch(typed, found.obj, sent)
-        return self.update(resource, key, obj, options)
+    def patch(self, resource: Resource, key: tuple[str, str], sent: Json, options: WriteOptions) -> Answer:
+        """Change a stored object by a merge patch (`annotate`)."""
+        return self.update(resource, key, merge_patch(self.get(resource, *key).obj, sent), options)
 
     def update(self, resource: Resource, key: tuple[str, str], sent: Json, options: WriteOptions) -> Answer:
         """Replace a stored object, or its status."""

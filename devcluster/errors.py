@@ -65,11 +65,6 @@ def forbidden_field(field: str, detail: str) -> Cause:
     return Cause(field, "FieldValueForbidden", f"Forbidden: {detail}")
 
 
-def duplicate(field: str, value: object) -> Cause:
-    """Say that another element has this value already."""
-    return Cause(field, "FieldValueDuplicate", f"Duplicate value: {_shown(value)}")
-
-
 def too_long(field: str, limit: int) -> Cause:
     """Say that the field takes up more than `limit` bytes."""
     return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")

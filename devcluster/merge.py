@@ -1,4 +1,4 @@
-"""Structured merge: put an applied object onto a stored one, and take paths out of it. Knows no managers."""
+"""Putting a patch onto a stored object: structured merge by the schema, and plain merge. Knows no managers."""
 
 from collections.abc import Iterable
 
@@ -66,3 +66,16 @@ def _remove(typed: Type, value: JsonValue, path: Path) -> None:
         else:
             value.remove(inner)
         return
+
+
+def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
+    """Give the target with a plain merge patch (RFC 7386) in it; null removes (`annotate`)."""
+    if not isinstance(patch, dict):
+        return clone(patch)
+    result = clone(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merge_patch(result.get(name), value)
+    return result

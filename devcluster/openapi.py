@@ -13,7 +13,6 @@ from aiohttp import web
 
 from devcluster.errors import no_such_path
 from devcluster.objects import Json
-from devcluster.protobuf import message, named, string
 from devcluster.resources import RESOURCES, Resource
 from devcluster.schema import Schema
 from devcluster.store import compact
@@ -21,6 +20,9 @@ from devcluster.store import compact
 _V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _V2_ASKED = ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", _V2_PROTOBUF)
 _QUERY = ("fieldManager", "fieldValidation", "force", "dryRun")
+_LENGTH_DELIMITED = 2
+_CONTINUES = 0x80
+_SEVEN_BITS = 0x7F
 _INFO = {"title": "Kubernetes", "version": "v1.36.2"}
 
 
@@ -59,10 +61,10 @@ class OpenApi:
     @cached_property
     def _v2_protobuf(self) -> bytes:
         document = self._v2
-        info = string(1, _INFO["title"]) + string(2, _INFO["version"])
-        paths = b"".join(named(2, path, _pb_path_item(item)) for path, item in document["paths"].items())
-        definitions = b"".join(named(1, name, _pb_schema(body)) for name, body in document["definitions"].items())
-        return string(1, "2.0") + message(2, info) + message(8, paths) + message(9, definitions)
+        info = _string(1, _INFO["title"]) + _string(2, _INFO["version"])
+        paths = b"".join(_named(2, path, _pb_path_item(item)) for path, item in document["paths"].items())
+        definitions = b"".join(_named(1, name, _pb_schema(body)) for name, body in document["definitions"].items())
+        return _string(1, "2.0") + _message(2, info) + _message(8, paths) + _message(9, definitions)
 
     def _v3(self, group: tuple[str, str]) -> Json:
         served = [r for r in RESOURCES if r.stored and (r.group, r.version) == group]
@@ -111,36 +113,60 @@ def _pb_path_item(item: Json) -> bytes:
     operation = item["patch"]
     out = b""
     for parameter in operation["parameters"]:
-        query = string(2, "query") + string(4, parameter["name"]) + string(6, "string")
-        out += message(8, message(1, message(2, message(3, query))))
-    response = message(1, string(1, "OK"))
-    out += message(9, named(1, "200", response))
+        query = _string(2, "query") + _string(4, parameter["name"]) + _string(6, "string")
+        out += _message(8, _message(1, _message(2, _message(3, query))))
+    response = _message(1, _string(1, "OK"))
+    out += _message(9, _named(1, "200", response))
     out += _pb_extensions(13, operation)
-    return message(7, out)
+    return _message(7, out)
 
 
 def _pb_schema(schema: Json) -> bytes:
     """Write a Schema message; references, types, items, properties and the x-kubernetes extensions."""
     out = b""
     if "$ref" in schema:
-        out += string(1, schema["$ref"])
+        out += _string(1, schema["$ref"])
     if "format" in schema:
-        out += string(2, schema["format"])
+        out += _string(2, schema["format"])
     if "default" in schema:
-        out += message(5, string(2, json.dumps(schema["default"])))
+        out += _message(5, _string(2, json.dumps(schema["default"])))
     for name in schema.get("required", ()):
-        out += string(19, name)
+        out += _string(19, name)
     if "additionalProperties" in schema:
-        out += message(21, message(1, _pb_schema(schema["additionalProperties"])))
+        out += _message(21, _message(1, _pb_schema(schema["additionalProperties"])))
     if "type" in schema:
-        out += message(22, string(1, schema["type"]))
+        out += _message(22, _string(1, schema["type"]))
     if "items" in schema:
-        out += message(23, message(1, _pb_schema(schema["items"])))
+        out += _message(23, _message(1, _pb_schema(schema["items"])))
     if "properties" in schema:
-        out += message(25, b"".join(named(1, n, _pb_schema(child)) for n, child in schema["properties"].items()))
+        out += _message(25, b"".join(_named(1, n, _pb_schema(child)) for n, child in schema["properties"].items()))
     return out + _pb_extensions(31, schema)
 
 
 def _pb_extensions(field: int, described: Json) -> bytes:
     extensions = {name: value for name, value in described.items() if name.startswith("x-")}
-    return b"".join(named(field, name, string(2, json.dumps(value))) for name, value in extensions.items())
+    return b"".join(_named(field, name, _string(2, json.dumps(value))) for name, value in extensions.items())
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > _SEVEN_BITS:
+        out.append(number & _SEVEN_BITS | _CONTINUES)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _message(field: int, body: bytes) -> bytes:
+    """Write a field that holds a message, or any bytes."""
+    return _varint(field << 3 | _LENGTH_DELIMITED) + _varint(len(body)) + body
+
+
+def _string(field: int, text: str) -> bytes:
+    """Write a field that holds a text."""
+    return _message(field, text.encode())
+
+
+def _named(field: int, name: str, value: bytes) -> bytes:
+    """Write one entry of what stands for a map in gnostic's messages: a name (1) and a value (2)."""
+    return _message(field, _string(1, name) + _message(2, value))

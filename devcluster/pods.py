@@ -5,7 +5,6 @@ import json
 
 from devcluster.errors import (
     Cause,
-    duplicate,
     forbidden_field,
     invalid_value,
     required,
@@ -271,15 +270,3 @@ def _comparable(pod: Json, new: Json) -> Json:
     if target.get("terminationGracePeriodSeconds") == 1 and spec.get("terminationGracePeriodSeconds", 0) < 0:
         spec["terminationGracePeriodSeconds"] = 1
     return spec
-
-
-def duplicate_names(pod: Json) -> list[Cause]:
-    """Refuse two containers, or two volumes, of one name."""
-    found = []
-    for group in ("volumes", "initContainers", "containers"):
-        seen = set()
-        for index, item in enumerate(pod["spec"].get(group) or ()):
-            if item.get("name") in seen:
-                found.append(duplicate(f"spec.{group}[{index}].name", item.get("name")))
-            seen.add(item.get("name"))
-    return found

@@ -15,7 +15,7 @@ import kmock
 from aiohttp import web
 
 from devcluster import discovery
-from devcluster.api import MERGE_PATCH, STRATEGIC_MERGE_PATCH, Api
+from devcluster.api import MERGE_PATCH, Api
 from devcluster.deletion import Deletion
 from devcluster.errors import ApiError, internal, no_such_path, not_allowed, unauthorized, unsupported_media_type
 from devcluster.faults import Rules
@@ -46,7 +46,7 @@ HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 REMEMBERED_REQUESTS = 1000
 """How many requests a test can look back on. kmock would keep all of them for ever."""
 
-_PATCHES = [MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH]
+_PATCHES = [MERGE_PATCH, APPLY_PATCH]
 
 
 class ApiServer(kmock.KubernetesScaffold):
@@ -186,7 +186,7 @@ class ApiServer(kmock.KubernetesScaffold):
         if sent_as == APPLY_PATCH:
             return written(self._api.apply(target.resource, target.namespace, target.name, sent, options))
         key = (target.namespace, target.name)
-        return written(self._api.patch(target.resource, key, sent, options, sent_as))
+        return written(self._api.patch(target.resource, key, sent, options))
 
     def _update(self, target: Target, request: kmock.Request) -> web.StreamResponse:
         _check_verb(target.resource, "update")

@@ -132,7 +132,7 @@ async def test_a_create_by_another_way_is_there_too_and_only_once(cluster: Clust
     refused = await kubectl("create", "-f", "-", stdin=pod(**PARKED))
     assert refused.stderr == 'Error from server (AlreadyExists): error when creating "STDIN": pods "x" already exists\n'
     assert cluster.get("Pod", "default", "x")
-    labelled = await kubectl("patch", "pod/x", "-p", '{"metadata":{"labels":{"more":"yes"}}}')
+    labelled = await kubectl("patch", "pod/x", "--type=merge", "-p", '{"metadata":{"labels":{"more":"yes"}}}')
     assert labelled.rc == 0, labelled.stderr
     found = cluster.get("Pod", "default", "x")
     assert found is not None
