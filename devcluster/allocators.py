@@ -33,13 +33,14 @@ class NodePorts:
     def allocate(self, *, dry_run: bool = False) -> int:
         """Give a free port, at random as Kubernetes does. Raises RangeFullError.
 
-        One that something else on this machine holds is passed over for good.
+        One that something else on this machine holds is passed over.
         """
-        while self._free:
-            port = secrets.choice(tuple(self._free))
+        untried = set(self._free)
+        while untried:
+            port = secrets.choice(tuple(untried))
             if dry_run or self._reserve(port):
                 return port
-            self._free.discard(port)
+            untried.discard(port)
         raise RangeFullError
 
     def take(self, port: int, *, dry_run: bool = False) -> None:

@@ -136,7 +136,9 @@ class NodePortProxy:
             log.warning("node port %d can't be opened: something else holds it", port)
             return
         loop = asyncio.get_running_loop()
-        self._listening[port] = await loop.create_server(self._http, sock=held)
+        # First known, then started: whoever stops us in between closes it.
+        self._listening[port] = await loop.create_server(self._http, sock=held, start_serving=False)
+        await self._listening[port].start_serving()
 
     def _close(self, port: int) -> None:
         server = self._listening.pop(port, None)
