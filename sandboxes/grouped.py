@@ -25,16 +25,15 @@ MOST = 50
 class GroupedKubectl(Kubectl):
     """A Kubectl that does what arrives together together.
 
-    Half of the processes are for applies, the rest for gets and deletes, so that no kind of work starves another.
+    No kind of work takes more than half of the processes, so that none starves another.
     """
 
     def __init__(self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0) -> None:
         super().__init__(runner, max_processes=max_processes, max_waiting=max_waiting, deadline=deadline)
-        applying = max(1, max_processes // 2)
-        others = max(1, max_processes // 4)
-        self._applies = Groups(self._apply_group, workers=applying, most=MOST, max_waiting=max_waiting)
-        self._gets = Groups(self._get_group, workers=others, most=MOST, max_waiting=max_waiting)
-        self._deletes = Groups(self._delete_group, workers=others, most=MOST, max_waiting=max_waiting)
+        half, quarter = max(1, max_processes // 2), max(1, max_processes // 4)
+        self._applies = Groups(self._apply_group, workers=half, most=MOST, max_waiting=max_waiting)
+        self._deletes = Groups(self._delete_group, workers=half, most=MOST, max_waiting=max_waiting)
+        self._gets = Groups(self._get_group, workers=quarter, most=MOST, max_waiting=max_waiting)
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """See Kubectl.apply; what fails for one caller's objects fails for no other's."""

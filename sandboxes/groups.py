@@ -41,7 +41,7 @@ class Groups(Generic[Item, Result]):
         max_waiting: int,
     ) -> None:
         self._work = work
-        self._free = workers
+        self._workers = self._free = workers
         self._most = most
         self._max_waiting = max_waiting
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
@@ -71,7 +71,9 @@ class Groups(Generic[Item, Result]):
 
     def _dispatch(self) -> None:
         while self._free and self._queue:
-            share = -(-len(self._queue) // self._free)  # evenly, rounded up
+            # Evenly among all workers, rounded up: those that are busy now come free soon, and if only those that are
+            # free shared, the first to come free would take all that waits.
+            share = -(-len(self._queue) // self._workers)
             entries = [self._queue.popleft() for _ in range(min(share, self.longest))]
             entries = [(item, future) for item, future in entries if not future.done()]
             if entries:

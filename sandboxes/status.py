@@ -50,13 +50,12 @@ def _is_crash_looping(status: KubeObject) -> bool:
 
 def answer_for(pod: KubeObject | None, service: KubeObject | None, settings: Settings) -> SandboxAnswer | None:
     """Return what a caller is told of a sandbox, or None where the answer is "not found"."""
-    if pod is None or service is None or kube.is_terminating(pod) or kube.is_terminating(service):
+    if pod is None or service is None:
         return None
     sandbox_id = kube.sandbox_id_of(pod)
-    url = sandbox_url(service, settings)
-    if sandbox_id is None or sandbox_id != kube.sandbox_id_of(service) or url is None:
+    if sandbox_id is None or sandbox_id != kube.sandbox_id_of(service):
         return None
-    return SandboxAnswer(sandbox_id=sandbox_id, sandbox_url=url, status=status_of(pod))
+    return _answer(sandbox_id, pod, service, settings)
 
 
 def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxAnswer]:
@@ -67,5 +66,14 @@ def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[Sandb
         sandbox_id = kube.sandbox_id_of(obj)
         if sandbox_id is not None:
             (pods if obj["kind"] == "Pod" else services)[sandbox_id] = obj
-    answers = (answer_for(pod, services.get(sandbox_id), settings) for sandbox_id, pod in sorted(pods.items()))
+    answers = (_answer(one, pods[one], services[one], settings) for one in sorted(pods.keys() & services.keys()))
     return [answer for answer in answers if answer is not None]
+
+
+def _answer(sandbox_id: str, pod: KubeObject, service: KubeObject, settings: Settings) -> SandboxAnswer | None:
+    if kube.is_terminating(pod) or kube.is_terminating(service):
+        return None
+    url = sandbox_url(service, settings)
+    if url is None:
+        return None
+    return SandboxAnswer(sandbox_id=sandbox_id, sandbox_url=url, status=status_of(pod))

@@ -45,7 +45,7 @@ async def test_a_lone_item_does_not_wait_for_company() -> None:
     assert worker.done == [[1]]
 
 
-async def test_what_arrives_while_all_are_busy_is_split_evenly_among_those_that_come_free() -> None:
+async def test_what_arrives_while_all_are_busy_is_split_evenly_among_the_workers() -> None:
     worker = Worker()
     items = make(worker)
     tasks = []
@@ -57,7 +57,10 @@ async def test_what_arrives_while_all_are_busy_is_split_evenly_among_those_that_
     assert worker.done == [[0], [1]]
     worker.go.set()
     assert await asyncio.gather(*tasks) == [number * 2 for number in range(12)]
-    assert sorted(len(group) for group in worker.done) in ([1, 1, 5, 5], [1, 1, 10])
+    sizes = [len(group) for group in worker.done[2:]]
+    assert sizes[0] == 5  # the first that comes free leaves half for the other, which soon comes free, too
+    assert max(sizes) == 5
+    assert len(sizes) <= 4
 
 
 async def test_each_gets_its_own_error() -> None:
