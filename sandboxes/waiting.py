@@ -57,6 +57,7 @@ class WaitingProcesses:
         self._tasks: set[asyncio.Task[None]] = set()
         self._seen = _fingerprint(kubeconfig)
         self._is_open = False
+        self._generation = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -111,6 +112,7 @@ class WaitingProcesses:
             self._spawn(self._start(args, shelf))
 
     async def _start(self, args: tuple[str, ...], shelf: _Shelf) -> None:
+        generation = self._generation
         try:
             child = await self._runner.start(args, reads=True)
         except OSError as error:
@@ -118,6 +120,10 @@ class WaitingProcesses:
             return
         finally:
             shelf.starting -= 1
+        if generation != self._generation:  # it may have read what has changed meanwhile
+            await child.kill()
+            self._refill(args)
+            return
         shelf.waiting.append((asyncio.get_running_loop().time(), child))
 
     async def _keep(self) -> None:
@@ -139,6 +145,7 @@ class WaitingProcesses:
                 self._refill(args)
 
     def _renew(self) -> None:
+        self._generation += 1
         self._end_soon([child for shelf in self._shelves.values() for _, child in _emptied(shelf)])
         for args in self._shelves:
             self._refill(args)
