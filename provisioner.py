@@ -105,11 +105,23 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
     _warn(settings)
     await check_cluster(kubectl, template, settings)
-    app = create_app(Lifecycle(kubectl, template, settings, view if settings.live_view else None), settings)
+    lifecycle = Lifecycle(kubectl, template, settings, view if settings.live_view else None)
+    app = create_app(lifecycle, settings)
     for wanted, part in ((settings.kubectl_start_ahead, waiting), (settings.live_view, view)):
         if wanted:
             app.cleanup_ctx.append(_running(part))
+    app.cleanup_ctx.append(_finishing(lifecycle))  # the last to come up is the first to go down
     return app
+
+
+def _finishing(lifecycle: Lifecycle) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return a clean-up context that waits for what cleans up after failed creates."""
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        await lifecycle.finish()
+
+    return run
 
 
 def _running(part: WaitingProcesses | View) -> Callable[[web.Application], AsyncIterator[None]]:

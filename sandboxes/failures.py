@@ -36,6 +36,8 @@ _MESSAGE_START = re.compile(
     r'Error from server|error: |The [A-Z]\w* "[^"]*" is invalid|The connection to the server|Unable to connect'
 )
 
+_UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: tls:")
+
 # An object that was named and is not there; what is not of this form is no answer about an object.
 _MISSING = re.compile(
     r'Error from server \(NotFound\): (?:error when deleting "STDIN": )?'
@@ -198,7 +200,7 @@ RULES: tuple[Rule, ...] = (
     # Who we are
     _rule(
         "unauthorized",
-        r"\(Unauthorized\)|provide credentials|remote error: tls:",
+        _UNAUTHORIZED.pattern,
         ClusterRefused,
         "The cluster refuses the provisioner's credentials",
     ),
@@ -247,6 +249,11 @@ RULES: tuple[Rule, ...] = (
     _rule("forbidden", r"\(Forbidden\)", ClusterRefused, "The cluster forbids this without a reason that is known"),
     _rule("bad-request", r"\(BadRequest\)", ClusterRefused, "The cluster does not understand the request"),
 )
+
+
+def is_unauthorized(stderr: str) -> bool:
+    """Whether the cluster refused our credentials."""
+    return bool(_UNAUTHORIZED.search(stderr))
 
 
 def messages(stderr: str) -> list[str]:

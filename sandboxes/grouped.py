@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import functools
 from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes import kube
-from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ObjectsChanged, ProvisionerError
+from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ConnectionFailed, ProvisionerError
 from sandboxes.groups import Groups
 from sandboxes.kubectl import Kubectl, Runner
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 # One List of 50 sandboxes takes 1.2 s (kubectl.md, Cost).
 MOST = 50
 
+UNBOUNDED = 1_000_000
+
 
 class GroupedKubectl(Kubectl):
     """A Kubectl that does what arrives together together.
@@ -29,11 +31,14 @@ class GroupedKubectl(Kubectl):
     """
 
     def __init__(self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0) -> None:
-        super().__init__(runner, max_processes=max_processes, max_waiting=max_waiting, deadline=deadline)
+        # The line is bounded where groups are entered: what is in a group has waited already.
+        super().__init__(runner, max_processes=max_processes, max_waiting=UNBOUNDED, deadline=deadline)
         half, quarter = max(1, max_processes // 2), max(1, max_processes // 4)
         self._applies = Groups(self._apply_group, workers=half, most=MOST, max_waiting=max_waiting)
         self._deletes = Groups(self._delete_group, workers=half, most=MOST, max_waiting=max_waiting)
         self._gets = Groups(self._get_group, workers=quarter, most=MOST, max_waiting=max_waiting)
+        self._urgent_gets = Groups(self._urgent_get_group, workers=quarter, most=MOST, max_waiting=UNBOUNDED)
+        self._lists = Groups(self._list_group, workers=1, most=UNBOUNDED, max_waiting=max_waiting)
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """See Kubectl.apply; what fails for one caller's objects fails for no other's."""
@@ -41,7 +46,11 @@ class GroupedKubectl(Kubectl):
 
     async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
         """See Kubectl.get."""
-        return await (super().get(references, urgent=True) if urgent else self._gets.do(references))
+        return await (self._urgent_gets if urgent else self._gets).do(references)
+
+    async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
+        """See Kubectl.list_sandboxes; all that wait are given the same list, which began after they came."""
+        return await self._lists.do(namespace)
 
     async def delete(self, references: list[KubeObject]) -> None:
         """See Kubectl.delete."""
@@ -71,10 +80,26 @@ class GroupedKubectl(Kubectl):
             results.append(_result(there) if len(there) == len(objects) else _attempt(super().apply, objects))
         return await asyncio.gather(*results)
 
-    async def _get_group(self, group: list[list[KubeObject]]) -> list[list[KubeObject]]:
+    async def _get_group(
+        self, group: list[list[KubeObject]], *, urgent: bool = False
+    ) -> list[list[KubeObject] | ProvisionerError]:
         references = {_key(reference): reference for references in group for reference in references}
-        found = {_key(obj): obj for obj in await super().get(list(references.values()))}
+        try:
+            stored = await super().get(list(references.values()), urgent=urgent)
+        except ProvisionerError as error:
+            if len(group) == 1 or _is_everybodys(error):
+                return [error for _ in group]
+            alone = functools.partial(super().get, urgent=urgent)
+            return await asyncio.gather(*(_attempt(alone, references) for references in group))
+        found = {_key(obj): obj for obj in stored}
         return [[found[_key(one)] for one in references if _key(one) in found] for references in group]
+
+    async def _urgent_get_group(self, group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
+        return await self._get_group(group, urgent=True)
+
+    async def _list_group(self, group: list[str]) -> list[list[KubeObject] | ProvisionerError]:
+        lists = {namespace: await super(GroupedKubectl, self).list_sandboxes(namespace) for namespace in set(group)}
+        return [lists[namespace] for namespace in group]
 
     async def _delete_group(self, group: list[list[KubeObject]]) -> list[ProvisionerError | None]:
         try:
@@ -88,8 +113,8 @@ class GroupedKubectl(Kubectl):
 
 
 def _is_everybodys(error: ProvisionerError) -> bool:
-    """Whether the error says nothing of any one object."""
-    return isinstance(error, (ClusterUnavailable, ClusterTimeout)) and not isinstance(error, ObjectsChanged)
+    """Whether the error is the connection's: of any one object, even a 5xx can be its own webhook's."""
+    return isinstance(error, (ConnectionFailed, ClusterTimeout))
 
 
 def _is_applied(sent: KubeObject, found: KubeObject | None) -> bool:
@@ -117,6 +142,10 @@ def _key(obj: KubeObject) -> tuple[str, str, str]:
 
 
 def _split(stored: list[KubeObject], group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
-    """Part the stored objects, which come in the order in which they were sent, among those who sent them."""
-    rest = iter(stored)
-    return [list(itertools.islice(rest, len(objects))) for objects in group]
+    """Part the stored objects among those who sent them."""
+    by_key = {_key(obj): obj for obj in stored}
+    if not all(_key(obj) in by_key for objects in group for obj in objects):
+        raise ClusterUnavailable(
+            "The provisioner can't read what kubectl answers", detail=f"of a group: {list(by_key)}"
+        )
+    return [[by_key[_key(obj)] for obj in objects] for objects in group]

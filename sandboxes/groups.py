@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from sandboxes.errors import Busy, ProvisionerError
+from sandboxes.errors import Busy, ClusterTimeout, ProvisionerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -17,8 +17,11 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# One group may take this long: half of what a create has, so that who waits for its end has as much left.
-GROUP_SECONDS = 10.0
+# A group is made no longer than would take so many seconds, and is ended after so many: an item that began within
+# PATIENCE_SECONDS has its answer, and nothing of it runs any more, before a create's time is over (lifecycle.py).
+GROUP_SECONDS = 8.0
+LIMIT_SECONDS = 12.0
+PATIENCE_SECONDS = 8.0
 
 # How much the newest measurement counts in the running mean of the seconds per item.
 _NEWEST = 0.3
@@ -51,16 +54,28 @@ class Groups(Generic[Item, Result]):
     async def do(self, item: Item) -> Result:
         """Return the item's result or raise its error; raises Busy at once when too many wait.
 
-        On cancellation an item that has not begun is never begun.
+        One that has not begun after PATIENCE_SECONDS is Busy, too. An item that has not begun is, on cancellation,
+        never begun.
         """
         if len(self._queue) >= self._max_waiting + self._free * self._most:
             raise Busy("The provisioner has too many requests waiting")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._queue.append((item, future))
+        entry = (item, future)
+        self._queue.append(entry)
         # Not at once, so that what arrives in the same turn of the loop is one group.
         loop.call_soon(self._dispatch)
-        return await future
+        impatience = loop.call_later(PATIENCE_SECONDS, self._give_up, entry)
+        try:
+            return await future
+        finally:
+            impatience.cancel()
+            if entry in self._queue:
+                self._queue.remove(entry)
+
+    def _give_up(self, entry: tuple[Item, asyncio.Future[Result]]) -> None:
+        if entry in self._queue and not entry[1].done():
+            entry[1].set_exception(Busy("The provisioner has too many requests waiting"))
 
     @property
     def longest(self) -> int:
@@ -86,7 +101,14 @@ class Groups(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            results = await self._work([item for item, _ in entries])
+            async with asyncio.timeout(LIMIT_SECONDS):
+                results = await self._work([item for item, _ in entries])
+        except TimeoutError as error:
+            late = ClusterTimeout("The cluster did not answer in time", detail=f"a group took over {LIMIT_SECONDS:g} s")
+            late.__cause__ = error
+            for _, future in entries:
+                if not future.done():
+                    future.set_exception(late)
         except Exception as error:  # handed to each of those who wait for it
             logger.debug("a group of %d failed", len(entries), exc_info=error)
             for _, future in entries:
@@ -98,7 +120,9 @@ class Groups(Generic[Item, Result]):
                     _settle(future, result)
         finally:
             seconds = (loop.time() - started) / len(entries)
-            self._seconds_per_item += _NEWEST * (seconds - self._seconds_per_item)
+            # Slower counts at once, faster by and by.
+            mean = self._seconds_per_item + _NEWEST * (seconds - self._seconds_per_item)
+            self._seconds_per_item = max(seconds, mean) if seconds > self._seconds_per_item else mean
             self._free += 1
             self._dispatch()
 

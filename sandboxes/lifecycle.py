@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sandboxes import kube
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 # A caller gives a create 30 s, a delete 15 s, a read 10 s (contract.md): these end before, cleaning up included.
 CREATE_SECONDS = 21.0
 UNDO_SECONDS = 5.0
+# Cleaning up goes on for so long after a failed create, if need be when its caller has been answered.
+SETTLE_SECONDS = 60.0
 DELETE_SECONDS = 12.0
 READ_SECONDS = 8.0
 
@@ -58,6 +60,9 @@ GONE_PAUSES = (0.1, 0.2, 0.4, 0.8)
 
 # Another process's create of the same sandbox is this far at most between its Pod and its Service, mostly 12 ms.
 OTHERS_SERVICE_SECONDS = 1.0
+
+# How far the API server's clock may be behind ours; its times are whole seconds.
+CLOCKS_DIFFER = timedelta(seconds=10)
 
 # The owner of a Pod without our annotations.
 NOBODY = (None, None)
@@ -78,8 +83,14 @@ class _Attempt:
         return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
 
     def may_have_made(self, obj: KubeObject | None) -> bool:
-        """Whether this create, and nobody since, has applied the object, and it was not there before."""
+        """Whether this create, and nobody since, has applied the object, and it was not there before.
+
+        The view may not have known what was there before, so what is older than this create is not its own either.
+        """
         if obj is None or obj["metadata"]["uid"] in (self.before or ()):
+            return False
+        made_at = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
+        if made_at < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
             return False
         return kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) == self.applied_at
 
@@ -93,6 +104,7 @@ class Lifecycle:
         self._template = template
         self._settings = settings
         self._locks = Locks()
+        self._settling: set[asyncio.Task[SandboxAnswer | None]] = set()
 
     async def create(self, request: CreateRequest) -> SandboxAnswer:
         """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.
@@ -124,7 +136,7 @@ class Lifecycle:
 
     async def list_all(self) -> list[SandboxAnswer]:
         """Return every sandbox that get() would return, sorted by id."""
-        if self.view is not None and self.view.is_fresh:
+        if self.view is not None and self.view.is_fresh and not self.view.has_doubts:
             return answers_for(self.view.objects(), self._settings)
         async with within(READ_SECONDS):
             objects = await persist(lambda: self._kubectl.list_sandboxes(self._settings.k8s_namespace))
@@ -135,7 +147,12 @@ class Lifecycle:
         references = kube.references_of(sandbox_id, self._settings.k8s_namespace)
         async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, within(seconds_left):
             uids = {} if self.view is None else self.view.uids(sandbox_id)
-            await persist(lambda: self._kubectl.delete(references))
+            try:
+                await persist(lambda: self._kubectl.delete(references))
+            except (ProvisionerError, asyncio.CancelledError):
+                if self.view is not None:
+                    self.view.doubt(sandbox_id)
+                raise
             if self.view is not None:
                 self.view.note_deleted(uids)
         logger.info("sandbox %s deleted", sandbox_id)
@@ -283,8 +300,16 @@ class Lifecycle:
         """
         if not attempt.applied:
             return None
+        # What is not done when the caller must have an answer goes on: nothing of a refused create stays.
+        task = asyncio.create_task(self._settle_at_last(attempt))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        done, _ = await asyncio.wait([task], timeout=UNDO_SECONDS)
+        return task.result() if done else None
+
+    async def _settle_at_last(self, attempt: _Attempt) -> SandboxAnswer | None:
         try:
-            async with within(UNDO_SECONDS):
+            async with within(SETTLE_SECONDS):
                 return await self._settle_in_time(attempt)
         except ProvisionerError as error:
             logger.exception(
@@ -294,6 +319,10 @@ class Lifecycle:
                 error.detail,
             )
             return None
+
+    async def finish(self) -> None:
+        """Wait for what still cleans up after failed creates."""
+        await asyncio.gather(*self._settling)
 
     async def _settle_in_time(self, attempt: _Attempt) -> SandboxAnswer | None:
         pod, service = await self._look(attempt.sandbox.sandbox_id, urgent=True)

@@ -58,7 +58,12 @@ async def start_process(
     ours to pass on, and its helpers end with it. `dies_with_us`: the kernel ends it if we are killed (Linux); one that
     reads needs that not, since its stdin ends with us. Raises OSError if it can't be started.
     """
-    stdout, stderr = await _Pipe.open(), await _Pipe.open()
+    stdout = await _Pipe.open()
+    try:
+        stderr = await _Pipe.open()
+    except BaseException:
+        stdout.close()
+        raise
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -158,9 +163,15 @@ class _Pipe:
     async def open(cls) -> Self:
         reading_end, writing_end = os.pipe()
         reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading_end, "rb", buffering=0)
-        )
+        file = os.fdopen(reading_end, "rb", buffering=0)
+        try:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), file
+            )
+        except BaseException:
+            file.close()
+            os.close(writing_end)
+            raise
         return cls(writing_end, reader, transport)
 
     def close_writing_end(self) -> None:

@@ -56,6 +56,8 @@ class View:
         self._deleted_at: dict[Key, float] = {}
         self._synced_at: float | None = None
         self._sync_wanted = asyncio.Event()
+        # How often a watch has started: a list that began before one did proves nothing.
+        self._starts = 0
         self._watches = {
             kind: Watch(runner, resource, namespace, self._on_event, self._on_watch_start)
             for kind, resource in _RESOURCES.items()
@@ -93,6 +95,11 @@ class View:
         """Whether the view may answer for this sandbox: it is fresh, and no delete of ours is still unseen."""
         return self.is_fresh and not any(self._deleted.get(key, "") is None for key in _keys(sandbox_id))
 
+    @property
+    def has_doubts(self) -> bool:
+        """Whether there are sandboxes for which the view may not answer now."""
+        return None in self._deleted.values()
+
     def objects(self) -> Iterable[KubeObject]:
         """Return all objects of the view, but for those of which a delete of ours is still unseen."""
         return (obj for key, obj in self._objects.items() if self._deleted.get(key, "") is not None)
@@ -101,6 +108,9 @@ class View:
         """Take in what a call of our own has just read or written."""
         for obj in objects:
             if obj["kind"] in _RESOURCES:
+                key = _key(obj)
+                if self._deleted.get(key, "") is None:  # what was in doubt is known again
+                    self._forget_delete(key)
                 self._put(obj)
 
     def uids(self, sandbox_id: str) -> dict[Key, str | None]:
@@ -113,12 +123,20 @@ class View:
         `uids`: what `uids()` said before the delete. The watch may have told of its end already.
         """
         for key, uid in uids.items():
+            self._forget_delete(key)
             if uid in self._gone or self._uid(key) not in (None, uid):
                 continue
             self._objects.pop(key, None)
             self._heard.pop(key, None)
             self._deleted[key] = uid
             self._deleted_at[key] = _now()
+
+    def doubt(self, sandbox_id: str) -> None:
+        """Answer no more for a sandbox until a list tells: what came of a write of ours is not known."""
+        for key in _keys(sandbox_id):
+            self._deleted[key] = None
+            self._deleted_at[key] = _now()
+        self._sync_wanted.set()
 
     def note_read(self, sandbox_id: str, objects: Iterable[KubeObject], started: float) -> None:
         """Take in what a live read that began at `started` (loop time) has found of a sandbox, and what it has not."""
@@ -131,6 +149,7 @@ class View:
     def _on_watch_start(self) -> None:
         # What was deleted while it did not run, only a list that starts now can tell.
         self._synced_at = None
+        self._starts += 1
         self._sync_wanted.set()
 
     def _on_event(self, kind_of_event: str, obj: KubeObject) -> None:
@@ -144,7 +163,7 @@ class View:
         if self._uid(key) == uid:
             self._remove(key)
         if self._deleted.get(key) in (None, uid):
-            self._deleted.pop(key, None)
+            self._forget_delete(key)
 
     def _put(self, obj: KubeObject) -> None:
         """Take in an object, unless it is older than what is known, or one that we have deleted."""
@@ -155,9 +174,13 @@ class View:
         if key in self._deleted and self._deleted[key] == obj["metadata"]["uid"] and not kube.is_terminating(obj):
             return
         if self._deleted.get(key) and self._deleted[key] != obj["metadata"]["uid"]:
-            del self._deleted[key]  # made anew
+            self._forget_delete(key)  # made anew
         self._objects[key] = obj
         self._heard[key] = _now()
+
+    def _forget_delete(self, key: Key) -> None:
+        self._deleted.pop(key, None)
+        self._deleted_at.pop(key, None)
 
     def _remove(self, key: Key) -> None:
         known = self._objects.pop(key, None)
@@ -171,24 +194,35 @@ class View:
 
     async def _keep_in_sync(self) -> None:
         """List twice within the bound, and whenever a watch has started; what the list proves gone is removed."""
+        telling = min(TELLING_SECONDS, self._max_age / 4)
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._max_age / 2):
-                    await self._sync_wanted.wait()
-            self._sync_wanted.clear()
             try:
                 listed = await self._sync()
             except ProvisionerError as error:
                 logger.warning("the live view could not be compared with the cluster: %s\n%s", error, error.detail)
-                await asyncio.sleep(1.0)
-                self._sync_wanted.set()
+                await self._wait_for_wish(1.0)
                 continue
-            await asyncio.sleep(TELLING_SECONDS)
-            self._restart_silent_watches(listed)
+            except Exception:
+                logger.exception("the live view could not be compared with the cluster")
+                await self._wait_for_wish(1.0)
+                continue
+            if not await self._wait_for_wish(telling):
+                self._restart_silent_watches(listed)
+                await self._wait_for_wish(self._max_age / 2 - telling)
+
+    async def _wait_for_wish(self, seconds: float) -> bool:
+        """Wait so long, or until a list is wanted at once; whether it is."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._sync_wanted.wait()
+        except TimeoutError:
+            return False
+        self._sync_wanted.clear()
+        return True
 
     async def _sync(self) -> dict[Key, int]:
         """Take in a list, which is right for all that nobody has told since it began; return its versions."""
-        started = _now()
+        started, starts = _now(), self._starts
         running = all(watch.is_running for watch in self._watches.values())
         listed = {_key(obj): obj for obj in await self._kubectl.list_sandboxes(self._namespace)}
         for key in [key for key, heard in self._heard.items() if heard < started]:
@@ -200,12 +234,11 @@ class View:
             self._put(obj)
         for key in [key for key, at in self._deleted_at.items() if at < started]:
             # A list that began after our delete shows what is left of it.
-            del self._deleted_at[key]
             if self._deleted.get(key, "") is None or key not in listed:
-                self._deleted.pop(key, None)
+                self._forget_delete(key)
         self._gone = {uid: at for uid, at in self._gone.items() if started - at < GONE_SECONDS}
         self._told = {key: version for key, version in self._told.items() if key in listed}
-        if running:
+        if running and starts == self._starts:
             self._synced_at = started
         return {key: _version(obj) for key, obj in listed.items()}
 

@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sandboxes.failures import is_unauthorized
 from sandboxes.kubectl import APPLY, DELETE, GET
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class WaitingProcesses:
         if child is None:
             return await self._runner(args, stdin=stdin)
         completed = await child.communicate(stdin)
-        if completed.returncode != 0 and "(Unauthorized)" in completed.stderr:
+        if completed.returncode != 0 and is_unauthorized(completed.stderr):
             logger.info("the cluster refuses the credentials that waiting processes have read: renewing all")
             self._renew()
             return await self._runner(args, stdin=stdin)
@@ -130,19 +131,25 @@ class WaitingProcesses:
         """Renew what is old, drop what has died, and let go of what a quiet time does not need."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            seen = _fingerprint(self._kubeconfig)
-            if seen != self._seen:
-                logger.info("the kubeconfig has changed: renewing the waiting processes")
-                self._seen = seen
-                self._renew()
-            oldest = asyncio.get_running_loop().time() - MAX_AGE_SECONDS
-            for args, shelf in self._shelves.items():
-                shelf.wanted = max(shelf.least, shelf.wanted - 1)
-                kept = [entry for entry in shelf.waiting if entry[0] > oldest and not entry[1].has_ended]
-                kept = kept[: shelf.wanted]
-                self._end_soon([child for entry in shelf.waiting if entry not in kept for child in entry[1:]])
-                shelf.waiting = deque(kept)
-                self._refill(args)
+            try:
+                self._tidy()
+            except Exception:
+                logger.exception("the waiting processes could not be looked after")
+
+    def _tidy(self) -> None:
+        seen = _fingerprint(self._kubeconfig)
+        if seen != self._seen:
+            logger.info("the kubeconfig has changed: renewing the waiting processes")
+            self._seen = seen
+            self._renew()
+        oldest = asyncio.get_running_loop().time() - MAX_AGE_SECONDS
+        for args, shelf in self._shelves.items():
+            shelf.wanted = max(shelf.least, shelf.wanted - 1)
+            kept = [entry for entry in shelf.waiting if entry[0] > oldest and not entry[1].has_ended]
+            kept = kept[: shelf.wanted]
+            self._end_soon([entry[1] for entry in shelf.waiting if entry not in kept])
+            shelf.waiting = deque(kept)
+            self._refill(args)
 
     def _renew(self) -> None:
         self._generation += 1

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes import view, watch
+from sandboxes import lifecycle, view, watch
 from sandboxes.manifests import Sandbox, build
 from sandboxes.settings import Settings
 from sandboxes.templates import Template
@@ -148,6 +148,26 @@ async def test_what_it_wrote_its_next_read_sees(provisioner: Provisioner) -> Non
         assert f"s{number}" not in await ids(provisioner)
 
 
+async def test_deleted_unknown_then_created_it_is_listed_at_once(provisioner: Provisioner) -> None:
+    await fresh(provisioner)
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    await create(provisioner)
+    assert await ids(provisioner) == {"a"}
+    assert await status_of(provisioner) == 200
+
+
+async def test_a_delete_that_was_not_answered_leaves_no_answer_from_the_view(
+    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "DELETE_SECONDS", 1.0)
+    await create(provisioner)
+    await fresh(provisioner)
+    cluster.faults.slow(2.0, verb="delete", resource="pods")
+    assert (await provisioner.delete(f"{URL}/a")).status == 504
+    answer = await provisioner.get(f"{URL}/a")
+    assert (answer.status == 200) == (cluster.get("Service", "deer-flow", "sandbox-a-svc") is not None)
+
+
 async def test_changes_behind_its_back_are_seen(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
@@ -218,7 +238,9 @@ async def test_a_watch_that_ends_is_started_again_and_misses_nothing(
     assert await ids(provisioner) == {"new"}
 
 
-@pytest.mark.parametrize("mode", ["watch-hangs", "watch-ends", "watch-garbage", "watch-half", "watch-forbidden"])
+@pytest.mark.parametrize(
+    "mode", ["watch-hangs", "watch-ends", "watch-garbage", "watch-strange", "watch-half", "watch-forbidden"]
+)
 async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
@@ -286,7 +308,7 @@ async def test_a_list_that_comes_late_brings_nothing_back(
     await create(provisioner)
     await fresh(provisioner)
     tampered.be("list-lags")
-    await until(lambda: (tmp_path / "lagging").exists(), seconds=20)
+    await until((tmp_path / "lagging").exists, seconds=20)
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     await until(lambda: cluster.objects("Pod") == [])
     lists = tampered.calls()["list"]
