@@ -21,6 +21,9 @@ T = TypeVar("T")
 # One List of 50 sandboxes takes 1.2 s (kubectl.md, Cost).
 MOST = 50
 
+# A process costs as much as three or four sandboxes in a List (kubectl.md, Cost): groups of one or two waste it.
+LEAST = 8
+
 UNBOUNDED = 1_000_000
 
 
@@ -34,9 +37,9 @@ class GroupedKubectl(Kubectl):
         # The line is bounded where groups are entered: what is in a group has waited already.
         super().__init__(runner, max_processes=max_processes, max_waiting=UNBOUNDED, deadline=deadline)
         half, quarter = max(1, max_processes // 2), max(1, max_processes // 4)
-        self._applies = Groups(self._apply_group, workers=half, most=MOST, max_waiting=max_waiting)
-        self._deletes = Groups(self._delete_group, workers=half, most=MOST, max_waiting=max_waiting)
-        self._gets = Groups(self._get_group, workers=quarter, most=MOST, max_waiting=max_waiting)
+        self._applies = Groups(self._apply_group, workers=half, most=MOST, least=LEAST, max_waiting=max_waiting)
+        self._deletes = Groups(self._delete_group, workers=half, most=MOST, least=LEAST, max_waiting=max_waiting)
+        self._gets = Groups(self._get_group, workers=quarter, most=MOST, least=LEAST, max_waiting=max_waiting)
         self._urgent_gets = Groups(self._urgent_get_group, workers=quarter, most=MOST, max_waiting=UNBOUNDED)
         self._lists = Groups(self._list_group, workers=1, most=UNBOUNDED, max_waiting=max_waiting)
 

@@ -32,7 +32,8 @@ class Groups(Generic[Item, Result]):
 
     `work` is given a group and returns one result, or one error, for each of its items, in their order. A lone item
     does not wait for company. No group is longer than fits GROUP_SECONDS at the seconds per item being measured, so a
-    slow server makes groups shorter, not deadlines longer; nor longer than `most`.
+    slow server makes groups shorter, not deadlines longer; nor longer than `most`. Of fewer than `least` that wait no
+    share is made: each group has a price of its own.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class Groups(Generic[Item, Result]):
         workers: int,
         most: int,
         max_waiting: int,
+        least: int = 1,
     ) -> None:
         self._work = work
         self._workers = self._free = workers
         self._most = most
+        self._least = least
         self._max_waiting = max_waiting
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._seconds_per_item = 0.0
@@ -88,8 +91,8 @@ class Groups(Generic[Item, Result]):
         while self._free and self._queue:
             # Evenly among all workers, rounded up: those that are busy now come free soon, and if only those that are
             # free shared, the first to come free would take all that waits.
-            share = -(-len(self._queue) // self._workers)
-            entries = [self._queue.popleft() for _ in range(min(share, self.longest))]
+            share = max(-(-len(self._queue) // self._workers), self._least)
+            entries = [self._queue.popleft() for _ in range(min(share, self.longest, len(self._queue)))]
             entries = [(item, future) for item, future in entries if not future.done()]
             if entries:
                 self._free -= 1

@@ -87,6 +87,20 @@ async def test_a_slow_server_makes_groups_shorter(monkeypatch: pytest.MonkeyPatc
     assert max(len(group) for group in worker.done) < 5
 
 
+async def test_of_few_that_wait_no_share_is_made() -> None:
+    worker = Worker()
+    items = Groups(worker, workers=4, most=50, max_waiting=100, least=8)
+    tasks = []
+    for number in range(4):
+        tasks.append(asyncio.create_task(items.do(number)))
+        await turn()
+    tasks += [asyncio.create_task(items.do(number)) for number in range(4, 10)]
+    await turn()
+    worker.go.set()
+    assert await asyncio.gather(*tasks) == [number * 2 for number in range(10)]
+    assert worker.done[4:] == [[4, 5, 6, 7, 8, 9]]
+
+
 async def test_no_group_is_longer_than_allowed() -> None:
     worker = Worker()
     worker.go.set()
