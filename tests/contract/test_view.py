@@ -264,6 +264,17 @@ async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
     await until(lambda: provisioner.view.is_fresh, seconds=30)
 
 
+async def test_a_watch_that_does_not_tell_what_a_list_shows_is_started_again(
+    start_provisioner: StartProvisioner, tampered: TamperedKubectl, kubectl: Kubectl, template: Template
+) -> None:
+    tampered.be("watch-hangs")
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path), LIVE_VIEW_MAX_AGE="2")
+    await fresh(provisioner)
+    before = tampered.calls()["watch"]
+    await by_hand(kubectl, template, "theirs")
+    await until(lambda: tampered.calls()["watch"] > before, seconds=20)
+
+
 async def test_lists_in_the_place_of_events_and_a_line_of_2_mb_are_read(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl, template: Template, tmp_path: Path
 ) -> None:
