@@ -35,7 +35,7 @@ from sandboxes.view import View
 from sandboxes.waiting import WaitingProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from aiohttp import web
 
@@ -107,21 +107,15 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     await check_cluster(kubectl, template, settings)
     lifecycle = Lifecycle(kubectl, template, settings, view if settings.live_view else None)
     app = create_app(lifecycle, settings)
-    for wanted, part in ((settings.kubectl_start_ahead, waiting), (settings.live_view, view)):
-        if wanted:
-            app.cleanup_ctx.append(_running(part))
-    app.cleanup_ctx.append(_finishing(lifecycle))  # the last to come up is the first to go down
+    # The last to come up is the first to go down.
+    if settings.kubectl_start_ahead:
+        app.cleanup_ctx.append(_running(waiting))
+    if isinstance(kubectl, GroupedKubectl):
+        app.cleanup_ctx.append(_finally(kubectl.close))
+    if settings.live_view:
+        app.cleanup_ctx.append(_running(view))
+    app.cleanup_ctx.append(_finally(lifecycle.finish))
     return app
-
-
-def _finishing(lifecycle: Lifecycle) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return a clean-up context that waits for what cleans up after failed creates."""
-
-    async def run(_app: web.Application) -> AsyncIterator[None]:
-        yield
-        await lifecycle.finish()
-
-    return run
 
 
 def _running(part: WaitingProcesses | View) -> Callable[[web.Application], AsyncIterator[None]]:
@@ -130,6 +124,16 @@ def _running(part: WaitingProcesses | View) -> Callable[[web.Application], Async
     async def run(_app: web.Application) -> AsyncIterator[None]:
         async with part.running():
             yield
+
+    return run
+
+
+def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return a clean-up context that awaits `end` when the application goes down."""
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        await end()
 
     return run
 

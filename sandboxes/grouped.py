@@ -59,6 +59,11 @@ class GroupedKubectl(Kubectl):
         """See Kubectl.delete."""
         await self._deletes.do(references)
 
+    async def close(self) -> None:
+        """End the calls that still run, nobody waiting for them any more."""
+        groups = (self._applies, self._deletes, self._gets, self._urgent_gets, self._lists)
+        await asyncio.gather(*(one.close() for one in groups))
+
     async def _apply_group(self, group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
         try:
             stored = await super().apply([obj for objects in group for obj in objects])

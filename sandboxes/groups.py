@@ -87,6 +87,12 @@ class Groups(Generic[Item, Result]):
             return self._most
         return max(1, min(self._most, int(GROUP_SECONDS / self._seconds_per_item)))
 
+    async def close(self) -> None:
+        """End the groups that still run; whoever waits for them is cancelled."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def _dispatch(self) -> None:
         while self._free and self._queue:
             # Evenly among all workers, rounded up: those that are busy now come free soon, and if only those that are
@@ -109,14 +115,14 @@ class Groups(Generic[Item, Result]):
         except TimeoutError as error:
             late = ClusterTimeout("The cluster did not answer in time", detail=f"a group took over {LIMIT_SECONDS:g} s")
             late.__cause__ = error
-            for _, future in entries:
-                if not future.done():
-                    future.set_exception(late)
+            _fail(entries, late)
         except Exception as error:  # handed to each of those who wait for it
             logger.debug("a group of %d failed", len(entries), exc_info=error)
+            _fail(entries, error)
+        except asyncio.CancelledError:
             for _, future in entries:
-                if not future.done():
-                    future.set_exception(error)
+                future.cancel()
+            raise
         else:
             for (_, future), result in zip(entries, results, strict=True):
                 if not future.done():
@@ -128,6 +134,12 @@ class Groups(Generic[Item, Result]):
             self._seconds_per_item = max(seconds, mean) if seconds > self._seconds_per_item else mean
             self._free += 1
             self._dispatch()
+
+
+def _fail(entries: list[tuple[Item, asyncio.Future[Result]]], error: Exception) -> None:
+    for _, future in entries:
+        if not future.done():
+            future.set_exception(error)
 
 
 def _settle(future: asyncio.Future[Result], result: Result | ProvisionerError) -> None:
