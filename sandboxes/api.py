@@ -24,7 +24,15 @@ from sandboxes.errors import (
 )
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.logs import REQUEST_ID
-from sandboxes.models import MAX_EXTRA_MOUNTS, Capabilities, CreateRequest, Deleted, SandboxId, SandboxList
+from sandboxes.models import (
+    MAX_EXTRA_MOUNTS,
+    Capabilities,
+    CreateRequest,
+    Deleted,
+    SandboxAnswer,
+    SandboxId,
+    SandboxList,
+)
 from sandboxes.settings import Settings
 
 if TYPE_CHECKING:
@@ -200,5 +208,5 @@ def _json(
     body: BaseModel | dict[str, object] | dict[str, str], *, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
     # An `input` that is echoed may be infinite (1e999 is JSON), which JSON can't say.
-    payload = to_json(body, inf_nan_mode="null")
+    payload = body.as_json if isinstance(body, SandboxAnswer | SandboxList) else to_json(body, inf_nan_mode="null")
     return web.Response(body=payload, status=status, headers=headers, content_type="application/json")

@@ -35,7 +35,12 @@ def pod_name(sandbox_id: str) -> str:
 
 def service_name(sandbox_id: str) -> str:
     """Return the name of a sandbox's Service."""
-    return f"sandbox-{sandbox_id}-svc"
+    return service_name_beside(pod_name(sandbox_id))
+
+
+def service_name_beside(pod_name: str) -> str:
+    """Return the name of the Service that belongs to the Pod of this name."""
+    return f"{pod_name}-svc"
 
 
 def labels_of(sandbox_id: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sandboxes import kube
+from sandboxes.answers import Answers, answer_for, answers_for
 from sandboxes.errors import (
     ClusterRefused,
     ClusterTimeout,
@@ -32,7 +33,7 @@ from sandboxes.limits import Locks, within
 from sandboxes.manifests import Sandbox, build, user_data_source
 from sandboxes.mounts import checked_mounts
 from sandboxes.retries import persist
-from sandboxes.status import answer_for, answers_for, has_ended
+from sandboxes.status import has_ended
 
 if TYPE_CHECKING:
     from sandboxes.kube import KubeObject
@@ -103,6 +104,9 @@ class Lifecycle:
         self.view = view
         self._template = template
         self._settings = settings
+        self._answers = Answers(settings)
+        if view is not None:
+            view.on_change(self._answers.forget)
         self._locks = Locks()
         self._settling: set[asyncio.Task[SandboxAnswer | None]] = set()
 
@@ -124,7 +128,7 @@ class Lifecycle:
 
     async def get(self, sandbox_id: str) -> SandboxAnswer:
         """Return what is known of the sandbox; raises SandboxNotFound also while its Pod is being deleted."""
-        answer = answer_for(*self._seen(sandbox_id), self._settings)
+        answer = self._seen(sandbox_id)
         if answer is not None:
             return answer
         async with within(READ_SECONDS):
@@ -137,7 +141,7 @@ class Lifecycle:
     async def list_all(self) -> list[SandboxAnswer]:
         """Return every sandbox that get() would return, sorted by id."""
         if self.view is not None and self.view.is_fresh and not self.view.has_doubts:
-            return answers_for(self.view.objects(), self._settings)
+            return self._answers.of_all(self.view.sandboxes())
         async with within(READ_SECONDS):
             objects = await persist(lambda: self._kubectl.list_sandboxes(self._settings.k8s_namespace))
         return answers_for(objects, self._settings)
@@ -215,11 +219,11 @@ class Lifecycle:
     async def _look_again(self, attempt: _Attempt) -> tuple[KubeObject | None, KubeObject | None]:
         return await self._look(attempt.sandbox.sandbox_id)
 
-    def _seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
-        """Return what the view shows of the sandbox, if it may answer for it; nothing proves that there is none."""
+    def _seen(self, sandbox_id: str) -> SandboxAnswer | None:
+        """Return what the view tells of the sandbox, if it may answer for it; None proves nothing."""
         if self.view is None or not self.view.is_certain(sandbox_id):
-            return None, None
-        return self.view.sandbox(sandbox_id)
+            return None
+        return self._answers.of(*self.view.sandbox(sandbox_id))
 
     async def _look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
         """Read the sandbox's objects from the cluster itself."""

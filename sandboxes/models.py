@@ -6,6 +6,7 @@ ignored, since callers are often newer than this service.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -59,12 +60,23 @@ class SandboxAnswer(BaseModel):
     sandbox_url: str
     status: Status
 
+    @functools.cached_property
+    def as_json(self) -> bytes:
+        """The answer as it is sent; made once, since most answers are sent more often than they change."""
+        return self.__pydantic_serializer__.to_json(self)
+
 
 class SandboxList(BaseModel):
     """The answer of `GET /api/sandboxes`."""
 
     sandboxes: list[SandboxAnswer]
     count: int
+
+    @property
+    def as_json(self) -> bytes:
+        """The answer as it is sent."""
+        sandboxes = b",".join([answer.as_json for answer in self.sandboxes])
+        return b'{"sandboxes":[%b],"count":%d}' % (sandboxes, self.count)
 
 
 class Deleted(BaseModel):

@@ -1,7 +1,6 @@
-"""(Pod, Service) → what a caller is told. Pure.
+"""Pod → the word that says how it is. Pure.
 
-The six words are the contract: a caller treats a sandbox as alive only when it reads exactly `Running`, and
-adopts any 200 as usable. So a Pod that is gone, or going, or without a way in, is no sandbox at all.
+The six words are the contract: a caller treats a sandbox as alive only when it reads exactly `Running`.
 """
 
 from __future__ import annotations
@@ -9,14 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from sandboxes import kube
-from sandboxes.access import sandbox_url
-from sandboxes.models import SandboxAnswer, Status
+from sandboxes.models import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sandboxes.kube import KubeObject
-    from sandboxes.settings import Settings
 
 _PHASES: dict[str, Status] = {word: word for word in get_args(Status) if word != "NotFound"}
 
@@ -46,34 +41,3 @@ def _is_crash_looping(status: KubeObject) -> bool:
         if container.get("name") == kube.CONTAINER and waiting.get("reason") == "CrashLoopBackOff":
             return True
     return False
-
-
-def answer_for(pod: KubeObject | None, service: KubeObject | None, settings: Settings) -> SandboxAnswer | None:
-    """Return what a caller is told of a sandbox, or None where the answer is "not found"."""
-    if pod is None or service is None:
-        return None
-    sandbox_id = kube.sandbox_id_of(pod)
-    if sandbox_id is None or sandbox_id != kube.sandbox_id_of(service):
-        return None
-    return _answer(sandbox_id, pod, service, settings)
-
-
-def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxAnswer]:
-    """Return, sorted by id, what `answer_for` says of each sandbox among `objects` (Pods and Services)."""
-    pods: dict[str, KubeObject] = {}
-    services: dict[str, KubeObject] = {}
-    for obj in objects:
-        sandbox_id = kube.sandbox_id_of(obj)
-        if sandbox_id is not None:
-            (pods if obj["kind"] == "Pod" else services)[sandbox_id] = obj
-    answers = (_answer(one, pods[one], services[one], settings) for one in sorted(pods.keys() & services.keys()))
-    return [answer for answer in answers if answer is not None]
-
-
-def _answer(sandbox_id: str, pod: KubeObject, service: KubeObject, settings: Settings) -> SandboxAnswer | None:
-    if kube.is_terminating(pod) or kube.is_terminating(service):
-        return None
-    url = sandbox_url(service, settings)
-    if url is None:
-        return None
-    return SandboxAnswer(sandbox_id=sandbox_id, sandbox_url=url, status=status_of(pod))

@@ -17,7 +17,7 @@ from sandboxes.errors import ProvisionerError
 from sandboxes.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from sandboxes.kube import KubeObject
     from sandboxes.kubectl import Kubectl, KubectlRunner
@@ -58,6 +58,7 @@ class View:
         self._sync_wanted = asyncio.Event()
         # How often a watch has started: a list that began before one did proves nothing.
         self._starts = 0
+        self._listeners: list[Callable[[str, str], None]] = []
         self._watches = {
             kind: Watch(runner, resource, namespace, self._on_event, self._on_watch_start)
             for kind, resource in _RESOURCES.items()
@@ -75,6 +76,10 @@ class View:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def on_change(self, listener: Callable[[str, str], None]) -> None:
+        """Have `listener(kind, name)` called after each change of an object of the view."""
+        self._listeners.append(listener)
 
     @property
     def is_fresh(self) -> bool:
@@ -100,9 +105,13 @@ class View:
         """Whether there are sandboxes for which the view may not answer now."""
         return None in self._deleted.values()
 
-    def objects(self) -> Iterable[KubeObject]:
-        """Return all objects of the view, but for those of which a delete of ours is still unseen."""
-        return (obj for key, obj in self._objects.items() if self._deleted.get(key, "") is not None)
+    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject]]:
+        """Yield the Pod and the Service of every sandbox that has both; only for a view without doubts."""
+        for (kind, name), pod in self._objects.items():
+            if kind == "Pod":
+                service = self._objects.get(("Service", kube.service_name_beside(name)))
+                if service is not None:
+                    yield pod, service
 
     def note(self, objects: Iterable[KubeObject]) -> None:
         """Take in what a call of our own has just read or written."""
@@ -126,8 +135,7 @@ class View:
             self._forget_delete(key)
             if uid in self._gone or self._uid(key) not in (None, uid):
                 continue
-            self._objects.pop(key, None)
-            self._heard.pop(key, None)
+            self._drop(key)
             self._deleted[key] = uid
             self._deleted_at[key] = _now()
 
@@ -177,16 +185,27 @@ class View:
             self._forget_delete(key)  # made anew
         self._objects[key] = obj
         self._heard[key] = _now()
+        self._tell(key)
 
     def _forget_delete(self, key: Key) -> None:
         self._deleted.pop(key, None)
         self._deleted_at.pop(key, None)
 
     def _remove(self, key: Key) -> None:
+        known = self._drop(key)
+        if known is not None:
+            self._gone[known["metadata"]["uid"]] = _now()
+
+    def _drop(self, key: Key) -> KubeObject | None:
         known = self._objects.pop(key, None)
         self._heard.pop(key, None)
         if known is not None:
-            self._gone[known["metadata"]["uid"]] = _now()
+            self._tell(key)
+        return known
+
+    def _tell(self, key: Key) -> None:
+        for listener in self._listeners:
+            listener(*key)
 
     def _uid(self, key: Key) -> str | None:
         known = self._objects.get(key)
@@ -227,7 +246,9 @@ class View:
         listed = {_key(obj): obj for obj in await self._kubectl.list_sandboxes(self._namespace)}
         for key in [key for key, heard in self._heard.items() if heard < started]:
             if key in listed and listed[key]["metadata"]["uid"] == self._uid(key):
-                self._objects[key] = listed[key]
+                if _version(listed[key]) != _version(self._objects[key]):
+                    self._objects[key] = listed[key]
+                    self._tell(key)
             else:
                 self._remove(key)
         for obj in listed.values():

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,3 +193,35 @@ async def test_a_real_process_hangs_and_is_ended(tmp_path: Path) -> None:
     )
     with pytest.raises(errors.ClusterTimeout):
         await kubectl.get([REFERENCE])
+
+
+async def test_only_short_calls_spare_the_garbage_collector_and_the_operators_word_counts(tmp_path: Path) -> None:
+    script = tmp_path / "kubectl"
+    script.write_text('#!/bin/sh\necho "${GOGC-unset}"\n')
+    script.chmod(0o755)
+    runner = KubectlRunner(script, (), {"PATH": "/usr/bin:/bin"})
+    assert (await runner(["get"], stdin=b"{}")).stdout == b"400\n"
+    assert (await runner(["get"], stdin=None)).stdout == b"unset\n"
+    passed = KubectlRunner(script, (), {"PATH": "/usr/bin:/bin", "GOGC": "50"})
+    assert (await passed(["get"], stdin=b"{}")).stdout == b"50\n"
+
+
+@pytest.mark.parametrize("indent", [4, None])
+async def test_a_long_list_is_read_as_a_short_one_is(
+    cluster: FakeCluster, kubectl: Kubectl, indent: int | None
+) -> None:
+    document = _long_list()
+    cluster.print_next("get", json.dumps(document, indent=indent).encode())
+    assert await kubectl.list_sandboxes("deer-flow") == document["items"]
+
+
+async def test_a_long_list_that_is_cut_short_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    cluster.print_next("get", json.dumps(_long_list()).encode()[:-1])
+    with pytest.raises(errors.ClusterUnavailable):
+        await kubectl.list_sandboxes("deer-flow")
+
+
+def _long_list() -> dict[str, Any]:
+    items = case("list-mixed").items * 200
+    assert len(json.dumps(items)) > 1_000_000
+    return {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}

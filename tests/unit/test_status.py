@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sandboxes.access import sandbox_url
+from sandboxes.answers import Answers, answer_for, answers_for
 from sandboxes.manifests import Sandbox, build
+from sandboxes.models import SandboxList
 from sandboxes.settings import Settings
-from sandboxes.status import answer_for, answers_for, has_ended, status_of
+from sandboxes.status import has_ended, status_of
 from sandboxes.templates import Template
 from tests.record import case, recorded_pods, watch_events
 
@@ -134,3 +137,27 @@ def test_the_url_inside_the_cluster(make_settings: MakeSettings, pair: tuple[Any
 def test_no_node_port_no_url(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     del pair[1]["spec"]["ports"][0]["nodePort"]
     assert sandbox_url(pair[1], make_settings()) is None
+
+
+def test_kept_answers_are_those_of_the_objects_as_they_are_now(
+    make_settings: MakeSettings, pair: tuple[Any, Any]
+) -> None:
+    settings = make_settings()
+    answers = Answers(settings)
+    pod, service = pair
+    first = answers.of(pod, service)
+    assert first is not None
+    assert answers.of(pod, service) is first
+    ended = copy.deepcopy(pod)
+    ended["status"]["phase"] = "Failed"
+    assert answers.of(ended, service) == answer_for(ended, service, settings) != first
+    assert answers.of(pod, None) is None
+    assert [answer.status for answer in answers.of_all([(ended, service)])] == ["Failed"]
+
+
+def test_an_answer_is_sent_as_its_fields_say(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+    answer = answer_for(*pair, make_settings())
+    assert answer is not None
+    assert json.loads(answer.as_json) == answer.model_dump(mode="json")
+    many = SandboxList(sandboxes=[answer, answer], count=2)
+    assert json.loads(many.as_json) == many.model_dump(mode="json")

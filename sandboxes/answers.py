@@ -1,0 +1,83 @@
+"""(Pod, Service) → what a caller is told. Pure, but for the answers that are kept.
+
+A caller adopts any 200 as usable (contract.md). So a Pod that is gone, or going, or without a way in, is no sandbox.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sandboxes import kube
+from sandboxes.access import sandbox_url
+from sandboxes.models import SandboxAnswer
+from sandboxes.status import status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sandboxes.kube import KubeObject
+    from sandboxes.settings import Settings
+
+
+def answer_for(pod: KubeObject | None, service: KubeObject | None, settings: Settings) -> SandboxAnswer | None:
+    """Return what a caller is told of a sandbox, or None where the answer is "not found"."""
+    if pod is None or service is None:
+        return None
+    sandbox_id = kube.sandbox_id_of(pod)
+    if sandbox_id is None or sandbox_id != kube.sandbox_id_of(service):
+        return None
+    return _answer(sandbox_id, pod, service, settings)
+
+
+def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxAnswer]:
+    """Return, sorted by id, what `answer_for` says of each sandbox among `objects` (Pods and Services)."""
+    by_name = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
+    answers = (
+        answer_for(pod, by_name.get(("Service", kube.service_name_beside(name))), settings)
+        for (kind, name), pod in by_name.items()
+        if kind == "Pod"
+    )
+    return _sorted(answers)
+
+
+class Answers:
+    """What callers are told, kept for as long as the objects are the same: it is asked for more than it changes.
+
+    Whoever holds the objects says `forget` when one of them goes.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._kept: dict[str, tuple[KubeObject, KubeObject, SandboxAnswer | None]] = {}
+
+    def of(self, pod: KubeObject | None, service: KubeObject | None) -> SandboxAnswer | None:
+        """See answer_for."""
+        if pod is None or service is None:
+            return None
+        name = pod["metadata"]["name"]
+        kept = self._kept.get(name)
+        if kept is None or kept[0] is not pod or kept[1] is not service:
+            kept = self._kept[name] = (pod, service, answer_for(pod, service, self._settings))
+        return kept[2]
+
+    def of_all(self, pairs: Iterable[tuple[KubeObject, KubeObject]]) -> list[SandboxAnswer]:
+        """Return, sorted by id, what `of` says of each (Pod, Service)."""
+        return _sorted(self.of(pod, service) for pod, service in pairs)
+
+    def forget(self, kind: str, name: str) -> None:
+        """Drop what was kept for the object of this kind and name: it changed, or is gone."""
+        if kind == "Pod":
+            self._kept.pop(name, None)
+
+
+def _sorted(answers: Iterable[SandboxAnswer | None]) -> list[SandboxAnswer]:
+    return sorted((one for one in answers if one is not None), key=lambda answer: answer.sandbox_id)
+
+
+def _answer(sandbox_id: str, pod: KubeObject, service: KubeObject, settings: Settings) -> SandboxAnswer | None:
+    if kube.is_terminating(pod) or kube.is_terminating(service):
+        return None
+    url = sandbox_url(service, settings)
+    if url is None:
+        return None
+    return SandboxAnswer(sandbox_id=sandbox_id, sandbox_url=url, status=status_of(pod))
