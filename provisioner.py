@@ -20,11 +20,14 @@ from pydantic import ValidationError
 
 from sandboxes import kube, server
 from sandboxes.api import create_app
+from sandboxes.asks import DEFAULT_TEMPLATE
+from sandboxes.cluster import Cluster
 from sandboxes.connection import connect
+from sandboxes.creation import now
 from sandboxes.errors import StartupError
 from sandboxes.grouped import GroupedKubectl
 from sandboxes.kubectl import Kubectl
-from sandboxes.lifecycle import Lifecycle, now
+from sandboxes.lifecycle import Lifecycle
 from sandboxes.logs import configure_logging
 from sandboxes.manifests import Sandbox, build
 from sandboxes.models import CreateRequest
@@ -105,7 +108,8 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
     _warn(settings)
     await check_cluster(kubectl, template, settings)
-    lifecycle = Lifecycle(kubectl, template, settings, view if settings.live_view else None)
+    cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace)
+    lifecycle = Lifecycle(cluster, {DEFAULT_TEMPLATE: template}, settings)
     app = create_app(lifecycle, settings)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from sandboxes import kube
 from sandboxes.access import sandbox_url
+from sandboxes.lifetimes import expires_at
 from sandboxes.models import SandboxAnswer
+from sandboxes.reasons import readiness_of
 from sandboxes.status import status_of
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ def answer_for(pod: KubeObject | None, service: KubeObject | None, settings: Set
     if sandbox_id is None or sandbox_id != kube.sandbox_id_of(service):
         return None
     return _answer(sandbox_id, pod, service, settings)
+
+
+def is_whole(pod: KubeObject, service: KubeObject, settings: Settings) -> bool:
+    """Whether a caller would be told of this sandbox."""
+    return answer_for(pod, service, settings) is not None
 
 
 def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxAnswer]:
@@ -80,4 +87,20 @@ def _answer(sandbox_id: str, pod: KubeObject, service: KubeObject, settings: Set
     url = sandbox_url(service, settings)
     if url is None:
         return None
-    return SandboxAnswer(sandbox_id=sandbox_id, sandbox_url=url, status=status_of(pod))
+    annotations = kube.get_annotations(pod)
+    ready, reason, message = readiness_of(pod)
+    return SandboxAnswer(
+        sandbox_id=sandbox_id,
+        sandbox_url=url,
+        status=status_of(pod),
+        ready=ready,
+        reason=reason,
+        message=message,
+        created_at=pod["metadata"]["creationTimestamp"],
+        expires_at=expires_at(pod),
+        thread_id=annotations.get(kube.THREAD_ANNOTATION),
+        user_id=annotations.get(kube.USER_ANNOTATION),
+        template=annotations.get(kube.TEMPLATE_ANNOTATION),
+        image=kube.sandbox_container(pod).get("image", ""),
+        node=pod["spec"].get("nodeName"),
+    )

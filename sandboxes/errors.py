@@ -53,6 +53,12 @@ class Unauthenticated(ProvisionerError):
     status = 401
 
 
+class FieldNotAllowed(ProvisionerError):
+    """The request uses a field that the operator does not allow."""
+
+    status = 403
+
+
 class SandboxNotFound(ProvisionerError):
     """There is no such sandbox, or its Pod is being deleted."""
 

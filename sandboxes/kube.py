@@ -17,9 +17,19 @@ ID_LABEL = "sandbox-id"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "sandbox-provisioner"
 
+# The name of the template that a Pod was made from.
+TEMPLATE_ANNOTATION = "provisioner/template"
+# When a sandbox ends: an RFC 3339 time, or `never`.
+EXPIRES_ANNOTATION = "provisioner/expires-at"
+# When it was last used, an RFC 3339 time, and for how many seconds it may stay unused.
+USED_ANNOTATION = "provisioner/used-at"
+IDLE_ANNOTATION = "provisioner/idle-timeout-seconds"
+
 THREAD_ANNOTATION = "provisioner/thread-id"
 USER_ANNOTATION = "provisioner/user-id"
 APPLIED_AT_ANNOTATION = "provisioner/applied-at"
+# When a Pod was returned to a caller whose create had not made it.
+CONFIRMED_ANNOTATION = "provisioner/confirmed-at"
 
 CONTAINER = "sandbox"
 USER_DATA_VOLUME = "user-data"
@@ -85,6 +95,12 @@ def sandbox_id_of(obj: KubeObject) -> str | None:
         return None
     name = service_name(sandbox_id) if obj["kind"] == "Service" else pod_name(sandbox_id)
     return sandbox_id if obj["metadata"]["name"] == name else None
+
+
+def sandbox_container(pod: KubeObject) -> KubeObject:
+    """Return the container named `sandbox`; an empty dict for a Pod that has none (somebody else's)."""
+    found: KubeObject = next((one for one in pod["spec"]["containers"] if one["name"] == CONTAINER), {})
+    return found
 
 
 def as_list(objects: list[KubeObject]) -> KubeObject:

@@ -170,6 +170,20 @@ class Kubectl:
         """
         return _parse(await self.run(*APPLY, stdin=_stdin(objects)))
 
+    async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
+        """Set annotations of the very object that was read, under a field manager of their own; return it as stored.
+
+        A later apply of other fields under this manager would remove them (kubectl.md 20). Raises ObjectsChanged if
+        the object is gone or another by now: then nothing was changed (kubectl.md 16).
+        """
+        metadata = obj["metadata"]
+        marks = {**{key: metadata[key] for key in ("name", "namespace", "uid")}, "annotations": annotations}
+        partial = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": marks}
+        flag = f"--field-manager={FIELD_MANAGER}"
+        args = [f"{flag}-{manager}" if arg == flag else arg for arg in APPLY]
+        stored = _parse(await self.run(*args, stdin=_stdin([partial])))
+        return stored[0]
+
     async def dry_run(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Return what the server would store, schema checked and admission asked; changes nothing."""
         args = [arg.replace("ignore", "strict") for arg in APPLY]

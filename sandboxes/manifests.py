@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes import kube
+from sandboxes.asks import NOTHING_ASKED, Asks
 
 if TYPE_CHECKING:
     from sandboxes.kube import KubeObject
@@ -36,6 +37,7 @@ class Sandbox:
     thread_id: str
     user_id: str
     extra_mounts: tuple[ExtraMount, ...] = ()
+    asks: Asks = NOTHING_ASKED
 
 
 def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
@@ -53,7 +55,7 @@ def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_a
 
 def revision_of(pod: KubeObject) -> str | None:
     """Return the revision that a Pod was made with, or None if it has none."""
-    for variable in _sandbox_container(pod).get("env") or []:
+    for variable in kube.sandbox_container(pod).get("env") or []:
         if variable.get("name") == kube.REVISION_VARIABLE:
             value = variable.get("value")
             return value if isinstance(value, str) else None
@@ -68,7 +70,7 @@ def user_data_source(pod: KubeObject) -> KubeObject:
     for volume in pod["spec"].get("volumes") or []:
         if volume["name"] == kube.USER_DATA_VOLUME:
             source = {key: value for key, value in volume.items() if key != "name"}
-            mounts = _sandbox_container(pod).get("volumeMounts") or []
+            mounts = kube.sandbox_container(pod).get("volumeMounts") or []
             sub_paths = [one.get("subPath", "") for one in mounts if one["name"] == kube.USER_DATA_VOLUME]
             return {"source": source, "subPaths": sub_paths}
     return {}
@@ -81,8 +83,9 @@ def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings) -> Ku
     # apply that one's Service. So a Service says nothing that the other owner would not say, too.
     owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
     pod["metadata"]["annotations"].update(owner)
+    pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = sandbox.asks.template
     spec = pod["spec"]
-    container = _sandbox_container(pod)
+    container = kube.sandbox_container(pod)
     container["image"] = settings.sandbox_image
     _set_port(container, settings.sandbox_container_port)
     spec.setdefault("securityContext", {})["seccompProfile"] = {"type": settings.sandbox_seccomp}
@@ -116,12 +119,6 @@ def _name(obj: KubeObject, name: str, sandbox: Sandbox, settings: Settings) -> N
     metadata["namespace"] = settings.k8s_namespace
     metadata["labels"] = {**(metadata.get("labels") or {}), **kube.labels_of(sandbox.sandbox_id)}
     metadata["annotations"] = dict(metadata.get("annotations") or {})
-
-
-def _sandbox_container(pod: KubeObject) -> KubeObject:
-    """Return the container named `sandbox`; an empty dict for a Pod that has none (somebody else's)."""
-    found: KubeObject = next((one for one in pod["spec"]["containers"] if one["name"] == kube.CONTAINER), {})
-    return found
 
 
 def _set_port(container: KubeObject, port: int) -> None:

@@ -23,6 +23,12 @@ SandboxId = Annotated[str, StringConstraints(pattern=SANDBOX_ID_PATTERN, max_len
 ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}\z")]
 UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\z")]
 
+# Ten years: longer than any sandbox, and no date past what RFC 3339 can say.
+MAX_SECONDS = 10 * 365 * 24 * 3600
+
+# How long something may last, in seconds; 0: for ever.
+Seconds = Annotated[int, Field(ge=0, le=MAX_SECONDS)]
+
 Status = Literal["Pending", "Running", "Failed", "Succeeded", "Unknown", "NotFound"]
 
 
@@ -34,6 +40,15 @@ class ExtraMount(BaseModel):
     host_path: str
     container_path: str
     read_only: bool = False
+
+
+class ResourceAsks(BaseModel):
+    """Kubernetes quantities by resource: `cpu`, `memory`, `ephemeral-storage`; a number counts as its text."""
+
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
+
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
 
 
 class CreateRequest(BaseModel):
@@ -49,6 +64,32 @@ class CreateRequest(BaseModel):
     include_legacy_skills: bool = False
     provision_lark_cli_runtime: bool = False
     provision_lark_cli_broker: bool = False
+    # Ours from here on. Which of these a caller may use is the operator's choice (ALLOW_FIELDS).
+    template: str | None = None
+    image: str | None = None
+    env: dict[str, str] | None = None
+    resources: ResourceAsks | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    ttl_seconds: Seconds | None = None
+    idle_timeout_seconds: Seconds | None = None
+    wait_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+# Of a create request; the others are the contract's own.
+OPTIONAL_FIELDS = frozenset(
+    {
+        "template",
+        "image",
+        "env",
+        "resources",
+        "labels",
+        "annotations",
+        "ttl_seconds",
+        "idle_timeout_seconds",
+        "wait_seconds",
+    }
+)
 
 
 class SandboxAnswer(BaseModel):
@@ -59,6 +100,21 @@ class SandboxAnswer(BaseModel):
     sandbox_id: str
     sandbox_url: str
     status: Status
+    # Whether its probes pass.
+    ready: bool
+    # Why it is not ready, in Kubernetes' own word and sentence; null when it is.
+    reason: str | None
+    message: str | None
+    # RFC 3339, UTC. It expires unless it is renewed or used before; null: never.
+    created_at: str
+    expires_at: str | None
+    # Null for one that was made by hand.
+    thread_id: str | None
+    user_id: str | None
+    template: str | None
+    image: str
+    # Null until a node is chosen.
+    node: str | None
 
     @functools.cached_property
     def as_json(self) -> bytes:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sandboxes.errors import StartupError
+from sandboxes.models import OPTIONAL_FIELDS, Seconds
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
 
@@ -106,6 +107,12 @@ def _variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _optional_fields(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(value) <= OPTIONAL_FIELDS:
+        raise ValueError("names out of " + ", ".join(sorted(OPTIONAL_FIELDS)))
+    return value
+
+
 NodePath = Annotated[str, AfterValidator(_node_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 ClaimName = Annotated[str, AfterValidator(_claim_name)]
@@ -157,6 +164,52 @@ class Settings(BaseSettings):
     )
     sandbox_startup_failure_threshold: Annotated[int, Field(ge=1, le=86400)] = Field(
         120, description="Failures of the startup probe, one a second, before a sandbox's container is restarted."
+    )
+    sandbox_templates_dir: Path | None = Field(
+        None, description="Folder of further templates, a folder each; beside the ones that are shipped."
+    )
+    allow_fields: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_optional_fields)] = (
+        Field(
+            ("ttl_seconds", "idle_timeout_seconds", "wait_seconds", "env", "labels", "resources", "template"),
+            description="Which optional fields of a create callers may use, separated by commas; any other is 403.",
+        )
+    )
+    max_cpu: str = Field("2", description="Most CPU that a caller may ask for, as a Kubernetes quantity.")
+    max_memory: str = Field("4Gi", description="Most memory that a caller may ask for, as a Kubernetes quantity.")
+    max_ephemeral_storage: str = Field(
+        "10Gi", description="Most ephemeral storage that a caller may ask for, as a Kubernetes quantity."
+    )
+    max_sandboxes: Annotated[int, Field(ge=0)] = Field(
+        0, description="Most sandboxes in the namespace; past it, 429. `0`: no limit."
+    )
+    sandbox_ttl: Seconds = Field(
+        0, description="Seconds after which a sandbox ends that asked for no `ttl_seconds`. `0`: never."
+    )
+    sandbox_idle_timeout: Seconds = Field(
+        0, description="Seconds without use after which one ends that asked for no `idle_timeout_seconds`. `0`: never."
+    )
+    reaper_interval: Annotated[float, Field(ge=0, le=86400)] = Field(
+        30.0, description="Seconds between two rounds of the reaper, which deletes what has expired. `0`: no reaper."
+    )
+    reaper_dry_run: bool = Field(False, description="`true`: the reaper only logs what it would delete.")
+    reaper_grace: Annotated[float, Field(ge=1, le=86400)] = Field(
+        120.0, description="Seconds after which the reaper deletes what is there of a sandbox only by half."
+    )
+    ended_ttl: Annotated[int, Field(ge=0)] = Field(
+        3600, description="Seconds after which the reaper deletes a sandbox that has ended (`Failed`, `Succeeded`)."
+    )
+    fail_fast_after: Annotated[float, Field(ge=0, le=86400)] = Field(
+        30.0, description="Seconds for which a Pod may be unschedulable before `wait_seconds` gives up waiting for it."
+    )
+    sandbox_network_policy: Literal["off", "isolated"] = Field(
+        "off",
+        description="`isolated`: a NetworkPolicy lets sandboxes reach the internet and the cluster's DNS only, and be "
+        "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is made.",
+    )
+    sandbox_ingress_from: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (),
+        description="Who may reach isolated sandboxes, separated by commas: CIDRs (node-port traffic arrives from the "
+        "nodes' addresses), `namespace:KEY=VALUE` and `pod:KEY=VALUE`.",
     )
     kubeconfig_path: Path = Field(
         Path("~/.kube/config"),

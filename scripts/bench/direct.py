@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 from provisioner import TEMPLATE
 from sandboxes import kube, manifests
+from sandboxes.creation import now
 from sandboxes.kubectl import FIELD_MANAGER
-from sandboxes.lifecycle import now
 from sandboxes.templates import load_template
 from scripts.bench.client import BenchError, Client, WrongAnswer
 from scripts.bench.figures import DIRECT

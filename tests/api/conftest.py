@@ -10,6 +10,8 @@ from aiohttp.test_utils import TestClient
 from pytest_aiohttp.plugin import AiohttpClient
 
 from sandboxes.api import create_app
+from sandboxes.asks import DEFAULT_TEMPLATE
+from sandboxes.cluster import Cluster
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.settings import Settings
@@ -37,7 +39,8 @@ def make_client(
         kubectl = Kubectl(
             cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
-        return await aiohttp_client(create_app(Lifecycle(kubectl, template, settings), settings))
+        one = Cluster(kubectl, None, settings.k8s_namespace)
+        return await aiohttp_client(create_app(Lifecycle(one, {DEFAULT_TEMPLATE: template}, settings), settings))
 
     return make
 

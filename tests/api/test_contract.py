@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes import api, lifecycle
+from sandboxes import api, creation, lifecycle
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 from tests.record import case as recorded
@@ -462,7 +462,7 @@ async def test_a_caller_that_hangs_up_changes_nothing(client: Client, cluster: F
 
 
 def test_the_time_limits_end_before_the_callers() -> None:
-    assert lifecycle.CREATE_SECONDS + lifecycle.UNDO_SECONDS <= 28
+    assert lifecycle.CREATE_SECONDS + creation.UNDO_SECONDS <= 28
     assert lifecycle.DELETE_SECONDS <= 13
     assert lifecycle.READ_SECONDS <= 9
 

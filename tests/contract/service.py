@@ -51,7 +51,7 @@ class Provisioner:
     @property
     def view(self) -> View:
         """The live view behind it."""
-        view = self.client.app[LIFECYCLE].view
+        view = self.client.app[LIFECYCLE].cluster.view
         assert view is not None
         return view
 

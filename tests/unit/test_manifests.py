@@ -27,7 +27,12 @@ LABELS = {
     "app.kubernetes.io/component": "sandbox",
     "app.kubernetes.io/managed-by": "sandbox-provisioner",
 }
-ANNOTATIONS = {"provisioner/thread-id": "T-1", "provisioner/user-id": "u_1", "provisioner/applied-at": AT}
+ANNOTATIONS = {
+    "provisioner/thread-id": "T-1",
+    "provisioner/user-id": "u_1",
+    "provisioner/template": "default",
+    "provisioner/applied-at": AT,
+}
 
 
 def rendered(settings: Settings, template: Template, sandbox: Sandbox = SANDBOX) -> tuple[Any, Any]:

@@ -71,7 +71,9 @@ def test_which_pods_have_ended() -> None:
 @pytest.fixture
 def pair(make_settings: MakeSettings, template: Template) -> tuple[Any, Any]:
     pod, service = build(Sandbox("a", "a", "u"), template, make_settings(), applied_at="x")
-    pod["status"] = {"phase": "Running"}
+    pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    pod["status"] = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    pod["spec"]["nodeName"] = "node-1"
     service["spec"]["ports"][0]["nodePort"] = 30123
     return pod, service
 
@@ -83,6 +85,16 @@ def test_a_whole_sandbox(make_settings: MakeSettings, pair: tuple[Any, Any]) -> 
         "sandbox_id": "a",
         "sandbox_url": "http://node.example:30123",
         "status": "Running",
+        "ready": True,
+        "reason": None,
+        "message": None,
+        "created_at": "2026-01-01T00:00:00Z",
+        "expires_at": None,
+        "thread_id": "a",
+        "user_id": "u",
+        "template": "default",
+        "image": make_settings().sandbox_image,
+        "node": "node-1",
     }
 
 

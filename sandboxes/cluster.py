@@ -1,0 +1,89 @@
+"""One cluster, as sandboxes see it: kubectl and the live view, kept in step, and the namespace.
+
+Whatever belongs to one cluster hangs here, so that a second cluster is a second object and no new mechanism.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sandboxes import kube
+from sandboxes.errors import ProvisionerError
+from sandboxes.retries import persist
+
+if TYPE_CHECKING:
+    from sandboxes.kube import KubeObject
+    from sandboxes.kubectl import Kubectl
+    from sandboxes.view import View
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What reads and writes one namespace: each write is seen by the next read. `view` is None where it is off.
+
+    Each method tries again what may pass by itself (`retries.py`), for as long as the caller's own limit lets it.
+    """
+
+    kubectl: Kubectl
+    view: View | None
+    namespace: str
+
+    async def look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
+        """Read a sandbox's Pod and Service from the cluster itself."""
+        references = kube.references_of(sandbox_id, self.namespace)
+        started = asyncio.get_running_loop().time()
+        objects = await persist(lambda: self.kubectl.get(references, urgent=urgent))
+        if self.view is not None:
+            self.view.note_read(sandbox_id, objects, started)
+        return of_kind("Pod", objects), of_kind("Service", objects)
+
+    async def list_live(self) -> list[KubeObject]:
+        """Read every sandbox's Pod and Service from the cluster itself."""
+        return await persist(lambda: self.kubectl.list_sandboxes(self.namespace))
+
+    async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
+        """Apply and return the objects as they are stored."""
+        stored = await persist(lambda: self.kubectl.apply(objects))
+        if self.view is not None:
+            self.view.note(stored)
+        return stored
+
+    async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
+        """Set annotations of the very object that was read, see Kubectl.annotate; return it as it is stored."""
+        stored = await persist(lambda: self.kubectl.annotate(obj, annotations, manager=manager))
+        if self.view is not None:
+            self.view.note([stored])
+        return stored
+
+    async def delete(self, sandbox_id: str) -> None:
+        """Have a sandbox's Pod and Service deleted, whatever of them there is."""
+        references = kube.references_of(sandbox_id, self.namespace)
+        uids = {} if self.view is None else self.view.uids(sandbox_id)
+        try:
+            await persist(lambda: self.kubectl.delete(references))
+        except (ProvisionerError, asyncio.CancelledError):
+            if self.view is not None:
+                self.view.doubt(sandbox_id)
+            raise
+        if self.view is not None:
+            self.view.note_deleted(uids)
+
+    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> None:
+        """Delete the very version of an object that was read; raises PreconditionFailed if it is another by now."""
+        await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
+
+    async def is_gone(self, obj: KubeObject) -> bool:
+        """Whether the very object that was read is no more there."""
+        found = await persist(lambda: self.kubectl.get([kube.reference(obj)]))
+        return not found or bool(found[0]["metadata"]["uid"] != obj["metadata"]["uid"])
+
+    async def make_namespace(self) -> None:
+        """Make the namespace if it is missing."""
+        await persist(lambda: self.kubectl.ensure_namespace(self.namespace))
+
+
+def of_kind(kind: str, objects: list[KubeObject]) -> KubeObject | None:
+    """Return the first of the objects that is of this kind."""
+    return next((obj for obj in objects if obj["kind"] == kind), None)

@@ -1,0 +1,383 @@
+"""Making a sandbox: look, apply what is missing, and after a failure leave nothing behind.
+
+What guards between processes is in the objects: the immutable revision, the owner's annotations, a new `applied-at`
+on every apply, and `confirmed` on what another process returned to a caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias
+
+from sandboxes import kube
+from sandboxes.answers import is_whole
+from sandboxes.cluster import of_kind
+from sandboxes.errors import (
+    ClusterTimeout,
+    ClusterUnavailable,
+    NamespaceMissing,
+    ObjectsChanged,
+    PreconditionFailed,
+    ProvisionerError,
+    SandboxConflict,
+)
+from sandboxes.limits import within
+from sandboxes.manifests import build, user_data_source
+from sandboxes.status import has_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sandboxes.cluster import Cluster
+    from sandboxes.kube import KubeObject
+    from sandboxes.limits import Locks
+    from sandboxes.manifests import Sandbox
+    from sandboxes.settings import Settings
+    from sandboxes.templates import Template
+
+logger = logging.getLogger(__name__)
+
+Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
+
+# What a failed create made is deleted before its caller is answered, if that can be done in so many seconds.
+UNDO_SECONDS = 5.0
+# Else it is tried again after each pause, for so long. One that is whole is deleted, too, unless somebody has asked for
+# it again since: see `_confirm`.
+SETTLE_PAUSE = 2.0
+SETTLE_SECONDS = 600.0
+# At the end of the process, cleaning up may take so long.
+FINISH_SECONDS = 10.0
+
+# Each round of a create ends because somebody else changed the objects; so many in a row is no accident.
+MAX_ROUNDS = 8
+
+# Seconds between looks at an object that is being deleted; a container has 5 s to end (manifests/sandbox).
+GONE_PAUSES = (0.1, 0.2, 0.4, 0.8)
+
+# Another process's create of the same sandbox is this far at most between its Pod and its Service, mostly 12 ms.
+OTHERS_SERVICE_SECONDS = 1.0
+
+# How far the API server's clock may be behind ours; its times are whole seconds.
+CLOCKS_DIFFER = timedelta(seconds=10)
+
+# The owner of a Pod without our annotations.
+NOBODY = (None, None)
+
+
+@dataclass
+class _Attempt:
+    """One create: what was there before it, and what it may have put there."""
+
+    sandbox: Sandbox
+    objects: list[KubeObject]
+    before: set[str] | None = None
+    applied: bool = False
+    waits_for_deletion: bool = False
+
+    @property
+    def applied_at(self) -> str:
+        return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
+
+    def may_have_made(self, obj: KubeObject | None) -> bool:
+        """Whether this create, and nobody since, has applied the object, and it was not there before.
+
+        The view may not have known what was there before, so what is older than this create is not its own either.
+        """
+        if obj is None or obj["metadata"]["uid"] in (self.before or ()):
+            return False
+        made_at = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
+        if made_at < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+            return False
+        return kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) == self.applied_at
+
+
+class Creation:
+    """Makes sandboxes, all or nothing. One task at a time works on one id: `locks`."""
+
+    def __init__(self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings, locks: Locks) -> None:
+        self._cluster = cluster
+        self._templates = templates
+        self._settings = settings
+        self._locks = locks
+        # Failed creates whose callers have been told so, and of which something may still be there; by id.
+        self._refused: dict[str, _Attempt] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        # The Pods that this process has returned to a caller, by uid, and when (loop time).
+        self._confirmed: dict[str, float] = {}
+
+    async def create(self, sandbox: Sandbox, seconds: float) -> Pair:
+        """Return the sandbox's Pod and Service, made within `seconds`. The caller holds the lock of the id.
+
+        Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout; what it made is
+        gone again then, or will be as soon as the cluster lets it.
+        """
+        objects = build(sandbox, self._templates[sandbox.asks.template], self._settings, applied_at=now())
+        attempt = _Attempt(sandbox, objects)
+        try:
+            async with within(seconds):
+                pair = await self._reconcile(attempt)
+        except ProvisionerError as error:
+            settled = await self._settle(attempt)
+            if settled is None:
+                if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
+                    raise ClusterUnavailable(
+                        "The sandbox of the same id is still being deleted", detail=error.detail
+                    ) from error
+                raise
+            logger.warning("sandbox %s is whole after all", sandbox.sandbox_id)
+            pair = settled
+        self._note_confirmed(pair[0])
+        return pair
+
+    def is_refused(self, sandbox_id: str) -> bool:
+        """Whether what is there of this sandbox was made by a create that failed, and will be deleted."""
+        return sandbox_id in self._refused
+
+    async def finish(self) -> None:
+        """Give what still cleans up after failed creates a while to end."""
+        if not self._settling:
+            return
+        await asyncio.wait(self._settling, timeout=FINISH_SECONDS)
+        for task in self._settling:
+            task.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
+        for sandbox_id in self._refused:
+            logger.error("sandbox %s: what a failed create made may be left behind", sandbox_id)
+
+    async def _reconcile(self, attempt: _Attempt) -> Pair:
+        """Look, apply what is missing, and do so again when somebody changed the objects in between."""
+        sandbox_id = attempt.sandbox.sandbox_id
+        failure: ProvisionerError | None = None
+        for number in range(MAX_ROUNDS):
+            pod, service = await (self._look_first(attempt) if number == 0 else self._cluster.look(sandbox_id))
+            if attempt.before is None:
+                attempt.before = {obj["metadata"]["uid"] for obj in (pod, service) if obj is not None}
+            try:
+                if await self._clear_the_way(attempt, pod, service):
+                    continue
+                missing = self._missing(attempt, pod, service)
+                if pod is not None and of_kind("Pod", missing) is None:
+                    pod = await self._confirm(sandbox_id, pod)
+                stored = await self._apply(attempt, missing) if missing else []
+            except (ObjectsChanged, NamespaceMissing) as error:
+                failure = error
+                if isinstance(error, NamespaceMissing):
+                    await self._cluster.make_namespace()
+                continue
+            pod, service = of_kind("Pod", stored) or pod, of_kind("Service", stored) or service
+            if pod is not None and service is not None and is_whole(pod, service, self._settings):
+                return pod, service
+            # Applied onto objects that are being deleted (record: apply-onto-terminating): look again, and wait.
+        raise failure or ClusterUnavailable("The sandbox is being changed by somebody else all the time")
+
+    async def _look_first(self, attempt: _Attempt) -> tuple[KubeObject | None, KubeObject | None]:
+        """Return what is there, from the view where it knows of nothing, or of a whole sandbox of the same owner.
+
+        Of nothing, too: the cluster's own guard is the Pod's revision, and an apply onto what is there changes nothing.
+        """
+        sandbox_id = attempt.sandbox.sandbox_id
+        if self._cluster.view is not None and self._cluster.view.is_certain(sandbox_id):
+            pod, service = self._cluster.view.sandbox(sandbox_id)
+            if pod is None and service is None:
+                return None, None
+            if self._is_ready_made(attempt, pod, service):
+                return pod, service
+        return await self._cluster.look(attempt.sandbox.sandbox_id)
+
+    def _is_ready_made(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
+        """Whether it is a whole sandbox of the owner that this attempt is for."""
+        if pod is None or service is None or has_ended(pod) or _owner(pod) != _owner(attempt.objects[0]):
+            return False
+        return is_whole(pod, service, self._settings)
+
+    async def _clear_the_way(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
+        """Check that what is there may be used, and wait for what is on its way out; whether anything changed."""
+        if pod is not None and not kube.is_terminating(pod):
+            self._check_owner(attempt, pod)
+            if has_ended(pod):
+                logger.info("sandbox %s has ended and is replaced", attempt.sandbox.sandbox_id)
+                await self._cluster.delete_exactly(pod)
+                await self._wait_until_gone(attempt, pod)
+                return True
+        for obj in (pod, service):
+            if obj is not None and kube.is_terminating(obj):
+                await self._wait_until_gone(attempt, obj)
+                return True
+        return False
+
+    async def _wait_until_gone(self, attempt: _Attempt, obj: KubeObject) -> None:
+        """Look until the object is gone, with pauses: a watch would hold one of the few processes all the time."""
+        attempt.waits_for_deletion = True
+        for pause in itertools.chain(GONE_PAUSES, itertools.repeat(GONE_PAUSES[-1])):
+            if await self._cluster.is_gone(obj):
+                break
+            await asyncio.sleep(pause)
+        attempt.waits_for_deletion = False
+
+    def _check_owner(self, attempt: _Attempt, pod: KubeObject) -> None:
+        """Raise SandboxConflict unless the Pod is the same owner's, or can be adopted."""
+        wanted = attempt.objects[0]
+        if _owner(pod) == _owner(wanted):
+            return
+        # Made by hand, or by the service that this one replaces: the same data mean the same owner.
+        if _owner(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
+            return
+        if attempt.sandbox.sandbox_id in self._refused:
+            raise ClusterUnavailable("What a failed create of the same id made is still being deleted")
+        raise SandboxConflict(f"Sandbox '{attempt.sandbox.sandbox_id}' belongs to another thread or user")
+
+    def _missing(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
+        """Return what must be applied. A Pod that is there and ours is never applied again."""
+        new_pod, new_service = attempt.objects
+        if pod is None:
+            return [new_pod, new_service]
+        missing = []
+        if _owner(pod) == NOBODY:
+            logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
+            missing.append(_marks_only(new_pod, pod))
+        if service is None or not kube.is_managed(service) or not is_whole(pod, service, self._settings):
+            missing.append(new_service)
+        return missing
+
+    async def _apply(self, attempt: _Attempt, objects: list[KubeObject]) -> list[KubeObject]:
+        attempt.applied = True
+        stored = await self._cluster.apply(objects)
+        logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
+        return stored
+
+    def _note_confirmed(self, pod: KubeObject) -> None:
+        time = asyncio.get_running_loop().time()
+        self._confirmed.pop(pod["metadata"]["uid"], None)
+        self._confirmed[pod["metadata"]["uid"]] = time
+        # The oldest are first.
+        old = [*itertools.takewhile(lambda uid: time - self._confirmed[uid] > SETTLE_SECONDS, self._confirmed)]
+        for uid in old:
+            del self._confirmed[uid]
+
+    async def _confirm(self, sandbox_id: str, pod: KubeObject) -> KubeObject:
+        """Return the Pod with a mark that it was returned to a caller, where a failed create may have made it.
+
+        Its maker, which has told its caller that it failed, may be about to delete it: the mark, or the new
+        resourceVersion, stops that. Raises ObjectsChanged if it is no longer that Pod.
+        """
+        marks = kube.get_annotations(pod)
+        if sandbox_id not in self._refused:
+            applied_at = marks.get(kube.APPLIED_AT_ANNOTATION)
+            if pod["metadata"]["uid"] in self._confirmed or applied_at is None or kube.CONFIRMED_ANNOTATION in marks:
+                return pod
+            if _age(applied_at) > timedelta(seconds=SETTLE_SECONDS) + CLOCKS_DIFFER:
+                return pod
+        confirmed = await self._cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
+        self._refused.pop(sandbox_id, None)
+        return confirmed
+
+    async def _settle(self, attempt: _Attempt) -> Pair | None:
+        """After a failed create: return the sandbox if it is whole and ours after all, else undo what it made.
+
+        An apply that was cut off may have reached the server, or another process may have made the same sandbox.
+        """
+        if not attempt.applied:
+            return None
+        try:
+            async with within(UNDO_SECONDS):
+                return await self._settle_now(attempt)
+        except ProvisionerError as error:
+            logger.warning(
+                "sandbox %s: what a failed create made can't be deleted yet: %s", attempt.sandbox.sandbox_id, error
+            )
+        except asyncio.CancelledError:
+            self._settle_later(attempt)
+            raise
+        self._settle_later(attempt)
+        return None
+
+    def _settle_later(self, attempt: _Attempt) -> None:
+        self._refused[attempt.sandbox.sandbox_id] = attempt
+        task = asyncio.create_task(self._settle_at_last(attempt))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle_at_last(self, attempt: _Attempt) -> None:
+        """Try until nothing of the refused create is left, or somebody has asked for the sandbox again."""
+        sandbox_id = attempt.sandbox.sandbox_id
+        loop = asyncio.get_running_loop()
+        end = loop.time() + SETTLE_SECONDS
+        while self._refused.get(sandbox_id) is attempt:
+            try:
+                async with self._locks.hold(sandbox_id, SETTLE_SECONDS):
+                    if self._refused.get(sandbox_id) is not attempt:
+                        return
+                    await self._settle_now(attempt, refused=True)
+                    del self._refused[sandbox_id]
+                    return
+            except ProvisionerError as error:
+                if loop.time() >= end:
+                    del self._refused[sandbox_id]
+                    logger.exception(
+                        "sandbox %s: what a failed create made may be left behind: %s\n%s",
+                        sandbox_id,
+                        error.public,
+                        error.detail,
+                    )
+                    return
+            await asyncio.sleep(SETTLE_PAUSE)
+
+    async def _settle_now(self, attempt: _Attempt, *, refused: bool = False) -> Pair | None:
+        """Return the sandbox if it is whole and may stay; else delete what the attempt made of it."""
+        sandbox_id = attempt.sandbox.sandbox_id
+        pod, service = await self._cluster.look(sandbox_id, urgent=True)
+        if pod is not None and service is None and attempt.may_have_made(pod):
+            # Whoever applied last bears the mark, so the Pod may be another process's, whose Service is on its way.
+            await asyncio.sleep(OTHERS_SERVICE_SECONDS)
+            pod, service = await self._cluster.look(sandbox_id, urgent=True)
+        while True:
+            if pod is not None and service is not None and self._may_stay(attempt, pod, service, refused=refused):
+                return pod, service
+            try:
+                await self._undo(attempt, pod, service)
+            except PreconditionFailed:  # touched since it was read
+                pod, service = await self._cluster.look(sandbox_id, urgent=True)
+            else:
+                return None
+
+    def _may_stay(self, attempt: _Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:
+        if not self._is_ready_made(attempt, pod, service):
+            return False
+        return not refused or kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod) or not attempt.may_have_made(pod)
+
+    async def _undo(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
+        """Delete what this create made and nobody has touched since; raises PreconditionFailed if somebody did."""
+        ours = [obj for obj in (pod, service) if obj is not None and attempt.may_have_made(obj)]
+        if pod is not None and pod not in ours:
+            return  # the Pod is somebody else's, and then so is the Service
+        for obj in ours:
+            if not kube.is_terminating(obj):
+                await self._cluster.delete_exactly(obj, urgent=True)
+                logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])
+
+
+def now() -> str:
+    """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _age(time: str) -> timedelta:
+    return datetime.now(UTC) - datetime.fromisoformat(time)
+
+
+def _owner(obj: KubeObject) -> tuple[str | None, str | None]:
+    annotations = kube.get_annotations(obj)
+    return annotations.get(kube.THREAD_ANNOTATION), annotations.get(kube.USER_ANNOTATION)
+
+
+def _marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:
+    """Return what gives an existing Pod our marks, and fails if it is no longer that very Pod (kubectl.md 16)."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**new_pod["metadata"], "uid": pod["metadata"]["uid"]},
+    }

@@ -1,0 +1,16 @@
+"""Pod → whether it is ready, and why not. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandboxes.kube import KubeObject
+
+
+def readiness_of(pod: KubeObject) -> tuple[bool, str | None, str | None]:
+    """Return whether the Pod is ready, and else the reason and the message for which it is not."""
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "Ready":
+            return condition.get("status") == "True", condition.get("reason"), condition.get("message")
+    return False, None, None
