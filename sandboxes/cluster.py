@@ -79,6 +79,10 @@ class Cluster:
         found = await persist(lambda: self.kubectl.get([kube.reference(obj)]))
         return not found or bool(found[0]["metadata"]["uid"] != obj["metadata"]["uid"])
 
+    async def events_of(self, obj: KubeObject) -> list[KubeObject]:
+        """Return the Events about this very object, see Kubectl.events_of."""
+        return await persist(lambda: self.kubectl.events_of(obj))
+
     async def make_namespace(self) -> None:
         """Make the namespace if it is missing."""
         await persist(lambda: self.kubectl.ensure_namespace(self.namespace))

@@ -214,6 +214,14 @@ class Kubectl:
             return _parse(stdout)
         return await asyncio.to_thread(_parse, stdout, _loads_by_items)
 
+    async def events_of(self, obj: KubeObject) -> list[KubeObject]:
+        """Return the Events about this very object (record: events-failed-mount)."""
+        metadata = obj["metadata"]
+        about = f"involvedObject.name={metadata['name']},involvedObject.uid={metadata['uid']}"
+        return _parse(
+            await self.run("get", "events", "-n", metadata["namespace"], "--field-selector", about, "-o", "json")
+        )
+
     async def delete(self, references: list[KubeObject]) -> None:
         """Have the named objects deleted, without waiting until they are gone; those that aren't there don't matter.
 

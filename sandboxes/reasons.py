@@ -8,6 +8,24 @@ if TYPE_CHECKING:
     from sandboxes.kube import KubeObject
 
 
+# Reasons after which a Pod does not become ready by itself, or only by luck.
+HOPELESS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "CrashLoopBackOff",
+        "OOMKilled",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "Evicted",
+        "FailedMount",
+    }
+)
+
+
 def readiness_of(pod: KubeObject) -> tuple[bool, str | None, str | None]:
     """Return whether the Pod is ready, and else the reason and the message for which it is not."""
     for condition in (pod.get("status") or {}).get("conditions") or []:

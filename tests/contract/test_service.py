@@ -36,12 +36,14 @@ async def test_a_sandbox_from_create_to_gone(provisioner: Provisioner, cluster: 
     assert made["status"] in {"Pending", "Running"}
     await until(lambda: answers(made["sandbox_url"]))
 
-    async def running() -> bool:
-        return bool((await (await provisioner.get(f"{URL}/a")).json())["status"] == "Running")
+    async def ready() -> bool:
+        return bool((await (await provisioner.get(f"{URL}/a")).json())["ready"])
 
-    await until(running)
-    listed = await (await provisioner.get(URL)).json()
-    assert listed == {"sandboxes": [{**made, "status": "Running"}], "count": 1}
+    await until(ready)
+    told = await (await provisioner.get(f"{URL}/a")).json()
+    assert told["status"] == "Running"
+    assert told["sandbox_url"] == made["sandbox_url"]
+    assert await (await provisioner.get(URL)).json() == {"sandboxes": [told], "count": 1}
 
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     assert (await provisioner.get(f"{URL}/a")).status == 404
