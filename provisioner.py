@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from sandboxes import kube, server
 from sandboxes.api import create_app
 from sandboxes.asks import DEFAULT_TEMPLATE
+from sandboxes.attempts import now
 from sandboxes.cluster import Cluster
 from sandboxes.connection import connect
-from sandboxes.creation import now
 from sandboxes.errors import StartupError
 from sandboxes.grouped import GroupedKubectl
 from sandboxes.kubectl import Kubectl
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from aiohttp import web
+
+    from sandboxes.reaper import Reaper
 
 TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"
 
@@ -118,11 +120,13 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
         app.cleanup_ctx.append(_finally(kubectl.close))
     if settings.live_view:
         app.cleanup_ctx.append(_running(view))
+    if settings.reaper_interval:
+        app.cleanup_ctx.append(_running(lifecycle.reaper))
     app.cleanup_ctx.append(_finally(lifecycle.finish))
     return app
 
 
-def _running(part: WaitingProcesses | View) -> Callable[[web.Application], AsyncIterator[None]]:
+def _running(part: WaitingProcesses | View | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a clean-up context that keeps the part running for as long as the application does."""
 
     async def run(_app: web.Application) -> AsyncIterator[None]:

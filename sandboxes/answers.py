@@ -16,19 +16,46 @@ from sandboxes.status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from sandboxes.kube import KubeObject
     from sandboxes.settings import Settings
 
 
-def answer_for(pod: KubeObject | None, service: KubeObject | None, settings: Settings) -> SandboxAnswer | None:
-    """Return what a caller is told of a sandbox, or None where the answer is "not found"."""
+def answer_for(
+    pod: KubeObject | None, service: KubeObject | None, settings: Settings, *, used: datetime | None = None
+) -> SandboxAnswer | None:
+    """Return what a caller is told of a sandbox, or None where the answer is "not found".
+
+    `used`: a use of it that its Pod does not know of yet.
+    """
     if pod is None or service is None:
         return None
     sandbox_id = kube.sandbox_id_of(pod)
     if sandbox_id is None or sandbox_id != kube.sandbox_id_of(service):
         return None
-    return _answer(sandbox_id, pod, service, settings)
+    if kube.is_terminating(pod) or kube.is_terminating(service):
+        return None
+    url = sandbox_url(service, settings)
+    if url is None:
+        return None
+    annotations = kube.get_annotations(pod)
+    ready, reason, message = readiness_of(pod)
+    return SandboxAnswer(
+        sandbox_id=sandbox_id,
+        sandbox_url=url,
+        status=status_of(pod),
+        ready=ready,
+        reason=reason,
+        message=message,
+        created_at=pod["metadata"]["creationTimestamp"],
+        expires_at=expires_at(pod, used),
+        thread_id=annotations.get(kube.THREAD_ANNOTATION),
+        user_id=annotations.get(kube.USER_ANNOTATION),
+        template=annotations.get(kube.TEMPLATE_ANNOTATION),
+        image=kube.sandbox_container(pod).get("image", ""),
+        node=pod["spec"].get("nodeName"),
+    )
 
 
 def is_whole(pod: KubeObject, service: KubeObject, settings: Settings) -> bool:
@@ -79,28 +106,3 @@ class Answers:
 
 def _sorted(answers: Iterable[SandboxAnswer | None]) -> list[SandboxAnswer]:
     return sorted((one for one in answers if one is not None), key=lambda answer: answer.sandbox_id)
-
-
-def _answer(sandbox_id: str, pod: KubeObject, service: KubeObject, settings: Settings) -> SandboxAnswer | None:
-    if kube.is_terminating(pod) or kube.is_terminating(service):
-        return None
-    url = sandbox_url(service, settings)
-    if url is None:
-        return None
-    annotations = kube.get_annotations(pod)
-    ready, reason, message = readiness_of(pod)
-    return SandboxAnswer(
-        sandbox_id=sandbox_id,
-        sandbox_url=url,
-        status=status_of(pod),
-        ready=ready,
-        reason=reason,
-        message=message,
-        created_at=pod["metadata"]["creationTimestamp"],
-        expires_at=expires_at(pod),
-        thread_id=annotations.get(kube.THREAD_ANNOTATION),
-        user_id=annotations.get(kube.USER_ANNOTATION),
-        template=annotations.get(kube.TEMPLATE_ANNOTATION),
-        image=kube.sandbox_container(pod).get("image", ""),
-        node=pod["spec"].get("nodeName"),
-    )

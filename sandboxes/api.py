@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -19,6 +19,7 @@ from sandboxes.errors import (
     InvalidField,
     ProvisionerError,
     SandboxNotFound,
+    TooManySandboxes,
     Unauthenticated,
     Unprocessable,
 )
@@ -29,6 +30,7 @@ from sandboxes.models import (
     Capabilities,
     CreateRequest,
     Deleted,
+    RenewRequest,
     SandboxAnswer,
     SandboxId,
     SandboxList,
@@ -51,6 +53,8 @@ API_KEY_HEADER = "X-API-Key"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 _SANDBOX_ID: TypeAdapter[str] = TypeAdapter(SandboxId)
+
+Request = TypeVar("Request", bound=BaseModel)
 
 routes = web.RouteTableDef()
 
@@ -80,12 +84,7 @@ async def capabilities(request: web.Request) -> web.Response:
 @routes.post("/api/sandboxes")
 async def create_sandbox(request: web.Request) -> web.Response:
     """Make a sandbox, or return the one that is there: 200 both times."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await request.read()
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout from error
-    return _json(await request.app[LIFECYCLE].create(_parse(body)))
+    return _json(await request.app[LIFECYCLE].create(_parse(await _body(request), CreateRequest)))
 
 
 @routes.get("/api/sandboxes")
@@ -98,10 +97,7 @@ async def list_sandboxes(request: web.Request) -> web.Response:
 @routes.get("/api/sandboxes/{sandbox_id:[^/]+}")
 async def get_sandbox(request: web.Request) -> web.Response:
     """Tell of one sandbox."""
-    sandbox_id = request.match_info["sandbox_id"]
-    if not _is_sandbox_id(sandbox_id):
-        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
-    return _json(await request.app[LIFECYCLE].get(sandbox_id))
+    return _json(await request.app[LIFECYCLE].get(_existing_id(request)))
 
 
 @routes.delete("/api/sandboxes/{sandbox_id:[^/]+}")
@@ -111,6 +107,19 @@ async def delete_sandbox(request: web.Request) -> web.Response:
     if _is_sandbox_id(sandbox_id):
         await request.app[LIFECYCLE].delete(sandbox_id)
     return _json(Deleted(sandbox_id=sandbox_id))
+
+
+@routes.post("/api/sandboxes/{sandbox_id:[^/]+}/renew")
+async def renew_sandbox(request: web.Request) -> web.Response:
+    """Have one sandbox end so many seconds from now."""
+    wanted = _parse(await _body(request), RenewRequest)
+    return _json(await request.app[LIFECYCLE].renew(_existing_id(request), wanted.ttl_seconds))
+
+
+@routes.post("/api/sandboxes/{sandbox_id:[^/]+}/touch")
+async def touch_sandbox(request: web.Request) -> web.Response:
+    """Count this as a use of one sandbox."""
+    return _json(await request.app[LIFECYCLE].touch(_existing_id(request)))
 
 
 @web.middleware
@@ -161,7 +170,24 @@ def _request_id(request: web.Request) -> str:
     return request[_REQUEST_ID]
 
 
-def _parse(body: bytes) -> CreateRequest:
+def _existing_id(request: web.Request) -> str:
+    """Return the id in the path; raises SandboxNotFound if no sandbox can have it."""
+    sandbox_id = request.match_info["sandbox_id"]
+    if not _is_sandbox_id(sandbox_id):
+        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+    return sandbox_id
+
+
+async def _body(request: web.Request) -> bytes:
+    """Return the body, which must come within BODY_SECONDS."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+
+
+def _parse(body: bytes, model: type[Request]) -> Request:
     """Return the request, or raise Unprocessable with what pydantic says of it."""
     if not body:
         raise Unprocessable([InvalidField(type="missing", loc=["body"], msg="Field required", input=None)])
@@ -172,7 +198,7 @@ def _parse(body: bytes) -> CreateRequest:
         field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
         raise Unprocessable([field]) from error
     try:
-        return CreateRequest.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
         if any(item["type"] == "too_long" for item in error.errors(include_input=False)):
             raise BadRequest(f"extra_mounts may have at most {MAX_EXTRA_MOUNTS} entries") from error
@@ -200,6 +226,8 @@ def _error_answer(error: ProvisionerError) -> web.Response:
     body: dict[str, object] = {"detail": error.fields if isinstance(error, Unprocessable) else error.public}
     if isinstance(error, SandboxNotFound):
         body["status"] = "NotFound"
+    if isinstance(error, TooManySandboxes):
+        body |= {"count": error.count, "limit": error.limit}
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     return _json(body, status=error.status, headers=headers)
 

@@ -73,6 +73,8 @@ class Cluster:
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> None:
         """Delete the very version of an object that was read; raises PreconditionFailed if it is another by now."""
         await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
+        if self.view is not None:
+            self.view.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"]})
 
     async def is_gone(self, obj: KubeObject) -> bool:
         """Whether the very object that was read is no more there."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-from sandboxes import kube
+from sandboxes import kube, lifetimes, lives
 from sandboxes.answers import is_whole
+from sandboxes.attempts import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now, owner_of
 from sandboxes.cluster import of_kind
 from sandboxes.errors import (
     ClusterTimeout,
@@ -27,7 +27,7 @@ from sandboxes.errors import (
 )
 from sandboxes.limits import within
 from sandboxes.manifests import build, user_data_source
-from sandboxes.status import has_ended
+from sandboxes.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sandboxes.manifests import Sandbox
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
+    from sandboxes.uses import Uses
 
 logger = logging.getLogger(__name__)
 
@@ -61,50 +62,21 @@ GONE_PAUSES = (0.1, 0.2, 0.4, 0.8)
 # Another process's create of the same sandbox is this far at most between its Pod and its Service, mostly 12 ms.
 OTHERS_SERVICE_SECONDS = 1.0
 
-# How far the API server's clock may be behind ours; its times are whole seconds.
-CLOCKS_DIFFER = timedelta(seconds=10)
-
-# The owner of a Pod without our annotations.
-NOBODY = (None, None)
-
-
-@dataclass
-class _Attempt:
-    """One create: what was there before it, and what it may have put there."""
-
-    sandbox: Sandbox
-    objects: list[KubeObject]
-    before: set[str] | None = None
-    applied: bool = False
-    waits_for_deletion: bool = False
-
-    @property
-    def applied_at(self) -> str:
-        return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
-
-    def may_have_made(self, obj: KubeObject | None) -> bool:
-        """Whether this create, and nobody since, has applied the object, and it was not there before.
-
-        The view may not have known what was there before, so what is older than this create is not its own either.
-        """
-        if obj is None or obj["metadata"]["uid"] in (self.before or ()):
-            return False
-        made_at = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
-        if made_at < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
-            return False
-        return kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) == self.applied_at
-
 
 class Creation:
     """Makes sandboxes, all or nothing. One task at a time works on one id: `locks`."""
 
-    def __init__(self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings, locks: Locks) -> None:
+    def __init__(
+        self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings, locks: Locks, uses: Uses
+    ) -> None:
         self._cluster = cluster
+        self._uses = uses
+        self._room = Room(cluster, settings.max_sandboxes)
         self._templates = templates
         self._settings = settings
         self._locks = locks
         # Failed creates whose callers have been told so, and of which something may still be there; by id.
-        self._refused: dict[str, _Attempt] = {}
+        self._refused: dict[str, Attempt] = {}
         self._settling: set[asyncio.Task[None]] = set()
         # The Pods that this process has returned to a caller, by uid, and when (loop time).
         self._confirmed: dict[str, float] = {}
@@ -112,14 +84,16 @@ class Creation:
     async def create(self, sandbox: Sandbox, seconds: float) -> Pair:
         """Return the sandbox's Pod and Service, made within `seconds`. The caller holds the lock of the id.
 
+        One that is there already lives on for as long as it would have, and for as long as is asked for now.
         Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout; what it made is
         gone again then, or will be as soon as the cluster lets it.
         """
         objects = build(sandbox, self._templates[sandbox.asks.template], self._settings, applied_at=now())
-        attempt = _Attempt(sandbox, objects)
+        attempt = Attempt(sandbox, objects)
         try:
-            async with within(seconds):
-                pair = await self._reconcile(attempt)
+            with self._room.making(sandbox.sandbox_id):
+                async with within(seconds):
+                    pair = await self._reconcile(attempt)
         except ProvisionerError as error:
             settled = await self._settle(attempt)
             if settled is None:
@@ -132,6 +106,11 @@ class Creation:
             pair = settled
         self._note_confirmed(pair[0])
         return pair
+
+    @property
+    def any_refused(self) -> bool:
+        """Whether `is_refused` is true of any sandbox."""
+        return bool(self._refused)
 
     def is_refused(self, sandbox_id: str) -> bool:
         """Whether what is there of this sandbox was made by a create that failed, and will be deleted."""
@@ -148,7 +127,7 @@ class Creation:
         for sandbox_id in self._refused:
             logger.error("sandbox %s: what a failed create made may be left behind", sandbox_id)
 
-    async def _reconcile(self, attempt: _Attempt) -> Pair:
+    async def _reconcile(self, attempt: Attempt) -> Pair:
         """Look, apply what is missing, and do so again when somebody changed the objects in between."""
         sandbox_id = attempt.sandbox.sandbox_id
         failure: ProvisionerError | None = None
@@ -160,8 +139,11 @@ class Creation:
                 if await self._clear_the_way(attempt, pod, service):
                     continue
                 missing = self._missing(attempt, pod, service)
-                if pod is not None and of_kind("Pod", missing) is None:
-                    pod = await self._confirm(sandbox_id, pod)
+                if pod is None:
+                    await self._room.claim(sandbox_id)
+                elif of_kind("Pod", missing) is None:
+                    pod = await self._confirm(sandbox_id, pod, by_all_means=bool(missing))
+                    pod = await self._prolong(attempt.sandbox, pod)
                 stored = await self._apply(attempt, missing) if missing else []
             except (ObjectsChanged, NamespaceMissing) as error:
                 failure = error
@@ -174,7 +156,7 @@ class Creation:
             # Applied onto objects that are being deleted (record: apply-onto-terminating): look again, and wait.
         raise failure or ClusterUnavailable("The sandbox is being changed by somebody else all the time")
 
-    async def _look_first(self, attempt: _Attempt) -> tuple[KubeObject | None, KubeObject | None]:
+    async def _look_first(self, attempt: Attempt) -> tuple[KubeObject | None, KubeObject | None]:
         """Return what is there, from the view where it knows of nothing, or of a whole sandbox of the same owner.
 
         Of nothing, too: the cluster's own guard is the Pod's revision, and an apply onto what is there changes nothing.
@@ -188,17 +170,17 @@ class Creation:
                 return pod, service
         return await self._cluster.look(attempt.sandbox.sandbox_id)
 
-    def _is_ready_made(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
+    def _is_ready_made(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
         """Whether it is a whole sandbox of the owner that this attempt is for."""
-        if pod is None or service is None or has_ended(pod) or _owner(pod) != _owner(attempt.objects[0]):
+        if pod is None or service is None or not attempt.is_owners(pod) or attempt.is_over(pod):
             return False
         return is_whole(pod, service, self._settings)
 
-    async def _clear_the_way(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
+    async def _clear_the_way(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
         """Check that what is there may be used, and wait for what is on its way out; whether anything changed."""
         if pod is not None and not kube.is_terminating(pod):
             self._check_owner(attempt, pod)
-            if has_ended(pod):
+            if attempt.is_over(pod):
                 logger.info("sandbox %s has ended and is replaced", attempt.sandbox.sandbox_id)
                 await self._cluster.delete_exactly(pod)
                 await self._wait_until_gone(attempt, pod)
@@ -209,7 +191,7 @@ class Creation:
                 return True
         return False
 
-    async def _wait_until_gone(self, attempt: _Attempt, obj: KubeObject) -> None:
+    async def _wait_until_gone(self, attempt: Attempt, obj: KubeObject) -> None:
         """Look until the object is gone, with pauses: a watch would hold one of the few processes all the time."""
         attempt.waits_for_deletion = True
         for pause in itertools.chain(GONE_PAUSES, itertools.repeat(GONE_PAUSES[-1])):
@@ -218,32 +200,32 @@ class Creation:
             await asyncio.sleep(pause)
         attempt.waits_for_deletion = False
 
-    def _check_owner(self, attempt: _Attempt, pod: KubeObject) -> None:
+    def _check_owner(self, attempt: Attempt, pod: KubeObject) -> None:
         """Raise SandboxConflict unless the Pod is the same owner's, or can be adopted."""
         wanted = attempt.objects[0]
-        if _owner(pod) == _owner(wanted):
+        if attempt.is_owners(pod):
             return
         # Made by hand, or by the service that this one replaces: the same data mean the same owner.
-        if _owner(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
+        if owner_of(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
             return
         if attempt.sandbox.sandbox_id in self._refused:
             raise ClusterUnavailable("What a failed create of the same id made is still being deleted")
         raise SandboxConflict(f"Sandbox '{attempt.sandbox.sandbox_id}' belongs to another thread or user")
 
-    def _missing(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
+    def _missing(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
         """Return what must be applied. A Pod that is there and ours is never applied again."""
         new_pod, new_service = attempt.objects
         if pod is None:
             return [new_pod, new_service]
         missing = []
-        if _owner(pod) == NOBODY:
+        if owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
-            missing.append(_marks_only(new_pod, pod))
+            missing.append(marks_only(new_pod, pod))
         if service is None or not kube.is_managed(service) or not is_whole(pod, service, self._settings):
             missing.append(new_service)
         return missing
 
-    async def _apply(self, attempt: _Attempt, objects: list[KubeObject]) -> list[KubeObject]:
+    async def _apply(self, attempt: Attempt, objects: list[KubeObject]) -> list[KubeObject]:
         attempt.applied = True
         stored = await self._cluster.apply(objects)
         logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
@@ -258,24 +240,29 @@ class Creation:
         for uid in old:
             del self._confirmed[uid]
 
-    async def _confirm(self, sandbox_id: str, pod: KubeObject) -> KubeObject:
-        """Return the Pod with a mark that it was returned to a caller, where a failed create may have made it.
+    async def _confirm(self, sandbox_id: str, pod: KubeObject, *, by_all_means: bool) -> KubeObject:
+        """Return the Pod with a mark that it was returned to a caller, where somebody may be about to delete it.
 
-        Its maker, which has told its caller that it failed, may be about to delete it: the mark, or the new
-        resourceVersion, stops that. Raises ObjectsChanged if it is no longer that Pod.
+        That is its maker, if it has told its caller that it failed, or, `by_all_means`, the reaper, which takes it for
+        a half. The mark, or the new resourceVersion, stops them. Raises ObjectsChanged if it is no longer that Pod.
         """
         marks = kube.get_annotations(pod)
-        if sandbox_id not in self._refused:
-            applied_at = marks.get(kube.APPLIED_AT_ANNOTATION)
+        if sandbox_id not in self._refused and not by_all_means:
+            applied_at = lifetimes.time_of(pod, kube.APPLIED_AT_ANNOTATION)
             if pod["metadata"]["uid"] in self._confirmed or applied_at is None or kube.CONFIRMED_ANNOTATION in marks:
                 return pod
-            if _age(applied_at) > timedelta(seconds=SETTLE_SECONDS) + CLOCKS_DIFFER:
+            if lifetimes.present() - applied_at > timedelta(seconds=SETTLE_SECONDS) + CLOCKS_DIFFER:
                 return pod
         confirmed = await self._cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
         self._refused.pop(sandbox_id, None)
         return confirmed
 
-    async def _settle(self, attempt: _Attempt) -> Pair | None:
+    async def _prolong(self, sandbox: Sandbox, pod: KubeObject) -> KubeObject:
+        """Let the sandbox live for as long as is asked for now, and count this as a use of it; return its Pod."""
+        pod = await lives.prolong(self._cluster, pod, sandbox.ttl_seconds, sandbox.idle_timeout_seconds)
+        return await self._uses.note(pod)
+
+    async def _settle(self, attempt: Attempt) -> Pair | None:
         """After a failed create: return the sandbox if it is whole and ours after all, else undo what it made.
 
         An apply that was cut off may have reached the server, or another process may have made the same sandbox.
@@ -295,13 +282,13 @@ class Creation:
         self._settle_later(attempt)
         return None
 
-    def _settle_later(self, attempt: _Attempt) -> None:
+    def _settle_later(self, attempt: Attempt) -> None:
         self._refused[attempt.sandbox.sandbox_id] = attempt
         task = asyncio.create_task(self._settle_at_last(attempt))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def _settle_at_last(self, attempt: _Attempt) -> None:
+    async def _settle_at_last(self, attempt: Attempt) -> None:
         """Try until nothing of the refused create is left, or somebody has asked for the sandbox again."""
         sandbox_id = attempt.sandbox.sandbox_id
         loop = asyncio.get_running_loop()
@@ -326,7 +313,7 @@ class Creation:
                     return
             await asyncio.sleep(SETTLE_PAUSE)
 
-    async def _settle_now(self, attempt: _Attempt, *, refused: bool = False) -> Pair | None:
+    async def _settle_now(self, attempt: Attempt, *, refused: bool = False) -> Pair | None:
         """Return the sandbox if it is whole and may stay; else delete what the attempt made of it."""
         sandbox_id = attempt.sandbox.sandbox_id
         pod, service = await self._cluster.look(sandbox_id, urgent=True)
@@ -344,12 +331,12 @@ class Creation:
             else:
                 return None
 
-    def _may_stay(self, attempt: _Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:
+    def _may_stay(self, attempt: Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:
         if not self._is_ready_made(attempt, pod, service):
             return False
         return not refused or kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod) or not attempt.may_have_made(pod)
 
-    async def _undo(self, attempt: _Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
+    async def _undo(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
         """Delete what this create made and nobody has touched since; raises PreconditionFailed if somebody did."""
         ours = [obj for obj in (pod, service) if obj is not None and attempt.may_have_made(obj)]
         if pod is not None and pod not in ours:
@@ -358,26 +345,3 @@ class Creation:
             if not kube.is_terminating(obj):
                 await self._cluster.delete_exactly(obj, urgent=True)
                 logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])
-
-
-def now() -> str:
-    """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _age(time: str) -> timedelta:
-    return datetime.now(UTC) - datetime.fromisoformat(time)
-
-
-def _owner(obj: KubeObject) -> tuple[str | None, str | None]:
-    annotations = kube.get_annotations(obj)
-    return annotations.get(kube.THREAD_ANNOTATION), annotations.get(kube.USER_ANNOTATION)
-
-
-def _marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:
-    """Return what gives an existing Pod our marks, and fails if it is no longer that very Pod (kubectl.md 16)."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {**new_pod["metadata"], "uid": pod["metadata"]["uid"]},
-    }

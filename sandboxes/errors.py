@@ -88,6 +88,15 @@ class LimitReached(ProvisionerError):
     retry_after = 30
 
 
+class TooManySandboxes(LimitReached):
+    """MAX_SANDBOXES is reached: there are `count`, and `limit` is the most."""
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(f"There are {count} sandboxes, and {limit} is the most")
+        self.count = count
+        self.limit = limit
+
+
 class ClusterRefused(ProvisionerError):
     """The cluster refuses what it was given, or to know us: template, rights, policy, credentials.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sandboxes.kube import KubeObject
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 # One List of 50 sandboxes takes 1.2 s (kubectl.md, Cost).
 MOST = 50
@@ -41,11 +42,18 @@ class GroupedKubectl(Kubectl):
         self._deletes = Groups(self._delete_group, workers=half, most=MOST, least=LEAST, max_waiting=max_waiting)
         self._gets = Groups(self._get_group, workers=quarter, most=MOST, least=LEAST, max_waiting=max_waiting)
         self._urgent_gets = Groups(self._urgent_get_group, workers=quarter, most=MOST, max_waiting=UNBOUNDED)
+        self._annotations = Groups(
+            self._annotate_group, workers=quarter, most=MOST, least=LEAST, max_waiting=max_waiting
+        )
         self._lists = Groups(self._list_group, workers=1, most=UNBOUNDED, max_waiting=max_waiting)
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """See Kubectl.apply; what fails for one caller's objects fails for no other's."""
         return await self._applies.do(objects)
+
+    async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
+        """See Kubectl.annotate."""
+        return await self._annotations.do((manager, obj, annotations))
 
     async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
         """See Kubectl.get."""
@@ -61,7 +69,7 @@ class GroupedKubectl(Kubectl):
 
     async def close(self) -> None:
         """End the calls that still run, nobody waiting for them any more."""
-        groups = (self._applies, self._deletes, self._gets, self._urgent_gets, self._lists)
+        groups = (self._applies, self._annotations, self._deletes, self._gets, self._urgent_gets, self._lists)
         await asyncio.gather(*(one.close() for one in groups))
 
     async def _apply_group(self, group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
@@ -87,6 +95,26 @@ class GroupedKubectl(Kubectl):
             there = [found[_key(obj)] for obj in objects if _is_applied(obj, found.get(_key(obj)))]
             results.append(_result(there) if len(there) == len(objects) else _attempt(super().apply, objects))
         return await asyncio.gather(*results)
+
+    async def _annotate_group(
+        self, group: list[tuple[str, KubeObject, dict[str, str]]]
+    ) -> list[KubeObject | ProvisionerError]:
+        managers = {manager for manager, _, _ in group}
+        if len(managers) > 1:
+            # Annotations that are written on their own have a field manager of their own (kubectl.md 20): a call each.
+            parts = {one: [item for item in group if item[0] == one] for one in managers}
+            results = dict(zip(parts, await asyncio.gather(*map(self._annotate_group, parts.values())), strict=True))
+            return [results[manager].pop(0) for manager, _, _ in group]
+        manager = managers.pop()
+        changes = [(obj, annotations) for _, obj, annotations in group]
+        try:
+            return list(await super().annotate_all(changes, manager=manager))
+        except ProvisionerError as error:
+            if len(group) == 1 or _is_everybodys(error):
+                return [error for _ in group]
+        alone = functools.partial(super().annotate_all, manager=manager)
+        results_alone = await asyncio.gather(*(_attempt(alone, [change]) for change in changes))
+        return [one if isinstance(one, ProvisionerError) else one[0] for one in results_alone]
 
     async def _get_group(
         self, group: list[list[KubeObject]], *, urgent: bool = False
@@ -133,9 +161,9 @@ def _is_applied(sent: KubeObject, found: KubeObject | None) -> bool:
     return mark is not None and kube.get_annotations(found).get(kube.APPLIED_AT_ANNOTATION) == mark
 
 
-async def _attempt(call: Callable[[list[KubeObject]], Awaitable[T]], objects: list[KubeObject]) -> T | ProvisionerError:
+async def _attempt(call: Callable[[list[Item]], Awaitable[T]], items: list[Item]) -> T | ProvisionerError:
     try:
-        return await call(objects)
+        return await call(items)
     except ProvisionerError as error:
         return error
 

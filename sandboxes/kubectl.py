@@ -176,13 +176,19 @@ class Kubectl:
         A later apply of other fields under this manager would remove them (kubectl.md 20). Raises ObjectsChanged if
         the object is gone or another by now: then nothing was changed (kubectl.md 16).
         """
-        metadata = obj["metadata"]
-        marks = {**{key: metadata[key] for key in ("name", "namespace", "uid")}, "annotations": annotations}
-        partial = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": marks}
+        return (await self.annotate_all([(obj, annotations)], manager=manager))[0]
+
+    async def annotate_all(
+        self, changes: Sequence[tuple[KubeObject, dict[str, str]]], *, manager: str
+    ) -> list[KubeObject]:
+        """Do what `annotate` does for many objects in one call; return them in the same order."""
         flag = f"--field-manager={FIELD_MANAGER}"
         args = [f"{flag}-{manager}" if arg == flag else arg for arg in APPLY]
-        stored = _parse(await self.run(*args, stdin=_stdin([partial])))
-        return stored[0]
+        partials = [_partial(obj, annotations) for obj, annotations in changes]
+        stored = _parse(await self.run(*args, stdin=_stdin(partials)))
+        if len(stored) != len(partials):
+            raise ClusterUnavailable("The provisioner can't read what kubectl answers", detail=f"{len(stored)} objects")
+        return stored
 
     async def dry_run(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Return what the server would store, schema checked and admission asked; changes nothing."""
@@ -261,6 +267,12 @@ class Kubectl:
 
 def _stdin(objects: list[KubeObject]) -> bytes:
     return json.dumps(kube.as_list(objects), separators=(",", ":")).encode()
+
+
+def _partial(obj: KubeObject, annotations: dict[str, str]) -> KubeObject:
+    """Return what sets annotations of this very object, and of no other that bears its name by now."""
+    metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "uid")}
+    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": {**metadata, "annotations": annotations}}
 
 
 def _name(reference: KubeObject) -> tuple[str, str]:

@@ -5,21 +5,34 @@ Keeps no state of its own: the cluster is the database, so any number of process
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from sandboxes import lives
 from sandboxes.answers import Answers, answer_for, answers_for
 from sandboxes.asks import checked_asks
 from sandboxes.creation import Creation
-from sandboxes.errors import ClusterRefused, InvalidField, ProvisionerError, SandboxNotFound, Unprocessable
+from sandboxes.errors import (
+    ClusterRefused,
+    ClusterUnavailable,
+    InvalidField,
+    ObjectsChanged,
+    ProvisionerError,
+    SandboxNotFound,
+    Unprocessable,
+)
 from sandboxes.limits import Locks, within
 from sandboxes.manifests import Sandbox
 from sandboxes.mounts import checked_mounts
+from sandboxes.reaper import Reaper
+from sandboxes.uses import Uses
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster import Cluster
+    from sandboxes.kube import KubeObject
     from sandboxes.models import CreateRequest, SandboxAnswer
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
@@ -30,6 +43,9 @@ logger = logging.getLogger(__name__)
 CREATE_SECONDS = 21.0
 DELETE_SECONDS = 12.0
 READ_SECONDS = 8.0
+
+# Each round ends because somebody else changed the Pod; so many in a row is no accident.
+MAX_ROUNDS = 5
 
 
 class Lifecycle:
@@ -43,7 +59,9 @@ class Lifecycle:
         if cluster.view is not None:
             cluster.view.on_change(self._answers.forget)
         self._locks = Locks()
-        self._creation = Creation(cluster, templates, settings, self._locks)
+        self._uses = Uses(cluster)
+        self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
+        self.reaper = Reaper(cluster, settings, self._locks)
 
     async def create(self, request: CreateRequest) -> SandboxAnswer:
         """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.
@@ -56,12 +74,10 @@ class Lifecycle:
         sandbox = self._checked(request)
         try:
             async with self._locks.hold(sandbox.sandbox_id, CREATE_SECONDS) as seconds_left:
-                pair = await self._creation.create(sandbox, seconds_left)
+                pod, service = await self._creation.create(sandbox, seconds_left)
         except ClusterRefused as error:
             raise _blame(error, request) from error
-        answer = answer_for(*pair, self._settings)
-        assert answer is not None  # noqa: S101 - creation returns whole sandboxes
-        return answer
+        return self._answer(pod, service, sandbox.sandbox_id)
 
     def _checked(self, request: CreateRequest) -> Sandbox:
         """Return what is asked for; raises BadRequest, FieldNotAllowed or Unprocessable where it may not be."""
@@ -71,18 +87,21 @@ class Lifecycle:
             user_id=request.user_id,
             extra_mounts=checked_mounts(request.extra_mounts, self._settings.deer_flow_host_base_dir),
             asks=checked_asks(request, self._templates, self._settings),
+            ttl_seconds=request.ttl_seconds,
+            idle_timeout_seconds=request.idle_timeout_seconds,
         )
 
     async def get(self, sandbox_id: str) -> SandboxAnswer:
         """Return what is known of the sandbox; raises SandboxNotFound also while its Pod is being deleted."""
-        answer = self._seen(sandbox_id)
-        if answer is None:
-            async with within(READ_SECONDS):
-                pod, service = await self.cluster.look(sandbox_id)
-            answer = answer_for(pod, service, self._settings)
-        if answer is None or self._creation.is_refused(sandbox_id):
-            raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
-        return answer
+        view = self.cluster.view
+        if view is not None and view.is_certain(sandbox_id) and not self._creation.is_refused(sandbox_id):
+            answer = self._answers.of(*view.sandbox(sandbox_id))
+            if answer is not None:
+                return answer
+        # A miss of the view proves nothing.
+        async with within(READ_SECONDS):
+            pod, service = await self.cluster.look(sandbox_id)
+        return self._answer(pod, service, sandbox_id)
 
     async def list_all(self) -> list[SandboxAnswer]:
         """Return every sandbox that get() would return, sorted by id."""
@@ -93,7 +112,9 @@ class Lifecycle:
             async with within(READ_SECONDS):
                 objects = await self.cluster.list_live()
             answers = answers_for(objects, self._settings)
-        return [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
+        if self._creation.any_refused:
+            answers = [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
+        return answers
 
     async def delete(self, sandbox_id: str) -> None:
         """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone."""
@@ -101,16 +122,50 @@ class Lifecycle:
             await self.cluster.delete(sandbox_id)
         logger.info("sandbox %s deleted", sandbox_id)
 
-    async def finish(self) -> None:
-        """Give what still cleans up after failed creates a while to end."""
-        await self._creation.finish()
+    async def renew(self, sandbox_id: str, ttl_seconds: int) -> SandboxAnswer:
+        """Have the sandbox end `ttl_seconds` from now, sooner or later than before, or never (0).
 
-    def _seen(self, sandbox_id: str) -> SandboxAnswer | None:
-        """Return what the view tells of the sandbox, if it may answer for it; None proves nothing."""
+        Raises SandboxNotFound, ClusterRefused, ClusterUnavailable or ClusterTimeout.
+        """
+        return await self._change(sandbox_id, lambda pod: lives.renew(self.cluster, pod, ttl_seconds))
+
+    async def touch(self, sandbox_id: str) -> SandboxAnswer:
+        """Count this as a use of the sandbox; written at most once a minute (`uses.py`). Raises as renew does."""
+        return await self._change(sandbox_id, self._uses.note)
+
+    async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxAnswer:
+        """Change the sandbox's Pod; when it is another one by now, look and try again."""
         view = self.cluster.view
-        if view is None or not view.is_certain(sandbox_id):
-            return None
-        return self._answers.of(*view.sandbox(sandbox_id))
+        pod, service = (None, None)
+        if view is not None and view.is_certain(sandbox_id):
+            pod, service = view.sandbox(sandbox_id)
+        async with within(READ_SECONDS):
+            for _ in range(MAX_ROUNDS):
+                if pod is None or service is None:
+                    pod, service = await self.cluster.look(sandbox_id)
+                self._answer(pod, service, sandbox_id)
+                assert pod is not None  # noqa: S101 - else that raised
+                try:
+                    changed = await change(pod)
+                except ObjectsChanged as error:
+                    logger.debug("sandbox %s is looked at again: %s", sandbox_id, error)
+                    pod = None
+                else:
+                    # It may be on its way out by now: an apply onto it succeeds (record: apply-onto-terminating).
+                    return self._answer(changed, service, sandbox_id)
+        raise ClusterUnavailable("The sandbox is being changed by somebody else all the time")
+
+    async def finish(self) -> None:
+        """Give what still cleans up after failed creates, and what is still to be written, a while to end."""
+        await asyncio.gather(self._creation.finish(), self._uses.finish())
+
+    def _answer(self, pod: KubeObject | None, service: KubeObject | None, sandbox_id: str) -> SandboxAnswer:
+        """Return what a caller is told of these objects; raises SandboxNotFound if that is "not found"."""
+        used = None if pod is None else self._uses.latest(pod)
+        answer = answer_for(pod, service, self._settings, used=used)
+        if answer is None or self._creation.is_refused(sandbox_id):
+            raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+        return answer
 
 
 def _blame(error: ClusterRefused, request: CreateRequest) -> ProvisionerError:

@@ -10,9 +10,10 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
+from sandboxes import kube, lifetimes
 from sandboxes.asks import NOTHING_ASKED, Asks
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class Sandbox:
     user_id: str
     extra_mounts: tuple[ExtraMount, ...] = ()
     asks: Asks = NOTHING_ASKED
+    # Seconds; 0: for ever, None: as the operator says.
+    ttl_seconds: int | None = None
+    idle_timeout_seconds: int | None = None
 
 
 def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
@@ -46,7 +50,7 @@ def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_a
     `applied_at` is an RFC 3339 time that no other apply has: it makes each apply a new version of the object, so
     that a delete with preconditions can't hit what was applied after it looked.
     """
-    pod = _build_pod(sandbox, template.pod, settings)
+    pod = _build_pod(sandbox, template.pod, settings, datetime.fromisoformat(applied_at))
     service = _build_service(sandbox, template.service, settings)
     for obj in (pod, service):
         obj["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = applied_at
@@ -76,7 +80,7 @@ def user_data_source(pod: KubeObject) -> KubeObject:
     return {}
 
 
-def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings) -> KubeObject:
+def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings, made_at: datetime) -> KubeObject:
     pod = copy.deepcopy(template)
     _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
     # On the Pod only: when two owners apply at once, the Pod's revision refuses one of them, but kubectl goes on to
@@ -84,6 +88,9 @@ def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings) -> Ku
     owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
     pod["metadata"]["annotations"].update(owner)
     pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = sandbox.asks.template
+    ttl = settings.sandbox_ttl if sandbox.ttl_seconds is None else sandbox.ttl_seconds
+    idle = settings.sandbox_idle_timeout if sandbox.idle_timeout_seconds is None else sandbox.idle_timeout_seconds
+    pod["metadata"]["annotations"].update(lifetimes.marks_of(ttl, idle, made_at))
     spec = pod["spec"]
     container = kube.sandbox_container(pod)
     container["image"] = settings.sandbox_image

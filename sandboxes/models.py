@@ -6,10 +6,9 @@ ignored, since callers are often newer than this service.
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
 # `sandbox-` + id + `-svc` must be a DNS label of at most 63 characters: 63 - 8 - 4 = 51.
 MAX_SANDBOX_ID_LENGTH = 51
@@ -76,6 +75,14 @@ class CreateRequest(BaseModel):
     wait_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
+class RenewRequest(BaseModel):
+    """The body of `POST /api/sandboxes/{id}/renew`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ttl_seconds: Seconds
+
+
 # Of a create request; the others are the contract's own.
 OPTIONAL_FIELDS = frozenset(
     {
@@ -116,10 +123,14 @@ class SandboxAnswer(BaseModel):
     # Null until a node is chosen.
     node: str | None
 
-    @functools.cached_property
+    _json: bytes | None = PrivateAttr(None)
+
+    @property
     def as_json(self) -> bytes:
         """The answer as it is sent; made once, since most answers are sent more often than they change."""
-        return self.__pydantic_serializer__.to_json(self)
+        if self._json is None:
+            self._json = self.__pydantic_serializer__.to_json(self)
+        return self._json
 
 
 class SandboxList(BaseModel):

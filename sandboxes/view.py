@@ -113,6 +113,10 @@ class View:
                 if service is not None:
                     yield pod, service
 
+    def objects(self) -> Iterator[KubeObject]:
+        """Yield all objects, also those of which there is only one half; only for a view without doubts."""
+        yield from self._objects.values()
+
     def note(self, objects: Iterable[KubeObject]) -> None:
         """Take in what a call of our own has just read or written."""
         for obj in objects:

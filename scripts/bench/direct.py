@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from provisioner import TEMPLATE
 from sandboxes import kube, manifests
-from sandboxes.creation import now
+from sandboxes.attempts import now
 from sandboxes.kubectl import FIELD_MANAGER
 from sandboxes.templates import load_template
 from scripts.bench.client import BenchError, Client, WrongAnswer

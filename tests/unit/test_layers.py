@@ -15,7 +15,13 @@ ORDER = [
     "api",
     "preflight",
     "lifecycle",
+    "reaper",
+    "reaping",
     "creation",
+    "attempts",
+    "room",
+    "uses",
+    "lives",
     "cluster",
     "answers",
     "view",
@@ -31,9 +37,9 @@ ORDER = [
     "failures",
     "reasons",
     "status",
-    "lifetimes",
     "access",
     "manifests",
+    "lifetimes",
     "asks",
     "templates",
     "mounts",
@@ -68,7 +74,22 @@ def test_arrows_point_one_way(path: Path) -> None:
     assert {name for name in imports(path) if name.startswith("sandboxes")} <= below
 
 
-@pytest.mark.parametrize("name", ["manifests", "answers", "status", "access", "kube", "failures", "mounts", "models"])
+PURE = [
+    "manifests",
+    "answers",
+    "lifetimes",
+    "reaping",
+    "reasons",
+    "status",
+    "access",
+    "kube",
+    "failures",
+    "mounts",
+    "models",
+]
+
+
+@pytest.mark.parametrize("name", PURE)
 def test_pure_modules_know_neither_kubectl_nor_http(name: str) -> None:
     found = imports(ROOT / "sandboxes" / f"{name}.py")
     assert not found & {"sandboxes.kubectl", "sandboxes.processes", "asyncio", "subprocess"}

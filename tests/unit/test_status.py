@@ -70,7 +70,7 @@ def test_which_pods_have_ended() -> None:
 
 @pytest.fixture
 def pair(make_settings: MakeSettings, template: Template) -> tuple[Any, Any]:
-    pod, service = build(Sandbox("a", "a", "u"), template, make_settings(), applied_at="x")
+    pod, service = build(Sandbox("a", "a", "u"), template, make_settings(), applied_at="2026-01-01T00:00:00Z")
     pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
     pod["status"] = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
     pod["spec"]["nodeName"] = "node-1"

@@ -63,7 +63,7 @@ def test_fields_that_are_null_are_left_out_and_dates_are_text(
         "kind: Pod\nmetadata:\n  labels:\n  annotations: {since: 2026-01-01}\n"
         "spec:\n  volumes:\n  securityContext:\n  containers:\n    - {name: sandbox, env: null, startupProbe: null}\n"
     )
-    pod, _ = build(Sandbox("a", "a", "a"), load_template(folder), make_settings(), applied_at="x")
+    pod, _ = build(Sandbox("a", "a", "a"), load_template(folder), make_settings(), applied_at="2026-01-01T00:00:00Z")
     assert pod["metadata"]["annotations"]["since"] == "2026-01-01"
     assert "startupProbe" not in pod["spec"]["containers"][0]
     json.dumps(pod)

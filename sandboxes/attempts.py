@@ -1,0 +1,77 @@
+"""One try to make a sandbox: what it is for, what was there before it, and what may be its own. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sandboxes import kube, lifetimes
+from sandboxes.status import has_ended
+
+if TYPE_CHECKING:
+    from sandboxes.kube import KubeObject
+    from sandboxes.manifests import Sandbox
+
+# How far the API server's clock may be behind ours; its times are whole seconds.
+CLOCKS_DIFFER = timedelta(seconds=10)
+
+# The owner of a Pod without our annotations.
+NOBODY = (None, None)
+
+
+@dataclass
+class Attempt:
+    """One create: what was there before it, and what it may have put there."""
+
+    sandbox: Sandbox
+    objects: list[KubeObject]
+    before: set[str] | None = None
+    applied: bool = False
+    waits_for_deletion: bool = False
+
+    @property
+    def applied_at(self) -> str:
+        """The mark that no other try's objects bear."""
+        return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
+
+    def may_have_made(self, obj: KubeObject | None) -> bool:
+        """Whether this create, and nobody since, has applied the object, and it was not there before.
+
+        The view may not have known what was there before, so what is older than this create is not its own either.
+        """
+        if obj is None or obj["metadata"]["uid"] in (self.before or ()):
+            return False
+        made_at = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
+        if made_at < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+            return False
+        return kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) == self.applied_at
+
+    def is_over(self, pod: KubeObject) -> bool:
+        """Whether the Pod's life is over: it has ended, or expired and is not asked to live on."""
+        has_expired = lifetimes.ttl_ends_at(pod) <= lifetimes.present()
+        return has_ended(pod) or (has_expired and self.sandbox.ttl_seconds is None)
+
+    def is_owners(self, pod: KubeObject) -> bool:
+        """Whether the Pod belongs to the owner that this try is for."""
+        return owner_of(pod) == owner_of(self.objects[0])
+
+
+def now() -> str:
+    """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
+    return lifetimes.text_of(lifetimes.present())
+
+
+def owner_of(obj: KubeObject) -> tuple[str | None, str | None]:
+    """Return the thread and the user that the object was made for; NOBODY if it does not say."""
+    annotations = kube.get_annotations(obj)
+    return annotations.get(kube.THREAD_ANNOTATION), annotations.get(kube.USER_ANNOTATION)
+
+
+def marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:
+    """Return what gives an existing Pod our marks, and fails if it is no longer that very Pod (kubectl.md 16)."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**new_pod["metadata"], "uid": pod["metadata"]["uid"]},
+    }

@@ -1,0 +1,120 @@
+"""The reaper: every so often, deletes what has expired, has ended long ago, or was left behind.
+
+Any number of processes may do this at once. Each object is deleted only as the very version that was judged
+(`uid` and `resourceVersion` preconditions, kubectl.md 15), and whoever renews, uses, completes or confirms a sandbox
+changes its Pod: so what was rescued a moment ago stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import TYPE_CHECKING
+
+from sandboxes import lifetimes
+from sandboxes.errors import PreconditionFailed, ProvisionerError
+from sandboxes.reaping import Doomed, doomed_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sandboxes.cluster import Cluster
+    from sandboxes.kube import KubeObject
+    from sandboxes.limits import Locks
+    from sandboxes.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Sandboxes deleted at the same time: requests come first.
+AT_ONCE = 2
+
+# Seconds that the reaper waits for one sandbox on which a request works; the next round looks again.
+LOCK_SECONDS = 5.0
+
+
+class Reaper:
+    """Reaps one cluster. `locks`: those of the requests, so that none works on a sandbox that is being deleted."""
+
+    def __init__(self, cluster: Cluster, settings: Settings, locks: Locks) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._locks = locks
+        # Halves by sandbox and uid, and since when (loop time) they were seen as such.
+        self._halves: dict[tuple[str, str], float] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Do a round every REAPER_INTERVAL seconds for as long as the block runs."""
+        task = asyncio.create_task(self._keep_reaping())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _keep_reaping(self) -> None:
+        while True:
+            # Replicas that were started together don't reap together.
+            await asyncio.sleep(self._settings.reaper_interval * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+            try:
+                await self.round(dry_run=self._settings.reaper_dry_run, halves_must_last=True)
+            except ProvisionerError as error:
+                logger.warning("the reaper could not do its round: %s\n%s", error, error.detail)
+            except Exception:
+                logger.exception("the reaper could not do its round")
+
+    async def round(self, *, dry_run: bool, halves_must_last: bool = False) -> list[Doomed]:
+        """Delete what is due and return what was deleted, or with `dry_run` what would be.
+
+        `halves_must_last`: a half is deleted only when rounds have seen it as one for REAPER_GRACE seconds.
+        Raises ProvisionerError if the cluster can't be read. What can't be deleted is logged and left to the next
+        round.
+        """
+        objects = await self._read()
+        doomed = doomed_of(objects, self._settings, lifetimes.present())
+        if halves_must_last:
+            doomed = self._without_new_halves(doomed)
+        if dry_run:
+            for one in doomed:
+                logger.info("sandbox %s would be deleted: %s", one.sandbox_id, one.reason)
+            return doomed
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def reap(one: Doomed) -> bool:
+            async with slots:
+                return await self._reap(one)
+
+        reaped = await asyncio.gather(*(reap(one) for one in doomed))
+        return [one for one, is_gone in zip(doomed, reaped, strict=True) if is_gone]
+
+    def _without_new_halves(self, doomed: list[Doomed]) -> list[Doomed]:
+        now = asyncio.get_running_loop().time()
+        halves = {(one.sandbox_id, one.objects[0]["metadata"]["uid"]): one for one in doomed if one.is_half}
+        self._halves = {key: self._halves.get(key, now) for key in halves}
+        new = [halves[key] for key, since in self._halves.items() if now - since < self._settings.reaper_grace]
+        return [one for one in doomed if one not in new]
+
+    async def _read(self) -> list[KubeObject]:
+        view = self._cluster.view
+        if view is not None and view.is_fresh and not view.has_doubts:
+            return list(view.objects())
+        return await self._cluster.list_live()
+
+    async def _reap(self, doomed: Doomed) -> bool:
+        """Delete what is doomed of one sandbox; whether it was."""
+        try:
+            async with self._locks.hold(doomed.sandbox_id, LOCK_SECONDS):
+                for obj in doomed.objects:
+                    await self._cluster.delete_exactly(obj)
+                    logger.info(
+                        "sandbox %s: %s deleted by the reaper: %s", doomed.sandbox_id, obj["kind"], doomed.reason
+                    )
+        except PreconditionFailed:
+            logger.debug("sandbox %s was changed just now, and stays", doomed.sandbox_id)
+            return False
+        except ProvisionerError as error:
+            logger.warning("sandbox %s could not be reaped: %s\n%s", doomed.sandbox_id, error, error.detail)
+            return False
+        return True

@@ -1,0 +1,86 @@
+"""What the reaper deletes, and why. Pure.
+
+Only what bears our own `app.kubernetes.io/managed-by`. What is on its way out already is nobody's any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sandboxes import kube, lifetimes
+from sandboxes.status import has_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sandboxes.kube import KubeObject
+    from sandboxes.settings import Settings
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """What of one sandbox is to be deleted: these very versions, in this order.
+
+    `is_half`: it was never completed, or has lost its other half a moment ago; nothing in it tells which.
+    """
+
+    sandbox_id: str
+    reason: str
+    objects: tuple[KubeObject, ...]
+    is_half: bool = False
+
+
+def doomed_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> list[Doomed]:
+    """Return, sorted by id, what is to be deleted of these Pods and Services, which are all that there are."""
+    sandboxes: dict[str, dict[str, KubeObject]] = {}
+    for obj in objects:
+        sandbox_id = kube.sandbox_id_of(obj)
+        if sandbox_id is not None:
+            sandboxes.setdefault(sandbox_id, {})[obj["kind"]] = obj
+    found = []
+    for sandbox_id, of_it in sorted(sandboxes.items()):
+        pod, service = of_it.get("Pod"), of_it.get("Service")
+        reason = None if pod is None else reason_to_end(pod, settings, now)
+        half = None if reason else reason_of_half(pod, service, settings, now)
+        if reason or half:
+            # The Pod first: without it nothing is left that could do anything, and its Service is a half.
+            ours = [one for one in (pod, service) if one is not None and _is_ours(one)]
+            found.append(Doomed(sandbox_id, reason or half or "", tuple(ours), is_half=half is not None))
+    return found
+
+
+def reason_to_end(pod: KubeObject, settings: Settings, now: datetime) -> str | None:
+    """Return why this Pod's life is over, or None if it is not."""
+    if not _is_ours(pod):
+        return None
+    if lifetimes.ttl_ends_at(pod) <= now:
+        return f"it expired at {lifetimes.text_of(lifetimes.ttl_ends_at(pod))}"
+    if lifetimes.ends_at(pod) <= now:
+        return f"it was not used since {lifetimes.text_of(lifetimes.used_at(pod))}"
+    if has_ended(pod) and lifetimes.ended_at(pod) + timedelta(seconds=settings.ended_ttl) <= now:
+        return f"it ended at {lifetimes.text_of(lifetimes.ended_at(pod))}"
+    return None
+
+
+def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings: Settings, now: datetime) -> str | None:
+    """Return why a Pod without a Service, or the other way round, is to be deleted, or None if it is not."""
+    there = [one for one in (pod, service) if one is not None]
+    if len(there) != 1 or not _is_ours(there[0]):
+        return None
+    changed_at = _changed_at(there[0])
+    if changed_at + timedelta(seconds=settings.reaper_grace) > now:
+        return None
+    return f"its {'Service' if service is None else 'Pod'} is missing"
+
+
+def _is_ours(obj: KubeObject) -> bool:
+    """Whether we may delete it, and nobody has yet."""
+    return kube.is_managed(obj) and not kube.is_terminating(obj)
+
+
+def _changed_at(obj: KubeObject) -> datetime:
+    """Return when somebody last worked on making the sandbox that this object is of."""
+    times = [lifetimes.time_of(obj, one) for one in (kube.APPLIED_AT_ANNOTATION, kube.CONFIRMED_ANNOTATION)]
+    return max([lifetimes.created_at(obj), *(time for time in times if time is not None)])

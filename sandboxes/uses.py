@@ -1,0 +1,127 @@
+"""When sandboxes were last used, written into their Pods at most once a minute each.
+
+A use within the minute is remembered and written when the minute is over, or before the sandbox would count as idle:
+so no use is forgotten but by the death of this process, and that costs at most a minute of a sandbox's life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sandboxes import kube, lifetimes
+from sandboxes.errors import ObjectsChanged, ProvisionerError
+
+if TYPE_CHECKING:
+    from sandboxes.cluster import Cluster
+    from sandboxes.kube import KubeObject
+
+logger = logging.getLogger(__name__)
+
+WRITE_INTERVAL = timedelta(seconds=60)
+
+# A use is written so long before the sandbox would count as idle: time enough for a slow API server.
+MARGIN = timedelta(seconds=10)
+
+# At the end of the process, what is not written yet may take so long.
+FINISH_SECONDS = 5.0
+
+
+@dataclass
+class _Pending:
+    """A use that is not written yet, or being written now."""
+
+    pod: KubeObject
+    used: datetime
+    timer: asyncio.TimerHandle | None = None
+
+
+class Uses:
+    """Writes down that sandboxes were used; knows only those whose last use is not written."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._pending: dict[str, _Pending] = {}
+        self._writing: set[asyncio.Task[KubeObject]] = set()
+
+    async def note(self, pod: KubeObject) -> KubeObject:
+        """Count this as a use of the sandbox now; return the Pod as it is stored then.
+
+        Written before this returns, if it must be. A sandbox that may stay unused for ever is left as it is.
+        Raises ObjectsChanged if it is no longer that Pod, else what `annotate` raises.
+        """
+        now = lifetimes.present()
+        idle = lifetimes.idle_timeout(pod)
+        if idle is None:
+            return pod
+        uid = pod["metadata"]["uid"]
+        pending = self._pending.get(uid)
+        if pending is not None:
+            pending.used = now
+            return pod
+        due = _due(pod, idle)
+        if due > now:
+            self._write_at(due, pod, now)
+            return pod
+        # While it is being written, others need not.
+        self._pending[uid] = _Pending(pod, now)
+        try:
+            return await self._write(pod, now)
+        finally:
+            self._reconsider(uid, now)
+
+    def latest(self, pod: KubeObject) -> datetime | None:
+        """Return the last use that is not written yet, or None."""
+        pending = self._pending.get(pod["metadata"]["uid"])
+        return None if pending is None else pending.used
+
+    async def finish(self) -> None:
+        """Write what is not written yet; for the end of the process."""
+        for uid, pending in list(self._pending.items()):
+            if pending.timer is not None:
+                pending.timer.cancel()
+                self._start_writing(uid)
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=FINISH_SECONDS)
+
+    def _write_at(self, due: datetime, pod: KubeObject, used: datetime) -> None:
+        uid = pod["metadata"]["uid"]
+        delay = max(0.0, (due - lifetimes.present()).total_seconds())
+        timer = asyncio.get_running_loop().call_later(delay, self._start_writing, uid)
+        self._pending[uid] = _Pending(pod, used, timer)
+
+    def _reconsider(self, uid: str, written: datetime) -> None:
+        """After a write: what was used meanwhile is written when the next minute is over."""
+        pending = self._pending.pop(uid)
+        if pending.used > written:
+            idle = lifetimes.idle_timeout(pending.pod)
+            assert idle is not None  # noqa: S101 - note() leaves out those without
+            self._write_at(min(written + WRITE_INTERVAL, written + idle - MARGIN), pending.pod, pending.used)
+
+    def _start_writing(self, uid: str) -> None:
+        pending = self._pending.pop(uid)
+        task = asyncio.create_task(self._write(pending.pod, pending.used))
+        self._writing.add(task)
+        task.add_done_callback(self._end_writing)
+
+    def _end_writing(self, task: asyncio.Task[KubeObject]) -> None:
+        self._writing.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ObjectsChanged):
+            logger.debug("a sandbox that was used is gone: %s", error)
+        elif isinstance(error, ProvisionerError):
+            logger.warning("that a sandbox was used could not be written down: %s\n%s", error, error.detail)
+        elif error is not None:
+            logger.error("that a sandbox was used could not be written down", exc_info=error)
+
+    async def _write(self, pod: KubeObject, used: datetime) -> KubeObject:
+        return await self._cluster.annotate(pod, {kube.USED_ANNOTATION: lifetimes.text_of(used)}, manager="activity")
+
+
+def _due(pod: KubeObject, idle: timedelta) -> datetime:
+    """Return from when on a use must be written."""
+    written = lifetimes.used_at(pod)
+    return min(written + WRITE_INTERVAL, written + idle - MARGIN)
