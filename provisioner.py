@@ -2,6 +2,7 @@
 
 python provisioner.py                                         serve
 python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
+python provisioner.py reap [--dry-run]                        delete what has expired, or print what would be
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from sandboxes.asks import DEFAULT_TEMPLATE
 from sandboxes.attempts import now
 from sandboxes.cluster import Cluster
 from sandboxes.connection import connect
-from sandboxes.errors import StartupError
+from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.grouped import GroupedKubectl
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
+from sandboxes.limits import Locks
 from sandboxes.logs import configure_logging
 from sandboxes.manifests import Sandbox, build
 from sandboxes.models import CreateRequest
 from sandboxes.preflight import check_cluster
+from sandboxes.reaper import Reaper
 from sandboxes.settings import Settings
 from sandboxes.templates import load_template
 from sandboxes.view import View
@@ -41,8 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from aiohttp import web
-
-    from sandboxes.reaper import Reaper
 
 TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"
 
@@ -58,13 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     render_parser.add_argument("--sandbox-id", required=True)
     render_parser.add_argument("--thread-id", help="default: the sandbox's id")
     render_parser.add_argument("--user-id", default="default")
+    reap_parser = commands.add_parser("reap", help="delete, once, what has expired, ended long ago or was left behind")
+    reap_parser.add_argument("--dry-run", action="store_true", help="delete nothing, print what would be deleted")
     arguments = parser.parse_args(argv)
     try:
         settings = Settings.load()
         if arguments.command == "render":
             print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id))  # noqa: T201 - its job
+        elif arguments.command == "reap":
+            configure_logging("WARNING")
+            for line in asyncio.run(reap(settings, dry_run=arguments.dry_run)):
+                print(line)  # noqa: T201 - its job
         else:
             serve(settings)
+    except ProvisionerError as error:
+        print(f"provisioner: {error.public}\n{error.detail}", file=sys.stderr)  # noqa: T201 - a message for a person
+        return 1
     except StartupError as error:
         print(f"provisioner: {error}", file=sys.stderr)  # noqa: T201 - a message for a person, before or without a log
         return 1
@@ -84,6 +94,21 @@ def render(settings: Settings, sandbox_id: str, thread_id: str | None, user_id: 
     sandbox = Sandbox(request.sandbox_id, request.thread_id or request.sandbox_id, request.user_id)
     objects = build(sandbox, load_template(TEMPLATE), settings, applied_at=now())
     return json.dumps(kube.as_list(objects), indent=2)
+
+
+async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
+    """Do one round of the reaper and return a line for each sandbox that it deleted, or with `dry_run` would delete.
+
+    Raises StartupError without a usable kubectl or kubeconfig, ProvisionerError if the cluster can't be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
+        runner = await connect(settings, os.environ, Path(directory))
+        kubectl = Kubectl(
+            runner, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
+        )
+        reaper = Reaper(Cluster(kubectl, None, settings.k8s_namespace), settings, Locks())
+        reaped = await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
+    return [f"{one.sandbox_id}: {one.reason}" for one in reaped]
 
 
 def serve(settings: Settings) -> None:

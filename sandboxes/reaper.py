@@ -66,27 +66,32 @@ class Reaper:
                 logger.exception("the reaper could not do its round")
 
     async def round(self, *, dry_run: bool, halves_must_last: bool = False) -> list[Doomed]:
-        """Delete what is due and return what was deleted, or with `dry_run` what would be.
+        """Delete what is due and return what was deleted, or with `dry_run` what would be. Raises as `due` does."""
+        doomed = await self.due(halves_must_last=halves_must_last)
+        if not dry_run:
+            return await self.reap(doomed)
+        for one in doomed:
+            logger.info("sandbox %s would be deleted by the reaper: %s", one.sandbox_id, one.reason)
+        return doomed
 
-        `halves_must_last`: a half is deleted only when rounds have seen it as one for REAPER_GRACE seconds.
-        Raises ProvisionerError if the cluster can't be read. What can't be deleted is logged and left to the next
-        round.
+    async def due(self, *, halves_must_last: bool = False) -> list[Doomed]:
+        """Return what is to be deleted now.
+
+        `halves_must_last`: a half only when rounds have seen it as one for REAPER_GRACE seconds.
+        Raises ProvisionerError if the cluster can't be read.
         """
-        objects = await self._read()
-        doomed = doomed_of(objects, self._settings, lifetimes.present())
-        if halves_must_last:
-            doomed = self._without_new_halves(doomed)
-        if dry_run:
-            for one in doomed:
-                logger.info("sandbox %s would be deleted: %s", one.sandbox_id, one.reason)
-            return doomed
+        doomed = doomed_of(await self._read(), self._settings, lifetimes.present())
+        return self._without_new_halves(doomed) if halves_must_last else doomed
+
+    async def reap(self, doomed: list[Doomed]) -> list[Doomed]:
+        """Delete what has not changed since it was judged, and return it; what can't be deleted is logged."""
         slots = asyncio.Semaphore(AT_ONCE)
 
-        async def reap(one: Doomed) -> bool:
+        async def reap_in_turn(one: Doomed) -> bool:
             async with slots:
                 return await self._reap(one)
 
-        reaped = await asyncio.gather(*(reap(one) for one in doomed))
+        reaped = await asyncio.gather(*(reap_in_turn(one) for one in doomed))
         return [one for one, is_gone in zip(doomed, reaped, strict=True) if is_gone]
 
     def _without_new_halves(self, doomed: list[Doomed]) -> list[Doomed]:
