@@ -89,7 +89,7 @@ def expires_at(pod: KubeObject, used: datetime | None = None) -> str | None:
     end = ends_at(pod, used)
     if end == FOR_EVER:
         return None
-    whole = end.replace(microsecond=0) + timedelta(seconds=bool(end.microsecond))
+    whole = end.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=bool(end.microsecond))
     return whole.isoformat().replace("+00:00", "Z")
 
 

@@ -1,0 +1,133 @@
+"""When a sandbox ends, by what its Pod says; and what the reaper makes of that."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sandboxes import kube, lifetimes
+from sandboxes.reaping import doomed_of
+from sandboxes.settings import Settings
+from tests.record import case, recorded_pods
+
+MakeSettings = Callable[..., Settings]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def pod(sandbox_id: str = "a", **annotations: str) -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "name": kube.pod_name(sandbox_id),
+            "uid": f"uid-{sandbox_id}",
+            "labels": kube.labels_of(sandbox_id),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "annotations": {f"provisioner/{name.replace('_', '-')}": value for name, value in annotations.items()},
+        },
+        "status": {"phase": "Running"},
+    }
+
+
+def service(sandbox_id: str = "a") -> dict[str, Any]:
+    made = pod(sandbox_id)
+    return {**made, "kind": "Service", "metadata": {**made["metadata"], "name": kube.service_name(sandbox_id)}}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "seconds"),
+    [
+        ({}, None),
+        ({"expires_at": "never"}, None),
+        ({"expires_at": "some day"}, None),
+        ({"expires_at": "2026-01-01T00:01:00Z"}, 60),
+        ({"expires_at": "2026-01-01T01:01:00+01:00"}, 60),
+        ({"expires_at": "2026-01-01T00:00:59.000001Z"}, 60),
+        ({"idle_timeout_seconds": "30"}, 30),
+        ({"idle_timeout_seconds": "0"}, None),
+        ({"idle_timeout_seconds": "-1"}, None),
+        ({"idle_timeout_seconds": "٣"}, None),
+        ({"idle_timeout_seconds": "9" * 50}, None),
+        ({"idle_timeout_seconds": "30", "used_at": "2026-01-01T00:00:15Z"}, 45),
+        ({"idle_timeout_seconds": "30", "used_at": "2025-01-01T00:00:00Z"}, 30),
+        ({"idle_timeout_seconds": "30", "expires_at": "2026-01-01T00:00:10Z"}, 10),
+        ({"idle_timeout_seconds": "30", "expires_at": "never"}, 30),
+    ],
+)
+def test_the_first_clock_to_end_ends_the_sandbox(annotations: dict[str, str], seconds: int | None) -> None:
+    told = lifetimes.expires_at(pod(**annotations))
+    expected = None if seconds is None else (START + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+    assert told == expected
+
+
+def test_a_use_that_is_not_written_yet_counts() -> None:
+    used = START + timedelta(seconds=20)
+    assert lifetimes.expires_at(pod(idle_timeout_seconds="30"), used) == "2026-01-01T00:00:50Z"
+
+
+@pytest.mark.parametrize("name", ["pod-failed", "pod-succeeded"])
+def test_a_pod_ended_when_its_container_did(name: str) -> None:
+    recorded = case(name).items[0]
+    finished = recorded["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
+    assert lifetimes.ended_at(recorded) == datetime.fromisoformat(finished)
+
+
+def test_what_was_marked_is_read_back() -> None:
+    marked = pod()
+    marked["metadata"]["annotations"] = lifetimes.marks_of(60, 30, START)
+    assert lifetimes.ttl_ends_at(marked) == START + timedelta(seconds=60)
+    assert lifetimes.idle_timeout(marked) == timedelta(seconds=30)
+    assert lifetimes.marks_of(0, 0, START) == {}
+
+
+@pytest.mark.parametrize(
+    ("objects", "seconds", "doomed"),
+    [
+        ([pod(), service()], 10**8, None),
+        ([pod(expires_at="2026-01-01T00:01:00Z"), service()], 59, None),
+        ([pod(expires_at="2026-01-01T00:01:00Z"), service()], 60, "it expired at 2026-01-01T00:01:00.000000Z"),
+        ([pod(idle_timeout_seconds="30"), service()], 29, None),
+        ([pod(idle_timeout_seconds="30"), service()], 30, "it was not used since 2026-01-01T00:00:00.000000Z"),
+        ([pod()], 119, None),
+        ([pod()], 120, "its Service is missing"),
+        ([service()], 119, None),
+        ([service()], 120, "its Pod is missing"),
+        ([pod(applied_at="2026-01-01T01:00:00Z")], 3600 + 119, None),
+        ([pod(confirmed_at="2026-01-01T01:00:00Z")], 3600 + 119, None),
+        ([pod(confirmed_at="2026-01-01T01:00:00Z")], 3600 + 120, "its Service is missing"),
+        ([{**pod(), "status": {"phase": "Failed"}}, service()], 3599, None),
+        ([{**pod(), "status": {"phase": "Succeeded"}}, service()], 3600, "it ended at 2026-01-01T00:00:00.000000Z"),
+    ],
+)
+def test_what_is_due_and_why(
+    make_settings: MakeSettings, objects: list[dict[str, Any]], seconds: int, doomed: str | None
+) -> None:
+    found = doomed_of(objects, make_settings(), START + timedelta(seconds=seconds))
+    assert [one.reason for one in found] == ([] if doomed is None else [doomed])
+    assert [one.objects for one in found] == ([] if doomed is None else [tuple(objects)])
+
+
+@pytest.mark.parametrize("change", ["managed", "terminating", "label", "name"])
+def test_nothing_is_due_that_is_not_ours_or_going_already(make_settings: MakeSettings, change: str) -> None:
+    expired = pod(expires_at="2026-01-01T00:00:01Z")
+    if change == "managed":
+        expired["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
+    elif change == "terminating":
+        expired["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:02Z"
+    elif change == "label":
+        del expired["metadata"]["labels"]["app"]
+    else:
+        expired["metadata"]["name"] = "sandbox-b"
+    assert doomed_of([expired], make_settings(), START + timedelta(days=1)) == []
+
+
+@pytest.mark.parametrize("name", recorded_pods())
+def test_no_recorded_pod_is_due_by_itself_but_those_that_have_ended(make_settings: MakeSettings, name: str) -> None:
+    recorded = copy.deepcopy(recorded_pods()[name])
+    recorded["metadata"] |= {"labels": kube.labels_of("x"), "name": kube.pod_name("x")}
+    due = doomed_of([recorded, service("x")], make_settings(), lifetimes.created_at(recorded) + timedelta(days=30))
+    ended = recorded["status"]["phase"] in {"Failed", "Succeeded"}
+    assert bool(due) == (ended and "deletionTimestamp" not in recorded["metadata"])
