@@ -41,7 +41,7 @@ async def gone(cluster: Cluster, key: tuple[str, str, str]) -> bool:
 
 def by_hand(template: Template, **changes: Any) -> list[dict[str, Any]]:
     """A Pod and a Service as the service would make them, without its annotations and revision."""
-    objects = build(Sandbox("a", "t", "u"), template, Settings.load(), applied_at="x")
+    objects = build(Sandbox("a", "t", "u"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z")
     for obj in objects:
         del obj["metadata"]["annotations"]
         del obj["metadata"]["labels"]["app.kubernetes.io/managed-by"]

@@ -281,7 +281,7 @@ async def test_lists_in_the_place_of_events_and_a_line_of_2_mb_are_read(
     """Above 500 objects the first events are whole lists (kubectl.md 13)."""
     pods = []
     for number in range(3):
-        pod, _ = build(Sandbox(f"s{number}", "t", "u"), template, Settings.load(), applied_at="x")
+        pod, _ = build(Sandbox(f"s{number}", "t", "u"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z")
         pod["metadata"] |= {"uid": f"u{number}", "resourceVersion": "5"}
         pod["metadata"]["annotations"]["note"] = "x" * 700_000
         pods.append(pod)
@@ -367,7 +367,7 @@ async def fill(cluster: Cluster, template: Template, count: int) -> None:
                 assert response.status == 201, await response.text()
 
         for number in range(count):
-            pod, service = build(Sandbox(f"s{number}", "t", "u"), template, settings, applied_at="x")
+            pod, service = build(Sandbox(f"s{number}", "t", "u"), template, settings, applied_at="2026-01-01T00:00:00Z")
             await put(pod, "pods")
             await put(service, "services")
 
