@@ -1,0 +1,71 @@
+"""How a sandbox ends by itself: TTL, renewal, use, and the reaper."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import StartService, Target, wait_for
+from tests.e2e.service import URL, Service
+
+
+def seconds_left(answer: dict[str, object]) -> float:
+    return (datetime.fromisoformat(str(answer["expires_at"])) - datetime.now(UTC)).total_seconds()
+
+
+def test_a_sandbox_with_a_ttl_is_gone_after_it_and_its_neighbour_stays(
+    start_service: StartService, target: Target, sandbox_id: str
+) -> None:
+    service = start_service(REAPER_INTERVAL="1")
+    service.create(f"{sandbox_id}-stays")
+    answer = service.create(sandbox_id, ttl_seconds=3)
+    assert 0 < seconds_left(answer) <= 4
+    wait_for(lambda: service.get(sandbox_id).status == 404 and not target.objects(sandbox_id), "its end")
+    assert service.get(f"{sandbox_id}-stays").status == 200
+    service.delete(f"{sandbox_id}-stays")
+
+
+def test_a_renewal_is_told_kept_and_seen_by_another_process(
+    start_service: StartService, target: Target, sandbox_id: str
+) -> None:
+    one, other = start_service(), start_service()
+    one.create(sandbox_id, ttl_seconds=600)
+    before = {obj["kind"]: obj["metadata"]["uid"] for obj in target.objects(sandbox_id)}
+    renewed = one.call("POST", f"{URL}/{sandbox_id}/renew", {"ttl_seconds": 3600})
+    assert renewed.status == 200
+    assert 3500 < seconds_left(renewed.body) <= 3601
+    wait_for(lambda: other.get(sandbox_id).body["expires_at"] == renewed.body["expires_at"], "its renewal")
+    assert {obj["kind"]: obj["metadata"]["uid"] for obj in target.objects(sandbox_id)} == before
+    assert one.create(sandbox_id, ttl_seconds=5)["expires_at"] == renewed.body["expires_at"]
+
+
+def test_a_sandbox_that_is_used_lives_on_and_ends_when_it_is_not(
+    start_service: StartService, target: Target, sandbox_id: str
+) -> None:
+    service = start_service(REAPER_INTERVAL="0.5")
+    made = service.create(sandbox_id, idle_timeout_seconds=4)
+    first_end = datetime.fromisoformat(made["expires_at"])
+
+    def used_past_its_first_end() -> bool:
+        assert service.call("POST", f"{URL}/{sandbox_id}/touch").status == 200
+        return (datetime.now(UTC) - first_end).total_seconds() > 2
+
+    wait_for(used_past_its_first_end, "a life beyond its first end")
+    wait_for(lambda: not target.objects(sandbox_id), "its end")
+
+
+def test_the_reaper_by_hand_says_what_it_would_delete_and_deletes_it(
+    service: Service, target: Target, sandbox_id: str
+) -> None:
+    service.create(sandbox_id, ttl_seconds=1)
+
+    def reap(*arguments: str) -> str:
+        command = [sys.executable, str(ROOT / "provisioner.py"), "reap", *arguments]
+        return subprocess.run(command, env=service.environ, check=True, capture_output=True, text=True).stdout
+
+    wait_for(lambda: f"{sandbox_id}: it expired at " in reap("--dry-run"), "its expiry")
+    assert f"{sandbox_id}: it expired at " in reap()
+    wait_for(lambda: not target.objects(sandbox_id), "its end")
+    assert reap() == ""
