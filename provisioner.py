@@ -37,6 +37,7 @@ from sandboxes.preflight import check_cluster
 from sandboxes.reaper import Reaper
 from sandboxes.settings import Settings
 from sandboxes.templates import load_template
+from sandboxes.uses import Uses
 from sandboxes.view import View
 from sandboxes.waiting import WaitingProcesses
 
@@ -106,7 +107,8 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
         kubectl = Kubectl(
             runner, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
-        reaper = Reaper(Cluster(kubectl, None, settings.k8s_namespace), settings, Locks())
+        cluster = Cluster(kubectl, None, settings.k8s_namespace)
+        reaper = Reaper(cluster, settings, Locks(), Uses(cluster))
         reaped = await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
     return [f"{one.sandbox_id}: {one.reason}" for one in reaped]
 

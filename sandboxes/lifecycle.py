@@ -61,7 +61,7 @@ class Lifecycle:
         self._locks = Locks()
         self._uses = Uses(cluster)
         self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
-        self.reaper = Reaper(cluster, settings, self._locks)
+        self.reaper = Reaper(cluster, settings, self._locks, self._uses)
 
     async def create(self, request: CreateRequest) -> SandboxAnswer:
         """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.

@@ -19,11 +19,13 @@ from sandboxes.reaping import Doomed, doomed_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from sandboxes.cluster import Cluster
     from sandboxes.kube import KubeObject
     from sandboxes.limits import Locks
     from sandboxes.settings import Settings
+    from sandboxes.uses import Uses
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +37,15 @@ LOCK_SECONDS = 5.0
 
 
 class Reaper:
-    """Reaps one cluster. `locks`: those of the requests, so that none works on a sandbox that is being deleted."""
+    """Reaps one cluster.
 
-    def __init__(self, cluster: Cluster, settings: Settings, locks: Locks) -> None:
+    `locks`: those of the requests, so that none works on a sandbox that is being deleted. `uses`: those that are not
+    written yet.
+    """
+
+    def __init__(self, cluster: Cluster, settings: Settings, locks: Locks, uses: Uses) -> None:
         self._cluster = cluster
+        self._uses = uses
         self._settings = settings
         self._locks = locks
         # Halves by sandbox and uid, and since when (loop time) they were seen as such.
@@ -80,7 +87,8 @@ class Reaper:
         `halves_must_last`: a half only when rounds have seen it as one for REAPER_GRACE seconds.
         Raises ProvisionerError if the cluster can't be read.
         """
-        doomed = doomed_of(await self._read(), self._settings, lifetimes.present())
+        now = lifetimes.present()
+        doomed = [one for one in doomed_of(await self._read(), self._settings, now) if not self._is_in_use(one, now)]
         return self._without_new_halves(doomed) if halves_must_last else doomed
 
     async def reap(self, doomed: list[Doomed]) -> list[Doomed]:
@@ -93,6 +101,11 @@ class Reaper:
 
         reaped = await asyncio.gather(*(reap_in_turn(one) for one in doomed))
         return [one for one, is_gone in zip(doomed, reaped, strict=True) if is_gone]
+
+    def _is_in_use(self, doomed: Doomed, now: datetime) -> bool:
+        pod = doomed.objects[0]
+        used = self._uses.latest(pod)
+        return used is not None and lifetimes.ends_at(pod, used) > now
 
     def _without_new_halves(self, doomed: list[Doomed]) -> list[Doomed]:
         now = asyncio.get_running_loop().time()

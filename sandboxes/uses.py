@@ -26,6 +26,8 @@ WRITE_INTERVAL = timedelta(seconds=60)
 # A use is written so long before the sandbox would count as idle: time enough for a slow API server.
 MARGIN = timedelta(seconds=10)
 
+RETRY = timedelta(seconds=5)
+
 # At the end of the process, what is not written yet may take so long.
 FINISH_SECONDS = 5.0
 
@@ -45,7 +47,7 @@ class Uses:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._pending: dict[str, _Pending] = {}
-        self._writing: set[asyncio.Task[KubeObject]] = set()
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def note(self, pod: KubeObject) -> KubeObject:
         """Count this as a use of the sandbox now; return the Pod as it is stored then.
@@ -102,20 +104,20 @@ class Uses:
             self._write_at(min(written + WRITE_INTERVAL, written + idle - MARGIN), pending.pod, pending.used)
 
     def _start_writing(self, uid: str) -> None:
-        pending = self._pending.pop(uid)
-        task = asyncio.create_task(self._write(pending.pod, pending.used))
+        task = asyncio.create_task(self._write_down(self._pending.pop(uid)))
         self._writing.add(task)
-        task.add_done_callback(self._end_writing)
+        task.add_done_callback(self._writing.discard)
 
-    def _end_writing(self, task: asyncio.Task[KubeObject]) -> None:
-        self._writing.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, ObjectsChanged):
+    async def _write_down(self, pending: _Pending) -> None:
+        """Write a use that nobody waits for, and try again later if that fails."""
+        try:
+            await self._write(pending.pod, pending.used)
+        except ObjectsChanged as error:
             logger.debug("a sandbox that was used is gone: %s", error)
-        elif isinstance(error, ProvisionerError):
+        except ProvisionerError as error:
             logger.warning("that a sandbox was used could not be written down: %s\n%s", error, error.detail)
-        elif error is not None:
-            logger.error("that a sandbox was used could not be written down", exc_info=error)
+            if pending.pod["metadata"]["uid"] not in self._pending:
+                self._write_at(lifetimes.present() + RETRY, pending.pod, pending.used)
 
     async def _write(self, pod: KubeObject, used: datetime) -> KubeObject:
         return await self._cluster.annotate(pod, {kube.USED_ANNOTATION: lifetimes.text_of(used)}, manager="activity")

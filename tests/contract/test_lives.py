@@ -472,3 +472,16 @@ async def test_past_the_most_it_is_429_with_the_counts(start_provisioner: StartP
     await create(provisioner, made)
     await provisioner.delete(f"{URL}/{made}")
     await create(provisioner, "one-more")
+
+
+async def test_a_use_that_could_not_be_written_in_time_is_written_later(
+    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sandboxes.uses.RETRY", timedelta(seconds=0.2))
+    monkeypatch.setattr("sandboxes.uses.WRITE_INTERVAL", timedelta(seconds=3))
+    await create(provisioner, idle_timeout_seconds=60)
+    assert (await provisioner.post(f"{URL}/a/touch")).status == 200
+    cluster.faults.answer(503, verb="patch")
+    await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
+    cluster.faults.clear()
+    await until(lambda: "provisioner/used-at" in (cluster.get(*POD) or {})["metadata"]["annotations"])
