@@ -14,6 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from sandboxes.asks import check_allowed
 from sandboxes.errors import (
     BadRequest,
     InvalidField,
@@ -74,7 +75,9 @@ async def health(_request: web.Request) -> web.Response:
 @routes.get("/api/capabilities")
 async def capabilities(request: web.Request) -> web.Response:
     """Say what this service can do."""
-    return _json(Capabilities(extra_mounts=request.app[SETTINGS].deer_flow_host_base_dir is not None))
+    settings = request.app[SETTINGS]
+    fields = sorted(set(settings.allow_fields))
+    return _json(Capabilities(extra_mounts=settings.deer_flow_host_base_dir is not None, fields=fields))
 
 
 @routes.post("/api/sandboxes")
@@ -85,7 +88,7 @@ async def create_sandbox(request: web.Request) -> web.Response:
             body = await request.read()
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
-    return _json(await request.app[LIFECYCLE].create(_parse(body)))
+    return _json(await request.app[LIFECYCLE].create(_parse(body, request.app[SETTINGS])))
 
 
 @routes.get("/api/sandboxes")
@@ -161,8 +164,11 @@ def _request_id(request: web.Request) -> str:
     return request[_REQUEST_ID]
 
 
-def _parse(body: bytes) -> CreateRequest:
-    """Return the request, or raise Unprocessable with what pydantic says of it."""
+def _parse(body: bytes, settings: Settings) -> CreateRequest:
+    """Return the request.
+
+    Raises FieldNotAllowed if it has a field that it may not have, else Unprocessable with what pydantic says of it.
+    """
     if not body:
         raise Unprocessable([InvalidField(type="missing", loc=["body"], msg="Field required", input=None)])
     try:
@@ -171,6 +177,9 @@ def _parse(body: bytes) -> CreateRequest:
     except ValueError as error:
         field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
         raise Unprocessable([field]) from error
+    if isinstance(document, dict):
+        # Before the fields are looked into: who may not use one is told so, and not how to write it.
+        check_allowed(document, settings)
     try:
         return CreateRequest.model_validate(document)
     except ValidationError as error:
