@@ -50,6 +50,9 @@ def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_a
     service = _build_service(sandbox, template.service, settings)
     for obj in (pod, service):
         obj["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = applied_at
+        obj["metadata"]["labels"] = {**dict(sandbox.asks.labels), **obj["metadata"]["labels"]}
+    # On the Pod only: a Service's annotations are orders to load balancers and DNS.
+    pod["metadata"]["annotations"] = {**dict(sandbox.asks.annotations), **pod["metadata"]["annotations"]}
     return [pod, service]
 
 
@@ -94,26 +97,23 @@ def without_news(obj: KubeObject, asks: Asks, pod: KubeObject) -> KubeObject:
 
 def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings) -> KubeObject:
     pod = copy.deepcopy(template)
-    asks = sandbox.asks
     _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
-    # On the Pod only: a Service's annotations are orders to load balancers and DNS.
-    pod["metadata"]["annotations"].update(asks.annotations)
     # On the Pod only: when two owners apply at once, the Pod's revision refuses one of them, but kubectl goes on to
     # apply that one's Service. So a Service says nothing that the other owner would not say, too; but for labels that
-    # were asked for, and these wait for the Pod (creation.py).
+    # were asked for, and these wait for the Pod (see creation.py).
     owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
     pod["metadata"]["annotations"].update(owner)
-    pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = asks.template
+    pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = sandbox.asks.template
     spec = pod["spec"]
     container = kube.sandbox_container(pod)
-    container["image"] = asks.image or settings.sandbox_image
+    container["image"] = sandbox.asks.image or settings.sandbox_image
     _set_port(container, settings.sandbox_container_port)
     spec.setdefault("securityContext", {})["seccompProfile"] = {"type": settings.sandbox_seccomp}
     container.get("startupProbe", {})["failureThreshold"] = settings.sandbox_startup_failure_threshold
     for volume, mount in _volumes(sandbox, settings):
         _replace(spec, "volumes", volume, "name")
         _replace(container, "volumeMounts", mount, "mountPath")
-    _set_asked(container, asks)
+    _set_asked(container, sandbox.asks)
     _replace(container, "env", {"name": kube.REVISION_VARIABLE, "value": _revision(pod)}, "name")
     return pod
 
@@ -138,8 +138,7 @@ def _name(obj: KubeObject, name: str, sandbox: Sandbox, settings: Settings) -> N
     metadata = obj.setdefault("metadata", {})
     metadata["name"] = name
     metadata["namespace"] = settings.k8s_namespace
-    own = kube.labels_of(sandbox.sandbox_id)
-    metadata["labels"] = {**(metadata.get("labels") or {}), **dict(sandbox.asks.labels), **own}
+    metadata["labels"] = {**(metadata.get("labels") or {}), **kube.labels_of(sandbox.sandbox_id)}
     metadata["annotations"] = dict(metadata.get("annotations") or {})
 
 
