@@ -14,6 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from sandboxes.asks import check_allowed
 from sandboxes.errors import (
     BadRequest,
     InvalidField,
@@ -78,13 +79,16 @@ async def health(_request: web.Request) -> web.Response:
 @routes.get("/api/capabilities")
 async def capabilities(request: web.Request) -> web.Response:
     """Say what this service can do."""
-    return _json(Capabilities(extra_mounts=request.app[SETTINGS].deer_flow_host_base_dir is not None))
+    settings = request.app[SETTINGS]
+    fields = sorted(set(settings.allow_fields))
+    return _json(Capabilities(extra_mounts=settings.deer_flow_host_base_dir is not None, fields=fields))
 
 
 @routes.post("/api/sandboxes")
 async def create_sandbox(request: web.Request) -> web.Response:
     """Make a sandbox, or return the one that is there: 200 both times."""
-    return _json(await request.app[LIFECYCLE].create(_parse(await _body(request), CreateRequest)))
+    body = _parse(await _body(request), CreateRequest, request.app[SETTINGS])
+    return _json(await request.app[LIFECYCLE].create(body))
 
 
 @routes.get("/api/sandboxes")
@@ -112,7 +116,7 @@ async def delete_sandbox(request: web.Request) -> web.Response:
 @routes.post("/api/sandboxes/{sandbox_id:[^/]+}/renew")
 async def renew_sandbox(request: web.Request) -> web.Response:
     """Have one sandbox end so many seconds from now."""
-    wanted = _parse(await _body(request), RenewRequest)
+    wanted = _parse(await _body(request), RenewRequest, request.app[SETTINGS])
     return _json(await request.app[LIFECYCLE].renew(_existing_id(request), wanted.ttl_seconds))
 
 
@@ -187,8 +191,11 @@ async def _body(request: web.Request) -> bytes:
         raise web.HTTPRequestTimeout from error
 
 
-def _parse(body: bytes, model: type[Request]) -> Request:
-    """Return the request, or raise Unprocessable with what pydantic says of it."""
+def _parse(body: bytes, model: type[Request], settings: Settings) -> Request:
+    """Return the request.
+
+    Raises FieldNotAllowed if it has a field that it may not have, else Unprocessable with what pydantic says of it.
+    """
     if not body:
         raise Unprocessable([InvalidField(type="missing", loc=["body"], msg="Field required", input=None)])
     try:
@@ -197,6 +204,9 @@ def _parse(body: bytes, model: type[Request]) -> Request:
     except ValueError as error:
         field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
         raise Unprocessable([field]) from error
+    if isinstance(document, dict):
+        # Before the fields are looked into: who may not use one is told so, and not how to write it.
+        check_allowed(document, settings)
     try:
         return model.model_validate(document)
     except ValidationError as error:

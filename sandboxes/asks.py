@@ -1,18 +1,50 @@
-"""What a caller may ask for beyond the contract's own fields. Pure."""
+"""What a caller may ask for beyond the contract's own fields, and under which rules. Pure.
+
+Every rule here is checked before the cluster hears of the request. Which fields there are is `models.py`; what becomes
+of them in the objects is `manifests.py`.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from sandboxes import kube
+from sandboxes.errors import FieldNotAllowed, InvalidField, Unprocessable
+from sandboxes.models import OPTIONAL_FIELDS
+from sandboxes.quantities import QuantityError, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from decimal import Decimal
 
-    from sandboxes.models import CreateRequest
+    from sandboxes.models import CreateRequest, ResourceAsks
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
 
 DEFAULT_TEMPLATE = "default"
+
+MAX_IMAGE_LENGTH = 512  # a name of 255, a tag of 128 and a digest of 71 characters fit
+
+# A process gets all of its environment at once, and Linux gives that a few MiB at most.
+MAX_ENV_BYTES = 64 * 1024
+# A quarter of what Kubernetes lets the annotations of one object take together.
+MAX_ANNOTATION_BYTES = 64 * 1024
+
+_IMAGE = re.compile(r"[!-~]+")
+# Kubernetes' `IsEnvVarName`, which also refuses `.` and whatever starts with `..`.
+_ENV_NAME = re.compile(r"(?!\.\Z|\.\.)[-._a-zA-Z][-._a-zA-Z0-9]*")
+# Kubernetes' `IsQualifiedName` and `IsValidLabelValue`.
+_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_PREFIX = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+# The keys that say what belongs to a sandbox: a Service's selector, and the service's own lists, go by them.
+_OUR_KEYS = frozenset(kube.labels_of(""))
+_OUR_PREFIX = "provisioner"
+_KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
+
+_Texts: TypeAlias = "tuple[tuple[str, str], ...]"
 
 
 @dataclass(frozen=True)
@@ -24,20 +56,191 @@ class Asks:
 
     template: str = DEFAULT_TEMPLATE
     image: str | None = None
-    env: tuple[tuple[str, str], ...] = ()
-    requests: tuple[tuple[str, str], ...] = ()
-    limits: tuple[tuple[str, str], ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
-    annotations: tuple[tuple[str, str], ...] = ()
+    env: _Texts = ()
+    requests: _Texts = ()
+    limits: _Texts = ()
+    labels: _Texts = ()
+    annotations: _Texts = ()
 
 
 NOTHING_ASKED = Asks()
 
 
+def check_allowed(fields: Mapping[str, object], settings: Settings) -> None:
+    """Raise FieldNotAllowed, which names all of them, if `fields` has some that the operator does not allow.
+
+    For a request as it came in, too, well formed or not: a field that may not be used is not worth a word on how.
+    """
+    refused = sorted(OPTIONAL_FIELDS.difference(settings.allow_fields))
+    refused = [name for name in refused if fields.get(name) is not None]
+    if refused:
+        raise FieldNotAllowed(f"The operator does not allow a request to have: {', '.join(refused)}")
+
+
 def checked_asks(request: CreateRequest, templates: Mapping[str, Template], settings: Settings) -> Asks:
-    """Return what the request asks for.
+    """Return what the request asks for; a template's request above a limit that was asked for is lowered to that.
 
     Raises FieldNotAllowed if the operator does not allow a field, Unprocessable if it holds what it may not hold.
     """
-    del request, templates, settings
-    return Asks()
+    check_allowed({name: getattr(request, name) for name in OPTIONAL_FIELDS}, settings)
+    name = request.template if request.template is not None else DEFAULT_TEMPLATE
+    template = templates.get(name)
+    if template is None:
+        raise Unprocessable([_problem("There is no template of this name", name, "template")])
+    resources = _Resources(request.resources, template, settings)
+    problems = [
+        *_image_problems(request.image),
+        *_env_problems(request.env or {}),
+        *resources.problems,
+        *_label_problems(request.labels or {}, template),
+        *_annotation_problems(request.annotations or {}, template),
+    ]
+    if problems:
+        raise Unprocessable(problems)
+    return Asks(
+        template=name,
+        image=request.image,
+        env=_pairs(request.env),
+        requests=_pairs(resources.requests),
+        limits=_pairs(resources.limits),
+        labels=_pairs(request.labels),
+        annotations=_pairs(request.annotations),
+    )
+
+
+def _pairs(texts: Mapping[str, str] | None) -> _Texts:
+    return tuple((texts or {}).items())
+
+
+def _problem(sentence: str, value: object, *loc: str) -> InvalidField:
+    return InvalidField(type="value_error", loc=["body", *loc], msg=sentence, input=value)
+
+
+def _bytes(texts: Mapping[str, str]) -> int:
+    return sum(len(key.encode()) + len(value.encode()) for key, value in texts.items())
+
+
+def _image_problems(image: str | None) -> Iterator[InvalidField]:
+    if image is not None and not (_IMAGE.fullmatch(image) and len(image) <= MAX_IMAGE_LENGTH):
+        yield _problem(
+            f"An image is a reference of at most {MAX_IMAGE_LENGTH} characters, without white space", image, "image"
+        )
+
+
+def _env_problems(env: Mapping[str, str]) -> Iterator[InvalidField]:
+    for name, value in env.items():
+        if not _ENV_NAME.fullmatch(name):
+            sentence = "A variable's name is of letters, digits, `-`, `_` and `.`, and starts with no digit and no `..`"
+            yield _problem(sentence, name, "env", name)
+        elif name == kube.REVISION_VARIABLE:
+            yield _problem("This variable is the provisioner's own", name, "env", name)
+        elif "\0" in value:
+            yield _problem("A variable can't hold a NUL", value, "env", name)
+    if _bytes(env) > MAX_ENV_BYTES:
+        yield _problem(f"All names and values together have at most {MAX_ENV_BYTES} bytes", env, "env")
+
+
+class _Resources:
+    """What was asked of the resources, merged with the template's, and what is wrong with that."""
+
+    def __init__(self, asked: ResourceAsks | None, template: Template, settings: Settings) -> None:
+        self.requests = dict((asked and asked.requests) or {})
+        self.limits = dict((asked and asked.limits) or {})
+        self._caps = {
+            "cpu": settings.max_cpu,
+            "memory": settings.max_memory,
+            "ephemeral-storage": settings.max_ephemeral_storage,
+        }
+        self.problems = [*self._amount_problems("requests", self.requests)]
+        self.problems += self._amount_problems("limits", self.limits)
+        if not self.problems:
+            self._merge(kube.sandbox_container(template.pod).get("resources") or {})
+
+    def _amount_problems(self, kind: str, asked: Mapping[str, str]) -> Iterator[InvalidField]:
+        for name, text in asked.items():
+            sentence = self._amount_problem(name, text)
+            if sentence:
+                yield _problem(sentence, text, "resources", kind, name)
+
+    def _amount_problem(self, name: str, text: str) -> str | None:
+        if name not in self._caps:
+            return f"A resource is one of {', '.join(self._caps)}"
+        try:
+            amount = parse(text)
+        except QuantityError as error:
+            return f"The amount {error}"
+        if amount <= 0:
+            return "The amount must be more than 0"
+        if amount > parse(self._caps[name]):
+            return f"The amount must be at most {self._caps[name]}, which is the operator's limit"
+        return None
+
+    def _merge(self, of_template: Mapping[str, Mapping[str, object]]) -> None:
+        for name in self._caps:
+            # A server takes a number in YAML as its text.
+            request = self.requests.get(name) or str((of_template.get("requests") or {}).get(name, ""))
+            limit = self.limits.get(name) or str((of_template.get("limits") or {}).get(name, ""))
+            if not _is_above(request, limit):
+                continue
+            if name in self.requests:
+                sentence = f"The request must be at most the limit, which is {limit}"
+                self.problems.append(_problem(sentence, request, "resources", "requests", name))
+            elif name in self.limits:
+                self.requests[name] = limit
+
+
+def _is_above(request: str, limit: str) -> bool:
+    """Whether both are quantities, and the first is more; what a template holds is the cluster's to judge."""
+    amounts: list[Decimal] = []
+    for text in (request, limit):
+        try:
+            amounts.append(parse(text))
+        except QuantityError:
+            return False
+    return amounts[0] > amounts[1]
+
+
+def _label_problems(labels: Mapping[str, str], template: Template) -> Iterator[InvalidField]:
+    taken = [kube.get_labels(obj) for obj in (template.pod, template.service) if "metadata" in obj]
+    for key, value in labels.items():
+        sentence = _key_problem(key) or _taken_problem(key, value, taken)
+        if sentence:
+            yield _problem(sentence, key, "labels", key)
+        elif value and not _NAME.fullmatch(value):
+            sentence = (
+                "A label's value is of at most 63 letters, digits, `-`, `_` and `.`, and starts and ends with a letter "
+                "or digit"
+            )
+            yield _problem(sentence, value, "labels", key)
+
+
+def _annotation_problems(annotations: Mapping[str, str], template: Template) -> Iterator[InvalidField]:
+    taken = [kube.get_annotations(template.pod)] if "metadata" in template.pod else []
+    for key, value in annotations.items():
+        sentence = _key_problem(key) or _taken_problem(key, value, taken)
+        if sentence:
+            yield _problem(sentence, key, "annotations", key)
+    if _bytes(annotations) > MAX_ANNOTATION_BYTES:
+        sentence = f"All keys and values together have at most {MAX_ANNOTATION_BYTES} bytes"
+        yield _problem(sentence, annotations, "annotations")
+
+
+def _key_problem(key: str) -> str | None:
+    """Return what is wrong with the key of a label or an annotation, else None."""
+    prefix, slash, name = key.rpartition("/")
+    if not _NAME.fullmatch(name):
+        return (
+            "A key's name is of 1 to 63 letters, digits, `-`, `_` and `.`, and starts and ends with a letter or digit"
+        )
+    if slash and not _PREFIX.fullmatch(prefix):
+        return "A key's prefix is a DNS name in lower case, of at most 253 characters"
+    if key in _OUR_KEYS or prefix == _OUR_PREFIX:
+        return "This key is the provisioner's own"
+    if any(prefix == domain or prefix.endswith(f".{domain}") for domain in _KUBERNETES_DOMAINS):
+        return f"The prefixes {' and '.join(_KUBERNETES_DOMAINS)} are Kubernetes' own"
+    return None
+
+
+def _taken_problem(key: str, value: str, taken: list[dict[str, str]]) -> str | None:
+    """Return what is said where the template sets the key to another value: then the operator wants that one."""
+    return "The template sets this key" if any(marks.get(key, value) != value for marks in taken) else None

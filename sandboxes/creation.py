@@ -26,7 +26,7 @@ from sandboxes.errors import (
     SandboxConflict,
 )
 from sandboxes.limits import within
-from sandboxes.manifests import build, user_data_source
+from sandboxes.manifests import build, user_data_source, without_news
 from sandboxes.room import Room
 
 if TYPE_CHECKING:
@@ -217,6 +217,7 @@ class Creation:
         new_pod, new_service = attempt.objects
         if pod is None:
             return [new_pod, new_service]
+        new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in attempt.objects)
         missing = []
         if owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
@@ -227,7 +228,9 @@ class Creation:
 
     async def _apply(self, attempt: Attempt, objects: list[KubeObject]) -> list[KubeObject]:
         attempt.applied = True
-        stored = await self._cluster.apply(objects)
+        # kubectl goes on to the Service where the Pod is refused, as another owner's: one with labels of its own waits.
+        steps = [[obj] for obj in objects] if attempt.sandbox.asks.labels else [objects]
+        stored = [obj for step in steps for obj in await self._cluster.apply(step)]
         logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
         return stored
 

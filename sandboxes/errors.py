@@ -100,15 +100,15 @@ class TooManySandboxes(LimitReached):
 class ClusterRefused(ProvisionerError):
     """The cluster refuses what it was given, or to know us: template, rights, policy, credentials.
 
-    `request_field` is the field of a create request that would be to blame if the caller had set it, else None:
-    then the operator is.
+    `request_fields` are the fields of a create request from which this may have come: the first one that the caller
+    had set is to blame, and the operator if there is none.
     """
 
     status = 502
 
-    def __init__(self, public: str, *, detail: str = "", request_field: str | None = None) -> None:
+    def __init__(self, public: str, *, detail: str = "", request_fields: tuple[str, ...] = ()) -> None:
         super().__init__(public, detail=detail)
-        self.request_field = request_field
+        self.request_fields = request_fields
 
 
 class TemplateRefused(ClusterRefused):

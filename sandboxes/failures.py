@@ -44,13 +44,16 @@ _MISSING = re.compile(
     r'(?P<resource>\w+) "(?P<name>[^"]+)" not found\s*\Z'
 )
 
-# Which field of a create request ends up in which field of the objects; where the caller did not set that one,
-# the operator's template or settings did. The first match counts.
-REQUEST_FIELDS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"metadata\.(name|labels)"), "sandbox_id"),
-    (re.compile(r"metadata\.annotations"), "user_id"),
-    (re.compile(r"spec\.volumes|volumeMounts"), "extra_mounts"),
-    (re.compile(r"resources"), "resources"),
+# Which fields of a create request end up in which field of the objects: the first that the caller set is to blame;
+# where it set none, the operator's template or settings did. The first match counts.
+REQUEST_FIELDS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (re.compile(r"metadata\.name"), ("sandbox_id",)),
+    (re.compile(r"metadata\.labels"), ("labels", "sandbox_id")),
+    (re.compile(r"metadata\.annotations"), ("annotations", "user_id")),
+    (re.compile(r"spec\.volumes|volumeMounts"), ("extra_mounts",)),
+    (re.compile(r"resources"), ("resources",)),
+    (re.compile(r"spec\.containers\[\d+\]\.image$"), ("image",)),
+    (re.compile(r"spec\.containers\[\d+\]\.env\b"), ("env",)),
 )
 
 
@@ -74,15 +77,15 @@ def _rule(name: str, pattern: str, make: type[ProvisionerError] | Callable[..., 
 
 def _refused_field(match: re.Match[str], detail: str) -> ProvisionerError:
     field, kind = match["field"], match["kind"]
-    request_field = next((name for pattern, name in REQUEST_FIELDS if pattern.search(field)), None)
+    request_fields: tuple[str, ...] = next((names for pattern, names in REQUEST_FIELDS if pattern.search(field)), ())
     return TemplateRefused(
-        f"The cluster refuses the sandbox's {kind} at {field}", detail=detail, request_field=request_field
+        f"The cluster refuses the sandbox's {kind} at {field}", detail=detail, request_fields=request_fields
     )
 
 
 def _refused_quantity(_match: re.Match[str], detail: str) -> ProvisionerError:
     return TemplateRefused(
-        "The cluster refuses a resource quantity of the sandbox", detail=detail, request_field="resources"
+        "The cluster refuses a resource quantity of the sandbox", detail=detail, request_fields=("resources",)
     )
 
 
@@ -145,6 +148,14 @@ RULES: tuple[Rule, ...] = (
     _rule("quota-unknown", r"status unknown for quota", ServerFailed, "The cluster's quota is not known yet"),
     _rule("quota", r"exceeded quota", LimitReached, "The cluster's quota for sandboxes is used up"),
     _rule("pod-security", r"violates PodSecurity", ClusterRefused, "The cluster's Pod security refuses the sandbox"),
+    # A LimitRange, whose minimum, maximum or ratio for each Container or Pod is the cluster's own (in Kubernetes,
+    # plugin/pkg/admission/limitranger).
+    _rule(
+        "limit-range",
+        r"(minimum|maximum) \S+ usage per \w+ is|max limit to request ratio per",
+        lambda public, *, detail: ClusterRefused(public, detail=detail, request_fields=("resources",)),
+        "The cluster's LimitRange refuses the resources of the sandbox",
+    ),
     _rule(
         "right",
         r'cannot (?P<verb>\w+) resource "(?P<resource>[\w./-]+)"',
@@ -182,13 +193,13 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "too-large",
         r"request is too large|[Rr]equest ?[Ee]ntity ?[Tt]oo ?[Ll]arge",
-        lambda public, *, detail: TemplateRefused(public, detail=detail, request_field="user_id"),
+        lambda public, *, detail: TemplateRefused(public, detail=detail, request_fields=("user_id",)),
         "The cluster refuses the sandbox: its description is too large",
     ),
     # One cause stands behind the colon, several in brackets or, from kubectl, on lines of their own.
     Rule(
         "invalid",
-        re.compile(r'(?P<kind>[A-Z]\w*) "[^"]*" is invalid:\s*(?:\* |\[)?(?P<field>[\w.[\]]+): '),
+        re.compile(r'(?P<kind>[A-Z]\w*) "[^"]*" is invalid:\s*(?:\* |\[)?(?P<field>[\w.[\]/-]+): '),
         _refused_field,
     ),
     _rule(

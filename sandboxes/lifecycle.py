@@ -170,8 +170,10 @@ class Lifecycle:
 
 def _blame(error: ClusterRefused, request: CreateRequest) -> ProvisionerError:
     """Return a 422 if what the cluster refuses came from the caller, else the error itself."""
-    name = error.request_field
-    if name is None or name not in request.model_fields_set:
+    given = [name for name in error.request_fields if name in request.model_fields_set]
+    # Null counts as absent.
+    name = next((name for name in given if getattr(request, name) is not None), None)
+    if name is None:
         return error
     value = request.model_dump()[name]
     entry = InvalidField(type="value_error", loc=["body", name], msg=error.public, input=value)

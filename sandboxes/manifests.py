@@ -54,6 +54,9 @@ def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_a
     service = _build_service(sandbox, template.service, settings)
     for obj in (pod, service):
         obj["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = applied_at
+        obj["metadata"]["labels"] = {**dict(sandbox.asks.labels), **obj["metadata"]["labels"]}
+    # On the Pod only: a Service's annotations are orders to load balancers and DNS.
+    pod["metadata"]["annotations"] = {**dict(sandbox.asks.annotations), **pod["metadata"]["annotations"]}
     return [pod, service]
 
 
@@ -80,11 +83,28 @@ def user_data_source(pod: KubeObject) -> KubeObject:
     return {}
 
 
+def without_news(obj: KubeObject, asks: Asks, pod: KubeObject) -> KubeObject:
+    """Return the object without the labels and annotations that were asked for and `pod` does not have already.
+
+    For what is applied beside, or onto, a Pod that is there: that one is not changed by another request.
+    """
+    metadata = dict(obj["metadata"])
+    for part, asked, had in (
+        ("labels", dict(asks.labels), kube.get_labels(pod)),
+        ("annotations", dict(asks.annotations), kube.get_annotations(pod)),
+    ):
+        metadata[part] = {
+            key: value for key, value in metadata[part].items() if key not in asked or had.get(key) == value
+        }
+    return {**obj, "metadata": metadata}
+
+
 def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings, made_at: datetime) -> KubeObject:
     pod = copy.deepcopy(template)
     _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
     # On the Pod only: when two owners apply at once, the Pod's revision refuses one of them, but kubectl goes on to
-    # apply that one's Service. So a Service says nothing that the other owner would not say, too.
+    # apply that one's Service. So a Service says nothing that the other owner would not say, too; but for labels that
+    # were asked for, and these wait for the Pod (see creation.py).
     owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
     pod["metadata"]["annotations"].update(owner)
     pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = sandbox.asks.template
@@ -93,13 +113,14 @@ def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings, made_
     pod["metadata"]["annotations"].update(lifetimes.marks_of(ttl, idle, made_at))
     spec = pod["spec"]
     container = kube.sandbox_container(pod)
-    container["image"] = settings.sandbox_image
+    container["image"] = sandbox.asks.image or settings.sandbox_image
     _set_port(container, settings.sandbox_container_port)
     spec.setdefault("securityContext", {})["seccompProfile"] = {"type": settings.sandbox_seccomp}
     container.get("startupProbe", {})["failureThreshold"] = settings.sandbox_startup_failure_threshold
     for volume, mount in _volumes(sandbox, settings):
         _replace(spec, "volumes", volume, "name")
         _replace(container, "volumeMounts", mount, "mountPath")
+    _set_asked(container, sandbox.asks)
     _replace(container, "env", {"name": kube.REVISION_VARIABLE, "value": _revision(pod)}, "name")
     return pod
 
@@ -126,6 +147,16 @@ def _name(obj: KubeObject, name: str, sandbox: Sandbox, settings: Settings) -> N
     metadata["namespace"] = settings.k8s_namespace
     metadata["labels"] = {**(metadata.get("labels") or {}), **kube.labels_of(sandbox.sandbox_id)}
     metadata["annotations"] = dict(metadata.get("annotations") or {})
+
+
+def _set_asked(container: KubeObject, asks: Asks) -> None:
+    for name, value in asks.env:
+        # Kubernetes replaces $(NAME) in a value by another variable's, and $$ by $. With every $ doubled, the value
+        # arrives as it was sent.
+        _replace(container, "env", {"name": name, "value": value.replace("$", "$$")}, "name")
+    for kind, amounts in (("requests", asks.requests), ("limits", asks.limits)):
+        if amounts:
+            container.setdefault("resources", {}).setdefault(kind, {}).update(amounts)
 
 
 def _set_port(container: KubeObject, port: int) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
+from pydantic_core import PydanticCustomError
 
 # `sandbox-` + id + `-svc` must be a DNS label of at most 63 characters: 63 - 8 - 4 = 51.
 MAX_SANDBOX_ID_LENGTH = 51
@@ -28,6 +29,18 @@ MAX_SECONDS = 10 * 365 * 24 * 3600
 # How long something may last, in seconds; 0: for ever.
 Seconds = Annotated[int, Field(ge=0, le=MAX_SECONDS)]
 
+# Of variables, labels or annotations in one request; also so that a hundred thousand wrong ones are one error.
+MAX_ENTRIES = 100
+
+
+def _few(value: object) -> object:
+    if isinstance(value, dict) and len(value) > MAX_ENTRIES:
+        raise PydanticCustomError("too_many_entries", "It may have at most {most} entries", {"most": MAX_ENTRIES})
+    return value
+
+
+Texts = Annotated[dict[str, str], BeforeValidator(_few)]
+
 Status = Literal["Pending", "Running", "Failed", "Succeeded", "Unknown", "NotFound"]
 
 
@@ -46,8 +59,8 @@ class ResourceAsks(BaseModel):
 
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
-    requests: dict[str, str] = {}
-    limits: dict[str, str] = {}
+    requests: Texts | None = None
+    limits: Texts | None = None
 
 
 class CreateRequest(BaseModel):
@@ -66,10 +79,10 @@ class CreateRequest(BaseModel):
     # Ours from here on. Which of these a caller may use is the operator's choice (ALLOW_FIELDS).
     template: str | None = None
     image: str | None = None
-    env: dict[str, str] | None = None
+    env: Texts | None = None
     resources: ResourceAsks | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
+    labels: Texts | None = None
+    annotations: Texts | None = None
     ttl_seconds: Seconds | None = None
     idle_timeout_seconds: Seconds | None = None
     wait_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -159,3 +172,5 @@ class Capabilities(BaseModel):
     lark_cli_init_image: Literal[False] = False
     lark_cli_broker_image: Literal[False] = False
     extra_mounts: bool
+    # The optional fields of a create that a caller may use, sorted.
+    fields: list[str]

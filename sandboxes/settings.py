@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sandboxes.errors import StartupError
 from sandboxes.models import OPTIONAL_FIELDS, Seconds
+from sandboxes.quantities import QuantityError, parse
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
 
@@ -108,11 +109,25 @@ def _variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _optional_fields(value: tuple[str, ...]) -> tuple[str, ...]:
+    # An empty variable counts as unset, so "no field at all" needs a word.
+    if value == ("none",):
+        return ()
     if not set(value) <= OPTIONAL_FIELDS:
-        raise ValueError("names out of " + ", ".join(sorted(OPTIONAL_FIELDS)))
+        raise ValueError("names out of " + ", ".join(sorted(OPTIONAL_FIELDS)) + "; or `none`")
     return value
 
 
+def _amount(value: str) -> str:
+    try:
+        amount = parse(value)
+    except QuantityError:
+        amount = None
+    if not amount:
+        raise ValueError("a Kubernetes quantity above 0, such as `500m` or `2Gi`")
+    return value
+
+
+Amount = Annotated[str, AfterValidator(_amount)]
 NodePath = Annotated[str, AfterValidator(_node_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 ClaimName = Annotated[str, AfterValidator(_claim_name)]
@@ -171,12 +186,13 @@ class Settings(BaseSettings):
     allow_fields: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_optional_fields)] = (
         Field(
             ("ttl_seconds", "idle_timeout_seconds", "wait_seconds", "env", "labels", "resources", "template"),
-            description="Which optional fields of a create callers may use, separated by commas; any other is 403.",
+            description="Which optional fields of a create callers may use, separated by commas; any other is 403. "
+            "`none`: only the contract's own.",
         )
     )
-    max_cpu: str = Field("2", description="Most CPU that a caller may ask for, as a Kubernetes quantity.")
-    max_memory: str = Field("4Gi", description="Most memory that a caller may ask for, as a Kubernetes quantity.")
-    max_ephemeral_storage: str = Field(
+    max_cpu: Amount = Field("2", description="Most CPU that a caller may ask for, as a Kubernetes quantity.")
+    max_memory: Amount = Field("4Gi", description="Most memory that a caller may ask for, as a Kubernetes quantity.")
+    max_ephemeral_storage: Amount = Field(
         "10Gi", description="Most ephemeral storage that a caller may ask for, as a Kubernetes quantity."
     )
     max_sandboxes: Annotated[int, Field(ge=0)] = Field(

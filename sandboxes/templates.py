@@ -59,8 +59,14 @@ class _Probe(_Shape):
     httpGet: dict[str, Any] = {}  # noqa: N815 - Kubernetes' own name
 
 
+class _Resources(_Shape):
+    requests: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+
+
 class _Container(_Named):
     env: list[_Named] = []
+    resources: _Resources = _Resources()
     ports: list[dict[str, Any]] = []
     volumeMounts: list[dict[str, Any]] = []  # noqa: N815
     startupProbe: _Probe = _Probe()  # noqa: N815

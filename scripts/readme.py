@@ -18,7 +18,8 @@ def configuration_table() -> str:
     lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.default
-        unset = default is None or default == () or default is False
+        default = ", ".join(default) if isinstance(default, tuple) else default
+        unset = default is None or default == "" or default is False
         lines.append(f"| `{name.upper()}` | {'-' if unset else f'`{default}`'} | {field.description} |")
     return "\n".join(lines)
 

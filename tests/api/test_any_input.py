@@ -5,17 +5,42 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import aiohttp
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.api.conftest import URL, Client
+from sandboxes.models import OPTIONAL_FIELDS
+from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
+)
+TEXTS = st.text(max_size=4)
+AMOUNTS = st.dictionaries(
+    st.sampled_from(["cpu", "memory", "ephemeral-storage"]) | TEXTS,
+    st.from_regex(r"\A[0-9.]{1,3}[eEinumkKMGTP]{0,2}\Z") | JSON,
+    max_size=2,
+)
+MARKS = st.dictionaries(st.from_regex(r"\A[a-z./-]{1,3}\Z") | TEXTS, TEXTS | JSON, max_size=2)
+ASKED = st.fixed_dictionaries(
+    {"sandbox_id": st.sampled_from(["a", "b"])},
+    optional={
+        "thread_id": st.sampled_from(["a", "b"]),
+        "template": st.sampled_from(["default", "none"]) | JSON,
+        "image": TEXTS | JSON,
+        "env": st.dictionaries(st.from_regex(r"\A[A-Z0-9._=-]{0,2}\Z"), TEXTS, max_size=2) | MARKS | JSON,
+        "resources": st.fixed_dictionaries({}, optional={"requests": AMOUNTS | JSON, "limits": AMOUNTS | JSON}) | JSON,
+        "labels": MARKS | JSON,
+        "annotations": MARKS | JSON,
+        "ttl_seconds": st.integers(-1, 2**40) | JSON,
+        "idle_timeout_seconds": st.integers(-1, 2**40) | JSON,
+        # Nothing that would be waited for.
+        "wait_seconds": st.sampled_from([0, None, -1, "x", "0", [], {}]),
+    },
 )
 ALMOST = st.fixed_dictionaries(
     {"sandbox_id": st.from_regex(r"[a-z0-9-]{0,3}") | JSON},
@@ -35,7 +60,21 @@ SETTINGS = settings(
 )
 
 
-async def checked(client: Client, cluster: FakeCluster, method: str, path: str, **options: Any) -> None:
+@pytest.fixture
+async def open_client(make_client: MakeClient) -> Client:
+    """Return a client of a service that allows every field."""
+    return await make_client(ALLOW_FIELDS=",".join(OPTIONAL_FIELDS))
+
+
+@pytest.fixture
+async def strict_client(make_client: MakeClient) -> Client:
+    """Return a client of a service that allows only the contract's own fields."""
+    return await make_client(ALLOW_FIELDS="none")
+
+
+async def checked(
+    client: Client, cluster: FakeCluster, method: str, path: str, **options: Any
+) -> aiohttp.ClientResponse:
     cluster.calls.clear()
     response = await client.request(method, path, **options)
     assert response.status != 500
@@ -43,14 +82,39 @@ async def checked(client: Client, cluster: FakeCluster, method: str, path: str, 
     answer = json.loads(await response.text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     if response.status >= 400:
         assert answer["detail"]
-    if response.status in {400, 404, 405, 413, 422} and answer.get("status") != "NotFound":
+    if response.status in {400, 403, 404, 405, 413, 422} and answer.get("status") != "NotFound":
         assert cluster.calls == []
+    return response
 
 
 @SETTINGS
 @given(body=BODIES)
 async def test_any_body(client: Client, cluster: FakeCluster, body: bytes) -> None:
     await checked(client, cluster, "POST", URL, data=body)
+
+
+@SETTINGS
+@given(asked=ASKED)
+async def test_any_asks(open_client: Client, cluster: FakeCluster, asked: dict[str, Any]) -> None:
+    before = {key: dict(obj["metadata"]) for key, obj in cluster.objects.items()}
+    response = await checked(open_client, cluster, "POST", URL, data=json.dumps(asked).encode())
+    event(f"status {response.status}")
+    if response.status >= 400:
+        assert {key: obj["metadata"] for key, obj in cluster.objects.items()} == before
+    elif before:
+        await checked(open_client, cluster, "DELETE", f"{URL}/{asked['sandbox_id']}")
+
+
+@SETTINGS
+@given(asked=ASKED)
+async def test_any_asks_where_none_are_allowed(
+    strict_client: Client, cluster: FakeCluster, asked: dict[str, Any]
+) -> None:
+    response = await checked(strict_client, cluster, "POST", URL, data=json.dumps(asked).encode())
+    if any(asked.get(name) is not None for name in OPTIONAL_FIELDS):
+        # NaN and Infinity are not JSON, and then it is no request.
+        assert response.status == 403 or (await response.json())["detail"][0]["type"] == "json_invalid"
+        assert cluster.calls == []
 
 
 @SETTINGS

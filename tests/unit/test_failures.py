@@ -239,6 +239,15 @@ OTHER = {
         errors.TemplateRefused,
         "The cluster refuses the sandbox's Pod at metadata.labels",
     ),
+    'The Pod "sandbox-a" is invalid: spec.containers[0].resources.limits[ephemeral-storage]: Invalid value: "0.1"': (
+        errors.TemplateRefused,
+        "The cluster refuses the sandbox's Pod at spec.containers[0].resources.limits[ephemeral-storage]",
+    ),
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: '
+    "maximum cpu usage per Container is 1, but limit is 2": (
+        errors.ClusterRefused,
+        "The cluster's LimitRange refuses the resources of the sandbox",
+    ),
     "": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
     "panic: runtime error": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
 }
@@ -251,20 +260,48 @@ def test_a_failure_that_was_not_recorded_is_understood(stderr: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "request_field"),
+    ("name", "request_fields"),
     [
-        ("apply-label-too-long", "sandbox_id"),
-        ("apply-invalid-name", "sandbox_id"),
-        ("apply-hostpath-backstep", "extra_mounts"),
-        ("apply-quantity-invalid", "resources"),
-        ("apply-request-over-limit", "resources"),
-        ("apply-forbidden", None),
+        ("apply-label-too-long", ("labels", "sandbox_id")),
+        ("apply-invalid-name", ("sandbox_id",)),
+        ("apply-hostpath-backstep", ("extra_mounts",)),
+        ("apply-quantity-invalid", ("resources",)),
+        ("apply-request-over-limit", ("resources",)),
+        ("apply-forbidden", ()),
     ],
 )
-def test_which_field_of_a_request_would_be_to_blame(name: str, request_field: str | None) -> None:
+def test_which_fields_of_a_request_may_be_to_blame(name: str, request_fields: tuple[str, ...]) -> None:
     error = classify(case(name).stderr)
     assert isinstance(error, errors.ClusterRefused)
-    assert error.request_field == request_field
+    assert error.request_fields == request_fields
+
+
+@pytest.mark.parametrize(
+    ("field", "request_fields"),
+    [
+        ("spec.containers[0].image", ("image",)),
+        ("spec.initContainers[0].image", ()),
+        ("spec.containers[0].imagePullPolicy", ()),
+        ("spec.containers[0].env[3].name", ("env",)),
+        ("spec.containers[0].resources.limits[cpu]", ("resources",)),
+        ("spec.containers[0].resources.limits[ephemeral-storage]", ("resources",)),
+        ("metadata.annotations", ("annotations", "user_id")),
+    ],
+)
+def test_which_fields_of_a_request_end_up_in_a_field_of_the_pod(field: str, request_fields: tuple[str, ...]) -> None:
+    error = classify(f'The Pod "sandbox-a" is invalid: {field}: Invalid value: "x": no')
+    assert isinstance(error, errors.ClusterRefused)
+    assert error.request_fields == request_fields
+
+
+def test_what_a_limit_range_refuses_may_be_the_resources_that_were_asked_for() -> None:
+    error = classify(
+        'Error from server (Forbidden): pods "sandbox-a" is forbidden: '
+        "[minimum memory usage per Pod is 1Gi, but request is 64Mi, cpu max limit to request ratio per Container is 4, "
+        "but provided ratio is 10.000000]"
+    )
+    assert isinstance(error, errors.ClusterRefused)
+    assert error.request_fields == ("resources",)
 
 
 def test_missing_objects_are_named() -> None:

@@ -46,6 +46,7 @@ ORDER = [
     "kube",
     "settings",
     "models",
+    "quantities",
     "logs",
     "errors",
 ]
@@ -76,6 +77,8 @@ def test_arrows_point_one_way(path: Path) -> None:
 
 PURE = [
     "manifests",
+    "asks",
+    "quantities",
     "answers",
     "lifetimes",
     "reaping",

@@ -75,6 +75,13 @@ def test_an_empty_value_counts_as_unset(make_settings: MakeSettings) -> None:
         ("KUBECTL_PASS_ENV", "A=B"),
         ("KUBECTL_MAX_PROCESSES", "0"),
         ("LOG_LEVEL", "LOUD"),
+        ("MAX_CPU", "two"),
+        ("MAX_CPU", "0"),
+        ("MAX_MEMORY", "-1Gi"),
+        ("MAX_MEMORY", "4 GB"),
+        ("MAX_EPHEMERAL_STORAGE", "8Ei"),
+        ("ALLOW_FIELDS", "image,sandbox_id"),
+        ("ALLOW_FIELDS", "image,none"),
     ],
 )
 def test_a_bad_value_stops_the_start_by_name(make_settings: MakeSettings, variable: str, value: str) -> None:
@@ -121,3 +128,16 @@ def test_the_log_level_may_be_in_lower_case(make_settings: MakeSettings) -> None
 
 def test_variables_for_credential_plugins_are_a_list_of_names(make_settings: MakeSettings) -> None:
     assert make_settings(KUBECTL_PASS_ENV="AWS_PROFILE, AWS_REGION").kubectl_pass_env == ("AWS_PROFILE", "AWS_REGION")
+
+
+def test_the_most_that_a_caller_may_ask_for_is_a_quantity(make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError) as caught:
+        make_settings(MAX_CPU="two")
+    assert "MAX_CPU holds 'two'. It may hold a Kubernetes quantity above 0, such as `500m`" in str(caught.value)
+    settings = make_settings(MAX_CPU="1500m", MAX_MEMORY="2Gi", MAX_EPHEMERAL_STORAGE="1e10")
+    assert (settings.max_cpu, settings.max_memory, settings.max_ephemeral_storage) == ("1500m", "2Gi", "1e10")
+
+
+def test_which_fields_callers_may_use_is_a_list_of_names_or_none(make_settings: MakeSettings) -> None:
+    assert make_settings(ALLOW_FIELDS="image, env").allow_fields == ("image", "env")
+    assert make_settings(ALLOW_FIELDS="none").allow_fields == ()

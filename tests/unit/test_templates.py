@@ -37,6 +37,11 @@ def folder(tmp_path: Path) -> Path:
         ("pod.yaml", POD + "  volumes: none\n", "is wrong at spec.volumes: Input should be a valid list"),
         (
             "pod.yaml",
+            POD + "      resources: none\n",
+            "is wrong at spec.containers.0.resources: Input should be a valid",
+        ),
+        (
+            "pod.yaml",
             POD + "metadata:\n  labels:\n    a: 1\n",
             "is wrong at metadata.labels.a: Input should be a valid",
         ),

@@ -1,0 +1,100 @@
+"""Quantities: which texts are one, and what number they stand for."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devcluster import quantities as stand_in
+from sandboxes.quantities import LARGEST, QuantityError, parse
+from tests.record import case
+
+SUFFIXES = ("", *"numkMGTPE", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", "0"),
+        ("1", "1"),
+        ("1.", "1"),
+        (".5", "0.5"),
+        ("100m", "0.1"),
+        ("1n", "1e-9"),
+        ("1u", "1e-6"),
+        ("2k", "2000"),
+        ("1.5M", "1500000"),
+        ("1G", "1e9"),
+        ("1T", "1e12"),
+        ("1P", "1e15"),
+        ("1E", "1e18"),
+        ("1Ki", "1024"),
+        ("256Mi", "268435456"),
+        ("0.5Gi", "536870912"),
+        ("1Ti", "1099511627776"),
+        ("1Pi", "1125899906842624"),
+        ("7Ei", "8070450532247928832"),
+        ("1e3", "1000"),
+        ("1E3", "1000"),
+        ("12e+2", "1200"),
+        ("1e-3", "0.001"),
+        (str(LARGEST), str(LARGEST)),
+        # More digits than a decimal number has unless told otherwise: nothing is rounded away.
+        ("1.0000000000000000000000000000000000000001", "1.0000000000000000000000000000000000000001"),
+    ],
+)
+def test_the_number_that_a_quantity_stands_for(text: str, number: str) -> None:
+    assert parse(text) == Decimal(number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", " 1", "1 ", "1\n", "-1", "+1", "1 core", "1cpu", "half", "inf", "NaN", "1_000", "1,5", "0x10"),
+        *("1K", "1ki", "1KI", "1mi", "1kB", "1MB", "1i", "1mm", "Mi", ".", "1..2", "1.2.3", "1e", "1e3Ki", "1e3.5"),
+        *("\u0661", "1e\u0663", "1e100", "1e999999999", "1" * 65, "0" * 10_000),
+    ],
+)
+def test_what_is_no_quantity(text: str) -> None:
+    assert not _is_quantity(text)
+
+
+@pytest.mark.parametrize("text", [str(LARGEST + 1), "8Ei", "10E", "1e19", "9" * 64])
+def test_more_than_kubernetes_can_hold_is_refused_and_not_lowered(text: str) -> None:
+    with pytest.raises(QuantityError, match=r"at most 2\^63-1"):
+        parse(text)
+
+
+def test_the_quantity_that_a_real_server_refused_is_none() -> None:
+    pod = case("apply-quantity-invalid").stdin["items"][0]
+    assert not _is_quantity(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+
+
+NUMBERS = st.from_regex(r"\A([0-9]{1,9}(\.[0-9]{0,3})?|\.[0-9]{1,3})\Z")
+TAILS = st.sampled_from(SUFFIXES) | st.integers(-9, 9).map(lambda power: f"e{power}")
+
+
+@given(number=NUMBERS, tail=TAILS)
+def test_the_stand_in_reads_every_quantity_alike(number: str, tail: str) -> None:
+    expected = stand_in.parse(number + tail)
+    if expected > LARGEST:
+        assert not _is_quantity(number + tail)
+    else:
+        assert parse(number + tail) == expected
+
+
+@given(text=st.text(max_size=8) | st.from_regex(r"\A[0-9.eEinumkMGTP+-]{1,12}\Z"))
+def test_any_text_is_a_quantity_or_an_error_and_the_stand_in_knows_each(text: str) -> None:
+    if _is_quantity(text):
+        assert parse(text) == stand_in.parse(text)
+
+
+def _is_quantity(text: str) -> bool:
+    try:
+        parse(text)
+    except QuantityError:
+        return False
+    return True
