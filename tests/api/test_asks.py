@@ -306,3 +306,11 @@ async def test_what_the_cluster_refuses_of_the_operators_is_502(
     response = await open_client.post(URL, json={"sandbox_id": "a", **fields})
     assert response.status == 502
     assert isinstance((await response.json())["detail"], str)
+
+
+async def test_who_may_not_say_how_long_may_not_renew_either(make_client: MakeClient) -> None:
+    client = await make_client(ALLOW_FIELDS="env")
+    assert (await client.post(URL, json={"sandbox_id": "a"})).status == 200
+    response = await client.post(f"{URL}/a/renew", json={"ttl_seconds": 0})
+    assert response.status == 403
+    assert "ttl_seconds" in (await response.json())["detail"]
