@@ -29,6 +29,7 @@ ORDER = [
     "kubectl",
     "processes",
     "failures",
+    "summaries",
     "reasons",
     "status",
     "lifetimes",
@@ -68,7 +69,21 @@ def test_arrows_point_one_way(path: Path) -> None:
     assert {name for name in imports(path) if name.startswith("sandboxes")} <= below
 
 
-@pytest.mark.parametrize("name", ["manifests", "answers", "status", "access", "kube", "failures", "mounts", "models"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifests",
+        "answers",
+        "status",
+        "access",
+        "kube",
+        "failures",
+        "mounts",
+        "models",
+        "reasons",
+        "summaries",
+    ],
+)
 def test_pure_modules_know_neither_kubectl_nor_http(name: str) -> None:
     found = imports(ROOT / "sandboxes" / f"{name}.py")
     assert not found & {"sandboxes.kubectl", "sandboxes.processes", "asyncio", "subprocess"}
