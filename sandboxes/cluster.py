@@ -83,6 +83,10 @@ class Cluster:
         """Return the Events about this very object, see Kubectl.events_of."""
         return await persist(lambda: self.kubectl.events_of(obj))
 
+    async def logs(self, pod: KubeObject, container: str, *, lines: int, most: int, previous: bool = False) -> bytes:
+        """Return the last lines of a container's log, see Kubectl.logs."""
+        return await persist(lambda: self.kubectl.logs(pod, container, lines=lines, most=most, previous=previous))
+
     async def make_namespace(self) -> None:
         """Make the namespace if it is missing."""
         await persist(lambda: self.kubectl.ensure_namespace(self.namespace))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sandboxes.answers import Answers, answer_for, answers_for
 from sandboxes.asks import checked_asks
 from sandboxes.creation import Creation
+from sandboxes.diagnostics import diagnose
 from sandboxes.errors import ClusterRefused, InvalidField, ProvisionerError, SandboxNotFound, Unprocessable
 from sandboxes.limits import Locks, within
 from sandboxes.manifests import Sandbox
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sandboxes.cluster import Cluster
-    from sandboxes.models import CreateRequest, SandboxAnswer
+    from sandboxes.models import CreateRequest, Diagnostics, SandboxAnswer
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
 
@@ -83,6 +84,12 @@ class Lifecycle:
         if answer is None or self._creation.is_refused(sandbox_id):
             raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
         return answer
+
+    async def diagnostics(self, sandbox_id: str) -> Diagnostics:
+        """Return how the sandbox is, and why; see diagnose. Raises SandboxNotFound as get() does."""
+        if self._creation.is_refused(sandbox_id):
+            raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+        return await diagnose(self.cluster, sandbox_id, self._settings)
 
     async def list_all(self) -> list[SandboxAnswer]:
         """Return every sandbox that get() would return, sorted by id."""

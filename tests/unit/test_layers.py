@@ -16,6 +16,7 @@ ORDER = [
     "preflight",
     "lifecycle",
     "creation",
+    "diagnostics",
     "cluster",
     "answers",
     "view",
