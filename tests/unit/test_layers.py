@@ -20,6 +20,7 @@ ORDER = [
     "cluster",
     "answers",
     "view",
+    "deaths",
     "watch",
     "limits",
     "retries",
