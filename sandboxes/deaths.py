@@ -85,7 +85,8 @@ class Deaths:
         is_again = cause == life.cause and (run == life.run or _seconds_run(pod) < SETTLED_SECONDS)
         life.run, life.has_ended, life.cause = run, ended, cause
         if not is_again:
-            _log(pod, trouble, "has ended" if ended or not _restarts(pod) else "has ended and is started again")
+            what = "has ended" if ended or not _restarts(pod) else "has ended and is started again"
+            _log(_level(pod, trouble), pod, trouble, what)
 
     def _vanished(self, pod: KubeObject) -> None:
         life = self._lives.pop(pod["metadata"]["name"], None)
@@ -93,7 +94,7 @@ class Deaths:
             return
         trouble = of_pod_as_a_whole(pod) or Trouble("Deleted", "its Pod was deleted, but not by this process")
         ended = last_termination(pod) or {}
-        _log(pod, Trouble(trouble.reason, trouble.message, exit_code=ended.get("exitCode")), "is gone")
+        _log(logging.WARNING, pod, Trouble(trouble.reason, trouble.message, exit_code=ended.get("exitCode")), "is gone")
 
     def _is_expected(self, pod: KubeObject) -> bool:
         uid, at = self._expected.get(pod["metadata"]["name"], ("", 0.0))
@@ -141,12 +142,15 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _log(pod: KubeObject, trouble: Trouble, what: str) -> None:
-    """Write the line: at WARNING, but at INFO for a sandbox that has ended well for good."""
-    phase = (pod.get("status") or {}).get("phase")
-    is_well = phase == "Succeeded" or (trouble.reason == "Completed" and not _restarts(pod))
+def _level(pod: KubeObject, trouble: Trouble) -> int:
+    """Return INFO for a sandbox that has ended well for good, else WARNING."""
+    is_well = pod["status"].get("phase") == "Succeeded" or (trouble.reason == "Completed" and not _restarts(pod))
+    return logging.INFO if is_well else logging.WARNING
+
+
+def _log(level: int, pod: KubeObject, trouble: Trouble, what: str) -> None:
     logger.log(
-        logging.INFO if is_well else logging.WARNING,
+        level,
         "sandbox %s %s: thread %s, reason %s, exit code %s, age %.0f s, message: %s",
         kube.sandbox_id_of(pod) or pod["metadata"]["name"],
         what,
