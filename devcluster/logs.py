@@ -28,20 +28,22 @@ class Logs:
         if container is None:
             raise bad_request(f"container {named} is not valid for pod {key[1]}")
         if query.get("previous") in ("true", "1"):
-            return _previous(container, key)
+            return _bounded(_previous(container, key), query)
         if not container.container_id:  # `logs-waiting`
             why = "trying and failing to pull image" if container.waiting in IMAGE_TROUBLE else container.waiting
             raise bad_request(f'container "{named}" in pod "{key[1]}" is waiting to start: {why}')
-        return _tail(container.log, query.get("tailLines", ""))
+        return _bounded(container.log, query)
 
 
 def _previous(container: ContainerState, key: Key) -> str:
-    if container.last_terminated is None and container.terminated is None:
+    if container.last_terminated is None:
         raise bad_request(f'previous terminated container "{container.name}" in pod "{key[1]}" not found')
     return container.log
 
 
-def _tail(text: str, lines: str) -> str:
-    if not lines.isdigit():
-        return text
-    return "".join(text.splitlines(keepends=True)[-int(lines) :]) if int(lines) else ""
+def _bounded(text: str, query: Mapping[str, str]) -> str:
+    """Give the last `tailLines` and of those, from the oldest on, `limitBytes`, as a kubelet reads them."""
+    lines, most = query.get("tailLines", ""), query.get("limitBytes", "")
+    if lines.isdigit():
+        text = "".join(text.splitlines(keepends=True)[-int(lines) :]) if int(lines) else ""
+    return text.encode()[: int(most)].decode(errors="ignore") if most.isdigit() else text

@@ -157,6 +157,24 @@ class _Course:
         self.state.phase, self.state.sandbox_ready = outcome, False
         self.kubelet.publish(self.key)
 
+    def evicted(self) -> None:
+        """Have been ended for good by a node that ran short of memory.
+
+        Not in the record: the shape is the kubelet's own (pkg/kubelet/eviction/helpers.go).
+        """
+        self.begun()
+        said = (
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 64Mi. "
+            f"Container {self.container.name} was using 512Mi, request is 256Mi, has larger consumption of memory. "
+        )
+        self.recorder.kubelet(self.pod, "Evicted", said, warning=True)
+        self.state.evicted = said
+        for container in self.state.containers:
+            container.end(KILLED, "Error")
+        self.state.phase = self.state.outcome = "Failed"
+        self.state.sandbox_ready = False
+        self.kubelet.publish(self.key, serving=False)
+
     def terminating(self) -> None:
         """Be told to end, and take no heed of it for the whole of the grace."""
         self.begun()
@@ -180,10 +198,11 @@ STATES: dict[str, Callable[[_Course], None]] = {
     "failed-mount": _Course.failed_mount,
     "succeeded": _Course.succeeded,
     "failed": _Course.failed,
+    "evicted": _Course.evicted,
     "terminating": _Course.terminating,
     "unschedulable": _Course.unschedulable,
 }
-"""`pod-NAME` in the record, and the moments between them that its watch shows."""
+"""`pod-NAME` in the record, and the moments between them that its watch shows; and `evicted`, which it has not."""
 
 
 def put_into(kubelet: Kubelet, key: Key, name: str) -> None:

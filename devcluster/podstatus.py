@@ -88,6 +88,8 @@ class PodState:
 
     address: str = ""
     started_at: str = field(default_factory=timestamp)
+    evicted: str = ""
+    """The node's words for which it has evicted the Pod; empty if it has not."""
 
     @property
     def ready(self) -> bool:
@@ -125,6 +127,8 @@ def status_of(pod: Json, state: PodState) -> Json:
         "hostIP": NODE_IP,
         "hostIPs": [{"ip": NODE_IP}],
     }
+    if state.evicted:
+        status |= {"reason": "Evicted", "message": state.evicted}
     if state.address:
         status |= {"podIP": state.address, "podIPs": [{"ip": state.address}]}
     status["startTime"] = state.started_at
@@ -164,6 +168,12 @@ def _conditions(pod: Json, state: PodState, generation: int) -> list[Json]:
                 "lastTransitionTime": old["lastTransitionTime"] if old and same else timestamp(),
                 **wanted[name],
             }
+        )
+    if state.evicted:
+        disruption = {"reason": "TerminationByKubelet", "message": state.evicted}
+        at = {"lastProbeTime": None, "lastTransitionTime": timestamp()}
+        written.append(
+            {"type": "DisruptionTarget", "observedGeneration": generation, "status": "True", **at, **disruption}
         )
     return written
 

@@ -104,6 +104,15 @@ async def get_sandbox(request: web.Request) -> web.Response:
     return _json(await request.app[LIFECYCLE].get(_existing_id(request)))
 
 
+@routes.get("/api/sandboxes/{sandbox_id:[^/]+}/diagnostics")
+async def get_diagnostics(request: web.Request) -> web.Response:
+    """Tell why a sandbox is as it is."""
+    sandbox_id = request.match_info["sandbox_id"]
+    if not _is_sandbox_id(sandbox_id):
+        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+    return _json(await request.app[LIFECYCLE].diagnostics(sandbox_id))
+
+
 @routes.delete("/api/sandboxes/{sandbox_id:[^/]+}")
 async def delete_sandbox(request: web.Request) -> web.Response:
     """Delete one sandbox; one that isn't there, or can't be, is deleted already."""

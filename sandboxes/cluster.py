@@ -6,10 +6,11 @@ Whatever belongs to one cluster hangs here, so that a second cluster is a second
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sandboxes import kube
+from sandboxes.deaths import Deaths
 from sandboxes.errors import ProvisionerError
 from sandboxes.retries import persist
 
@@ -29,6 +30,11 @@ class Cluster:
     kubectl: Kubectl
     view: View | None
     namespace: str
+    deaths: Deaths = field(default_factory=Deaths)
+
+    def __post_init__(self) -> None:
+        if self.view is not None:
+            self.view.on_exchange(self.deaths.on_exchange)
 
     async def look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
         """Read a sandbox's Pod and Service from the cluster itself."""
@@ -61,6 +67,7 @@ class Cluster:
         """Have a sandbox's Pod and Service deleted, whatever of them there is."""
         references = kube.references_of(sandbox_id, self.namespace)
         uids = {} if self.view is None else self.view.uids(sandbox_id)
+        self.deaths.expect({name: uid for (kind, name), uid in uids.items() if kind == "Pod"})
         try:
             await persist(lambda: self.kubectl.delete(references))
         except (ProvisionerError, asyncio.CancelledError):
@@ -72,6 +79,8 @@ class Cluster:
 
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> None:
         """Delete the very version of an object that was read; raises PreconditionFailed if it is another by now."""
+        if obj["kind"] == "Pod":
+            self.deaths.expect({obj["metadata"]["name"]: obj["metadata"]["uid"]})
         await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
         if self.view is not None:
             self.view.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"]})
@@ -84,6 +93,10 @@ class Cluster:
     async def events_of(self, obj: KubeObject) -> list[KubeObject]:
         """Return the Events about this very object, see Kubectl.events_of."""
         return await persist(lambda: self.kubectl.events_of(obj))
+
+    async def logs(self, pod: KubeObject, container: str, *, lines: int, most: int, previous: bool = False) -> bytes:
+        """Return the last lines of a container's log, see Kubectl.logs."""
+        return await persist(lambda: self.kubectl.logs(pod, container, lines=lines, most=most, previous=previous))
 
     async def make_namespace(self) -> None:
         """Make the namespace if it is missing."""

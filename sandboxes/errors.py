@@ -170,6 +170,10 @@ class NamespaceMissing(ClusterUnavailable):
     """The sandboxes' namespace does not exist (yet, or any more)."""
 
 
+class LogMissing(ClusterUnavailable):
+    """The container has no log: it has not started, or its node does not hand one out."""
+
+
 class Busy(ClusterUnavailable):
     """Too many calls are waiting for kubectl already; nothing was tried."""
 

@@ -18,6 +18,7 @@ from sandboxes.errors import (
     ClusterUnavailable,
     ConnectionFailed,
     LimitReached,
+    LogMissing,
     NamespaceMissing,
     ObjectsMissing,
     PreconditionFailed,
@@ -178,8 +179,24 @@ RULES: tuple[Rule, ...] = (
         NamespaceMissing,
         "The namespace of the sandboxes does not exist",
     ),
+    _rule(
+        "log-pod",
+        r'error from server \(NotFound\): pods "[^"]*" not found in namespace',
+        LogMissing,
+        "The sandbox's Pod was deleted in the meantime",
+    ),
     # Something else than the API server answers at its address.
     _rule("no-such-path", r"\(NotFound\)", ServerFailed, "The cluster does not answer as an API server does"),
+    # A container's log
+    _rule("log-waiting", r"is waiting to start", LogMissing, "The container has not started, so it has no log yet"),
+    _rule(
+        "log-previous",
+        r"previous terminated container .* not found",
+        LogMissing,
+        "The log of the container before its restart is gone",
+    ),
+    # The API server can't reach the node's kubelet, which has the logs.
+    _rule("log-node", r"/containerLogs/", LogMissing, "The sandbox's node does not hand out its logs"),
     # What was sent
     Rule("quantity", re.compile(r"quantities must match the regular expression"), _refused_quantity),
     _rule(

@@ -228,6 +228,16 @@ class Kubectl:
             await self.run("get", "events", "-n", metadata["namespace"], "--field-selector", about, "-o", "json")
         )
 
+    async def logs(self, pod: KubeObject, container: str, *, lines: int, most: int, previous: bool = False) -> bytes:
+        """Return the last `lines` of what a container has written, the one before its last restart if `previous`.
+
+        `most`: bytes; of more, it is the newest that are missing (kubelet reads the lines from the oldest on).
+        Raises LogMissing where there is none (record: logs-waiting).
+        """
+        metadata = pod["metadata"]
+        limits = (f"--tail={lines}", f"--limit-bytes={most}", *(["--previous"] if previous else []))
+        return await self.run("logs", "-n", metadata["namespace"], metadata["name"], "-c", container, *limits)
+
     async def delete(self, references: list[KubeObject]) -> None:
         """Have the named objects deleted, without waiting until they are gone; those that aren't there don't matter.
 

@@ -13,6 +13,7 @@ from sandboxes import lives
 from sandboxes.answers import Answers, answer_for, answers_for
 from sandboxes.asks import checked_asks
 from sandboxes.creation import Creation
+from sandboxes.diagnostics import diagnose
 from sandboxes.errors import (
     ClusterRefused,
     ClusterUnavailable,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from sandboxes.cluster import Cluster
     from sandboxes.kube import KubeObject
-    from sandboxes.models import CreateRequest, SandboxAnswer
+    from sandboxes.models import CreateRequest, Diagnostics, SandboxAnswer
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
 
@@ -102,6 +103,12 @@ class Lifecycle:
         async with within(READ_SECONDS):
             pod, service = await self.cluster.look(sandbox_id)
         return self._answer(pod, service, sandbox_id)
+
+    async def diagnostics(self, sandbox_id: str) -> Diagnostics:
+        """Return how the sandbox is, and why; see diagnose. Raises SandboxNotFound as get() does."""
+        if self._creation.is_refused(sandbox_id):
+            raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+        return await diagnose(self.cluster, sandbox_id, self._settings)
 
     async def list_all(self) -> list[SandboxAnswer]:
         """Return every sandbox that get() would return, sorted by id."""

@@ -159,6 +159,85 @@ class SandboxList(BaseModel):
         return b'{"sandboxes":[%b],"count":%d}' % (sandboxes, self.count)
 
 
+class Condition(BaseModel):
+    """One condition of a Pod, as Kubernetes tells it; the time is RFC 3339."""
+
+    type: str
+    status: str
+    reason: str | None
+    message: str | None
+    last_transition_time: str | None
+
+
+class ContainerState(BaseModel):
+    """Where a container is in its life, or how it ended before; the times are RFC 3339."""
+
+    state: Literal["waiting", "running", "terminated"]
+    reason: str | None = None
+    message: str | None = None
+    exit_code: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class ContainerDiagnosis(BaseModel):
+    """One container of a Pod. `state` is null for one of which the node has told nothing yet."""
+
+    name: str
+    init: bool
+    image: str
+    ready: bool
+    restart_count: int
+    state: ContainerState | None
+    last_termination: ContainerState | None
+
+
+class PodEvent(BaseModel):
+    """An Event about a Pod: what happened `count` times between two times, which are RFC 3339."""
+
+    type: str
+    reason: str
+    message: str
+    count: int
+    first_timestamp: str | None
+    last_timestamp: str | None
+
+
+class EventsPart(BaseModel):
+    """The Events about a Pod, newest last; `error` says why they can't be told."""
+
+    items: list[PodEvent] = []
+    error: str | None = None
+
+
+class LogPart(BaseModel):
+    """The last lines of a container's log, newest last; `error` says why they can't be told."""
+
+    lines: list[str] = []
+    error: str | None = None
+
+
+class Diagnostics(BaseModel):
+    """The answer of `GET /api/sandboxes/{id}/diagnostics`: how a sandbox is, and why."""
+
+    sandbox_id: str
+    # One sentence for a person: what is wrong, and what to do.
+    summary: str
+    status: Status
+    ready: bool
+    # As in SandboxAnswer, but for a cause that only the Events tell: `FailedMount`, say.
+    reason: str | None
+    message: str | None
+    # Null for a sandbox that is there only by half: its Service is missing, or has no usable port.
+    sandbox_url: str | None
+    conditions: list[Condition]
+    containers: list[ContainerDiagnosis]
+    events: EventsPart
+    # Of the sandbox container; the previous one's is null if it has never been restarted.
+    logs: LogPart
+    previous_logs: LogPart | None
+
+
 class Deleted(BaseModel):
     """The answer of `DELETE /api/sandboxes/{id}`, also when there was nothing to delete."""
 

@@ -59,6 +59,7 @@ class View:
         # How often a watch has started: a list that began before one did proves nothing.
         self._starts = 0
         self._listeners: list[Callable[[str, str], None]] = []
+        self._exchange_listeners: list[Callable[[KubeObject | None, KubeObject | None], None]] = []
         self._watches = {
             kind: Watch(runner, resource, namespace, self._on_event, self._on_watch_start)
             for kind, resource in _RESOURCES.items()
@@ -80,6 +81,10 @@ class View:
     def on_change(self, listener: Callable[[str, str], None]) -> None:
         """Have `listener(kind, name)` called after each change of an object of the view."""
         self._listeners.append(listener)
+
+    def on_exchange(self, listener: Callable[[KubeObject | None, KubeObject | None], None]) -> None:
+        """Have `listener(old, new)` called after each change: the object as it was in the view, and as it is."""
+        self._exchange_listeners.append(listener)
 
     @property
     def is_fresh(self) -> bool:
@@ -173,7 +178,7 @@ class View:
         uid = obj["metadata"]["uid"]
         self._gone[uid] = _now()
         if self._uid(key) == uid:
-            self._remove(key)
+            self._remove(key, last=obj)
         if self._deleted.get(key) in (None, uid):
             self._forget_delete(key)
 
@@ -189,27 +194,30 @@ class View:
             self._forget_delete(key)  # made anew
         self._objects[key] = obj
         self._heard[key] = _now()
-        self._tell(key)
+        self._tell(key, known, obj)
 
     def _forget_delete(self, key: Key) -> None:
         self._deleted.pop(key, None)
         self._deleted_at.pop(key, None)
 
-    def _remove(self, key: Key) -> None:
-        known = self._drop(key)
+    def _remove(self, key: Key, last: KubeObject | None = None) -> None:
+        known = self._drop(key, last)
         if known is not None:
             self._gone[known["metadata"]["uid"]] = _now()
 
-    def _drop(self, key: Key) -> KubeObject | None:
+    def _drop(self, key: Key, last: KubeObject | None = None) -> KubeObject | None:
+        """Take an object out and return it; `last` is its last version where that is known, for the listeners."""
         known = self._objects.pop(key, None)
         self._heard.pop(key, None)
         if known is not None:
-            self._tell(key)
+            self._tell(key, last or known, None)
         return known
 
-    def _tell(self, key: Key) -> None:
+    def _tell(self, key: Key, old: KubeObject | None, new: KubeObject | None) -> None:
         for listener in self._listeners:
             listener(*key)
+        for exchange_listener in self._exchange_listeners:
+            exchange_listener(old, new)
 
     def _uid(self, key: Key) -> str | None:
         known = self._objects.get(key)
@@ -251,8 +259,8 @@ class View:
         for key in [key for key, heard in self._heard.items() if heard < started]:
             if key in listed and listed[key]["metadata"]["uid"] == self._uid(key):
                 if _version(listed[key]) != _version(self._objects[key]):
-                    self._objects[key] = listed[key]
-                    self._tell(key)
+                    known, self._objects[key] = self._objects[key], listed[key]
+                    self._tell(key, known, listed[key])
             else:
                 self._remove(key)
         for obj in listed.values():

@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sandboxes.processes import Completed
-from tests.record import case
+from tests.record import RECORDED, case
 
 Key = tuple[str, str, str]
+LOGS_MISSING: str = json.loads((RECORDED / "http" / "logs-missing.json").read_text(encoding="utf-8"))["stderr"]
 _KINDS = {"pods": "Pod", "services": "Service"}
 
 
@@ -34,6 +35,9 @@ class FakeCluster:
     namespaces: set[str] = field(default_factory=lambda: {"deer-flow"})
     objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    # Events, and what containers have written by (Pod's name, container, whether it is the previous one).
+    events: list[dict[str, Any]] = field(default_factory=list)
+    written: dict[tuple[str, str, bool], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._planned: list[tuple[str, Callable[[], Awaitable[Completed | None]]]] = []
@@ -66,8 +70,12 @@ class FakeCluster:
                 return self._get(document["items"])
             case "get" if args[1] == "namespace":
                 return Completed(0, b"namespace/x" if args[2] in self.namespaces else b"", "")
+            case "get" if args[1] == "events":
+                return self._events(args)
             case "get":
                 return self._list(args)
+            case "logs":
+                return self._logs(args)
             case "delete" if "--raw" in args:
                 return self._delete_exactly(args[2], document["preconditions"])
             case "delete":
@@ -226,6 +234,31 @@ class FakeCluster:
             if kind in kinds and space == namespace and obj["metadata"].get("labels", {}).get(label) == value
         ]
         return _ok({"kind": "List", "items": found})
+
+    def _events(self, args: Sequence[str]) -> Completed:
+        asked = dict(term.split("=") for term in args[args.index("--field-selector") + 1].split(","))
+        found = [
+            event
+            for event in self.events
+            if event["metadata"]["namespace"] == args[args.index("-n") + 1]
+            and all(event["involvedObject"][path.rpartition(".")[2]] == value for path, value in asked.items())
+        ]
+        return _ok({"kind": "List", "items": found})
+
+    def _logs(self, args: Sequence[str]) -> Completed:
+        namespace, name, container = args[2], args[3], args[args.index("-c") + 1]
+        if ("Pod", namespace, name) not in self.objects:
+            return Completed(1, b"", LOGS_MISSING.replace("sandbox-b", name).replace("rechttp", namespace))
+        previous = "--previous" in args
+        text = self.written.get((name, container, previous))
+        if text is None and previous:
+            said = f'previous terminated container "{container}" in pod "{name}" not found'
+            return Completed(1, b"", f"Error from server (BadRequest): {said}\n")
+        if text is None:
+            return Completed(1, b"", case("logs-waiting").stderr.replace("sandbox-nopull", name))
+        options = dict(arg.split("=") for arg in args if "=" in arg)
+        lines = text.splitlines(keepends=True)[-int(options["--tail"]) :]
+        return Completed(0, "".join(lines).encode()[: int(options["--limit-bytes"])], "")
 
     def _delete_exactly(self, path: str, preconditions: dict[str, str]) -> Completed:
         _, _, _, _, namespace, resource, name = path.split("/")

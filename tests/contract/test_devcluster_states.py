@@ -204,10 +204,45 @@ async def test_logs_have_a_tail_and_a_container(cluster: Cluster, kubectl: Kubec
     assert (await kubectl("logs", "x")).stdout == "devcluster, a stand-in for development: no container runs here\n"
     cluster.set_log("default", "x", "one\ntwo\nthree\n")
     assert (await kubectl("logs", "x", "--tail=2")).stdout == "two\nthree\n"
+    assert (await kubectl("logs", "x", "--tail=2", "--limit-bytes=5")).stdout == "two\nt"
     assert (await kubectl("logs", "x", "-c", "other")).rc == 1
     missing = await kubectl("logs", "x", "--previous")
     assert "BadRequest" in missing.stderr
     assert 'previous terminated container "sandbox" in pod "x" not found' in missing.stderr
+    cluster.put_pod_into("default", "x", "crashed")
+    assert (await kubectl("logs", "x", "--previous")).rc == 1  # there is one only from the restart on
+    cluster.put_pod_into("default", "x", "ready")
+    assert (await kubectl("logs", "x", "--previous", "--limit-bytes=3")).stdout == "one"
+
+
+async def test_events_are_those_of_the_very_pod(kubectl: Kubectl) -> None:
+    async def reasons(uid: str) -> list[str]:
+        about = f"involvedObject.name=x,involvedObject.uid={uid}"
+        listed = await kubectl("get", "events", "--field-selector", about, "-o", "json")
+        return [event["reason"] for event in listed.json["items"]]
+
+    first = (await kubectl.apply(pod())).json["metadata"]["uid"]
+    assert (await kubectl("delete", "pod/x", "--timeout=5s")).rc == 0
+    second = (await kubectl.apply(pod(nodeSelector={"no": "such"}))).json["metadata"]["uid"]
+    assert (await reasons(first))[0] == "Scheduled"
+    assert await reasons(second) == ["FailedScheduling"]
+    assert await reasons("another") == []
+
+
+async def test_a_pod_that_its_node_evicts_is_failed_and_says_why(cluster: Cluster, kubectl: Kubectl) -> None:
+    await kubectl.apply(pod())
+    cluster.put_pod_into("default", "x", "ready", "evicted")
+    status = (await kubectl("get", "pod/x", "-o", "json")).json["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
+    assert status["message"].startswith("The node was low on resource: memory. ")
+    assert {one["type"]: one["status"] for one in status["conditions"]} == {
+        "PodReadyToStartContainers": "False",
+        "Initialized": "True",
+        "Ready": "False",
+        "ContainersReady": "False",
+        "PodScheduled": "True",
+        "DisruptionTarget": "True",
+    }
 
 
 def test_an_unknown_state_and_a_pod_that_is_not_there_are_key_errors(cluster: Cluster) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
 from sandboxes import errors
 from sandboxes.failures import RULES, classify, messages
-from tests.record import case, case_names
+from tests.record import RECORDED, case, case_names
 
 FAILED = {name for name in case_names() if case(name).returncode != 0 and case(name).stderr}
 
@@ -92,7 +93,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "kubeconfig-is-directory": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
     "kubeconfig-missing": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
     "kubeconfig-no-user": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
-    "logs-waiting": (errors.ClusterRefused, 502, "The cluster does not understand the request"),
+    "logs-waiting": (errors.LogMissing, 503, "The container has not started, so it has no log yet"),
     "namespace-get-missing": (errors.NamespaceMissing, 503, "The namespace of the sandboxes does not exist"),
     "refused": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
     "refused-apply": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
@@ -247,6 +248,19 @@ OTHER = {
     "maximum cpu usage per Container is 1, but limit is 2": (
         errors.ClusterRefused,
         "The cluster's LimitRange refuses the resources of the sandbox",
+    ),
+    json.loads((RECORDED / "http" / "logs-missing.json").read_text())["stderr"]: (
+        errors.LogMissing,
+        "The sandbox's Pod was deleted in the meantime",
+    ),
+    'Error from server (BadRequest): previous terminated container "sandbox" in pod "sandbox-a" not found': (
+        errors.LogMissing,
+        "The log of the container before its restart is gone",
+    ),
+    'Error from server: Get "https://10.0.0.1:10250/containerLogs/deer-flow/sandbox-a/sandbox?tailLines=100": '
+    "dial tcp 10.0.0.1:10250: connect: connection refused": (
+        errors.LogMissing,
+        "The sandbox's node does not hand out its logs",
     ),
     "": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
     "panic: runtime error": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),

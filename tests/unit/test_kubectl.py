@@ -35,6 +35,20 @@ async def test_apply_and_delete_are_called_as_recorded(cluster: FakeCluster, kub
     assert cluster.calls == [case(name).argv[1:] for name in ("apply-create", "delete-missing")]
 
 
+async def test_logs_are_called_as_recorded_but_for_their_container_and_bounds(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    cluster.put(REFERENCE)
+    cluster.written["sandbox-a", "sandbox", True] = "one\ntwo\n"
+    with pytest.raises(errors.LogMissing):
+        await kubectl.logs(REFERENCE, "sandbox", lines=20, most=1000)
+    assert await kubectl.logs(REFERENCE, "sandbox", lines=1, most=2, previous=True) == b"tw"
+    names = {"rec": "deer-flow", "sandbox-ready": "sandbox-a"}
+    recorded = [names.get(arg, arg) for arg in case("logs").argv[1:]]
+    assert cluster.calls[0] == (*recorded[:4], "-c", "sandbox", *recorded[4:], "--limit-bytes=1000")
+    assert cluster.calls[1][-1] == case("logs-previous").argv[-1]
+
+
 async def test_a_get_is_called_as_recorded_but_for_what_hides_missing_objects(
     cluster: FakeCluster, kubectl: Kubectl
 ) -> None:

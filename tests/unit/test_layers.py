@@ -22,9 +22,11 @@ ORDER = [
     "room",
     "uses",
     "lives",
+    "diagnostics",
     "cluster",
     "answers",
     "view",
+    "deaths",
     "watch",
     "limits",
     "retries",
@@ -35,6 +37,7 @@ ORDER = [
     "kubectl",
     "processes",
     "failures",
+    "summaries",
     "reasons",
     "status",
     "access",
@@ -77,6 +80,7 @@ def test_arrows_point_one_way(path: Path) -> None:
 
 PURE = [
     "manifests",
+    "summaries",
     "asks",
     "quantities",
     "answers",

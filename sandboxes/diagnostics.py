@@ -1,0 +1,226 @@
+"""Why a sandbox is as it is: its Pod's status, its Events and its logs, put together for a person.
+
+What can't be read is told in its part and fails nothing else; what takes too long counts as what can't be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from sandboxes import kube
+from sandboxes.answers import answer_for
+from sandboxes.errors import LogMissing, ProvisionerError, SandboxNotFound
+from sandboxes.limits import within
+from sandboxes.models import (
+    Condition,
+    ContainerDiagnosis,
+    ContainerState,
+    Diagnostics,
+    EventsPart,
+    LogPart,
+    PodEvent,
+)
+from sandboxes.reasons import VAGUE, cause_in, shortened, trouble_of
+from sandboxes.status import status_of
+from sandboxes.summaries import summary_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from sandboxes.cluster import Cluster
+    from sandboxes.kube import KubeObject
+    from sandboxes.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A caller gives a read 10 s and is answered within 8 s (contract.md): kubectl is ended before, which may take 1 s.
+DIAGNOSIS_SECONDS = 6.5
+
+MAX_EVENTS = 50
+LOG_LINES = 100
+# The newest so many bytes of a log are told.
+MAX_LOG_BYTES = 64 * 1024
+# So many are read: a hundred lines of 16 KiB, the longest that containerd writes without breaking it.
+MAX_READ_BYTES = LOG_LINES * 16 * 1024
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read besides the objects, as far as it could be."""
+
+    events: list[KubeObject]
+    events_error: str | None
+    logs: LogPart
+    previous_logs: LogPart | None
+
+
+async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings) -> Diagnostics:
+    """Return what is known of a sandbox, also of a Pod whose Service is missing, within 8 s.
+
+    Raises SandboxNotFound where there is no Pod, or it is being deleted; ClusterUnavailable, ClusterRefused or
+    ClusterTimeout if the Pod can't be looked for.
+    """
+    end = asyncio.get_running_loop().time() + DIAGNOSIS_SECONDS
+    async with within(DIAGNOSIS_SECONDS):
+        pod, service = await _look(cluster, sandbox_id)
+    if pod is None or kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod):
+        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+    name = (kube.sandbox_container(pod) or pod["spec"]["containers"][0])["name"]
+    previous = None
+    async with asyncio.TaskGroup() as group:
+        events = group.create_task(_events(cluster, pod, end))
+        logs = group.create_task(_log(cluster, pod, name, end))
+        if _has_restarted(pod, name):
+            previous = group.create_task(_log(cluster, pod, name, end, previous=True))
+    read = _Read(*events.result(), logs.result(), None if previous is None else previous.result())
+    return _put_together(pod, service, settings, read)
+
+
+async def _look(cluster: Cluster, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+    """Return a sandbox's Pod and Service from the view where it knows both, else from the cluster."""
+    if cluster.view is not None and cluster.view.is_certain(sandbox_id):
+        pod, service = cluster.view.sandbox(sandbox_id)
+        if pod is not None and service is not None:
+            return pod, service
+    return await cluster.look(sandbox_id)
+
+
+async def _events(cluster: Cluster, pod: KubeObject, end: float) -> tuple[list[KubeObject], str | None]:
+    """Return the Pod's last Events, the newest last, or why they can't be read."""
+    events, problem = await _part("events", cluster.events_of(pod), end)
+    return sorted(events or [], key=_when)[-MAX_EVENTS:], problem
+
+
+async def _log(cluster: Cluster, pod: KubeObject, container: str, end: float, *, previous: bool = False) -> LogPart:
+    call = cluster.logs(pod, container, lines=LOG_LINES, most=MAX_READ_BYTES, previous=previous)
+    written, problem = await _part("logs", call, end)
+    return LogPart(lines=_last_lines(written or b""), error=problem)
+
+
+async def _part(what: str, call: Awaitable[T], end: float) -> tuple[T | None, str | None]:
+    """Return what a call brings, or None and the sentence that says why it brings nothing."""
+    try:
+        async with within(end - asyncio.get_running_loop().time()):
+            return await call, None
+    except LogMissing as error:
+        return None, error.public
+    except ProvisionerError as error:
+        logger.warning("%s can't be read for a diagnosis: %s\n%s", what, error.public, error.detail)
+        return None, error.public
+
+
+def _put_together(pod: KubeObject, service: KubeObject | None, settings: Settings, read: _Read) -> Diagnostics:
+    trouble = trouble_of(pod)
+    if trouble is not None and trouble.reason in VAGUE:
+        trouble = cause_in(read.events) or trouble
+    answer = answer_for(pod, service, settings)
+    return Diagnostics(
+        sandbox_id=pod["metadata"]["labels"][kube.ID_LABEL],
+        summary=summary_of(pod, trouble, has_url=answer is not None),
+        status=status_of(pod),
+        ready=trouble is None,
+        reason=None if trouble is None else trouble.reason,
+        message=None if trouble is None else trouble.message,
+        sandbox_url=None if answer is None else answer.sandbox_url,
+        conditions=[_condition(one) for one in (pod.get("status") or {}).get("conditions") or []],
+        containers=_containers(pod),
+        events=EventsPart(items=[_event(one) for one in read.events], error=read.events_error),
+        logs=read.logs,
+        previous_logs=read.previous_logs,
+    )
+
+
+def _condition(condition: KubeObject) -> Condition:
+    return Condition(
+        type=condition.get("type", ""),
+        status=condition.get("status", ""),
+        reason=condition.get("reason"),
+        message=shortened(condition.get("message")),
+        last_transition_time=condition.get("lastTransitionTime"),
+    )
+
+
+def _containers(pod: KubeObject) -> list[ContainerDiagnosis]:
+    """Return every container of the Pod in the order in which they start, with what the node tells of each."""
+    status = pod.get("status") or {}
+    found = []
+    for group, statuses in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
+        by_name = {one.get("name"): one for one in status.get(statuses) or []}
+        found += [
+            _container(spec, by_name.get(spec["name"], {}), init=group == "initContainers")
+            for spec in pod["spec"].get(group) or []
+        ]
+    return found
+
+
+def _container(spec: KubeObject, status: KubeObject, *, init: bool) -> ContainerDiagnosis:
+    return ContainerDiagnosis(
+        name=spec["name"],
+        init=init,
+        image=spec.get("image", ""),
+        ready=status.get("ready", False),
+        restart_count=status.get("restartCount", 0),
+        state=_state(status.get("state") or {}),
+        last_termination=_state(status.get("lastState") or {}),
+    )
+
+
+def _state(state: KubeObject) -> ContainerState | None:
+    if "waiting" in state:
+        waiting = state["waiting"]
+        return ContainerState(state="waiting", reason=waiting.get("reason"), message=shortened(waiting.get("message")))
+    if "running" in state:
+        return ContainerState(state="running", started_at=state["running"].get("startedAt"))
+    if "terminated" in state:
+        ended = state["terminated"]
+        return ContainerState(
+            state="terminated",
+            reason=ended.get("reason"),
+            message=shortened(ended.get("message")),
+            exit_code=ended.get("exitCode"),
+            started_at=ended.get("startedAt"),
+            finished_at=ended.get("finishedAt"),
+        )
+    return None
+
+
+def _has_restarted(pod: KubeObject, container: str) -> bool:
+    """Whether the container has run before as another one."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return any(one.get("name") == container and one.get("restartCount", 0) > 0 for one in statuses)
+
+
+def _event(event: KubeObject) -> PodEvent:
+    """Return what is told of an Event: those of the newer API have other fields (record: events-unschedulable)."""
+    series = event.get("series") or {}
+    return PodEvent(
+        type=event.get("type") or "Normal",
+        reason=event.get("reason") or "",
+        message=shortened(event.get("message")) or "",
+        count=series.get("count") or event.get("count") or 1,
+        first_timestamp=event.get("firstTimestamp") or event.get("eventTime"),
+        last_timestamp=_last_time(event),
+    )
+
+
+def _last_time(event: KubeObject) -> str | None:
+    series = event.get("series") or {}
+    time: str | None = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return time
+
+
+def _when(event: KubeObject) -> tuple[str, int]:
+    """Order by the last time, in the seconds that all have, then by who wrote last (the version grows, KEP-5504)."""
+    return (_last_time(event) or event["metadata"].get("creationTimestamp") or "")[:19], int(
+        event["metadata"]["resourceVersion"]
+    )
+
+
+def _last_lines(written: bytes) -> list[str]:
+    """Return the newest lines within the bounds; the first of them is cut where the bound cuts it."""
+    return written[-MAX_LOG_BYTES:].decode(errors="replace").splitlines()[-LOG_LINES:]

@@ -1,0 +1,287 @@
+"""GET /api/sandboxes/{id}/diagnostics: what it tells, of what, and what it does when a part can't be read."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import time
+from typing import Any
+
+import pytest
+
+from sandboxes import diagnostics
+from sandboxes.models import Diagnostics
+from tests.api.conftest import URL, Client
+from tests.fakes import FakeCluster
+from tests.record import case, recorded_pods
+from tests.waiting import until
+
+
+async def create(client: Client) -> None:
+    response = await client.post(URL, json={"sandbox_id": "a"})
+    assert response.status == 200, await response.text()
+
+
+async def diagnosis(client: Client) -> dict[str, Any]:
+    response = await client.get(f"{URL}/a/diagnostics")
+    assert response.status == 200, await response.text()
+    assert response.content_type == "application/json"
+    answer: dict[str, Any] = await response.json()
+    assert answer.keys() == Diagnostics.model_fields.keys()
+    return answer
+
+
+async def be(client: Client, cluster: FakeCluster, name: str, events: str = "") -> dict[str, Any]:
+    """Create sandbox a and let its Pod be as a recorded one, with the recorded Events."""
+    await create(client)
+    pod = cluster.pod("a")
+    assert pod is not None
+    recorded = copy.deepcopy(recorded_pods()[name])
+    pod["status"], pod["spec"]["nodeName"] = recorded["status"], recorded["spec"].get("nodeName")
+    for event in copy.deepcopy(case(events).items) if events else []:
+        event["metadata"]["namespace"] = "deer-flow"
+        event["involvedObject"] |= {"name": "sandbox-a", "uid": pod["metadata"]["uid"], "namespace": "deer-flow"}
+        cluster.events.append(event)
+    return pod
+
+
+def write(cluster: FakeCluster, text: str, *, previous: bool = False) -> None:
+    cluster.written["sandbox-a", "sandbox", previous] = text
+
+
+async def test_a_ready_sandbox_has_nothing_wrong(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-ready")
+    write(cluster, case("logs").stdout)
+    answer = await diagnosis(client)
+    assert answer["summary"] == "Nothing is wrong: the sandbox is ready."
+    assert (answer["status"], answer["ready"], answer["reason"], answer["message"]) == ("Running", True, None, None)
+    assert answer["sandbox_url"] == (await (await client.get(f"{URL}/a")).json())["sandbox_url"]
+    assert {one["type"]: one["status"] for one in answer["conditions"]}["Ready"] == "True"
+    assert answer["logs"] == {"lines": ["2026/11/22 04:19:51 listening on :8080 uid=0"], "error": None}
+    assert answer["previous_logs"] is None
+    assert answer["events"] == {"items": [], "error": None}
+
+
+async def test_a_crash_loop_tells_how_it_ended_and_what_it_wrote_before(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-crash-loop")
+    write(cluster, "once more\n")
+    write(cluster, case("logs-previous").stdout, previous=True)
+    answer = await diagnosis(client)
+    assert (answer["status"], answer["reason"]) == ("Failed", "CrashLoopBackOff")
+    assert "exit code 3" in answer["summary"]
+    [container] = answer["containers"]
+    assert (container["name"], container["init"], container["restart_count"]) == ("sandbox", False, 1)
+    assert (container["state"]["state"], container["state"]["reason"]) == ("waiting", "CrashLoopBackOff")
+    assert container["last_termination"] == {
+        "state": "terminated",
+        "reason": "Error",
+        "message": None,
+        "exit_code": 3,
+        "started_at": "2026-11-22T04:20:17Z",
+        "finished_at": "2026-11-22T04:20:17Z",
+    }
+    assert answer["logs"]["lines"] == ["once more"]
+    assert answer["previous_logs"] == {"lines": ["dying"], "error": None}
+
+
+async def test_what_only_events_say_is_the_reason(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+    answer = await diagnosis(client)
+    assert (answer["ready"], answer["reason"]) == (False, "FailedMount")
+    assert "/no/such/skills is not a directory" in answer["message"]
+    assert answer["summary"].startswith("A volume can't be mounted")
+    assert (await (await client.get(f"{URL}/a")).json())["reason"] == "ContainerCreating"
+
+
+async def test_events_are_told_in_kubernetes_fields_newest_last(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+    cluster.events.reverse()
+    scheduled, mount = (await diagnosis(client))["events"]["items"]
+    assert mount == {
+        "type": "Warning",
+        "reason": "FailedMount",
+        "message": 'MountVolume.SetUp failed for volume "s" : hostPath type check failed: /no/such/skills is not a '
+        "directory",
+        "count": 4,
+        "first_timestamp": "2026-11-22T04:20:27Z",
+        "last_timestamp": "2026-11-22T04:20:30Z",
+    }
+    # One of the newer API has its time elsewhere.
+    assert (scheduled["reason"], scheduled["count"]) == ("Scheduled", 1)
+    assert scheduled["first_timestamp"] == scheduled["last_timestamp"] == "2026-11-22T04:20:27.265896Z"
+
+
+async def test_of_many_events_the_last_fifty_are_told(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+    one = cluster.events.pop()
+    for number in range(60):
+        version = {**one["metadata"], "resourceVersion": str(20000 + number)}
+        cluster.events.append({**one, "metadata": version, "message": f"m{number}"})
+    items = (await diagnosis(client))["events"]["items"]
+    assert [event["message"] for event in items] == [f"m{number}" for number in range(10, 60)]
+
+
+async def test_events_of_another_pod_of_the_same_name_are_not_told(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+    for event in cluster.events:
+        event["involvedObject"]["uid"] = "another"
+    answer = await diagnosis(client)
+    assert answer["events"] == {"items": [], "error": None}
+    assert answer["reason"] == "ContainerCreating"
+
+
+async def test_a_log_that_does_not_exist_yet_is_told_in_its_part(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-image-pull-backoff", "events-image-pull")
+    answer = await diagnosis(client)
+    assert answer["logs"] == {"lines": [], "error": "The container has not started, so it has no log yet"}
+    assert answer["reason"] == "ImagePullBackOff"
+    events = answer["events"]["items"]
+    assert {event["reason"] for event in events} == {"Scheduled", "Pulling", "Failed", "BackOff"}
+    times = [event["last_timestamp"][:19] for event in events]
+    assert times == sorted(times)
+
+
+async def test_of_a_log_the_last_hundred_lines_are_told_and_of_those_the_newest_bytes(
+    client: Client, cluster: FakeCluster
+) -> None:
+    await be(client, cluster, "pod-ready")
+    write(cluster, "".join(f"line {number}\n" for number in range(200)))
+    assert (await diagnosis(client))["logs"]["lines"] == [f"line {number}" for number in range(100, 200)]
+    write(cluster, "".join(f"{number:03} {'x' * 10_000}\n" for number in range(200)))
+    lines = (await diagnosis(client))["logs"]["lines"]
+    assert [line[:3] for line in lines[1:]] == [f"{number:03}" for number in range(194, 200)]
+    assert sum(map(len, lines)) <= diagnostics.MAX_LOG_BYTES
+    calls = [call for call in cluster.calls if call[0] == "logs"]
+    assert all({"--tail=100", f"--limit-bytes={diagnostics.MAX_READ_BYTES}"} <= {*call} for call in calls)
+
+
+async def test_bytes_that_are_no_text_do_not_matter(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-ready")
+    cluster.print_next("logs", b"\xff\x00 caf\xc3\xa9 \x1b[31m\n")
+    assert (await diagnosis(client))["logs"]["lines"] == ["\ufffd\x00 café \x1b[31m"]
+
+
+@pytest.mark.parametrize("verb", ["logs", "get"])
+async def test_a_right_that_is_missing_is_told_in_its_part_and_fails_nothing_else(
+    client: Client, cluster: FakeCluster, verb: str
+) -> None:
+    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+    write(cluster, "hello\n")
+    refused = {
+        "logs": 'pods "sandbox-a" is forbidden: User "u" cannot get resource "pods/log" in API group ""',
+        "get": 'events is forbidden: User "u" cannot list resource "events" in API group ""',
+    }[verb]
+    if verb == "get":  # the Pod itself is read first
+
+        def refuse() -> None:
+            cluster.say_next("get", f"Error from server (Forbidden): {refused}")
+
+        cluster.do_before_next("get", refuse)
+    else:
+        cluster.say_next("logs", f"Error from server (Forbidden): {refused}")
+    answer = await diagnosis(client)
+    lacks = "The provisioner lacks the right to {} in the cluster"
+    assert answer["logs"]["error"] == (lacks.format("get pods/log") if verb == "logs" else None)
+    assert answer["events"]["error"] == (lacks.format("list events") if verb == "get" else None)
+    assert answer["logs"]["lines"] == ([] if verb == "logs" else ["hello"])
+    assert answer["reason"] == ("FailedMount" if verb == "logs" else "ContainerCreating")
+    assert "User" not in json.dumps(answer)
+
+
+async def test_a_pod_that_goes_in_between_still_has_its_diagnosis(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-ready")
+    cluster.do_before_next("logs", cluster.objects.clear)
+    answer = await diagnosis(client)
+    assert answer["logs"] == {"lines": [], "error": "The sandbox's Pod was deleted in the meantime"}
+
+
+async def test_events_and_logs_are_read_at_the_same_time(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-crash-loop")
+    write(cluster, "now\n")
+    write(cluster, "then\n", previous=True)
+    holds = [cluster.hold_next("logs"), cluster.hold_next("logs")]
+    cluster.do_before_next("get", lambda: holds.append(cluster.hold_next("get")))
+    before = len(cluster.calls)
+    asked = asyncio.create_task(diagnosis(client))
+    await until(lambda: len(cluster.calls) - before == 4)
+    assert sorted(call[0] for call in cluster.calls[before:]) == ["get", "get", "logs", "logs"]
+    for hold in holds:
+        hold.set()
+    answer = await asked
+    assert (answer["logs"]["lines"], answer["previous_logs"]["lines"]) == (["now"], ["then"])
+
+
+async def test_a_part_that_takes_too_long_is_told_and_the_answer_is_in_time(
+    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnostics, "DIAGNOSIS_SECONDS", 0.5)
+    await be(client, cluster, "pod-ready")
+    cluster.hold_next("logs")
+    started = time.monotonic()
+    answer = await diagnosis(client)
+    assert time.monotonic() - started < 2
+    assert answer["logs"]["error"] == "The cluster did not answer in time"
+    assert answer["summary"] == "Nothing is wrong: the sandbox is ready."
+
+
+async def test_a_cluster_that_does_not_show_the_pod_in_time_is_504(
+    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnostics, "DIAGNOSIS_SECONDS", 0.2)
+    await create(client)
+    cluster.hold_next("get")
+    assert (await client.get(f"{URL}/a/diagnostics")).status == 504
+
+
+@pytest.mark.parametrize("sandbox_id", ["none", "A", "a" * 52, "a%0A"])
+async def test_a_sandbox_that_is_not_there_is_404_as_for_get(client: Client, sandbox_id: str) -> None:
+    got = await client.get(f"{URL}/{sandbox_id}")
+    diagnosed = await client.get(f"{URL}/{sandbox_id}/diagnostics")
+    assert (diagnosed.status, await diagnosed.json()) == (404, await got.json())
+
+
+async def test_a_sandbox_that_is_being_deleted_is_404(client: Client, cluster: FakeCluster) -> None:
+    pod = await be(client, cluster, "pod-ready")
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert (await client.get(f"{URL}/a/diagnostics")).status == 404
+
+
+async def test_somebody_elses_pod_of_that_name_is_404(client: Client, cluster: FakeCluster) -> None:
+    pod = await be(client, cluster, "pod-ready")
+    del pod["metadata"]["labels"]["app"]
+    assert (await client.get(f"{URL}/a/diagnostics")).status == 404
+
+
+async def test_a_pod_without_its_service_is_told_so(client: Client, cluster: FakeCluster) -> None:
+    await be(client, cluster, "pod-ready")
+    del cluster.objects["Service", "deer-flow", "sandbox-a-svc"]
+    assert (await client.get(f"{URL}/a")).status == 404
+    answer = await diagnosis(client)
+    assert answer["sandbox_url"] is None
+    assert "its Service is missing" in answer["summary"]
+
+
+async def test_a_service_without_its_pod_is_404(client: Client, cluster: FakeCluster) -> None:
+    await create(client)
+    del cluster.objects["Pod", "deer-flow", "sandbox-a"]
+    assert (await client.get(f"{URL}/a/diagnostics")).status == 404
+
+
+async def test_init_containers_are_told_first_and_one_without_a_status_is_told_too(
+    client: Client, cluster: FakeCluster
+) -> None:
+    pod = await be(client, cluster, "pod-creating")
+    pod["spec"]["initContainers"] = [{"name": "prepare", "image": "prepare:1"}]
+    pod["spec"]["containers"].append({"name": "sidecar", "image": "sidecar:1"})
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
+    pod["status"]["initContainerStatuses"] = [{"name": "prepare", "state": waiting, "restartCount": 0}]
+    answer = await diagnosis(client)
+    told = [(one["name"], one["init"], one["state"] and one["state"]["reason"]) for one in answer["containers"]]
+    assert told == [
+        ("prepare", True, "ErrImagePull"),
+        ("sandbox", False, "ContainerCreating"),
+        ("sidecar", False, None),
+    ]
+    assert answer["summary"].startswith("The image prepare:1 can't be pulled")
+    assert answer["message"] == "no such image"

@@ -1,0 +1,279 @@
+"""What the service tells of a sandbox in each state, through a real kubectl: reasons, diagnoses, causes of death."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import kmock
+import pytest
+
+from devcluster import Cluster
+from tests.contract.conftest import SPEED, Kubectl
+from tests.contract.service import URL, Provisioner, StartProvisioner, create
+from tests.waiting import until
+
+POD, NAMESPACE = "sandbox-a", "deer-flow"
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Return a cluster in which Pods stay as they are until a test puts them into a state."""
+    async with Cluster(directory=tmp_path / "cluster", speed=SPEED, start_after=100_000) as running:
+        yield running
+
+
+def put(cluster: Cluster, *states: str) -> None:
+    cluster.put_pod_into(NAMESPACE, POD, *states)
+
+
+async def told(provisioner: Provisioner, path: str = "") -> dict[str, Any]:
+    response = await provisioner.get(f"{URL}/a{path}")
+    assert response.status == 200, await response.text()
+    answer: dict[str, Any] = await response.json()
+    return answer
+
+
+async def until_told(provisioner: Provisioner, reason: str | None) -> dict[str, Any]:
+    async def is_told() -> bool:
+        return bool((await told(provisioner))["reason"] == reason)
+
+    await until(is_told)
+    return await told(provisioner)
+
+
+# state: (the ways there, status, reason of an answer, the reason of a diagnosis, a part of its summary)
+STATES: dict[str, tuple[tuple[str, ...], str, str | None, str | None, str]] = {
+    "new": ((), "Pending", "ContainerCreating", "ContainerCreating", "still being made"),
+    "unschedulable": (("unschedulable",), "Pending", "Unschedulable", "Unschedulable", "No node can take"),
+    "image": (("err-image-pull",), "Pending", "ErrImagePull", "ErrImagePull", "can't be pulled"),
+    "image again": (("image-pull-backoff",), "Pending", "ImagePullBackOff", "ImagePullBackOff", "can't be pulled"),
+    "mount": (("failed-mount",), "Pending", "ContainerCreating", "FailedMount", "volume can't be mounted"),
+    "unready": (("running-unready",), "Running", "NotReady", "NotReady", "a probe does not pass yet"),
+    "crash": (("ready", "crash-loop"), "Failed", "CrashLoopBackOff", "CrashLoopBackOff", "with exit code 3"),
+    "memory": (("ready", "out-of-memory", "crash-loop"), "Failed", "OOMKilled", "OOMKilled", "its memory of 1Gi"),
+    "evicted": (("ready", "evicted"), "Failed", "Evicted", "Evicted", "create it again"),
+    "failed": (("ready", "failed"), "Failed", "Error", "Error", "exit code 7"),
+    "succeeded": (("ready", "succeeded"), "Succeeded", "Completed", "Completed", "ended by itself"),
+    "ready": (("ready",), "Running", None, None, "Nothing is wrong: the sandbox is ready."),
+    "ready again": (("ready", "oom-killed", "ready"), "Running", None, None, "after 1 restart, the last for OOMKilled"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "live"), [*((name, "true") for name in STATES), ("mount", "false"), ("crash", "false")]
+)
+async def test_each_state_says_what_it_is_why_and_what_to_do(
+    start_provisioner: StartProvisioner, cluster: Cluster, name: str, live: str
+) -> None:
+    states, status, reason, diagnosed, sentence = STATES[name]
+    provisioner = await start_provisioner(LIVE_VIEW=live)
+    await create(provisioner)
+    put(cluster, *states)
+    answer = await until_told(provisioner, reason)
+    assert (answer["status"], answer["ready"]) == (status, reason is None)
+    assert (answer["message"] is None) == (reason in (None, "ContainerCreating"))
+    [listed] = (await (await provisioner.get(URL)).json())["sandboxes"]
+    assert listed == answer
+    diagnosis = await told(provisioner, "/diagnostics")
+    assert (diagnosis["status"], diagnosis["ready"]) == (status, reason is None)
+    assert diagnosis["reason"] == diagnosed
+    assert sentence in diagnosis["summary"]
+    assert diagnosis["events"]["error"] is None
+    assert diagnosis["sandbox_url"] == answer["sandbox_url"]
+
+
+async def test_a_diagnosis_has_events_containers_and_logs(provisioner: Provisioner, cluster: Cluster) -> None:
+    await create(provisioner)
+    put(cluster, "creating")
+    cluster.set_log(NAMESPACE, POD, "".join(f"line {number}\n" for number in range(150)))
+    put(cluster, "ready", "crash-loop")
+    await until_told(provisioner, "CrashLoopBackOff")
+    diagnosis = await told(provisioner, "/diagnostics")
+    [container] = diagnosis["containers"]
+    assert (container["name"], container["restart_count"]) == ("sandbox", 1)
+    assert container["last_termination"]["exit_code"] == 3
+    expected = [f"line {number}" for number in range(50, 150)]
+    assert diagnosis["logs"] == {"lines": expected, "error": None}
+    assert diagnosis["previous_logs"] == {"lines": expected, "error": None}
+    events = diagnosis["events"]["items"]
+    assert events[0]["reason"] == "Scheduled"
+    assert events[-1]["reason"] == "BackOff"
+    assert {one["type"] for one in diagnosis["conditions"]} >= {"Ready", "PodScheduled"}
+
+
+async def test_a_container_that_has_not_started_has_no_log_and_that_is_told(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    await create(provisioner)
+    put(cluster, "image-pull-backoff")
+    await until_told(provisioner, "ImagePullBackOff")
+    diagnosis = await told(provisioner, "/diagnostics")
+    assert diagnosis["logs"] == {"lines": [], "error": "The container has not started, so it has no log yet"}
+    assert diagnosis["previous_logs"] is None
+    assert diagnosis["events"]["items"]
+
+
+async def test_events_that_may_not_be_read_are_told_so_and_the_rest_is_there(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    await create(provisioner)
+    put(cluster, "failed-mount")
+    said = 'events is forbidden: User "u" cannot list resource "events" in API group "" in the namespace "deer-flow"'
+    cluster.kmock["get", kmock.resource("v1/events")] << kmock.KubernetesError(403, "Forbidden", said, {})
+    diagnosis = await told(provisioner, "/diagnostics")
+    assert diagnosis["events"] == {
+        "items": [],
+        "error": "The provisioner lacks the right to list events in the cluster",
+    }
+    assert diagnosis["reason"] == "ContainerCreating"
+    assert diagnosis["conditions"]
+
+
+async def test_a_cluster_that_hangs_still_has_its_diagnosis_within_eight_seconds(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    """What the live view holds is told; what only the cluster has is told to be missing."""
+    await create(provisioner)
+    put(cluster, "ready", "crash-loop")
+    await until_told(provisioner, "CrashLoopBackOff")
+    await until(lambda: provisioner.view.is_fresh)
+    cluster.faults.hang()
+    started = time.monotonic()
+    diagnosis = await told(provisioner, "/diagnostics")
+    assert time.monotonic() - started < 8
+    late = "The cluster did not answer in time"
+    assert [diagnosis[part]["error"] for part in ("events", "logs", "previous_logs")] == [late] * 3
+    assert "with exit code 3" in diagnosis["summary"]
+
+
+async def test_without_a_live_view_a_cluster_that_hangs_is_504_within_eight_seconds(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    provisioner = await start_provisioner(LIVE_VIEW="false")
+    await create(provisioner)
+    cluster.faults.hang()
+    started = time.monotonic()
+    assert (await provisioner.get(f"{URL}/a/diagnostics")).status == 504
+    assert time.monotonic() - started < 8
+
+
+async def test_a_pod_without_its_service_is_diagnosed_and_made_whole_by_the_same_create(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    await create(provisioner)
+    put(cluster, "ready")
+    assert (await kubectl("delete", f"service/{POD}-svc", "-n", NAMESPACE)).rc == 0
+
+    async def is_told() -> bool:
+        return "its Service is missing" in (await told(provisioner, "/diagnostics"))["summary"]
+
+    await until(is_told)
+    await create(provisioner)
+    diagnosis = await told(provisioner, "/diagnostics")
+    assert diagnosis["summary"] == "Nothing is wrong: the sandbox is ready."
+    assert (await provisioner.get(f"{URL}/none/diagnostics")).status == 404
+
+
+# Causes of death
+
+
+@pytest.fixture
+def deaths(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, logger="sandboxes.deaths")
+    return caplog
+
+
+def lines(deaths: pytest.LogCaptureFixture) -> list[str]:
+    """Return the level, the verdict, the reason and the exit code of each death in the log."""
+    said = []
+    for record in deaths.records:
+        if record.name == "sandboxes.deaths":
+            head, _, rest = record.getMessage().partition(": thread t, ")
+            said.append(f"{record.levelname} {head}: {rest.partition(', age')[0]}")
+    return said
+
+
+DEATHS = {
+    ("crash-loop",): "WARNING sandbox a has ended and is started again: reason Error, exit code 3",
+    ("oom-killed",): "WARNING sandbox a has ended and is started again: reason OOMKilled, exit code 137",
+    ("out-of-memory", "crash-loop", "ready"): "WARNING sandbox a has ended and is started again: reason OOMKilled, "
+    "exit code 137",
+    ("evicted",): "WARNING sandbox a has ended: reason Evicted, exit code 137",
+}
+
+
+@pytest.mark.parametrize("states", DEATHS, ids=lambda states: states[0])
+async def test_a_death_is_logged_once_however_often_it_is_told(
+    provisioner: Provisioner,
+    cluster: Cluster,
+    kubectl: Kubectl,
+    deaths: pytest.LogCaptureFixture,
+    states: tuple[str, ...],
+) -> None:
+    await create(provisioner, thread_id="t")
+    put(cluster, "ready")
+    await until_told(provisioner, None)
+    await until(lambda: provisioner.view.is_fresh)
+    put(cluster, *states)
+    await until(lambda: lines(deaths))
+    cluster.end_watches()
+    await until(lambda: not provisioner.view.is_fresh)
+    annotated = await kubectl("annotate", f"pod/{POD}", "-n", NAMESPACE, "seen=again")
+    assert annotated.rc == 0, annotated.stderr
+    await until(lambda: provisioner.view.is_fresh)
+
+    def annotations() -> dict[str, str]:
+        pod = provisioner.view.sandbox("a")[0]
+        found: dict[str, str] = {} if pod is None else pod["metadata"]["annotations"]
+        return found
+
+    await until(lambda: "seen" in annotations())
+    assert lines(deaths) == [DEATHS[states]]
+
+
+async def test_what_a_caller_deletes_is_no_death_and_what_another_hand_deletes_is(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, deaths: pytest.LogCaptureFixture
+) -> None:
+    for by_hand in (False, True):
+        await create(provisioner, thread_id="t")
+        put(cluster, "ready")
+        await until_told(provisioner, None)
+        await until(lambda: provisioner.view.is_fresh)
+        if by_hand:
+            assert (await kubectl("delete", f"pod/{POD}", "-n", NAMESPACE)).rc == 0
+        else:
+            assert (await provisioner.delete(f"{URL}/a")).status == 200
+        await until(lambda: cluster.get("Pod", NAMESPACE, POD) is None)
+        await until(lambda: provisioner.view.sandbox("a")[0] is None)
+        if not by_hand:
+            assert lines(deaths) == []
+    assert lines(deaths) == ["WARNING sandbox a is gone: reason Deleted, exit code 0"]
+
+
+async def test_a_sandbox_that_has_ended_and_is_replaced_died_once(
+    provisioner: Provisioner, cluster: Cluster, deaths: pytest.LogCaptureFixture
+) -> None:
+    await create(provisioner, thread_id="t")
+    put(cluster, "ready")
+    await until_told(provisioner, None)
+    put(cluster, "failed")
+    await until_told(provisioner, "Error")
+    await create(provisioner, thread_id="t")
+    await until_told(provisioner, "ContainerCreating")
+    await until(lambda: provisioner.view.is_fresh)
+    assert lines(deaths) == ["WARNING sandbox a has ended and is started again: reason Error, exit code 7"]
+
+
+async def test_many_diagnoses_at_once_are_all_answered(provisioner: Provisioner, cluster: Cluster) -> None:
+    await create(provisioner)
+    put(cluster, "ready")
+    await until_told(provisioner, None)
+    answers = await asyncio.gather(*(told(provisioner, "/diagnostics") for _ in range(10)))
+    assert {answer["summary"] for answer in answers} == {"Nothing is wrong: the sandbox is ready."}
+    assert {json.dumps(answer["events"]["error"]) for answer in answers} == {"null"}

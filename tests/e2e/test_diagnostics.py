@@ -1,0 +1,79 @@
+"""What the service says is wrong with a sandbox, where a real scheduler and a real kubelet put it in trouble."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import StartService, Target, wait_for
+from tests.e2e.service import URL, Service
+
+
+def diagnosis(service: Service, sandbox_id: str) -> dict[str, Any]:
+    answer = service.call("GET", f"{URL}/{sandbox_id}/diagnostics")
+    assert answer.status == 200, answer
+    body: dict[str, Any] = answer.body
+    return body
+
+
+def test_a_ready_sandbox_has_nothing_wrong(service: Service, sandbox_id: str) -> None:
+    service.create(sandbox_id)
+    wait_for(lambda: service.get(sandbox_id).body["ready"], "the sandbox is ready")
+    got = service.get(sandbox_id).body
+    assert (got["reason"], got["message"]) == (None, None)
+    told = diagnosis(service, sandbox_id)
+    assert told["summary"].startswith("Nothing is wrong: the sandbox is ready")
+    assert (told["ready"], told["status"], told["sandbox_url"]) == (True, "Running", got["sandbox_url"])
+    assert (told["logs"]["error"], told["previous_logs"]) == (None, None)
+    assert told["events"]["error"] is None
+    assert "Scheduled" in {event["reason"] for event in told["events"]["items"]}
+    [container] = [one for one in told["containers"] if one["name"] == "sandbox"]
+    assert (container["state"]["state"], container["restart_count"]) == ("running", 0)
+    assert service.call("GET", f"{URL}/{sandbox_id}-none/diagnostics").status == 404
+
+
+def test_a_sandbox_that_no_node_takes_says_so(service: Service, target: Target, sandbox_id: str) -> None:
+    command = [sys.executable, str(ROOT / "provisioner.py"), "render", "--sandbox-id", sandbox_id]
+    printed = subprocess.run(command, env=service.environ, capture_output=True, text=True, check=True).stdout
+    objects = json.loads(printed)
+    objects["items"][0]["spec"]["nodeSelector"] = {"example.com/no-such": "node"}
+    target.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(objects))
+    wait_for(lambda: service.get(sandbox_id).body.get("reason") == "Unschedulable", "the scheduler has looked")
+    told = diagnosis(service, sandbox_id)
+    assert (told["status"], told["ready"], told["reason"]) == ("Pending", False, "Unschedulable")
+    assert told["summary"].startswith("No node can take the sandbox")
+    assert told["message"]
+    assert "FailedScheduling" in {event["reason"] for event in told["events"]["items"]}
+    assert told["logs"]["lines"] == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "reasons", "sentence"),
+    [
+        ({"SANDBOX_IMAGE": "registry.invalid/none:1"}, {"ErrImagePull", "ImagePullBackOff"}, "can't be pulled"),
+        ({"SKILLS_HOST_PATH": "/no/such/folder/of/skills"}, {"FailedMount"}, "A volume can't be mounted"),
+    ],
+    ids=["image", "mount"],
+)
+def test_what_the_node_can_not_do_is_told(
+    start_service: StartService,
+    target: Target,
+    sandbox_id: str,
+    variables: dict[str, str],
+    reasons: set[str],
+    sentence: str,
+) -> None:
+    if not target.is_real:
+        pytest.skip("devcluster pulls and mounts nothing; tests/contract has these states. Run with E2E_KUBECONFIG")
+    service = start_service(**variables)
+    service.create(sandbox_id)
+    wait_for(lambda: diagnosis(service, sandbox_id)["reason"] in reasons, f"the node has said {reasons}")
+    told = diagnosis(service, sandbox_id)
+    assert sentence in told["summary"]
+    assert not told["ready"]
+    assert told["logs"]["error"]

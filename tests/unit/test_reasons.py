@@ -1,0 +1,294 @@
+"""Pod → why it is not ready, and the sentence that says so, on every Pod of the record."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from sandboxes.reasons import HOPELESS, MAX_MESSAGE, VAGUE, cause_in, readiness_of, trouble_of
+from sandboxes.summaries import SUMMARIES, summary_of
+from tests.record import case, recorded_pods, watch_events
+
+EXIT = "container sandbox ended with exit code"
+NO_NODE = (
+    "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, "
+    "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+)
+NO_PULL = 'failed to pull and unpack image "registry.invalid/none:1"'
+
+# case: (ready, reason, the beginning of the message)
+EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
+    "pod-crash-loop": (False, "CrashLoopBackOff", f"{EXIT} 3; back-off 10s restarting failed container=sandbox"),
+    "pod-creating": (False, "ContainerCreating", None),
+    "pod-failed": (False, "Error", f"{EXIT} 7"),
+    "pod-failed-mount": (False, "ContainerCreating", None),
+    "pod-image-pull-backoff": (
+        False,
+        "ImagePullBackOff",
+        f'Back-off pulling image "registry.invalid/none:1": ErrImagePull: {NO_PULL}',
+    ),
+    "pod-oom-killed": (True, None, None),
+    "pod-ready": (True, None, None),
+    "pod-running-unready": (False, "NotReady", "containers with unready status: [sandbox]"),
+    "pod-succeeded": (False, "Completed", f"{EXIT} 0"),
+    "pod-terminating": (True, None, None),
+    "pod-unschedulable": (False, "Unschedulable", NO_NODE),
+}
+
+# What the recorded Pods of the watch said one after another, each once as long as it stayed the same.
+WATCHED: dict[str, list[str | None]] = {
+    "sandbox-a": ["Unschedulable"],
+    "sandbox-b": ["Unschedulable"],
+    "sandbox-c": ["Unschedulable"],
+    "sandbox-warn": ["Unschedulable"],
+    "sandbox-ready": ["Pending", "ContainerCreating", "NotReady", None],
+    "sandbox-unready": ["Pending", "ContainerCreating", "NotReady"],
+    "sandbox-nopull": [
+        *("Pending", "ContainerCreating"),
+        *("ErrImagePull", "ImagePullBackOff", "ErrImagePull", "ImagePullBackOff", "ErrImagePull"),
+    ],
+    "sandbox-crash": [
+        *("Pending", "ContainerCreating", None, "Error", None, "Error", "CrashLoopBackOff", None, "Error"),
+    ],
+    "sandbox-done": ["Pending", "ContainerCreating", None, "Completed"],
+    "sandbox-fail": ["Pending", "ContainerCreating", None, "Error"],
+    "sandbox-oom": ["Pending", "ContainerCreating", None, *["OOMKilled", None] * 3],
+    "sandbox-mount": ["Pending", "ContainerCreating"],
+    "sandbox-slow": ["Pending", "ContainerCreating", None, "Error"],
+}
+WATCHED["sandbox-oom"].pop()
+
+EVICTED = {
+    "phase": "Failed",
+    "reason": "Evicted",
+    "message": "The node was low on resource: memory.",
+    "conditions": [
+        {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"},
+        {"type": "Ready", "status": "False", "reason": "PodFailed"},
+    ],
+    "containerStatuses": [
+        {"name": "sandbox", "restartCount": 0, "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}
+    ],
+}
+
+
+def pod_in(name: str, **status: Any) -> dict[str, Any]:
+    """Return a recorded Pod with another status, or a part of it."""
+    pod = copy.deepcopy(recorded_pods()[name])
+    pod["status"] = {**pod["status"], **status}
+    return pod
+
+
+def with_state(**state: Any) -> dict[str, Any]:
+    """Return a Pod that is not ready, whose sandbox container is in this state."""
+    status = {"name": "sandbox", "restartCount": 0, "state": state, "lastState": {}}
+    return pod_in("pod-running-unready", containerStatuses=[status])
+
+
+def with_init(state: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """Return a Pod that is being initialized by a container in this state."""
+    pod = pod_in("pod-creating", initContainerStatuses=[{"name": "prepare", "state": state, "lastState": {}}])
+    pod["spec"]["initContainers"] = [{"name": "prepare", "image": "prepare:1", **spec}]
+    pod["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "PodInitializing"}}
+    return pod
+
+
+def test_every_recorded_pod_says_why_it_is_not_ready() -> None:
+    pods = recorded_pods()
+    assert pods.keys() == EXPECTED.keys()
+    for name, pod in pods.items():
+        ready, reason, message = readiness_of(pod)
+        expected = EXPECTED[name]
+        assert (name, ready, reason) == (name, *expected[:2])
+        assert (message or "").startswith(expected[2] or "")
+        assert (message is None) == (expected[2] is None)
+
+
+def test_every_version_of_every_pod_of_the_recorded_watch_says_why() -> None:
+    said: dict[str, list[str | None]] = {}
+    for event in watch_events():
+        pod = event["object"]
+        ready, reason, message = readiness_of(pod)
+        assert ready == (reason is None)
+        assert not ready or message is None
+        reasons = said.setdefault(pod["metadata"]["name"], [])
+        if reasons[-1:] != [reason]:
+            reasons.append(reason)
+    assert said == WATCHED
+
+
+def test_the_cause_of_a_crash_loop_goes_before_the_loop() -> None:
+    loops = [
+        event["object"]
+        for event in watch_events()
+        if event["object"]["metadata"]["name"] == "sandbox-oom" and "CrashLoopBackOff" in str(event["object"]["status"])
+    ]
+    assert [readiness_of(pod)[1] for pod in loops] == ["OOMKilled"]
+
+
+def test_a_crash_loop_whose_program_is_not_there_says_so() -> None:
+    pod = pod_in("pod-crash-loop")
+    said = "failed to start: exec: no such file"
+    pod["status"]["containerStatuses"][0]["lastState"]["terminated"] |= {
+        "reason": "StartError",
+        "exitCode": 128,
+        "message": said,
+    }
+    assert readiness_of(pod) == (False, "StartError", f"{EXIT} 128: {said}")
+
+
+def test_what_befell_the_pod_as_a_whole_goes_before_its_containers() -> None:
+    pod = pod_in("pod-failed")
+    pod["status"] = EVICTED
+    assert readiness_of(pod) == (False, "Evicted", "The node was low on resource: memory.")
+    preempted = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "m"}
+    pod["status"] = {"phase": "Failed", "conditions": [preempted]}
+    assert readiness_of(pod) == (False, "PreemptionByScheduler", "m")
+
+
+def test_a_pod_that_has_ended_is_not_ready_whatever_its_conditions_say() -> None:
+    assert not readiness_of(pod_in("pod-ready", phase="Failed", reason="Evicted"))[0]
+
+
+def test_a_pod_that_failed_without_a_container_says_what_its_condition_says() -> None:
+    conditions = [{"type": "Ready", "status": "False", "reason": "PodFailed"}]
+    assert readiness_of(pod_in("pod-failed", conditions=conditions, containerStatuses=[]))[1] == "PodFailed"
+    assert readiness_of(pod_in("pod-failed", conditions=[], containerStatuses=None))[1] == "Failed"
+
+
+def test_a_pod_that_was_just_stored_is_pending() -> None:
+    pod = pod_in("pod-unschedulable")
+    del pod["status"]
+    assert readiness_of(pod) == (False, "Pending", "no node has been chosen yet")
+
+
+def test_a_readiness_gate_is_named() -> None:
+    conditions = [{"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "message": "m"}]
+    assert readiness_of(pod_in("pod-running-unready", conditions=conditions)) == (False, "ReadinessGatesNotReady", "m")
+
+
+@pytest.mark.parametrize("reason", ["CreateContainerConfigError", "RunContainerError", "InvalidImageName"])
+def test_a_container_that_waits_says_why(reason: str) -> None:
+    assert readiness_of(with_state(waiting={"reason": reason, "message": "m"})) == (False, reason, "m")
+
+
+def test_an_init_container_that_is_at_work_or_fails_is_named() -> None:
+    assert readiness_of(with_init({"running": {}})) == (
+        False,
+        "PodInitializing",
+        "the init container prepare is still at work",
+    )
+    failed = trouble_of(with_init({"terminated": {"exitCode": 2, "reason": "Error"}}))
+    assert failed is not None
+    assert (failed.reason, failed.container, failed.exit_code) == ("Error", "prepare", 2)
+    pulled = with_init({"waiting": {"reason": "ImagePullBackOff", "message": "m"}})
+    assert readiness_of(pulled) == (False, "ImagePullBackOff", "m")
+
+
+def test_an_init_container_that_is_done_is_no_reason() -> None:
+    assert readiness_of(with_init({"terminated": {"exitCode": 0, "reason": "Completed"}}))[1] == "PodInitializing"
+    sidecar = with_init({"running": {}}, restartPolicy="Always")
+    sidecar["status"]["initContainerStatuses"][0] |= {"started": True, "ready": True}
+    sidecar["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ErrImagePull"}}
+    assert readiness_of(sidecar)[1] == "ErrImagePull"
+
+
+def test_a_sidecar_in_trouble_is_the_reason_only_if_the_sandbox_container_has_none() -> None:
+    pod = with_state(running={})
+    sidecar = {"name": "a-sidecar", "state": {"waiting": {"reason": "ImagePullBackOff"}}, "lastState": {}}
+    pod["status"]["containerStatuses"].insert(0, sidecar)
+    trouble = trouble_of(pod)
+    assert trouble is not None
+    assert (trouble.reason, trouble.container) == ("ImagePullBackOff", "a-sidecar")
+    pod["status"]["containerStatuses"][1]["state"] = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    assert readiness_of(pod)[1] == "OOMKilled"
+
+
+def test_a_message_has_a_bound() -> None:
+    message = readiness_of(with_state(waiting={"reason": "x", "message": "m" * 5000}))[2]
+    assert message is not None
+    assert len(message) == MAX_MESSAGE
+
+
+def test_events_say_what_the_pod_itself_does_not() -> None:
+    pod = recorded_pods()["pod-failed-mount"]
+    assert readiness_of(pod)[1] in VAGUE
+    cause = cause_in(case("events-failed-mount").items)
+    assert cause is not None
+    assert cause.reason == "FailedMount"
+    assert cause.reason in HOPELESS
+    assert cause.message is not None
+    assert "is not a directory" in cause.message
+
+
+def test_what_is_overcome_is_no_cause() -> None:
+    mount = case("events-failed-mount").items
+    assert cause_in([*mount, {"type": "Normal", "reason": "Pulling"}]) is None
+    assert cause_in([]) is None
+    assert cause_in([*mount, {"type": "Warning", "reason": "Other"}]) == cause_in(mount)
+
+
+# case: what the sentence for it must say
+SENTENCES = {
+    "pod-crash-loop": "Container sandbox ends over and over, last with exit code 3: its last lines are in "
+    "previous_logs; correct its image or its settings.",
+    "pod-creating": "The sandbox is still being made, volumes or image included: wait a moment and look again; if it "
+    "stays so, look at the events.",
+    "pod-failed": "Container sandbox ended with exit code 7: its last lines are in logs or previous_logs; correct its "
+    "image or its settings; the same create again replaces it.",
+    "pod-failed-mount": "The sandbox is still being made, volumes or image included: wait a moment and look again; if "
+    "it stays so, look at the events.",
+    "pod-image-pull-backoff": "The image registry.invalid/none:1 can't be pulled: check its name and tag, and that the "
+    "node reaches the registry and may pull from it.",
+    "pod-oom-killed": "Nothing is wrong: the sandbox is ready again, after 1 restart, the last for OOMKilled.",
+    "pod-ready": "Nothing is wrong: the sandbox is ready.",
+    "pod-running-unready": "The containers run, but a probe does not pass yet: if it stays so, look at the logs and "
+    "check that the server answers on the probe's port and path.",
+    "pod-succeeded": "Container sandbox ended by itself, with exit code 0: a sandbox's server must go on; correct its "
+    "image or its settings; the same create again replaces it.",
+    "pod-terminating": "Nothing is wrong: the sandbox is ready.",
+    "pod-unschedulable": "No node can take the sandbox: add or free capacity, or ask for less, and check that a node "
+    "fits the template's node selector and tolerations.",
+}
+
+
+def test_every_recorded_pod_has_its_sentence() -> None:
+    said = {name: summary_of(pod, trouble_of(pod), has_url=True) for name, pod in recorded_pods().items()}
+    assert said == SENTENCES
+
+
+def is_one_sentence(text: str) -> bool:
+    return text[0].isupper() and text.endswith(".") and ". " not in text and "{" not in text and "\n" not in text
+
+
+def test_every_version_of_the_recorded_watch_has_one_sentence() -> None:
+    for event in watch_events():
+        pod = event["object"]
+        trouble = trouble_of(pod)
+        for has_url in (True, False):
+            sentence = summary_of(pod, trouble, has_url=has_url)
+            assert is_one_sentence(sentence)
+            assert sentence.startswith("Nothing is wrong") == (trouble is None and has_url)
+
+
+@pytest.mark.parametrize("reason", sorted({*SUMMARIES, *HOPELESS, *VAGUE, "SomethingNew"}))
+def test_every_reason_has_one_sentence(reason: str) -> None:
+    pod = with_state(waiting={"reason": reason})
+    sentence = summary_of(pod, trouble_of(pod), has_url=True)
+    assert is_one_sentence(sentence)
+    assert ("message, events and logs" in sentence) == (reason == "SomethingNew")
+
+
+def test_out_of_memory_names_the_limit() -> None:
+    pod = next(event["object"] for event in watch_events() if readiness_of(event["object"])[1] == "OOMKilled")
+    assert "its memory of 32Mi" in summary_of(pod, trouble_of(pod), has_url=True)
+
+
+def test_a_missing_service_is_told_beside_the_pods_own_trouble() -> None:
+    ready, crash = recorded_pods()["pod-ready"], recorded_pods()["pod-crash-loop"]
+    assert summary_of(ready, None, has_url=False) == (
+        "The sandbox's Pod is ready, but its Service is missing or has no port: the same create again makes it whole."
+    )
+    assert "its Service is missing" in summary_of(crash, trouble_of(crash), has_url=False)
