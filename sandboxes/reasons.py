@@ -28,6 +28,10 @@ HOPELESS = frozenset(
 
 def readiness_of(pod: KubeObject) -> tuple[bool, str | None, str | None]:
     """Return whether the Pod is ready, and else the reason and the message for which it is not."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in HOPELESS:
+            return False, waiting["reason"], waiting.get("message")
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "Ready":
             return condition.get("status") == "True", condition.get("reason"), condition.get("message")

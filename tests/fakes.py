@@ -29,11 +29,12 @@ def _ok(document: object = None) -> Completed:
 
 @dataclass
 class FakeCluster:
-    """Holds objects by (kind, namespace, name); `calls` is every kubectl call's arguments."""
+    """Holds objects by (kind, namespace, name); `calls` is every kubectl call's arguments, `events` all Events."""
 
     namespaces: set[str] = field(default_factory=lambda: {"deer-flow"})
     objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._planned: list[tuple[str, Callable[[], Awaitable[Completed | None]]]] = []
@@ -64,6 +65,8 @@ class FakeCluster:
                 return self._apply(document["items"], dry_run="--dry-run=server" in args)
             case "get" if "-f" in args:
                 return self._get(document["items"])
+            case "get" if args[1] == "events":
+                return _ok({"kind": "List", "items": self.events})
             case "get" if args[1] == "namespace":
                 return Completed(0, b"namespace/x" if args[2] in self.namespaces else b"", "")
             case "get":
