@@ -84,6 +84,8 @@ class Feed:
         self._view = view
         self._answers = answers
         self._readers: set[Reader] = set()
+        # The time limits of those who wait for the view to be fresh.
+        self._joining: set[asyncio.Timeout] = set()
         self._is_closed = False
         # Milliseconds: no process tells more than a thousand events a second for long, so a later one begins higher.
         self._numbers = itertools.count(int(time.time() * 1000))
@@ -102,10 +104,13 @@ class Feed:
         if self._view is None:
             raise LiveViewOff("Events need the live view, which is switched off here (LIVE_VIEW)")
         try:
-            async with asyncio.timeout(FRESH_SECONDS):
+            async with asyncio.timeout(FRESH_SECONDS) as limit:
+                self._joining.add(limit)
                 await self._view.becomes_fresh()
         except TimeoutError as error:
             raise ClusterUnavailable("The live view is not up to date just now") from error
+        finally:
+            self._joining.discard(limit)
         if self._is_closed:
             raise ClusterUnavailable("The provisioner is being stopped")
         # Nothing is awaited from here on: what follows the state begins where it ends.
@@ -134,6 +139,8 @@ class Feed:
         self._is_closed = True
         for reader in self._readers:
             reader.end()
+        for limit in self._joining:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     def _begin(self, view: View) -> None:
         for pod, service in view.sandboxes():

@@ -236,3 +236,13 @@ async def test_a_feed_that_is_closed_ends_its_readers_and_takes_no_more(feed: Fe
     assert not reader.is_dropped
     with pytest.raises(ClusterUnavailable):
         await feed.join()
+
+
+async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(feed: Feed, view: StillView) -> None:
+    view.fresh = False
+    joining = asyncio.create_task(feed.join())
+    await asyncio.sleep(0)  # it has begun
+    feed.close()
+    async with asyncio.timeout(2):
+        with pytest.raises(ClusterUnavailable):
+            await joining
