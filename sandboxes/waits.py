@@ -223,14 +223,16 @@ class Waits:
         pause = EVENTS_SECONDS
         try:
             async with self._events_turn, within(READ_SECONDS):
-                events = await self._cluster.events_of(pod)
+                # Until it was its turn, the container may have been created.
+                events = [] if vigil.events_due is None else await self._cluster.events_of(pod)
         except ProvisionerError as error:
             # Without the right to read Events a wait lasts longer, and that is all.
             logger.info("the Events of sandbox %s can't be read: %s", vigil.sandbox_id, error)
             if isinstance(error, ClusterRefused):
                 pause = float("inf")
             events = []
-        vigil.events_due = _now() + pause
+        if vigil.events_due is not None:
+            vigil.events_due = _now() + pause
         for event in events:
             if event.get("type") == "Warning" and event.get("reason") == "FailedMount":
                 vigil.failed_mount = event
