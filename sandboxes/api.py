@@ -25,6 +25,7 @@ from sandboxes.errors import (
     Unprocessable,
 )
 from sandboxes.lifecycle import Lifecycle
+from sandboxes.listing import REPEATED, ListQuery
 from sandboxes.logs import REQUEST_ID
 from sandboxes.models import (
     MAX_EXTRA_MOUNTS,
@@ -36,7 +37,9 @@ from sandboxes.models import (
     SandboxId,
     SandboxList,
 )
+from sandboxes.queries import WaitQuery, parsed
 from sandboxes.settings import Settings
+from sandboxes.streams import stream_events, while_connected
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -48,6 +51,8 @@ SETTINGS = web.AppKey("SETTINGS", Settings)
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10.0
+# A request that waits is answered within 25 s of its beginning; the rest is for the way.
+WAIT_SECONDS = 24.5
 REQUEST_ID_HEADER = "X-Request-ID"
 API_KEY_HEADER = "X-API-Key"
 
@@ -67,6 +72,8 @@ def create_app(lifecycle: Lifecycle, settings: Settings) -> web.Application:
     app[SETTINGS] = settings
     app.add_routes(routes)
     app.on_response_prepare.append(_name_the_request)
+    # Before running requests are waited for.
+    app.on_shutdown.append(_release)
     return app
 
 
@@ -87,30 +94,35 @@ async def capabilities(request: web.Request) -> web.Response:
 @routes.post("/api/sandboxes")
 async def create_sandbox(request: web.Request) -> web.Response:
     """Make a sandbox, or return the one that is there: 200 both times."""
-    body = _parse(await _body(request), CreateRequest, request.app[SETTINGS])
-    return _json(await request.app[LIFECYCLE].create(body))
+    began = asyncio.get_running_loop().time()
+    asked = _parse(await _body(request), CreateRequest, request.app[SETTINGS])
+    answer = await request.app[LIFECYCLE].create(asked)
+    return _json(await _after_wait(request, answer, asked.wait_seconds or 0.0, began, is_made=True))
 
 
 @routes.get("/api/sandboxes")
 async def list_sandboxes(request: web.Request) -> web.Response:
-    """List what `GET` of each would answer with 200."""
+    """List what `GET` of each would answer with 200, or what of it the query asks for."""
+    if request.query_string:
+        query = parsed(ListQuery, request.query, repeated=REPEATED)
+        return _json(await request.app[LIFECYCLE].list_matching(query))
     sandboxes = await request.app[LIFECYCLE].list_all()
     return _json(SandboxList(sandboxes=sandboxes, count=len(sandboxes)))
 
 
 @routes.get("/api/sandboxes/{sandbox_id:[^/]+}")
 async def get_sandbox(request: web.Request) -> web.Response:
-    """Tell of one sandbox."""
-    return _json(await request.app[LIFECYCLE].get(_existing_id(request)))
+    """Tell of one sandbox, at once or when it is usable."""
+    began = asyncio.get_running_loop().time()
+    wait_seconds = parsed(WaitQuery, request.query).wait_seconds if request.query_string else 0.0
+    answer = await request.app[LIFECYCLE].get(_existing_id(request))
+    return _json(await _after_wait(request, answer, wait_seconds, began))
 
 
 @routes.get("/api/sandboxes/{sandbox_id:[^/]+}/diagnostics")
 async def get_diagnostics(request: web.Request) -> web.Response:
     """Tell why a sandbox is as it is."""
-    sandbox_id = request.match_info["sandbox_id"]
-    if not _is_sandbox_id(sandbox_id):
-        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
-    return _json(await request.app[LIFECYCLE].diagnostics(sandbox_id))
+    return _json(await request.app[LIFECYCLE].diagnostics(_existing_id(request)))
 
 
 @routes.delete("/api/sandboxes/{sandbox_id:[^/]+}")
@@ -133,6 +145,12 @@ async def renew_sandbox(request: web.Request) -> web.Response:
 async def touch_sandbox(request: web.Request) -> web.Response:
     """Count this as a use of one sandbox."""
     return _json(await request.app[LIFECYCLE].touch(_existing_id(request)))
+
+
+@routes.get("/api/events", allow_head=False)
+async def events(request: web.Request) -> web.StreamResponse:
+    """Tell of every change, for as long as the caller listens."""
+    return await stream_events(request, request.app[LIFECYCLE].feed)
 
 
 @web.middleware
@@ -169,6 +187,24 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         if not secrets.compare_digest(given, expected.get_secret_value().encode()):
             raise Unauthenticated(f"The {API_KEY_HEADER} header is missing or wrong")
     return await handler(request)
+
+
+async def _release(app: web.Application) -> None:
+    await app[LIFECYCLE].release()
+
+
+async def _after_wait(
+    request: web.Request, answer: SandboxAnswer, seconds: float, began: float, *, is_made: bool = False
+) -> SandboxAnswer:
+    """Return the answer after a wait of so many seconds at most, if any are asked for; `began`: the request, loop time.
+
+    If the caller hangs up meanwhile, what is returned does not matter.
+    """
+    if not seconds:
+        return answer
+    until = min(asyncio.get_running_loop().time() + seconds, began + WAIT_SECONDS)
+    wait = request.app[LIFECYCLE].wait(answer, until, is_made=is_made)
+    return await while_connected(request, wait) or answer
 
 
 async def _name_the_request(request: web.Request, response: web.StreamResponse) -> None:

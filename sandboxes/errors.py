@@ -122,7 +122,7 @@ class ClusterUnavailable(ProvisionerError):
     """
 
     status = 503
-    retry_after = 5
+    retry_after: int | None = 5
     pauses: tuple[float, ...] = ()
 
 
@@ -164,6 +164,12 @@ class ServiceAccountMissing(ClusterUnavailable):
     """The namespace is so new that it has no service account yet: passes within a second or two."""
 
     pauses = (0.1, 0.2, 0.3, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0)
+
+
+class LiveViewOff(ClusterUnavailable):
+    """What was asked for needs the live view, which the operator has switched off: trying again is no use."""
+
+    retry_after = None
 
 
 class NamespaceMissing(ClusterUnavailable):

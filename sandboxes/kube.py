@@ -53,6 +53,13 @@ def service_name_beside(pod_name: str) -> str:
     return f"{pod_name}-svc"
 
 
+def id_in_name(kind: str, name: str) -> str:
+    """Return the id in the name of a sandbox's Pod or Service; of another object, a text that is no sandbox's."""
+    if kind == "Service":
+        name = name.removesuffix("-svc")
+    return name.removeprefix("sandbox-")
+
+
 def labels_of(sandbox_id: str) -> dict[str, str]:
     """Return the labels that every object of a sandbox carries."""
     return {

@@ -23,18 +23,21 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
+from sandboxes.feed import Feed
 from sandboxes.limits import Locks, within
+from sandboxes.listing import ListQuery, select
 from sandboxes.manifests import Sandbox
 from sandboxes.mounts import checked_mounts
 from sandboxes.reaper import Reaper
 from sandboxes.uses import Uses
+from sandboxes.waits import Waits, waited
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster import Cluster
     from sandboxes.kube import KubeObject
-    from sandboxes.models import CreateRequest, Diagnostics, SandboxAnswer
+    from sandboxes.models import CreateRequest, Diagnostics, SandboxAnswer, SandboxList, WaitedAnswer
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
 
@@ -59,6 +62,8 @@ class Lifecycle:
         self._answers = Answers(settings)
         if cluster.view is not None:
             cluster.view.on_change(self._answers.forget)
+        self._waits = Waits(cluster, settings)
+        self.feed = Feed(cluster.view, self._answers)
         self._locks = Locks()
         self._uses = Uses(cluster)
         self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
@@ -110,14 +115,36 @@ class Lifecycle:
             raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
         return await diagnose(self.cluster, sandbox_id, self._settings)
 
-    async def list_all(self) -> list[SandboxAnswer]:
-        """Return every sandbox that get() would return, sorted by id."""
+    async def wait(self, answer: SandboxAnswer, until: float, *, is_made: bool = False) -> WaitedAnswer:
+        """Return the sandbox when it is usable or can't become so, or at `until` (loop time), see Waits.until_usable.
+
+        `is_made`: this very request has made it. Then a cluster that can't be asked any more is no error, and the
+        answer is what is known; else this raises what kept it from answering. Raises SandboxNotFound if it is deleted.
+        """
+        try:
+            return await self._waits.until_usable(answer, until)
+        except SandboxNotFound:
+            raise
+        except ProvisionerError:
+            if is_made:
+                return waited(answer)
+            raise
+
+    async def list_matching(self, query: ListQuery) -> SandboxList:
+        """Return what of list_all() the query asks for."""
+        return select(await self.list_all(query if query.label else None), query)
+
+    async def list_all(self, query: ListQuery | None = None) -> list[SandboxAnswer]:
+        """Return every sandbox that get() would return, sorted by id; of a query, only the labels are looked at."""
         view = self.cluster.view
         if view is not None and view.is_fresh and not view.has_doubts:
-            answers = self._answers.of_all(view.sandboxes())
+            pairs = view.sandboxes()
+            answers = self._answers.of_all(pairs if query is None else (one for one in pairs if query.fits(one[0])))
         else:
             async with within(READ_SECONDS):
                 objects = await self.cluster.list_live()
+            if query is not None:
+                objects = [obj for obj in objects if obj["kind"] != "Pod" or query.fits(obj)]
             answers = answers_for(objects, self._settings)
         if self._creation.any_refused:
             answers = [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
@@ -128,6 +155,11 @@ class Lifecycle:
         async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, within(seconds_left):
             await self.cluster.delete(sandbox_id)
         logger.info("sandbox %s deleted", sandbox_id)
+
+    async def release(self) -> None:
+        """Answer all who wait, and end all streams, at once: the process is about to end."""
+        self.feed.close()
+        await self._waits.release()
 
     async def renew(self, sandbox_id: str, ttl_seconds: int) -> SandboxAnswer:
         """Have the sandbox end `ttl_seconds` from now, sooner or later than before, or never (0).

@@ -6,10 +6,11 @@ ignored, since callers are often newer than this service.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError, to_json
 
 # `sandbox-` + id + `-svc` must be a DNS label of at most 63 characters: 63 - 8 - 4 = 51.
 MAX_SANDBOX_ID_LENGTH = 51
@@ -136,14 +137,17 @@ class SandboxAnswer(BaseModel):
     # Null until a node is chosen.
     node: str | None
 
-    _json: bytes | None = PrivateAttr(None)
-
-    @property
+    @functools.cached_property
     def as_json(self) -> bytes:
         """The answer as it is sent; made once, since most answers are sent more often than they change."""
-        if self._json is None:
-            self._json = self.__pydantic_serializer__.to_json(self)
-        return self._json
+        return self.__pydantic_serializer__.to_json(self)
+
+
+class WaitedAnswer(SandboxAnswer):
+    """One sandbox, as a request tells of it that waited for it."""
+
+    # Whether its URL has answered the provisioner, too; false also where the provisioner can't reach it itself.
+    url_checked: bool
 
 
 class SandboxList(BaseModel):
@@ -157,6 +161,17 @@ class SandboxList(BaseModel):
         """The answer as it is sent."""
         sandboxes = b",".join([answer.as_json for answer in self.sandboxes])
         return b'{"sandboxes":[%b],"count":%d}' % (sandboxes, self.count)
+
+
+class SandboxPage(SandboxList):
+    """The answer of `GET /api/sandboxes?limit=…`; `next_cursor` is null on the last page."""
+
+    next_cursor: str | None
+
+    @property
+    def as_json(self) -> bytes:
+        """The answer as it is sent."""
+        return b'%b,"next_cursor":%b}' % (super().as_json[:-1], to_json(self.next_cursor))
 
 
 class Condition(BaseModel):

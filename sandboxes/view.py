@@ -56,6 +56,7 @@ class View:
         self._deleted_at: dict[Key, float] = {}
         self._synced_at: float | None = None
         self._sync_wanted = asyncio.Event()
+        self._sync_done = asyncio.Event()
         # How often a watch has started: a list that began before one did proves nothing.
         self._starts = 0
         self._listeners: list[Callable[[str, str], None]] = []
@@ -95,6 +96,11 @@ class View:
     def age(self) -> float:
         """Seconds since the last list that was taken in began; infinite before the first."""
         return float("inf") if self._synced_at is None else _now() - self._synced_at
+
+    async def becomes_fresh(self) -> None:
+        """Return as soon as it may answer for the cluster."""
+        while not self.is_fresh:
+            await self._sync_done.wait()
 
     def sandbox(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         """Return a sandbox's Pod and Service as far as they are in the view."""
@@ -273,6 +279,8 @@ class View:
         self._told = {key: version for key, version in self._told.items() if key in listed}
         if running and starts == self._starts:
             self._synced_at = started
+            self._sync_done.set()
+            self._sync_done = asyncio.Event()
         return {key: _version(obj) for key, obj in listed.items()}
 
     def _restart_silent_watches(self, listed: dict[Key, int]) -> None:

@@ -30,7 +30,7 @@ def _ok(document: object = None) -> Completed:
 
 @dataclass
 class FakeCluster:
-    """Holds objects by (kind, namespace, name); `calls` is every kubectl call's arguments."""
+    """Holds objects by (kind, namespace, name); `calls` is every kubectl call's arguments, `events` all Events."""
 
     namespaces: set[str] = field(default_factory=lambda: {"deer-flow"})
     objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
@@ -281,3 +281,14 @@ class _Refused(Exception):
 
 def _env(pod: dict[str, Any]) -> object:
     return [container.get("env") for container in pod["spec"]["containers"]]
+
+
+def events_about(pod: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """Return the Events of the recorded case `name`, as if they were about this Pod."""
+    assert pod is not None
+    events = copy.deepcopy(case(name).items)
+    metadata = pod["metadata"]
+    for event in events:
+        event["metadata"]["namespace"] = metadata["namespace"]
+        event["involvedObject"] |= {key: metadata[key] for key in ("name", "uid", "namespace")}
+    return events

@@ -13,7 +13,7 @@ import pytest
 from sandboxes import diagnostics
 from sandboxes.models import Diagnostics
 from tests.api.conftest import URL, Client
-from tests.fakes import FakeCluster
+from tests.fakes import FakeCluster, events_about
 from tests.record import case, recorded_pods
 from tests.waiting import until
 
@@ -39,10 +39,8 @@ async def be(client: Client, cluster: FakeCluster, name: str, events: str = "") 
     assert pod is not None
     recorded = copy.deepcopy(recorded_pods()[name])
     pod["status"], pod["spec"]["nodeName"] = recorded["status"], recorded["spec"].get("nodeName")
-    for event in copy.deepcopy(case(events).items) if events else []:
-        event["metadata"]["namespace"] = "deer-flow"
-        event["involvedObject"] |= {"name": "sandbox-a", "uid": pod["metadata"]["uid"], "namespace": "deer-flow"}
-        cluster.events.append(event)
+    if events:
+        cluster.events += events_about(pod, events)
     return pod
 
 

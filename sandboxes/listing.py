@@ -1,0 +1,104 @@
+"""Which sandboxes a list shows: filters, and pages in the order of the ids. Pure.
+
+A cursor is the last id that its reader has seen, and a page is what comes after it. So it stays valid whatever is
+created or deleted meanwhile: nothing is told twice, and nothing is left out that was there all the time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from sandboxes import kube
+from sandboxes.models import SandboxList, SandboxPage, Status, ThreadId, UserId
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandboxes.kube import KubeObject
+    from sandboxes.models import SandboxAnswer
+
+MAX_LIMIT = 1000
+
+# Says how the rest is to be read, so that a later form can be told from this one.
+_CURSOR_FORM = "1:"
+
+# Kubernetes' syntax of label keys and values:
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = re.compile(rf"(?:(?=.{{1,253}}/)[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?{_NAME}")
+_LABEL_VALUE = re.compile(rf"({_NAME})?")
+
+# A label's key, and the value that it must have; None: any.
+LabelMatch = tuple[str, str | None]
+
+
+def _label_match(text: object) -> LabelMatch:
+    key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+    if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+        raise ValueError("it should be `key` or `key=value`, in Kubernetes' syntax of labels")
+    return key, value if equals else None
+
+
+def _position(cursor: str) -> str:
+    """Return the id after which the page begins."""
+    try:
+        text = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise ValueError("it should be a `next_cursor` as it was answered") from error
+    if not text.startswith(_CURSOR_FORM):
+        raise ValueError("it should be a `next_cursor` as it was answered")
+    return text.removeprefix(_CURSOR_FORM)
+
+
+def _cursor(position: str) -> str:
+    return base64.urlsafe_b64encode(f"{_CURSOR_FORM}{position}".encode()).decode()
+
+
+class ListQuery(BaseModel):
+    """The query of `GET /api/sandboxes`. Each filter that is set must fit; `cursor` holds the id it stands for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status | None = None
+    ready: bool | None = None
+    thread_id: ThreadId | None = None
+    user_id: UserId | None = None
+    template: Annotated[str, Field(min_length=1)] | None = None
+    label: tuple[Annotated[LabelMatch, BeforeValidator(_label_match)], ...] = ()
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+    cursor: Annotated[str, AfterValidator(_position)] | None = None
+
+    def fits(self, pod: KubeObject) -> bool:
+        """Whether the Pod has the labels that are asked for; an answer doesn't tell them."""
+        labels = kube.get_labels(pod)
+        return all(key in labels and value in (None, labels[key]) for key, value in self.label)
+
+
+# Of ListQuery.
+REPEATED = frozenset({"label"})
+
+_SAME = ("status", "ready", "thread_id", "user_id", "template")
+
+
+def select(answers: Sequence[SandboxAnswer], query: ListQuery) -> SandboxList:
+    """Return those that fit, but for labels, see ListQuery.fits; with a limit, one page of them.
+
+    `answers` are sorted by id. A page's `next_cursor` is None where nothing comes after it.
+    """
+    wanted = [(name, value) for name in _SAME if (value := getattr(query, name)) is not None]
+    found = [
+        answer
+        for answer in answers
+        if (query.cursor is None or answer.sandbox_id > query.cursor)
+        and all(getattr(answer, name) == value for name, value in wanted)
+    ]
+    if query.limit is None:
+        return SandboxList(sandboxes=found, count=len(found))
+    page = found[: query.limit]
+    more = len(found) > len(page)
+    return SandboxPage(sandboxes=page, count=len(page), next_cursor=_cursor(page[-1].sandbox_id) if more else None)

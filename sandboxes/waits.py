@@ -1,0 +1,278 @@
+"""Waiting until a sandbox is usable, or until it is clear that it won't be.
+
+One task watches one sandbox, however many callers wait for it. While the live view may answer, it is woken by changes
+and starts no process; else it looks once a second. Knows nothing of requests: whoever waits no longer is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sandboxes import kube
+from sandboxes.answers import answer_for
+from sandboxes.errors import ClusterRefused, ProvisionerError, SandboxNotFound
+from sandboxes.limits import within
+from sandboxes.models import WaitedAnswer
+from sandboxes.reach import Reach, Urls
+from sandboxes.reasons import HOPELESS
+
+if TYPE_CHECKING:
+    from sandboxes.cluster import Cluster
+    from sandboxes.kube import KubeObject
+    from sandboxes.models import SandboxAnswer
+    from sandboxes.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two looks where no change wakes: times that pass without one, and a view that may not answer.
+LOOK_SECONDS = 1.0
+# What one look at the cluster may take.
+READ_SECONDS = 8.0
+
+# Seconds between two tries of a URL. kube-proxy opens a node port once a second (kubectl.md), so one that could not be
+# connected to for two since the Pod was ready can't be reached from here.
+URL_PAUSE = 0.2
+URL_SECONDS = 2.0
+
+# Only Events tell of a mount that fails (record: pod-failed-mount, events-failed-mount), and each look at them is a
+# process. A container is mostly created within a second.
+FIRST_EVENTS_SECONDS = 1.0
+EVENTS_SECONDS = 2.5
+
+
+@dataclass(eq=False)
+class _Vigil:
+    """One sandbox that is waited for: what is known of it, and for how long."""
+
+    sandbox_id: str
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    callers: int = 0
+    # What was seen last, and why it could not be seen since.
+    seen: WaitedAnswer | None = None
+    failure: ProvisionerError | None = None
+    # The Pod that the rest is about; loop times.
+    uid: str = ""
+    ready_since: float | None = None
+    was_reached: bool = False
+    unschedulable_since: float | None = None
+    events_due: float | None = None
+    events: asyncio.Task[None] | None = None
+    failed_mount: KubeObject | None = None
+
+    def meet(self, pod: KubeObject) -> None:
+        """Forget what was known of another Pod of the same name."""
+        uid = pod["metadata"]["uid"]
+        if uid != self.uid:
+            self.uid, self.was_reached, self.failed_mount = uid, False, None
+            self.ready_since = self.unschedulable_since = self.events_due = None
+
+
+class Waits:
+    """Who waits for which sandbox of one cluster."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._urls = Urls()
+        self._vigils: dict[str, tuple[_Vigil, asyncio.Task[WaitedAnswer]]] = {}
+        self._is_released = False
+        # Five hundred Pods whose images are being pulled look at their Events one after another.
+        self._events_turn = asyncio.Lock()
+        if cluster.view is not None:
+            cluster.view.on_change(self._on_change)
+
+    async def until_usable(self, answer: SandboxAnswer, until: float) -> WaitedAnswer:
+        """Return the sandbox as soon as it is usable or can't become so, and at `until` (loop time) as it is then.
+
+        `answer`: what is known of it. Raises SandboxNotFound if it is deleted meanwhile, and what kept the cluster from
+        answering if that is so at `until`.
+        """
+        if self._is_released:
+            return waited(answer)
+        vigil, task = self._join(answer.sandbox_id)
+        try:
+            await asyncio.wait({task}, timeout=max(until - _now(), 0.0))
+            if task.done() and not task.cancelled():
+                return task.result()
+            if vigil.failure is not None:
+                raise vigil.failure
+            return vigil.seen or waited(answer)
+        finally:
+            self._leave(vigil, task)
+
+    async def release(self) -> None:
+        """Have all who wait answered at once with what is known, and let nobody wait any more."""
+        self._is_released = True
+        tasks = [task for _, task in self._vigils.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._urls.close()
+
+    def _join(self, sandbox_id: str) -> tuple[_Vigil, asyncio.Task[WaitedAnswer]]:
+        known = self._vigils.get(sandbox_id)
+        if known is None or known[1].done():
+            vigil = _Vigil(sandbox_id)
+            task = asyncio.create_task(self._keep(vigil), name=f"wait for sandbox {sandbox_id}")
+            # Whoever waited for it may be gone when it fails.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            known = self._vigils[sandbox_id] = (vigil, task)
+        known[0].callers += 1
+        return known
+
+    def _leave(self, vigil: _Vigil, task: asyncio.Task[WaitedAnswer]) -> None:
+        vigil.callers -= 1
+        if not vigil.callers:
+            task.cancel()
+            if self._vigils.get(vigil.sandbox_id) == (vigil, task):
+                del self._vigils[vigil.sandbox_id]
+
+    def _on_change(self, kind: str, name: str) -> None:
+        known = self._vigils.get(kube.id_in_name(kind, name))
+        if known is not None:
+            known[0].changed.set()
+
+    async def _keep(self, vigil: _Vigil) -> WaitedAnswer:
+        """Watch until there is nothing left to wait for."""
+        try:
+            while True:
+                vigil.changed.clear()
+                pause = LOOK_SECONDS
+                try:
+                    pod, service = await self._look(vigil.sandbox_id)
+                except ProvisionerError as error:
+                    vigil.failure = error
+                else:
+                    vigil.failure = None
+                    answer = answer_for(pod, service, self._settings)
+                    if pod is None or answer is None:
+                        raise SandboxNotFound(f"Sandbox '{vigil.sandbox_id}' not found")
+                    outcome = await self._outcome(vigil, pod, answer)
+                    if outcome is not None:
+                        return outcome
+                    if vigil.ready_since is not None and not vigil.was_reached:
+                        pause = URL_PAUSE
+                await _set_within(vigil.changed, pause)
+        finally:
+            if vigil.events is not None:
+                vigil.events.cancel()
+
+    async def _look(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+        """Return what there is, from the view where it may answer; a miss is confirmed."""
+        view = self._cluster.view
+        if view is not None and view.is_certain(sandbox_id):
+            pair = view.sandbox(sandbox_id)
+            if answer_for(*pair, self._settings) is not None:
+                return pair
+        async with within(READ_SECONDS):
+            return await self._cluster.look(sandbox_id)
+
+    async def _outcome(self, vigil: _Vigil, pod: KubeObject, answer: SandboxAnswer) -> WaitedAnswer | None:
+        """Return the answer if there is nothing left to wait for."""
+        vigil.meet(pod)
+        vigil.seen = waited(answer)
+        if answer.ready:
+            return await self._outcome_of_url(vigil, answer)
+        vigil.ready_since = None
+        if answer.reason in HOPELESS or answer.status in ("Failed", "Succeeded"):
+            return vigil.seen
+        if self._is_unschedulable_for_long(vigil, pod):
+            return vigil.seen
+        self._look_for_failed_mount(vigil, pod)
+        if vigil.failed_mount is not None:
+            return waited(answer, reason=vigil.failed_mount["reason"], message=vigil.failed_mount.get("message"))
+        return None
+
+    async def _outcome_of_url(self, vigil: _Vigil, answer: SandboxAnswer) -> WaitedAnswer | None:
+        if vigil.ready_since is None:
+            vigil.ready_since = _now()
+        reach = await self._urls.ask(answer.sandbox_url)
+        if reach is Reach.ANSWERS:
+            return waited(answer, url_checked=True)
+        vigil.was_reached = vigil.was_reached or reach is Reach.NOT_YET
+        if not vigil.was_reached and _now() - vigil.ready_since >= URL_SECONDS:
+            return vigil.seen
+        return None
+
+    def _is_unschedulable_for_long(self, vigil: _Vigil, pod: KubeObject) -> bool:
+        """Whether no node has been right for FAIL_FAST_AFTER, by the Pod's own time or since we have seen it."""
+        since = _unschedulable_since(pod)
+        if since is None:
+            vigil.unschedulable_since = None
+            return False
+        if vigil.unschedulable_since is None:
+            vigil.unschedulable_since = _now()
+        told = (datetime.now(UTC) - since).total_seconds()
+        return max(told, _now() - vigil.unschedulable_since) >= self._settings.fail_fast_after
+
+    def _look_for_failed_mount(self, vigil: _Vigil, pod: KubeObject) -> None:
+        """Have the Pod's Events looked at beside, if it is time; what they tell wakes the vigil."""
+        if not _is_creating(pod):
+            vigil.events_due = vigil.failed_mount = None
+            return
+        if vigil.events_due is None:
+            vigil.events_due = _now() + FIRST_EVENTS_SECONDS
+        if _now() >= vigil.events_due and (vigil.events is None or vigil.events.done()):
+            vigil.events = asyncio.create_task(self._read_events(vigil, pod))
+
+    async def _read_events(self, vigil: _Vigil, pod: KubeObject) -> None:
+        pause = EVENTS_SECONDS
+        try:
+            async with self._events_turn, within(READ_SECONDS):
+                # Until it was its turn, the container may have been created.
+                events = [] if vigil.events_due is None else await self._cluster.events_of(pod)
+        except ProvisionerError as error:
+            # Without the right to read Events a wait lasts longer, and that is all.
+            logger.info("the Events of sandbox %s can't be read: %s", vigil.sandbox_id, error)
+            if isinstance(error, ClusterRefused):
+                pause = float("inf")
+            events = []
+        if vigil.events_due is not None:
+            vigil.events_due = _now() + pause
+        for event in events:
+            if event.get("type") == "Warning" and event.get("reason") == "FailedMount":
+                vigil.failed_mount = event
+                vigil.changed.set()
+
+
+def waited(
+    answer: SandboxAnswer, *, url_checked: bool = False, reason: str | None = None, message: str | None = None
+) -> WaitedAnswer:
+    """Return what a caller who waited is told; `reason` and `message` if they say more than the Pod."""
+    told = answer.model_dump(exclude={"url_checked"})
+    if reason is not None:
+        told |= {"reason": reason, "message": message}
+    return WaitedAnswer(**told, url_checked=url_checked)
+
+
+def _unschedulable_since(pod: KubeObject) -> datetime | None:
+    """Return since when the scheduler finds no node (record: pod-unschedulable); None if it does not say so."""
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            since = condition.get("lastTransitionTime") if condition.get("status") == "False" else None
+            return None if since is None else datetime.fromisoformat(since)
+    return None
+
+
+def _is_creating(pod: KubeObject) -> bool:
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        if container.get("name") == kube.CONTAINER:
+            waiting = (container.get("state") or {}).get("waiting") or {}
+            return bool(waiting.get("reason") == "ContainerCreating")
+    return False
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

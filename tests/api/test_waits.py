@@ -1,0 +1,250 @@
+"""Waiting over HTTP, on a cluster that is looked at once a second: no live view."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from pytest_aiohttp.plugin import AiohttpClient
+
+from sandboxes import api, waits
+from tests.api.conftest import URL, Client, MakeClient
+from tests.api.server import LikeOurs
+from tests.api.test_contract import create
+from tests.fakes import FakeCluster, events_about
+from tests.record import recorded_pods
+from tests.waiting import until
+
+StartSandbox = Callable[[int], Awaitable[int]]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the pauses be short; what is tested is what happens, not how long it takes."""
+    monkeypatch.setattr(waits, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(waits, "URL_SECONDS", 0.5)
+    monkeypatch.setattr(waits, "FIRST_EVENTS_SECONDS", 0.05)
+
+
+@pytest.fixture
+async def start_sandbox() -> AsyncIterator[StartSandbox]:
+    """Return what starts a sandbox's server that answers with a status, and returns its port."""
+    servers: list[TestServer] = []
+
+    async def start(status: int) -> int:
+        async def answer(request: web.Request) -> web.Response:
+            assert request.path == "/v1/sandbox"
+            return web.Response(status=status, headers={"Location": "/elsewhere"})
+
+        app = web.Application()
+        app.router.add_get("/{path:.*}", answer)
+        server = TestServer(app)
+        await server.start_server()
+        servers.append(server)
+        assert server.port is not None
+        return server.port
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+def be(cluster: FakeCluster, name: str, sandbox_id: str = "a") -> None:
+    """Let the sandbox's Pod have the status and the node of a recorded one."""
+    pod = cluster.pod(sandbox_id)
+    assert pod is not None
+    recorded = recorded_pods()[name]
+    pod["status"] = recorded["status"]
+    if "nodeName" in recorded["spec"]:
+        pod["spec"]["nodeName"] = recorded["spec"]["nodeName"]
+
+
+def serve_at(cluster: FakeCluster, port: int, sandbox_id: str = "a") -> None:
+    service = cluster.service(sandbox_id)
+    assert service is not None
+    service["spec"]["ports"][0]["nodePort"] = port
+
+
+async def waited(client: Client, seconds: float = 20) -> dict[str, Any]:
+    response = await client.get(f"{URL}/a?wait_seconds={seconds}")
+    assert response.status == 200, await response.text()
+    answer: dict[str, Any] = await response.json()
+    return answer
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "nan", "inf", ""])
+async def test_a_wait_that_is_no_number_is_422(client: Client, cluster: FakeCluster, value: str) -> None:
+    response = await client.get(f"{URL}/a?wait_seconds={value}")
+    assert response.status == 422
+    assert (await response.json())["detail"][0]["loc"] == ["query", "wait_seconds"]
+    refused = await client.post(URL, json={"sandbox_id": "a", "wait_seconds": value})
+    assert refused.status == 422
+    assert (await refused.json())["detail"][0]["loc"] == ["body", "wait_seconds"]
+    assert cluster.calls == []
+
+
+async def test_only_who_waited_is_told_whether_the_url_was_checked(client: Client) -> None:
+    assert "url_checked" not in await create(client)
+    assert "url_checked" not in await create(client, wait_seconds=0)
+    assert "url_checked" not in await (await client.get(f"{URL}/a?wait_seconds=0")).json()
+    assert (await create(client, wait_seconds=0.1))["url_checked"] is False
+    assert (await waited(client, 0.1))["url_checked"] is False
+
+
+async def test_ready_and_reached_is_answered_at_once(
+    make_client: MakeClient, cluster: FakeCluster, start_sandbox: StartSandbox
+) -> None:
+    client = await make_client(NODE_HOST="127.0.0.1")
+    await create(client)
+    serve_at(cluster, await start_sandbox(200))
+    waiting = asyncio.create_task(waited(client))
+    be(cluster, "pod-ready")
+    async with asyncio.timeout(5):
+        answer = await waiting
+    assert (answer["ready"], answer["url_checked"]) == (True, True)
+
+
+@pytest.mark.parametrize("status", [503, 302])
+async def test_an_url_that_answers_otherwise_is_waited_for_to_the_end_and_no_redirect_is_followed(
+    make_client: MakeClient, cluster: FakeCluster, start_sandbox: StartSandbox, status: int
+) -> None:
+    client = await make_client(NODE_HOST="127.0.0.1")
+    await create(client)
+    serve_at(cluster, await start_sandbox(status))
+    be(cluster, "pod-ready")
+    began = asyncio.get_running_loop().time()
+    answer = await waited(client, 1.5)
+    assert asyncio.get_running_loop().time() - began >= 1.5
+    assert (answer["ready"], answer["url_checked"]) == (True, False)
+
+
+async def test_an_url_that_can_not_be_reached_from_here_does_not_count(
+    make_client: MakeClient, cluster: FakeCluster
+) -> None:
+    client = await make_client(NODE_HOST="127.0.0.1")
+    await create(client)
+    serve_at(cluster, 1)
+    be(cluster, "pod-ready")
+    async with asyncio.timeout(5):
+        answer = await waited(client)
+    assert (answer["ready"], answer["url_checked"]) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["pod-image-pull-backoff", "pod-crash-loop", "pod-failed", "pod-succeeded"])
+async def test_what_will_not_become_ready_is_answered_early(client: Client, cluster: FakeCluster, name: str) -> None:
+    await create(client)
+    waiting = asyncio.create_task(waited(client))
+    be(cluster, name)
+    async with asyncio.timeout(5):
+        answer = await waiting
+    assert (answer["ready"], answer["url_checked"]) == (False, False)
+    assert answer["reason"]
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+async def test_an_unschedulable_pod_is_waited_for_as_long_as_the_operator_says(
+    make_client: MakeClient,
+    cluster: FakeCluster,
+    is_new: bool,
+) -> None:
+    client = await make_client(FAIL_FAST_AFTER="1")
+    await create(client)
+    be(cluster, "pod-unschedulable")
+    began = asyncio.get_running_loop().time()
+    pod = cluster.pod("a")
+    assert pod is not None
+    [condition] = pod["status"]["conditions"]
+    # the cluster's clock may be ahead of ours: then it counts since when we saw it
+    since = "2999-01-01T00:00:00Z" if is_new else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    pod["status"] = {**pod["status"], "conditions": [{**condition, "lastTransitionTime": since}]}
+    async with asyncio.timeout(5):
+        answer = await waited(client)
+    assert answer["ready"] is False
+    if is_new:
+        assert asyncio.get_running_loop().time() - began >= 1
+
+
+async def test_a_mount_that_fails_is_told_with_the_event_that_says_so(client: Client, cluster: FakeCluster) -> None:
+    await create(client)
+    be(cluster, "pod-failed-mount")
+    waiting = asyncio.create_task(waited(client))
+    await until(lambda: any("events" in call for call in cluster.calls))
+    cluster.events = events_about(cluster.pod("a"), "events-failed-mount")
+    async with asyncio.timeout(10):
+        answer = await waiting
+    assert answer["reason"] == "FailedMount"
+    assert answer["message"].startswith("MountVolume.SetUp failed")
+    assert answer["status"] == "Pending"
+
+
+async def test_no_right_to_read_events_only_makes_the_wait_longer(client: Client, cluster: FakeCluster) -> None:
+    await create(client)
+    be(cluster, "pod-creating")
+    cluster.do_before_next("get", lambda: cluster.answer_next("get", "get-forbidden"))  # the first get is of the Pod
+    answer = await waited(client, 0.5)
+    assert (answer["ready"], answer["status"]) == (False, "Pending")
+
+
+async def test_deleted_while_waited_for_is_404(client: Client, cluster: FakeCluster) -> None:
+    await create(client)
+    waiting = asyncio.create_task(client.get(f"{URL}/a?wait_seconds=20"))
+    before = len(cluster.calls)
+    await until(lambda: len(cluster.calls) > before + 1)
+    await client.delete(f"{URL}/a")
+    async with asyncio.timeout(5):
+        response = await waiting
+    assert response.status == 404
+    assert (await response.json())["status"] == "NotFound"
+
+
+async def test_a_wait_ends_in_time_for_the_caller_however_long_it_should_be(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert api.WAIT_SECONDS < 25
+    monkeypatch.setattr(api, "WAIT_SECONDS", 0.5)
+    began = asyncio.get_running_loop().time()
+    answer = await create(client, wait_seconds=1e9)
+    assert 0.5 <= asyncio.get_running_loop().time() - began < 3
+    assert answer["ready"] is False
+
+
+async def test_a_create_is_200_though_the_cluster_goes_away_while_it_is_waited_for(
+    client: Client, cluster: FakeCluster
+) -> None:
+    creating = asyncio.create_task(create(client, wait_seconds=1))
+    await until(lambda: cluster.pod("a") is not None)
+    cluster.answer_next("get", "refused", times=1000)
+    assert (await creating)["sandbox_id"] == "a"
+    assert (await client.get(f"{URL}/a?wait_seconds=1")).status == 503
+
+
+async def test_who_hangs_up_is_waited_for_no_longer_but_has_its_sandbox(
+    make_client: MakeClient, aiohttp_client: AiohttpClient, cluster: FakeCluster
+) -> None:
+    client: TestClient[Any, Any] = await aiohttp_client(LikeOurs((await make_client()).app))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await client.post(URL, json={"sandbox_id": "a", "wait_seconds": 20})
+
+    async def is_quiet() -> bool:
+        before = len(cluster.calls)
+        await asyncio.sleep(0.3)  # six looks
+        return len(cluster.calls) == before
+
+    await until(is_quiet)
+    assert cluster.pod("a") is not None
+
+
+async def test_other_requests_of_the_same_id_do_not_wait_for_the_wait(client: Client, cluster: FakeCluster) -> None:
+    waiting = asyncio.create_task(create(client, wait_seconds=20))
+    await until(lambda: cluster.pod("a") is not None)
+    async with asyncio.timeout(5):
+        await create(client)
+        assert (await client.delete(f"{URL}/a")).status == 200
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)

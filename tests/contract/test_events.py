@@ -1,0 +1,195 @@
+"""The stream of events: a real kubectl, and devcluster in the place of Kubernetes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from devcluster import Cluster
+from sandboxes import feed, watch
+from tests.contract.service import URL, Provisioner, create
+from tests.contract.test_process import PROVISIONER, environment, free_port, healthy, running
+from tests.waiting import until
+
+EVENTS = "/api/events"
+Told = tuple[str, dict[str, Any]]
+
+
+class Stream:
+    """One who reads along, from the beginning to what it was told last."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+        self.numbers: list[int] = []
+        self.has_ended = False
+
+    async def read(self, response: aiohttp.ClientResponse) -> None:
+        """Read until the stream ends."""
+        fields: dict[str, str] = {}
+        try:
+            async for raw in response.content:
+                name, _, value = raw.decode().rstrip("\n").partition(": ")
+                fields[name] = value
+                if raw == b"\n" and "event" in fields:
+                    self.numbers.append(int(fields["id"]))
+                    self.told.append((fields["event"], json.loads(fields["data"])))
+                    fields = {}
+        except aiohttp.ClientError:
+            pass
+        self.has_ended = True
+
+    async def has_told(self, count: int) -> None:
+        """Wait until so many events have come."""
+        await until(lambda: len(self.told) >= count)
+
+    def names(self, sandbox_id: str) -> list[str]:
+        """Return what was told of a sandbox."""
+        return [name for name, one in self.told if one.get("sandbox_id") == sandbox_id]
+
+    def has(self, name: str, sandbox_id: str) -> Callable[[], bool]:
+        """Return what tells whether this was told of a sandbox."""
+        return lambda: name in self.names(sandbox_id)
+
+
+@asynccontextmanager
+async def reading(provisioner: Provisioner) -> AsyncIterator[Stream]:
+    """Read along for the time of the block."""
+    stream = Stream()
+    async with provisioner.client.get(EVENTS, read_bufsize=2**22) as response:
+        assert response.status == 200, await response.text()
+        task = asyncio.create_task(stream.read(response))
+        try:
+            await until(lambda: stream.told)
+            yield stream
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_life_from_created_to_deleted(provisioner: Provisioner) -> None:
+    await create(provisioner, "before")
+    async with reading(provisioner) as stream:
+        name, state = stream.told[0]
+        assert name == "state"
+        assert [one["sandbox_id"] for one in state["sandboxes"]] == ["before"]
+        made = await create(provisioner)
+        await until(stream.has("ready", "a"))
+        assert (await provisioner.delete(f"{URL}/a")).status == 200
+        await until(stream.has("deleted", "a"))
+        names = stream.names("a")
+        assert names[0] == "created"
+        assert names[-1] == "deleted"
+        assert set(names[1:-1]) <= {"changed", "ready"}
+        assert names.count("ready") == 1
+        assert stream.numbers == sorted(set(stream.numbers))
+        last = [one for name, one in stream.told if name == "ready"][-1]
+        assert (last["sandbox_url"], last["ready"]) == (made["sandbox_url"], True)
+        assert stream.told[-1][1]["status"] == "NotFound"
+        for (_, one), (_, other) in zip(stream.told, stream.told[1:], strict=False):
+            assert one != other
+
+
+async def test_a_watch_that_starts_again_and_a_resync_tell_nothing_twice(
+    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PAUSES", (0.05, 0.1))
+    async with reading(provisioner) as stream:
+        await create(provisioner, wait_seconds=20)
+        await until(stream.has("ready", "a"))
+        before = len(stream.told)
+        cluster.end_watches()
+        await until(lambda: not provisioner.view.is_fresh)
+        await until(lambda: provisioner.view.is_fresh, seconds=30)
+        await create(provisioner, "marker")
+        await until(stream.has("created", "marker"))
+        assert stream.told[before:] == [one for one in stream.told[before:] if one[1]["sandbox_id"] == "marker"]
+
+
+async def test_what_happened_while_no_watch_ran_is_told_when_it_is_known(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    await create(provisioner, wait_seconds=20)
+    async with reading(provisioner) as stream:
+        cluster.end_watches()
+        await until(lambda: not provisioner.view.is_fresh)
+        cluster.set_pod("deer-flow", "sandbox-a", ready=False)
+        await until(stream.has("changed", "a"), seconds=30)
+        assert stream.names("a") == ["changed"]
+
+
+async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up(
+    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(feed, "MAX_WAITING", 20)
+    # each event of it is large, so that the buffers of the connection are soon full
+    await create(provisioner, user_id="u" * 200_000, wait_seconds=20)
+    reader, writer = await asyncio.open_connection("127.0.0.1", provisioner.client.port, limit=1024)
+    writer.write(f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert b"200" in await reader.readline()
+    async with reading(provisioner) as stream:
+        async with asyncio.timeout(60):
+            while "reads events too slowly" not in caplog.text:
+                seen = len(stream.told)
+                cluster.set_pod("deer-flow", "sandbox-a", ready=bool(seen % 2 == 0))
+                await stream.has_told(seen + 1)
+        await create(provisioner, "last")
+        await until(stream.has("created", "last"))
+        assert not stream.has_ended
+    writer.close()
+
+
+async def test_the_service_stops_at_once_while_streams_and_waits_are_open(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.server_takes(6000)
+    port = free_port()
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
+    base = f"http://127.0.0.1:{port}"
+    log = tmp_path / "log"
+    async with (
+        running(*PROVISIONER, environ=environ, log=log) as process,
+        aiohttp.ClientSession() as session,
+    ):
+        await until(healthy(port), seconds=30)
+        streams = []
+        for _ in range(3):
+            response = await session.get(f"{base}{EVENTS}")
+            stream = Stream()
+            streams.append((stream, asyncio.create_task(stream.read(response))))
+        waiting = asyncio.create_task(
+            session.post(f"{base}{URL}", json={"sandbox_id": "a", "wait_seconds": 20}, headers={"X-Request-ID": "w"})
+        )
+        for stream, _ in streams:
+            await until(stream.has("changed", "a"))
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(4):
+            answer = await waiting
+            assert await process.wait() == 0
+        assert answer.status == 200
+        assert (await answer.json())["ready"] is False
+        await asyncio.gather(*(task for _, task in streams))
+        assert all(stream.has_ended for stream, _ in streams)
+    assert log.read_text().count(f"127.0.0.1 GET {EVENTS} 200") == 3
+    assert log.read_text().count("reads events from now on") == 3
+    assert "Traceback" not in log.read_text()
+
+
+async def test_a_reader_that_hangs_up_is_logged_and_forgotten(cluster: Cluster, tmp_path: Path) -> None:
+    port = free_port()
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
+    log = tmp_path / "log"
+    async with running(*PROVISIONER, environ=environ, log=log), aiohttp.ClientSession() as session:
+        await until(healthy(port), seconds=30)
+        response = await session.get(f"http://127.0.0.1:{port}{EVENTS}")
+        assert response.status == 200
+        response.close()
+        await until(lambda: f"GET {EVENTS} 200" in log.read_text())
+    assert "Traceback" not in log.read_text()

@@ -1,0 +1,172 @@
+"""Waiting for a sandbox: a real kubectl, and devcluster in the place of Kubernetes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from tests.contract.conftest import SPEED
+from tests.contract.service import URL, Provisioner, StartProvisioner, create
+from tests.contract.test_view import TamperedKubectl
+from tests.waiting import until
+
+NAMESPACE = "deer-flow"
+
+Stuck = Callable[..., Awaitable[dict[str, Any]]]
+
+
+async def waited(provisioner: Provisioner, sandbox_id: str = "a", seconds: float = 20) -> dict[str, Any]:
+    response = await provisioner.get(f"{URL}/{sandbox_id}?wait_seconds={seconds}")
+    assert response.status == 200, await response.text()
+    answer: dict[str, Any] = await response.json()
+    return answer
+
+
+async def fresh(provisioner: Provisioner) -> None:
+    await until(lambda: provisioner.view.is_fresh, seconds=30)
+
+
+@pytest.fixture
+def tampered(tmp_path: Path) -> TamperedKubectl:
+    """Return a kubectl that counts its calls."""
+    return TamperedKubectl(tmp_path)
+
+
+@pytest.fixture
+async def idle_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Return a cluster on which no container is ever started, so that a Pod stays as a test puts it."""
+    async with Cluster(directory=tmp_path / "idle", start_after=36_000, speed=SPEED) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def stuck(start_provisioner: StartProvisioner, idle_cluster: Cluster) -> Stuck:
+    """Return what has a sandbox in a state, and tells what a wait for it is answered within ten seconds."""
+
+    async def wait(state: str, **variables: str) -> dict[str, Any]:
+        provisioner = await start_provisioner(cluster=idle_cluster, **variables)
+        await create(provisioner)
+        waiting = asyncio.create_task(waited(provisioner))
+        await until(lambda: is_waited_for("a"))
+        idle_cluster.put_pod_into(NAMESPACE, "sandbox-a", state)
+        async with asyncio.timeout(10):
+            return await waiting
+
+    return wait
+
+
+@pytest.mark.parametrize("live_view", ["true", "false"])
+async def test_a_create_that_waits_answers_a_sandbox_that_is_usable(
+    start_provisioner: StartProvisioner, live_view: str
+) -> None:
+    provisioner = await start_provisioner(LIVE_VIEW=live_view)
+    answer = await create(provisioner, wait_seconds=20)
+    assert (answer["status"], answer["ready"], answer["url_checked"]) == ("Running", True, True)
+    again = await create(provisioner, wait_seconds=20)
+    assert again == answer
+
+
+async def test_a_wait_that_began_before_it_was_ready_ends_when_it_is(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    cluster.server_takes(20)  # 2 s of ours
+    first = await create(provisioner)
+    assert first["ready"] is False
+    answer = await waited(provisioner)
+    assert (answer["ready"], answer["url_checked"]) == (True, True)
+
+
+async def test_a_wait_that_is_too_short_answers_what_there_is(provisioner: Provisioner, cluster: Cluster) -> None:
+    cluster.server_takes(600)
+    answer = await create(provisioner, wait_seconds=0.5)
+    assert (answer["ready"], answer["url_checked"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [("err-image-pull", "ErrImagePull"), ("image-pull-backoff", "ImagePullBackOff")]
+)
+async def test_an_image_that_is_refused_is_told_early(stuck: Stuck, state: str, reason: str) -> None:
+    answer = await stuck(state)
+    assert (answer["status"], answer["ready"]) == ("Pending", False)
+    # a wait may end between the two, which follow one another
+    assert answer["reason"] in {"ErrImagePull", reason}
+    assert answer["message"]
+
+
+async def test_a_crash_loop_is_told_early(stuck: Stuck) -> None:
+    answer = await stuck("crash-loop")
+    assert (answer["status"], answer["ready"]) == ("Failed", False)
+    assert answer["reason"]
+
+
+@pytest.mark.parametrize("state", ["failed", "succeeded"])
+async def test_one_that_has_ended_is_told_early(stuck: Stuck, state: str) -> None:
+    answer = await stuck(state)
+    assert (answer["status"], answer["ready"]) == (state.capitalize(), False)
+
+
+async def test_an_unschedulable_pod_is_told_after_as_long_as_the_operator_says(stuck: Stuck) -> None:
+    answer = await stuck("unschedulable", FAIL_FAST_AFTER="1")
+    assert (answer["status"], answer["ready"]) == ("Pending", False)
+
+
+async def test_a_mount_that_fails_is_told_by_its_event(stuck: Stuck) -> None:
+    answer = await stuck("failed-mount")
+    assert (answer["status"], answer["ready"], answer["reason"]) == ("Pending", False, "FailedMount")
+    assert answer["message"].startswith("MountVolume.SetUp failed")
+
+
+async def test_deleted_while_it_is_waited_for_is_404(provisioner: Provisioner, cluster: Cluster) -> None:
+    cluster.server_takes(600)
+    await create(provisioner)
+    await fresh(provisioner)
+    waiting = asyncio.create_task(provisioner.get(f"{URL}/a?wait_seconds=20"))
+    await until(lambda: is_waited_for("a"))
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    async with asyncio.timeout(10):
+        assert (await waiting).status == 404
+
+
+def is_waited_for(sandbox_id: str) -> bool:
+    """Whether the service waits for the sandbox, for whomever."""
+    return any(task.get_name() == f"wait for sandbox {sandbox_id}" for task in asyncio.all_tasks())
+
+
+async def test_an_url_that_only_others_reach_does_not_count(start_provisioner: StartProvisioner) -> None:
+    provisioner = await start_provisioner(NODE_HOST="127.0.0.2")
+    answer = await create(provisioner, wait_seconds=20)
+    assert (answer["ready"], answer["url_checked"]) == (True, False)
+
+
+async def test_two_hundred_waiters_cost_no_process_and_are_all_answered_at_once(
+    start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl
+) -> None:
+    cluster.server_takes(30)  # 3 s of ours
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
+    await fresh(provisioner)
+    for sandbox_id in ("a", "b"):
+        await create(provisioner, sandbox_id)
+    await settled(tampered)
+    before = tampered.calls()["other"]
+    waiting = [asyncio.create_task(waited(provisioner, "ab"[number % 2])) for number in range(200)]
+    answers = await asyncio.gather(*waiting)
+    assert {(answer["ready"], answer["url_checked"]) for answer in answers} == {(True, True)}
+    assert tampered.calls()["other"] == before
+
+
+async def settled(tampered: TamperedKubectl) -> None:
+    """Wait until the processes that are started ahead have been started."""
+    last = -1
+
+    async def is_settled() -> bool:
+        nonlocal last
+        before, last = last, tampered.calls()["other"]
+        await asyncio.sleep(0.3)
+        return last == before == tampered.calls()["other"]
+
+    await until(is_settled)

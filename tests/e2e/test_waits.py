@@ -1,0 +1,36 @@
+"""Waiting for a sandbox, on whatever cluster there is."""
+
+from __future__ import annotations
+
+import time
+
+from tests.e2e.conftest import StartService, Target
+from tests.e2e.service import URL, Service, answers
+
+
+def test_a_create_that_waits_answers_a_sandbox_that_is_ready_and_reached(service: Service, sandbox_id: str) -> None:
+    made = service.create(sandbox_id, wait_seconds=24)
+    if not made["ready"]:  # a node that has the image not yet
+        made = service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=24").body
+    assert (made["status"], made["ready"], made["url_checked"]) == ("Running", True, True)
+    assert answers(made["sandbox_url"])
+
+
+def test_an_image_that_nobody_has_is_told_before_the_time_is_over(
+    start_service: StartService, target: Target, sandbox_id: str
+) -> None:
+    service = start_service(SANDBOX_IMAGE="localhost:1/none:none")
+    began = time.monotonic()
+    answer = service.call("POST", URL, {"sandbox_id": sandbox_id, "wait_seconds": 24})
+    assert answer.status == 200
+    assert time.monotonic() - began < 20
+    if target.is_real:
+        assert answer.body["reason"] in {"ErrImagePull", "ImagePullBackOff"}
+    else:  # devcluster runs whatever it is given
+        assert answer.body["ready"] is True
+
+
+def test_waiting_for_what_is_not_there_is_404_at_once(service: Service, sandbox_id: str) -> None:
+    began = time.monotonic()
+    assert service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=20").status == 404
+    assert time.monotonic() - began < 10

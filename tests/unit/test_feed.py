@@ -1,0 +1,248 @@
+"""What readers of the feed are told, and in which order; on the recorded Pod."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandboxes import feed as feed_module
+from sandboxes import kube
+from sandboxes.answers import Answers
+from sandboxes.errors import ClusterUnavailable, LiveViewOff
+from sandboxes.feed import Feed, Reader
+from sandboxes.kubectl import Kubectl, KubectlRunner
+from sandboxes.settings import Settings
+from sandboxes.view import View
+from tests.record import recorded_pods
+from tests.waiting import until
+
+
+class StillView(View):
+    """A view that no watch keeps: it holds what it is told by hand."""
+
+    def __init__(self) -> None:
+        runner = KubectlRunner(Path("/never/started"), (), {})
+        super().__init__(runner, Kubectl(runner, max_processes=1, max_waiting=1), "rec", max_age=60)
+        self.fresh = True
+        self._versions = 1_000_000
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.fresh
+
+    def put(
+        self, sandbox_id: str, *, pod: str = "pod-creating", uid: str = "u1", expires_at: str = "", node: str = "n"
+    ) -> None:
+        """Let a sandbox's Pod be as the recorded one, and have a Service."""
+        self._versions += 1
+        labels = kube.labels_of(sandbox_id)
+        one = copy.deepcopy(recorded_pods()[pod])
+        one["metadata"] |= {
+            "name": kube.pod_name(sandbox_id), "labels": labels, "uid": uid, "resourceVersion": str(self._versions),
+        }  # fmt: skip
+        one["spec"]["nodeName"] = node
+        if expires_at:
+            one["metadata"].setdefault("annotations", {})[kube.EXPIRES_ANNOTATION] = expires_at
+        service = {
+            "kind": "Service",
+            "metadata": {
+                "name": kube.service_name(sandbox_id), "labels": labels, "uid": f"{uid}-svc",
+                "resourceVersion": str(self._versions),
+            },
+            "spec": {"ports": [{"name": "http", "nodePort": 30000}]},
+        }  # fmt: skip
+        self.note([one, service])
+
+    def drop(self, sandbox_id: str) -> None:
+        """Let a sandbox be gone."""
+        self.note_deleted(self.uids(sandbox_id))
+
+
+@pytest.fixture
+def view() -> StillView:
+    return StillView()
+
+
+@pytest.fixture
+def feed(view: StillView, make_settings: Callable[..., Settings]) -> Feed:
+    answers = Answers(make_settings())
+    view.on_change(answers.forget)
+    return Feed(view, answers)
+
+
+async def told(reader: Reader) -> list[tuple[str, Any]]:
+    """Return the names and the data of all that waits."""
+    found: list[tuple[str, Any]] = []
+    while True:
+        try:
+            async with asyncio.timeout(0.05):
+                event = await reader.next()
+        except TimeoutError:
+            return found
+        found.append((event.name, json.loads(event.data)))
+
+
+def names(events: list[tuple[str, Any]]) -> list[str]:
+    return [name for name, _ in events]
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+async def test_a_reader_gets_the_present_state_and_then_what_happens(feed: Feed, view: StillView) -> None:
+    view.put("b")
+    view.put("a")
+    reader = await feed.join()
+    [(name, state)] = await told(reader)
+    assert name == "state"
+    assert [one["sandbox_id"] for one in state["sandboxes"]] == ["a", "b"]
+    assert state["count"] == 2
+
+    view.put("c")
+    view.put("c", pod="pod-running-unready")
+    view.put("c", pod="pod-ready")
+    view.put("c", pod="pod-crash-loop")
+    view.drop("c")
+    events = await told(reader)
+    assert names(events) == ["created", "changed", "ready", "changed", "deleted"]
+    assert [one["status"] for _, one in events] == ["Pending", "Running", "Running", "Failed", "NotFound"]
+    assert {one["sandbox_id"] for _, one in events} == {"c"}
+    assert events[-1][1]["ready"] is False
+
+
+async def test_the_numbers_grow(feed: Feed, view: StillView) -> None:
+    reader = await feed.join()
+    for number in range(5):
+        view.put(f"s{number}")
+    numbers = [(await reader.next()).number for _ in range(6)]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_what_changes_nothing_for_a_caller_is_not_told(feed: Feed, view: StillView) -> None:
+    view.put("a")
+    reader = await feed.join()
+    assert names(await told(reader)) == ["state"]
+    view.put("a")  # a new resourceVersion, and all the same
+    assert await told(reader) == []
+
+
+async def test_a_sandbox_that_is_ready_when_first_seen_is_told_to_be(feed: Feed, view: StillView) -> None:
+    reader = await feed.join()
+    view.put("a", pod="pod-ready")
+    assert names(await told(reader)) == ["state", "created", "ready"]
+
+
+async def test_one_that_was_made_anew_is_deleted_and_created(feed: Feed, view: StillView) -> None:
+    view.put("a", pod="pod-ready", uid="u1")
+    reader = await feed.join()
+    view.put("a", pod="pod-ready", uid="u2")
+    assert names(await told(reader)) == ["state", "deleted", "created", "ready"]
+
+
+async def test_one_that_is_being_deleted_is_deleted_once(feed: Feed, view: StillView) -> None:
+    view.put("a", pod="pod-ready")
+    reader = await feed.join()
+    view.put("a", pod="pod-terminating")
+    view.drop("a")
+    assert names(await told(reader)) == ["state", "deleted"]
+
+
+async def test_an_end_is_told_once_and_again_after_a_renewal(
+    feed: Feed, view: StillView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "EXPIRING_SECONDS", 100.0)
+    reader = await feed.join()
+    view.put("a", expires_at=in_seconds(100.2))
+    assert names(await told(reader)) == ["state", "created"]
+
+    async def is_told() -> bool:
+        return names(await told(reader)) == ["expiring"]
+
+    await until(is_told)
+    view.put("a", pod="pod-ready", expires_at=(first := in_seconds(98)))
+    assert names(await told(reader)) == ["ready", "expiring"]
+    view.put("a", pod="pod-running-unready", expires_at=first)
+    assert names(await told(reader)) == ["changed"]
+    view.put("a", expires_at=in_seconds(1000))
+    assert names(await told(reader)) == ["changed"]
+    view.put("a", expires_at=in_seconds(50))
+    assert names(await told(reader)) == ["changed", "expiring"]
+
+
+async def test_who_comes_later_is_told_of_an_end_that_is_near(feed: Feed, view: StillView) -> None:
+    view.put("far", expires_at=in_seconds(1000))
+    view.put("near", expires_at=in_seconds(5))
+    for reader in [await feed.join(), await feed.join()]:
+        events = await told(reader)
+        assert names(events) == ["state", "expiring"]
+        assert events[1][1]["sandbox_id"] == "near"
+
+
+async def test_an_end_that_nobody_can_read_is_not_told(feed: Feed, view: StillView) -> None:
+    reader = await feed.join()
+    view.put("a", expires_at="soon")
+    assert names(await told(reader)) == ["state", "created"]
+
+
+async def test_a_reader_that_is_too_slow_is_dropped_and_the_others_go_on(
+    feed: Feed, view: StillView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "MAX_WAITING", 10)
+    slow, quick = await feed.join(), await feed.join()
+    for number in range(20):
+        view.put(f"s{number}")
+        await quick.next()
+    assert slow.is_dropped
+    assert slow.ended.is_set()
+    assert not quick.ended.is_set()
+
+
+async def test_without_readers_nothing_is_held(feed: Feed, view: StillView) -> None:
+    reader = await feed.join()
+    view.put("a", expires_at=in_seconds(1000))
+    feed.leave(reader)
+    view.put("b")
+    reader = await feed.join()
+    [(name, state)] = await told(reader)
+    assert (name, state["count"]) == ("state", 2)
+
+
+async def test_without_the_live_view_there_are_no_events(make_settings: Callable[..., Settings]) -> None:
+    with pytest.raises(LiveViewOff):
+        await Feed(None, Answers(make_settings())).join()
+
+
+async def test_a_view_that_is_not_fresh_is_no_state(
+    feed: Feed, view: StillView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "FRESH_SECONDS", 0.05)
+    view.fresh = False
+    with pytest.raises(ClusterUnavailable):
+        await feed.join()
+
+
+async def test_a_feed_that_is_closed_ends_its_readers_and_takes_no_more(feed: Feed) -> None:
+    reader = await feed.join()
+    feed.close()
+    assert reader.ended.is_set()
+    assert not reader.is_dropped
+    with pytest.raises(ClusterUnavailable):
+        await feed.join()
+
+
+async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(feed: Feed, view: StillView) -> None:
+    view.fresh = False
+    joining = asyncio.create_task(feed.join())
+    await asyncio.sleep(0)  # it has begun
+    feed.close()
+    async with asyncio.timeout(2):
+        with pytest.raises(ClusterUnavailable):
+            await joining

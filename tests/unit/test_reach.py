@@ -1,0 +1,91 @@
+"""What is said of a URL, by what is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from sandboxes import reach
+from sandboxes.reach import Reach, Urls
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\nSet-Cookie: a=b\r\n\r\n"
+
+Serve = Callable[[bytes | None], Awaitable[str]]
+
+
+@pytest.fixture
+async def urls() -> AsyncIterator[Urls]:
+    urls = Urls()
+    yield urls
+    await urls.close()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Return what starts a server that answers every request with these bytes (None: with nothing), and its URL."""
+    async with AsyncExitStack() as stack:
+        over = asyncio.Event()
+        stack.callback(over.set)
+
+        async def start(answer: bytes | None) -> str:
+            async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                request = await reader.readuntil(b"\r\n\r\n")
+                assert request.startswith(b"GET /v1/sandbox HTTP/1.1\r\n")
+                assert b"cookie" not in request.lower()
+                if answer is None:
+                    await over.wait()
+                else:
+                    writer.write(answer)
+                writer.close()
+
+            server = await asyncio.start_server(talk, "127.0.0.1", 0)
+            stack.callback(server.close)
+            return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+        yield start
+
+
+async def test_200_counts_without_its_body_being_read(urls: Urls, serve: Serve) -> None:
+    url = await serve(OK)
+    async with asyncio.timeout(1):
+        assert await urls.ask(url) is Reach.ANSWERS
+        assert await urls.ask(url) is Reach.ANSWERS
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    ],
+)
+async def test_another_answer_is_not_yet_one(urls: Urls, serve: Serve, answer: bytes) -> None:
+    assert await urls.ask(await serve(answer)) is Reach.NOT_YET
+
+
+async def test_one_that_is_there_and_says_nothing_takes_no_longer_than_its_time(
+    urls: Urls, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reach.ANSWER_SECONDS <= 2
+    monkeypatch.setattr(reach, "ANSWER_SECONDS", 0.2)
+    url = await serve(None)
+    async with asyncio.timeout(2):
+        assert await urls.ask(url) is Reach.NOT_YET
+
+
+async def test_where_nobody_is_or_one_who_hangs_up_it_is_not_reached(urls: Urls, serve: Serve) -> None:
+    assert await urls.ask("http://127.0.0.1:1") is Reach.NOT_REACHED
+    assert await urls.ask("http://no-such-name.invalid:80") is Reach.NOT_REACHED
+    assert await urls.ask(await serve(b"")) is Reach.NOT_REACHED
+
+
+async def test_proxies_of_the_environment_are_not_used(
+    urls: Urls, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    assert await urls.ask(await serve(OK)) is Reach.ANSWERS
