@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from sandboxes import kube, server
 from sandboxes.api import create_app
-from sandboxes.asks import DEFAULT_TEMPLATE
+from sandboxes.asks import DEFAULT_TEMPLATE, Asks
 from sandboxes.cluster import Cluster
 from sandboxes.connection import connect
 from sandboxes.creation import now
@@ -29,11 +29,11 @@ from sandboxes.grouped import GroupedKubectl
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.logs import configure_logging
-from sandboxes.manifests import Sandbox, build
+from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.models import CreateRequest
 from sandboxes.preflight import check_cluster
 from sandboxes.settings import Settings
-from sandboxes.templates import load_template
+from sandboxes.templates import load_templates
 from sandboxes.view import View
 from sandboxes.waiting import WaitingProcesses
 
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from sandboxes.templates import Template
+
 TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"
+TEMPLATES = TEMPLATE.parent / "templates"
 
 logger = logging.getLogger("provisioner")
 
@@ -56,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     render_parser.add_argument("--sandbox-id", required=True)
     render_parser.add_argument("--thread-id", help="default: the sandbox's id")
     render_parser.add_argument("--user-id", default="default")
+    render_parser.add_argument("--template", default=DEFAULT_TEMPLATE)
     arguments = parser.parse_args(argv)
     try:
         settings = Settings.load()
         if arguments.command == "render":
-            print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id))  # noqa: T201 - its job
+            print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id, arguments.template))  # noqa: T201 - its job
         else:
             serve(settings)
     except StartupError as error:
@@ -69,19 +73,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def render(settings: Settings, sandbox_id: str, thread_id: str | None, user_id: str) -> str:
-    """Return a List, as JSON, of exactly what the service would apply for such a request.
+def render(
+    settings: Settings, sandbox_id: str, thread_id: str | None, user_id: str, template_name: str = DEFAULT_TEMPLATE
+) -> str:
+    """Return a List, as JSON, of exactly what the service would make for such a request.
 
-    Raises StartupError if the request breaks the contract's rules.
+    Raises StartupError if the request breaks the contract's rules, or there is no such template.
     """
+    templates = load_all_templates(settings)
+    if template_name not in templates:
+        raise StartupError(f"There is no template {template_name}. There are: {', '.join(sorted(templates))}.")
     try:
         request = CreateRequest(sandbox_id=sandbox_id, thread_id=thread_id, user_id=user_id)
     except ValidationError as error:
         problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         raise StartupError(problems) from error
-    sandbox = Sandbox(request.sandbox_id, request.thread_id or request.sandbox_id, request.user_id)
-    objects = build(sandbox, load_template(TEMPLATE), settings, applied_at=now())
+    thread_id = request.thread_id or request.sandbox_id
+    sandbox = Sandbox(request.sandbox_id, thread_id, request.user_id, asks=Asks(template=template_name))
+    objects = [
+        obj
+        for part in (build_extras, build)
+        for obj in part(sandbox, templates[template_name], settings, applied_at=now())
+    ]
     return json.dumps(kube.as_list(objects), indent=2)
+
+
+def load_all_templates(settings: Settings) -> dict[str, Template]:
+    """Return the templates that are shipped, and those of SANDBOX_TEMPLATES_DIR; raises StartupError."""
+    own = [settings.sandbox_templates_dir] if settings.sandbox_templates_dir else []
+    return load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
 
 
 def serve(settings: Settings) -> None:
@@ -97,7 +117,7 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
 
     Raises StartupError, with one message, when the service must not start.
     """
-    template = load_template(TEMPLATE)
+    templates = load_all_templates(settings)
     runner = await connect(settings, os.environ, directory)
     waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes)
     kubectl = (GroupedKubectl if settings.kubectl_group else Kubectl)(
@@ -107,9 +127,9 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     )
     view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
     _warn(settings)
-    await check_cluster(kubectl, template, settings)
+    await check_cluster(kubectl, templates, settings)
     cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace)
-    lifecycle = Lifecycle(cluster, {DEFAULT_TEMPLATE: template}, settings)
+    lifecycle = Lifecycle(cluster, templates, settings)
     app = create_app(lifecycle, settings)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:

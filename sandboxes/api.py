@@ -32,6 +32,7 @@ from sandboxes.models import (
     SandboxAnswer,
     SandboxId,
     SandboxList,
+    TemplateList,
 )
 from sandboxes.settings import Settings
 
@@ -75,6 +76,13 @@ async def health(_request: web.Request) -> web.Response:
 async def capabilities(request: web.Request) -> web.Response:
     """Say what this service can do."""
     return _json(Capabilities(extra_mounts=request.app[SETTINGS].deer_flow_host_base_dir is not None))
+
+
+@routes.get("/api/templates")
+async def list_templates(request: web.Request) -> web.Response:
+    """List the templates that a create may name; never touches the cluster."""
+    templates = request.app[LIFECYCLE].templates()
+    return _json(TemplateList(templates=templates, count=len(templates)))
 
 
 @routes.post("/api/sandboxes")

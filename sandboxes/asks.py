@@ -39,5 +39,5 @@ def checked_asks(request: CreateRequest, templates: Mapping[str, Template], sett
 
     Raises FieldNotAllowed if the operator does not allow a field, Unprocessable if it holds what it may not hold.
     """
-    del request, templates, settings
-    return Asks()
+    del templates, settings
+    return Asks(template=request.template or DEFAULT_TEMPLATE)

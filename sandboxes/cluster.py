@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes import kube
-from sandboxes.errors import ProvisionerError
+from sandboxes.errors import AlreadyThere, ProvisionerError
 from sandboxes.retries import persist
 
 if TYPE_CHECKING:
@@ -42,6 +42,26 @@ class Cluster:
     async def list_live(self) -> list[KubeObject]:
         """Read every sandbox's Pod and Service from the cluster itself."""
         return await persist(lambda: self.kubectl.list_sandboxes(self.namespace))
+
+    async def find(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
+        """Read those of the named objects that exist, of whatever kind, from the cluster itself."""
+        return await persist(lambda: self.kubectl.get(references, urgent=urgent))
+
+    async def list_extras(self, sandbox_id: str | None = None) -> list[KubeObject]:
+        """Read what templates brought, see Kubectl.list_extras."""
+        return await persist(lambda: self.kubectl.list_extras(self.namespace, sandbox_id))
+
+    async def create(self, objects: list[KubeObject]) -> bool:
+        """Make new objects; whether all were made. Else one was there already, and nothing is known of the others."""
+
+        async def create() -> bool:
+            try:
+                await self.kubectl.create(objects)
+            except AlreadyThere:  # may be our own, of a try that was cut off
+                return False
+            return True
+
+        return await persist(create)
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Apply and return the objects as they are stored."""

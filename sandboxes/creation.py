@@ -25,8 +25,9 @@ from sandboxes.errors import (
     ProvisionerError,
     SandboxConflict,
 )
+from sandboxes.extras import Extras, Wanted
 from sandboxes.limits import within
-from sandboxes.manifests import build, user_data_source
+from sandboxes.manifests import build, build_extras, user_data_source
 from sandboxes.status import has_ended
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ CLOCKS_DIFFER = timedelta(seconds=10)
 # The owner of a Pod without our annotations.
 NOBODY = (None, None)
 
+_owner = kube.owner_of
+
 
 @dataclass
 class _Attempt:
@@ -74,6 +77,7 @@ class _Attempt:
 
     sandbox: Sandbox
     objects: list[KubeObject]
+    extras: Wanted
     before: set[str] | None = None
     applied: bool = False
     waits_for_deletion: bool = False
@@ -103,6 +107,7 @@ class Creation:
         self._templates = templates
         self._settings = settings
         self._locks = locks
+        self.extras = Extras(cluster, templates, locks)
         # Failed creates whose callers have been told so, and of which something may still be there; by id.
         self._refused: dict[str, _Attempt] = {}
         self._settling: set[asyncio.Task[None]] = set()
@@ -115,8 +120,10 @@ class Creation:
         Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout; what it made is
         gone again then, or will be as soon as the cluster lets it.
         """
-        objects = build(sandbox, self._templates[sandbox.asks.template], self._settings, applied_at=now())
-        attempt = _Attempt(sandbox, objects)
+        template, applied_at = self._templates[sandbox.asks.template], now()
+        objects = build(sandbox, template, self._settings, applied_at=applied_at)
+        extras = build_extras(sandbox, template, self._settings, applied_at=applied_at)
+        attempt = _Attempt(sandbox, objects, Wanted(sandbox.sandbox_id, extras))
         try:
             async with within(seconds):
                 pair = await self._reconcile(attempt)
@@ -138,7 +145,8 @@ class Creation:
         return sandbox_id in self._refused
 
     async def finish(self) -> None:
-        """Give what still cleans up after failed creates a while to end."""
+        """Give what still cleans up after failed creates and deleted sandboxes a while to end."""
+        await self.extras.finish()
         if not self._settling:
             return
         await asyncio.wait(self._settling, timeout=FINISH_SECONDS)
@@ -162,6 +170,9 @@ class Creation:
                 missing = self._missing(attempt, pod, service)
                 if pod is not None and of_kind("Pod", missing) is None:
                     pod = await self._confirm(sandbox_id, pod)
+                if pod is None:
+                    attempt.applied = True
+                    await self.extras.make(attempt.extras, lambda obj: self._wait_until_gone(attempt, obj))
                 stored = await self._apply(attempt, missing) if missing else []
             except (ObjectsChanged, NamespaceMissing) as error:
                 failure = error
@@ -342,6 +353,7 @@ class Creation:
             except PreconditionFailed:  # touched since it was read
                 pod, service = await self._cluster.look(sandbox_id, urgent=True)
             else:
+                await self.extras.undo(attempt.extras)
                 return None
 
     def _may_stay(self, attempt: _Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:
@@ -367,11 +379,6 @@ def now() -> str:
 
 def _age(time: str) -> timedelta:
     return datetime.now(UTC) - datetime.fromisoformat(time)
-
-
-def _owner(obj: KubeObject) -> tuple[str | None, str | None]:
-    annotations = kube.get_annotations(obj)
-    return annotations.get(kube.THREAD_ANNOTATION), annotations.get(kube.USER_ANNOTATION)
 
 
 def _marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:

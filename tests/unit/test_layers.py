@@ -16,6 +16,7 @@ ORDER = [
     "preflight",
     "lifecycle",
     "creation",
+    "extras",
     "cluster",
     "answers",
     "view",
