@@ -31,7 +31,8 @@ from sandboxes.lifecycle import Lifecycle
 from sandboxes.logs import configure_logging
 from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.models import CreateRequest
-from sandboxes.preflight import check_cluster
+from sandboxes.network import build_policy, load_policy
+from sandboxes.preflight import check_cluster, protect
 from sandboxes.settings import Settings
 from sandboxes.templates import load_templates
 from sandboxes.view import View
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"
 TEMPLATES = TEMPLATE.parent / "templates"
+POLICY = TEMPLATE.parent / "network-policy" / "isolated.yaml"
 
 logger = logging.getLogger("provisioner")
 
@@ -128,8 +130,10 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
     _warn(settings)
     await check_cluster(kubectl, templates, settings)
-    cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace)
+    policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
+    cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace, policies)
     lifecycle = Lifecycle(cluster, templates, settings)
+    await protect(lifecycle.protection)
     app = create_app(lifecycle, settings)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
@@ -174,6 +178,8 @@ def _warn(settings: Settings) -> None:
             "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and end with their "
             "sandbox."
         )
+    if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
+        logger.warning("SANDBOX_INGRESS_FROM is not set: the NetworkPolicy lets nobody reach the sandboxes.")
     if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
         logger.warning("KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using %s.", settings.kubeconfig)
 

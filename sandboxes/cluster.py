@@ -29,6 +29,8 @@ class Cluster:
     kubectl: Kubectl
     view: View | None
     namespace: str
+    # What stands in the namespace before any sandbox does.
+    policies: tuple[KubeObject, ...] = ()
 
     async def look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
         """Read a sandbox's Pod and Service from the cluster itself."""
@@ -104,8 +106,14 @@ class Cluster:
         return await persist(lambda: self.kubectl.events_of(obj))
 
     async def make_namespace(self) -> None:
-        """Make the namespace if it is missing."""
+        """Make the namespace if it is missing, with its policies."""
         await persist(lambda: self.kubectl.ensure_namespace(self.namespace))
+        await self.apply_policies()
+
+    async def apply_policies(self) -> None:
+        """Apply what stands in the namespace before any sandbox does."""
+        if self.policies:
+            await self.apply(list(self.policies))
 
 
 def of_kind(kind: str, objects: list[KubeObject]) -> KubeObject | None:

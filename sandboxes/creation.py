@@ -28,6 +28,7 @@ from sandboxes.errors import (
 from sandboxes.extras import Extras, Wanted
 from sandboxes.limits import within
 from sandboxes.manifests import build, build_extras, user_data_source
+from sandboxes.protection import Protection
 from sandboxes.status import has_ended
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Creation:
         self._settings = settings
         self._locks = locks
         self.extras = Extras(cluster, templates, locks)
+        self.protection = Protection(cluster)
         # Failed creates whose callers have been told so, and of which something may still be there; by id.
         self._refused: dict[str, _Attempt] = {}
         self._settling: set[asyncio.Task[None]] = set()
@@ -126,6 +128,7 @@ class Creation:
         attempt = _Attempt(sandbox, objects, Wanted(sandbox.sandbox_id, extras))
         try:
             async with within(seconds):
+                await self.protection.ensure()
                 pair = await self._reconcile(attempt)
         except ProvisionerError as error:
             settled = await self._settle(attempt)

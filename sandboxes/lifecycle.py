@@ -46,6 +46,7 @@ class Lifecycle:
         self._locks = Locks()
         self._creation = Creation(cluster, templates, settings, self._locks)
         self.extras = self._creation.extras
+        self.protection = self._creation.protection
 
     async def create(self, request: CreateRequest) -> SandboxAnswer:
         """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.

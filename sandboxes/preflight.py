@@ -17,6 +17,7 @@ from sandboxes.errors import (
     ClusterTimeout,
     ClusterUnavailable,
     LimitReached,
+    ProvisionerError,
     StartupError,
     TemplateRefused,
 )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sandboxes.kubectl import Kubectl
+    from sandboxes.protection import Protection
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
 
@@ -52,6 +54,21 @@ async def check_cluster(kubectl: Kubectl, templates: Mapping[str, Template], set
         logger.warning("%s. Serving anyway: requests get %d until it can.\n%s", error, error.status, error.detail)
 
 
+async def protect(protection: Protection) -> None:
+    """Have the namespace's policies applied, where there are any; creates are refused until they could be."""
+    try:
+        async with asyncio.timeout(PREFLIGHT_SECONDS):
+            await protection.ensure()
+    except TimeoutError:
+        logger.warning(
+            "The NetworkPolicy could not be applied: the cluster does not answer. No sandbox is made before."
+        )
+    except ProvisionerError as error:
+        logger.warning(
+            "The NetworkPolicy could not be applied: %s. No sandbox is made before.\n%s", error, error.detail
+        )
+
+
 async def _check_namespace(kubectl: Kubectl, namespace: str) -> None:
     try:
         if not await kubectl.namespace_exists(namespace):
@@ -69,7 +86,9 @@ async def _check_template(kubectl: Kubectl, name: str, template: Template, setti
     try:
         await persist(lambda: kubectl.dry_run(objects))
     except TemplateRefused as error:
-        raise StartupError(f"The sandbox template can't be used. {error}. It is {name}.\n{error.detail}") from error
+        raise StartupError(
+            f"The sandbox template can't be used. {error}. Its name is {name}.\n{error.detail}"
+        ) from error
     except (ClusterRefused, LimitReached) as error:
         logger.warning("The template %s could not be checked: %s\n%s", name, error, error.detail)
     else:

@@ -110,7 +110,7 @@ def _extras(folder: Path) -> Iterator[KubeObject]:
             raise StartupError(f"The template {path} would not be read: a file of a template ends in .yaml.")
         if path.suffix != ".yaml" or path.name in ("pod.yaml", "service.yaml"):
             continue
-        for document in _documents(path):
+        for document in read_documents(path):
             if document is None:  # nothing but comments
                 continue
             extra = _checked_extra(path, document)
@@ -207,7 +207,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _read(path: Path, kind: str, shape: type[BaseModel]) -> KubeObject:
-    documents = _documents(path)
+    documents = read_documents(path)
     loaded = documents[0] if len(documents) == 1 else None
     if not isinstance(loaded, dict) or loaded.get("kind") != kind:
         raise StartupError(f"The template {path} must hold exactly one {kind}.")
@@ -215,7 +215,8 @@ def _read(path: Path, kind: str, shape: type[BaseModel]) -> KubeObject:
     return loaded
 
 
-def _documents(path: Path) -> list[object]:
+def read_documents(path: Path) -> list[object]:
+    """Read a YAML file as Kubernetes does, without what is null; raises StartupError with one sentence."""
     try:
         loaded: Iterable[object] = yaml.load_all(path.read_text(encoding="utf-8"), _Loader)
         return [_without_nulls(one) for one in loaded]
