@@ -124,7 +124,7 @@ def _checked_extra(path: Path, extra: object) -> KubeObject:
     """Return the object if a template may bring it, under a name that it may have; else raise StartupError."""
     kind = (extra.get("apiVersion"), extra.get("kind")) if isinstance(extra, dict) else None
     if not isinstance(extra, dict) or kind not in kube.EXTRA_KINDS:
-        allowed = ", ".join(f"{name} ({version})" for version, name in sorted(kube.EXTRA_KINDS))
+        allowed = ", ".join(f"{name} ({version})" for version, name in sorted(kube.EXTRA_KINDS, key=lambda one: one[1]))
         raise StartupError(f"The template {path} may hold only objects of these kinds: {allowed}.")
     _check_shape(path, extra, _Extra if kind == ("v1", "ConfigMap") else _ExtraWithSpec)
     name = extra["metadata"]["name"]

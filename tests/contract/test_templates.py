@@ -198,12 +198,14 @@ async def test_the_same_owner_at_once_in_two_processes_is_one_sandbox(
     assert names(cluster, "NetworkPolicy") == ["sandbox-a-policy"]
 
 
+@pytest.mark.parametrize("resource", ["pods", "services"])
 @pytest.mark.parametrize("template", ["configured", "persistent"])
 async def test_a_create_that_is_refused_leaves_nothing_of_its_template(
-    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path, template: str
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path, template: str, resource: str
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
-    refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded", times=4)
+    cluster.stopping_takes(3)  # one whose Pod was made goes on for a while
+    refuse_next(cluster, "PATCH", resource, "apply-quota-exceeded", times=4)
     assert await post(provisioner, template=template) == 429
     await until(lambda: is_empty(cluster))
 
