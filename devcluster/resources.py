@@ -126,8 +126,8 @@ RESOURCES = (
     ACCESS_REVIEWS,
     RULES_REVIEWS,
     NETWORK_POLICIES,
-    RUNTIME_CLASSES,
     STORAGE_CLASSES,
+    RUNTIME_CLASSES,
 )
 BY_PATH = {(resource.group, resource.version, resource.plural): resource for resource in RESOURCES}
 BY_KIND = {resource.kind: resource for resource in RESOURCES}

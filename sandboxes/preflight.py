@@ -90,6 +90,6 @@ async def _check_template(kubectl: Kubectl, name: str, template: Template, setti
             f"The sandbox template can't be used. {error}. Its name is {name}.\n{error.detail}"
         ) from error
     except (ClusterRefused, LimitReached) as error:
-        logger.warning("The template %s could not be checked: %s\n%s", name, error, error.detail)
+        logger.warning("The cluster refuses the template %s just now: %s\n%s", name, error, error.detail)
     else:
         logger.info("the cluster accepts the template %s", name)
