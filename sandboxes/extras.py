@@ -25,7 +25,7 @@ from sandboxes.errors import (
 from sandboxes.templates import suffix_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster import Cluster
     from sandboxes.kube import KubeObject
@@ -68,15 +68,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Leaving:
-    """What is to go once this very Pod is gone."""
+    """What is to go once this very Pod is gone: those of the objects that are still meant then."""
 
     sandbox_id: str
     pod: KubeObject
     objects: list[KubeObject]
-
-    def is_untouched(self, obj: KubeObject) -> bool:
-        """Whether nobody has touched the object since it was read, but for what a controller wrote into it."""
-        return any(_identity(one) == _identity(obj) for one in self.objects)
+    is_meant: Callable[[KubeObject], bool]
 
 
 class Extras:
@@ -109,8 +106,7 @@ class Extras:
             if not await self._touch(wanted, found):
                 continue
             missing = [obj for obj in wanted.objects if _key(obj) not in found]
-            # The first alone: of two owners who make several at once, one is to have all of them.
-            if all([await self._cluster.create(part) for part in (missing[:1], missing[1:]) if part]):
+            if await self._create(missing):
                 return
         raise ClusterUnavailable("The sandbox is being changed by somebody else all the time")
 
@@ -125,7 +121,7 @@ class Extras:
         if pod is None or not kube.is_terminating(pod):
             await self._delete_where(wanted.objects, wanted.has_made)
         else:
-            self._spawn(self._when_gone(wanted.sandbox_id, pod, wanted.objects, wanted.has_made))
+            self.delete_later(Leaving(wanted.sandbox_id, pod, wanted.objects, wanted.has_made))
 
     async def leaving(self, sandbox_id: str) -> Leaving | None:
         """Return what must go after the Pod of a sandbox that is about to be deleted, None if there is nothing.
@@ -151,13 +147,15 @@ class Extras:
             return None
         found = await self._find(_references(sandbox_id, template, pod["metadata"]["namespace"]))
         objects = [obj for obj in found.values() if kube.owner_of(obj) == kube.owner_of(pod) and not _is_kept(obj)]
-        return Leaving(sandbox_id, pod, objects) if objects else None
+        return Leaving(sandbox_id, pod, objects, _untouched(objects)) if objects else None
 
     def delete_later(self, leaving: Leaving | None) -> None:
         """Delete them when the Pod is gone: a NetworkPolicy must outlive it."""
         if leaving is not None:
             self._leaving[leaving.sandbox_id] = leaving
-            self._spawn(self._delete_leaving(leaving))
+            task = asyncio.create_task(self._delete_leaving(leaving))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def remove_leftovers(self, grace: float, *, dry_run: bool = False) -> list[str]:
         """Delete what templates brought for Pods that do not exist, and was touched over `grace` seconds ago.
@@ -200,13 +198,20 @@ class Extras:
         others = [obj for obj in found.values() if kube.owner_of(obj) != owner]
         if not others:
             return False
-        # Its sandbox was deleted here, and no Pod was seen: nobody needs it any more.
+        # Its sandbox was deleted, or undone, here, and no Pod was seen: nobody needs it any more.
         leaving = self._leaving.pop(wanted.sandbox_id, None)
-        if leaving is not None and any(leaving.is_untouched(obj) for obj in others):
-            await self._delete_where(leaving.objects, leaving.is_untouched)
+        if leaving is not None and any(leaving.is_meant(obj) for obj in others):
+            await self._delete_where(leaving.objects, leaving.is_meant)
             return True
         kind = others[0]["kind"]
         raise SandboxConflict(f"The {kind} of sandbox '{wanted.sandbox_id}' belongs to another thread or user")
+
+    async def _create(self, missing: list[KubeObject]) -> bool:
+        """Make the objects, the first alone: of two owners who make several at once, one is to have all of them."""
+        for part in (missing[:1], missing[1:]):
+            if part and not await self._cluster.create(part):
+                return False
+        return True
 
     async def _touch(self, wanted: Wanted, found: dict[Key, KubeObject]) -> bool:
         """Put this create's mark on what is there; whether it is all still there."""
@@ -221,22 +226,21 @@ class Extras:
 
     async def _delete_leaving(self, leaving: Leaving) -> None:
         try:
-            await self._when_gone(leaving.sandbox_id, leaving.pod, leaving.objects, leaving.is_untouched)
+            await self._when_gone(leaving)
         finally:
             if self._leaving.get(leaving.sandbox_id) is leaving:
                 del self._leaving[leaving.sandbox_id]
 
-    async def _when_gone(
-        self, sandbox_id: str, pod: KubeObject, objects: list[KubeObject], is_meant: Callable[[KubeObject], bool]
-    ) -> None:
-        """Wait until the Pod is gone, then delete those of the objects that are meant; never raises our errors."""
+    async def _when_gone(self, leaving: Leaving) -> None:
+        """Wait until the Pod is gone, then delete what is meant; never raises our errors."""
+        sandbox_id = leaving.sandbox_id
         loop = asyncio.get_running_loop()
         end = loop.time() + WAIT_SECONDS
         for pause in itertools.chain(GONE_PAUSES, itertools.repeat(GONE_PAUSES[-1])):
             try:
-                if await self._cluster.is_gone(pod):
+                if await self._cluster.is_gone(leaving.pod):
                     async with self._locks.hold(sandbox_id, LOCK_SECONDS):
-                        await self._delete_where(objects, is_meant)
+                        await self._delete_where(leaving.objects, leaving.is_meant)
                     return
             except ProvisionerError as error:
                 logger.debug("sandbox %s: its extra objects can't be deleted yet: %s", sandbox_id, error)
@@ -258,11 +262,10 @@ class Extras:
 
     async def _remove(self, sandbox_id: str, objects: list[KubeObject]) -> None:
         """Delete what nobody has touched since it was listed, if there is no Pod."""
-        identities = {_identity(obj) for obj in objects}
         async with self._locks.hold(sandbox_id, LOCK_SECONDS):
             pod, _ = await self._cluster.look(sandbox_id)
             if pod is None:
-                await self._delete_where(objects, lambda obj: _identity(obj) in identities)
+                await self._delete_where(objects, _untouched(objects))
 
     async def _delete_where(self, objects: list[KubeObject], is_meant: Callable[[KubeObject], bool]) -> None:
         """Delete those of the objects that are meant as they are now; read again when one was changed meanwhile."""
@@ -282,11 +285,6 @@ class Extras:
         found = await self._cluster.find([kube.reference(obj) for obj in objects], urgent=urgent)
         return {_key(obj): obj for obj in found}
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
 
 def _key(obj: KubeObject) -> Key:
     return obj["kind"], obj["metadata"]["name"]
@@ -299,6 +297,12 @@ def _mark(obj: KubeObject) -> str:
 def _identity(obj: KubeObject) -> tuple[str, str]:
     """Return what changes when one of us touches the object, and not when a controller does."""
     return obj["metadata"]["uid"], _mark(obj)
+
+
+def _untouched(objects: list[KubeObject]) -> Callable[[KubeObject], bool]:
+    """Return what tells whether an object is one of these, and no create has touched it since they were read."""
+    identities = {_identity(obj) for obj in objects}
+    return lambda obj: _identity(obj) in identities
 
 
 def _age(obj: KubeObject) -> timedelta:

@@ -47,7 +47,8 @@ APPLY = (
 )  # fmt: skip
 # Unlike an apply, a create of what is there already fails: of those who make the same object at once, one does.
 # GET without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
-CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=ignore", "-o", "json", "-f", "-")
+# It drops a field that it does not know, which in a NetworkPolicy is no small thing: so it validates.
+CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "json", "-f", "-")
 GET = ("get", "-o", "json", "-f", "-")
 DELETE = ("delete", "--wait=false", "-o", "name", "-f", "-")
 

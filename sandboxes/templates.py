@@ -133,6 +133,8 @@ def _checked_extra(path: Path, extra: object) -> KubeObject:
             f"The template {path} names an object {name}: it must be `sandbox-example-` and lower-case letters or "
             "digits, without a dash."
         )
+    if kube.KEEP_LABEL in kube.get_labels(extra) and extra["kind"] != "PersistentVolumeClaim":
+        raise StartupError(f"The template {path} has a {extra['kind']} that is to stay: only a claim may.")
     return extra
 
 

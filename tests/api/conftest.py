@@ -12,6 +12,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from sandboxes.api import create_app
 from sandboxes.asks import DEFAULT_TEMPLATE
 from sandboxes.cluster import Cluster
+from sandboxes.kube import KubeObject
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.settings import Settings
@@ -34,12 +35,14 @@ def make_client(
 ) -> MakeClient:
     """Return what starts the service with the given environment."""
 
-    async def make(templates: Mapping[str, Template] | None = None, **variables: object) -> Client:
+    async def make(
+        templates: Mapping[str, Template] | None = None, policies: tuple[KubeObject, ...] = (), **variables: object
+    ) -> Client:
         settings = make_settings(**variables)
         kubectl = Kubectl(
             cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
-        one = Cluster(kubectl, None, settings.k8s_namespace)
+        one = Cluster(kubectl, None, settings.k8s_namespace, policies)
         lifecycle = Lifecycle(one, templates or {DEFAULT_TEMPLATE: template}, settings)
         return await aiohttp_client(create_app(lifecycle, settings))
 

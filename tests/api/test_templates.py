@@ -23,7 +23,9 @@ def templates() -> dict[str, Template]:
     shipped = load_templates(("default", manifests / "sandbox"), manifests / "templates")
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-config"}, "data": {}}
     default = shipped["default"]
-    return {**shipped, "configured": Template(default.pod, default.service, (config,), "With a ConfigMap.")}
+    configured = Template(default.pod, default.service, (config,), "With a ConfigMap.")
+    two = Template(default.pod, default.service, (config, *shipped["persistent"].extras))
+    return {**shipped, "configured": configured, "two": two}
 
 
 @pytest.fixture
@@ -44,13 +46,13 @@ async def test_templates_are_listed_without_asking_the_cluster(client: Client, c
     response = await client.get("/api/templates")
     assert response.status == 200
     answer = await response.json()
-    assert answer["count"] == 4
-    assert [one["name"] for one in answer["templates"]] == ["configured", "default", "isolated", "persistent"]
+    assert answer["count"] == 5
     assert {one["name"]: one["objects"] for one in answer["templates"]} == {
         "configured": ["ConfigMap"],
         "default": [],
         "isolated": [],
         "persistent": ["PersistentVolumeClaim"],
+        "two": ["ConfigMap", "PersistentVolumeClaim"],
     }
     assert answer["templates"][0]["description"] == "With a ConfigMap."
     assert all(one["image"] for one in answer["templates"])
@@ -126,6 +128,18 @@ async def test_made_by_another_owner_just_before_us_it_is_theirs(client: Client,
     assert (await post(client, template="persistent"))[0] == 409
     assert list(cluster.objects) == [CLAIM]
     assert cluster.objects[CLAIM]["metadata"]["annotations"]["provisioner/thread-id"] == "other"
+
+
+async def test_who_makes_the_first_of_several_objects_gets_all_of_them(client: Client, cluster: FakeCluster) -> None:
+    def other() -> None:
+        owner = {"provisioner/thread-id": "other", "provisioner/user-id": "u", "provisioner/applied-at": "x"}
+        meta = {"name": "sandbox-a-config", "namespace": "deer-flow", "annotations": owner}
+        cluster.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
+
+    cluster.do_before_next("create", other)
+    assert (await post(client, template="two"))[0] == 409
+    assert list(cluster.objects) == [CONFIG]
+    assert cluster.verbs()["create"] == 1
 
 
 async def test_one_that_vanishes_while_it_is_touched_is_made_anew(client: Client, cluster: FakeCluster) -> None:
@@ -207,3 +221,25 @@ async def test_a_restricted_template_has_no_extra_mounts(
     status, answer = await post(client, template="isolated", extra_mounts=mounts)
     assert (status, answer["detail"]) == (400, "extra_mounts is not available with the template 'isolated'")
     assert (await post(client, extra_mounts=mounts))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("case", "status"),
+    [("refused", 503), ("apply-forbidden", 502), ("server-hangs", 504), ("apply-quota-exceeded", 429)],
+)
+async def test_no_sandbox_is_made_or_handed_out_where_the_network_policy_could_not_be_applied(
+    make_client: MakeClient, cluster: FakeCluster, case: str, status: int
+) -> None:
+    meta = {"name": "sandboxes-isolated", "namespace": "deer-flow"}
+    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": {}}
+    open_client = await make_client()
+    await post(open_client)
+    client = await make_client(policies=(policy,))
+    cluster.answer_next("apply", case, times=3 if case == "refused" else 1)
+    assert (await post(client))[0] == status
+    assert ("NetworkPolicy", "deer-flow", "sandboxes-isolated") not in cluster.objects
+    before = cluster.verbs()["apply"]
+    assert [(await post(client))[0], (await post(client, sandbox_id="b"))[0]] == [200, 200]
+    assert ("NetworkPolicy", "deer-flow", "sandboxes-isolated") in cluster.objects
+    # the policy, once, the mark on the first one, which was made just now, and the second one
+    assert cluster.verbs()["apply"] == before + 3

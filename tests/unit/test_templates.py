@@ -100,6 +100,7 @@ POLICY = (
         (CONFIG.replace("config}", "Config}"), "names an object sandbox-example-Config"),
         ("apiVersion: v1\nkind: ConfigMap\n", "is wrong at metadata: Field required"),
         (CLAIM.partition("spec:")[0], "is wrong at spec: Field required"),
+        (CONFIG.replace("config}", "config, labels: {provisioner/keep: 'true'}}"), "has a ConfigMap that is to stay"),
         (f"{CONFIG}---\n{CONFIG}", "has a second ConfigMap of the same name"),
     ],
 )
