@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from sandboxes import kube, server
 from sandboxes.api import create_app
-from sandboxes.asks import DEFAULT_TEMPLATE
+from sandboxes.asks import DEFAULT_TEMPLATE, Asks
 from sandboxes.attempts import now
 from sandboxes.cluster import Cluster
 from sandboxes.connection import connect
@@ -29,15 +29,13 @@ from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.grouped import GroupedKubectl
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
-from sandboxes.limits import Locks
 from sandboxes.logs import configure_logging
-from sandboxes.manifests import Sandbox, build
+from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.models import CreateRequest
-from sandboxes.preflight import check_cluster
-from sandboxes.reaper import Reaper
+from sandboxes.network import build_policy, load_policy
+from sandboxes.preflight import check_cluster, protect
 from sandboxes.settings import Settings
-from sandboxes.templates import load_template
-from sandboxes.uses import Uses
+from sandboxes.templates import load_templates
 from sandboxes.view import View
 from sandboxes.waiting import WaitingProcesses
 
@@ -46,7 +44,12 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from sandboxes.reaper import Reaper
+    from sandboxes.templates import Template
+
 TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"
+TEMPLATES = TEMPLATE.parent / "templates"
+POLICY = TEMPLATE.parent / "network-policy" / "isolated.yaml"
 
 logger = logging.getLogger("provisioner")
 
@@ -60,13 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     render_parser.add_argument("--sandbox-id", required=True)
     render_parser.add_argument("--thread-id", help="default: the sandbox's id")
     render_parser.add_argument("--user-id", default="default")
+    render_parser.add_argument("--template", default=DEFAULT_TEMPLATE)
     reap_parser = commands.add_parser("reap", help="delete, once, what has expired, ended long ago or was left behind")
     reap_parser.add_argument("--dry-run", action="store_true", help="delete nothing, print what would be deleted")
     arguments = parser.parse_args(argv)
     try:
         settings = Settings.load()
         if arguments.command == "render":
-            print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id))  # noqa: T201 - its job
+            print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id, arguments.template))  # noqa: T201 - its job
         elif arguments.command == "reap":
             configure_logging("WARNING")
             for line in asyncio.run(reap(settings, dry_run=arguments.dry_run)):
@@ -82,23 +86,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def render(settings: Settings, sandbox_id: str, thread_id: str | None, user_id: str) -> str:
-    """Return a List, as JSON, of exactly what the service would apply for such a request.
+def render(
+    settings: Settings, sandbox_id: str, thread_id: str | None, user_id: str, template_name: str = DEFAULT_TEMPLATE
+) -> str:
+    """Return a List, as JSON, of exactly what the service would make for such a request.
 
-    Raises StartupError if the request breaks the contract's rules.
+    Raises StartupError if the request breaks the contract's rules, or there is no such template.
     """
+    templates = load_all_templates(settings)
+    if template_name not in templates:
+        raise StartupError(f"There is no template {template_name}. There are: {', '.join(sorted(templates))}.")
     try:
         request = CreateRequest(sandbox_id=sandbox_id, thread_id=thread_id, user_id=user_id)
     except ValidationError as error:
         problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         raise StartupError(problems) from error
-    sandbox = Sandbox(request.sandbox_id, request.thread_id or request.sandbox_id, request.user_id)
-    objects = build(sandbox, load_template(TEMPLATE), settings, applied_at=now())
+    thread_id = request.thread_id or request.sandbox_id
+    sandbox = Sandbox(request.sandbox_id, thread_id, request.user_id, asks=Asks(template=template_name))
+    objects = [
+        obj
+        for part in (build_extras, build)
+        for obj in part(sandbox, templates[template_name], settings, applied_at=now())
+    ]
     return json.dumps(kube.as_list(objects), indent=2)
 
 
 async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
-    """Do one round of the reaper and return a line for each sandbox that it deleted, or with `dry_run` would delete.
+    """Do one round of the reaper and return a line for each of its deletions, or with `dry_run` of those it would do.
 
     Raises StartupError without a usable kubectl or kubeconfig, ProvisionerError if the cluster can't be read.
     """
@@ -108,9 +122,14 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
             runner, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
         cluster = Cluster(kubectl, None, settings.k8s_namespace)
-        reaper = Reaper(cluster, settings, Locks(), Uses(cluster))
-        reaped = await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
-    return [f"{one.sandbox_id}: {one.reason}" for one in reaped]
+        reaper = Lifecycle(cluster, load_all_templates(settings), settings).reaper
+        return await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
+
+
+def load_all_templates(settings: Settings) -> dict[str, Template]:
+    """Return the templates that are shipped, and those of SANDBOX_TEMPLATES_DIR; raises StartupError."""
+    own = [settings.sandbox_templates_dir] if settings.sandbox_templates_dir else []
+    return load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
 
 
 def serve(settings: Settings) -> None:
@@ -126,7 +145,7 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
 
     Raises StartupError, with one message, when the service must not start.
     """
-    template = load_template(TEMPLATE)
+    templates = load_all_templates(settings)
     runner = await connect(settings, os.environ, directory)
     waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes)
     kubectl = (GroupedKubectl if settings.kubectl_group else Kubectl)(
@@ -136,9 +155,11 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     )
     view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
     _warn(settings)
-    await check_cluster(kubectl, template, settings)
-    cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace)
-    lifecycle = Lifecycle(cluster, {DEFAULT_TEMPLATE: template}, settings)
+    await check_cluster(kubectl, templates, settings)
+    policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
+    cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace, policies=policies)
+    lifecycle = Lifecycle(cluster, templates, settings)
+    await protect(lifecycle.protection)
     app = create_app(lifecycle, settings)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
@@ -185,6 +206,8 @@ def _warn(settings: Settings) -> None:
             "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and end with their "
             "sandbox."
         )
+    if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
+        logger.warning("SANDBOX_INGRESS_FROM is not set: the NetworkPolicy lets nobody reach the sandboxes.")
     if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
         logger.warning("KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using %s.", settings.kubeconfig)
 

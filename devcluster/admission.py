@@ -3,10 +3,10 @@
 These are the admission plugins that a kubeadm cluster has on and the record shows. Reads the store, writes nothing.
 """
 
-from devcluster import pods
+from devcluster import claims, pods
 from devcluster.errors import forbidden, not_found
-from devcluster.objects import Json, is_terminating, name_of, namespace_of
-from devcluster.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, Resource
+from devcluster.objects import Json, is_terminating, metadata, name_of, namespace_of
+from devcluster.resources import CLAIMS, NAMESPACES, PODS, RUNTIME_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES, Resource
 from devcluster.store import Store
 
 _TOLERATED_SECONDS = 300
@@ -25,6 +25,9 @@ class Admission:
             self._check_namespace(resource, obj)
         if resource is PODS:
             self._admit_pod(obj)
+        elif resource is CLAIMS:
+            claims.protect(obj)
+            self._choose_storage_class(obj)
 
     def _check_namespace(self, resource: Resource, obj: Json) -> None:
         """Refuse what is made in no namespace (`apply-missing-namespace`) or in a dying one."""
@@ -65,5 +68,15 @@ class Admission:
                         "tolerationSeconds": _TOLERATED_SECONDS,
                     }
                 )
+        runtime_class = spec.get("runtimeClassName")
+        if runtime_class is not None and self._store.get(RUNTIME_CLASSES, "", runtime_class) is None:
+            raise forbidden(PODS, name_of(pod), f'pod rejected: RuntimeClass "{runtime_class}" not found')
         spec.setdefault("priority", 0)
         spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+    def _choose_storage_class(self, claim: Json) -> None:
+        """Give a claim that names no StorageClass the default one, where there is one."""
+        for record in self._store.find(STORAGE_CLASSES):
+            marks = metadata(record.obj).get("annotations") or {}
+            if marks.get("storageclass.kubernetes.io/is-default-class") == "true":
+                claim["spec"].setdefault("storageClassName", name_of(record.obj))

@@ -131,6 +131,10 @@ class Api:
             raise untyped(f"failed to create typed patch object {what}: {declared.joined(complaints)}")
         found = self.store.get(resource, namespace, name)
         if found is None:
+            uid = metadata(applied).get("uid")
+            if uid:  # so says the API server's source; not in the record
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise conflict(resource, name, why)
             empty: Json = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {"name": name}}
             obj = ownership.apply(typed, empty, applied, options.manager, force=options.force)
             for unset in ("uid", "creationTimestamp", "deletionTimestamp", "selfLink"):

@@ -26,13 +26,25 @@ from devcluster.objects import Json, clone
 from devcluster.openapi import OpenApi
 from devcluster.podstates import Words, put_in_words, put_into
 from devcluster.port import Port
-from devcluster.resources import BY_KIND, NAMESPACES
+from devcluster.resources import BY_KIND, NAMESPACES, STORAGE_CLASSES
 from devcluster.schema import Schema
 from devcluster.server import ApiServer
 from devcluster.store import Store
+from devcluster.volumes import ClaimController
 
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 NODE_PORTS = range(30000, 32768)
+# Most clusters have one, and who makes a claim relies on it.
+_STORAGE_CLASS = {
+    "metadata": {
+        "name": "standard",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+    "provisioner": "devcluster/volumes",
+    "reclaimPolicy": "Delete",
+    "volumeBindingMode": "Immediate",
+}
+_BOUND_AFTER = 0.2
 _SHUTDOWN_SECONDS = 1.0
 
 
@@ -176,6 +188,7 @@ class Cluster:
         api = Api(self._store, schema, strategies(ClusterIPs(), node_ports))
         deletion = Deletion(api)
         namespaces = NamespaceController(api, deletion, self._clock, self._service_account_after)
+        ClaimController(api, self._clock, _BOUND_AFTER)
         self._kubelet = Kubelet(api, deletion, self._clock, self._timing)
         proxy = NodePortProxy(self._store, self._kubelet, node_ports)
         await proxy.start()
@@ -188,6 +201,7 @@ class Cluster:
         for name in FIRST_NAMESPACES:
             api.create(NAMESPACES, "", {"metadata": {"name": name}}, WriteOptions("kube-apiserver"))
             namespaces.furnish(name)
+        api.create(STORAGE_CLASSES, "", _STORAGE_CLASS, WriteOptions("kube-apiserver"))
 
     def _serve(self, stack: AsyncExitStack) -> None:
         server = web.Server(self._server, handler_cancellation=True)

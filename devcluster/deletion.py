@@ -96,8 +96,8 @@ class Deletion:
 
     def _mark(self, record: Record, grace: int) -> Json:
         meta = dict(metadata(record.obj))
-        if "deletionTimestamp" not in meta:
-            meta["generation"] = meta.get("generation", 0) + 1
+        if "deletionTimestamp" not in meta and "generation" in meta:
+            meta["generation"] += 1
         meta["deletionTimestamp"] = timestamp(grace)
         meta["deletionGracePeriodSeconds"] = grace
         return {**record.obj, "metadata": meta}

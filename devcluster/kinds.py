@@ -3,12 +3,12 @@
 The common path (names, ownership, storing) is `api`'s; a kind's own rules are in `pods` and `services`.
 """
 
-from devcluster import pods, services
+from devcluster import claims, pods, policies, services
 from devcluster.allocators import ClusterIPs, NodePorts, RangeFullError, TakenError
 from devcluster.errors import Cause, internal, invalid, invalid_value
 from devcluster.names import metadata_causes
 from devcluster.objects import Json, metadata, name_of
-from devcluster.resources import NAMESPACES, NETWORK_POLICIES, PODS, RESOURCES, SERVICES, Resource
+from devcluster.resources import CLAIMS, NAMESPACES, NETWORK_POLICIES, PODS, RESOURCES, SERVICES, Resource
 
 
 class Strategy:
@@ -76,6 +76,26 @@ class NetworkPolicyStrategy(Strategy):
         spec = obj.setdefault("spec", {})
         spec.setdefault("podSelector", {})
         spec.setdefault("policyTypes", ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
+
+    def causes(self, obj: Json) -> list[Cause]:
+        """Give what is invalid in a network policy."""
+        return super().causes(obj) + policies.causes(obj)
+
+
+class ClaimStrategy(Strategy):
+    """PersistentVolumeClaims: see `claims`."""
+
+    def fill_in(self, obj: Json) -> None:
+        """Fill in the claim's defaults."""
+        claims.fill_in(obj)
+
+    def causes(self, obj: Json) -> list[Cause]:
+        """Give what is invalid in a claim."""
+        return super().causes(obj) + claims.causes(obj)
+
+    def update_causes(self, new: Json, old: Json) -> list[Cause]:
+        """Refuse changes of the spec."""
+        return super().update_causes(new, old) + claims.update_causes(new, old)
 
 
 class ServiceStrategy(Strategy):
@@ -177,6 +197,7 @@ class ServiceStrategy(Strategy):
 def strategies(cluster_ips: ClusterIPs, node_ports: NodePorts) -> dict[Resource, Strategy]:
     """Give each resource that is stored its strategy."""
     own = {
+        CLAIMS: ClaimStrategy(CLAIMS),
         NAMESPACES: NamespaceStrategy(NAMESPACES),
         NETWORK_POLICIES: NetworkPolicyStrategy(NETWORK_POLICIES),
         PODS: PodStrategy(PODS),

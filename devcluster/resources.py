@@ -75,6 +75,26 @@ NETWORK_POLICIES = Resource(
     counts_generations=True,
     answers_deleted_object=False,
 )
+RUNTIME_CLASSES = Resource(
+    "node.k8s.io",
+    "v1",
+    "runtimeclasses",
+    "RuntimeClass",
+    "runtimeclass",
+    namespaced=False,
+    definition="io.k8s.api.node.v1.RuntimeClass",
+    answers_deleted_object=False,
+)
+STORAGE_CLASSES = Resource(
+    "storage.k8s.io",
+    "v1",
+    "storageclasses",
+    "StorageClass",
+    "storageclass",
+    namespaced=False,
+    short_names=("sc",),
+    definition="io.k8s.api.storage.v1.StorageClass",
+)
 ACCESS_REVIEWS = Resource(
     "authorization.k8s.io",
     "v1",
@@ -106,6 +126,8 @@ RESOURCES = (
     ACCESS_REVIEWS,
     RULES_REVIEWS,
     NETWORK_POLICIES,
+    STORAGE_CLASSES,
+    RUNTIME_CLASSES,
 )
 BY_PATH = {(resource.group, resource.version, resource.plural): resource for resource in RESOURCES}
 BY_KIND = {resource.kind: resource for resource in RESOURCES}

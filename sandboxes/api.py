@@ -36,6 +36,7 @@ from sandboxes.models import (
     SandboxAnswer,
     SandboxId,
     SandboxList,
+    TemplateList,
 )
 from sandboxes.queries import WaitQuery, parsed
 from sandboxes.settings import Settings
@@ -89,6 +90,13 @@ async def capabilities(request: web.Request) -> web.Response:
     settings = request.app[SETTINGS]
     fields = sorted(set(settings.allow_fields))
     return _json(Capabilities(extra_mounts=settings.deer_flow_host_base_dir is not None, fields=fields))
+
+
+@routes.get("/api/templates")
+async def list_templates(request: web.Request) -> web.Response:
+    """List the templates that a create may name; never touches the cluster."""
+    templates = request.app[LIFECYCLE].templates()
+    return _json(TemplateList(templates=templates, count=len(templates)))
 
 
 @routes.post("/api/sandboxes")

@@ -10,6 +10,7 @@ from sandboxes import kube, lifetimes
 from sandboxes.status import has_ended
 
 if TYPE_CHECKING:
+    from sandboxes.extras import Wanted
     from sandboxes.kube import KubeObject
     from sandboxes.manifests import Sandbox
 
@@ -26,6 +27,7 @@ class Attempt:
 
     sandbox: Sandbox
     objects: list[KubeObject]
+    extras: Wanted
     before: set[str] | None = None
     applied: bool = False
     waits_for_deletion: bool = False
@@ -54,18 +56,12 @@ class Attempt:
 
     def is_owners(self, pod: KubeObject) -> bool:
         """Whether the Pod belongs to the owner that this try is for."""
-        return owner_of(pod) == owner_of(self.objects[0])
+        return kube.owner_of(pod) == kube.owner_of(self.objects[0])
 
 
 def now() -> str:
     """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
     return lifetimes.text_of(lifetimes.present())
-
-
-def owner_of(obj: KubeObject) -> tuple[str | None, str | None]:
-    """Return the thread and the user that the object was made for; NOBODY if it does not say."""
-    annotations = kube.get_annotations(obj)
-    return annotations.get(kube.THREAD_ANNOTATION), annotations.get(kube.USER_ANNOTATION)
 
 
 def marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import kube
 from sandboxes.deaths import Deaths
-from sandboxes.errors import ProvisionerError
+from sandboxes.errors import AlreadyThere, ProvisionerError
 from sandboxes.retries import persist
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Cluster:
     kubectl: Kubectl
     view: View | None
     namespace: str
+    # What stands in the namespace before any sandbox does.
+    policies: tuple[KubeObject, ...] = ()
     deaths: Deaths = field(default_factory=Deaths)
 
     def __post_init__(self) -> None:
@@ -48,6 +50,26 @@ class Cluster:
     async def list_live(self) -> list[KubeObject]:
         """Read every sandbox's Pod and Service from the cluster itself."""
         return await persist(lambda: self.kubectl.list_sandboxes(self.namespace))
+
+    async def find(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
+        """Read those of the named objects that exist, of whatever kind, from the cluster itself."""
+        return await persist(lambda: self.kubectl.get(references, urgent=urgent))
+
+    async def list_extras(self, sandbox_id: str | None = None) -> list[KubeObject]:
+        """Read what templates brought, see Kubectl.list_extras."""
+        return await persist(lambda: self.kubectl.list_extras(self.namespace, sandbox_id))
+
+    async def create(self, objects: list[KubeObject]) -> bool:
+        """Make new objects; whether all were made. Else one was there already, and nothing is known of the others."""
+
+        async def create() -> bool:
+            try:
+                await self.kubectl.create(objects)
+            except AlreadyThere:  # may be our own, of a try that was cut off
+                return False
+            return True
+
+        return await persist(create)
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Apply and return the objects as they are stored."""
@@ -99,8 +121,14 @@ class Cluster:
         return await persist(lambda: self.kubectl.logs(pod, container, lines=lines, most=most, previous=previous))
 
     async def make_namespace(self) -> None:
-        """Make the namespace if it is missing."""
+        """Make the namespace if it is missing, with its policies."""
         await persist(lambda: self.kubectl.ensure_namespace(self.namespace))
+        await self.apply_policies()
+
+    async def apply_policies(self) -> None:
+        """Apply what stands in the namespace before any sandbox does."""
+        if self.policies:
+            await self.apply(list(self.policies))
 
 
 def of_kind(kind: str, objects: list[KubeObject]) -> KubeObject | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import kube, lifetimes, lives
 from sandboxes.answers import is_whole
-from sandboxes.attempts import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now, owner_of
+from sandboxes.attempts import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
 from sandboxes.cluster import of_kind
 from sandboxes.errors import (
     ClusterTimeout,
@@ -25,8 +25,10 @@ from sandboxes.errors import (
     ProvisionerError,
     SandboxConflict,
 )
+from sandboxes.extras import Extras, Wanted
 from sandboxes.limits import within
-from sandboxes.manifests import build, user_data_source, without_news
+from sandboxes.manifests import build, build_extras, user_data_source, without_news
+from sandboxes.protection import Protection
 from sandboxes.room import Room
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class Creation:
         self._templates = templates
         self._settings = settings
         self._locks = locks
+        self.extras = Extras(cluster, templates, locks)
+        self.protection = Protection(cluster)
         # Failed creates whose callers have been told so, and of which something may still be there; by id.
         self._refused: dict[str, Attempt] = {}
         self._settling: set[asyncio.Task[None]] = set()
@@ -88,11 +92,14 @@ class Creation:
         Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout; what it made is
         gone again then, or will be as soon as the cluster lets it.
         """
-        objects = build(sandbox, self._templates[sandbox.asks.template], self._settings, applied_at=now())
-        attempt = Attempt(sandbox, objects)
+        template, applied_at = self._templates[sandbox.asks.template], now()
+        objects = build(sandbox, template, self._settings, applied_at=applied_at)
+        extras = build_extras(sandbox, template, self._settings, applied_at=applied_at)
+        attempt = Attempt(sandbox, objects, Wanted(sandbox.sandbox_id, extras))
         try:
             with self._room.making(sandbox.sandbox_id):
                 async with within(seconds):
+                    await self.protection.ensure()
                     pair = await self._reconcile(attempt)
         except ProvisionerError as error:
             settled = await self._settle(attempt)
@@ -117,7 +124,8 @@ class Creation:
         return sandbox_id in self._refused
 
     async def finish(self) -> None:
-        """Give what still cleans up after failed creates a while to end."""
+        """Give what still cleans up after failed creates and deleted sandboxes a while to end."""
+        await self.extras.finish()
         if not self._settling:
             return
         await asyncio.wait(self._settling, timeout=FINISH_SECONDS)
@@ -141,6 +149,8 @@ class Creation:
                 missing = self._missing(attempt, pod, service)
                 if pod is None:
                     await self._room.claim(sandbox_id)
+                    attempt.applied = True
+                    await self.extras.make(attempt.extras, lambda obj: self._wait_until_gone(attempt, obj))
                 elif of_kind("Pod", missing) is None:
                     pod = await self._confirm(sandbox_id, pod, by_all_means=bool(missing))
                     pod = await self._prolong(attempt.sandbox, pod)
@@ -206,7 +216,7 @@ class Creation:
         if attempt.is_owners(pod):
             return
         # Made by hand, or by the service that this one replaces: the same data mean the same owner.
-        if owner_of(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
+        if kube.owner_of(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
             return
         if attempt.sandbox.sandbox_id in self._refused:
             raise ClusterUnavailable("What a failed create of the same id made is still being deleted")
@@ -219,7 +229,7 @@ class Creation:
             return [new_pod, new_service]
         new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in attempt.objects)
         missing = []
-        if owner_of(pod) == NOBODY:
+        if kube.owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
             missing.append(marks_only(new_pod, pod))
         if service is None or not kube.is_managed(service) or not is_whole(pod, service, self._settings):
@@ -332,6 +342,7 @@ class Creation:
             except PreconditionFailed:  # touched since it was read
                 pod, service = await self._cluster.look(sandbox_id, urgent=True)
             else:
+                await self.extras.undo(attempt.extras)
                 return None
 
     def _may_stay(self, attempt: Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:

@@ -136,6 +136,13 @@ class ApplyConflict(ObjectsChanged):
     """The cluster refuses to change an object that is there: somebody else's, or another revision's."""
 
 
+class AlreadyThere(ObjectsChanged):
+    """An object that was to be made is there already: somebody else was first."""
+
+    # An apply meets it only where two make the same object at once; the next try finds it.
+    pauses = (0.3, 1.0)
+
+
 class PreconditionFailed(ObjectsChanged):
     """Somebody touched the object since it was read, so it was left alone."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import (
+    AlreadyThere,
     ApplyConflict,
     ClusterRefused,
     ClusterTimeout,
@@ -42,7 +43,7 @@ _UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: 
 # An object that was named and is not there; what is not of this form is no answer about an object.
 _MISSING = re.compile(
     r'Error from server \(NotFound\): (?:error when deleting "STDIN": )?'
-    r'(?P<resource>\w+) "(?P<name>[^"]+)" not found\s*\Z'
+    r'(?P<resource>[\w.]+) "(?P<name>[^"]+)" not found\s*\Z'
 )
 
 # Which fields of a create request end up in which field of the objects: the first that the caller set is to blame;
@@ -112,8 +113,13 @@ RULES: tuple[Rule, ...] = (
         PreconditionFailed,
         "The sandbox was changed in the meantime",
     ),
+    # An apply that names a uid, of an object that is gone.
+    _rule(
+        "uid-mismatch", r"\(Conflict\): .* uid mismatch", PreconditionFailed, "The sandbox was deleted in the meantime"
+    ),
+    _rule("already-exists", r"\(AlreadyExists\)", AlreadyThere, "The sandbox is being made by somebody else"),
     # A write that met another one, of a quota's usage, say: the same call passes a moment later.
-    _rule("conflict", r"\(Conflict\)|\(AlreadyExists\)", ServerFailed, "The cluster is busy with the same objects"),
+    _rule("conflict", r"\(Conflict\)", ServerFailed, "The cluster is busy with the same objects"),
     # Policy engines, before the rules for what their words may quote
     _rule(
         "webhook-failed",
@@ -148,6 +154,12 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule("quota-unknown", r"status unknown for quota", ServerFailed, "The cluster's quota is not known yet"),
     _rule("quota", r"exceeded quota", LimitReached, "The cluster's quota for sandboxes is used up"),
+    _rule(
+        "runtime-class",
+        r'RuntimeClass "(?P<name>[\w.-]+)" not found',
+        ClusterRefused,
+        "The cluster has no RuntimeClass {name}, which the sandbox's template asks for",
+    ),
     _rule("pod-security", r"violates PodSecurity", ClusterRefused, "The cluster's Pod security refuses the sandbox"),
     # A LimitRange, whose minimum, maximum or ratio for each Container or Pod is the cluster's own (in Kubernetes,
     # plugin/pkg/admission/limitranger).

@@ -31,6 +31,27 @@ APPLIED_AT_ANNOTATION = "provisioner/applied-at"
 # When a Pod was returned to a caller whose create had not made it.
 CONFIRMED_ANNOTATION = "provisioner/confirmed-at"
 
+# On a template's pod.yaml: what it is for, in a sentence; and which Pod security standard nothing of the service's own
+# may break.
+DESCRIPTION_ANNOTATION = "provisioner/description"
+POD_SECURITY_ANNOTATION = "provisioner/pod-security"
+# On a PersistentVolumeClaim of a template: it stays when its sandbox goes.
+KEEP_LABEL = "provisioner/keep"
+
+# What kubectl calls the objects of a kind.
+RESOURCES = {
+    "Pod": "pods",
+    "Service": "services",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "ConfigMap": "configmaps",
+    "NetworkPolicy": "networkpolicies.networking.k8s.io",
+}
+
+# What a template may bring besides Pod and Service: apiVersion and kind.
+EXTRA_KINDS = frozenset(
+    {("v1", "PersistentVolumeClaim"), ("v1", "ConfigMap"), ("networking.k8s.io/v1", "NetworkPolicy")}
+)
+
 CONTAINER = "sandbox"
 USER_DATA_VOLUME = "user-data"
 SKILLS_VOLUME = "skills"
@@ -60,6 +81,11 @@ def id_in_name(kind: str, name: str) -> str:
     return name.removeprefix("sandbox-")
 
 
+def extra_name(sandbox_id: str, suffix: str) -> str:
+    """Return the name of an extra object of a sandbox; a suffix has no dash, so no two sandboxes share a name."""
+    return f"{pod_name(sandbox_id)}-{suffix}"
+
+
 def labels_of(sandbox_id: str) -> dict[str, str]:
     """Return the labels that every object of a sandbox carries."""
     return {
@@ -79,6 +105,12 @@ def get_labels(obj: KubeObject) -> dict[str, str]:
 def get_annotations(obj: KubeObject) -> dict[str, str]:
     """Return an object's annotations, empty if it has none."""
     return obj["metadata"].get("annotations") or {}
+
+
+def owner_of(obj: KubeObject) -> tuple[str | None, str | None]:
+    """Return an object's thread and user, None for each that it does not name."""
+    annotations = get_annotations(obj)
+    return annotations.get(THREAD_ANNOTATION), annotations.get(USER_ANNOTATION)
 
 
 def is_managed(obj: KubeObject) -> bool:
@@ -108,6 +140,13 @@ def sandbox_container(pod: KubeObject) -> KubeObject:
     """Return the container named `sandbox`; an empty dict for a Pod that has none (somebody else's)."""
     found: KubeObject = next((one for one in pod["spec"]["containers"] if one["name"] == CONTAINER), {})
     return found
+
+
+def path_of(obj: KubeObject) -> str:
+    """Return the path of an object of one of RESOURCES at the API server."""
+    root = f"/apis/{obj['apiVersion']}" if "/" in obj["apiVersion"] else f"/api/{obj['apiVersion']}"
+    resource = RESOURCES[obj["kind"]].partition(".")[0]
+    return f"{root}/namespaces/{obj['metadata']['namespace']}/{resource}/{obj['metadata']['name']}"
 
 
 def as_list(objects: list[KubeObject]) -> KubeObject:

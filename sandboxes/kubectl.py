@@ -45,7 +45,10 @@ APPLY = (
     # (record: apply-unknown-field-ignored).
     "--validate=ignore", "-o", "json", "-f", "-",
 )  # fmt: skip
-# Without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
+# Unlike an apply, a create of what is there already fails: of those who make the same object at once, one does.
+# GET without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
+# It drops a field that it does not know, which in a NetworkPolicy is no small thing: so it validates.
+CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "json", "-f", "-")
 GET = ("get", "-o", "json", "-f", "-")
 DELETE = ("delete", "--wait=false", "-o", "name", "-f", "-")
 
@@ -57,7 +60,6 @@ _LITTLE_GARBAGE_COLLECTION = {"GOGC": "400"}
 URGENT_PROCESSES = 2
 
 _SEPARATOR = re.compile(r"\s*,\s*")
-_RESOURCES = {"Pod": "pods", "Service": "services"}
 _SHOWN_IN_DETAIL = 4000
 
 # Bytes of JSON from which on parsing at once would hold up all other requests: 1 MB takes some 10 ms.
@@ -170,6 +172,13 @@ class Kubectl:
         """
         return _parse(await self.run(*APPLY, stdin=_stdin(objects)))
 
+    async def create(self, objects: list[KubeObject]) -> list[KubeObject]:
+        """Make new objects and return them as they are stored; raises AlreadyThere if one of them is there already.
+
+        If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
+        """
+        return _parse(await self.run(*CREATE, stdin=_stdin(objects)))
+
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
         """Set annotations of the very object that was read, under a field manager of their own; return it as stored.
 
@@ -220,6 +229,13 @@ class Kubectl:
             return _parse(stdout)
         return await asyncio.to_thread(_parse, stdout, _loads_by_items)
 
+    async def list_extras(self, namespace: str, sandbox_id: str | None = None) -> list[KubeObject]:
+        """Return what templates brought, of one sandbox or of all, but for what stays when its sandbox goes."""
+        of_sandbox = kube.ID_LABEL if sandbox_id is None else f"{kube.ID_LABEL}={sandbox_id}"
+        selector = f"{of_sandbox},{kube.MANAGED_BY_LABEL}={kube.MANAGED_BY},{kube.KEEP_LABEL}!=true"
+        resources = ",".join(kube.RESOURCES[kind] for _, kind in sorted(kube.EXTRA_KINDS))
+        return _parse(await self.run("get", resources, "-n", namespace, "-l", selector, "-o", "json"))
+
     async def events_of(self, obj: KubeObject) -> list[KubeObject]:
         """Return the Events about this very object (record: events-failed-mount)."""
         metadata = obj["metadata"]
@@ -257,8 +273,7 @@ class Kubectl:
         metadata = obj["metadata"]
         preconditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
-        resource = _RESOURCES[obj["kind"]]
-        path = f"/api/v1/namespaces/{metadata['namespace']}/{resource}/{metadata['name']}"
+        path = kube.path_of(obj)
         try:
             await self.run("delete", "--raw", path, "-f", "-", stdin=json.dumps(options).encode(), urgent=urgent)
         except ObjectsMissing:
@@ -286,7 +301,7 @@ def _partial(obj: KubeObject, annotations: dict[str, str]) -> KubeObject:
 
 
 def _name(reference: KubeObject) -> tuple[str, str]:
-    return _RESOURCES[reference["kind"]], reference["metadata"]["name"]
+    return kube.RESOURCES[reference["kind"]], reference["metadata"]["name"]
 
 
 def _loads_by_items(stdout: bytes) -> object:

@@ -15,6 +15,7 @@ from sandboxes.asks import checked_asks
 from sandboxes.creation import Creation
 from sandboxes.diagnostics import diagnose
 from sandboxes.errors import (
+    BadRequest,
     ClusterRefused,
     ClusterUnavailable,
     InvalidField,
@@ -27,6 +28,7 @@ from sandboxes.feed import Feed
 from sandboxes.limits import Locks, within
 from sandboxes.listing import ListQuery, select
 from sandboxes.manifests import Sandbox
+from sandboxes.models import TemplateAnswer
 from sandboxes.mounts import checked_mounts
 from sandboxes.reaper import Reaper
 from sandboxes.uses import Uses
@@ -67,7 +69,9 @@ class Lifecycle:
         self._locks = Locks()
         self._uses = Uses(cluster)
         self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
-        self.reaper = Reaper(cluster, settings, self._locks, self._uses)
+        self.extras = self._creation.extras
+        self.protection = self._creation.protection
+        self.reaper = Reaper(cluster, settings, self._locks, self._uses, self.extras)
 
     async def create(self, request: CreateRequest) -> SandboxAnswer:
         """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.
@@ -87,15 +91,30 @@ class Lifecycle:
 
     def _checked(self, request: CreateRequest) -> Sandbox:
         """Return what is asked for; raises BadRequest, FieldNotAllowed or Unprocessable where it may not be."""
+        asks = checked_asks(request, self._templates, self._settings)
+        if request.extra_mounts and self._templates[asks.template].is_restricted:
+            raise BadRequest(f"extra_mounts is not available with the template '{asks.template}'")
         return Sandbox(
             sandbox_id=request.sandbox_id,
             thread_id=request.thread_id or request.sandbox_id,
             user_id=request.user_id,
             extra_mounts=checked_mounts(request.extra_mounts, self._settings.deer_flow_host_base_dir),
-            asks=checked_asks(request, self._templates, self._settings),
+            asks=asks,
             ttl_seconds=request.ttl_seconds,
             idle_timeout_seconds=request.idle_timeout_seconds,
         )
+
+    def templates(self) -> list[TemplateAnswer]:
+        """Return what a caller may know of each template, sorted by name."""
+        return [
+            TemplateAnswer(
+                name=name,
+                description=template.description,
+                image=self._settings.sandbox_image,
+                objects=sorted({extra["kind"] for extra in template.extras}),
+            )
+            for name, template in sorted(self._templates.items())
+        ]
 
     async def get(self, sandbox_id: str) -> SandboxAnswer:
         """Return what is known of the sandbox; raises SandboxNotFound also while its Pod is being deleted."""
@@ -151,9 +170,14 @@ class Lifecycle:
         return answers
 
     async def delete(self, sandbox_id: str) -> None:
-        """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone."""
+        """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone.
+
+        What else its template brought goes after the Pod.
+        """
         async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, within(seconds_left):
+            leaving = await self.extras.leaving(sandbox_id)
             await self.cluster.delete(sandbox_id)
+        self.extras.delete_later(leaving)
         logger.info("sandbox %s deleted", sandbox_id)
 
     async def release(self) -> None:

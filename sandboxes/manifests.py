@@ -11,10 +11,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sandboxes import kube, lifetimes
 from sandboxes.asks import NOTHING_ASKED, Asks
+from sandboxes.templates import suffix_of
 
 if TYPE_CHECKING:
     from sandboxes.kube import KubeObject
@@ -28,6 +29,9 @@ SERVICE_PORT = 8080
 USER_DATA_PATH = "/mnt/user-data"
 SKILLS_PATH = "/mnt/skills"
 PVC_ROOT = "deer-flow"
+
+# What a template says to the service, and not of its Pods.
+_SAID_OF_TEMPLATES = (kube.DESCRIPTION_ANNOTATION, kube.POD_SECURITY_ANNOTATION)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_a
     `applied_at` is an RFC 3339 time that no other apply has: it makes each apply a new version of the object, so
     that a delete with preconditions can't hit what was applied after it looked.
     """
-    pod = _build_pod(sandbox, template.pod, settings, datetime.fromisoformat(applied_at))
+    pod = _build_pod(sandbox, template, settings, datetime.fromisoformat(applied_at))
     service = _build_service(sandbox, template.service, settings)
     for obj in (pod, service):
         obj["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = applied_at
@@ -58,6 +62,11 @@ def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_a
     # On the Pod only: a Service's annotations are orders to load balancers and DNS.
     pod["metadata"]["annotations"] = {**dict(sandbox.asks.annotations), **pod["metadata"]["annotations"]}
     return [pod, service]
+
+
+def build_extras(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
+    """Return what the template brings for `sandbox` besides Pod and Service, in the order of the template."""
+    return [_build_extra(sandbox, extra, settings, applied_at) for extra in template.extras]
 
 
 def revision_of(pod: KubeObject) -> str | None:
@@ -99,13 +108,33 @@ def without_news(obj: KubeObject, asks: Asks, pod: KubeObject) -> KubeObject:
     return {**obj, "metadata": metadata}
 
 
-def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings, made_at: datetime) -> KubeObject:
-    pod = copy.deepcopy(template)
+def _build_extra(sandbox: Sandbox, template: KubeObject, settings: Settings, applied_at: str) -> KubeObject:
+    extra = copy.deepcopy(template)
+    _name(extra, kube.extra_name(sandbox.sandbox_id, suffix_of(template)), sandbox, settings)
+    extra["metadata"]["annotations"] |= {
+        kube.THREAD_ANNOTATION: sandbox.thread_id,
+        kube.USER_ANNOTATION: sandbox.user_id,
+        kube.TEMPLATE_ANNOTATION: sandbox.asks.template,
+        kube.APPLIED_AT_ANNOTATION: applied_at,
+    }
+    if extra["kind"] == "NetworkPolicy":
+        extra["spec"]["podSelector"] = {"matchLabels": {kube.ID_LABEL: sandbox.sandbox_id}}
+    return extra
+
+
+def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at: datetime) -> KubeObject:
+    pod = copy.deepcopy(template.pod)
+    names = {
+        extra["metadata"]["name"]: kube.extra_name(sandbox.sandbox_id, suffix_of(extra)) for extra in template.extras
+    }
+    pod["spec"] = _renamed(pod["spec"], names)
     _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
     # On the Pod only: when two owners apply at once, the Pod's revision refuses one of them, but kubectl goes on to
     # apply that one's Service. So a Service says nothing that the other owner would not say, too; but for labels that
     # were asked for, and these wait for the Pod (see creation.py).
     owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
+    for said in _SAID_OF_TEMPLATES:
+        pod["metadata"]["annotations"].pop(said, None)
     pod["metadata"]["annotations"].update(owner)
     pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = sandbox.asks.template
     ttl = settings.sandbox_ttl if sandbox.ttl_seconds is None else sandbox.ttl_seconds
@@ -115,9 +144,12 @@ def _build_pod(sandbox: Sandbox, template: KubeObject, settings: Settings, made_
     container = kube.sandbox_container(pod)
     container["image"] = sandbox.asks.image or settings.sandbox_image
     _set_port(container, settings.sandbox_container_port)
-    spec.setdefault("securityContext", {})["seccompProfile"] = {"type": settings.sandbox_seccomp}
+    seccomp = "RuntimeDefault" if template.is_restricted else settings.sandbox_seccomp
+    spec.setdefault("securityContext", {})["seccompProfile"] = {"type": seccomp}
     container.get("startupProbe", {})["failureThreshold"] = settings.sandbox_startup_failure_threshold
     for volume, mount in _volumes(sandbox, settings):
+        if _is_own_claim(volume["name"], spec, names) or (template.is_restricted and "hostPath" in volume):
+            continue
         _replace(spec, "volumes", volume, "name")
         _replace(container, "volumeMounts", mount, "mountPath")
     _set_asked(container, sandbox.asks)
@@ -157,6 +189,23 @@ def _set_asked(container: KubeObject, asks: Asks) -> None:
     for kind, amounts in (("requests", asks.requests), ("limits", asks.limits)):
         if amounts:
             container.setdefault("resources", {}).setdefault(kind, {}).update(amounts)
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON
+    """Return a copy in which each text that is exactly one of `names` is the new one."""
+    if isinstance(value, dict):
+        return {key: _renamed(one, names) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_renamed(one, names) for one in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _is_own_claim(volume: str, spec: KubeObject, names: dict[str, str]) -> bool:
+    """Whether the template has this volume on a claim that it brings: then that is what the operator wants."""
+    return any(
+        one["name"] == volume and (one.get("persistentVolumeClaim") or {}).get("claimName") in names.values()
+        for one in spec.get("volumes") or []
+    )
 
 
 def _set_port(container: KubeObject, port: int) -> None:

@@ -260,6 +260,24 @@ class Deleted(BaseModel):
     sandbox_id: str
 
 
+class TemplateAnswer(BaseModel):
+    """One template that a create may name."""
+
+    name: str
+    description: str
+    # What its sandboxes run, unless a request names another.
+    image: str
+    # The kinds of the objects that it brings besides Pod and Service.
+    objects: list[str]
+
+
+class TemplateList(BaseModel):
+    """The answer of `GET /api/templates`."""
+
+    templates: list[TemplateAnswer]
+    count: int
+
+
 class Capabilities(BaseModel):
     """What this service can do; a known caller reads the two lark fields, which are false here."""
 

@@ -11,19 +11,24 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from sandboxes.asks import Asks
 from sandboxes.errors import (
     ClusterRefused,
     ClusterTimeout,
     ClusterUnavailable,
     LimitReached,
+    ProvisionerError,
     StartupError,
     TemplateRefused,
 )
-from sandboxes.manifests import Sandbox, build
+from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.retries import persist
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sandboxes.kubectl import Kubectl
+    from sandboxes.protection import Protection
     from sandboxes.settings import Settings
     from sandboxes.templates import Template
 
@@ -33,19 +38,35 @@ logger = logging.getLogger(__name__)
 PREFLIGHT_SECONDS = 10.0
 
 
-async def check_cluster(kubectl: Kubectl, template: Template, settings: Settings) -> None:
-    """Make the namespace if it is missing, and have the cluster check the template by a dry run.
+async def check_cluster(kubectl: Kubectl, templates: Mapping[str, Template], settings: Settings) -> None:
+    """Make the namespace if it is missing, and have the cluster check each template by a dry run.
 
-    Raises StartupError if the schema refuses the template.
+    Raises StartupError if the schema refuses a template.
     """
     try:
         async with asyncio.timeout(PREFLIGHT_SECONDS):
             await _check_namespace(kubectl, settings.k8s_namespace)
-            await _check_template(kubectl, template, settings)
+            for name, template in templates.items():
+                await _check_template(kubectl, name, template, settings)
     except TimeoutError:
         logger.warning("The cluster does not answer. Serving anyway: requests get 504 until it does.")
     except (ClusterUnavailable, ClusterTimeout) as error:
         logger.warning("%s. Serving anyway: requests get %d until it can.\n%s", error, error.status, error.detail)
+
+
+async def protect(protection: Protection) -> None:
+    """Have the namespace's policies applied, where there are any; creates are refused until they could be."""
+    try:
+        async with asyncio.timeout(PREFLIGHT_SECONDS):
+            await protection.ensure()
+    except TimeoutError:
+        logger.warning(
+            "The NetworkPolicy could not be applied: the cluster does not answer. No sandbox is made before."
+        )
+    except ProvisionerError as error:
+        logger.warning(
+            "The NetworkPolicy could not be applied: %s. No sandbox is made before.\n%s", error, error.detail
+        )
 
 
 async def _check_namespace(kubectl: Kubectl, namespace: str) -> None:
@@ -58,14 +79,17 @@ async def _check_namespace(kubectl: Kubectl, namespace: str) -> None:
         logger.warning("Namespace %s could not be checked: %s\n%s", namespace, error, error.detail)
 
 
-async def _check_template(kubectl: Kubectl, template: Template, settings: Settings) -> None:
-    sandbox = Sandbox("template-check", "template-check", "template-check")
-    objects = build(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")
+async def _check_template(kubectl: Kubectl, name: str, template: Template, settings: Settings) -> None:
+    sandbox = Sandbox("template-check", "template-check", "template-check", asks=Asks(template=name))
+    parts = (build_extras, build)
+    objects = [obj for part in parts for obj in part(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")]
     try:
         await persist(lambda: kubectl.dry_run(objects))
     except TemplateRefused as error:
-        raise StartupError(f"The sandbox template can't be used. {error}.\n{error.detail}") from error
+        raise StartupError(
+            f"The sandbox template can't be used. {error}. Its name is {name}.\n{error.detail}"
+        ) from error
     except (ClusterRefused, LimitReached) as error:
-        logger.warning("The sandbox template could not be checked: %s\n%s", error, error.detail)
+        logger.warning("The cluster refuses the template %s just now: %s\n%s", name, error, error.detail)
     else:
-        logger.info("the cluster accepts the sandbox template")
+        logger.info("the cluster accepts the template %s", name)

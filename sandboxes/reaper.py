@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sandboxes.cluster import Cluster
+    from sandboxes.extras import Extras
     from sandboxes.kube import KubeObject
     from sandboxes.limits import Locks
     from sandboxes.settings import Settings
@@ -43,9 +44,10 @@ class Reaper:
     written yet.
     """
 
-    def __init__(self, cluster: Cluster, settings: Settings, locks: Locks, uses: Uses) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, locks: Locks, uses: Uses, extras: Extras) -> None:
         self._cluster = cluster
         self._uses = uses
+        self._extras = extras
         self._settings = settings
         self._locks = locks
         # Halves by sandbox and uid, and since when (loop time) they were seen as such.
@@ -72,14 +74,20 @@ class Reaper:
             except Exception:
                 logger.exception("the reaper could not do its round")
 
-    async def round(self, *, dry_run: bool, halves_must_last: bool = False) -> list[Doomed]:
-        """Delete what is due and return what was deleted, or with `dry_run` what would be. Raises as `due` does."""
+    async def round(self, *, dry_run: bool, halves_must_last: bool = False) -> list[str]:
+        """Delete what is due; return a line for each deletion, or with `dry_run` for each that would be.
+
+        What a template brought for a sandbox that is gone is due, too. Raises as `due` does.
+        """
         doomed = await self.due(halves_must_last=halves_must_last)
         if not dry_run:
-            return await self.reap(doomed)
-        for one in doomed:
-            logger.info("sandbox %s would be deleted by the reaper: %s", one.sandbox_id, one.reason)
-        return doomed
+            doomed = await self.reap(doomed)
+        leftovers = await self._extras.remove_leftovers(self._settings.reaper_grace, dry_run=dry_run)
+        lines = [f"{one.sandbox_id}: {one.reason}" for one in doomed] + [f"{one}: its Pod is gone" for one in leftovers]
+        if dry_run:
+            for line in lines:
+                logger.info("the reaper would delete %s", line)
+        return lines
 
     async def due(self, *, halves_must_last: bool = False) -> list[Doomed]:
         """Return what is to be deleted now.

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sandboxes.errors import StartupError
 from sandboxes.models import OPTIONAL_FIELDS, Seconds
+from sandboxes.peers import peer_of
 from sandboxes.quantities import QuantityError, parse
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
@@ -114,6 +115,12 @@ def _optional_fields(value: tuple[str, ...]) -> tuple[str, ...]:
         return ()
     if not set(value) <= OPTIONAL_FIELDS:
         raise ValueError("names out of " + ", ".join(sorted(OPTIONAL_FIELDS)) + "; or `none`")
+    return value
+
+
+def _ingress_from(value: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in value:
+        peer_of(entry)
     return value
 
 
@@ -222,10 +229,12 @@ class Settings(BaseSettings):
         description="`isolated`: a NetworkPolicy lets sandboxes reach the internet and the cluster's DNS only, and be "
         "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is made.",
     )
-    sandbox_ingress_from: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+    sandbox_ingress_from: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_ingress_from)
+    ] = Field(
         (),
         description="Who may reach isolated sandboxes, separated by commas: CIDRs (node-port traffic arrives from the "
-        "nodes' addresses), `namespace:KEY=VALUE` and `pod:KEY=VALUE`.",
+        "nodes' addresses), `namespace:KEY=VALUE`, `pod:KEY=VALUE` and `namespace:KEY=VALUE/pod:KEY=VALUE`.",
     )
     kubeconfig_path: Path = Field(
         Path("~/.kube/config"),

@@ -21,7 +21,13 @@ from tests.record import RECORDED, case
 
 Key = tuple[str, str, str]
 LOGS_MISSING: str = json.loads((RECORDED / "http" / "logs-missing.json").read_text(encoding="utf-8"))["stderr"]
-_KINDS = {"pods": "Pod", "services": "Service"}
+_KINDS = {
+    "pods": "Pod",
+    "services": "Service",
+    "persistentvolumeclaims": "PersistentVolumeClaim",
+    "configmaps": "ConfigMap",
+    "networkpolicies.networking.k8s.io": "NetworkPolicy",
+}
 
 
 def _ok(document: object = None) -> Completed:
@@ -66,6 +72,8 @@ class FakeCluster:
         match args[0]:
             case "apply":
                 return self._apply(document["items"], dry_run="--dry-run=server" in args)
+            case "create":
+                return self._create(document["items"])
             case "get" if "-f" in args:
                 return self._get(document["items"])
             case "get" if args[1] == "namespace":
@@ -184,8 +192,16 @@ class FakeCluster:
         if key[1] not in self.namespaces:
             raise _Refused("apply-missing-namespace", lines=1)
         existing = self.objects.get(key)
-        if existing is None and "uid" in item["metadata"]:
-            raise _Refused("apply-annotation-only-missing")
+        if existing is None and "uid" in item["metadata"]:  # in the words of the API server's source
+            uid = item["metadata"]["uid"]
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            what = f'{_resource(item)} "{item["metadata"]["name"]}"'
+            raise _Refused(stderr=f"Error from server (Conflict): Operation cannot be fulfilled on {what}: {why}\n")
+        if (
+            existing is not None
+            and item["metadata"].get("uid", existing["metadata"]["uid"]) != existing["metadata"]["uid"]
+        ):
+            raise _Refused("apply-annotation-only-other-uid")
         if existing is not None and key[0] == "Pod" and "spec" in item and _env(existing) != _env(item):
             raise _Refused("apply-immutable-change")
         obj = copy.deepcopy(existing) if existing else self._new(item)
@@ -196,12 +212,29 @@ class FakeCluster:
             obj = self.put(obj)
         return obj
 
+    def _create(self, items: list[dict[str, Any]]) -> Completed:
+        stored, failures = [], []
+        for item in items:
+            namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
+            if namespace not in self.namespaces:
+                failures.append(
+                    f'Error from server (NotFound): error when creating "STDIN": namespaces "{namespace}" not found\n'
+                )
+            elif self.key(item) in self.objects:
+                what = f'{_resource(item)} "{name}" already exists'
+                failures.append(f'Error from server (AlreadyExists): error when creating "STDIN": {what}\n')
+            else:
+                stored.append(self.put(self._new(item)))
+        if failures:
+            return Completed(1, b"", "".join(failures))
+        return _ok({"kind": "List", "items": stored} if len(stored) > 1 else stored[0])
+
     def _new(self, item: dict[str, Any]) -> dict[str, Any]:
         obj = copy.deepcopy(item)
         obj["metadata"]["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if obj["kind"] == "Pod":
             obj["status"] = {"phase": "Pending"}
-        elif obj["spec"]["type"] == "NodePort":
+        elif obj["kind"] == "Service" and obj["spec"]["type"] == "NodePort":
             for port in obj["spec"]["ports"]:
                 port["nodePort"] = next(self._node_ports)
         return obj
@@ -220,18 +253,17 @@ class FakeCluster:
         return Completed(1 if missing else 0, b"", missing)
 
     def _missing(self, items: list[dict[str, Any]], sentence: str) -> str:
-        resources = {kind: resource for resource, kind in _KINDS.items()}
         missing = [item for item in items if self.key(item) not in self.objects]
-        return "".join(sentence.format(resources[item["kind"]], item["metadata"]["name"]) for item in missing)
+        return "".join(sentence.format(_resource(item), item["metadata"]["name"]) for item in missing)
 
     def _list(self, args: Sequence[str]) -> Completed:
         kinds = {_KINDS[name] for name in args[1].split(",")}
         namespace = args[args.index("-n") + 1]
-        label, _, value = args[args.index("-l") + 1].partition("=")
+        selector = args[args.index("-l") + 1]
         found = [
             obj
             for (kind, space, _), obj in self.objects.items()
-            if kind in kinds and space == namespace and obj["metadata"].get("labels", {}).get(label) == value
+            if kind in kinds and space == namespace and _selects(selector, obj["metadata"].get("labels", {}))
         ]
         return _ok({"kind": "List", "items": found})
 
@@ -261,7 +293,8 @@ class FakeCluster:
         return Completed(0, "".join(lines).encode()[: int(options["--limit-bytes"])], "")
 
     def _delete_exactly(self, path: str, preconditions: dict[str, str]) -> Completed:
-        _, _, _, _, namespace, resource, name = path.split("/")
+        *root, _, namespace, plural, name = path.split("/")
+        resource = plural if root[1] == "api" else f"{plural}.{root[2]}"
         key = (_KINDS[resource], namespace, name)
         obj = self.objects.get(key)
         if obj is None:
@@ -275,8 +308,28 @@ class FakeCluster:
 
 
 class _Refused(Exception):
-    def __init__(self, name: str, lines: int | None = None) -> None:
-        self.stderr = "".join(case(name).stderr.splitlines(keepends=True)[:lines])
+    def __init__(self, name: str = "", lines: int | None = None, stderr: str = "") -> None:
+        self.stderr = stderr or "".join(case(name).stderr.splitlines(keepends=True)[:lines])
+
+
+def _resource(item: dict[str, Any]) -> str:
+    return {kind: resource for resource, kind in _KINDS.items()}[item["kind"]]
+
+
+def _selects(selector: str, labels: dict[str, str]) -> bool:
+    """Whether `a=b,c,d!=e` is true of the labels."""
+    for part in selector.split(","):
+        if "!=" in part:
+            key, _, value = part.partition("!=")
+            if labels.get(key) == value:
+                return False
+        elif "=" in part:
+            key, _, value = part.partition("=")
+            if labels.get(key) != value:
+                return False
+        elif part not in labels:
+            return False
+    return True
 
 
 def _env(pod: dict[str, Any]) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 from aiohttp import web
@@ -12,6 +12,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from sandboxes.api import create_app
 from sandboxes.asks import DEFAULT_TEMPLATE
 from sandboxes.cluster import Cluster
+from sandboxes.kube import KubeObject
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.settings import Settings
@@ -34,13 +35,16 @@ def make_client(
 ) -> MakeClient:
     """Return what starts the service with the given environment."""
 
-    async def make(**variables: object) -> Client:
+    async def make(
+        templates: Mapping[str, Template] | None = None, policies: tuple[KubeObject, ...] = (), **variables: object
+    ) -> Client:
         settings = make_settings(**variables)
         kubectl = Kubectl(
             cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
-        one = Cluster(kubectl, None, settings.k8s_namespace)
-        return await aiohttp_client(create_app(Lifecycle(one, {DEFAULT_TEMPLATE: template}, settings), settings))
+        one = Cluster(kubectl, None, settings.k8s_namespace, policies)
+        lifecycle = Lifecycle(one, templates or {DEFAULT_TEMPLATE: template}, settings)
+        return await aiohttp_client(create_app(lifecycle, settings))
 
     return make
 

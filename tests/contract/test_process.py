@@ -126,15 +126,14 @@ async def test_a_kubeconfig_that_can_not_be_used_stops_the_start_with_its_path(
 
 
 async def test_a_template_that_the_schema_refuses_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
-    copy = tmp_path / "project"
-    (copy / "manifests" / "sandbox").mkdir(parents=True)
-    (copy / "sandboxes").symlink_to(ROOT / "sandboxes")
-    (copy / "provisioner.py").write_text((ROOT / "provisioner.py").read_text())
+    copy = tmp_path / "templates" / "misspelt"
+    copy.mkdir(parents=True)
     for source in (ROOT / "manifests" / "sandbox").iterdir():
-        text = source.read_text().replace("imagePullPolicy", "imagePulPolicy")
-        (copy / "manifests" / "sandbox" / source.name).write_text(text)
-    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig))
-    returncode, _, stderr = await run(sys.executable, str(copy / "provisioner.py"), environ=environ)
+        (copy / source.name).write_text(source.read_text().replace("imagePullPolicy", "imagePulPolicy"))
+    environ = environment(
+        tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), SANDBOX_TEMPLATES_DIR=str(tmp_path / "templates")
+    )
+    returncode, _, stderr = await run(sys.executable, str(ROOT / "provisioner.py"), environ=environ)
     assert returncode == 1
     assert "provisioner: The sandbox template can't be used. The cluster does not know a field" in stderr
     assert "imagePulPolicy" in stderr

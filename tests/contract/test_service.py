@@ -140,6 +140,22 @@ async def test_render_prints_exactly_what_the_service_applies(
     assert without_volatile(printed["items"]) == without_volatile(applied)
 
 
+async def test_render_prints_what_a_template_brings_before_the_pod(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    printed = await render(provisioner, "--sandbox-id", "a", "--thread-id", "t", "--template", "persistent")
+    assert [obj["kind"] for obj in json.loads(printed)["items"]] == ["PersistentVolumeClaim", "Pod", "Service"]
+    result = await kubectl("apply", "--server-side", "-f", "-", stdin=printed)
+    assert result.rc == 0, result.stderr
+    await provisioner.delete(f"{URL}/a")
+    claim = cluster.get("PersistentVolumeClaim", "deer-flow", "sandbox-a-data")
+    assert claim is not None
+    await create(provisioner, "a", thread_id="t", template="persistent")
+    after = cluster.get("PersistentVolumeClaim", "deer-flow", "sandbox-a-data")
+    assert after is not None
+    assert after["metadata"]["uid"] == claim["metadata"]["uid"]
+
+
 async def test_what_render_prints_gives_the_same_sandbox_by_hand(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:

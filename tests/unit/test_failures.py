@@ -187,8 +187,17 @@ OTHER = {
         "The cluster forbids this without a reason that is known",
     ),
     'Error from server (AlreadyExists): pods "sandbox-a" already exists': (
-        errors.ServerFailed,
-        "The cluster is busy with the same objects",
+        errors.AlreadyThere,
+        "The sandbox is being made by somebody else",
+    ),
+    'Error from server (Conflict): Operation cannot be fulfilled on configmaps "x": uid mismatch: the provided '
+    "object specified uid 1-2, and no existing object was found": (
+        errors.PreconditionFailed,
+        "The sandbox was deleted in the meantime",
+    ),
+    'Error from server (Forbidden): pods "a" is forbidden: pod rejected: RuntimeClass "gvisor" not found': (
+        errors.ClusterRefused,
+        "The cluster has no RuntimeClass gvisor, which the sandbox's template asks for",
     ),
     'Error from server (Conflict): Operation cannot be fulfilled on resourcequotas "q": the object has been modified; '
     "please apply your changes to the latest version and try again": (

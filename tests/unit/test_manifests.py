@@ -66,6 +66,14 @@ def test_the_whole_pod(make_settings: MakeSettings, template: Template) -> None:
             "restartPolicy": "Always",
             "terminationGracePeriodSeconds": 5,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": {"app": "deer-flow-sandbox"}},
+                }
+            ],
             "containers": [
                 {
                     "name": "sandbox",

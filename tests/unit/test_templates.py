@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from sandboxes.asks import Asks
 from sandboxes.errors import StartupError
-from sandboxes.manifests import Sandbox, build
+from sandboxes.kube import labels_of
+from sandboxes.manifests import Sandbox, build, build_extras, user_data_source
 from sandboxes.settings import Settings
-from sandboxes.templates import load_template
+from sandboxes.templates import load_template, load_templates
 from tests.conftest import ROOT
 
 POD = "kind: Pod\nspec:\n  containers:\n    - name: sandbox\n"
@@ -72,3 +74,174 @@ def test_fields_that_are_null_are_left_out_and_dates_are_text(
     assert pod["metadata"]["annotations"]["since"] == "2026-01-01"
     assert "startupProbe" not in pod["spec"]["containers"][0]
     json.dumps(pod)
+
+
+CLAIM = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: sandbox-example-data
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 1Gi}}
+"""
+CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sandbox-example-config}\n"
+POLICY = (
+    "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: sandbox-example-policy}\n"
+    "spec: {podSelector: {}, policyTypes: [Egress]}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [\n", "can't be read"),
+        ("- a\n", "may hold only objects of these kinds: ConfigMap (v1), NetworkPolicy (networking.k8s.io/v1), Pers"),
+        ("apiVersion: v1\nkind: Secret\nmetadata: {name: sandbox-example-a}\n", "may hold only objects of these kinds"),
+        ("apiVersion: v2\nkind: ConfigMap\nmetadata: {name: sandbox-example-a}\n", "may hold only objects"),
+        (f"apiVersion: v1\nkind: List\nitems: [{{{CONFIG!r}: 1}}]\n", "may hold only objects of these kinds"),
+        (CONFIG.replace("config}", "my-config}"), "names an object sandbox-example-my-config: it must be"),
+        (CONFIG.replace("sandbox-example-", "sandbox-other-"), "names an object sandbox-other-config"),
+        (CONFIG.replace("config}", "Config}"), "names an object sandbox-example-Config"),
+        ("apiVersion: v1\nkind: ConfigMap\n", "is wrong at metadata: Field required"),
+        (CLAIM.partition("spec:")[0], "is wrong at spec: Field required"),
+        (CONFIG.replace("config}", "config, labels: {provisioner/keep: 'true'}}"), "has a ConfigMap that is to stay"),
+        (f"{CONFIG}---\n{CONFIG}", "has a second ConfigMap of the same name"),
+    ],
+)
+def test_an_object_that_a_template_may_not_bring_is_named(folder: Path, text: str, said: str) -> None:
+    (folder / "more.yaml").write_text(text)
+    with pytest.raises(StartupError) as caught:
+        load_template(folder)
+    assert str(caught.value).startswith(f"The template {folder / 'more.yaml'} {said}")
+    assert "\n" not in str(caught.value) or "can't be read" in said
+
+
+def test_a_file_that_kubectl_would_read_and_the_service_not_is_named(folder: Path) -> None:
+    (folder / "more.yml").write_text(CONFIG)
+    with pytest.raises(StartupError, match=r"more\.yml would not be read"):
+        load_template(folder)
+
+
+def test_all_files_and_all_documents_count_and_comments_do_not(folder: Path) -> None:
+    (folder / "b.yaml").write_text(f"# nothing\n---\n{CONFIG}---\n{POLICY}")
+    (folder / "a.yaml").write_text(CLAIM)
+    (folder / "README.md").write_text("not read")
+    kinds = [extra["kind"] for extra in load_template(folder).extras]
+    assert kinds == ["PersistentVolumeClaim", "ConfigMap", "NetworkPolicy"]
+
+
+def test_extra_objects_are_named_after_the_sandbox_and_so_is_what_names_them_in_the_pod(
+    folder: Path, make_settings: Callable[..., Settings]
+) -> None:
+    (folder / "more.yaml").write_text(f"{CLAIM}---\n{CONFIG}---\n{POLICY}")
+    pod_yaml = (folder / "pod.yaml").read_text()
+    named = (
+        "  volumes:\n    - {name: c, configMap: {name: sandbox-example-config}}\n"
+        "    - {name: sandbox-example, emptyDir: {}}\n"
+    )
+    (folder / "pod.yaml").write_text(pod_yaml.replace("  volumes:\n", named))
+    sandbox = Sandbox("a-b", "t", "u", asks=Asks(template="mine"))
+    template, settings = load_template(folder), make_settings()
+    claim, config, policy = build_extras(sandbox, template, settings, applied_at="2026-01-01T00:00:00Z")
+    assert claim["metadata"] == {
+        "name": "sandbox-a-b-data",
+        "namespace": "deer-flow",
+        "labels": labels_of("a-b"),
+        "annotations": {
+            "provisioner/thread-id": "t",
+            "provisioner/user-id": "u",
+            "provisioner/template": "mine",
+            "provisioner/applied-at": "now",
+        },
+    }
+    assert config["metadata"]["name"] == "sandbox-a-b-config"
+    assert policy["spec"]["podSelector"] == {"matchLabels": {"sandbox-id": "a-b"}}
+    pod, _ = build(sandbox, template, settings, applied_at="2026-01-01T00:00:00Z")
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    assert volumes["c"]["configMap"]["name"] == "sandbox-a-b-config"
+    assert "sandbox-example" in volumes  # only whole names of objects that the template brings
+    assert template.extras[0]["metadata"]["name"] == "sandbox-example-data"
+
+
+def test_the_folder_of_the_operator_wins_and_dots_and_files_are_passed_over(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    for name in ("isolated", "mine", ".git"):
+        (own / name).mkdir(parents=True)
+        for file in ("pod.yaml", "service.yaml"):
+            (own / name / file).write_text((folder / file).read_text())
+    (own / "README.md").write_text("not read")
+    found = load_templates(("default", ROOT / "manifests" / "sandbox"), ROOT / "manifests" / "templates", own)
+    assert sorted(found) == ["default", "isolated", "mine", "persistent"]
+    assert not found["isolated"].is_restricted
+    assert found["mine"].description == found["default"].description != ""
+
+
+def test_a_folder_of_templates_that_is_missing_or_has_an_impossible_name_is_named(tmp_path: Path) -> None:
+    default = ("default", ROOT / "manifests" / "sandbox")
+    with pytest.raises(StartupError, match=r"The folder of templates .*/none can't be read"):
+        load_templates(default, tmp_path / "none")
+    (tmp_path / "Not_One").mkdir()
+    with pytest.raises(StartupError, match="Not_One has a name that can't be one"):
+        load_templates(default, tmp_path)
+
+
+def test_the_shipped_ones_are_what_they_say() -> None:
+    found = load_templates(("default", ROOT / "manifests" / "sandbox"), ROOT / "manifests" / "templates")
+    for template in found.values():
+        (spread,) = template.pod["spec"]["topologySpreadConstraints"]
+        assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert template.description
+    (claim,) = found["persistent"].extras
+    assert claim["metadata"]["labels"]["provisioner/keep"] == "true"
+    isolated = found["isolated"].pod["spec"]
+    assert isolated["runtimeClassName"] == "gvisor"
+    assert isolated["securityContext"]["runAsNonRoot"] is True
+    security = isolated["containers"][0]["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"THREADS_HOST_PATH": "/threads", "SKILLS_HOST_PATH": "/skills", "SANDBOX_SECCOMP": "Unconfined"},
+        {"USERDATA_PVC_NAME": "data", "SKILLS_PVC_NAME": "skills"},
+    ],
+)
+def test_no_setting_breaks_restricted_pod_security(
+    make_settings: Callable[..., Settings], variables: dict[str, str]
+) -> None:
+    template = load_template(ROOT / "manifests" / "templates" / "isolated")
+    pod, _ = build(Sandbox("a", "a", "a"), template, make_settings(**variables), applied_at="2026-01-01T00:00:00Z")
+    kinds = {key for volume in pod["spec"]["volumes"] for key in volume} - {"name"}
+    assert kinds == ({"emptyDir"} if "THREADS_HOST_PATH" in variables else {"persistentVolumeClaim"})
+    assert {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]} == {
+        volume["name"] for volume in pod["spec"]["volumes"]
+    }
+    assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("pod-security: restricted", "pod-security: baseline", "it may be `restricted`"),
+        ("emptyDir: {}", "hostPath: {path: /}", "is restricted, and has a hostPath volume"),
+    ],
+)
+def test_a_restricted_template_that_is_not_is_named(folder: Path, old: str, new: str, said: str) -> None:
+    text = (ROOT / "manifests" / "templates" / "isolated" / "pod.yaml").read_text()
+    assert old in text
+    (folder / "pod.yaml").write_text(text.replace(old, new))
+    with pytest.raises(StartupError, match=said):
+        load_template(folder)
+
+
+@pytest.mark.parametrize("variables", [{"THREADS_HOST_PATH": "/threads"}, {"USERDATA_PVC_NAME": "data"}, {}])
+def test_the_claim_of_a_sandbox_takes_the_place_of_the_usual_user_data(
+    make_settings: Callable[..., Settings], variables: dict[str, str]
+) -> None:
+    template = load_template(ROOT / "manifests" / "templates" / "persistent")
+    pod, _ = build(Sandbox("a", "t", "u"), template, make_settings(**variables), applied_at="2026-01-01T00:00:00Z")
+    source = {"persistentVolumeClaim": {"claimName": "sandbox-a-data"}}
+    assert user_data_source(pod) == {"source": source, "subPaths": [""]}

@@ -1,0 +1,49 @@
+"""Sees to it that no sandbox is made, or handed out, where the namespace's NetworkPolicy could not be applied."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import NamespaceMissing
+
+if TYPE_CHECKING:
+    from sandboxes.cluster import Cluster
+
+logger = logging.getLogger(__name__)
+
+# Seconds for which an apply counts: somebody may delete the policy, or the namespace, behind our back.
+CONFIRMED_SECONDS = 60.0
+
+
+class Protection:
+    """Applies the cluster's policies, where it has any."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._applied_at: float | None = None
+        self._lock = asyncio.Lock()
+
+    async def ensure(self) -> None:
+        """Have the policies in the namespace; costs nothing for a minute after they were applied.
+
+        Raises what an apply raises: ClusterUnavailable, ClusterTimeout, ClusterRefused or LimitReached.
+        """
+        if not self._cluster.policies or self._is_confirmed():
+            return
+        async with self._lock:
+            if self._is_confirmed():
+                return
+            started = asyncio.get_running_loop().time()
+            try:
+                await self._cluster.apply_policies()
+            except NamespaceMissing:
+                await self._cluster.make_namespace()
+            if self._applied_at is None:
+                logger.info("sandboxes are isolated by a NetworkPolicy")
+            self._applied_at = started
+
+    def _is_confirmed(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._applied_at is not None and now - self._applied_at < CONFIRMED_SECONDS

@@ -1,0 +1,102 @@
+"""SANDBOX_NETWORK_POLICY=isolated: the policy stands before the first sandbox does, or there is no sandbox."""
+
+from __future__ import annotations
+
+import logging
+
+import kmock
+import pytest
+
+from devcluster import Cluster, once
+from sandboxes import protection
+from tests.contract.conftest import Kubectl
+from tests.contract.service import URL, StartProvisioner, create, until
+
+NS = "deer-flow"
+FORBIDDEN = kmock.KubernetesError(
+    403,
+    "Forbidden",
+    'networkpolicies.networking.k8s.io "sandboxes-isolated" is forbidden: User "u" cannot patch resource '
+    '"networkpolicies" in API group "networking.k8s.io" in the namespace "deer-flow"',
+    {},
+)
+
+
+def policies(cluster: Cluster) -> list[str]:
+    return [obj["metadata"]["name"] for obj in cluster.objects("NetworkPolicy")]
+
+
+async def test_isolated_it_stands_from_the_start_and_the_server_takes_it(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    provisioner = await start_provisioner(
+        SANDBOX_NETWORK_POLICY="isolated",
+        SANDBOX_INGRESS_FROM="10.1.0.0/16,namespace:team=a/pod:app=backend",
+        SANDBOX_CONTAINER_PORT="9000",
+    )
+    policy = cluster.get("NetworkPolicy", NS, "sandboxes-isolated")
+    assert policy is not None
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 9000}]
+    assert rule["from"][0] == {"ipBlock": {"cidr": "10.1.0.0/16"}}
+    await create(provisioner)
+
+
+async def test_with_nobody_named_nobody_gets_in_and_it_is_said(
+    start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
+    policy = cluster.get("NetworkPolicy", NS, "sandboxes-isolated")
+    assert policy is not None
+    assert not policy["spec"].get("ingress")
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "lets nobody reach the sandboxes" in caplog.text
+
+
+async def test_off_it_touches_nothing(start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl) -> None:
+    await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
+    assert (await kubectl("delete", "networkpolicy", "sandboxes-isolated", "-n", NS)).rc == 0
+    provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="off")
+    await create(provisioner)
+    assert policies(cluster) == []
+
+
+async def test_without_the_right_to_it_no_sandbox_is_made_until_there_is(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    refused = kmock.resource("networking.k8s.io/v1/networkpolicies")
+    cluster.kmock["PATCH", refused] << once(FORBIDDEN, FORBIDDEN)
+    provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
+    response = await provisioner.post(URL, json={"sandbox_id": "a"})
+    said = "The provisioner lacks the right to patch networkpolicies in the cluster"
+    assert (response.status, await response.json()) == (502, {"detail": said})
+    assert cluster.objects("Pod") == []
+    await create(provisioner)
+    assert policies(cluster) == ["sandboxes-isolated"]
+
+
+async def test_a_namespace_that_is_made_anew_is_isolated_too(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
+    assert (await kubectl("delete", "namespace", NS, "--wait=false")).rc == 0
+    await until(lambda: namespace_is_gone(cluster))
+    await create(provisioner)
+    assert policies(cluster) == ["sandboxes-isolated"]
+
+
+async def namespace_is_gone(cluster: Cluster) -> bool:
+    return cluster.get("Namespace", "", NS) is None
+
+
+async def test_a_policy_that_somebody_deleted_is_back_before_a_later_create(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
+    assert (await kubectl("delete", "networkpolicy", "sandboxes-isolated", "-n", NS)).rc == 0
+    await create(provisioner, "a")
+    assert policies(cluster) == []  # an apply counts for a while
+    monkeypatch.setattr(protection, "CONFIRMED_SECONDS", 0.0)
+    await create(provisioner, "b")
+    assert policies(cluster) == ["sandboxes-isolated"]

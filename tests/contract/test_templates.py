@@ -1,0 +1,288 @@
+"""Templates: what they bring is made before the Pod, deleted after it, and never another owner's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from sandboxes.api import LIFECYCLE
+from sandboxes.extras import Extras
+from tests.conftest import ROOT
+from tests.contract.conftest import Kubectl
+from tests.contract.faults import refuse_next
+from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+
+NS = "deer-flow"
+CONFIG = """
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: sandbox-example-config
+data: {greeting: hello}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: sandbox-example-policy
+spec:
+  podSelector: {matchLabels: {sandbox-id: example}}
+  policyTypes: [Egress]
+"""
+
+
+@pytest.fixture
+def templates(tmp_path: Path) -> Path:
+    """A folder with one template, `configured`, which brings a ConfigMap and a NetworkPolicy."""
+    folder = tmp_path / "templates" / "configured"
+    folder.mkdir(parents=True)
+    for shipped in (ROOT / "manifests" / "sandbox").iterdir():
+        text = shipped.read_text()
+        volume = "  volumes:\n    - name: config\n      configMap:\n        name: sandbox-example-config\n"
+        (folder / shipped.name).write_text(text.replace("  volumes:\n", volume))
+    (folder / "config.yaml").write_text(CONFIG)
+    return folder.parent
+
+
+def extras_of(provisioner: Provisioner) -> Extras:
+    return provisioner.client.app[LIFECYCLE].extras
+
+
+def names(cluster: Cluster, kind: str) -> list[str]:
+    return [
+        obj["metadata"]["name"] for obj in cluster.objects(kind, NS) if obj["metadata"]["name"] != "kube-root-ca.crt"
+    ]
+
+
+async def is_gone(cluster: Cluster, kind: str, name: str) -> bool:
+    return cluster.get(kind, NS, name) is None
+
+
+def uid(cluster: Cluster, kind: str, name: str) -> str:
+    found = cluster.get(kind, NS, name)
+    assert found is not None
+    return str(found["metadata"]["uid"])
+
+
+async def post(provisioner: Provisioner, **fields: Any) -> int:
+    response = await provisioner.post(URL, json={"sandbox_id": "a", **fields})
+    return response.status
+
+
+async def test_a_persistent_sandbox_has_a_claim_of_its_own_that_stays_for_its_owner(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
+    answer = await create(provisioner, thread_id="t", template="persistent")
+    assert answer["template"] == "persistent"
+    pod = cluster.get("Pod", NS, "sandbox-a")
+    assert pod is not None
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    assert volumes["user-data"]["persistentVolumeClaim"]["claimName"] == "sandbox-a-data"
+    claim = cluster.get("PersistentVolumeClaim", NS, "sandbox-a-data")
+    assert claim is not None
+    assert claim["metadata"]["labels"]["sandbox-id"] == "a"
+    assert claim["metadata"]["annotations"]["provisioner/thread-id"] == "t"
+    before = uid(cluster, "PersistentVolumeClaim", "sandbox-a-data")
+
+    await provisioner.delete(f"{URL}/a")
+    await until(lambda: is_gone(cluster, "Pod", "sandbox-a"))
+    await extras_of(provisioner).remove_leftovers(0)
+    assert await post(provisioner, thread_id="other", template="persistent") == 409
+    assert cluster.get("Pod", NS, "sandbox-a") is None
+
+    await create(provisioner, thread_id="t", template="persistent")
+    assert uid(cluster, "PersistentVolumeClaim", "sandbox-a-data") == before
+
+
+async def test_a_claim_made_by_hand_is_nobodys_and_not_used(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    folder = ROOT / "manifests" / "templates" / "persistent" / "claim.yaml"
+    text = folder.read_text().replace("sandbox-example-data", "sandbox-a-data")
+    assert (await kubectl("create", "-n", NS, "-f", "-", stdin=text)).rc == 0
+    assert await post(provisioner, template="persistent") == 409
+    assert names(cluster, "PersistentVolumeClaim") == ["sandbox-a-data"]
+    assert names(cluster, "Pod") == []
+
+
+async def test_what_a_template_brings_goes_after_the_pod(
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
+    await create(provisioner, template="configured")
+    config, policy = (
+        cluster.get("ConfigMap", NS, "sandbox-a-config"),
+        cluster.get("NetworkPolicy", NS, "sandbox-a-policy"),
+    )
+    assert config is not None
+    assert policy is not None
+    assert policy["spec"]["podSelector"] == {"matchLabels": {"sandbox-id": "a"}}
+    pod = cluster.get("Pod", NS, "sandbox-a")
+    assert pod is not None
+    assert {"name": "config", "configMap": {"name": "sandbox-a-config", "defaultMode": 0o644}} in pod["spec"]["volumes"]
+
+    await until(lambda: is_running(cluster))
+    cluster.stopping_takes(5)
+    await provisioner.delete(f"{URL}/a")
+    policy_outlived_pod = False
+    while cluster.get("Pod", NS, "sandbox-a") is not None:
+        assert cluster.get("NetworkPolicy", NS, "sandbox-a-policy") is not None
+        policy_outlived_pod = True
+        await asyncio.sleep(0.01)
+    assert policy_outlived_pod
+    await until(lambda: is_gone(cluster, "NetworkPolicy", "sandbox-a-policy"))
+    await until(lambda: is_gone(cluster, "ConfigMap", "sandbox-a-config"))
+
+
+async def is_running(cluster: Cluster) -> bool:
+    pod = cluster.get("Pod", NS, "sandbox-a")
+    return pod is not None and pod["status"]["phase"] == "Running"
+
+
+async def test_made_anew_at_once_by_the_same_owner_it_keeps_what_was_to_go(
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
+    await create(provisioner, template="configured")
+    before = uid(cluster, "NetworkPolicy", "sandbox-a-policy")
+    await provisioner.delete(f"{URL}/a")
+    await create(provisioner, template="configured")
+    extras = extras_of(provisioner)
+    await extras.finish()
+    assert await extras.remove_leftovers(0) == []
+    assert uid(cluster, "NetworkPolicy", "sandbox-a-policy") == before
+
+
+async def test_made_anew_at_once_by_another_owner_it_gets_objects_of_its_own(
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
+    await create(provisioner, thread_id="t1", template="configured")
+    before = uid(cluster, "NetworkPolicy", "sandbox-a-policy")
+    await provisioner.delete(f"{URL}/a")
+    await create(provisioner, thread_id="t2", template="configured")
+    await extras_of(provisioner).finish()
+    assert uid(cluster, "NetworkPolicy", "sandbox-a-policy") != before
+
+
+async def test_two_owners_at_once_are_one_sandbox_with_one_set_of_objects(
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
+) -> None:
+    services = [await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates)) for _ in range(2)]
+    statuses = await asyncio.gather(
+        *(post(one, thread_id=f"t{n}", template="configured") for n, one in enumerate(services))
+    )
+    assert sorted(statuses) == [200, 409]
+    winner = f"t{statuses.index(200)}"
+    owners = {
+        obj["metadata"]["annotations"]["provisioner/thread-id"]
+        for kind in ("Pod", "ConfigMap", "NetworkPolicy")
+        for obj in cluster.objects(kind, NS)
+        if "sandbox-id" in obj["metadata"].get("labels", {})
+    }
+    assert owners == {winner}
+    assert len(names(cluster, "ConfigMap")) == len(names(cluster, "NetworkPolicy")) == 1
+
+
+async def test_the_same_owner_at_once_in_two_processes_is_one_sandbox(
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
+) -> None:
+    services = [await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates)) for _ in range(2)]
+    answers = await asyncio.gather(*(create(one, template="configured") for one in services))
+    assert answers[0]["sandbox_url"] == answers[1]["sandbox_url"]
+    assert names(cluster, "ConfigMap") == ["sandbox-a-config"]
+    assert names(cluster, "NetworkPolicy") == ["sandbox-a-policy"]
+
+
+@pytest.mark.parametrize("resource", ["pods", "services"])
+@pytest.mark.parametrize("template", ["configured", "persistent"])
+async def test_a_create_that_is_refused_leaves_nothing_of_its_template(
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path, template: str, resource: str
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
+    cluster.stopping_takes(3)  # one whose Pod was made goes on for a while
+    refuse_next(cluster, "PATCH", resource, "apply-quota-exceeded", times=4)
+    assert await post(provisioner, template=template) == 429
+    await until(lambda: is_empty(cluster))
+
+
+async def is_empty(cluster: Cluster) -> bool:
+    kinds = ("Pod", "Service", "ConfigMap", "NetworkPolicy", "PersistentVolumeClaim")
+    return not any(names(cluster, kind) for kind in kinds)
+
+
+async def test_a_create_that_is_refused_keeps_a_claim_that_was_there_before(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    await create(provisioner, template="persistent")
+    await provisioner.delete(f"{URL}/a")
+    await until(lambda: is_gone(cluster, "Pod", "sandbox-a"))
+    refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded", times=4)
+    assert await post(provisioner, template="persistent") == 429
+    assert names(cluster, "PersistentVolumeClaim") == ["sandbox-a-data"]
+
+
+async def test_what_a_process_that_died_left_is_removed_when_it_is_old_and_no_pod_needs_it(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, templates: Path
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
+    await create(provisioner, "a", template="configured")
+    await create(provisioner, "b", template="configured")
+    await create(provisioner, "c", template="persistent")
+    for sandbox_id in ("a", "c"):
+        assert (await kubectl("delete", "pod", f"sandbox-{sandbox_id}", "-n", NS)).rc == 0
+    # A process with other templates: the folder has been removed meanwhile.
+    other = extras_of(await start_provisioner(SANDBOX_TEMPLATES_DIR=""))
+    assert await other.remove_leftovers(3600) == []
+    expected = ["ConfigMap sandbox-a-config", "NetworkPolicy sandbox-a-policy"]
+    assert sorted(await other.remove_leftovers(0, dry_run=True)) == expected
+    assert len(names(cluster, "ConfigMap")) == 2
+    assert sorted(await other.remove_leftovers(0)) == expected
+    assert names(cluster, "ConfigMap") == ["sandbox-b-config"]
+    assert names(cluster, "NetworkPolicy") == ["sandbox-b-policy"]
+    assert names(cluster, "PersistentVolumeClaim") == ["sandbox-c-data"]
+
+
+async def test_a_missing_runtime_class_is_said_at_the_create_and_a_restricted_sandbox_gets_no_host_path(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    provisioner = await start_provisioner(
+        THREADS_HOST_PATH="/threads", SKILLS_HOST_PATH="/skills", SANDBOX_SECCOMP="Unconfined"
+    )
+    response = await provisioner.post(URL, json={"sandbox_id": "a", "template": "isolated"})
+    said = "The cluster has no RuntimeClass gvisor, which the sandbox's template asks for"
+    assert (response.status, await response.json()) == (502, {"detail": said})
+    runtime_class = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runsc"}
+    made = await kubectl("create", "-f", "-", stdin={**runtime_class, "metadata": {"name": "gvisor"}})
+    assert made.rc == 0, made.stderr
+    await create(provisioner, template="isolated")
+    pod = cluster.get("Pod", NS, "sandbox-a")
+    assert pod is not None
+    assert not [volume for volume in pod["spec"]["volumes"] if "hostPath" in volume]
+    assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+@pytest.mark.parametrize("folder", ["sandbox", "templates/persistent", "templates/isolated", "network-policy"])
+async def test_a_shipped_folder_works_by_hand(cluster: Cluster, kubectl: Kubectl, folder: str) -> None:
+    runtime_class = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runsc"}
+    await kubectl("create", "-f", "-", stdin={**runtime_class, "metadata": {"name": "gvisor"}})
+    result = await kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / folder))
+    assert result.rc == 0, result.stderr
+    if folder != "network-policy":
+        await until(lambda: is_ready_by_hand(cluster))
+    if folder.endswith("persistent"):
+        await until(lambda: is_bound_by_hand(cluster))
+
+
+async def is_bound_by_hand(cluster: Cluster) -> bool:
+    claim = cluster.get("PersistentVolumeClaim", "default", "sandbox-example-data")
+    return claim is not None and claim["status"]["phase"] == "Bound"
+
+
+async def is_ready_by_hand(cluster: Cluster) -> bool:
+    pod = cluster.get("Pod", "default", "sandbox-example")
+    return pod is not None and pod["status"]["phase"] == "Running"
