@@ -152,7 +152,7 @@ def test_extra_objects_are_named_after_the_sandbox_and_so_is_what_names_them_in_
             "provisioner/thread-id": "t",
             "provisioner/user-id": "u",
             "provisioner/template": "mine",
-            "provisioner/applied-at": "now",
+            "provisioner/applied-at": "2026-01-01T00:00:00Z",
         },
     }
     assert config["metadata"]["name"] == "sandbox-a-b-config"
