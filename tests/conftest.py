@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,12 @@ def make_settings(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> C
     return make
 
 
+@functools.cache
+def _shipped_template() -> Template:
+    return load_template(ROOT / "manifests" / "sandbox")
+
+
 @pytest.fixture
 def template() -> Template:
-    """Return the template that is shipped."""
-    return load_template(ROOT / "manifests" / "sandbox")
+    """Return the template that is shipped, the test's own to change."""
+    return copy.deepcopy(_shipped_template())

@@ -41,7 +41,9 @@ async def test_any_accepted_id_gives_objects_that_the_cluster_accepts(
     await until(has_service_account)
     CreateRequest(sandbox_id=sandbox_id, thread_id=thread_id, user_id=user_id)
     paths = {"THREADS_HOST_PATH": "/threads", "SKILLS_HOST_PATH": "/skills", "K8S_NAMESPACE": "default"}
-    objects = build(Sandbox(sandbox_id, thread_id, user_id), template, make_settings(**paths), applied_at="2026-01-01T00:00:00Z")
+    objects = build(
+        Sandbox(sandbox_id, thread_id, user_id), template, make_settings(**paths), applied_at="2026-01-01T00:00:00Z"
+    )
     tls = ssl.create_default_context(cafile=cluster.ca_file)
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {cluster.token}"}) as session:
         for obj, resource in zip(objects, ("pods", "services"), strict=True):
