@@ -6,6 +6,7 @@ of them in the objects is `manifests.py`.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -27,10 +28,9 @@ DEFAULT_TEMPLATE = "default"
 
 MAX_IMAGE_LENGTH = 512  # a name of 255, a tag of 128 and a digest of 71 characters fit
 
-# A process gets all of its environment at once, and Linux gives that a few MiB at most.
-MAX_ENV_BYTES = 64 * 1024
-# A quarter of what Kubernetes lets the annotations of one object take together.
-MAX_ANNOTATION_BYTES = 64 * 1024
+# As kubectl writes them, in JSON: each list has them of all sandboxes, and must stay short enough to be read.
+MAX_ENV_BYTES = 32 * 1024
+MAX_ANNOTATION_BYTES = 32 * 1024
 
 _IMAGE = re.compile(r"[!-~]+")
 # Kubernetes' `IsEnvVarName`, which also refuses `.` and whatever starts with `..`.
@@ -42,7 +42,7 @@ _PREFIX = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-
 # The keys that say what belongs to a sandbox: a Service's selector, and the service's own lists, go by them.
 _OUR_KEYS = frozenset(kube.labels_of(""))
 _OUR_PREFIX = "provisioner"
-_KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
+_KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io", "x-k8s.io")
 
 _Texts: TypeAlias = "tuple[tuple[str, str], ...]"
 
@@ -117,7 +117,9 @@ def _problem(sentence: str, value: object, *loc: str) -> InvalidField:
 
 
 def _bytes(texts: Mapping[str, str]) -> int:
-    return sum(len(key.encode()) + len(value.encode()) for key, value in texts.items())
+    """Return how long the texts are in kubectl's JSON, where `<`, `>` and `&` take six bytes, too."""
+    text = json.dumps([*texts.keys(), *texts.values()], ensure_ascii=False)
+    return len(text.encode(errors="replace")) + 5 * sum(text.count(sign) for sign in "<>&")
 
 
 def _image_problems(image: str | None) -> Iterator[InvalidField]:

@@ -47,7 +47,8 @@ class Attempt:
         made_at = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
         if made_at < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
             return False
-        return kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) == self.applied_at
+        marks = kube.get_annotations(obj)
+        return marks.get(kube.APPLIED_AT_ANNOTATION) == self.applied_at and kube.CONFIRMED_ANNOTATION not in marks
 
     def is_over(self, pod: KubeObject) -> bool:
         """Whether the Pod's life is over: it has ended, or expired and is not asked to live on."""

@@ -161,8 +161,8 @@ class Extras:
         """Delete what templates brought for Pods that do not exist, and was touched over `grace` seconds ago.
 
         One list call, and one more where there are extra objects and no live view. Returns what was deleted, or with
-        `dry_run` would be, such as "ConfigMap sandbox-a-config". What says that it stays does. Raises what a list and
-        a delete raise; but who has no right to list such objects has made none.
+        `dry_run` would be, such as "ConfigMap sandbox-a-config". What says that it stays does, and what can't be
+        deleted is logged. Raises what a list raises; without the right to list all these kinds nothing is deleted.
         """
         try:
             listed = await self._cluster.list_extras()
@@ -179,8 +179,14 @@ class Extras:
                 old.setdefault(sandbox_id, []).append(obj)
         deleted: list[str] = []
         for sandbox_id in await self._without_pod(old):
-            if not dry_run:
-                await self._remove(sandbox_id, old[sandbox_id])
+            try:
+                if not dry_run:
+                    await self._remove(sandbox_id, old[sandbox_id])
+            except ProvisionerError as error:  # the others' turn comes all the same
+                logger.warning(
+                    "sandbox %s: its extra objects can't be deleted: %s\n%s", sandbox_id, error, error.detail
+                )
+                continue
             deleted += [" ".join(_key(obj)) for obj in old[sandbox_id]]
         return deleted
 

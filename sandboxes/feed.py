@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sandboxes import kube
-from sandboxes.errors import ClusterUnavailable, LiveViewOff
+from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
 from sandboxes.models import SandboxAnswer, SandboxList
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ EXPIRING_SECONDS = 60.0
 
 # A reader that comes while the view is not fresh (at the start, or while the cluster is away) may wait so long.
 FRESH_SECONDS = 8.0
+
+# Each holds the state in memory until it has read it.
+MAX_READERS = 256
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ class Feed:
             raise ClusterUnavailable("The live view is not up to date just now") from error
         finally:
             self._joining.discard(limit)
+        if len(self._readers) >= MAX_READERS:
+            raise Busy("Too many read the events already")
         if self._is_closed:
             raise ClusterUnavailable("The provisioner is being stopped")
         # Nothing is awaited from here on: what follows the state begins where it ends.

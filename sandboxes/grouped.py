@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes import kube
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sandboxes.kube import KubeObject
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -89,7 +92,11 @@ class GroupedKubectl(Kubectl):
         """
         if len(group) == 1 or _is_everybodys(error):
             return [error for _ in group]
-        found = {_key(obj): obj for obj in await super().get([obj for objects in group for obj in objects])}
+        try:
+            found = {_key(obj): obj for obj in await super().get([obj for objects in group for obj in objects])}
+        except ProvisionerError as failure:  # of one of them, which is not the others': all are tried alone
+            logger.debug("what a group has made can't be read: %s", failure)
+            found = {}
         results = []
         for objects in group:
             there = [found[_key(obj)] for obj in objects if _is_applied(obj, found.get(_key(obj)))]

@@ -48,7 +48,8 @@ APPLY = (
 # Unlike an apply, a create of what is there already fails: of those who make the same object at once, one does.
 # GET without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
 # It drops a field that it does not know, which in a NetworkPolicy is no small thing: so it validates.
-CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "json", "-f", "-")
+# Of several objects it would print one JSON document after the other, and no List; nobody reads it.
+CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "name", "-f", "-")
 GET = ("get", "-o", "json", "-f", "-")
 DELETE = ("delete", "--wait=false", "-o", "name", "-f", "-")
 
@@ -172,12 +173,12 @@ class Kubectl:
         """
         return _parse(await self.run(*APPLY, stdin=_stdin(objects)))
 
-    async def create(self, objects: list[KubeObject]) -> list[KubeObject]:
-        """Make new objects and return them as they are stored; raises AlreadyThere if one of them is there already.
+    async def create(self, objects: list[KubeObject]) -> None:
+        """Make new objects; raises AlreadyThere if one of them is there already.
 
         If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
         """
-        return _parse(await self.run(*CREATE, stdin=_stdin(objects)))
+        await self.run(*CREATE, stdin=_stdin(objects))
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
         """Set annotations of the very object that was read, under a field manager of their own; return it as stored.

@@ -25,7 +25,7 @@ from sandboxes.errors import (
     Unprocessable,
 )
 from sandboxes.feed import Feed
-from sandboxes.limits import Locks, within
+from sandboxes.limits import Locks, Turns, within
 from sandboxes.listing import ListQuery, select
 from sandboxes.manifests import Sandbox
 from sandboxes.models import TemplateAnswer
@@ -50,6 +50,10 @@ CREATE_SECONDS = 21.0
 DELETE_SECONDS = 12.0
 READ_SECONDS = 8.0
 
+# One diagnosis is up to four processes of kubectl, which all others share.
+DIAGNOSES_AT_ONCE = 2
+DIAGNOSES_WAITING = 16
+
 # Each round ends because somebody else changed the Pod; so many in a row is no accident.
 MAX_ROUNDS = 5
 
@@ -68,6 +72,7 @@ class Lifecycle:
         self.feed = Feed(cluster.view, self._answers)
         self._locks = Locks()
         self._uses = Uses(cluster)
+        self._diagnosing = Turns(DIAGNOSES_AT_ONCE, DIAGNOSES_WAITING)
         self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
         self.extras = self._creation.extras
         self.protection = self._creation.protection
@@ -132,7 +137,8 @@ class Lifecycle:
         """Return how the sandbox is, and why; see diagnose. Raises SandboxNotFound as get() does."""
         if self._creation.is_refused(sandbox_id):
             raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
-        return await diagnose(self.cluster, sandbox_id, self._settings)
+        async with within(READ_SECONDS), self._diagnosing.one():
+            return await diagnose(self.cluster, sandbox_id, self._settings)
 
     async def wait(self, answer: SandboxAnswer, until: float, *, is_made: bool = False) -> WaitedAnswer:
         """Return the sandbox when it is usable or can't become so, or at `until` (loop time), see Waits.until_usable.
@@ -179,6 +185,11 @@ class Lifecycle:
             await self.cluster.delete(sandbox_id)
         self.extras.delete_later(leaving)
         logger.info("sandbox %s deleted", sandbox_id)
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether something that a failed create made is still to be deleted."""
+        return self._creation.any_refused
 
     async def release(self) -> None:
         """Answer all who wait, and end all streams, at once: the process is about to end."""

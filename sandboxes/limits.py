@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import ClusterTimeout
+from sandboxes.errors import Busy, ClusterTimeout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,6 +36,30 @@ class Locks:
             lock, users = self._locks.pop(key)
             if users > 1:
                 self._locks[key] = (lock, users - 1)
+
+
+class Turns:
+    """Lets `at_once` blocks run at the same time, and so many more wait."""
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._slots = asyncio.Semaphore(at_once)
+        self._most = waiting
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Wait for a turn and have it for the block; raises Busy at once if too many wait already."""
+        if self._slots.locked() and self._waiting >= self._most:
+            raise Busy("The provisioner has too many requests waiting")
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
 
 
 @asynccontextmanager

@@ -153,7 +153,8 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
         _replace(spec, "volumes", volume, "name")
         _replace(container, "volumeMounts", mount, "mountPath")
     _set_asked(container, sandbox.asks)
-    _replace(container, "env", {"name": kube.REVISION_VARIABLE, "value": _revision(pod)}, "name")
+    revision = _revision(pod, [ttl, idle, sandbox.asks.labels, sandbox.asks.annotations])
+    _replace(container, "env", {"name": kube.REVISION_VARIABLE, "value": revision}, "name")
     return pod
 
 
@@ -271,12 +272,13 @@ def _extra_mount(index: int, mount: ExtraMount, settings: Settings) -> tuple[Kub
     return volume, volume_mount
 
 
-def _revision(pod: KubeObject) -> str:
-    """Return a hash of owner and rendered spec.
+def _revision(pod: KubeObject, asked: list[object]) -> str:
+    """Return a hash of owner, rendered spec, and what else was asked for.
 
-    It becomes an env entry, which is immutable: another owner's apply, or another image's, is `Invalid` and never
+    Of two creates at once that ask for other lives or labels, the second is refused, and finds the first one's Pod. It
+    becomes an env entry, which is immutable: another owner's apply, or another image's, is `Invalid` and never
     a silent change of the living container (kubectl.md 6: an image alone would be swapped without a word).
     """
     owner = [kube.get_annotations(pod)[key] for key in (kube.THREAD_ANNOTATION, kube.USER_ANNOTATION)]
-    text = json.dumps([owner, pod["spec"]], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([owner, pod["spec"], asked], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -46,7 +46,8 @@ async def check_cluster(kubectl: Kubectl, templates: Mapping[str, Template], set
     try:
         async with asyncio.timeout(PREFLIGHT_SECONDS):
             await _check_namespace(kubectl, settings.k8s_namespace)
-            for name, template in templates.items():
+        for name, template in templates.items():
+            async with asyncio.timeout(PREFLIGHT_SECONDS):
                 await _check_template(kubectl, name, template, settings)
     except TimeoutError:
         logger.warning("The cluster does not answer. Serving anyway: requests get 504 until it does.")

@@ -227,7 +227,7 @@ class Settings(BaseSettings):
     sandbox_network_policy: Literal["off", "isolated"] = Field(
         "off",
         description="`isolated`: a NetworkPolicy lets sandboxes reach the internet and the cluster's DNS only, and be "
-        "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is made.",
+        "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is made, and one from before is left as it is.",
     )
     sandbox_ingress_from: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_ingress_from)

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds of silence after which a comment is sent, so that nobody on the way takes the connection for dead.
 COMMENT_SECONDS = 15.0
+# Seconds that a reader may take for what was sent; one that does not read at all holds its memory no longer.
+WRITE_SECONDS = 30.0
 # Seconds between two looks whether the caller is still there; aiohttp 3 does not tell.
 HANG_UP_SECONDS = 0.25
 
@@ -93,9 +95,14 @@ async def _send(response: web.StreamResponse, reader: Reader) -> None:
             async with asyncio.timeout(COMMENT_SECONDS):
                 event = await reader.next()
         except TimeoutError:
-            await response.write(b":\n\n")
+            part = b":\n\n"
         else:
-            await response.write(_frame(event))
+            part = _frame(event)
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await response.write(part)
+        except TimeoutError:
+            return  # it does not read: cut off
 
 
 def _frame(event: Event) -> bytes:

@@ -70,10 +70,13 @@ class Uses:
             return pod
         # While it is being written, others need not.
         self._pending[uid] = _Pending(pod, now)
+        written: datetime | None = None
         try:
-            return await self._write(pod, now)
+            stored = await self._write(pod, now)
+            written = now
         finally:
-            self._reconsider(uid, now)
+            self._reconsider(uid, now, written)
+        return stored
 
     def latest(self, pod: KubeObject) -> datetime | None:
         """Return the last use that is not written yet, or None."""
@@ -95,13 +98,14 @@ class Uses:
         timer = asyncio.get_running_loop().call_later(delay, self._start_writing, uid)
         self._pending[uid] = _Pending(pod, used, timer)
 
-    def _reconsider(self, uid: str, written: datetime) -> None:
-        """After a write: what was used meanwhile is written when the next minute is over."""
+    def _reconsider(self, uid: str, used: datetime, written: datetime | None) -> None:
+        """After the write of a use: plan that of the uses since, which were answered already; at once if it failed."""
         pending = self._pending.pop(uid)
-        if pending.used > written:
+        if pending.used > used:
             idle = lifetimes.idle_timeout(pending.pod)
             assert idle is not None  # noqa: S101 - note() leaves out those without
-            self._write_at(min(written + WRITE_INTERVAL, written + idle - MARGIN), pending.pod, pending.used)
+            due = lifetimes.present() if written is None else min(written + WRITE_INTERVAL, written + idle - MARGIN)
+            self._write_at(due, pending.pod, pending.used)
 
     def _start_writing(self, uid: str) -> None:
         task = asyncio.create_task(self._write_down(self._pending.pop(uid)))

@@ -168,6 +168,21 @@ async def test_a_renewal_that_says_nothing_sensible_is_422_and_changes_nothing(
     assert annotations_of(cluster) == before
 
 
+async def test_of_two_creates_at_once_in_two_processes_the_shorter_life_does_not_win(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    two = [await start_provisioner(REAPER_INTERVAL="0") for _ in range(2)]
+    for number in range(5):
+        asked: list[dict[str, Any]] = [{"ttl_seconds": 3600, "labels": {"team": "red"}}, {"ttl_seconds": 20}]
+        made = await asyncio.gather(
+            *(create(one, f"s{number}", **fields) for one, fields in zip(two, asked, strict=True))
+        )
+        pod = cluster.get("Pod", "deer-flow", f"sandbox-s{number}")
+        assert pod is not None
+        assert lifetimes.expires_at(pod) == made[0]["expires_at"]
+        assert seconds_until(made[0]["expires_at"]) > 3500
+
+
 # Use
 
 
@@ -484,3 +499,26 @@ async def test_a_use_that_could_not_be_written_in_time_is_written_later(
     await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
     cluster.faults.clear()
     await until(lambda: "provisioner/used-at" in annotations_of(cluster))
+
+
+async def test_what_another_process_has_completed_stays_when_its_maker_is_refused(
+    start_provisioner: StartProvisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandboxes.creation.OTHERS_SERVICE_SECONDS", 0.0)
+    maker, other = [await start_provisioner(REAPER_INTERVAL="0") for _ in range(2)]
+    await until(lambda: maker.view.is_fresh and other.view.is_fresh)
+    refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
+    # The other one confirms the Pod, and its Service waits in line while the maker looks what is there.
+    cluster.faults.slow(1.0, verb="get")
+    refused = asyncio.create_task(maker.post(URL, json={"sandbox_id": "a", "labels": {"team": "red"}}))
+    await until(lambda: cluster.get(*POD) is not None)
+    await create(other)
+    assert (await refused).status in {200, 429}
+    cluster.faults.clear()
+    await until(lambda: provisioner_settled(maker))
+    assert cluster.get(*POD) is not None
+    assert cluster.get(*SERVICE) is not None
+
+
+def provisioner_settled(provisioner: Provisioner) -> bool:
+    return not provisioner.client.app[LIFECYCLE].is_settling

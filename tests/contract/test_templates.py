@@ -286,3 +286,41 @@ async def is_bound_by_hand(cluster: Cluster) -> bool:
 async def is_ready_by_hand(cluster: Cluster) -> bool:
     pod = cluster.get("Pod", "default", "sandbox-example")
     return pod is not None and pod["status"]["phase"] == "Running"
+
+
+async def test_a_template_may_bring_many_objects(
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
+) -> None:
+    many = "".join(
+        f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: sandbox-example-c{n}}}\n" for n in range(4)
+    )
+    (templates / "configured" / "many.yaml").write_text(many)
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
+    await create(provisioner, template="configured")
+    assert sorted(names(cluster, "ConfigMap")) == [
+        "sandbox-a-c0",
+        "sandbox-a-c1",
+        "sandbox-a-c2",
+        "sandbox-a-c3",
+        "sandbox-a-config",
+    ]
+    await provisioner.delete(f"{URL}/a")
+    await until(lambda: not names(cluster, "ConfigMap") and not names(cluster, "NetworkPolicy"))
+
+
+async def test_a_leftover_that_can_not_be_deleted_keeps_no_other(
+    start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
+    for sandbox_id in ("a", "b", "c"):
+        await create(provisioner, sandbox_id, template="configured")
+    extras = extras_of(provisioner)
+    for sandbox_id in ("a", "b", "c"):
+        await provisioner.client.app[LIFECYCLE].cluster.delete(sandbox_id)
+    await until(lambda: not cluster.objects("Pod", NS))
+    refuse_next(cluster, "delete", "configmaps", "apply-forbidden")
+    await until(lambda: len(list(provisioner.view.objects())) == 0)
+    await extras.remove_leftovers(0)
+    assert names(cluster, "ConfigMap") == ["sandbox-a-config"]
+    await extras.remove_leftovers(0)
+    assert names(cluster, "ConfigMap") == []
