@@ -27,6 +27,7 @@ from sandboxes.cluster import Cluster
 from sandboxes.connection import connect
 from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.grouped import GroupedKubectl
+from sandboxes.keys import ApiKeys
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.logs import configure_logging
@@ -145,6 +146,7 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
 
     Raises StartupError, with one message, when the service must not start.
     """
+    keys = ApiKeys(settings)
     templates = load_all_templates(settings)
     runner = await connect(settings, os.environ, directory)
     waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes)
@@ -160,7 +162,7 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace, policies=policies)
     lifecycle = Lifecycle(cluster, templates, settings)
     await protect(lifecycle.protection)
-    app = create_app(lifecycle, settings)
+    app = create_app(lifecycle, settings, keys)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
         app.cleanup_ctx.append(_running(waiting))
@@ -195,7 +197,7 @@ def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], 
 
 
 def _warn(settings: Settings) -> None:
-    if settings.provisioner_api_key is None:
+    if settings.provisioner_api_key is None and settings.provisioner_api_key_file is None:
         logger.warning(
             "PROVISIONER_API_KEY is not set: whoever reaches %s:%d can make and delete sandboxes.",
             settings.listen_host,

@@ -21,6 +21,7 @@ ORDER = [
     "reach",
     "listing",
     "queries",
+    "keys",
     "reaper",
     "reaping",
     "creation",
