@@ -3,6 +3,7 @@
 python provisioner.py                                         serve
 python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
 python provisioner.py reap [--dry-run]                        delete what has expired, or print what would be
+python provisioner.py check                                   say whether this machine and the cluster are ready
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sandboxes import kube, server
 from sandboxes.api import create_app
 from sandboxes.asks import DEFAULT_TEMPLATE, Asks
 from sandboxes.attempts import now
+from sandboxes.checks import Line, check, exit_code
 from sandboxes.cluster import Cluster
 from sandboxes.connection import connect
 from sandboxes.errors import ProvisionerError, StartupError
@@ -56,7 +58,7 @@ logger = logging.getLogger("provisioner")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 1 with one message on stderr."""
+    """Run the command line; returns the exit code: 0, or 1 with one message on stderr; of `check`, see there."""
     parser = argparse.ArgumentParser(description="Creates sandboxes on Kubernetes, over REST, through kubectl.")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve the REST API (the default)")
@@ -67,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     render_parser.add_argument("--template", default=DEFAULT_TEMPLATE)
     reap_parser = commands.add_parser("reap", help="delete, once, what has expired, ended long ago or was left behind")
     reap_parser.add_argument("--dry-run", action="store_true", help="delete nothing, print what would be deleted")
+    commands.add_parser(
+        "check",
+        help="say, line by line, whether this machine and the cluster are ready; exit code 0: "
+        "all is well, 1: something fails, 2: the cluster can't even be asked",
+    )
     arguments = parser.parse_args(argv)
     try:
         settings = Settings.load()
@@ -76,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             configure_logging("WARNING")
             for line in asyncio.run(reap(settings, dry_run=arguments.dry_run)):
                 print(line)  # noqa: T201 - its job
+        elif arguments.command == "check":
+            configure_logging("ERROR")
+            return asyncio.run(check_all(settings))
         else:
             serve(settings)
     except ProvisionerError as error:
@@ -83,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except StartupError as error:
         print(f"provisioner: {error}", file=sys.stderr)  # noqa: T201 - a message for a person, before or without a log
-        return 1
+        return 2 if arguments.command == "check" else 1
     return 0
 
 
@@ -125,6 +135,19 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
         cluster = Cluster(kubectl, None, settings.k8s_namespace)
         reaper = Lifecycle(cluster, load_all_templates(settings), settings).reaper
         return await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
+
+
+async def check_all(settings: Settings) -> int:
+    """Print a line for each thing that the service needs; return 0 (all is well), 1 (something fails) or 2 (can't ask).
+
+    Raises StartupError if the templates can't be loaded.
+    """
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
+        async for line in check(settings, os.environ, Path(directory), load_all_templates(settings)):
+            print(line, flush=True)  # noqa: T201 - its job
+            lines.append(line)
+    return exit_code(lines)
 
 
 def load_all_templates(settings: Settings) -> dict[str, Template]:

@@ -14,6 +14,7 @@ ORDER = [
     "server",
     "api",
     "streams",
+    "checks",
     "preflight",
     "lifecycle",
     "feed",
