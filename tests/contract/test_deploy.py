@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from sandboxes.api import LIFECYCLE
 from sandboxes.peers import peer_of
 from sandboxes.server import SHUTDOWN_SECONDS
 from sandboxes.settings import Settings
-from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.kubectls import new_kubectl, old_kubectl
@@ -284,7 +284,14 @@ async def test_the_component_for_templates_has_what_their_objects_take_besides(
 
 
 def with_component(tmp_path: Path) -> list[dict[str, Any]]:
-    """Return the rules of an overlay that has the component; it stands in a copy, since kustomize wants it so."""
+    """Return the rules of an overlay that has the component."""
+    text = {"resources": ["../../base"], "components": ["../../components/templates"]}
+    rules: list[dict[str, Any]] = objects(new_kubectl(), own_overlay(tmp_path, text))["Role"]["rules"]
+    return rules
+
+
+def own_overlay(tmp_path: Path, text: dict[str, Any]) -> Path:
+    """Return an operator's overlay; in a copy, since kustomize takes its bases from beside it."""
     copy = tmp_path / "manifests" / "deploy"
     for source in DEPLOY.rglob("*.yaml"):
         target = copy / source.relative_to(DEPLOY)
@@ -292,11 +299,13 @@ def with_component(tmp_path: Path) -> list[dict[str, Any]]:
         target.write_text(source.read_text())
     overlay = copy / "overlays" / "mine"
     overlay.mkdir()
-    text = {"resources": ["../../base"], "components": ["../../components/templates"]}
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump(text))
-    rules: list[dict[str, Any]] = objects(new_kubectl(), overlay)["Role"]["rules"]
-    return rules
+    return overlay
 
 
-def test_the_image_has_what_the_pod_runs() -> None:
-    assert "USER 1000:1000" in (ROOT / "Dockerfile").read_text()
+@pytest.mark.parametrize("kubectl_of", [new_kubectl, old_kubectl])
+def test_an_overlay_moves_all_of_it_to_another_namespace(tmp_path: Path, kubectl_of: Callable[[], Path]) -> None:
+    made = objects(kubectl_of(), own_overlay(tmp_path, {"namespace": "other", "resources": ["../../base"]}))
+    assert made.pop("Namespace")["metadata"]["name"] == "other"
+    assert {obj["metadata"]["namespace"] for obj in made.values()} == {"other"}
+    assert [subject["namespace"] for subject in made["RoleBinding"]["subjects"]] == ["other"]
