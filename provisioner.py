@@ -3,6 +3,7 @@
 python provisioner.py                                         serve
 python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
 python provisioner.py reap [--dry-run]                        delete what has expired, or print what would be
+python provisioner.py check                                   say whether this machine and the cluster are ready
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from sandboxes import kube, server
 from sandboxes.api import create_app
 from sandboxes.asks import DEFAULT_TEMPLATE, Asks
 from sandboxes.attempts import now
+from sandboxes.checks import Line, check, exit_code
 from sandboxes.cluster import Cluster
 from sandboxes.connection import connect
 from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.grouped import GroupedKubectl
+from sandboxes.keys import ApiKeys
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.logs import configure_logging
@@ -55,7 +58,7 @@ logger = logging.getLogger("provisioner")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 1 with one message on stderr."""
+    """Run the command line; returns the exit code: 0, or 1 with one message on stderr; of `check`, see there."""
     parser = argparse.ArgumentParser(description="Creates sandboxes on Kubernetes, over REST, through kubectl.")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve the REST API (the default)")
@@ -66,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     render_parser.add_argument("--template", default=DEFAULT_TEMPLATE)
     reap_parser = commands.add_parser("reap", help="delete, once, what has expired, ended long ago or was left behind")
     reap_parser.add_argument("--dry-run", action="store_true", help="delete nothing, print what would be deleted")
+    commands.add_parser(
+        "check",
+        help="say, line by line, whether this machine and the cluster are ready; exit code 0: "
+        "all is well, 1: something fails, 2: the cluster can't even be asked",
+    )
     arguments = parser.parse_args(argv)
     try:
         settings = Settings.load()
@@ -75,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             configure_logging("WARNING")
             for line in asyncio.run(reap(settings, dry_run=arguments.dry_run)):
                 print(line)  # noqa: T201 - its job
+        elif arguments.command == "check":
+            configure_logging("ERROR")
+            return asyncio.run(check_all(settings))
         else:
             serve(settings)
     except ProvisionerError as error:
@@ -82,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except StartupError as error:
         print(f"provisioner: {error}", file=sys.stderr)  # noqa: T201 - a message for a person, before or without a log
-        return 1
+        return 2 if arguments.command == "check" else 1
     return 0
 
 
@@ -126,6 +137,19 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
         return await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
 
 
+async def check_all(settings: Settings) -> int:
+    """Print a line for each thing that the service needs; return 0 (all is well), 1 (something fails) or 2 (can't ask).
+
+    Raises StartupError if the templates can't be loaded.
+    """
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
+        async for line in check(settings, os.environ, Path(directory), load_all_templates(settings)):
+            print(line, flush=True)  # noqa: T201 - its job
+            lines.append(line)
+    return exit_code(lines)
+
+
 def load_all_templates(settings: Settings) -> dict[str, Template]:
     """Return the templates that are shipped, and those of SANDBOX_TEMPLATES_DIR; raises StartupError."""
     own = [settings.sandbox_templates_dir] if settings.sandbox_templates_dir else []
@@ -145,6 +169,7 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
 
     Raises StartupError, with one message, when the service must not start.
     """
+    keys = ApiKeys(settings)
     templates = load_all_templates(settings)
     runner = await connect(settings, os.environ, directory)
     waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes)
@@ -160,7 +185,7 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace, policies=policies)
     lifecycle = Lifecycle(cluster, templates, settings)
     await protect(lifecycle.protection)
-    app = create_app(lifecycle, settings)
+    app = create_app(lifecycle, settings, keys)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
         app.cleanup_ctx.append(_running(waiting))
@@ -195,7 +220,7 @@ def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], 
 
 
 def _warn(settings: Settings) -> None:
-    if settings.provisioner_api_key is None:
+    if settings.provisioner_api_key is None and settings.provisioner_api_key_file is None:
         logger.warning(
             "PROVISIONER_API_KEY is not set: whoever reaches %s:%d can make and delete sandboxes.",
             settings.listen_host,

@@ -13,6 +13,7 @@ from aiohttp import web
 from devcluster import credentials
 from devcluster.allocators import LOOPBACK, ClusterIPs, NodePorts
 from devcluster.api import Api, WriteOptions
+from devcluster.authorization import Authorization
 from devcluster.clock import Clock
 from devcluster.deletion import Deletion
 from devcluster.faults import Faults
@@ -123,6 +124,11 @@ class Cluster:
         """Give a copy of one object, or None."""
         record = self._store.get(BY_KIND[kind], namespace, name)
         return None if record is None else clone(record.obj)
+
+    @property
+    def authorization(self) -> Authorization:
+        """Give what says who may do what: everything, until a test restricts it."""
+        return self._server.authorization
 
     @property
     def faults(self) -> Faults:

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from devcluster import discovery
 from devcluster.api import MERGE_PATCH, Api
+from devcluster.authorization import Authorization
 from devcluster.deletion import Deletion
 from devcluster.errors import ApiError, internal, no_such_path, not_allowed, unauthorized, unsupported_media_type
 from devcluster.faults import Rules
@@ -31,9 +32,10 @@ from devcluster.requests import (
     media_type,
     parse_path,
     read,
+    verb_of,
     write_options,
 )
-from devcluster.resources import ACCESS_REVIEWS, PODS, Resource
+from devcluster.resources import ACCESS_REVIEWS, NAMESPACES, PODS, Resource
 from devcluster.responses import UNCACHED, WatchResponse, respond, written
 from devcluster.store import compact
 
@@ -57,6 +59,7 @@ class ApiServer(kmock.KubernetesScaffold):
     ) -> None:
         super().__init__()
         self.rules = Rules()
+        self.authorization = Authorization()
         self._logs = logs
         self._requests = deque(maxlen=REMEMBERED_REQUESTS)  # type: ignore[assignment]  # kmock only appends and reads
         self._served = 0
@@ -120,6 +123,9 @@ class ApiServer(kmock.KubernetesScaffold):
         target = parse_path(path)
         if target is None:
             raise no_such_path()
+        # A namespace itself is asked about in its own namespace, as in Kubernetes' RequestInfo.
+        scope = target.name if target.resource is NAMESPACES else target.namespace
+        self.authorization.require(verb_of(request), target.resource, scope, target.name, target.subresource)
         verbs: dict[str, Callable[[Target, kmock.Request], web.StreamResponse]] = {
             "GET": self._get if target.name else self._list,
             "POST": self._create,
@@ -172,7 +178,7 @@ class ApiServer(kmock.KubernetesScaffold):
     def _create(self, target: Target, request: kmock.Request) -> web.StreamResponse:
         sent = body_of(request)
         if not target.resource.stored:
-            return respond(compact(_reviewed(target.resource, sent)), HTTPStatus.CREATED)
+            return respond(compact(self._reviewed(target.resource, sent)), HTTPStatus.CREATED)
         _check_verb(target.resource, "create")
         return written(self._api.create(target.resource, target.namespace, sent, write_options(request, target)))
 
@@ -184,6 +190,9 @@ class ApiServer(kmock.KubernetesScaffold):
         options = write_options(request, target)
         sent = body_of(request)
         if sent_as == APPLY_PATCH:
+            if self._api.store.get(target.resource, target.namespace, target.name) is None:
+                # An apply that makes something takes both rights (kubectl.md 14).
+                self.authorization.require("create", target.resource, target.namespace, target.name)
             return written(self._api.apply(target.resource, target.namespace, target.name, sent, options))
         key = (target.namespace, target.name)
         return written(self._api.patch(target.resource, key, sent, options))
@@ -207,19 +216,15 @@ class ApiServer(kmock.KubernetesScaffold):
             self._deletion.delete(target.resource, meta["namespace"], meta["name"], delete_options(request))
         return respond(listed)
 
+    def _reviewed(self, resource: Resource, review: Json) -> Json:
+        """Answer a review of what the caller may do."""
+        spec = review.get("spec") or {}
+        is_access = resource is ACCESS_REVIEWS
+        status = self.authorization.access_review(spec) if is_access else self.authorization.rules_review(spec)
+        head = {"kind": resource.kind, "apiVersion": resource.api_version}
+        return {**head, "metadata": {}, "spec": review.get("spec", {}), "status": status}
+
 
 def _check_verb(resource: Resource, verb: str) -> None:
     if verb not in resource.verbs:
         raise not_allowed(resource)
-
-
-def _reviewed(resource: Resource, review: Json) -> Json:
-    """Answer a review of what the caller may do: everything."""
-    if resource is ACCESS_REVIEWS:
-        status: Json = {"allowed": True}
-    else:
-        everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
-        urls = {"verbs": ["*"], "nonResourceURLs": ["*"]}
-        status = {"resourceRules": [everything], "nonResourceRules": [urls], "incomplete": False}
-    head = {"kind": resource.kind, "apiVersion": resource.api_version}
-    return {**head, "metadata": {}, "spec": review.get("spec", {}), "status": status}

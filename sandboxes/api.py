@@ -6,7 +6,6 @@ import asyncio
 import http
 import logging
 import re
-import secrets
 import uuid
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +23,7 @@ from sandboxes.errors import (
     Unauthenticated,
     Unprocessable,
 )
+from sandboxes.keys import ApiKeys
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.listing import REPEATED, ListQuery
 from sandboxes.logs import REQUEST_ID
@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
 SETTINGS = web.AppKey("SETTINGS", Settings)
+KEYS = web.AppKey("KEYS", ApiKeys)
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10.0
@@ -66,11 +67,12 @@ Request = TypeVar("Request", bound=BaseModel)
 routes = web.RouteTableDef()
 
 
-def create_app(lifecycle: Lifecycle, settings: Settings) -> web.Application:
-    """Return the application, not yet running."""
+def create_app(lifecycle: Lifecycle, settings: Settings, keys: ApiKeys | None = None) -> web.Application:
+    """Return the application, not yet running. `keys`: default, those of the settings, which may raise StartupError."""
     app = web.Application(middlewares=[identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[LIFECYCLE] = lifecycle
     app[SETTINGS] = settings
+    app[KEYS] = keys or ApiKeys(settings)
     app.add_routes(routes)
     app.on_response_prepare.append(_name_the_request)
     # Before running requests are waited for.
@@ -188,11 +190,11 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let nobody under /api/ without the key, be the path known or not."""
-    expected = request.app[SETTINGS].provisioner_api_key
-    if expected is not None and request.path.startswith("/api/"):
+    """Let nobody under /api/ without a key, be the path known or not."""
+    keys = request.app[KEYS]
+    if keys.are_required and request.path.startswith("/api/"):
         given = request.headers.get(API_KEY_HEADER, "").encode(errors="surrogateescape")
-        if not secrets.compare_digest(given, expected.get_secret_value().encode()):
+        if not keys.accept(given):
             raise Unauthenticated(f"The {API_KEY_HEADER} header is missing or wrong")
     return await handler(request)
 

@@ -82,7 +82,7 @@ async def connect(
     binary = find_kubectl(settings, environ)
     env = child_environment(environ, settings.kubectl_pass_env, home=directory)
     cache = f"--cache-dir={directory / 'cache'}"
-    version = await _version(KubectlRunner(binary, (cache,), env))
+    version = await version_of(KubectlRunner(binary, (cache,), env))
     kubeconfig = _kubeconfig(settings, environ, directory, service_account or SERVICE_ACCOUNT)
     runner = KubectlRunner(binary, (cache, f"--kubeconfig={kubeconfig}"), env)
     cluster = await _read_kubeconfig(runner, kubeconfig)
@@ -209,7 +209,8 @@ async def _run(runner: KubectlRunner, *args: str) -> Completed:
         raise StartupError(f"kubectl at {runner.binary} can't be run: {error}") from error
 
 
-async def _version(runner: KubectlRunner) -> str:
+async def version_of(runner: KubectlRunner) -> str:
+    """Return kubectl's version; raises StartupError if it can't be run, or is too old."""
     try:
         completed = await _run(runner, "version", "--client", "-o", "json")
         version = json.loads(completed.stdout)["clientVersion"]

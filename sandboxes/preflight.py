@@ -27,6 +27,7 @@ from sandboxes.retries import persist
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sandboxes.kube import KubeObject
     from sandboxes.kubectl import Kubectl
     from sandboxes.protection import Protection
     from sandboxes.settings import Settings
@@ -80,10 +81,15 @@ async def _check_namespace(kubectl: Kubectl, namespace: str) -> None:
         logger.warning("Namespace %s could not be checked: %s\n%s", namespace, error, error.detail)
 
 
-async def _check_template(kubectl: Kubectl, name: str, template: Template, settings: Settings) -> None:
+def trial_of(name: str, template: Template, settings: Settings) -> list[KubeObject]:
+    """Return the objects of a sandbox that is never made, for a dry run of the template."""
     sandbox = Sandbox("template-check", "template-check", "template-check", asks=Asks(template=name))
     parts = (build_extras, build)
-    objects = [obj for part in parts for obj in part(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")]
+    return [obj for part in parts for obj in part(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")]
+
+
+async def _check_template(kubectl: Kubectl, name: str, template: Template, settings: Settings) -> None:
+    objects = trial_of(name, template, settings)
     try:
         await persist(lambda: kubectl.dry_run(objects))
     except TemplateRefused as error:

@@ -27,7 +27,7 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DNS_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
 _IMAGE = re.compile(r"[!-~]+")
-_API_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
+API_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -90,8 +90,12 @@ def _api_server(value: str) -> str:
 
 
 def _api_key(value: SecretStr) -> SecretStr:
-    if not _API_KEY.fullmatch(value.get_secret_value()):
-        raise ValueError("printable ASCII without white space at its ends, since it travels in a header")
+    keys = value.get_secret_value()
+    if not API_KEY.fullmatch(keys) or not all(key.strip() for key in keys.split(",")):
+        raise ValueError(
+            "keys, separated by commas, in printable ASCII without white space at its ends, since they travel in a "
+            "header"
+        )
     return value
 
 
@@ -253,7 +257,14 @@ class Settings(BaseSettings):
         False, description="`true`: do not check the API server's certificate. Logged as a warning."
     )
     provisioner_api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
-        None, description="Every path under `/api/` needs it in the `X-API-Key` header. Unset: no authentication."
+        None,
+        description="Every path under `/api/` needs it in the `X-API-Key` header. Several, separated by commas, are "
+        "all valid. Unset, and no file: no authentication.",
+    )
+    provisioner_api_key_file: Path | None = Field(
+        None,
+        description="File with further API keys, one in each line; it is read again when it changes, so that a mounted "
+        "Secret rotates without a restart.",
     )
     host: Annotated[str, AfterValidator(_host)] | None = Field(
         None,
@@ -319,7 +330,8 @@ class Settings(BaseSettings):
     @property
     def listen_host(self) -> str:
         """The address to listen on: without an API key only this machine gets in, unless HOST says otherwise."""
-        return self.host or ("0.0.0.0" if self.provisioner_api_key else "127.0.0.1")  # noqa: S104 - guarded by the key
+        has_key = self.provisioner_api_key or self.provisioner_api_key_file
+        return self.host or ("0.0.0.0" if has_key else "127.0.0.1")  # noqa: S104 - guarded by the key
 
     @property
     def kubeconfig(self) -> Path:

@@ -79,11 +79,16 @@ def test_the_build_arguments_are_the_same_in_both_files() -> None:
 def test_ci_has_least_permissions_and_pinned_actions() -> None:
     workflow = yaml.safe_load(WORKFLOW)
     assert workflow["permissions"] == {"contents": "read"}
-    assert set(workflow["jobs"]) == {"test", "image", "e2e", "load"}
+    assert set(workflow["jobs"]) == {"test", "audit", "image", "e2e", "load"}
     uses = re.findall(r"uses: (\S+)", WORKFLOW)
     assert uses
     for action in uses:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", action), action
+
+
+def test_ci_audits_all_that_is_pinned() -> None:
+    for requirements in ("requirements.txt", "requirements-dev.txt"):
+        assert f"pip-audit --disable-pip --require-hashes -r {requirements}\n" in WORKFLOW
 
 
 @pytest.mark.parametrize("script", ["scripts/test.sh", ".ci/run"])

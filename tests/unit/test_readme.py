@@ -18,7 +18,7 @@ def test_the_configuration_table_is_what_settings_say() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for text in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+    for text in (README, *((ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "SECURITY.md"))):
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             assert target.startswith("https://") or (ROOT / target).exists(), target
 
@@ -27,6 +27,13 @@ def test_every_script_that_is_named_exists() -> None:
     for text in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
         for script in re.findall(r"scripts/\w+\.(?:sh|py)", text):
             assert (ROOT / script).exists(), script
+
+
+def test_the_security_policy_is_found_and_names_only_variables_that_exist() -> None:
+    assert "(SECURITY.md)" in README
+    policy = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", policy))
+    assert named <= {name.upper() for name in Settings.model_fields}
 
 
 def test_troubleshooting_has_only_sentences_that_the_service_says() -> None:

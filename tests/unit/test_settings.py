@@ -62,6 +62,8 @@ def test_an_empty_value_counts_as_unset(make_settings: MakeSettings) -> None:
         ("K8S_API_SERVER", "https://host:port"),
         ("PROVISIONER_API_KEY", "schlüssel"),
         ("PROVISIONER_API_KEY", "key\n"),
+        ("PROVISIONER_API_KEY", "key,"),
+        ("PROVISIONER_API_KEY", "a, ,b"),
         ("SANDBOX_SERVICE_TYPE", "LoadBalancer"),
         ("SANDBOX_CONTAINER_PORT", "0"),
         ("SANDBOX_CONTAINER_PORT", "65536"),
@@ -119,6 +121,7 @@ def test_paths_on_the_node_are_normalised(make_settings: MakeSettings) -> None:
 def test_without_a_key_only_this_machine_gets_in(make_settings: MakeSettings) -> None:
     assert make_settings().listen_host == "127.0.0.1"
     assert make_settings(PROVISIONER_API_KEY="k").listen_host == "0.0.0.0"  # noqa: S104 - what is tested
+    assert make_settings(PROVISIONER_API_KEY_FILE="/keys").listen_host == "0.0.0.0"  # noqa: S104 - what is tested
     assert make_settings(HOST="192.0.2.1").listen_host == "192.0.2.1"
 
 

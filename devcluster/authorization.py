@@ -1,0 +1,99 @@
+"""Role-based access: what the one user of the kubeconfig may do, when a test has said so; otherwise everything.
+
+Refusals are worded as recorded (`get-forbidden`, `apply-forbidden`). Knows rules as a Role has them, and no HTTP.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from devcluster.errors import ApiError
+from devcluster.objects import Json
+from devcluster.resources import Resource
+
+USER = "system:serviceaccount:devcluster:restricted"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Right:
+    """One verb on one resource, which may be a subresource (`pods/log`)."""
+
+    verb: str
+    group: str
+    resource: str
+
+
+def rights_of(rules: Iterable[Json]) -> frozenset[Right]:
+    """Give the single rights of a Role's rules; wildcards and resource names are not read."""
+    return frozenset(
+        Right(verb, group, resource)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    )
+
+
+class Authorization:
+    """Who may do what; `used` are the rights that requests have used, `refused` those that they lacked."""
+
+    def __init__(self) -> None:
+        self._namespace: str | None = None
+        self._granted: frozenset[Right] = frozenset()
+        self.used: set[Right] = set()
+        self.refused: set[Right] = set()
+
+    def restrict(self, namespace: str, rules: Iterable[Json] = ()) -> None:
+        """Allow, from now on, what these rules of a Role in this namespace allow, and nothing else; counts anew."""
+        self._namespace = namespace
+        self._granted = rights_of(rules)
+        self.used.clear()
+        self.refused.clear()
+
+    def allows(self, right: Right, namespace: str) -> bool:
+        """Tell whether the right is there, in a namespace or, where that is empty, in all of the cluster."""
+        return self._namespace is None or (namespace == self._namespace and right in self._granted)
+
+    def require(self, verb: str, resource: Resource, namespace: str, name: str = "", subresource: str = "") -> None:
+        """Raise Forbidden without the right (`get-half-forbidden`). Reviews are everybody's (`can-i-list`)."""
+        if not resource.stored:
+            return
+        plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        right = Right(verb, resource.group, plural)
+        if self.allows(right, namespace):
+            self.used.add(right)
+            return
+        self.refused.add(right)
+        noun = f'{resource.qualified} "{name}"' if name else resource.qualified
+        where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+        why = f'User "{USER}" cannot {verb} resource "{plural}" in API group "{resource.group}" {where}'
+        details: Json = {"name": name} if name else {}
+        if resource.group:
+            details["group"] = resource.group
+        raise ApiError(
+            HTTPStatus.FORBIDDEN, "Forbidden", f"{noun} is forbidden: {why}", {**details, "kind": resource.plural}
+        )
+
+    def access_review(self, spec: Json) -> Json:
+        """Give the status of a SelfSubjectAccessReview."""
+        asked = spec.get("resourceAttributes")
+        if not isinstance(asked, dict):
+            return {"allowed": True}
+        plural = "/".join(part for part in (asked.get("resource", ""), asked.get("subresource", "")) if part)
+        right = Right(asked.get("verb", ""), asked.get("group", ""), plural)
+        return {"allowed": self.allows(right, asked.get("namespace", ""))}
+
+    def rules_review(self, spec: Json) -> Json:
+        """Give the status of a SelfSubjectRulesReview."""
+        urls = {"verbs": ["*"], "nonResourceURLs": ["*"]}
+        everything = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+        if self._namespace is not None:
+            granted = self._granted if spec.get("namespace") == self._namespace else frozenset()
+            verbs: dict[tuple[str, str], list[str]] = {}
+            for right in sorted(granted):
+                verbs.setdefault((right.group, right.resource), []).append(right.verb)
+            everything = [
+                {"verbs": allowed, "apiGroups": [group], "resources": [resource]}
+                for (group, resource), allowed in verbs.items()
+            ]
+        return {"resourceRules": everything, "nonResourceRules": [urls], "incomplete": False}

@@ -1,0 +1,251 @@
+"""`provisioner.py check`: whether this machine and this cluster are ready, line by line. Changes nothing.
+
+It asks what the service would need, in that order, and stops where nothing more can be asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sandboxes import kube
+from sandboxes.asks import DEFAULT_TEMPLATE
+from sandboxes.connection import child_environment, connect, find_kubectl, version_of
+from sandboxes.errors import ClusterRefused, ProvisionerError, StartupError, TemplateRefused
+from sandboxes.failures import classify
+from sandboxes.kubectl import Kubectl, KubectlRunner
+from sandboxes.preflight import trial_of
+from sandboxes.processes import Completed, OutputTooLarge
+from sandboxes.quantities import QuantityError, parse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from sandboxes.settings import Settings
+    from sandboxes.templates import Template
+
+# Seconds for one question; a cluster that takes longer is not ready.
+ANSWER_SECONDS = 10.0
+
+# A kubectl is 50 MB and 80 ms of CPU.
+AT_ONCE = 4
+
+_SANDBOXES = ("create", "delete", "get", "list", "patch", "watch")
+_EXTRAS = ("create", "delete", "get", "list", "patch")
+
+
+class Verdict(enum.Enum):
+    """How a line begins."""
+
+    OK = "ok"
+    FAIL = "FAIL"
+    # We may not look, or do without: the service runs all the same.
+    NOT_PERMITTED = "not permitted"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What came of one question. `is_last`: nothing more can be asked."""
+
+    verdict: Verdict
+    text: str
+    is_last: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.verdict.value:<14}{self.text}"
+
+
+def exit_code(lines: list[Line]) -> int:
+    """Return 0 if nothing fails, 1 if something does, 2 if what matters could not even be asked."""
+    if any(line.is_last for line in lines):
+        return 2
+    return int(any(line.verdict is Verdict.FAIL for line in lines))
+
+
+def rights_needed(templates: Mapping[str, Template], settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Return the verbs by resource, in the namespace, without which the service can't do its work."""
+    needed: dict[str, tuple[str, ...]] = {"pods": _SANDBOXES, "services": _SANDBOXES}
+    kinds = {extra["kind"] for template in templates.values() for extra in template.extras}
+    # What templates leave behind is listed in one call for all the kinds that there may be.
+    for _, kind in sorted(kube.EXTRA_KINDS):
+        needed[kube.RESOURCES[kind]] = _EXTRAS if kind in kinds else ("list",)
+    if settings.sandbox_network_policy == "isolated":
+        policies = kube.RESOURCES["NetworkPolicy"]
+        needed[policies] = tuple(sorted({*needed[policies], "create", "patch"}))
+    return needed
+
+
+# What goes without: verbs by resource, and what is lost.
+RIGHTS_WANTED = {
+    "events": (("list",), "diagnostics have no Events, and waiting does not give up early at a volume"),
+    "pods/log": (("get",), "diagnostics have no logs"),
+}
+
+
+async def check(
+    settings: Settings, environ: Mapping[str, str], directory: Path, templates: Mapping[str, Template]
+) -> AsyncIterator[Line]:
+    """Yield a line for each question, as it is answered; raises nothing of ours. `directory`: writable, for kubectl."""
+    try:
+        binary = find_kubectl(settings, environ)
+        version = await version_of(KubectlRunner(binary, (), child_environment(environ, (), home=directory)))
+    except StartupError as error:
+        yield Line(Verdict.FAIL, f"kubectl: {error}", is_last=True)
+        return
+    yield Line(Verdict.OK, f"kubectl: {version} at {binary}")
+    try:
+        runner = await connect(settings, environ, directory)
+    except StartupError as error:
+        yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
+        return
+    cluster = _Asker(runner, settings)
+    async for line in cluster.address():
+        yield line
+    reached = await cluster.reached()
+    for line in reached:
+        yield line
+    if any(line.is_last for line in reached):
+        return
+    async for line in _check_namespace(cluster, settings, templates):
+        yield line
+
+
+async def _check_namespace(
+    cluster: _Asker, settings: Settings, templates: Mapping[str, Template]
+) -> AsyncIterator[Line]:
+    namespace = await cluster.namespace()
+    yield namespace
+    for resource, verbs in rights_needed(templates, settings).items():
+        yield await cluster.rights(resource, verbs)
+    for resource, (verbs, loss) in RIGHTS_WANTED.items():
+        yield await cluster.rights(resource, verbs, loss)
+    if namespace.verdict is Verdict.FAIL:
+        return
+    for line in await cluster.quotas():
+        yield line
+    for name, template in templates.items():
+        yield await cluster.template(name, template)
+
+
+class _Asker:
+    """Asks one cluster."""
+
+    def __init__(self, runner: KubectlRunner, settings: Settings) -> None:
+        self._runner = runner
+        self._settings = settings
+        self._namespace = settings.k8s_namespace
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def _ask(self, *args: str) -> Completed:
+        """Run kubectl; no answer in time, and no kubectl, count as its failure."""
+        try:
+            async with self._at_once, asyncio.timeout(ANSWER_SECONDS):
+                return await self._runner(args, stdin=None)
+        except TimeoutError:
+            return Completed(1, b"", "Unable to connect to the server: i/o timeout")
+        except (OSError, OutputTooLarge) as error:
+            return Completed(1, b"", f"error: {error}")
+
+    async def address(self) -> AsyncIterator[Line]:
+        """Say which kubeconfig, context and address are used."""
+        config: Any = json.loads((await self._ask("config", "view", "--minify", "-o", "json")).stdout or b"{}")
+        path = next(flag.partition("=")[2] for flag in self._runner.flags if flag.startswith("--kubeconfig="))
+        yield Line(Verdict.OK, f"kubeconfig: {path}, readable, context {config.get('current-context', '')}")
+        self._server = self._settings.k8s_api_server or str(config["clusters"][0]["cluster"]["server"])
+        by = "K8S_API_SERVER" if self._settings.k8s_api_server else "the kubeconfig"
+        yield Line(Verdict.OK, f"address: {self._server}, by {by}")
+
+    async def reached(self) -> list[Line]:
+        """Say whether an API server that we trust, and that knows us, answers."""
+        completed = await self._ask("get", "--raw", "/readyz")
+        certificate = Line(Verdict.OK, f"certificate: {self._certificate()}")
+        if completed.returncode == 0:
+            return [certificate, Line(Verdict.OK, "API server: ready")]
+        if "(Forbidden)" in completed.stderr:
+            return [certificate, Line(Verdict.NOT_PERMITTED, "API server: it answers, but /readyz is not for us")]
+        error = classify(completed.stderr)
+        if "certificate" in error.public:
+            return [Line(Verdict.FAIL, f"certificate: {error.public}", is_last=True)]
+        return [Line(Verdict.FAIL, f"API server: {error.public}", is_last=True)]
+
+    def _certificate(self) -> str:
+        if self._server.startswith("http://"):
+            return "none, the address is plain http"
+        if self._settings.k8s_insecure_skip_tls_verify:
+            return "not checked (K8S_INSECURE_SKIP_TLS_VERIFY)"
+        named = [flag.partition("=")[2] for flag in self._runner.flags if flag.startswith("--tls-server-name=")]
+        return f"verified, for the name {named[0]}" if named else "verified"
+
+    async def namespace(self) -> Line:
+        """Say whether the namespace is there."""
+        completed = await self._ask("get", "namespace", self._namespace, "--ignore-not-found", "-o", "name")
+        if completed.returncode != 0:
+            return self._refused(f"namespace: {self._namespace}", completed)
+        if completed.stdout.strip():
+            return Line(Verdict.OK, f"namespace: {self._namespace}")
+        hint = "the service makes it at its start, if it may"
+        return Line(
+            Verdict.FAIL, f"namespace: {self._namespace} does not exist ({hint}); quota and templates not asked"
+        )
+
+    async def rights(self, resource: str, verbs: tuple[str, ...], loss: str = "") -> Line:
+        """Say which of the verbs we may not use; without those whose `loss` is named, the service runs."""
+        plural, _, subresource = resource.partition("/")
+        of_what = (plural, *([f"--subresource={subresource}"] if subresource else []), "-n", self._namespace)
+        answers = await asyncio.gather(*(self._ask("auth", "can-i", verb, *of_what) for verb in verbs))
+        missing: list[str] = []
+        for verb, answer in zip(verbs, answers, strict=True):
+            said = answer.stdout.strip()
+            if said.startswith(b"no"):  # record: can-i-no
+                missing.append(verb)
+            elif said != b"yes":
+                return self._refused(f"rights on {resource}", answer)
+        if not missing:
+            return Line(Verdict.OK, f"rights on {resource}: {', '.join(verbs)}")
+        if loss:
+            return Line(Verdict.NOT_PERMITTED, f"rights on {resource}: {', '.join(missing)}; so {loss}")
+        return Line(Verdict.FAIL, f"rights on {resource}: missing {', '.join(missing)}")
+
+    async def quotas(self) -> list[Line]:
+        """Say of each ResourceQuota what of it is used up."""
+        completed = await self._ask("get", "resourcequotas", "-n", self._namespace, "-o", "json")
+        if completed.returncode != 0:
+            return [self._refused("quota", completed)]
+        items: list[Any] = json.loads(completed.stdout)["items"]
+        return [_quota(item) for item in items] or [Line(Verdict.OK, "quota: none")]
+
+    async def template(self, name: str, template: Template) -> Line:
+        """Say whether the cluster would take a sandbox of the template; only the default one must be."""
+        kubectl = Kubectl(self._runner, max_processes=1, max_waiting=1, deadline=ANSWER_SECONDS)
+        try:
+            await kubectl.dry_run(trial_of(name, template, self._settings))
+        except ProvisionerError as error:
+            # A cluster without gVisor, say: creates with this template are refused, all others are not.
+            goes_without = name != DEFAULT_TEMPLATE and type(error) is ClusterRefused
+            verdict = Verdict.NOT_PERMITTED if goes_without else Verdict.FAIL
+            more = f"\n{error.detail}" if isinstance(error, TemplateRefused) else ""
+            return Line(verdict, f"template {name}: {error.public}{more}")
+        return Line(Verdict.OK, f"template {name}: the cluster takes it (dry run)")
+
+    @staticmethod
+    def _refused(what: str, completed: Completed) -> Line:
+        verdict = Verdict.NOT_PERMITTED if "(Forbidden)" in completed.stderr else Verdict.FAIL
+        return Line(verdict, f"{what}: {classify(completed.stderr).public}")
+
+
+def _quota(quota: Any) -> Line:  # noqa: ANN401 - kubectl's JSON
+    hard, used = quota.get("status", {}).get("hard") or {}, quota.get("status", {}).get("used") or {}
+    full = [name for name in hard if name in used and _is_used_up(used[name], hard[name])]
+    shares = ", ".join(f"{name} {used.get(name, '?')} of {hard[name]}" for name in sorted(hard)) or "not counted yet"
+    return Line(Verdict.FAIL if full else Verdict.OK, f"quota {quota['metadata']['name']}: {shares}")
+
+
+def _is_used_up(used: str, hard: str) -> bool:
+    try:
+        return parse(used) >= parse(hard)
+    except QuantityError:
+        return False

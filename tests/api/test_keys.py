@@ -1,0 +1,45 @@
+"""Several API keys, and a file of keys that changes, as callers notice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandboxes.errors import StartupError
+from tests.api.conftest import URL, Client, MakeClient
+from tests.fakes import FakeCluster
+
+
+async def statuses(client: Client, *keys: str) -> list[int]:
+    return [(await client.get(URL, headers={"X-API-Key": key})).status for key in keys]
+
+
+async def test_while_keys_rotate_both_are_valid(make_client: MakeClient) -> None:
+    client = await make_client(PROVISIONER_API_KEY="old,new")
+    assert await statuses(client, "old", "new", "old,new", "", "other") == [200, 200, 401, 401, 401]
+
+
+async def test_a_key_that_is_taken_from_the_file_is_refused_from_the_next_request_on(
+    make_client: MakeClient, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("a\nb\n")
+    client = await make_client(PROVISIONER_API_KEY="fixed", PROVISIONER_API_KEY_FILE=file)
+    assert await statuses(client, "a", "b", "fixed") == [200, 200, 200]
+    file.write_text("b\n")
+    calls = len(cluster.calls)
+    assert await statuses(client, "a") == [401]
+    assert len(cluster.calls) == calls
+    assert await statuses(client, "b", "fixed") == [200, 200]
+    file.unlink()
+    assert await statuses(client, "a", "b", "fixed") == [401, 200, 200]
+    assert (await client.get(URL)).status == 401
+    assert (await client.get("/health")).status == 200
+
+
+async def test_a_file_of_keys_that_is_missing_never_means_no_authentication(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    with pytest.raises(StartupError):
+        await make_client(PROVISIONER_API_KEY_FILE=tmp_path / "none")

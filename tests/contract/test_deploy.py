@@ -1,0 +1,311 @@
+"""manifests/deploy: what it is built to, that a server takes it, and that its Role is what the service needs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devcluster import Cluster
+from devcluster.authorization import Right, rights_of
+from sandboxes.api import LIFECYCLE
+from sandboxes.peers import peer_of
+from sandboxes.server import SHUTDOWN_SECONDS
+from sandboxes.settings import Settings
+from tests.contract.conftest import Kubectl
+from tests.contract.faults import refuse_next
+from tests.contract.kubectls import new_kubectl, old_kubectl
+from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.contract.test_templates import templates
+from tests.deploy import DEPLOY, OVERLAYS, built, objects
+
+__all__ = ["templates"]
+
+NS = "deer-flow"
+KINDS = {
+    *("Namespace", "ServiceAccount", "Role", "RoleBinding", "Deployment", "Service", "PodDisruptionBudget"),
+    "NetworkPolicy",
+}
+KNOWN = ("Namespace", "ServiceAccount", "Service", "NetworkPolicy")
+REFUSED_ANYWAY = {Right("get", "", "namespaces")}
+"""What is asked for and may be refused: kubectl looks for the namespace of what it did not find, and so do we once."""
+
+everywhere = pytest.mark.parametrize("folder", OVERLAYS)
+
+
+def pod_of(folder: str) -> dict[str, Any]:
+    pod: dict[str, Any] = objects(new_kubectl(), folder)["Deployment"]["spec"]["template"]
+    return pod
+
+
+def container_of(folder: str) -> dict[str, Any]:
+    (container,) = pod_of(folder)["spec"]["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+def env_of(folder: str) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container_of(folder)["env"]}
+
+
+@everywhere
+def test_an_old_kubectl_builds_the_same(folder: str) -> None:
+    assert built(old_kubectl(), folder) == built(new_kubectl(), folder)
+
+
+@everywhere
+def test_it_has_all_that_it_takes_and_no_secret_and_nothing_of_the_clusters(folder: str) -> None:
+    made = objects(new_kubectl(), folder)
+    assert set(made) == (KINDS - {"NetworkPolicy"} if folder == "overlays/dev" else KINDS)
+    for kind, obj in made.items():
+        assert (obj["metadata"].get("namespace") == NS) is (kind != "Namespace")
+    assert made["Namespace"]["metadata"]["name"] == NS == Settings.model_fields["k8s_namespace"].default
+    subject = {"kind": "ServiceAccount", "name": made["ServiceAccount"]["metadata"]["name"], "namespace": NS}
+    assert made["RoleBinding"]["subjects"] == [subject]
+    assert made["RoleBinding"]["roleRef"]["name"] == made["Role"]["metadata"]["name"]
+    assert pod_of(folder)["spec"]["serviceAccountName"] == subject["name"]
+
+
+@everywhere
+async def test_a_server_takes_it_at_the_first_apply_as_far_as_the_stand_in_knows_the_kinds(
+    kubectl: Kubectl, folder: str
+) -> None:
+    known = [obj for kind, obj in objects(new_kubectl(), folder).items() if kind in KNOWN]
+    result = await kubectl(
+        "apply", "--validate=strict", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": known}
+    )
+    assert result.rc == 0, result.stderr
+    # The Pod of the Deployment, too: its fields are the server's, and all spelt as the server spells them.
+    pod = {"apiVersion": "v1", "kind": "Pod", **pod_of(folder)}
+    pod["metadata"] = {**pod["metadata"], "name": "provisioner", "namespace": NS}
+    result = await kubectl("apply", "--server-side", "-f", "-", stdin=pod)
+    assert result.rc == 0, result.stderr
+
+
+@everywhere
+def test_nothing_of_the_node_is_reached_and_nothing_is_root(folder: str) -> None:
+    pod, container = pod_of(folder)["spec"], container_of(folder)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 1000
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    assert [set(volume) for volume in pod["volumes"]] == [{"name", "emptyDir"}]
+    assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
+    security = container["securityContext"]
+    assert security["privileged"] is security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+@everywhere
+def test_it_may_do_nothing_outside_of_its_namespace_and_nothing_by_wildcard(folder: str) -> None:
+    text = built(new_kubectl(), folder)
+    assert "ClusterRole" not in text
+    for right in rights_of(objects(new_kubectl(), folder)["Role"]["rules"]):
+        assert "*" not in (right.verb, right.group, right.resource)
+        assert right.resource not in ("secrets", "pods/exec", "serviceaccounts", "roles", "rolebindings", "namespaces")
+
+
+@everywhere
+def test_an_api_key_is_required_and_stands_in_no_file(folder: str) -> None:
+    reference = env_of(folder)["PROVISIONER_API_KEY"]["secretKeyRef"]
+    assert reference == {"name": "provisioner-api-key", "key": "api-key"}
+
+
+@everywhere
+def test_a_running_request_may_end_before_the_pod_is_killed(folder: str) -> None:
+    command = container_of(folder)["lifecycle"]["preStop"]["exec"]["command"]
+    assert command[0] == "sleep"
+    assert pod_of(folder)["spec"]["terminationGracePeriodSeconds"] > int(command[1]) + SHUTDOWN_SECONDS
+
+
+@everywhere
+def test_it_is_found_probed_and_kept_by_what_is_about_its_pods(folder: str) -> None:
+    made, container = objects(new_kubectl(), folder), container_of(folder)
+    labels = pod_of(folder)["metadata"]["labels"]
+    assert container["ports"] == [{"name": "http", "containerPort": 8002, "protocol": "TCP"}]
+    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+    assert probes == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+    service = made["Service"]
+    assert service["spec"]["ports"] == [{"name": "http", "port": 8002, "targetPort": "http", "protocol": "TCP"}]
+    annotations = service["metadata"]["annotations"]
+    assert annotations == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "8002",
+        "prometheus.io/path": "/metrics",
+    }
+    spread = pod_of(folder)["spec"]["topologySpreadConstraints"]
+    selectors = [
+        service["spec"]["selector"],
+        made["Deployment"]["spec"]["selector"]["matchLabels"],
+        made["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        *(constraint["labelSelector"]["matchLabels"] for constraint in spread),
+    ]
+    if "NetworkPolicy" in made:
+        selectors.append(made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"])
+    for selector in selectors:
+        assert selector == labels
+    assert "app" not in labels  # a sandbox's own mark
+    assert {"requests", "limits"} == set(container["resources"])
+
+
+@everywhere
+def test_every_variable_that_it_sets_exists_and_is_taken(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in env_of(folder).items():
+        assert name.lower() in Settings.model_fields
+        stand_in = {"NODE_HOST": "192.0.2.7"}.get(name, "x") if isinstance(value, dict) else value
+        monkeypatch.setenv(name, stand_in)
+    Settings.load()
+
+
+def test_the_overlays_differ_in_what_they_say() -> None:
+    kubectl = new_kubectl()
+    replicas = {folder: objects(kubectl, folder)["Deployment"]["spec"]["replicas"] for folder in OVERLAYS}
+    assert replicas == {".": 2, "overlays/dev": 1, "overlays/production": 3}
+    assert env_of(".")["SANDBOX_SERVICE_TYPE"] == env_of("overlays/production")["SANDBOX_SERVICE_TYPE"] == "ClusterIP"
+    dev = env_of("overlays/dev")
+    assert (dev["SANDBOX_SERVICE_TYPE"], dev["LOG_LEVEL"]) == ("NodePort", "DEBUG")
+    assert objects(kubectl, "overlays/dev")["Service"]["spec"]["type"] == "NodePort"
+    assert env_of("overlays/production")["SANDBOX_NETWORK_POLICY"] == "isolated"
+    assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", container_of("overlays/production")["image"])
+
+
+def test_only_clients_reach_it_and_it_reaches_no_more_than_it_must() -> None:
+    policy = objects(new_kubectl(), ".")["NetworkPolicy"]["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    (ingress,) = policy["ingress"]
+    assert ingress["ports"] == [{"protocol": "TCP", "port": 8002}]
+    label = {"matchLabels": {"sandbox-provisioner/client": "true"}}
+    assert ingress["from"] == [{"namespaceSelector": label}, {"podSelector": label}]
+    dns, api_server, sandboxes = policy["egress"]
+    assert {one["port"] for one in dns["ports"]} == {53}
+    assert {one["port"] for one in api_server["ports"]} == {443, 6443}
+    assert sandboxes == {"to": [{"podSelector": {"matchLabels": {"app": "deer-flow-sandbox"}}}]}
+
+
+def test_in_production_the_provisioner_and_its_clients_reach_the_sandboxes() -> None:
+    peers = [peer_of(one) for one in env_of("overlays/production")["SANDBOX_INGRESS_FROM"].split(",")]
+    client = {"matchLabels": {"sandbox-provisioner/client": "true"}}
+    assert {"namespaceSelector": client} in peers
+    (own,) = (peer["podSelector"] for peer in peers if "podSelector" in peer)
+    assert isinstance(own, dict)
+    assert set(own["matchLabels"].items()) <= set(pod_of("overlays/production")["metadata"]["labels"].items())
+
+
+# The Role
+
+
+async def made(kubectl: Kubectl) -> None:
+    """Have the namespace there, as `kubectl apply -k` has made it."""
+    result = await kubectl("create", "namespace", NS)
+    assert result.rc == 0, result.stderr
+
+
+async def use_everything(provisioner: Provisioner, cluster: Cluster, *template_names: str) -> None:
+    """Have the service do all that it does, and each with success."""
+    for name in ("default", *template_names):
+        await create(provisioner, f"x-{name}", template=name)
+        await create(provisioner, f"x-{name}", template=name)
+    one = f"{URL}/x-default"
+    response = await provisioner.get(f"{one}?wait_seconds=20")
+    assert (await response.json())["ready"] is True
+    assert (await provisioner.post(f"{one}/renew", json={"ttl_seconds": 3600})).status == 200
+    assert (await provisioner.post(f"{one}/touch")).status == 200
+    diagnostics = await (await provisioner.get(f"{one}/diagnostics")).json()
+    assert (diagnostics["events"]["error"], diagnostics["logs"]["error"]) == (None, None)
+    assert (await (await provisioner.get(URL)).json())["count"] == 1 + len(template_names)
+    assert (await provisioner.get(f"{URL}/none")).status == 404
+    lifecycle = provisioner.client.app[LIFECYCLE]
+    await lifecycle.cluster.list_live()
+    await lifecycle.reaper.round(dry_run=False)
+    for name in ("default", *template_names):
+        assert (await provisioner.delete(f"{URL}/x-{name}")).status == 200
+    await until(lambda: no_pod_is_left(cluster))
+    # What a create made is taken back when it fails.
+    for name in template_names:
+        refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded", times=4)
+        response = await provisioner.post(URL, json={"sandbox_id": f"no-{name}", "template": name})
+        assert response.status == 429, await response.text()
+    await lifecycle.finish()
+
+
+async def no_pod_is_left(cluster: Cluster) -> bool:
+    return not cluster.objects("Pod", NS)
+
+
+async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, caplog: pytest.LogCaptureFixture
+) -> None:
+    await made(kubectl)
+    role = objects(new_kubectl(), ".")["Role"]["rules"]
+    cluster.authorization.restrict(NS, role)
+    with caplog.at_level(logging.WARNING):
+        provisioner = await start_provisioner()
+    assert "The provisioner lacks the right to get namespaces in the cluster" in caplog.text
+    await use_everything(provisioner, cluster, "persistent")
+    assert cluster.authorization.used == rights_of(role)
+    assert cluster.authorization.refused == REFUSED_ANYWAY
+
+
+async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    await made(kubectl)
+    role = objects(new_kubectl(), "overlays/production")["Role"]["rules"]
+    cluster.authorization.restrict(NS, role)
+    env = env_of("overlays/production")
+    names = ("SANDBOX_NETWORK_POLICY", "SANDBOX_INGRESS_FROM")
+    provisioner = await start_provisioner(**{name: env[name] for name in names})
+    await use_everything(provisioner, cluster, "persistent")
+    assert [obj["metadata"]["name"] for obj in cluster.objects("NetworkPolicy", NS)] == ["sandboxes-isolated"]
+    assert cluster.authorization.used == rights_of(role)
+    assert cluster.authorization.refused == REFUSED_ANYWAY
+
+
+async def test_the_component_for_templates_has_what_their_objects_take_besides(
+    start_provisioner: StartProvisioner,
+    cluster: Cluster,
+    kubectl: Kubectl,
+    templates: Path,
+    tmp_path: Path,
+) -> None:
+    await made(kubectl)
+    role = with_component(tmp_path)
+    cluster.authorization.restrict(NS, role)
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
+    await use_everything(provisioner, cluster, "persistent", "configured")
+    assert cluster.authorization.used == rights_of(role)
+    assert cluster.authorization.refused == REFUSED_ANYWAY
+
+
+def with_component(tmp_path: Path) -> list[dict[str, Any]]:
+    """Return the rules of an overlay that has the component."""
+    text = {"resources": ["../../base"], "components": ["../../components/templates"]}
+    rules: list[dict[str, Any]] = objects(new_kubectl(), own_overlay(tmp_path, text))["Role"]["rules"]
+    return rules
+
+
+def own_overlay(tmp_path: Path, text: dict[str, Any]) -> Path:
+    """Return an operator's overlay; in a copy, since kustomize takes its bases from beside it."""
+    copy = tmp_path / "manifests" / "deploy"
+    for source in DEPLOY.rglob("*.yaml"):
+        target = copy / source.relative_to(DEPLOY)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(source.read_text())
+    overlay = copy / "overlays" / "mine"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    return overlay
+
+
+@pytest.mark.parametrize("kubectl_of", [new_kubectl, old_kubectl])
+def test_an_overlay_moves_all_of_it_to_another_namespace(tmp_path: Path, kubectl_of: Callable[[], Path]) -> None:
+    made = objects(kubectl_of(), own_overlay(tmp_path, {"namespace": "other", "resources": ["../../base"]}))
+    assert made.pop("Namespace")["metadata"]["name"] == "other"
+    assert {obj["metadata"]["namespace"] for obj in made.values()} == {"other"}
+    assert [subject["namespace"] for subject in made["RoleBinding"]["subjects"]] == ["other"]

@@ -1,0 +1,35 @@
+"""What `kubectl kustomize` makes of the folders of manifests/deploy, as tests read it."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.conftest import ROOT
+
+DEPLOY = ROOT / "manifests" / "deploy"
+OVERLAYS = (".", "overlays/dev", "overlays/production")
+
+Objects = dict[str, dict[str, Any]]
+
+
+@functools.cache
+def built(kubectl: Path, folder: str | Path) -> str:
+    """Return the YAML that a folder is built to; must succeed."""
+    argv: list[str] = [str(kubectl), "kustomize", str(DEPLOY / folder)]
+    result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+def objects(kubectl: Path, folder: str | Path) -> Objects:
+    """Return what a folder is built to, by kind: there is one of each."""
+    found = list(yaml.safe_load_all(built(kubectl, folder)))
+    by_kind = {obj["kind"]: obj for obj in found}
+    assert len(by_kind) == len(found)
+    return by_kind
