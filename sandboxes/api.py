@@ -24,6 +24,7 @@ from sandboxes.errors import (
     Unauthenticated,
     Unprocessable,
 )
+from sandboxes.health import Health
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.listing import REPEATED, ListQuery
 from sandboxes.logs import REQUEST_ID
@@ -49,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
 SETTINGS = web.AppKey("SETTINGS", Settings)
+HEALTH = web.AppKey("HEALTH", Health)
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10.0
@@ -71,6 +73,7 @@ def create_app(lifecycle: Lifecycle, settings: Settings) -> web.Application:
     app = web.Application(middlewares=[identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[LIFECYCLE] = lifecycle
     app[SETTINGS] = settings
+    app[HEALTH] = Health(lifecycle.cluster)
     app.add_routes(routes)
     app.on_response_prepare.append(_name_the_request)
     # Before running requests are waited for.
@@ -79,9 +82,18 @@ def create_app(lifecycle: Lifecycle, settings: Settings) -> web.Application:
 
 
 @routes.get("/health")
+@routes.get("/livez")
 async def health(_request: web.Request) -> web.Response:
     """Say that the process is up; never touches the cluster."""
     return _json({"status": "ok"})
+
+
+@routes.get("/readyz")
+async def readyz(request: web.Request) -> web.Response:
+    """Say whether this replica can do its work, and if not, what is wrong."""
+    found = await request.app[HEALTH].readiness()
+    status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
+    return _json({"ready": found.is_ready, "checks": found.checks}, status=status)
 
 
 @routes.get("/api/capabilities")
@@ -198,6 +210,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 async def _release(app: web.Application) -> None:
+    app[HEALTH].stop()
     await app[LIFECYCLE].release()
 
 

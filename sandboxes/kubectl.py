@@ -21,6 +21,7 @@ from sandboxes.errors import (
     ClusterTimeout,
     ClusterUnavailable,
     ConnectionFailed,
+    KubectlNotRun,
     NamespaceMissing,
     ObjectsMissing,
 )
@@ -55,6 +56,9 @@ DELETE = ("delete", "--wait=false", "-o", "name", "-f", "-")
 # A call that reads a few objects on stdin ends before collecting its garbage pays: without, one apply takes 39 ms of
 # CPU instead of 52. Not for lists and watches, whose memory has no such bound.
 _LITTLE_GARBAGE_COLLECTION = {"GOGC": "400"}
+
+# Where an API server says whether it is ready to serve.
+READY_PATH = "/readyz"
 
 # Processes for what does not wait in line, besides those that do.
 URGENT_PROCESSES = 2
@@ -121,7 +125,7 @@ class Kubectl:
 
         `urgent` calls do not wait in line: they clean up after a failure, which must not fail because of the load.
         Raises what `failures.classify` makes of its stderr, ClusterTimeout at the deadline, Busy when the line is
-        full, ClusterUnavailable when kubectl can't be run.
+        full, KubectlNotRun when kubectl can't be run.
         stdout counts only if the exit code is 0 (kubectl.md 3).
         """
         started = time.monotonic()
@@ -138,7 +142,7 @@ class Kubectl:
         except OSError as error:
             self._log(args, "not started", started)
             detail = f"kubectl can't be started: {error}"
-            raise ClusterUnavailable("The provisioner can't run kubectl", detail=detail) from error
+            raise KubectlNotRun("The provisioner can't run kubectl", detail=detail) from error
         self._log(args, f"exit {completed.returncode}", started)
         if completed.returncode < 0:
             detail = _bug_report(args, completed)
@@ -288,6 +292,18 @@ class Kubectl:
         """Whether the namespace is there."""
         args = ("get", "namespace", namespace, "--ignore-not-found", "-o", "name")
         return bool(await self.run(*args))
+
+    async def check_ready(self) -> None:
+        """Return if the API server says that it is ready (record: readyz); raises what kept it from saying so.
+
+        Out of the line, since a full one is no reason to be taken for dead. By default everyone who is known may ask
+        (the role system:public-info-viewer); a server that refuses just this path has answered, too.
+        """
+        try:
+            await self.run("get", "--raw", READY_PATH, urgent=True)
+        except ClusterRefused as error:
+            if f'cannot get path "{READY_PATH}"' not in error.detail:
+                raise
 
 
 def _stdin(objects: list[KubeObject]) -> bytes:

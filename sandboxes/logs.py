@@ -15,6 +15,9 @@ REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", d
 
 _SERVER_ERROR = 500
 
+# Asked for every few seconds by what watches over the process.
+QUIET_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics"})
+
 
 class RequestIdFilter(logging.Filter):
     """Puts the current request's id on every record, `-` outside of a request."""
@@ -44,7 +47,7 @@ class AccessLogger(AbstractAccessLogger):
         if response.status >= _SERVER_ERROR:
             level = logging.ERROR
         else:
-            level = logging.DEBUG if request.path == "/health" else logging.INFO
+            level = logging.DEBUG if request.path in QUIET_PATHS else logging.INFO
         # The path as it came, percent-encoded: a decoded one could hold line breaks and forge lines of the log.
         path = request.rel_url.raw_path
         self.logger.log(

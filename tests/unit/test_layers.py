@@ -14,6 +14,7 @@ ORDER = [
     "server",
     "api",
     "streams",
+    "health",
     "preflight",
     "lifecycle",
     "feed",
