@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sandboxes import kube, server
-from sandboxes.api import create_app
+from sandboxes.api import METRICS, create_app
 from sandboxes.asks import DEFAULT_TEMPLATE, Asks
 from sandboxes.attempts import now
 from sandboxes.cluster import Cluster
@@ -161,6 +161,7 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     lifecycle = Lifecycle(cluster, templates, settings)
     await protect(lifecycle.protection)
     app = create_app(lifecycle, settings)
+    app[METRICS].read_waiting(lambda: waiting.waiting)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
         app.cleanup_ctx.append(_running(waiting))

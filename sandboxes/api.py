@@ -7,6 +7,7 @@ import http
 import logging
 import re
 import secrets
+import time
 import uuid
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +29,7 @@ from sandboxes.health import Health
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.listing import REPEATED, ListQuery
 from sandboxes.logs import REQUEST_ID
+from sandboxes.metrics import Metrics
 from sandboxes.models import (
     MAX_EXTRA_MOUNTS,
     Capabilities,
@@ -51,6 +53,7 @@ logger = logging.getLogger(__name__)
 LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
 SETTINGS = web.AppKey("SETTINGS", Settings)
 HEALTH = web.AppKey("HEALTH", Health)
+METRICS = web.AppKey("METRICS", Metrics)
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10.0
@@ -70,10 +73,11 @@ routes = web.RouteTableDef()
 
 def create_app(lifecycle: Lifecycle, settings: Settings) -> web.Application:
     """Return the application, not yet running."""
-    app = web.Application(middlewares=[identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[LIFECYCLE] = lifecycle
     app[SETTINGS] = settings
     app[HEALTH] = Health(lifecycle.cluster)
+    app[METRICS] = Metrics(lifecycle)
     app.add_routes(routes)
     app.on_response_prepare.append(_name_the_request)
     # Before running requests are waited for.
@@ -94,6 +98,13 @@ async def readyz(request: web.Request) -> web.Response:
     found = await request.app[HEALTH].readiness()
     status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
     return _json({"ready": found.is_ready, "checks": found.checks}, status=status)
+
+
+@routes.get("/metrics")
+async def metrics(request: web.Request) -> web.Response:
+    """Tell Prometheus of this process; never touches the cluster."""
+    body, content_type = request.app[METRICS].text(request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 @routes.get("/api/capabilities")
@@ -174,6 +185,17 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 @web.middleware
+async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request, by the template of its route, and measure how long it takes."""
+    started = time.perf_counter()
+    response = await handler(request)
+    resource = request.match_info.route.resource
+    route = "unmatched" if resource is None else resource.canonical
+    request.app[METRICS].answered(request.method, route, response.status, time.perf_counter() - started)
+    return response
+
+
+@web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let every line of the log that belongs to the request carry its id."""
     REQUEST_ID.set(_request_id(request))
@@ -186,6 +208,7 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except ProvisionerError as error:
+        request.app[METRICS].failed(type(error).__name__)
         return _error_answer(error)
     except web.HTTPException as error:
         # An answer of its own rather than aiohttp's: that one cuts off a caller who is still sending (413).
@@ -194,6 +217,7 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
     except web.RequestPayloadError:
         return _json({"detail": "The request's body can't be read"}, status=http.HTTPStatus.BAD_REQUEST)
     except Exception:
+        request.app[METRICS].failed("Bug")
         logger.exception("%s %s failed by a bug", request.method, request.rel_url.raw_path)
         return _json({"detail": "Internal error"}, status=http.HTTPStatus.INTERNAL_SERVER_ERROR)
 

@@ -53,6 +53,16 @@ class Groups(Generic[Item, Result]):
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._seconds_per_item = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[Callable[[int], None]] = []
+
+    def on_group(self, listener: Callable[[int], None]) -> None:
+        """Have `listener(size)` called for each group that begins."""
+        self._listeners.append(listener)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait, and have not begun."""
+        return len(self._queue)
 
     async def do(self, item: Item) -> Result:
         """Return the item's result or raise its error; raises Busy at once when too many wait.
@@ -102,6 +112,8 @@ class Groups(Generic[Item, Result]):
             entries = [(item, future) for item, future in entries if not future.done()]
             if entries:
                 self._free -= 1
+                for listener in self._listeners:
+                    listener(len(entries))
                 task = asyncio.create_task(self._do_group(entries))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)

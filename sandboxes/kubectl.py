@@ -24,6 +24,7 @@ from sandboxes.errors import (
     KubectlNotRun,
     NamespaceMissing,
     ObjectsMissing,
+    ProvisionerError,
 )
 from sandboxes.failures import classify, without_repeats
 from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
@@ -56,9 +57,6 @@ DELETE = ("delete", "--wait=false", "-o", "name", "-f", "-")
 # A call that reads a few objects on stdin ends before collecting its garbage pays: without, one apply takes 39 ms of
 # CPU instead of 52. Not for lists and watches, whose memory has no such bound.
 _LITTLE_GARBAGE_COLLECTION = {"GOGC": "400"}
-
-# Where an API server says whether it is ready to serve.
-READY_PATH = "/readyz"
 
 # Processes for what does not wait in line, besides those that do.
 URGENT_PROCESSES = 2
@@ -119,6 +117,21 @@ class Kubectl:
         self._urgent_slots = asyncio.Semaphore(URGENT_PROCESSES)
         self._max_waiting = max_waiting
         self._waiting = 0
+        self.running = 0
+        self._call_listeners: list[Callable[[str, str, float], None]] = []
+        self._group_listeners: list[Callable[[str, int], None]] = []
+
+    def on_call(self, listener: Callable[[str, str, float], None]) -> None:
+        """Have `listener(verb, outcome, seconds)` called after each call; `outcome`: `ok` or the error's class."""
+        self._call_listeners.append(listener)
+
+    def on_group(self, listener: Callable[[str, int], None]) -> None:
+        """Have `listener(work, size)` called for each group, where calls are made in groups."""
+        self._group_listeners.append(listener)
+
+    def queues(self) -> dict[str, int]:
+        """Return how much waits now, by kind of work; `process`: calls that wait for a process."""
+        return {"process": self._waiting}
 
     async def run(self, *args: str, stdin: bytes | None = None, urgent: bool = False) -> bytes:
         """Run kubectl and return what it printed on stdout.
@@ -128,6 +141,20 @@ class Kubectl:
         full, KubectlNotRun when kubectl can't be run.
         stdout counts only if the exit code is 0 (kubectl.md 3).
         """
+        started = time.monotonic()
+        outcome = "cancelled"
+        try:
+            stdout = await self._run(args, stdin, urgent=urgent)
+            outcome = "ok"
+        except ProvisionerError as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            for listener in self._call_listeners:
+                listener(args[0], outcome, time.monotonic() - started)
+        return stdout
+
+    async def _run(self, args: Sequence[str], stdin: bytes | None, *, urgent: bool) -> bytes:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._deadline):
@@ -160,9 +187,11 @@ class Kubectl:
             await slots.acquire()
         finally:
             self._waiting -= not urgent
+        self.running += 1
         try:
             return await self._runner(args, stdin=stdin)
         finally:
+            self.running -= 1
             slots.release()
 
     @staticmethod
@@ -292,18 +321,6 @@ class Kubectl:
         """Whether the namespace is there."""
         args = ("get", "namespace", namespace, "--ignore-not-found", "-o", "name")
         return bool(await self.run(*args))
-
-    async def check_ready(self) -> None:
-        """Return if the API server says that it is ready (record: readyz); raises what kept it from saying so.
-
-        Out of the line, since a full one is no reason to be taken for dead. By default everyone who is known may ask
-        (the role system:public-info-viewer); a server that refuses just this path has answered, too.
-        """
-        try:
-            await self.run("get", "--raw", READY_PATH, urgent=True)
-        except ClusterRefused as error:
-            if f'cannot get path "{READY_PATH}"' not in error.detail:
-                raise
 
 
 def _stdin(objects: list[KubeObject]) -> bytes:

@@ -15,6 +15,7 @@ ORDER = [
     "api",
     "streams",
     "health",
+    "metrics",
     "preflight",
     "lifecycle",
     "feed",
