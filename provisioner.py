@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "render":
             print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id, arguments.template))  # noqa: T201 - its job
         elif arguments.command == "reap":
-            configure_logging("WARNING")
+            configure_logging("WARNING", settings.log_format)
             for line in asyncio.run(reap(settings, dry_run=arguments.dry_run)):
                 print(line)  # noqa: T201 - its job
         else:
@@ -134,7 +134,8 @@ def load_all_templates(settings: Settings) -> dict[str, Template]:
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises StartupError when that can't begin."""
-    configure_logging(settings.log_level)
+    key = settings.provisioner_api_key
+    configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
     # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         asyncio.run(server.serve(compose(settings, Path(directory)), settings.listen_host, settings.port))

@@ -28,7 +28,7 @@ from sandboxes.errors import (
 from sandboxes.health import Health
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.listing import REPEATED, ListQuery
-from sandboxes.logs import REQUEST_ID
+from sandboxes.logs import begin_request, name_sandbox
 from sandboxes.metrics import Metrics
 from sandboxes.models import (
     MAX_EXTRA_MOUNTS,
@@ -127,6 +127,7 @@ async def create_sandbox(request: web.Request) -> web.Response:
     """Make a sandbox, or return the one that is there: 200 both times."""
     began = asyncio.get_running_loop().time()
     asked = _parse(await _body(request), CreateRequest, request.app[SETTINGS])
+    name_sandbox(asked.sandbox_id, secrets=(asked.env or {}).values())
     answer = await request.app[LIFECYCLE].create(asked)
     return _json(await _after_wait(request, answer, asked.wait_seconds or 0.0, began, is_made=True))
 
@@ -197,8 +198,9 @@ async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let every line of the log that belongs to the request carry its id."""
-    REQUEST_ID.set(_request_id(request))
+    """Let every line of the log that belongs to the request carry its id, and the sandbox's."""
+    sandbox_id = request.match_info.get("sandbox_id")
+    begin_request(_request_id(request), sandbox_id if sandbox_id and _is_sandbox_id(sandbox_id) else None)
     return await handler(request)
 
 

@@ -26,7 +26,7 @@ from sandboxes.errors import (
     ObjectsMissing,
     ProvisionerError,
 )
-from sandboxes.failures import classify, without_repeats
+from sandboxes.failures import classify, without_repeats, without_values
 from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
 
 if TYPE_CHECKING:
@@ -363,14 +363,15 @@ def _parse(stdout: bytes, loads: Callable[[bytes], object] = json.loads) -> list
         for obj in items:
             kube.reference(obj)  # has what every object has
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        detail = f"kubectl printed something else than Kubernetes objects ({error}): {stdout[:_SHOWN_IN_DETAIL]!r}"
+        shown = without_values(stdout[:_SHOWN_IN_DETAIL].decode(errors="replace"))
+        detail = f"kubectl printed something else than Kubernetes objects ({error}): {shown!r}"
         raise ClusterUnavailable("The provisioner can't read what kubectl answers", detail=detail) from error
     return items
 
 
 def _bug_report(args: Sequence[str], completed: Completed) -> str:
-    stdout = completed.stdout[:_SHOWN_IN_DETAIL].decode(errors="replace")
-    stderr = without_repeats(completed.stderr)[:_SHOWN_IN_DETAIL]
+    stdout = without_values(completed.stdout[:_SHOWN_IN_DETAIL].decode(errors="replace"))
+    stderr = without_values(without_repeats(completed.stderr)[:_SHOWN_IN_DETAIL])
     return (
         f"command: kubectl {' '.join(args)}\n"
         f"exit code: {completed.returncode}\n"
