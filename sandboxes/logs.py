@@ -35,11 +35,12 @@ INDENT = "    | "
 # A shorter value is no secret, and would be found in half of all words.
 LEAST_SECRET = 4
 
-# What the current request brought and no line may show.
+# What the current request brought and no line may show, in each of its forms.
 _SECRETS: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("secrets", default=())
 _BEARER = re.compile(r"(?i)(bearer\s+)[^\s\"',;]+")
 # In the console's form; JSON escapes by itself.
 _UNPRINTABLE = re.compile(r"[^\n\t -~\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\ufefe\uff00-\U0010ffff]")
+_ENCODER = json.JSONEncoder(default=repr)
 _FIELDS = ("method", "path", "status", "duration_ms")
 
 
@@ -92,7 +93,7 @@ def begin_request(request_id: str, sandbox_id: str | None) -> None:
 def name_sandbox(sandbox_id: str, *, secrets: Iterable[str] = ()) -> None:
     """Have every line from here on carry the sandbox's id, and none of them the secrets."""
     bind_contextvars(sandbox_id=sandbox_id)
-    _SECRETS.set(tuple(secrets))
+    _SECRETS.set(_forms_of(secrets))
 
 
 def shared_context(contexts: Sequence[contextvars.Context]) -> contextvars.Context:
@@ -106,7 +107,8 @@ def shared_context(contexts: Sequence[contextvars.Context]) -> contextvars.Conte
         for name in ("request_id", "sandbox_id")
     }
     shared.run(bind_contextvars, **{name: text for name, text in ids.items() if text})
-    shared.run(_SECRETS.set, tuple({secret for one in contexts for secret in one.get(_SECRETS, ())}))
+    forms = {form for one in contexts for form in one.get(_SECRETS, ())}
+    shared.run(_SECRETS.set, tuple(sorted(forms, key=len, reverse=True)))
     return shared
 
 
@@ -132,31 +134,39 @@ class AccessLogger(AbstractAccessLogger):
 def _as_json(_logger: object, _name: str, event: EventDict) -> str:
     event.pop("_record", None)
     event.pop("_from_structlog", None)
-    return json.dumps(event, default=repr)
+    return _ENCODER.encode(event)
 
 
 def _hide_secrets(always: tuple[str, ...]) -> Processor:
     """Return what takes secrets out of all texts of an event, and what follows `Bearer`."""
+    known = _forms_of(always)
 
     def hide(_logger: object, _name: str, event: EventDict) -> EventDict:
-        secrets = always + _SECRETS.get()
+        # Once a line, and lines are many: so the forms are known before.
+        forms = known + _SECRETS.get()
         for key, value in event.items():
             if isinstance(value, str):
-                event[key] = _hidden(value, secrets)
+                text = value
+                for form in forms:
+                    if form in text:
+                        text = text.replace(form, HIDDEN)
+                if "earer" in text or "EARER" in text:
+                    text = _BEARER.sub(rf"\1{HIDDEN}", text)
+                event[key] = text
         return event
 
     return hide
 
 
-def _hidden(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= LEAST_SECRET:
-            # As it is, and as kubectl and the API server quote it.
-            for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
-                text = text.replace(form, HIDDEN)
-    if "earer" in text:
-        text = _BEARER.sub(rf"\1{HIDDEN}", text)
-    return text
+def _forms_of(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Return what stands for the secrets in a text, the longest first: as they are, and as kubectl quotes them."""
+    forms = {
+        form
+        for secret in secrets
+        if len(secret) >= LEAST_SECRET
+        for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    }
+    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _in_one_piece(_logger: object, _name: str, event: EventDict) -> EventDict:
