@@ -54,6 +54,8 @@ def configure_logging(level: str, log_format: Format = "auto", *, secrets: Itera
     root.handlers = [handler]
     root.setLevel(level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # No line shows these, and to find them out takes time for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def formatter(*, as_json: bool, colors: bool = False, secrets: tuple[str, ...] = ()) -> logging.Formatter:

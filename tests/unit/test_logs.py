@@ -185,6 +185,8 @@ def test_the_form_is_the_consoles_on_a_terminal_unless_it_is_set(
     is_terminal: bool,
     is_json: bool,
 ) -> None:
+    for name in ("logThreads", "logProcesses", "logMultiprocessing"):
+        monkeypatch.setattr(logging, name, True)  # put back at the end
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     stderr = io.StringIO()
