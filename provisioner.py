@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sandboxes import kube, server
-from sandboxes.api import create_app
+from sandboxes.api import METRICS, create_app
 from sandboxes.asks import DEFAULT_TEMPLATE, Asks
 from sandboxes.attempts import now
 from sandboxes.checks import Line, check, exit_code
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "render":
             print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id, arguments.template))  # noqa: T201 - its job
         elif arguments.command == "reap":
-            configure_logging("WARNING")
+            configure_logging("WARNING", settings.log_format)
             for line in asyncio.run(reap(settings, dry_run=arguments.dry_run)):
                 print(line)  # noqa: T201 - its job
         elif arguments.command == "check":
@@ -158,7 +158,8 @@ def load_all_templates(settings: Settings) -> dict[str, Template]:
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises StartupError when that can't begin."""
-    configure_logging(settings.log_level)
+    key = settings.provisioner_api_key
+    configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
     # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         asyncio.run(server.serve(compose(settings, Path(directory)), settings.listen_host, settings.port))
@@ -186,6 +187,7 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
     lifecycle = Lifecycle(cluster, templates, settings)
     await protect(lifecycle.protection)
     app = create_app(lifecycle, settings, keys)
+    app[METRICS].read_waiting(lambda: waiting.waiting)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
         app.cleanup_ctx.append(_running(waiting))

@@ -6,6 +6,7 @@ import asyncio
 import http
 import logging
 import re
+import time
 import uuid
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,10 +24,12 @@ from sandboxes.errors import (
     Unauthenticated,
     Unprocessable,
 )
+from sandboxes.health import Health
 from sandboxes.keys import ApiKeys
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.listing import REPEATED, ListQuery
-from sandboxes.logs import REQUEST_ID
+from sandboxes.logs import begin_request, name_sandbox
+from sandboxes.metrics import Metrics
 from sandboxes.models import (
     MAX_EXTRA_MOUNTS,
     Capabilities,
@@ -49,7 +52,9 @@ logger = logging.getLogger(__name__)
 
 LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
 SETTINGS = web.AppKey("SETTINGS", Settings)
+HEALTH = web.AppKey("HEALTH", Health)
 KEYS = web.AppKey("KEYS", ApiKeys)
+METRICS = web.AppKey("METRICS", Metrics)
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10.0
@@ -69,10 +74,12 @@ routes = web.RouteTableDef()
 
 def create_app(lifecycle: Lifecycle, settings: Settings, keys: ApiKeys | None = None) -> web.Application:
     """Return the application, not yet running. `keys`: default, those of the settings, which may raise StartupError."""
-    app = web.Application(middlewares=[identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[LIFECYCLE] = lifecycle
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
+    app[HEALTH] = Health(lifecycle.cluster)
+    app[METRICS] = Metrics(lifecycle)
     app.add_routes(routes)
     app.on_response_prepare.append(_name_the_request)
     # Before running requests are waited for.
@@ -81,9 +88,25 @@ def create_app(lifecycle: Lifecycle, settings: Settings, keys: ApiKeys | None = 
 
 
 @routes.get("/health")
+@routes.get("/livez")
 async def health(_request: web.Request) -> web.Response:
     """Say that the process is up; never touches the cluster."""
     return _json({"status": "ok"})
+
+
+@routes.get("/readyz")
+async def readyz(request: web.Request) -> web.Response:
+    """Say whether this replica can do its work, and if not, what is wrong."""
+    found = await request.app[HEALTH].readiness()
+    status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
+    return _json({"ready": found.is_ready, "checks": found.checks}, status=status)
+
+
+@routes.get("/metrics")
+async def metrics(request: web.Request) -> web.Response:
+    """Tell Prometheus of this process; never touches the cluster."""
+    body, content_type = request.app[METRICS].text(request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 @routes.get("/api/capabilities")
@@ -106,6 +129,7 @@ async def create_sandbox(request: web.Request) -> web.Response:
     """Make a sandbox, or return the one that is there: 200 both times."""
     began = asyncio.get_running_loop().time()
     asked = _parse(await _body(request), CreateRequest, request.app[SETTINGS])
+    name_sandbox(asked.sandbox_id, secrets=(asked.env or {}).values())
     answer = await request.app[LIFECYCLE].create(asked)
     return _json(await _after_wait(request, answer, asked.wait_seconds or 0.0, began, is_made=True))
 
@@ -164,9 +188,21 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 @web.middleware
+async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request, by the template of its route, and measure how long it takes."""
+    started = time.perf_counter()
+    response = await handler(request)
+    resource = request.match_info.route.resource
+    route = "unmatched" if resource is None else resource.canonical
+    request.app[METRICS].answered(request.method, route, response.status, time.perf_counter() - started)
+    return response
+
+
+@web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let every line of the log that belongs to the request carry its id."""
-    REQUEST_ID.set(_request_id(request))
+    """Let every line of the log that belongs to the request carry its id, and the sandbox's."""
+    sandbox_id = request.match_info.get("sandbox_id")
+    begin_request(_request_id(request), sandbox_id if sandbox_id and _is_sandbox_id(sandbox_id) else None)
     return await handler(request)
 
 
@@ -176,6 +212,7 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except ProvisionerError as error:
+        request.app[METRICS].failed(type(error).__name__)
         return _error_answer(error)
     except web.HTTPException as error:
         # An answer of its own rather than aiohttp's: that one cuts off a caller who is still sending (413).
@@ -184,6 +221,7 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
     except web.RequestPayloadError:
         return _json({"detail": "The request's body can't be read"}, status=http.HTTPStatus.BAD_REQUEST)
     except Exception:
+        request.app[METRICS].failed("Bug")
         logger.exception("%s %s failed by a bug", request.method, request.rel_url.raw_path)
         return _json({"detail": "Internal error"}, status=http.HTTPStatus.INTERNAL_SERVER_ERROR)
 
@@ -200,6 +238,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 async def _release(app: web.Application) -> None:
+    app[HEALTH].stop()
     await app[LIFECYCLE].release()
 
 

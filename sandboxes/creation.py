@@ -32,7 +32,7 @@ from sandboxes.protection import Protection
 from sandboxes.room import Room
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sandboxes.cluster import Cluster
     from sandboxes.kube import KubeObject
@@ -84,6 +84,11 @@ class Creation:
         self._settling: set[asyncio.Task[None]] = set()
         # The Pods that this process has returned to a caller, by uid, and when (loop time).
         self._confirmed: dict[str, float] = {}
+        self._made_listeners: list[Callable[[KubeObject, float], None]] = []
+
+    def on_made(self, listener: Callable[[KubeObject, float], None]) -> None:
+        """Have `listener(pod, began)` called for each Pod that a create has made, which began then (loop time)."""
+        self._made_listeners.append(listener)
 
     async def create(self, sandbox: Sandbox, seconds: float) -> Pair:
         """Return the sandbox's Pod and Service, made within `seconds`. The caller holds the lock of the id.
@@ -92,6 +97,7 @@ class Creation:
         Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout; what it made is
         gone again then, or will be as soon as the cluster lets it.
         """
+        began = asyncio.get_running_loop().time()
         template, applied_at = self._templates[sandbox.asks.template], now()
         objects = build(sandbox, template, self._settings, applied_at=applied_at)
         extras = build_extras(sandbox, template, self._settings, applied_at=applied_at)
@@ -112,6 +118,9 @@ class Creation:
             logger.warning("sandbox %s is whole after all", sandbox.sandbox_id)
             pair = settled
         self._note_confirmed(pair[0])
+        if attempt.may_have_made(pair[0]):
+            for listener in self._made_listeners:
+                listener(pair[0], began)
         return pair
 
     @property

@@ -126,6 +126,10 @@ class ClusterUnavailable(ProvisionerError):
     pauses: tuple[float, ...] = ()
 
 
+class KubectlNotRun(ClusterUnavailable):
+    """kubectl itself can't be started: it is missing, or the machine has no process or memory left for it."""
+
+
 class ObjectsChanged(ClusterUnavailable):
     """The objects are not as we believed. The lifecycle looks again; a caller is told when that did not help."""
 

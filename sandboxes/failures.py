@@ -38,6 +38,7 @@ _MESSAGE_START = re.compile(
     r'Error from server|error: |The [A-Z]\w* "[^"]*" is invalid|The connection to the server|Unable to connect'
 )
 
+_VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: tls:")
 
 # An object that was named and is not there; what is not of this form is no answer about an object.
@@ -319,6 +320,15 @@ def without_repeats(stderr: str) -> str:
             kept.append(line)
         seen.update([said] if said else [])
     return "\n".join(kept)
+
+
+def without_values(text: str) -> str:
+    """Return the text without the values of environment variables.
+
+    An object has them at `"value"`; the difference that an API server shows of a Pod that may not be changed
+    (record: apply-immutable-change) at `"Value"`, and they may be another caller's.
+    """
+    return _VALUE.sub(r'\1"(hidden)"', text)
 
 
 def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandboxes import kube
 from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ConnectionFailed, ProvisionerError
@@ -49,6 +49,12 @@ class GroupedKubectl(Kubectl):
             self._annotate_group, workers=quarter, most=MOST, least=LEAST, max_waiting=max_waiting
         )
         self._lists = Groups(self._list_group, workers=1, most=UNBOUNDED, max_waiting=max_waiting)
+        for work, groups in self._by_work().items():
+            groups.on_group(functools.partial(self._tell_group, work))
+
+    def queues(self) -> dict[str, int]:
+        """See Kubectl.queues."""
+        return {**super().queues(), **{work: groups.waiting for work, groups in self._by_work().items()}}
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """See Kubectl.apply; what fails for one caller's objects fails for no other's."""
@@ -72,8 +78,21 @@ class GroupedKubectl(Kubectl):
 
     async def close(self) -> None:
         """End the calls that still run, nobody waiting for them any more."""
-        groups = (self._applies, self._annotations, self._deletes, self._gets, self._urgent_gets, self._lists)
-        await asyncio.gather(*(one.close() for one in groups))
+        await asyncio.gather(*(one.close() for one in self._by_work().values()))
+
+    def _by_work(self) -> dict[str, Groups[Any, Any]]:
+        return {
+            "apply": self._applies,
+            "annotate": self._annotations,
+            "delete": self._deletes,
+            "get": self._gets,
+            "urgent_get": self._urgent_gets,
+            "list": self._lists,
+        }
+
+    def _tell_group(self, work: str, size: int) -> None:
+        for listener in self._group_listeners:
+            listener(work, size)
 
     async def _apply_group(self, group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
         try:

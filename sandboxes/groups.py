@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sandboxes.errors import Busy, ClusterTimeout, ProvisionerError
+from sandboxes.logs import shared_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +28,15 @@ PATIENCE_SECONDS = 8.0
 
 # How much the newest measurement counts in the running mean of the seconds per item.
 _NEWEST = 0.3
+
+
+@dataclass(eq=False)
+class _Entry(Generic[Item, Result]):
+    """An item that waits; `context`: of the request that it belongs to, for the log."""
+
+    item: Item
+    future: asyncio.Future[Result]
+    context: contextvars.Context
 
 
 class Groups(Generic[Item, Result]):
@@ -50,9 +62,19 @@ class Groups(Generic[Item, Result]):
         self._most = most
         self._least = least
         self._max_waiting = max_waiting
-        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._queue: deque[_Entry[Item, Result]] = deque()
         self._seconds_per_item = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[Callable[[int], None]] = []
+
+    def on_group(self, listener: Callable[[int], None]) -> None:
+        """Have `listener(size)` called for each group that begins."""
+        self._listeners.append(listener)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait, and have not begun."""
+        return len(self._queue)
 
     async def do(self, item: Item) -> Result:
         """Return the item's result or raise its error; raises Busy at once when too many wait.
@@ -64,7 +86,7 @@ class Groups(Generic[Item, Result]):
             raise Busy("The provisioner has too many requests waiting")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        entry = (item, future)
+        entry = _Entry(item, future, contextvars.copy_context())
         self._queue.append(entry)
         # Not at once, so that what arrives in the same turn of the loop is one group.
         loop.call_soon(self._dispatch)
@@ -76,9 +98,9 @@ class Groups(Generic[Item, Result]):
             if entry in self._queue:
                 self._queue.remove(entry)
 
-    def _give_up(self, entry: tuple[Item, asyncio.Future[Result]]) -> None:
-        if entry in self._queue and not entry[1].done():
-            entry[1].set_exception(Busy("The provisioner has too many requests waiting"))
+    def _give_up(self, entry: _Entry[Item, Result]) -> None:
+        if entry in self._queue and not entry.future.done():
+            entry.future.set_exception(Busy("The provisioner has too many requests waiting"))
 
     @property
     def longest(self) -> int:
@@ -99,19 +121,23 @@ class Groups(Generic[Item, Result]):
             # free shared, the first to come free would take all that waits.
             share = max(-(-len(self._queue) // self._workers), self._least)
             entries = [self._queue.popleft() for _ in range(min(share, self.longest, len(self._queue)))]
-            entries = [(item, future) for item, future in entries if not future.done()]
+            entries = [entry for entry in entries if not entry.future.done()]
             if entries:
                 self._free -= 1
-                task = asyncio.create_task(self._do_group(entries))
+                for listener in self._listeners:
+                    listener(len(entries))
+                task = asyncio.create_task(
+                    self._do_group(entries), context=shared_context([entry.context for entry in entries])
+                )
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _do_group(self, entries: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _do_group(self, entries: list[_Entry[Item, Result]]) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
-                results = await self._work([item for item, _ in entries])
+                results = await self._work([entry.item for entry in entries])
         except TimeoutError as error:
             late = ClusterTimeout("The cluster did not answer in time", detail=f"a group took over {LIMIT_SECONDS:g} s")
             late.__cause__ = error
@@ -120,13 +146,13 @@ class Groups(Generic[Item, Result]):
             logger.debug("a group of %d failed", len(entries), exc_info=error)
             _fail(entries, error)
         except asyncio.CancelledError:
-            for _, future in entries:
-                future.cancel()
+            for entry in entries:
+                entry.future.cancel()
             raise
         else:
-            for (_, future), result in zip(entries, results, strict=True):
-                if not future.done():
-                    _settle(future, result)
+            for entry, result in zip(entries, results, strict=True):
+                if not entry.future.done():
+                    _settle(entry.future, result)
         finally:
             seconds = (loop.time() - started) / len(entries)
             # Slower counts at once, faster by and by.
@@ -136,10 +162,10 @@ class Groups(Generic[Item, Result]):
             self._dispatch()
 
 
-def _fail(entries: list[tuple[Item, asyncio.Future[Result]]], error: Exception) -> None:
-    for _, future in entries:
-        if not future.done():
-            future.set_exception(error)
+def _fail(entries: list[_Entry[Item, Result]], error: Exception) -> None:
+    for entry in entries:
+        if not entry.future.done():
+            entry.future.set_exception(error)
 
 
 def _settle(future: asyncio.Future[Result], result: Result | ProvisionerError) -> None:

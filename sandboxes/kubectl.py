@@ -21,10 +21,12 @@ from sandboxes.errors import (
     ClusterTimeout,
     ClusterUnavailable,
     ConnectionFailed,
+    KubectlNotRun,
     NamespaceMissing,
     ObjectsMissing,
+    ProvisionerError,
 )
-from sandboxes.failures import classify, without_repeats
+from sandboxes.failures import classify, without_repeats, without_values
 from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
 
 if TYPE_CHECKING:
@@ -116,15 +118,44 @@ class Kubectl:
         self._urgent_slots = asyncio.Semaphore(URGENT_PROCESSES)
         self._max_waiting = max_waiting
         self._waiting = 0
+        self.running = 0
+        self._call_listeners: list[Callable[[str, str, float], None]] = []
+        self._group_listeners: list[Callable[[str, int], None]] = []
+
+    def on_call(self, listener: Callable[[str, str, float], None]) -> None:
+        """Have `listener(verb, outcome, seconds)` called after each call; `outcome`: `ok` or the error's class."""
+        self._call_listeners.append(listener)
+
+    def on_group(self, listener: Callable[[str, int], None]) -> None:
+        """Have `listener(work, size)` called for each group, where calls are made in groups."""
+        self._group_listeners.append(listener)
+
+    def queues(self) -> dict[str, int]:
+        """Return how much waits now, by kind of work; `process`: calls that wait for a process."""
+        return {"process": self._waiting}
 
     async def run(self, *args: str, stdin: bytes | None = None, urgent: bool = False) -> bytes:
         """Run kubectl and return what it printed on stdout.
 
         `urgent` calls do not wait in line: they clean up after a failure, which must not fail because of the load.
         Raises what `failures.classify` makes of its stderr, ClusterTimeout at the deadline, Busy when the line is
-        full, ClusterUnavailable when kubectl can't be run.
+        full, KubectlNotRun when kubectl can't be run.
         stdout counts only if the exit code is 0 (kubectl.md 3).
         """
+        started = time.monotonic()
+        outcome = "cancelled"
+        try:
+            stdout = await self._run(args, stdin, urgent=urgent)
+            outcome = "ok"
+        except ProvisionerError as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            for listener in self._call_listeners:
+                listener(args[0], outcome, time.monotonic() - started)
+        return stdout
+
+    async def _run(self, args: Sequence[str], stdin: bytes | None, *, urgent: bool) -> bytes:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._deadline):
@@ -139,7 +170,7 @@ class Kubectl:
         except OSError as error:
             self._log(args, "not started", started)
             detail = f"kubectl can't be started: {error}"
-            raise ClusterUnavailable("The provisioner can't run kubectl", detail=detail) from error
+            raise KubectlNotRun("The provisioner can't run kubectl", detail=detail) from error
         self._log(args, f"exit {completed.returncode}", started)
         if completed.returncode < 0:
             detail = _bug_report(args, completed)
@@ -157,9 +188,11 @@ class Kubectl:
             await slots.acquire()
         finally:
             self._waiting -= not urgent
+        self.running += 1
         try:
             return await self._runner(args, stdin=stdin)
         finally:
+            self.running -= 1
             slots.release()
 
     @staticmethod
@@ -331,14 +364,15 @@ def _parse(stdout: bytes, loads: Callable[[bytes], object] = json.loads) -> list
         for obj in items:
             kube.reference(obj)  # has what every object has
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        detail = f"kubectl printed something else than Kubernetes objects ({error}): {stdout[:_SHOWN_IN_DETAIL]!r}"
+        shown = without_values(stdout[:_SHOWN_IN_DETAIL].decode(errors="replace"))
+        detail = f"kubectl printed something else than Kubernetes objects ({error}): {shown!r}"
         raise ClusterUnavailable("The provisioner can't read what kubectl answers", detail=detail) from error
     return items
 
 
 def _bug_report(args: Sequence[str], completed: Completed) -> str:
-    stdout = completed.stdout[:_SHOWN_IN_DETAIL].decode(errors="replace")
-    stderr = without_repeats(completed.stderr)[:_SHOWN_IN_DETAIL]
+    stdout = without_values(completed.stdout[:_SHOWN_IN_DETAIL].decode(errors="replace"))
+    stderr = without_values(without_repeats(completed.stderr)[:_SHOWN_IN_DETAIL])
     return (
         f"command: kubectl {' '.join(args)}\n"
         f"exit code: {completed.returncode}\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from sandboxes import lives
 from sandboxes.answers import Answers, answer_for, answers_for
@@ -28,7 +28,7 @@ from sandboxes.feed import Feed
 from sandboxes.limits import Locks, Turns, within
 from sandboxes.listing import ListQuery, select
 from sandboxes.manifests import Sandbox
-from sandboxes.models import TemplateAnswer
+from sandboxes.models import Status, TemplateAnswer
 from sandboxes.mounts import checked_mounts
 from sandboxes.reaper import Reaper
 from sandboxes.uses import Uses
@@ -74,6 +74,7 @@ class Lifecycle:
         self._uses = Uses(cluster)
         self._diagnosing = Turns(DIAGNOSES_AT_ONCE, DIAGNOSES_WAITING)
         self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
+        self.on_made = self._creation.on_made
         self.extras = self._creation.extras
         self.protection = self._creation.protection
         self.reaper = Reaper(cluster, settings, self._locks, self._uses, self.extras)
@@ -174,6 +175,16 @@ class Lifecycle:
         if self._creation.any_refused:
             answers = [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
         return answers
+
+    def statuses(self) -> dict[str, int] | None:
+        """Return how many sandboxes have each status, as the live view has it; None while it is not fresh."""
+        view = self.cluster.view
+        if view is None or not view.is_fresh:
+            return None
+        counted = dict.fromkeys((word for word in get_args(Status) if word != "NotFound"), 0)
+        for answer in self._answers.of_all(view.sandboxes()):
+            counted[answer.status] += 1
+        return counted
 
     async def delete(self, sandbox_id: str) -> None:
         """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone.

@@ -18,7 +18,7 @@ from sandboxes.errors import PreconditionFailed, ProvisionerError
 from sandboxes.reaping import Doomed, doomed_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterable
     from datetime import datetime
 
     from sandboxes.cluster import Cluster
@@ -52,6 +52,11 @@ class Reaper:
         self._locks = locks
         # Halves by sandbox and uid, and since when (loop time) they were seen as such.
         self._halves: dict[tuple[str, str], float] = {}
+        self._listeners: list[Callable[[str], None]] = []
+
+    def on_reaped(self, listener: Callable[[str], None]) -> None:
+        """Have `listener(kind)` called for each deletion; kinds are those of Doomed, and `leftover`."""
+        self._listeners.append(listener)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -83,6 +88,8 @@ class Reaper:
         if not dry_run:
             doomed = await self.reap(doomed)
         leftovers = await self._extras.remove_leftovers(self._settings.reaper_grace, dry_run=dry_run)
+        if not dry_run:
+            self._tell("leftover" for _ in leftovers)
         lines = [f"{one.sandbox_id}: {one.reason}" for one in doomed] + [f"{one}: its Pod is gone" for one in leftovers]
         if dry_run:
             for line in lines:
@@ -108,7 +115,14 @@ class Reaper:
                 return await self._reap(one)
 
         reaped = await asyncio.gather(*(reap_in_turn(one) for one in doomed))
-        return [one for one, is_gone in zip(doomed, reaped, strict=True) if is_gone]
+        deleted = [one for one, is_gone in zip(doomed, reaped, strict=True) if is_gone]
+        self._tell(one.kind for one in deleted)
+        return deleted
+
+    def _tell(self, kinds: Iterable[str]) -> None:
+        for kind in kinds:
+            for listener in self._listeners:
+                listener(kind)
 
     def _is_in_use(self, doomed: Doomed, now: datetime) -> bool:
         pod = doomed.objects[0]

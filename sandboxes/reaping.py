@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sandboxes import kube, lifetimes
 from sandboxes.status import has_ended
@@ -19,17 +19,25 @@ if TYPE_CHECKING:
     from sandboxes.settings import Settings
 
 
+Kind = Literal["expired", "idle", "ended", "half"]
+
+
 @dataclass(frozen=True)
 class Doomed:
     """What of one sandbox is to be deleted: these very versions, in this order.
 
-    `is_half`: it was never completed, or has lost its other half a moment ago; nothing in it tells which.
+    One of `kind` "half" was never completed, or has lost its other half a moment ago; nothing in it tells which.
     """
 
     sandbox_id: str
     reason: str
     objects: tuple[KubeObject, ...]
-    is_half: bool = False
+    kind: Kind
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it is there only by half."""
+        return self.kind == "half"
 
 
 def doomed_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> list[Doomed]:
@@ -42,25 +50,26 @@ def doomed_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) 
     found = []
     for sandbox_id, of_it in sorted(sandboxes.items()):
         pod, service = of_it.get("Pod"), of_it.get("Service")
-        reason = None if pod is None else reason_to_end(pod, settings, now)
-        half = None if reason else reason_of_half(pod, service, settings, now)
-        if reason or half:
+        ending = None if pod is None else reason_to_end(pod, settings, now)
+        half = None if ending else reason_of_half(pod, service, settings, now)
+        kind, reason = ending or ("half", half)
+        if reason:
             # The Pod first: without it nothing is left that could do anything, and its Service is a half.
             ours = [one for one in (pod, service) if one is not None and _is_ours(one)]
-            found.append(Doomed(sandbox_id, reason or half or "", tuple(ours), is_half=half is not None))
+            found.append(Doomed(sandbox_id, reason, tuple(ours), kind))
     return found
 
 
-def reason_to_end(pod: KubeObject, settings: Settings, now: datetime) -> str | None:
-    """Return why this Pod's life is over, or None if it is not."""
+def reason_to_end(pod: KubeObject, settings: Settings, now: datetime) -> tuple[Kind, str] | None:
+    """Return why this Pod's life is over, as a kind and in words, or None if it is not."""
     if not _is_ours(pod):
         return None
     if lifetimes.ttl_ends_at(pod) <= now:
-        return f"it expired at {lifetimes.text_of(lifetimes.ttl_ends_at(pod))}"
+        return "expired", f"it expired at {lifetimes.text_of(lifetimes.ttl_ends_at(pod))}"
     if lifetimes.ends_at(pod) <= now:
-        return f"it was not used since {lifetimes.text_of(lifetimes.used_at(pod))}"
+        return "idle", f"it was not used since {lifetimes.text_of(lifetimes.used_at(pod))}"
     if has_ended(pod) and lifetimes.ended_at(pod) + timedelta(seconds=settings.ended_ttl) <= now:
-        return f"it ended at {lifetimes.text_of(lifetimes.ended_at(pod))}"
+        return "ended", f"it ended at {lifetimes.text_of(lifetimes.ended_at(pod))}"
     return None
 
 

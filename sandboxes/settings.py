@@ -103,6 +103,10 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _names(value: object) -> object:
     return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
 
@@ -302,6 +306,11 @@ class Settings(BaseSettings):
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
         "INFO", description="Least level that is logged; kubectl's calls are logged at `DEBUG`."
+    )
+
+    log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)] = Field(
+        "auto",
+        description="Form of the log: `json`, `console` for a person; `auto`: `console` on a terminal, else `json`.",
     )
 
     @classmethod

@@ -97,6 +97,15 @@ class View:
         """Seconds since the last list that was taken in began; infinite before the first."""
         return float("inf") if self._synced_at is None else _now() - self._synced_at
 
+    @property
+    def watching(self) -> int:
+        """How many watches run."""
+        return sum(watch.is_running for watch in self._watches.values())
+
+    def restarts(self) -> dict[str, int]:
+        """Return how often each watch was started once more, by resource."""
+        return {_RESOURCES[kind]: max(0, watch.restarts) for kind, watch in self._watches.items()}
+
     async def becomes_fresh(self) -> None:
         """Return as soon as it may answer for the cluster."""
         while not self.is_fresh:

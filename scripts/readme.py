@@ -1,4 +1,4 @@
-"""Writes into README.md what is made from the code: the configuration table, from Settings.
+"""Writes into README.md what is made from the code: the tables of variables and of metrics.
 
 `python -m scripts.readme`; a test compares what stands there with what this would write.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sandboxes.metrics import FAMILIES
 from sandboxes.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,11 +25,25 @@ def configuration_table() -> str:
     return "\n".join(lines)
 
 
+def metrics_table() -> str:
+    """Return the table of every metric, its labels and its meaning."""
+    lines = ["| Metric | Kind | Labels | Meaning |", "|---|---|---|---|"]
+    for family in FAMILIES.values():
+        labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
+        lines.append(f"| `{family.name}` | {family.kind} | {labels} | {family.meaning} |")
+    return "\n".join(lines)
+
+
 def with_generated(readme: str) -> str:
     """Return the README's text with its generated parts written anew."""
-    begin, end = "<!-- configuration: begin -->", "<!-- configuration: end -->"
+    readme = _replaced(readme, "configuration", configuration_table())
+    return _replaced(readme, "metrics", metrics_table())
+
+
+def _replaced(readme: str, name: str, table: str) -> str:
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    return pattern.sub(lambda _: f"{begin}\n{configuration_table()}\n{end}", readme)
+    return pattern.sub(lambda _: f"{begin}\n{table}\n{end}", readme)
 
 
 if __name__ == "__main__":

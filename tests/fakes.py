@@ -78,6 +78,8 @@ class FakeCluster:
                 return self._get(document["items"])
             case "get" if args[1] == "namespace":
                 return Completed(0, b"namespace/x" if args[2] in self.namespaces else b"", "")
+            case "get" if args[1:] == ("--raw", "/readyz"):
+                return Completed(0, case("readyz").stdout.encode(), "")
             case "get" if args[1] == "events":
                 return self._events(args)
             case "get":

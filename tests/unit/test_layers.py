@@ -15,6 +15,8 @@ ORDER = [
     "api",
     "streams",
     "checks",
+    "health",
+    "metrics",
     "preflight",
     "lifecycle",
     "feed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from sandboxes.metrics import FAMILIES
 from sandboxes.settings import Settings
 from scripts.readme import with_generated
 from tests.conftest import ROOT
@@ -15,6 +16,12 @@ def test_the_configuration_table_is_what_settings_say() -> None:
     assert with_generated(README) == README, "run: python -m scripts.readme"
     for name in Settings.model_fields:
         assert f"| `{name.upper()}` |" in README
+
+
+def test_the_table_of_metrics_names_each() -> None:
+    assert FAMILIES
+    for name in FAMILIES:
+        assert f"| `{name}` |" in README
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -1,0 +1,143 @@
+"""Health and readiness over HTTP: who is told what, and what it costs the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from sandboxes import health
+from tests.api.conftest import Client, MakeClient
+from tests.fakes import FakeCluster
+from tests.record import case, case_names
+
+PROBE = ("get", "--raw", "/readyz")
+
+
+@pytest.fixture
+def every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing believed that was found before."""
+    monkeypatch.setattr(health, "BELIEVED_SECONDS", -1.0)
+
+
+async def readiness(client: Client) -> tuple[int, dict[str, str]]:
+    response = await client.get("/readyz")
+    assert response.content_type == "application/json"
+    answer = await response.json()
+    assert set(answer) == {"ready", "checks"}
+    assert answer["ready"] is (response.status == 200)
+    checks: dict[str, str] = answer["checks"]
+    return response.status, checks
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez"])
+async def test_that_the_process_is_up_is_said_without_the_cluster_and_without_a_key(
+    make_client: MakeClient, cluster: FakeCluster, path: str
+) -> None:
+    client = await make_client(PROVISIONER_API_KEY="k3y")
+    response = await client.get(path)
+    assert (response.status, await response.json()) == (200, {"status": "ok"})
+    assert cluster.calls == []
+
+
+async def test_a_replica_that_can_work_is_ready_and_says_so_without_a_key(
+    make_client: MakeClient, cluster: FakeCluster
+) -> None:
+    client = await make_client(PROVISIONER_API_KEY="k3y")
+    assert await readiness(client) == (200, {"serving": "ok", "kubectl": "ok", "api_server": "ok"})
+    assert cluster.calls == [PROBE]
+
+
+async def test_a_hundred_probes_at_once_are_one_call(client: Client, cluster: FakeCluster) -> None:
+    answers = await asyncio.gather(*(readiness(client) for _ in range(100)))
+    assert {status for status, _ in answers} == {200}
+    assert cluster.calls == [PROBE]
+    await readiness(client)
+    assert cluster.calls == [PROBE]
+
+
+async def test_a_hundred_probes_of_a_cluster_that_fails_are_one_call(client: Client, cluster: FakeCluster) -> None:
+    cluster.answer_next("get", "refused")
+    answers = await asyncio.gather(*(readiness(client) for _ in range(100)))
+    assert {status for status, _ in answers} == {503}
+    assert cluster.calls == [PROBE]
+
+
+@pytest.mark.usefixtures("every_time")
+async def test_what_was_found_is_not_believed_for_long(client: Client, cluster: FakeCluster) -> None:
+    cluster.answer_next("get", "refused")
+    assert await readiness(client) == (
+        503,
+        {"serving": "ok", "kubectl": "ok", "api_server": "The cluster can't be reached"},
+    )
+    assert (await readiness(client))[0] == 200
+    assert len(cluster.calls) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in case_names() if case(name).returncode == 1])
+async def test_no_word_of_kubectls_reaches_whoever_probes(client: Client, cluster: FakeCluster, name: str) -> None:
+    cluster.answer_next("get", name)
+    status, checks = await readiness(client)
+    assert status == 503
+    said = checks.pop("api_server")
+    assert checks == {"serving": "ok", "kubectl": "ok"}
+    assert said != "ok"
+    assert not any(line in said for line in case(name).stderr.splitlines() if line.strip())
+    assert "127.0.0.1" not in said
+
+
+async def test_a_server_that_forbids_only_the_question_has_answered(client: Client, cluster: FakeCluster) -> None:
+    cluster.say_next("get", 'Error from server (Forbidden): forbidden: User "u" cannot get path "/readyz"\n')
+    assert (await readiness(client))[0] == 200
+
+
+async def test_a_cluster_that_hangs_is_not_ready_in_time(
+    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "READY_SECONDS", 0.05)
+    cluster.hold_next("get")
+    status, checks = await readiness(client)
+    assert (status, checks["api_server"]) == (503, "The cluster did not answer in time")
+
+
+async def test_a_full_line_of_requests_is_not_taken_for_a_dead_replica(
+    make_client: MakeClient, cluster: FakeCluster
+) -> None:
+    client = await make_client(KUBECTL_MAX_PROCESSES="1", KUBECTL_MAX_WAITING="0")
+    go = cluster.hold_next("get")
+    request = asyncio.create_task(client.get("/api/sandboxes"))
+    while not cluster.calls:
+        await asyncio.sleep(0)
+    assert (await client.get("/api/sandboxes/a")).status == 503
+    assert (await readiness(client))[0] == 200
+    go.set()
+    assert (await request).status == 200
+
+
+async def test_a_replica_that_is_about_to_end_is_not_ready(client: Client, cluster: FakeCluster) -> None:
+    go = cluster.hold_next("get")
+    asked_before = asyncio.create_task(readiness(client))
+    while not cluster.calls:
+        await asyncio.sleep(0)
+    assert client.app is not None
+    await client.app.shutdown()
+    ending = (503, {"serving": "The provisioner is about to end"})
+    assert await readiness(client) == ending
+    go.set()
+    assert await asked_before == ending
+    assert (await client.get("/livez")).status == 200
+
+
+@pytest.mark.usefixtures("every_time")
+async def test_the_log_tells_once_that_it_is_not_ready_and_once_that_it_is(
+    client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="sandboxes.health")
+    for _ in range(3):
+        cluster.answer_next("get", "refused")
+        await readiness(client)
+    for _ in range(3):
+        await readiness(client)
+    said = [record.getMessage() for record in caplog.records if record.name == "sandboxes.health"]
+    assert said == ["not ready: api_server: The cluster can't be reached", "ready"]

@@ -1,0 +1,89 @@
+"""Readiness with a real kubectl: the cluster goes away and comes back, and so does kubectl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from sandboxes import health
+from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, create, until
+
+READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"}
+
+
+@pytest.fixture(autouse=True)
+def every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing believed that was found before."""
+    monkeypatch.setattr(health, "BELIEVED_SECONDS", 0.0)
+
+
+async def readiness(service: Provisioner) -> tuple[int, dict[str, Any]]:
+    response = await service.get("/readyz")
+    return response.status, (await response.json())["checks"]
+
+
+async def test_a_cluster_that_is_down_at_the_start_makes_it_unready_until_it_is_up(
+    cluster: Cluster, start_provisioner: StartProvisioner
+) -> None:
+    cluster.faults.refuse()
+    service = await start_provisioner()
+    assert (await service.get("/health")).status == 200
+    assert (await service.get("/livez")).status == 200
+    status, checks = await readiness(service)
+    assert status == 503
+    assert checks == {
+        "serving": "ok",
+        "kubectl": "ok",
+        "api_server": "The cluster can't be reached",
+        "live_view": "The live view is not up to date with the cluster",
+    }
+    cluster.faults.clear()
+
+    async def ready() -> bool:
+        return await readiness(service) == (200, READY)
+
+    await until(ready, seconds=40)
+    await create(service)
+
+
+async def test_a_cluster_that_goes_away_makes_it_unready(provisioner: Provisioner, cluster: Cluster) -> None:
+    assert await readiness(provisioner) == (200, READY)
+    cluster.faults.refuse()
+    status, checks = await readiness(provisioner)
+    assert (status, checks["api_server"]) == (503, "The cluster can't be reached")
+
+
+async def test_a_server_that_is_not_ready_itself_makes_it_unready(provisioner: Provisioner, cluster: Cluster) -> None:
+    cluster.faults.answer(500)
+    status, checks = await readiness(provisioner)
+    assert status == 503
+    assert checks["api_server"].startswith("The cluster")
+    assert "devcluster" not in str(checks)
+
+
+async def test_a_kubectl_that_is_gone_is_named(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
+    binary = tmp_path / "own-kubectl"
+    binary.symlink_to(KUBECTL)
+    service = await start_provisioner(KUBECTL=str(binary))
+    assert await readiness(service) == (200, READY)
+    binary.unlink()
+    status, checks = await readiness(service)
+    assert status == 503
+    assert checks["kubectl"] == "The provisioner can't run kubectl"
+    assert checks["api_server"] == "It can't be asked without kubectl"
+    assert str(tmp_path) not in str(checks)
+
+
+async def test_watches_that_the_server_ends_don_t_make_it_unready(provisioner: Provisioner, cluster: Cluster) -> None:
+    assert await readiness(provisioner) == (200, READY)
+    cluster.end_watches()
+    await until(lambda: not provisioner.view.is_fresh)
+    assert await readiness(provisioner) == (200, READY)
+
+
+async def test_a_service_without_a_live_view_is_ready_without_one(start_provisioner: StartProvisioner) -> None:
+    service = await start_provisioner(LIVE_VIEW="false")
+    assert await readiness(service) == (200, {"serving": "ok", "kubectl": "ok", "api_server": "ok"})

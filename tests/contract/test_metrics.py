@@ -1,0 +1,129 @@
+"""What Prometheus is told of a real kubectl on devcluster."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from devcluster import Cluster
+from sandboxes import lifetimes
+from sandboxes.api import LIFECYCLE
+from sandboxes.metrics import FAMILIES
+from tests.api.test_metrics import Samples, samples, value
+from tests.contract.service import URL, Provisioner, create, until
+
+
+async def scrape(service: Provisioner) -> Samples:
+    response = await service.get("/metrics")
+    assert response.status == 200
+    return dict(samples(await response.text()))
+
+
+async def reads(service: Provisioner, wanted: float, name: str, **labels: str) -> None:
+    """Wait until a sample has this value."""
+
+    async def is_so() -> bool:
+        return value(await scrape(service), name, **labels) == wanted
+
+    await until(is_so)
+
+
+async def test_the_whole_life_of_a_sandbox_is_measured(
+    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await provisioner.view.becomes_fresh()
+    await create(provisioner, ttl_seconds=60)
+    await create(provisioner)
+    await reads(provisioner, 1, "provisioner_create_to_ready_seconds_count")
+    await reads(provisioner, 1, "provisioner_sandboxes", status="Running")
+    found = await scrape(provisioner)
+    assert 0 < value(found, "provisioner_create_to_ready_seconds_sum") < 20
+    assert value(found, "provisioner_sandboxes", status="Failed") == 0
+    assert value(found, "provisioner_group_size_count", work="apply") == 1
+    assert value(found, "provisioner_kubectl_call_seconds_count", verb="apply", outcome="ok") >= 1
+    assert value(found, "provisioner_view_fresh") == 1
+    assert 0 <= value(found, "provisioner_view_age_seconds") < 60
+
+    ahead = timedelta(seconds=120)
+    monkeypatch.setattr(lifetimes, "present", lambda: datetime.now(UTC) + ahead)
+    await provisioner.client.app[LIFECYCLE].reaper.round(dry_run=True)
+    assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 0
+    await provisioner.client.app[LIFECYCLE].reaper.round(dry_run=False)
+    assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 1
+    await reads(provisioner, 0, "provisioner_sandboxes", status="Running")
+    assert await until_gone(cluster)
+
+
+async def until_gone(cluster: Cluster) -> bool:
+    await until(lambda: not cluster.objects("Pod"))
+    return True
+
+
+async def test_a_sandbox_that_was_there_before_is_not_measured_again(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    await provisioner.view.becomes_fresh()
+    cluster.server_takes(3600)
+    await create(provisioner)
+    await create(provisioner)
+    await reads(provisioner, 1, "provisioner_sandboxes", status="Running")
+    await provisioner.delete(f"{URL}/a")
+    await until_gone(cluster)
+    assert value(await scrape(provisioner), "provisioner_create_to_ready_seconds_count") == 0
+
+
+async def test_groups_and_queues_are_seen(provisioner: Provisioner, cluster: Cluster) -> None:
+    cluster.faults.slow(0.3, verb="patch")
+    tasks = [asyncio.create_task(create(provisioner, f"s{number}")) for number in range(20)]
+
+    async def all_busy() -> bool:
+        return value(await scrape(provisioner), "provisioner_kubectl_processes", state="running") >= 4
+
+    await until(all_busy)
+    tasks += [asyncio.create_task(create(provisioner, f"t{number}")) for number in range(10)]
+    await reads(provisioner, 10, "provisioner_queue_length", work="apply")
+    cluster.faults.clear()
+    await asyncio.gather(*tasks)
+    found = await scrape(provisioner)
+    assert value(found, "provisioner_group_size_sum", work="apply") == 30
+    assert value(found, "provisioner_group_size_count", work="apply") < 30
+    assert value(found, "provisioner_queue_length", work="apply") == 0
+
+
+async def test_processes_that_wait_and_watches_that_start_again_are_seen(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    await reads(provisioner, 4, "provisioner_kubectl_processes", state="waiting")
+    await reads(provisioner, 2, "provisioner_kubectl_processes", state="watching")
+    assert value(await scrape(provisioner), "provisioner_watch_restarts_total", resource="pods") == 0
+    cluster.end_watches()
+    await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="pods")
+    await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="services")
+
+
+async def test_a_scrape_with_the_cluster_gone_tells_so_at_once(provisioner: Provisioner, cluster: Cluster) -> None:
+    await provisioner.view.becomes_fresh()
+    cluster.faults.refuse()
+    await reads(provisioner, 0, "provisioner_view_fresh")
+    found = await scrape(provisioner)
+    assert not any(name == "provisioner_sandboxes" for name, _ in found)
+    assert (await provisioner.get("/livez")).status == 200
+
+
+async def test_a_service_at_work_tells_every_metric_of_the_table_and_no_other(provisioner: Provisioner) -> None:
+    await provisioner.view.becomes_fresh()
+    await create(provisioner)
+    text = await (await provisioner.get("/metrics")).text()
+    told = {one.name: one for one in text_string_to_metric_families(text) if one.name.startswith("provisioner_")}
+    kinds = {name: one.type for name, one in told.items() if not name.endswith("_created")}
+    assert kinds == {name.removesuffix("_total"): family.kind for name, family in FAMILIES.items()}
+    assert {name: one.documentation for name, one in told.items() if name in kinds} == {
+        name.removesuffix("_total"): family.meaning for name, family in FAMILIES.items()
+    }
+    for one in told.values():
+        for sample in one.samples:
+            (family,) = [FAMILIES[name] for name in FAMILIES if one.name.removesuffix("_created") in name]
+            assert set(sample.labels) - {"le"} == set(family.labels)

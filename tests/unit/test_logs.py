@@ -1,0 +1,204 @@
+"""The log's lines, as they leave the process: their form, their ids, and what is not in them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sandboxes import logs
+from sandboxes.errors import ProvisionerError
+from sandboxes.failures import without_values
+from sandboxes.groups import Groups
+from sandboxes.settings import Settings
+
+FORGED = "x\n2026-01-01T00:00:00Z [error] forged\r\x1b[2Jy\u2028z"
+
+
+class Log:
+    """A logger with a handler of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        self.written = io.StringIO()
+        self.logger = logging.Logger("sandboxes.test", logging.DEBUG)  # noqa: LOG001 - of this test alone
+        self.handler = logging.StreamHandler(self.written)
+        self.handler.setFormatter(logs.formatter(**options))
+        self.logger.addHandler(self.handler)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.written.getvalue().splitlines()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+@pytest.fixture(autouse=True)
+def no_request() -> Iterator[None]:
+    yield
+    logs.begin_request("-", None)
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log(as_json=True)
+
+
+def test_a_line_is_json_with_time_level_and_logger(log: Log) -> None:
+    log.logger.warning("the %s has %d", "cluster", 3)
+    (event,) = log.events
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {"event": "the cluster has 3", "level": "warning", "logger": "sandboxes.test"}
+
+
+@pytest.mark.parametrize("text", [FORGED, 'quote " and \\', "\ud800 half a pair", "\u65e5\u672c"])
+def test_a_value_can_not_forge_a_line_of_json(log: Log, text: str) -> None:
+    log.logger.info("value: %s", text)
+    (event,) = log.events
+    assert event["event"] == f"value: {text}"
+
+
+@pytest.mark.parametrize("colors", [False, True])
+def test_a_value_can_not_forge_a_line_on_a_terminal(colors: bool) -> None:
+    log = Log(as_json=False, colors=colors)
+    log.logger.info("value: %s", FORGED)
+    text = log.written.getvalue()
+    assert "\r" not in text
+    assert "\x1b[2J" not in text
+    assert "\u2028" not in text
+    first, second = text.removesuffix("\n").split("\n")
+    assert "value: x" in first
+    assert second.startswith("    | ") or "    | 2026" in second
+
+
+def test_an_exception_is_in_its_event(log: Log) -> None:
+    console = Log(as_json=False)
+    for each in (log, console):
+        each.logger.error("it failed", exc_info=ValueError(FORGED))
+    (event,) = log.events
+    assert event["event"] == "it failed"
+    assert "ValueError: x" in event["exception"]
+    first, *rest = console.written.getvalue().removesuffix("\n").split("\n")
+    assert "it failed" in first
+    assert all(line.startswith("    | ") for line in rest)
+
+
+async def test_every_line_of_a_request_and_of_what_it_starts_has_its_ids(log: Log) -> None:
+    logs.begin_request("r-1", "a")
+    log.logger.info("in it")
+
+    async def later() -> None:
+        log.logger.info("in a task")
+
+    task = asyncio.create_task(later())
+    logs.begin_request("r-2", None)
+    log.logger.info("in the next")
+    logs.name_sandbox("b")
+    log.logger.info("in the next")
+    await task
+    found = [(one["event"], one["request_id"], one.get("sandbox_id")) for one in log.events]
+    assert found == [
+        ("in it", "r-1", "a"),
+        ("in the next", "r-2", None),
+        ("in the next", "r-2", "b"),
+        ("in a task", "r-1", "a"),
+    ]
+
+
+async def test_what_is_done_for_several_requests_has_all_their_ids_and_what_is_done_for_one_has_its_own(
+    log: Log,
+) -> None:
+    go = asyncio.Event()
+
+    async def work(items: list[str]) -> list[str | ProvisionerError]:
+        log.logger.info("doing %s", ",".join(items))
+        await go.wait()
+        log.logger.info("done %s with pass-b", ",".join(items))
+        return [*items]
+
+    groups: Groups[str, str] = Groups(work, workers=1, most=10, max_waiting=10, least=10)
+
+    async def request(name: str) -> str:
+        logs.begin_request(f"r-{name}", name)
+        logs.name_sandbox(name, secrets=[f"pass-{name}"])
+        return await groups.do(name)
+
+    first = asyncio.create_task(request("a"))
+    while not log.lines:
+        await asyncio.sleep(0)
+    others = [asyncio.create_task(request(name)) for name in ("b", "c")]
+    go.set()
+    assert await asyncio.gather(first, *others) == ["a", "b", "c"]
+    assert {one["event"]: (one["request_id"], one["sandbox_id"]) for one in log.events} == {
+        "doing a": ("r-a", "a"),
+        "done a with pass-b": ("r-a", "a"),
+        "doing b,c": ("r-b,r-c", "b,c"),
+        "done b,c with (hidden)": ("r-b,r-c", "b,c"),
+    }
+
+
+def test_secrets_are_hidden_in_every_form_in_which_they_are_quoted() -> None:
+    secret = 'p"a\\ss\nw\u00f6rd'
+    log = Log(as_json=True, secrets=("the-key",))
+
+    def speak() -> None:
+        logs.name_sandbox("a", secrets=[secret, "abc"])
+        log.logger.info("%s | %s | %s | the-key | abc", secret, json.dumps(secret), f"Authorization: Bearer {'t0ken'}")
+        log.logger.error("failed", exc_info=ValueError(secret))
+
+    contextvars.copy_context().run(speak)
+    first, second = log.events
+    assert first["event"] == '(hidden) | "(hidden)" | Authorization: Bearer (hidden) | (hidden) | abc'
+    assert "(hidden)" in second["exception"]
+    log.logger.info("%s", secret)
+    assert log.events[-1]["event"] == secret, "another request's words are not touched"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ('-  "Name": "A",\n-  "Value": "s3cret",', '-  "Name": "A",\n-  "Value": "(hidden)",'),
+        ('{"name": "A", "value": "s\\"3cret"}', '{"name": "A", "value": "(hidden)"}'),
+        ('"value": "cut of', '"value": "(hidden)"'),
+    ],
+)
+def test_values_of_an_environment_are_not_in_what_kubectl_is_said_to_have_said(said: str, shown: str) -> None:
+    assert without_values(said) == shown
+
+
+@pytest.mark.parametrize(
+    ("log_format", "is_terminal", "is_json"),
+    [("auto", False, True), ("auto", True, False), ("json", True, True), ("console", False, False)],
+)
+def test_the_form_is_the_consoles_on_a_terminal_unless_it_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+    make_settings: Callable[..., Settings],
+    log_format: str,
+    is_terminal: bool,
+    is_json: bool,
+) -> None:
+    for name in ("logThreads", "logProcesses", "logMultiprocessing"):
+        monkeypatch.setattr(logging, name, True)  # put back at the end
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    try:
+        logs.configure_logging("INFO", make_settings(LOG_FORMAT=log_format.upper()).log_format)
+        logging.getLogger("sandboxes.x").info("said")
+        logging.getLogger("sandboxes.x").debug("not said")
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+    (line,) = stderr.getvalue().splitlines()
+    assert line.startswith("{") is is_json
+    assert ("\x1b[" in line) is (is_terminal and not is_json)
