@@ -45,6 +45,7 @@ ORDER = [
     "kubectl",
     "processes",
     "failures",
+    "printed",
     "summaries",
     "reasons",
     "status",
