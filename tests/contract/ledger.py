@@ -141,7 +141,10 @@ class Ledger:
             await reaper.round(dry_run=False)
         with suppress(TimeoutError):
             await until(lambda: not self._leftovers() and not self._halves(), seconds=5)
-        lost = sorted(one for one in self._calls if self._is_there(one) and not self._is_whole(one))
+        objects = self._objects()  # a copy of all of them, so once
+        lost = sorted(
+            one for one in self._calls if self._is_there(one) and not self._is_whole(one, objects.get(one, {}))
+        )
         return Toll(lost, sorted(self._leftovers() | self._halves()), self._told_wrong)
 
     def _note(self, sandbox_id: str, call: Call) -> None:
@@ -175,8 +178,7 @@ class Ledger:
                     found[obj["metadata"]["labels"]["sandbox-id"]][kind] = obj
         return found
 
-    def _is_whole(self, sandbox_id: str) -> bool:
-        there = self._objects().get(sandbox_id, {})
+    def _is_whole(self, sandbox_id: str, there: dict[str, Any]) -> bool:
         if set(there) != {"Pod", "Service"}:
             return False
         port = there["Service"]["spec"]["ports"][0]["nodePort"]
