@@ -117,6 +117,8 @@ class Creation:
                 raise
             logger.warning("sandbox %s is whole after all", sandbox.sandbox_id)
             pair = settled
+        # An earlier create of this id may have failed, and what it made is gone or has become this sandbox.
+        self._refused.pop(sandbox.sandbox_id, None)
         self._note_confirmed(pair[0])
         if attempt.may_have_made(pair[0]):
             for listener in self._made_listeners:

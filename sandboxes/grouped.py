@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandboxes import kube
 from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ConnectionFailed, ProvisionerError
-from sandboxes.groups import Groups
+from sandboxes.groups import LIMIT_SECONDS, Groups
 from sandboxes.kubectl import Kubectl, Runner
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ MOST = 50
 LEAST = 8
 
 UNBOUNDED = 1_000_000
+
+# What is tried alone after its group failed is ended so long before the group is, so that the others of the group, who
+# may be whole by now, are told so.
+SPARE_SECONDS = 1.0
 
 
 class GroupedKubectl(Kubectl):
@@ -95,16 +99,17 @@ class GroupedKubectl(Kubectl):
             listener(work, size)
 
     async def _apply_group(self, group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
+        end = asyncio.get_running_loop().time() + LIMIT_SECONDS - SPARE_SECONDS
         try:
             stored = await super().apply([obj for objects in group for obj in objects])
         except ProvisionerError as error:
-            return await self._apply_apart(group, error)
+            return await self._apply_apart(group, error, end)
         return _split(stored, group)
 
     async def _apply_apart(
-        self, group: list[list[KubeObject]], error: ProvisionerError
+        self, group: list[list[KubeObject]], error: ProvisionerError, end: float
     ) -> list[list[KubeObject] | ProvisionerError]:
-        """After a group failed: find what was applied all the same, and try the others once each alone.
+        """After a group failed: find what was applied all the same, and try the others once each alone, until `end`.
 
         kubectl prints nothing if any object failed, though the others were applied (kubectl.md 2). Where the cluster
         was not to be reached, all get that error: whoever tries again does so in a new group.
@@ -119,7 +124,7 @@ class GroupedKubectl(Kubectl):
         results = []
         for objects in group:
             there = [found[_key(obj)] for obj in objects if _is_applied(obj, found.get(_key(obj)))]
-            results.append(_result(there) if len(there) == len(objects) else _attempt(super().apply, objects))
+            results.append(_result(there) if len(there) == len(objects) else _attempt(super().apply, objects, end))
         return await asyncio.gather(*results)
 
     async def _annotate_group(
@@ -187,9 +192,15 @@ def _is_applied(sent: KubeObject, found: KubeObject | None) -> bool:
     return mark is not None and kube.get_annotations(found).get(kube.APPLIED_AT_ANNOTATION) == mark
 
 
-async def _attempt(call: Callable[[list[Item]], Awaitable[T]], items: list[Item]) -> T | ProvisionerError:
+async def _attempt(
+    call: Callable[[list[Item]], Awaitable[T]], items: list[Item], end: float | None = None
+) -> T | ProvisionerError:
+    """Return what the call returns, or the error that it raises; ClusterTimeout at `end` (loop time)."""
     try:
-        return await call(items)
+        async with asyncio.timeout_at(end):
+            return await call(items)
+    except TimeoutError:
+        return ClusterTimeout("The cluster did not answer in time", detail="tried alone after its group failed")
     except ProvisionerError as error:
         return error
 

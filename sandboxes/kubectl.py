@@ -27,6 +27,7 @@ from sandboxes.errors import (
     ProvisionerError,
 )
 from sandboxes.failures import classify, without_repeats, without_values
+from sandboxes.printed import check_answered, check_deleted
 from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
 
 if TYPE_CHECKING:
@@ -294,9 +295,11 @@ class Kubectl:
         By stdin, since a delete by name costs 110 ms an object (kubectl.md, Cost).
         """
         try:
-            await self.run(*DELETE, stdin=_stdin(references))
+            stdout = await self.run(*DELETE, stdin=_stdin(references))
         except ObjectsMissing as error:
             logger.debug("gone already: %s", error.names)
+        else:
+            check_deleted(stdout, references)
 
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> None:
         """Delete `obj` if it is still the very version that was read.
@@ -309,9 +312,13 @@ class Kubectl:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
         path = kube.path_of(obj)
         try:
-            await self.run("delete", "--raw", path, "-f", "-", stdin=json.dumps(options).encode(), urgent=urgent)
+            stdout = await self.run(
+                "delete", "--raw", path, "-f", "-", stdin=json.dumps(options).encode(), urgent=urgent
+            )
         except ObjectsMissing:
             logger.debug("%s was gone already", path)
+        else:
+            check_answered(stdout)
 
     async def ensure_namespace(self, namespace: str) -> None:
         """Make the namespace if it is missing. Needs rights on the cluster; raises what apply raises."""

@@ -250,9 +250,9 @@ class FakeCluster:
 
     def _delete(self, items: list[dict[str, Any]]) -> Completed:
         missing = self._missing(items, 'Error from server (NotFound): error when deleting "STDIN": {} "{}" not found\n')
-        for item in items:
-            self.objects.pop(self.key(item), None)
-        return Completed(1 if missing else 0, b"", missing)
+        there = [item for item in items if self.objects.pop(self.key(item), None) is not None]
+        printed = "".join(f"{item['kind'].lower()}/{item['metadata']['name']}\n" for item in there)
+        return Completed(1 if missing else 0, printed.encode(), missing)
 
     def _missing(self, items: list[dict[str, Any]], sentence: str) -> str:
         missing = [item for item in items if self.key(item) not in self.objects]

@@ -468,6 +468,23 @@ async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
     assert cluster.get(*SERVICE) is not None
 
 
+async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirmed_at_once(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refused one is not settled yet when the namespace goes, and what it made with it."""
+    monkeypatch.setattr("sandboxes.creation.UNDO_SECONDS", 0.3)
+    monkeypatch.setattr("sandboxes.creation.SETTLE_PAUSE", 60)
+    refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
+    cluster.faults.answer(503, verb="delete", resource="pods")
+    assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
+    await until(lambda: any(request.method.value == "DELETE" for request in cluster.kmock.requests))
+    await kubectl("delete", "namespace", "deer-flow", "--wait=false")
+    await until(lambda: nothing_left(cluster))
+    await create(provisioner)
+    assert (await provisioner.get(f"{URL}/a")).status == 200
+    cluster.faults.clear()
+
+
 # MAX_SANDBOXES
 
 

@@ -15,7 +15,11 @@ from sandboxes.kubectl import Kubectl, KubectlRunner
 from tests.fakes import FakeCluster
 from tests.record import case
 
-REFERENCE = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sandbox-a", "namespace": "deer-flow"}}
+REFERENCE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "sandbox-a", "namespace": "deer-flow"},
+}
 
 
 @pytest.fixture
@@ -73,6 +77,19 @@ async def test_a_404_that_is_not_about_an_object_is_no_answer(cluster: FakeClust
         await kubectl.get([REFERENCE])
     with pytest.raises(errors.ServerFailed):
         await kubectl.delete([REFERENCE])
+
+
+@pytest.mark.parametrize("printed", [b"", b"panic: no such thing\n", b"pod/sandbox-b\n", b'{"kind": ', b"[]"])
+async def test_a_delete_of_which_kubectl_says_nothing_is_not_done(
+    cluster: FakeCluster, kubectl: Kubectl, printed: bytes
+) -> None:
+    obj = cluster.put({**REFERENCE, "metadata": {**REFERENCE["metadata"], "resourceVersion": "1"}})
+    cluster.print_next("delete", printed)
+    cluster.print_next("delete", printed)
+    with pytest.raises(errors.ClusterUnavailable):
+        await kubectl.delete([obj])
+    with pytest.raises(errors.ClusterUnavailable):
+        await kubectl.delete_exactly(obj)
 
 
 async def test_a_list_of_nothing_is_no_object(cluster: FakeCluster, kubectl: Kubectl) -> None:

@@ -49,6 +49,7 @@ ORDER = [
     "kubectl",
     "processes",
     "failures",
+    "printed",
     "summaries",
     "reasons",
     "status",

@@ -1,0 +1,230 @@
+"""What callers were told, held against what stands in the cluster: how much was lost, and how much is orphaned.
+
+Any number of callers work through it at once, also on the same ids. Only what follows from the order of the answers
+is held against the cluster: of two calls that overlap, either may have come last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from devcluster import Cluster
+from sandboxes.reaper import Reaper
+from tests.contract.service import URL
+from tests.waiting import until
+
+NAMESPACE = "deer-flow"
+
+# What a caller may be told when the cluster, kubectl or the service itself is in trouble (contract.md).
+TROUBLE = {429, 502, 503, 504}
+
+
+@dataclass
+class Call:
+    """A create or a delete of one id: when it began and was over, and what was answered; 0 is no answer.
+
+    One that was not answered, or a delete that failed, may have its effect at any time: it is never over.
+    """
+
+    verb: str
+    began: float
+    over: float = math.inf
+    status: int = 0
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Toll:
+    """Ids: confirmed and not whole; refused or deleted, and still there, or there by half; told wrong, and how."""
+
+    lost: list[str] = field(default_factory=list)
+    orphaned: list[str] = field(default_factory=list)
+    told_wrong: list[str] = field(default_factory=list)
+
+
+NOTHING = Toll()
+
+
+class Ledger:
+    """Makes calls to services of one cluster, and keeps what was answered."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._calls: dict[str, list[Call]] = defaultdict(list)
+        # Of all ids: what somebody else deletes.
+        self._purges: list[Call] = []
+        self._told_wrong: list[str] = []
+        self.statuses: Counter[tuple[str, int]] = Counter()
+
+    def answered(self, verb: str, status: int = 200) -> int:
+        """How many calls were answered with this status."""
+        return self.statuses[verb, status]
+
+    def refused(self, verb: str = "create") -> int:
+        """How many calls were answered with an error of the cluster's."""
+        return sum(count for (one, status), count in self.statuses.items() if one == verb and status in TROUBLE)
+
+    async def create(self, session: aiohttp.ClientSession, sandbox_id: str, **fields: Any) -> int:
+        """Create; return the status, or 0 if there was no answer."""
+        call = Call("create", time.monotonic())
+        self._calls[sandbox_id].append(call)
+        with suppress(aiohttp.ClientConnectorError):
+            try:
+                async with session.post(URL, json={"sandbox_id": sandbox_id, **fields}) as response:
+                    call.url = (await response.json()).get("sandbox_url", "")
+                    call.status, call.over = response.status, time.monotonic()
+            except aiohttp.ClientConnectorError:
+                call.over = time.monotonic()  # nobody has heard of it
+                raise
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+        self._note(sandbox_id, call)
+        return call.status
+
+    async def delete(self, session: aiohttp.ClientSession, sandbox_id: str) -> int:
+        """Delete; return the status, or 0 if there was no answer."""
+        call = Call("delete", time.monotonic())
+        self._calls[sandbox_id].append(call)
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with session.delete(f"{URL}/{sandbox_id}") as response:
+                call.status = response.status
+        if call.status == 200:
+            call.over = time.monotonic()
+        self._note(sandbox_id, call)
+        return call.status
+
+    async def get(self, session: aiohttp.ClientSession, sandbox_id: str) -> int:
+        """Get; return the status, or 0 if there was no answer. What is there must not be 404, nor the other way."""
+        before = self._is_there(sandbox_id), self._is_gone(sandbox_id)
+        status = 0
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with session.get(f"{URL}/{sandbox_id}") as response:
+                status = response.status
+        after = self._is_there(sandbox_id), self._is_gone(sandbox_id)
+        self.statuses["get", status] += 1
+        if status not in {0, 200, 404, *TROUBLE}:
+            self._told_wrong.append(f"get {sandbox_id}: {status}")
+        if (status == 404 and before[0] and after[0]) or (status == 200 and before[1] and after[1]):
+            self._told_wrong.append(f"get {sandbox_id}: {status}: {self._calls[sandbox_id]}")
+        return status
+
+    @contextmanager
+    def all_being_deleted(self) -> Iterator[None]:
+        """Take it that somebody else deletes everything while the block runs."""
+        purge = Call("delete", time.monotonic())
+        self._purges.append(purge)
+        yield
+        purge.over = time.monotonic()
+
+    async def toll(self, reaper: Reaper | None) -> Toll:
+        """Let refused creates settle, do one round of the reaper, if there is one, and count.
+
+        What is still there after a while is counted, and no error here.
+        """
+        with suppress(TimeoutError):
+            await until(lambda: not self._leftovers(), seconds=8)
+        if reaper is not None:
+            with suppress(TimeoutError):
+                await until(lambda: self._all_due(reaper), seconds=5)
+            await reaper.round(dry_run=False)
+        with suppress(TimeoutError):
+            await until(lambda: not self._leftovers() and not self._halves(), seconds=5)
+        objects = self._objects()  # a copy of all of them, so once
+        lost = sorted(
+            one for one in self._calls if self._is_there(one) and not self._is_whole(one, objects.get(one, {}))
+        )
+        return Toll(lost, sorted(self._leftovers() | self._halves()), self._told_wrong)
+
+    def _note(self, sandbox_id: str, call: Call) -> None:
+        self.statuses[call.verb, call.status] += 1
+        if call.status not in {0, 200, *TROUBLE}:
+            self._told_wrong.append(f"{call.verb} {sandbox_id}: {call.status}")
+
+    def _is_there(self, sandbox_id: str) -> bool:
+        return bool(self._confirming(sandbox_id))
+
+    def _confirming(self, sandbox_id: str) -> list[Call]:
+        """Return the creates that were confirmed when every delete was over."""
+        calls = self._calls[sandbox_id] + self._purges
+        deleted = max((call.over for call in calls if call.verb == "delete"), default=0.0)
+        return [call for call in calls if call.verb == "create" and call.status == 200 and call.began > deleted]
+
+    def _is_gone(self, sandbox_id: str) -> bool:
+        calls = self._calls[sandbox_id]
+        creates = [call for call in calls if call.verb == "create"]
+        if all(call.over < math.inf and call.status != 200 for call in creates):
+            return True
+        made = max(call.over for call in creates)
+        return any(call.began > made for call in calls if call.verb == "delete" and call.status == 200)
+
+    def _objects(self) -> dict[str, dict[str, Any]]:
+        """Return what is there of each id, by kind, but for what is being deleted."""
+        found: dict[str, dict[str, Any]] = defaultdict(dict)
+        for kind in ("Pod", "Service"):
+            for obj in self._cluster.objects(kind, NAMESPACE):
+                if "deletionTimestamp" not in obj["metadata"]:
+                    found[obj["metadata"]["labels"]["sandbox-id"]][kind] = obj
+        return found
+
+    def _is_whole(self, sandbox_id: str, there: dict[str, Any]) -> bool:
+        if set(there) != {"Pod", "Service"}:
+            return False
+        port = there["Service"]["spec"]["ports"][0]["nodePort"]
+        return {urlsplit(call.url).port for call in self._confirming(sandbox_id)} == {port}
+
+    def _halves(self) -> set[str]:
+        return {sandbox_id for sandbox_id, there in self._objects().items() if len(there) == 1}
+
+    def _leftovers(self) -> set[str]:
+        return {sandbox_id for sandbox_id in self._objects() if self._is_gone(sandbox_id)}
+
+    async def _all_due(self, reaper: Reaper) -> bool:
+        return self._halves() <= {one.sandbox_id for one in await reaper.due()}
+
+
+@asynccontextmanager
+async def callers(
+    ledger: Ledger, session: aiohttp.ClientSession, *, number: int = 20, seed: int = 1
+) -> AsyncIterator[None]:
+    """Have callers create, read and delete, each its own sandboxes, while the block runs; then end what they began."""
+    done = asyncio.Event()
+
+    async def call(caller: int) -> None:
+        choice = random.Random(f"{seed}-{caller}")  # noqa: S311 - no secret
+        for count in itertools.count():
+            if done.is_set():
+                return
+            sandbox_id = f"s{caller}-{count}"
+            await ledger.create(session, sandbox_id)
+            await ledger.get(session, sandbox_id)
+            if choice.random() < 0.6:
+                await ledger.delete(session, sandbox_id)
+                await ledger.get(session, sandbox_id)
+                if choice.random() < 0.3 and not done.is_set():
+                    await ledger.create(session, sandbox_id)
+
+    async with asyncio.TaskGroup() as group:
+        for caller in range(number):
+            group.create_task(call(caller))
+        try:
+            yield
+        finally:
+            done.set()
+
+
+def more(count: Callable[[], int], by: int) -> Callable[[], bool]:
+    """Return the condition that `count` has grown by so much from now on."""
+    target = count() + by
+    return lambda: count() >= target

@@ -1,0 +1,300 @@
+"""Hard to break: some tens of callers at work, one fault after another, and then the count of what was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import kmock
+import pytest
+import yaml
+
+from devcluster import Cluster
+from sandboxes.api import LIFECYCLE
+from tests.contract.conftest import Kubectl
+from tests.contract.faults import recorded_refusal
+from tests.contract.ledger import NAMESPACE, NOTHING, Ledger, callers, more
+from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, until
+
+SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
+
+
+@dataclass
+class Service:
+    """A service, the sessions of its callers, and what they were told."""
+
+    provisioner: Provisioner
+    session: aiohttp.ClientSession
+    ledger: Ledger
+
+    @property
+    def made(self) -> int:
+        """How many creates were answered with 200."""
+        return self.ledger.answered("create")
+
+    @property
+    def refused(self) -> int:
+        """How many creates were answered with an error."""
+        return self.ledger.refused()
+
+    async def works_again(self) -> None:
+        """Wait until a create, a get and a delete succeed."""
+
+        async def all_succeed() -> bool:
+            made = await self.ledger.create(self.session, "afterwards")
+            read = await self.ledger.get(self.session, "afterwards")
+            gone = await self.ledger.delete(self.session, "afterwards")
+            return (made, read, gone) == (200, 200, 200)
+
+        await until(all_succeed, seconds=15)
+
+    async def stands(self) -> None:
+        """The end of each test: it works on, nothing is lost, nothing is orphaned."""
+        await self.works_again()
+        toll = await self.ledger.toll(self.provisioner.client.app[LIFECYCLE].reaper)
+        assert toll == NOTHING, self.ledger.statuses
+
+
+@asynccontextmanager
+async def calling(provisioner: Provisioner, ledger: Ledger) -> AsyncIterator[Service]:
+    base = str(provisioner.client.make_url("/"))
+    async with aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield Service(provisioner, session, ledger)
+
+
+@pytest.fixture
+async def service(start_provisioner: StartProvisioner, cluster: Cluster) -> AsyncIterator[Service]:
+    async with calling(await start_provisioner(**SETTINGS), Ledger(cluster)) as running:
+        yield running
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give all the service's limits of time a fifth of their seconds."""
+    for name, seconds in {
+        "lifecycle.CREATE_SECONDS": 4.2,
+        "lifecycle.DELETE_SECONDS": 2.4,
+        "lifecycle.READ_SECONDS": 1.6,
+        "creation.UNDO_SECONDS": 1.0,
+        "creation.SETTLE_PAUSE": 0.4,
+        "groups.GROUP_SECONDS": 1.6,
+        "groups.LIMIT_SECONDS": 2.4,
+        "groups.PATIENCE_SECONDS": 1.6,
+    }.items():
+        monkeypatch.setattr(f"sandboxes.{name}", seconds)
+
+
+# The API server
+
+
+async def test_the_api_server_restarts(service: Service, cluster: Cluster) -> None:
+    async with callers(service.ledger, service.session):
+        for forget in (False, True):
+            await until(more(lambda: service.made, 20))
+            await cluster.faults.restart(0.5, forget=forget)
+        await until(more(lambda: service.made, 20))
+    await service.stands()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_api_server_hangs(service: Service, cluster: Cluster) -> None:
+    async with callers(service.ledger, service.session):
+        await until(more(lambda: service.made, 20))
+        cluster.faults.hang()
+        await until(more(lambda: service.refused, 10), seconds=12)
+        cluster.faults.clear()
+        await until(more(lambda: service.made, 20))
+    await service.stands()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_api_server_is_slow(service: Service, cluster: Cluster) -> None:
+    async with callers(service.ledger, service.session, number=10):
+        await until(more(lambda: service.made, 10))
+        cluster.faults.slow(5)
+        await until(more(lambda: service.refused, 5), seconds=12)
+        cluster.faults.clear()
+        await until(more(lambda: service.made, 10))
+    await service.stands()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("code", [429, 500, 503])
+async def test_the_api_server_answers_errors_for_a_while(service: Service, cluster: Cluster, code: int) -> None:
+    async with callers(service.ledger, service.session):
+        await until(more(lambda: service.made, 20))
+        cluster.faults.answer(code)
+        await until(more(lambda: service.refused, 10), seconds=12)
+        cluster.faults.clear()
+        await until(more(lambda: service.made, 20))
+    await service.stands()
+
+
+async def test_connections_are_cut_in_the_middle_of_batches(service: Service, cluster: Cluster) -> None:
+    """What was asked is done, and the answer never comes: of a Pod, of a Service, of a delete, at any place."""
+    choice = random.Random(5)  # noqa: S311 - no secret
+    async with callers(service.ledger, service.session):
+        for _ in range(15):
+            await until(more(lambda: service.made, 3))
+            verb, resource = choice.choice([("patch", "pods"), ("patch", "services"), ("delete", "pods"), ("get", "")])
+            cluster.faults.cut(choice.choice([0, 100]), verb=verb, resource=resource, times=choice.randint(1, 4))
+        await until(more(lambda: service.made, 20))
+    cluster.faults.clear()
+    await service.stands()
+
+
+# kubectl
+
+
+def kubectls_of(pid: int) -> list[int]:
+    """Return the kubectl processes that this process has started."""
+    found = []
+    for child in Path(f"/proc/{pid}/task").glob("*/children"):
+        for one in child.read_text().split():
+            with suppress(OSError):  # it has ended meanwhile
+                if "kubectl" in Path(f"/proc/{one}/comm").read_text():
+                    found.append(int(one))
+    return found
+
+
+async def test_kubectl_is_killed_at_any_moment(service: Service) -> None:
+    choice = random.Random(7)  # noqa: S311 - no secret
+    async with callers(service.ledger, service.session):
+        await until(more(lambda: service.made, 10))
+        for _ in range(40):
+            await until(lambda: kubectls_of(os.getpid()))
+            with suppress(ProcessLookupError):
+                os.kill(choice.choice(kubectls_of(os.getpid())), signal.SIGKILL)
+            await asyncio.sleep(choice.random() / 10)
+        await until(more(lambda: service.made, 20))
+    await service.stands()
+
+
+# Every second call: nothing is done and half an object is printed; nothing is printed; all is done and lies are told.
+GARBLED = """#!/bin/sh
+test -e {switch} || exec {kubectl} "$@"
+case $(($$ % 6)) in
+    0) cat >/dev/null; echo '{{"kind": "List", "items": [{{"kind": "Po'; exit 0;;
+    1) cat >/dev/null; exit 0;;
+    2) {kubectl} "$@" >/dev/null; echo 'panic: no such thing'; exit 0;;
+    *) exec {kubectl} "$@";;
+esac
+"""
+
+
+async def test_kubectl_prints_garbage(start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path) -> None:
+    switch, kubectl = tmp_path / "garbled", tmp_path / "kubectl"
+    kubectl.write_text(GARBLED.format(switch=switch, kubectl=KUBECTL))
+    kubectl.chmod(0o755)
+    provisioner = await start_provisioner(KUBECTL=str(kubectl), **SETTINGS)
+    async with calling(provisioner, Ledger(cluster)) as service:
+        async with callers(service.ledger, service.session, number=10):
+            await until(more(lambda: service.made, 10))
+            switch.touch()
+            await until(more(lambda: service.refused, 10))
+            await until(more(lambda: service.made, 10))
+            switch.unlink()
+            await until(more(lambda: service.made, 10))
+        await service.stands()
+
+
+async def test_kubectls_cache_can_not_be_written(service: Service, tmp_path: Path) -> None:
+    """A file in the place of the folder: as root, too, nothing can be read or written there, as on a full disk."""
+    async with callers(service.ledger, service.session):
+        await until(more(lambda: service.made, 10))
+        (cache,) = tmp_path.glob("*/cache")
+        await asyncio.to_thread(shutil.rmtree, cache, ignore_errors=True)
+        with suppress(IsADirectoryError):  # a kubectl was faster
+            cache.write_text("")
+        await until(more(lambda: service.made, 20), seconds=15)
+    await service.stands()
+
+
+# Callers
+
+
+async def test_five_hundred_callers_at_once(service: Service) -> None:
+    ids = [f"c{number}" for number in range(500)]
+    statuses = await asyncio.gather(*(service.ledger.create(service.session, one) for one in ids))
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 100
+    await service.stands()
+
+
+async def test_callers_hang_up_in_the_middle(service: Service) -> None:
+    choice = random.Random(11)  # noqa: S311 - no secret
+
+    async def hang_up(number: int) -> None:
+        task = asyncio.create_task(service.ledger.create(service.session, f"h{number}"))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(task, choice.random() / 2)
+
+    async with callers(service.ledger, service.session, number=10):
+        for count in range(5):
+            await asyncio.gather(*(hang_up(20 * count + number) for number in range(20)))
+    await service.stands()
+
+
+# What the operator does
+
+
+async def test_credentials_are_rotated(service: Service, cluster: Cluster) -> None:
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    async with callers(service.ledger, service.session):
+        for number in range(2):
+            await until(more(lambda: service.made, 20))
+            token = f"token-{number}"
+            cluster.kmock._token = token  # noqa: SLF001
+            refused = service.refused
+            await until(lambda before=refused: service.refused > before)  # type: ignore[misc]
+            config["users"][0]["user"]["token"] = token
+            cluster.kubeconfig.write_text(yaml.safe_dump(config))
+        await until(more(lambda: service.made, 20))
+    await service.stands()
+
+
+async def test_the_namespace_is_deleted(service: Service, cluster: Cluster, kubectl: Kubectl) -> None:
+    async with callers(service.ledger, service.session):
+        await until(more(lambda: service.made, 20))
+        namespace = cluster.get("Namespace", "", NAMESPACE)
+        assert namespace is not None
+
+        def is_new() -> bool:
+            found = cluster.get("Namespace", "", NAMESPACE)
+            return found is not None and found["metadata"]["uid"] != namespace["metadata"]["uid"]
+
+        with service.ledger.all_being_deleted():
+            deleted = await kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+            assert deleted.rc == 0, deleted.stderr
+            await until(is_new, seconds=15)
+        await until(more(lambda: service.made, 20))
+    await service.stands()
+
+
+async def test_the_quota_is_reached_in_the_middle_of_a_batch(service: Service, cluster: Cluster) -> None:
+    """Some are whole, the others are refused, each for its own reason; and more find room when there is some."""
+    is_used_up = asyncio.Event()
+
+    async def create(number: int) -> int:
+        return await service.ledger.create(service.session, f"q{number}")
+
+    creates = [asyncio.create_task(create(number)) for number in range(40)]
+    await until(lambda: len(cluster.objects("Pod", NAMESPACE)) >= 10)
+    is_used_up.set()
+    refusal = recorded_refusal("apply-quota-exceeded")
+    cluster.kmock["PATCH", kmock.resource("v1/pods")] << (lambda: refusal if is_used_up.is_set() else StopIteration)
+    statuses = await asyncio.gather(*creates)
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 10
+    assert len(cluster.objects("Pod", NAMESPACE)) == statuses.count(200)
+    is_used_up.clear()
+    assert {await create(number) for number in range(40)} == {200}
+    await service.stands()

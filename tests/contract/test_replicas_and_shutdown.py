@@ -1,0 +1,110 @@
+"""Two services on one cluster at work on the same sandboxes; and a service that is told to end while it works."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+
+from devcluster import Cluster
+from sandboxes.api import LIFECYCLE
+from tests.contract.ledger import NAMESPACE, NOTHING, Ledger
+from tests.contract.service import URL, StartProvisioner, until
+from tests.contract.test_process import PROVISIONER, environment, free_port, healthy, processes_with, running
+
+LOAD_SECONDS = 5.0
+
+# SIGTERM, then running requests (server.py), then what still cleans up (creation.py).
+GRACE_SECONDS = 28 + 12
+
+
+async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    replicas = [await start_provisioner(REAPER_INTERVAL="0", REAPER_GRACE="1") for _ in range(2)]
+    ledger = Ledger(cluster)
+    ids = [f"r{number}" for number in range(30)]
+    end = time.monotonic() + LOAD_SECONDS
+    async with AsyncExitStack() as stack:
+        sessions = [
+            await stack.enter_async_context(
+                aiohttp.ClientSession(str(one.client.make_url("/")), connector=aiohttp.TCPConnector(limit=0))
+            )
+            for one in replicas
+        ]
+
+        async def call(caller: int) -> None:
+            choice = random.Random(caller)  # noqa: S311 - no secret
+            while time.monotonic() < end:
+                session, sandbox_id = choice.choice(sessions), choice.choice(ids)
+                verb = choice.choice([ledger.create, ledger.create, ledger.delete])
+                await verb(session, sandbox_id)
+
+        async def reap(replica: int) -> None:
+            while time.monotonic() < end:
+                await replicas[replica].client.app[LIFECYCLE].reaper.round(dry_run=False)
+
+        await asyncio.gather(*(call(caller) for caller in range(20)), reap(0), reap(1))
+        assert ledger.answered("create") >= 20
+        assert ledger.answered("delete") >= 5
+        # Every second one is asked for again, by both at once, so that it must be there.
+        again = [ledger.create(session, one) for one in ids[::2] for session in sessions]
+        assert set(await asyncio.gather(*again)) == {200}
+
+        assert await ledger.toll(replicas[0].client.app[LIFECYCLE].reaper) == NOTHING
+        assert await replicas[1].client.app[LIFECYCLE].reaper.round(dry_run=True) == []
+
+        async def lists() -> list[dict[str, str]]:
+            answers = [await (await session.get(URL)).json() for session in sessions]
+            return [{one["sandbox_id"]: one["sandbox_url"] for one in answer["sandboxes"]} for answer in answers]
+
+        def there() -> set[str]:
+            return {pod["metadata"]["labels"]["sandbox-id"] for pod in cluster.objects("Pod", NAMESPACE)}
+
+        async def agree() -> bool:
+            first, second = await lists()
+            return first == second and set(first) == there()
+
+        await until(agree)
+        assert set(ids[::2]) <= there()
+        for one in ids:
+            answers = [await session.get(f"{URL}/{one}") for session in sessions]
+            assert {answer.status for answer in answers} == ({200} if one in there() else {404})
+
+
+async def test_told_to_end_under_load_it_finishes_what_it_began_and_takes_nothing_new(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    port = free_port()
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port), REAPER_INTERVAL="0")
+    ledger = Ledger(cluster)
+    log = tmp_path / "log"
+    async with (
+        running(*PROVISIONER, environ=environ, log=log) as process,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        await until(healthy(port), seconds=30)
+        cluster.faults.slow(0.3, verb="patch")
+        creates = [asyncio.create_task(ledger.create(session, f"e{number}")) for number in range(50)]
+        await until(lambda: len(cluster.objects("Pod", NAMESPACE)) >= 3)
+        told_at = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        await until(lambda: "stopping" in log.read_text())
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as late:
+            assert await ledger.create(late, "late") == 0
+        process.send_signal(signal.SIGTERM)
+        statuses = await asyncio.gather(*creates)
+        assert await asyncio.wait_for(process.wait(), GRACE_SECONDS) == 0
+        assert time.monotonic() - told_at < GRACE_SECONDS
+        assert processes_with(str(tmp_path)) == []
+    assert statuses.count(200) >= 3
+    assert set(statuses) <= {200, 503, 504}
+    assert "Traceback" not in log.read_text()
+    assert list(tmp_path.glob("sandbox-provisioner-*")) == []
+    cluster.faults.clear()
+    assert await ledger.toll(None) == NOTHING
