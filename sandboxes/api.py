@@ -38,6 +38,7 @@ from sandboxes.models import (
     SandboxList,
     TemplateList,
 )
+from sandboxes.pages import add_pages
 from sandboxes.queries import WaitQuery, parsed
 from sandboxes.settings import Settings
 from sandboxes.streams import stream_events, while_connected
@@ -72,6 +73,7 @@ def create_app(lifecycle: Lifecycle, settings: Settings) -> web.Application:
     app[LIFECYCLE] = lifecycle
     app[SETTINGS] = settings
     app.add_routes(routes)
+    add_pages(app)
     app.on_response_prepare.append(_name_the_request)
     # Before running requests are waited for.
     app.on_shutdown.append(_release)

@@ -11,7 +11,7 @@ import binascii
 import re
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sandboxes import kube
 from sandboxes.models import SandboxList, SandboxPage, Status, ThreadId, UserId
@@ -69,7 +69,7 @@ class ListQuery(BaseModel):
     thread_id: ThreadId | None = None
     user_id: UserId | None = None
     template: Annotated[str, Field(min_length=1)] | None = None
-    label: tuple[Annotated[LabelMatch, BeforeValidator(_label_match)], ...] = ()
+    label: tuple[Annotated[LabelMatch, BeforeValidator(_label_match), WithJsonSchema({"type": "string"})], ...] = ()
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
     cursor: Annotated[str, AfterValidator(_position)] | None = None
 

@@ -13,6 +13,13 @@ from tests.conftest import ROOT
 ORDER = [
     "server",
     "api",
+    "pages",
+    "docs",
+    "openapi",
+    "operations",
+    "examples",
+    "sentences",
+    "bodies",
     "streams",
     "preflight",
     "lifecycle",
@@ -89,6 +96,8 @@ def test_arrows_point_one_way(path: Path) -> None:
 
 
 PURE = [
+    "docs",
+    "openapi",
     "manifests",
     "summaries",
     "asks",
