@@ -261,7 +261,7 @@ def _parse(body: bytes, model: type[Request], settings: Settings) -> Request:
         raise Unprocessable([field]) from error
     if isinstance(document, dict):
         # Before the fields are looked into: who may not use one is told so, and not how to write it.
-        check_allowed(document, settings)
+        check_allowed({name: document[name] for name in document.keys() & model.model_fields.keys()}, settings)
     try:
         return model.model_validate(document)
     except ValidationError as error:

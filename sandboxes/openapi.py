@@ -36,8 +36,8 @@ _KEY_SCHEME = "ApiKey"
 _DESCRIPTION = """\
 Creates, watches and removes isolated sandbox Pods on Kubernetes.
 
-JSON in, JSON out. Unknown fields and parameters are ignored, and answers may get more fields. `HEAD` is answered as \
-`GET`, without a body, but for the events.
+JSON in, JSON out. Unknown fields and parameters are ignored, and answers may get more fields. Numbers and booleans \
+are also taken as text (`"5"`, `"true"`). `HEAD` is answered as `GET`, without a body, but for the events.
 
 Every error has one sentence at `detail`, but 422 has a list there. Besides what stands with a route, any request can \
 be answered with 400 (it is not HTTP), 404 (there is no such path), 405 (with `Allow`) and 500 (a bug), all in JSON.

@@ -14,7 +14,7 @@ from aiohttp import hdrs
 from sandboxes.api import API_KEY_HEADER, REQUEST_ID_HEADER
 from sandboxes.openapi import document
 from sandboxes.operations import OPERATIONS
-from tests.api.conftest import Client, MakeClient
+from tests.api.conftest import URL, Client, MakeClient
 
 PAGES = ["/openapi.json", "/docs"]
 
@@ -99,3 +99,12 @@ async def test_pages_can_not_be_written_to(client: Client, path: str) -> None:
     assert response.status == 405
     assert await response.json() == {"detail": "Method Not Allowed"}
     assert response.headers["Allow"] == "GET,HEAD"
+
+
+async def test_a_renewal_ignores_what_only_a_create_knows(make_client: MakeClient) -> None:
+    client = await make_client(ALLOW_FIELDS="ttl_seconds")
+    assert (await client.post(URL, json={"sandbox_id": "a"})).status == 200
+    renewed = await client.post(f"{URL}/a/renew", json={"ttl_seconds": 60, "image": "other:1"})
+    assert renewed.status == 200
+    refused = await client.post(URL, json={"sandbox_id": "b", "image": "other:1"})
+    assert refused.status == 403
