@@ -41,6 +41,7 @@ from sandboxes.models import (
     SandboxList,
     TemplateList,
 )
+from sandboxes.pages import add_pages
 from sandboxes.queries import WaitQuery, parsed
 from sandboxes.settings import Settings
 from sandboxes.streams import stream_events, while_connected
@@ -81,6 +82,7 @@ def create_app(lifecycle: Lifecycle, settings: Settings, keys: ApiKeys | None = 
     app[HEALTH] = Health(lifecycle.cluster)
     app[METRICS] = Metrics(lifecycle)
     app.add_routes(routes)
+    add_pages(app)
     app.on_response_prepare.append(_name_the_request)
     # Before running requests are waited for.
     app.on_shutdown.append(_release)
@@ -303,7 +305,7 @@ def _parse(body: bytes, model: type[Request], settings: Settings) -> Request:
         check_allowed({name: value for name, value in document.items() if name in RenewRequest.model_fields}, settings)
     elif isinstance(document, dict):
         # Before the fields are looked into: who may not use one is told so, and not how to write it.
-        check_allowed(document, settings)
+        check_allowed({name: document[name] for name in document.keys() & model.model_fields.keys()}, settings)
     try:
         return model.model_validate(document)
     except ValidationError as error:

@@ -11,7 +11,7 @@ import binascii
 import re
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sandboxes import kube
 from sandboxes.models import SandboxList, SandboxPage, Status, ThreadId, UserId
@@ -32,6 +32,9 @@ _CURSOR_FORM = "1:"
 _NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _LABEL_KEY = re.compile(rf"(?:(?=.{{1,253}}/)[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?{_NAME}")
 _LABEL_VALUE = re.compile(rf"({_NAME})?")
+
+# What a caller writes, for the API's document; the value and its `=` may be missing.
+_LABEL_SCHEMA = {"type": "string", "pattern": rf"^{_LABEL_KEY.pattern}(=({_LABEL_VALUE.pattern}))?$"}
 
 # A label's key, and the value that it must have; None: any.
 LabelMatch = tuple[str, str | None]
@@ -69,7 +72,7 @@ class ListQuery(BaseModel):
     thread_id: ThreadId | None = None
     user_id: UserId | None = None
     template: Annotated[str, Field(min_length=1)] | None = None
-    label: tuple[Annotated[LabelMatch, BeforeValidator(_label_match)], ...] = ()
+    label: tuple[Annotated[LabelMatch, BeforeValidator(_label_match), WithJsonSchema(_LABEL_SCHEMA)], ...] = ()
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
     cursor: Annotated[str, AfterValidator(_position)] | None = None
 

@@ -40,7 +40,7 @@ def _few(value: object) -> object:
     return value
 
 
-Texts = Annotated[dict[str, str], BeforeValidator(_few)]
+Texts = Annotated[dict[str, str], BeforeValidator(_few), Field(json_schema_extra={"maxProperties": MAX_ENTRIES})]
 
 Status = Literal["Pending", "Running", "Failed", "Succeeded", "Unknown", "NotFound"]
 

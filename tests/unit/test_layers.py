@@ -13,6 +13,13 @@ from tests.conftest import ROOT
 ORDER = [
     "server",
     "api",
+    "pages",
+    "docs",
+    "openapi",
+    "operations",
+    "examples",
+    "sentences",
+    "bodies",
     "streams",
     "checks",
     "health",
@@ -94,6 +101,8 @@ def test_arrows_point_one_way(path: Path) -> None:
 
 
 PURE = [
+    "docs",
+    "openapi",
     "manifests",
     "summaries",
     "asks",

@@ -1,0 +1,275 @@
+"""The REST API as an OpenAPI document, made from the models and the table of operations. Pure.
+
+openapi-pydantic 0.6 was considered: it types the document itself, which is built in one place here and checked by a
+validator in the tests. The schemas come from pydantic either way, so it would be a dependency for nothing.
+The form: https://spec.openapis.org/oas/v3.1.1.html
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from sandboxes import examples, operations
+from sandboxes.operations import FAILURES, OPERATIONS
+from sandboxes.sentences import SENTENCES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydantic import BaseModel
+    from pydantic.json_schema import JsonSchemaMode
+    from pydantic_core import core_schema
+
+    from sandboxes.operations import Failure, Operation
+
+Document: TypeAlias = "dict[str, Any]"
+
+# Of the program; the test compares it with pyproject.toml, which is not there at run time.
+VERSION = "0.1.0"
+
+_REFERENCE = "#/components/schemas/{model}"
+_KEY_SCHEME = "ApiKey"
+
+_DESCRIPTION = """\
+Creates, watches and removes isolated sandbox Pods on Kubernetes.
+
+JSON in, JSON out. Unknown fields and parameters are ignored, and answers may get more fields. Numbers and booleans \
+are also taken as text (`"5"`, `"true"`). `HEAD` is answered as `GET`, without a body, but for the events.
+
+Every error has one sentence at `detail`, but 422 has a list there. Besides what stands with a route, any request can \
+be answered with 400 (it is not HTTP), 404 (there is no such path), 405 (with `Allow`) and 500 (a bug), all in JSON.
+
+Where the operator has set `PROVISIONER_API_KEY`, every path under `/api/` needs it in the header `X-API-Key`."""
+
+
+class _Schemas(GenerateJsonSchema):
+    """pydantic's schemas as a caller reads them: what is always in an answer is required there."""
+
+    def field_is_required(
+        self,
+        field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
+        total: bool,
+    ) -> bool:
+        """Whether the field is always there; an answer is sent with its defaults."""
+        return self.mode == "serialization" or super().field_is_required(field, total)
+
+
+def document() -> Document:
+    """Return the document; it is the same for every setting."""
+    paths: dict[str, Document] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Sandbox provisioner",
+            "version": VERSION,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(_models()),
+            "responses": {failure.name: _failure(failure) for failure in FAILURES.values()},
+            "headers": _HEADERS,
+            "securitySchemes": {
+                _KEY_SCHEME: {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-API-Key",
+                    "description": "Asked for only where the operator has set `PROVISIONER_API_KEY`.",
+                }
+            },
+        },
+    }
+
+
+_HEADERS: dict[str, Document] = {
+    "X-Request-ID": {
+        "description": "The request's id in the log: the caller's if it sent a sane one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+        "example": "5c9b1d7e",
+    },
+    "Retry-After": {
+        "description": "Seconds after which the same request may pass.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 5,
+    },
+    "Allow": {
+        "description": "The methods that the path has.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "GET,HEAD",
+    },
+    "ETag": {
+        "description": "Changes when the document does.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": '"0c1f"',
+    },
+}
+
+
+def _header(name: str) -> Document:
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _reference(model: type[BaseModel]) -> Document:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def _any_of(models: Iterable[type[BaseModel]]) -> Document:
+    references = [_reference(model) for model in models]
+    return references[0] if len(references) == 1 else {"anyOf": references}
+
+
+def _operation(operation: Operation) -> Document:
+    made: Document = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "description": operation.description,
+        "responses": _responses(operation),
+        # An empty list: no key, also where other operations need one.
+        "security": [{_KEY_SCHEME: []}] if operation.needs_key else [],
+    }
+    parameters = [*_path_parameters(operation), *_query_parameters(operation)]
+    if operation.is_cached:
+        parameters.append(
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "description": "An `ETag` that the caller has: then 304, if it is still the same.",
+                "schema": {"type": "string"},
+                "example": '"0c1f"',
+            }
+        )
+    if parameters:
+        made["parameters"] = parameters
+    if operation.body is not None:
+        content = {"schema": _reference(operation.body), "example": examples.BODIES[operation.name]}
+        made["requestBody"] = {"required": True, "content": {operations.JSON: content}}
+    return made
+
+
+def _responses(operation: Operation) -> Document:
+    if operation.answers:
+        schema = _any_of(operation.answers)
+    else:
+        schema = {"type": "object" if operation.media_type == operations.JSON else "string"}
+    headers = {"X-Request-ID": _header("X-Request-ID")}
+    found: Document = {
+        "200": {
+            "description": "OK",
+            "headers": headers | ({"ETag": _header("ETag")} if operation.is_cached else {}),
+            "content": {operation.media_type: {"schema": schema, "example": examples.ANSWERS[operation.name]}},
+        }
+    }
+    if operation.is_cached:
+        found["304"] = {
+            "description": "The caller has it already.",
+            "headers": {**headers, "ETag": _header("ETag")},
+        }
+    failures = [FAILURES[name] for name in operation.failures]
+    if operation.needs_key:
+        failures.append(FAILURES["Unauthenticated"])
+    for failure in sorted(failures, key=lambda one: one.status):
+        found[str(failure.status)] = {"$ref": f"#/components/responses/{failure.name}"}
+    return found
+
+
+def _failure(failure: Failure) -> Document:
+    headers = {"X-Request-ID": _header("X-Request-ID")}
+    if failure.retry_after is True:
+        headers["Retry-After"] = _header("Retry-After")
+    elif failure.retry_after is False:
+        headers["Retry-After"] = {**_HEADERS["Retry-After"], "required": False}
+    if failure.has_allow:
+        headers["Allow"] = _header("Allow")
+    content = {"schema": _any_of(failure.bodies), "example": examples.FAILURES[failure.name]}
+    return {"description": failure.sentence, "headers": headers, "content": {operations.JSON: content}}
+
+
+def _path_parameters(operation: Operation) -> Iterator[Document]:
+    for name in re.findall(r"{(\w+)}", operation.path):
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": "The sandbox's id. Any other text is an id that no sandbox has.",
+            "schema": {"type": "string", "minLength": 1},
+            "example": examples.PARAMETERS[name],
+        }
+
+
+def _query_parameters(operation: Operation) -> Iterator[Document]:
+    if operation.query is None:
+        return
+    for name, schema in _schemas([(operation.query, "validation")])[operation.query.__name__]["properties"].items():
+        yield {
+            "name": name,
+            "in": "query",
+            "description": schema.pop("description"),
+            "schema": _without_null(schema),
+            "example": examples.PARAMETERS[name],
+        }
+
+
+def _without_null(schema: Document) -> Document:
+    """Return the schema of a value that is not null: a query can't say it, and leaves the parameter out."""
+    told = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and not value)}
+    for choice in schema.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            told |= choice
+    return told
+
+
+def _models() -> list[tuple[type[BaseModel], JsonSchemaMode]]:
+    """Return every model that a body is made of, requests and answers, each once."""
+    asked = [operation.body for operation in OPERATIONS if operation.body is not None]
+    told = [model for operation in OPERATIONS for model in operation.answers]
+    told += [model for failure in FAILURES.values() for model in failure.bodies]
+    found: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in dict.fromkeys(asked)]
+    return [*found, *((model, "serialization") for model in dict.fromkeys(told))]
+
+
+def _schemas(models: list[tuple[type[BaseModel], JsonSchemaMode]]) -> dict[str, Document]:
+    """Return the schema of each model, and of what they are made of, by name, with a sentence for each field."""
+    _, made = models_json_schema(models, ref_template=_REFERENCE, schema_generator=_Schemas)
+    schemas: dict[str, Document] = made["$defs"]
+    parents = {model.__name__: _names(model) for model, _ in models}
+    for name, schema in schemas.items():
+        schema.pop("title", None)
+        if name in SENTENCES:
+            schema["description"] = SENTENCES[name]
+        for field, of_field in schema.get("properties", {}).items():
+            # It would be the name once more.
+            of_field.pop("title", None)
+            keys = (f"{parent}.{field}" for parent in parents.get(name, (name,)))
+            sentence = next((SENTENCES[key] for key in keys if key in SENTENCES), None)
+            if sentence is not None:
+                of_field["description"] = sentence
+        _translate(schema)
+    return dict(sorted(schemas.items()))
+
+
+def _names(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(parent.__name__ for parent in model.__mro__)
+
+
+def _translate(schema: object) -> None:
+    r"""Write patterns as JSON Schema has them, by ECMA-262: there `$` is the very end, and `\z` is a letter."""
+    if isinstance(schema, list):
+        for one in schema:
+            _translate(one)
+    elif isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "pattern" and isinstance(value, str):
+                schema[key] = re.sub(r"\\z\Z", "$", value)
+            else:
+                _translate(value)

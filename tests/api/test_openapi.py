@@ -1,0 +1,110 @@
+"""The OpenAPI document and its page, as they are served."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from http import HTTPStatus
+
+import pytest
+from aiohttp import hdrs
+
+from sandboxes.api import API_KEY_HEADER, REQUEST_ID_HEADER
+from sandboxes.openapi import document
+from sandboxes.operations import OPERATIONS
+from tests.api.conftest import URL, Client, MakeClient
+
+PAGES = ["/openapi.json", "/docs"]
+
+
+async def test_the_document_is_served_as_json(client: Client) -> None:
+    response = await client.get("/openapi.json")
+    assert response.status == 200
+    assert response.content_type == "application/json"
+    # Through JSON, which has no tuples.
+    assert await response.json() == json.loads(json.dumps(document()))
+
+
+async def test_every_route_is_documented_and_there_are_no_others(client: Client) -> None:
+    routes = {
+        # HEAD is answered as GET, which the document says once.
+        (route.method, route.resource.canonical)
+        for route in client.app.router.routes()
+        if route.method != hdrs.METH_HEAD and route.resource is not None
+    }
+    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+async def test_the_document_names_the_headers_that_the_service_reads_and_sends(client: Client) -> None:
+    components = (await (await client.get("/openapi.json")).json())["components"]
+    assert components["securitySchemes"]["ApiKey"]["name"] == API_KEY_HEADER
+    assert REQUEST_ID_HEADER in components["headers"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_pages_are_open_where_a_key_is_set(make_client: MakeClient, path: str) -> None:
+    client = await make_client(PROVISIONER_API_KEY="secret")
+    response = await client.get(path)
+    assert response.status == 200
+    assert "secret" not in await response.text()
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_pages_tell_nothing_of_the_settings(make_client: MakeClient, path: str) -> None:
+    plain = await make_client()
+    other = await make_client(PROVISIONER_API_KEY="key", SANDBOX_IMAGE="private:1", ALLOW_FIELDS="none")
+    assert await (await plain.get(path)).read() == await (await other.get(path)).read()
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_who_has_the_page_already_does_not_get_it_again(client: Client, path: str) -> None:
+    first = await client.get(path)
+    for known in (first.headers["ETag"], f'"other", {first.headers["ETag"]}', "*", f"W/{first.headers['ETag']}"):
+        again = await client.get(path, headers={"If-None-Match": known})
+        assert again.status == HTTPStatus.NOT_MODIFIED
+        assert await again.read() == b""
+        assert again.headers["ETag"] == first.headers["ETag"]
+    other = await client.get(path, headers={"If-None-Match": '"other"'})
+    assert other.status == 200
+    assert await other.read() == await first.read()
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_head_tells_of_the_page_without_it(client: Client, path: str) -> None:
+    whole, head = await client.get(path), await client.head(path)
+    assert head.status == 200
+    assert await head.read() == b""
+    assert head.headers["ETag"] == whole.headers["ETag"]
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"]
+
+
+async def test_the_page_may_run_and_load_nothing_but_its_own_style(client: Client) -> None:
+    response = await client.get("/docs")
+    assert response.content_type == "text/html"
+    assert response.charset == "utf-8"
+    policy = response.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    style = re.search(r"<style>(.*?)</style>", await response.text(), re.DOTALL)
+    assert style is not None
+    # A browser hashes what stands between the tags.
+    assert base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode() in policy
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_pages_can_not_be_written_to(client: Client, path: str) -> None:
+    response = await client.post(path, data=b"{}")
+    assert response.status == 405
+    assert await response.json() == {"detail": "Method Not Allowed"}
+    assert response.headers["Allow"] == "GET,HEAD"
+
+
+async def test_a_renewal_ignores_what_only_a_create_knows(make_client: MakeClient) -> None:
+    client = await make_client(ALLOW_FIELDS="ttl_seconds")
+    assert (await client.post(URL, json={"sandbox_id": "a"})).status == 200
+    renewed = await client.post(f"{URL}/a/renew", json={"ttl_seconds": 60, "image": "other:1"})
+    assert renewed.status == 200
+    refused = await client.post(URL, json={"sandbox_id": "b", "image": "other:1"})
+    assert refused.status == 403

@@ -1,0 +1,272 @@
+"""The OpenAPI document against the live service: schemathesis makes requests of it, and judges what is answered.
+
+Two of its checks are not asked for. negative_data_rejection: by the contract unknown fields are ignored, and "5" counts
+as 5. positive_data_acceptance: Kubernetes' rules for labels, quantities and images are more than a schema can say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from openapi_schema_validator import OAS31Validator
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    ignored_auth,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from devcluster import Cluster
+from sandboxes.models import OPTIONAL_FIELDS
+from sandboxes.openapi import document
+from sandboxes.operations import OPERATIONS, Operation
+from tests.contract.conftest import SPEED
+from tests.contract.faults import refuse_next
+from tests.contract.service import StartProvisioner, create
+from tests.contract.test_process import PROVISIONER, environment, free_port, healthy, running
+from tests.waiting import until
+
+KEY = {"X-API-Key": "a-key"}
+THERE = "there"
+EVENTS_PATH = "/api/events"
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    ignored_auth,
+]
+
+
+def closed() -> dict[str, Any]:
+    """Return the document as one whose answers have no field that it doesn't name: callers may get more, tests not."""
+    made: dict[str, Any] = json.loads(json.dumps(document()))
+    for name, schema in made["components"]["schemas"].items():
+        if name not in {"CreateRequest", "RenewRequest", "ExtraMount", "ResourceAsks"}:
+            schema["additionalProperties"] = False
+    return made
+
+
+DOCUMENT = closed()
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of the service as a process, with a key, and with every field allowed.
+
+    Its cluster lives in a thread of its own, since schemathesis' requests block.
+    """
+    directory = tmp_path_factory.mktemp("openapi")
+    loop = asyncio.new_event_loop()
+    port = free_port()
+    started, ended = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with Cluster(directory=directory / "cluster", speed=SPEED) as cluster:
+            environ = environment(
+                directory,
+                KUBECONFIG_PATH=str(cluster.kubeconfig),
+                NODE_HOST="127.0.0.1",
+                PORT=str(port),
+                PROVISIONER_API_KEY=KEY["X-API-Key"],
+                ALLOW_FIELDS=",".join(OPTIONAL_FIELDS),
+            )
+            async with running(*PROVISIONER, environ=environ, log=directory / "log"):
+                await until(healthy(port))
+                started.set()
+                await ended.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert started.wait(60), (directory / "log").read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[dict[str, list[int]]]:
+    """Return, by operation, the statuses that were answered; at the end each one must really have been tried."""
+    statuses: dict[str, list[int]] = defaultdict(list)
+    yield statuses
+    for label, answered in statuses.items():
+        method, path = label.split(" ")
+        documented = {int(status) for status in DOCUMENT["paths"][path][method.lower()]["responses"]}
+        assert {200, 304, 401, 404, 422} & documented <= set(answered), label
+
+
+@pytest.fixture
+def there(base: str) -> str:
+    """Return the address of a service that has the sandbox THERE."""
+    made = requests.post(f"{base}/api/sandboxes", json={"sandbox_id": THERE}, headers=KEY, timeout=30)
+    assert made.status_code == 200, made.text
+    return base
+
+
+# The events never end, so a request for them is never answered whole; they have a test of their own.
+@SCHEMA.exclude(path=EVENTS_PATH).parametrize()
+@settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_asked_the_answer_is_one_that_the_document_has(
+    case: schemathesis.Case[Any], there: str, seen: dict[str, list[int]]
+) -> None:
+    answered = seen[case.operation.label]
+    if "sandbox_id" in case.path_parameters and len(answered) % 2:
+        # Else hardly any request would find a sandbox.
+        case.path_parameters["sandbox_id"] = THERE
+    for fields in (case.query, case.body):
+        seconds = fields.get("wait_seconds") if isinstance(fields, dict) else None
+        if isinstance(fields, dict) and isinstance(seconds, int | float):
+            fields["wait_seconds"] = min(seconds, 0.1)
+    headers = {} if case.operation.path in {"/health", "/docs", "/openapi.json"} else KEY
+    response = case.call(base_url=there, headers=headers, timeout=30)
+    answered.append(response.status_code)
+    case.validate_response(response, checks=CHECKS, headers=headers)
+    # And by a validator of our own, which knows the answers to methods that there aren't, too.
+    told = DOCUMENT["paths"][case.operation.path][case.operation.method]["responses"].get(str(response.status_code))
+    if told is None:
+        assert response.status_code == 405
+        told = DOCUMENT["components"]["responses"]["MethodNotAllowed"]
+    content_type = response.headers.get("content-type", [""])[0].partition(";")[0]
+    if "$ref" in told or content_type == "application/json":
+        assert problems(told, response.status_code, response.headers, content_type, response.text) == []
+
+
+def problems(response: dict[str, Any], status: int, headers: Any, content_type: str, body: str) -> list[str]:
+    """Return what about an answer is not as one of the document's answers has it."""
+    components = DOCUMENT["components"]
+    if "$ref" in response:
+        response = components["responses"][response["$ref"].rpartition("/")[2]]
+    found = []
+    sent = {name.lower() for name in headers}
+    for name, header in response["headers"].items():
+        told = components["headers"][name] if "$ref" in header else header
+        if told["required"] and name.lower() not in sent:
+            found.append(f"{status} has no {name}")
+    content = response["content"].get(content_type)
+    if content is None:
+        return [*found, f"{status} has the content type {content_type}"]
+    validator = OAS31Validator({**content["schema"], "components": components})
+    return found + [error.message for error in validator.iter_errors(json.loads(body))]
+
+
+async def problems_of(response: aiohttp.ClientResponse, method: str, path: str) -> list[str]:
+    """Return what about an answer is not as the document says of the operation."""
+    responses = DOCUMENT["paths"][path][method.lower()]["responses"]
+    if str(response.status) not in responses:
+        return [f"{response.status} is not documented"]
+    told = responses[str(response.status)]
+    return problems(told, response.status, response.headers, response.content_type, await response.text())
+
+
+OF_CLUSTER = [
+    operation
+    for operation in OPERATIONS
+    if {"ClusterRefused", "ClusterUnavailable", "ClusterTimeout"} <= set(operation.failures)
+]
+BODIES = {"create_sandbox": {"sandbox_id": "a"}, "renew_sandbox": {"ttl_seconds": 60}}
+
+
+async def test_what_is_said_while_the_cluster_is_away_is_documented(
+    cluster: Cluster, start_provisioner: StartProvisioner
+) -> None:
+    provisioner = await start_provisioner(LIVE_VIEW="false")
+    await create(provisioner)
+    cluster.faults.refuse()
+
+    async def ask(operation: Operation) -> tuple[str, int, list[str]]:
+        url = operation.path.replace("{sandbox_id}", "a")
+        response = await provisioner.client.request(operation.method, url, json=BODIES.get(operation.name))
+        return operation.name, response.status, await problems_of(response, operation.method, operation.path)
+
+    asked = await asyncio.gather(*(ask(operation) for operation in OF_CLUSTER))
+    assert asked == [(operation.name, 503, []) for operation in OF_CLUSTER]
+    assert len(asked) == 7
+
+
+@pytest.mark.parametrize(
+    ("recorded", "status"),
+    [("apply-forbidden", 502), ("apply-quota-exceeded", 429), ("apply-pod-security-violation", 502)],
+)
+async def test_what_is_said_of_a_refusal_is_documented(
+    cluster: Cluster, start_provisioner: StartProvisioner, recorded: str, status: int
+) -> None:
+    provisioner = await start_provisioner()
+    refuse_next(cluster, "PATCH", "pods", recorded, times=4)
+    response = await provisioner.post("/api/sandboxes", json={"sandbox_id": "a"})
+    assert response.status == status
+    assert await problems_of(response, "POST", "/api/sandboxes") == []
+
+
+async def test_what_is_said_at_the_limit_is_documented(start_provisioner: StartProvisioner) -> None:
+    provisioner = await start_provisioner(MAX_SANDBOXES="1")
+    await create(provisioner)
+    response = await provisioner.post("/api/sandboxes", json={"sandbox_id": "b"})
+    assert response.status == 429
+    assert (await response.json())["limit"] == 1
+    assert await problems_of(response, "POST", "/api/sandboxes") == []
+
+
+async def test_the_events_are_what_the_document_says(start_provisioner: StartProvisioner) -> None:
+    provisioner = await start_provisioner()
+    names = set(re.findall(r"`(\w+)`", DOCUMENT["paths"][EVENTS_PATH]["get"]["description"]))
+    schemas = {"state": "SandboxList"}
+    async with provisioner.client.get(EVENTS_PATH) as response:
+        assert response.status == 200
+        told = DOCUMENT["paths"][EVENTS_PATH]["get"]["responses"]["200"]
+        assert response.content_type in told["content"]
+        assert "X-Request-ID" in response.headers
+        await create(provisioner)
+        heard = []
+        while "ready" not in heard:
+            frame = (await response.content.readuntil(b"\n\n")).decode()
+            match = re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", frame)
+            assert match is not None, frame
+            name, data = match.groups()
+            schema = {"$ref": f"#/components/schemas/{schemas.get(name, 'SandboxAnswer')}"}
+            validator = OAS31Validator({**schema, "components": DOCUMENT["components"]})
+            assert [error.message for error in validator.iter_errors(json.loads(data))] == []
+            heard.append(name)
+    assert heard[:2] == ["state", "created"]
+    assert set(heard) <= names
+    # The document's own example is of the same form.
+    assert re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", told["content"]["text/event-stream"]["example"])
+
+
+async def test_what_is_said_where_there_are_no_events_is_documented(start_provisioner: StartProvisioner) -> None:
+    provisioner = await start_provisioner(LIVE_VIEW="false")
+    response = await provisioner.get(EVENTS_PATH)
+    assert response.status == 503
+    assert await problems_of(response, "GET", EVENTS_PATH) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name", "status"),
+    [("GET", "/api/nope", "UnknownPath", 404), ("PUT", "/api/sandboxes", "MethodNotAllowed", 405)],
+)
+async def test_what_any_request_can_be_told_is_documented(
+    start_provisioner: StartProvisioner, method: str, path: str, name: str, status: int
+) -> None:
+    provisioner = await start_provisioner()
+    response = await provisioner.client.request(method, path)
+    assert response.status == status
+    told = DOCUMENT["components"]["responses"][name]
+    assert problems(told, status, response.headers, response.content_type, await response.text()) == []

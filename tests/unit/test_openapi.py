@@ -1,0 +1,181 @@
+"""The OpenAPI document: whole, valid, and what the README says."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from typing import Any
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import BaseModel, ValidationError
+
+from sandboxes.docs import page
+from sandboxes.models import CreateRequest, ResourceAsks
+from sandboxes.openapi import VERSION, document
+from sandboxes.operations import FAILURES, OPERATIONS, Operation, statuses
+from tests.conftest import ROOT
+
+DOCUMENT = document()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def contents() -> list[tuple[str, dict[str, Any]]]:
+    """Return each body that the document tells of, with where it stands."""
+    found = []
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            bodies = [("request", operation["requestBody"]), *operation["responses"].items()] if (
+                "requestBody" in operation
+            ) else [*operation["responses"].items()]  # fmt: skip
+            found += [(f"{method} {path} {status}", body) for status, body in bodies if "content" in body]
+    return [*found, *DOCUMENT["components"]["responses"].items()]
+
+
+def is_valid(instance: object, schema: dict[str, Any]) -> bool:
+    """Whether the instance is as the schema wants it, which may refer to the document's components."""
+    whole = {**schema, "components": DOCUMENT["components"]}
+    return bool(OAS31Validator(whole).is_valid(instance))
+
+
+def test_the_document_is_valid_openapi() -> None:
+    assert [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []
+
+
+def test_the_document_tells_the_version_of_the_program() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == VERSION
+
+
+@pytest.mark.parametrize(("where", "body"), contents(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_body_has_an_example_that_is_right(where: str, body: dict[str, Any]) -> None:
+    for media_type, told in body["content"].items():
+        assert told["example"], where
+        if media_type == "application/json":
+            assert is_valid(told["example"], told["schema"]), where
+
+
+def test_every_parameter_has_an_example_that_is_right() -> None:
+    parameters = [
+        parameter
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", ())
+    ]
+    assert {parameter["name"] for parameter in parameters} >= {"sandbox_id", "wait_seconds", "label", "cursor"}
+    assert [one["name"] for one in parameters if not is_valid(one["example"], one["schema"])] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
+def test_every_field_has_a_sentence(name: str) -> None:
+    schema = DOCUMENT["components"]["schemas"][name]
+    assert schema["description"]
+    assert [field for field, told in schema["properties"].items() if not told.get("description")] == []
+
+
+def test_an_answer_has_all_of_its_fields() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    requests = {"CreateRequest", "RenewRequest", "ExtraMount", "ResourceAsks"}
+    for name in schemas.keys() - requests:
+        assert set(schemas[name]["required"]) == set(schemas[name]["properties"]), name
+    assert schemas["CreateRequest"]["required"] == ["sandbox_id"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fits"),
+    [
+        ("sandbox_id", "a-1", True),
+        ("sandbox_id", "a\n", False),
+        ("sandbox_id", "-a", False),
+        ("sandbox_id", "az", True),
+        ("sandbox_id", "a" * 51, True),
+        ("sandbox_id", "a" * 52, False),
+        ("thread_id", "T_-1", True),
+        ("thread_id", "t" * 65, False),
+        ("user_id", "", False),
+        ("env", {str(number): "" for number in range(100)}, True),
+        ("env", {str(number): "" for number in range(101)}, False),
+        ("ttl_seconds", -1, False),
+        ("wait_seconds", 0.5, True),
+    ],
+)
+def test_the_schema_refuses_what_the_service_refuses(field: str, value: object, *, fits: bool) -> None:
+    schema = DOCUMENT["components"]["schemas"]["CreateRequest"]["properties"][field]
+    # Python's `$` lets a last newline pass, ECMA's does not; so the pattern is tried as JSON Schema means it.
+    ecma = json.loads(json.dumps(schema).replace('$"', '\\\\Z"'))
+    assert is_valid(value, ecma) is fits
+    try:
+        CreateRequest.model_validate({"sandbox_id": "a", field: value})
+    except ValidationError:
+        assert not fits
+    else:
+        assert fits
+
+
+def test_no_pattern_is_in_a_dialect_that_callers_do_not_have() -> None:
+    text = json.dumps(DOCUMENT)
+    assert text.count('"pattern"') >= 5
+    assert "\\z" not in text
+    assert "\\Z" not in text
+
+
+@pytest.mark.parametrize("model", [CreateRequest, ResourceAsks])
+def test_each_field_of_a_request_is_documented(model: type[BaseModel]) -> None:
+    assert set(DOCUMENT["components"]["schemas"][model.__name__]["properties"]) == set(model.model_fields)
+
+
+def test_the_documents_failures_are_all_used() -> None:
+    named = {name for operation in OPERATIONS for name in operation.failures}
+    # Of any request, and of every path below /api/.
+    assert set(FAILURES) - named == {"UnknownPath", "MethodNotAllowed", "InternalError", "Unauthenticated"}
+
+
+def routes_of_readme() -> list[tuple[str, str, str, str]]:
+    table = README.partition("| Route | Success | Failure |")[2].partition("\n\n")[0]
+    # A `|` within a cell's code would be escaped.
+    return re.findall(r"^\| `(\w+) ([^`]+)` \| (\d+)(?:[^|]*)\|([^|]*)\|$", table, re.MULTILINE)
+
+
+def test_the_readmes_table_has_every_route() -> None:
+    told = {(method, path.replace("{id}", "{sandbox_id}")) for method, path, _, _ in routes_of_readme()}
+    assert told == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_the_readmes_table_has_the_statuses_of_the_route(operation: Operation) -> None:
+    path = operation.path.replace("{sandbox_id}", "{id}")
+    row = next(row for row in routes_of_readme() if row[:2] == (operation.method, path))
+    responses = DOCUMENT["paths"][operation.path][operation.method.lower()]["responses"]
+    errors = {int(status) for status in responses if int(status) >= 400}
+    assert errors == statuses(operation)
+    assert row[2] == "200"
+    assert row[2] in responses
+    # The README says once that every path under /api/ can answer 401.
+    assert {int(status) for status in re.findall(r"\d{3}", row[3])} == errors - {401}
+
+
+def test_the_readmes_table_of_errors_has_every_status_of_the_document() -> None:
+    table = README.partition("| Status | What happened |")[2].partition("\n\n")[0]
+    told = {int(status) for status in re.findall(r"^\| (\d{3}) \|", table, re.MULTILINE)}
+    assert told == {failure.status for failure in FAILURES.values()}
+
+
+def test_the_page_has_all_of_the_document_and_loads_nothing() -> None:
+    text = page(DOCUMENT)
+    for operation in OPERATIONS:
+        assert f'<h2 id="{operation.name}"><code>{operation.method} {operation.path}</code></h2>' in text
+    for schema in DOCUMENT["components"]["schemas"].values():
+        for field in schema["properties"]:
+            assert f"<code>{field}</code>" in text
+    assert not re.search(r"<script|<link|<img|<iframe|src=|@import|url\(|\son\w+=", text)
+    links = set(re.findall(r'href="([^"]*)"', text))
+    assert {link for link in links if not link.startswith("#")} == {"openapi.json"}
+    assert {link[1:] for link in links if link.startswith("#")} <= set(re.findall(r'id="([^"]*)"', text))
+
+
+def test_what_stands_in_the_document_can_not_become_markup() -> None:
+    text = page({**DOCUMENT, "info": {**DOCUMENT["info"], "title": "<b>", "description": "`<i>` & more"}})
+    assert "<b>" not in text
+    assert "<code>&lt;i&gt;</code> &amp; more" in text
