@@ -1,4 +1,4 @@
-"""Bodies of answers for which nothing else needs a model: errors, `/health` and `/readyz`. They are for the document only.
+"""Bodies of answers for which nothing else needs a model: errors, `/health` and `/readyz`. For the document only.
 
 What is sent is made in `api.py`, of the errors themselves; the tests hold the two together.
 """
