@@ -159,7 +159,8 @@ def load_all_templates(settings: Settings) -> dict[str, Template]:
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises StartupError when that can't begin."""
     key = settings.provisioner_api_key
-    configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
+    keys = [one.strip() for one in key.get_secret_value().split(",")] if key else []
+    configure_logging(settings.log_level, settings.log_format, secrets=keys)
     # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         asyncio.run(server.serve(compose(settings, Path(directory)), settings.listen_host, settings.port))

@@ -196,6 +196,8 @@ async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
     resource = request.match_info.route.resource
     route = "unmatched" if resource is None else resource.canonical
+    if not isinstance(response, web.Response):
+        return response  # a stream: its time is its reader's
     request.app[METRICS].answered(request.method, route, response.status, time.perf_counter() - started)
     return response
 

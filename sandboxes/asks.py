@@ -41,7 +41,8 @@ _PREFIX = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-
 
 # The keys that say what belongs to a sandbox: a Service's selector, and the service's own lists, go by them.
 _OUR_KEYS = frozenset(kube.labels_of(""))
-_OUR_PREFIX = "provisioner"
+# The second is that of `manifests/deploy`: who may talk to the provisioner.
+_OUR_PREFIXES = frozenset({"provisioner", "sandbox-provisioner"})
 _KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io", "x-k8s.io")
 
 _Texts: TypeAlias = "tuple[tuple[str, str], ...]"
@@ -236,7 +237,7 @@ def _key_problem(key: str) -> str | None:
         )
     if slash and not _PREFIX.fullmatch(prefix):
         return "A key's prefix is a DNS name in lower case, of at most 253 characters"
-    if key in _OUR_KEYS or prefix == _OUR_PREFIX:
+    if key in _OUR_KEYS or prefix in _OUR_PREFIXES:
         return "This key is the provisioner's own"
     if any(prefix == domain or prefix.endswith(f".{domain}") for domain in _KUBERNETES_DOMAINS):
         return f"The prefixes {' and '.join(_KUBERNETES_DOMAINS)} are Kubernetes' own"

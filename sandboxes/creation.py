@@ -136,7 +136,9 @@ class Creation:
 
     async def finish(self) -> None:
         """Give what still cleans up after failed creates and deleted sandboxes a while to end."""
-        await self.extras.finish()
+        await asyncio.gather(self.extras.finish(), self._finish_settling())
+
+    async def _finish_settling(self) -> None:
         if not self._settling:
             return
         await asyncio.wait(self._settling, timeout=FINISH_SECONDS)

@@ -107,6 +107,8 @@ def _read(path: Path) -> tuple[tuple[bytes, ...], tuple[int, ...] | None]:
     if len(text) > MAX_FILE_BYTES:
         raise ValueError("is too large.")
     lines = [line.strip() for line in text.decode(errors="replace").splitlines()]
+    # A comment is no key that anybody could guess.
+    lines = ["" if line.startswith("#") else line for line in lines]
     keys = [line for line in lines if line]
     if not keys:
         raise ValueError("has no key in it; it needs one in each line.")

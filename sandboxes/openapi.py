@@ -42,7 +42,7 @@ are also taken as text (`"5"`, `"true"`). `HEAD` is answered as `GET`, without a
 Every error has one sentence at `detail`, but 422 has a list there. Besides what stands with a route, any request can \
 be answered with 400 (it is not HTTP), 404 (there is no such path), 405 (with `Allow`) and 500 (a bug), all in JSON.
 
-Where the operator has set `PROVISIONER_API_KEY`, every path under `/api/` needs it in the header `X-API-Key`."""
+Where the operator has set API keys, every path under `/api/` needs one in the header `X-API-Key`."""
 
 
 class _Schemas(GenerateJsonSchema):
@@ -81,7 +81,7 @@ def document() -> Document:
                     "type": "apiKey",
                     "in": "header",
                     "name": "X-API-Key",
-                    "description": "Asked for only where the operator has set `PROVISIONER_API_KEY`.",
+                    "description": "Asked for only where the operator has set API keys.",
                 }
             },
         },

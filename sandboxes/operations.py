@@ -83,7 +83,7 @@ FAILURES = {
     for failure in (
         Failure("BadRequest", 400, "`extra_mounts` breaks a rule, or the body can't be read."),
         Failure(
-            "Unauthenticated", 401, "`PROVISIONER_API_KEY` is set, and the `X-API-Key` header is missing or wrong."
+            "Unauthenticated", 401, "The operator has set API keys, and the `X-API-Key` header is missing or wrong."
         ),
         Failure("FieldNotAllowed", 403, "The request has an optional field that the operator does not allow."),
         Failure(

@@ -267,8 +267,8 @@ class Settings(BaseSettings):
     )
     provisioner_api_key_file: Path | None = Field(
         None,
-        description="File with further API keys, one in each line; it is read again when it changes, so that a mounted "
-        "Secret rotates without a restart.",
+        description="File with further API keys, one in each line that does not begin with `#`; it is read again when "
+        "it changes, so that a mounted Secret rotates without a restart.",
     )
     host: Annotated[str, AfterValidator(_host)] | None = Field(
         None,

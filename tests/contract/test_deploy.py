@@ -184,7 +184,7 @@ def test_only_clients_reach_it_and_it_reaches_no_more_than_it_must() -> None:
     assert ingress["from"] == [{"namespaceSelector": label}, {"podSelector": label}]
     dns, api_server, sandboxes = policy["egress"]
     assert {one["port"] for one in dns["ports"]} == {53}
-    assert {one["port"] for one in api_server["ports"]} == {443, 6443}
+    assert {one["port"] for one in api_server["ports"]} == {443, 6443, 8443, 16443, 26443}
     assert sandboxes == {"to": [{"podSelector": {"matchLabels": {"app": "deer-flow-sandbox"}}}]}
 
 

@@ -94,3 +94,10 @@ def test_ci_audits_all_that_is_pinned() -> None:
 @pytest.mark.parametrize("script", ["scripts/test.sh", ".ci/run"])
 def test_what_ci_runs_can_be_run(script: str) -> None:
     assert (ROOT / script).stat().st_mode & 0o111
+
+
+def test_compose_hands_on_every_variable_that_needs_no_mount() -> None:
+    fixed_by_the_image = {"HOST", "PORT", "KUBECONFIG_PATH", "KUBECTL"}
+    needs_a_mount = {"PROVISIONER_API_KEY_FILE", "SANDBOX_TEMPLATES_DIR"}
+    known = {name.upper() for name in Settings.model_fields}
+    assert set(SERVICE["environment"]) == known - fixed_by_the_image - needs_a_mount

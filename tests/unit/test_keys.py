@@ -45,6 +45,12 @@ def test_a_file_has_one_key_a_line_and_counts_beside_the_variable(make_settings:
     assert accepted(keys, *candidates) == {"first", "second", "a,b", "fixed"}
 
 
+def test_a_comment_in_a_file_is_no_key(make_settings: MakeSettings, file: Path) -> None:
+    file.write_text("# backend\nin-a-file\n")
+    keys = ApiKeys(make_settings(PROVISIONER_API_KEY_FILE=file))
+    assert accepted(keys, "in-a-file", "# backend", "backend", "") == {"in-a-file"}
+
+
 def test_a_file_that_changes_is_read_again_at_once(make_settings: MakeSettings, file: Path) -> None:
     keys = ApiKeys(make_settings(PROVISIONER_API_KEY_FILE=file))
     for word in ("third", "forth", "fifth"):  # as long as each other, and within one step of the file system's clock
