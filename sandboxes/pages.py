@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -27,9 +28,16 @@ _PAGE_POLICY = (
 
 def add_pages(app: web.Application) -> None:
     """Add `/openapi.json` and `/docs`, which are open like `/health`: they tell nothing of this service's settings."""
+    for_programs, for_people = _bodies()
+    app.router.add_get("/openapi.json", _serve(for_programs, JSON, {}))
+    app.router.add_get("/docs", _serve(for_people, HTML, {"Content-Security-Policy": _PAGE_POLICY}))
+
+
+@functools.cache
+def _bodies() -> tuple[bytes, bytes]:
+    """Return the document and the page; they are the same for every application."""
     made = document()
-    app.router.add_get("/openapi.json", _serve(to_json(made), JSON, {}))
-    app.router.add_get("/docs", _serve(page(made).encode(), HTML, {"Content-Security-Policy": _PAGE_POLICY}))
+    return to_json(made), page(made).encode()
 
 
 def _serve(body: bytes, content_type: str, headers: dict[str, str]) -> Handler:

@@ -111,7 +111,10 @@ def seen() -> Iterator[dict[str, list[int]]]:
     for label, answered in statuses.items():
         method, path = label.split(" ")
         documented = {int(status) for status in DOCUMENT["paths"][path][method.lower()]["responses"]}
-        assert {200, 304, 401, 404, 422} & documented <= set(answered), label
+        to_be_met = {200, 304, 401, 404, 422} & documented
+        if label == "POST /api/sandboxes":
+            to_be_met -= {404}  # takes a delete while it waits: tests/contract/test_waits.py
+        assert to_be_met <= set(answered), label
 
 
 @pytest.fixture
