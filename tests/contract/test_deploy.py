@@ -181,9 +181,11 @@ def test_only_clients_reach_it_and_it_reaches_no_more_than_it_must() -> None:
     (ingress,) = policy["ingress"]
     assert ingress["ports"] == [{"protocol": "TCP", "port": 8002}]
     label = {"matchLabels": {"sandbox-provisioner/client": "true"}}
-    assert ingress["from"] == [{"namespaceSelector": label}, {"podSelector": label}]
-    dns, api_server, sandboxes = policy["egress"]
-    assert {one["port"] for one in dns["ports"]} == {53}
+    no_sandbox = {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["deer-flow-sandbox"]}]}
+    assert ingress["from"] == [{"namespaceSelector": label}, {"podSelector": {**label, **no_sandbox}}]
+    dns, dns_on_the_node, api_server, sandboxes = policy["egress"]
+    assert {one["port"] for one in (*dns["ports"], *dns_on_the_node["ports"])} == {53}
+    assert dns_on_the_node["to"] == [{"ipBlock": {"cidr": "169.254.20.10/32"}}]
     assert {one["port"] for one in api_server["ports"]} == {443, 6443, 8443, 16443, 26443}
     assert sandboxes == {"to": [{"podSelector": {"matchLabels": {"app": "deer-flow-sandbox"}}}]}
 
