@@ -302,10 +302,7 @@ def _parse(body: bytes, model: type[Request], settings: Settings) -> Request:
     except ValueError as error:
         field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
         raise Unprocessable([field]) from error
-    if isinstance(document, dict) and model is RenewRequest:
-        # The rest of its fields means nothing here.
-        check_allowed({name: value for name, value in document.items() if name in RenewRequest.model_fields}, settings)
-    elif isinstance(document, dict):
+    if isinstance(document, dict):
         # Before the fields are looked into: who may not use one is told so, and not how to write it.
         check_allowed({name: document[name] for name in document.keys() & model.model_fields.keys()}, settings)
     try:

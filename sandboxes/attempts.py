@@ -40,12 +40,12 @@ class Attempt:
     def may_have_made(self, obj: KubeObject | None) -> bool:
         """Whether this create, and nobody since, has applied the object, and it was not there before.
 
-        The view may not have known what was there before, so what is older than this create is not its own either.
+        The view may not have known what was there before, so what is older than this create is not its own either. Nor
+        is what another process has confirmed, which has returned it to a caller.
         """
         if obj is None or obj["metadata"]["uid"] in (self.before or ()):
             return False
-        made_at = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
-        if made_at < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+        if lifetimes.created_at(obj) < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
             return False
         marks = kube.get_annotations(obj)
         return marks.get(kube.APPLIED_AT_ANNOTATION) == self.applied_at and kube.CONFIRMED_ANNOTATION not in marks

@@ -38,6 +38,18 @@ class Cluster:
         if self.view is not None:
             self.view.on_exchange(self.deaths.on_exchange)
 
+    def seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+        """Return a sandbox's Pod and Service from the view, where it may answer for it; a miss proves nothing."""
+        if self.view is None or not self.view.is_certain(sandbox_id):
+            return None, None
+        return self.view.sandbox(sandbox_id)
+
+    async def all_objects(self) -> list[KubeObject]:
+        """Return every sandbox's Pod and Service, from the view where it may answer for all."""
+        if self.view is not None and self.view.is_certain_of_all:
+            return list(self.view.objects())
+        return await self.list_live()
+
     async def look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
         """Read a sandbox's Pod and Service from the cluster itself."""
         references = kube.references_of(sandbox_id, self.namespace)

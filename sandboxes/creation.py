@@ -19,6 +19,7 @@ from sandboxes.cluster import of_kind
 from sandboxes.errors import (
     ClusterTimeout,
     ClusterUnavailable,
+    KeepsChanging,
     NamespaceMissing,
     ObjectsChanged,
     PreconditionFailed,
@@ -177,7 +178,7 @@ class Creation:
             if pod is not None and service is not None and is_whole(pod, service, self._settings):
                 return pod, service
             # Applied onto objects that are being deleted (record: apply-onto-terminating): look again, and wait.
-        raise failure or ClusterUnavailable("The sandbox is being changed by somebody else all the time")
+        raise failure or KeepsChanging()
 
     async def _look_first(self, attempt: Attempt) -> tuple[KubeObject | None, KubeObject | None]:
         """Return what is there, from the view where it knows of nothing, or of a whole sandbox of the same owner.
@@ -361,7 +362,7 @@ class Creation:
     def _may_stay(self, attempt: Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:
         if not self._is_ready_made(attempt, pod, service):
             return False
-        return not refused or kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod) or not attempt.may_have_made(pod)
+        return not refused or not attempt.may_have_made(pod)
 
     async def _undo(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
         """Delete what this create made and nobody has touched since; raises PreconditionFailed if somebody did."""

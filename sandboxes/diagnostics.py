@@ -83,10 +83,9 @@ async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings) -> Dia
 
 async def _look(cluster: Cluster, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
     """Return a sandbox's Pod and Service from the view where it knows both, else from the cluster."""
-    if cluster.view is not None and cluster.view.is_certain(sandbox_id):
-        pod, service = cluster.view.sandbox(sandbox_id)
-        if pod is not None and service is not None:
-            return pod, service
+    pod, service = cluster.seen(sandbox_id)
+    if pod is not None and service is not None:
+        return pod, service
     return await cluster.look(sandbox_id)
 
 

@@ -171,6 +171,13 @@ class ServerFailed(ClusterUnavailable):
     pauses = (0.3, 1.0, 2.0)
 
 
+class KeepsChanging(ClusterUnavailable):
+    """Somebody else changes the objects all the time, so what was to be done to them could not be."""
+
+    def __init__(self) -> None:
+        super().__init__("The sandbox is being changed by somebody else all the time")
+
+
 class ServiceAccountMissing(ClusterUnavailable):
     """The namespace is so new that it has no service account yet: passes within a second or two."""
 

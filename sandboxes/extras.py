@@ -10,13 +10,13 @@ import asyncio
 import itertools
 import logging
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-from sandboxes import kube
+from sandboxes import kube, lifetimes
 from sandboxes.errors import (
     ClusterRefused,
-    ClusterUnavailable,
+    KeepsChanging,
     ObjectsChanged,
     PreconditionFailed,
     ProvisionerError,
@@ -108,7 +108,7 @@ class Extras:
             missing = [obj for obj in wanted.objects if _key(obj) not in found]
             if await self._create(missing):
                 return
-        raise ClusterUnavailable("The sandbox is being changed by somebody else all the time")
+        raise KeepsChanging
 
     async def undo(self, wanted: Wanted) -> None:
         """Delete what a failed create made and nobody has touched since, kept claims included.
@@ -175,7 +175,11 @@ class Extras:
         old: dict[str, list[KubeObject]] = {}
         for obj in listed:
             sandbox_id = _sandbox_id_of(obj)
-            if sandbox_id is not None and _age(obj) > timedelta(seconds=grace) and not kube.is_terminating(obj):
+            if (
+                sandbox_id is not None
+                and lifetimes.present() - lifetimes.touched_at(obj) > timedelta(seconds=grace)
+                and not kube.is_terminating(obj)
+            ):
                 old.setdefault(sandbox_id, []).append(obj)
         deleted: list[str] = []
         for sandbox_id in await self._without_pod(old):
@@ -258,7 +262,7 @@ class Extras:
     async def _without_pod(self, sandbox_ids: dict[str, list[KubeObject]]) -> list[str]:
         """Return those of which there is no Pod, as far as the view or one get tells."""
         view = self._cluster.view
-        if view is not None and view.is_fresh and not view.has_doubts:
+        if view is not None and view.is_certain_of_all:
             return [one for one in sandbox_ids if view.sandbox(one)[0] is None]
         if not sandbox_ids:
             return []
@@ -285,7 +289,7 @@ class Extras:
             except PreconditionFailed:
                 continue
             return
-        raise ClusterUnavailable("The sandbox is being changed by somebody else all the time")
+        raise KeepsChanging
 
     async def _find(self, objects: list[KubeObject], *, urgent: bool = False) -> dict[Key, KubeObject]:
         found = await self._cluster.find([kube.reference(obj) for obj in objects], urgent=urgent)
@@ -309,12 +313,6 @@ def _untouched(objects: list[KubeObject]) -> Callable[[KubeObject], bool]:
     """Return what tells whether an object is one of these, and no create has touched it since they were read."""
     identities = {_identity(obj) for obj in objects}
     return lambda obj: _identity(obj) in identities
-
-
-def _age(obj: KubeObject) -> timedelta:
-    """Return how long ago the object was made or touched."""
-    times = [obj["metadata"]["creationTimestamp"], _mark(obj)]
-    return datetime.now(UTC) - max(datetime.fromisoformat(time) for time in times if time)
 
 
 def _is_kept(obj: KubeObject) -> bool:

@@ -8,9 +8,10 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandboxes import kube
-from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ConnectionFailed, ProvisionerError
+from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
 from sandboxes.groups import LIMIT_SECONDS, Groups
 from sandboxes.kubectl import Kubectl, Runner
+from sandboxes.printed import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -218,7 +219,5 @@ def _split(stored: list[KubeObject], group: list[list[KubeObject]]) -> list[list
     """Part the stored objects among those who sent them."""
     by_key = {_key(obj): obj for obj in stored}
     if not all(_key(obj) in by_key for objects in group for obj in objects):
-        raise ClusterUnavailable(
-            "The provisioner can't read what kubectl answers", detail=f"of a group: {list(by_key)}"
-        )
+        raise unreadable("what a group has applied", repr(list(by_key)).encode())
     return [[by_key[_key(obj)] for obj in objects] for objects in group]

@@ -149,6 +149,18 @@ def path_of(obj: KubeObject) -> str:
     return f"{root}/namespaces/{obj['metadata']['namespace']}/{resource}/{obj['metadata']['name']}"
 
 
+def condition_of(pod: KubeObject, kind: str) -> KubeObject:
+    """Return a Pod's condition of this type; an empty dict for one that it does not have (yet)."""
+    conditions: list[KubeObject] = (pod.get("status") or {}).get("conditions") or []
+    return next((one for one in conditions if one.get("type") == kind), {})
+
+
+def sandbox_container_status(pod: KubeObject) -> KubeObject:
+    """Return what the node tells of the container named `sandbox`; an empty dict where it has told nothing (yet)."""
+    statuses: list[KubeObject] = (pod.get("status") or {}).get("containerStatuses") or []
+    return next((one for one in statuses if one.get("name") == CONTAINER), {})
+
+
 def as_list(objects: list[KubeObject]) -> KubeObject:
     """Return one List: cut short, it is refused whole, where documents in a row would be applied by half."""
     return {"apiVersion": "v1", "kind": "List", "items": objects}

@@ -9,25 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import kube
 from sandboxes.errors import (
     Busy,
     ClusterRefused,
     ClusterTimeout,
-    ClusterUnavailable,
     ConnectionFailed,
     KubectlNotRun,
     NamespaceMissing,
     ObjectsMissing,
     ProvisionerError,
 )
-from sandboxes.failures import classify, without_repeats, without_values
-from sandboxes.printed import check_answered, check_deleted
+from sandboxes.failures import classify, without_repeats
+from sandboxes.printed import LONG, check_answered, check_deleted, objects_in, objects_in_long, shown, unreadable
 from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
 
 if TYPE_CHECKING:
@@ -49,10 +47,10 @@ APPLY = (
     "--validate=ignore", "-o", "json", "-f", "-",
 )  # fmt: skip
 # Unlike an apply, a create of what is there already fails: of those who make the same object at once, one does.
-# GET without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
 # It drops a field that it does not know, which in a NetworkPolicy is no small thing: so it validates.
 # Of several objects it would print one JSON document after the other, and no List; nobody reads it.
 CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "name", "-f", "-")
+# Without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
 GET = ("get", "-o", "json", "-f", "-")
 DELETE = ("delete", "--wait=false", "-o", "name", "-f", "-")
 
@@ -62,12 +60,6 @@ _LITTLE_GARBAGE_COLLECTION = {"GOGC": "400"}
 
 # Processes for what does not wait in line, besides those that do.
 URGENT_PROCESSES = 2
-
-_SEPARATOR = re.compile(r"\s*,\s*")
-_SHOWN_IN_DETAIL = 4000
-
-# Bytes of JSON from which on parsing at once would hold up all other requests: 1 MB takes some 10 ms.
-_LONG = 1_000_000
 
 
 class Runner(Protocol):
@@ -205,7 +197,7 @@ class Kubectl:
 
         If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
         """
-        return _parse(await self.run(*APPLY, stdin=_stdin(objects)))
+        return objects_in(await self.run(*APPLY, stdin=_stdin(objects)))
 
     async def create(self, objects: list[KubeObject]) -> None:
         """Make new objects; raises AlreadyThere if one of them is there already.
@@ -229,15 +221,15 @@ class Kubectl:
         flag = f"--field-manager={FIELD_MANAGER}"
         args = [f"{flag}-{manager}" if arg == flag else arg for arg in APPLY]
         partials = [_partial(obj, annotations) for obj, annotations in changes]
-        stored = _parse(await self.run(*args, stdin=_stdin(partials)))
+        stored = objects_in(await self.run(*args, stdin=_stdin(partials)))
         if len(stored) != len(partials):
-            raise ClusterUnavailable("The provisioner can't read what kubectl answers", detail=f"{len(stored)} objects")
+            raise unreadable(f"{len(partials)} objects", json.dumps(stored).encode())
         return stored
 
     async def dry_run(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Return what the server would store, schema checked and admission asked; changes nothing."""
         args = [arg.replace("ignore", "strict") for arg in APPLY]
-        return _parse(await self.run(*args, "--dry-run=server", stdin=_stdin(objects)))
+        return objects_in(await self.run(*args, "--dry-run=server", stdin=_stdin(objects)))
 
     async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
         """Return those of the named objects that exist."""
@@ -253,29 +245,27 @@ class Kubectl:
             except NamespaceMissing:  # kubectl looks for the namespace of what it didn't find
                 return []
             else:
-                return _parse(stdout)
+                return objects_in(stdout)
         return []
 
     async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
         """Return every Pod and Service with the label of sandboxes."""
         args = ("get", "pods,services", "-n", namespace, "-l", f"{kube.APP_LABEL}={kube.APP}", "-o", "json")
         stdout = await self.run(*args)
-        if len(stdout) < _LONG:
-            return _parse(stdout)
-        return await asyncio.to_thread(_parse, stdout, _loads_by_items)
+        return objects_in(stdout) if len(stdout) < LONG else await asyncio.to_thread(objects_in_long, stdout)
 
     async def list_extras(self, namespace: str, sandbox_id: str | None = None) -> list[KubeObject]:
         """Return what templates brought, of one sandbox or of all, but for what stays when its sandbox goes."""
         of_sandbox = kube.ID_LABEL if sandbox_id is None else f"{kube.ID_LABEL}={sandbox_id}"
         selector = f"{of_sandbox},{kube.MANAGED_BY_LABEL}={kube.MANAGED_BY},{kube.KEEP_LABEL}!=true"
         resources = ",".join(kube.RESOURCES[kind] for _, kind in sorted(kube.EXTRA_KINDS))
-        return _parse(await self.run("get", resources, "-n", namespace, "-l", selector, "-o", "json"))
+        return objects_in(await self.run("get", resources, "-n", namespace, "-l", selector, "-o", "json"))
 
     async def events_of(self, obj: KubeObject) -> list[KubeObject]:
         """Return the Events about this very object (record: events-failed-mount)."""
         metadata = obj["metadata"]
         about = f"involvedObject.name={metadata['name']},involvedObject.uid={metadata['uid']}"
-        return _parse(
+        return objects_in(
             await self.run("get", "events", "-n", metadata["namespace"], "--field-selector", about, "-o", "json")
         )
 
@@ -345,41 +335,9 @@ def _name(reference: KubeObject) -> tuple[str, str]:
     return kube.RESOURCES[reference["kind"]], reference["metadata"]["name"]
 
 
-def _loads_by_items(stdout: bytes) -> object:
-    """Return what json.loads would, an object at a time: other threads get their turn in between."""
-    text = stdout.decode()
-    head = re.match(r'\s*\{\s*"apiVersion":\s*"v1",\s*"items":\s*\[\s*', text)
-    if head is None:
-        return json.loads(text)
-    decode = json.JSONDecoder().raw_decode
-    items: list[Any] = []
-    end = head.end()
-    while separator := _SEPARATOR.match(text, end) if items else head:
-        item, end = decode(text, separator.end())
-        items.append(item)
-    return {**json.loads(text[: head.end()] + text[end:]), "items": items}
-
-
-def _parse(stdout: bytes, loads: Callable[[bytes], object] = json.loads) -> list[KubeObject]:
-    """Return the objects of `-o json`: one object, or a List of several (kubectl.md 3).
-
-    Raises ClusterUnavailable if it is anything else: a kubectl that prints nothing has not said that nothing is there.
-    """
-    try:
-        document: Any = loads(stdout)
-        items: list[KubeObject] = document["items"] if document["kind"].endswith("List") else [document]
-        for obj in items:
-            kube.reference(obj)  # has what every object has
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        shown = without_values(stdout[:_SHOWN_IN_DETAIL].decode(errors="replace"))
-        detail = f"kubectl printed something else than Kubernetes objects ({error}): {shown!r}"
-        raise ClusterUnavailable("The provisioner can't read what kubectl answers", detail=detail) from error
-    return items
-
-
 def _bug_report(args: Sequence[str], completed: Completed) -> str:
-    stdout = without_values(completed.stdout[:_SHOWN_IN_DETAIL].decode(errors="replace"))
-    stderr = without_values(without_repeats(completed.stderr)[:_SHOWN_IN_DETAIL])
+    stdout = shown(completed.stdout.decode(errors="replace"))
+    stderr = shown(without_repeats(completed.stderr))
     return (
         f"command: kubectl {' '.join(args)}\n"
         f"exit code: {completed.returncode}\n"

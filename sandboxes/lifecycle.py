@@ -17,8 +17,8 @@ from sandboxes.diagnostics import diagnose
 from sandboxes.errors import (
     BadRequest,
     ClusterRefused,
-    ClusterUnavailable,
     InvalidField,
+    KeepsChanging,
     ObjectsChanged,
     ProvisionerError,
     SandboxNotFound,
@@ -124,12 +124,9 @@ class Lifecycle:
 
     async def get(self, sandbox_id: str) -> SandboxAnswer:
         """Return what is known of the sandbox; raises SandboxNotFound also while its Pod is being deleted."""
-        view = self.cluster.view
-        if view is not None and view.is_certain(sandbox_id) and not self._creation.is_refused(sandbox_id):
-            answer = self._answers.of(*view.sandbox(sandbox_id))
-            if answer is not None:
-                return answer
-        # A miss of the view proves nothing.
+        answer = self._answers.of(*self.cluster.seen(sandbox_id))
+        if answer is not None and not self._creation.is_refused(sandbox_id):
+            return answer
         async with within(READ_SECONDS):
             pod, service = await self.cluster.look(sandbox_id)
         return self._answer(pod, service, sandbox_id)
@@ -163,7 +160,7 @@ class Lifecycle:
     async def list_all(self, query: ListQuery | None = None) -> list[SandboxAnswer]:
         """Return every sandbox that get() would return, sorted by id; of a query, only the labels are looked at."""
         view = self.cluster.view
-        if view is not None and view.is_fresh and not view.has_doubts:
+        if view is not None and view.is_certain_of_all:
             pairs = view.sandboxes()
             answers = self._answers.of_all(pairs if query is None else (one for one in pairs if query.fits(one[0])))
         else:
@@ -220,10 +217,7 @@ class Lifecycle:
 
     async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxAnswer:
         """Change the sandbox's Pod; when it is another one by now, look and try again."""
-        view = self.cluster.view
-        pod, service = (None, None)
-        if view is not None and view.is_certain(sandbox_id):
-            pod, service = view.sandbox(sandbox_id)
+        pod, service = self.cluster.seen(sandbox_id)
         async with within(READ_SECONDS):
             for _ in range(MAX_ROUNDS):
                 if pod is None or service is None:
@@ -238,7 +232,7 @@ class Lifecycle:
                 else:
                     # It may be on its way out by now: an apply onto it succeeds (record: apply-onto-terminating).
                     return self._answer(changed, service, sandbox_id)
-        raise ClusterUnavailable("The sandbox is being changed by somebody else all the time")
+        raise KeepsChanging
 
     async def finish(self) -> None:
         """Give what still cleans up after failed creates, and what is still to be written, a while to end."""

@@ -59,6 +59,12 @@ def created_at(obj: KubeObject) -> datetime:
     return datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
+def touched_at(obj: KubeObject) -> datetime:
+    """Return when somebody last worked on making what this object is of: made, applied, or confirmed it."""
+    times = [time_of(obj, one) for one in (kube.APPLIED_AT_ANNOTATION, kube.CONFIRMED_ANNOTATION)]
+    return max([created_at(obj), *(time for time in times if time is not None)])
+
+
 def ttl_ends_at(pod: KubeObject) -> datetime:
     """Return when the sandbox ends unless it is renewed, however much it is used."""
     return time_of(pod, kube.EXPIRES_ANNOTATION) or FOR_EVER

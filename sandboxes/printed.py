@@ -1,28 +1,58 @@
-"""Whether a delete was done, by what kubectl printed: an exit code of 0 alone is no proof. Pure.
+"""What kubectl printed: the objects in it, or that it is none of what was asked for. Pure.
 
-A kubectl that prints nothing, or something else, has not said that anything is deleted.
+An exit code of 0 alone is no proof: a kubectl that prints nothing has said neither that nothing is there, nor that
+anything is deleted.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
+from sandboxes import kube
 from sandboxes.errors import ClusterUnavailable
+from sandboxes.failures import without_values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sandboxes.kube import KubeObject
 
-_SHOWN_IN_DETAIL = 4000
+SHOWN_IN_DETAIL = 4000
+
+# Bytes of JSON from which on parsing at once would hold up all other requests: 1 MB takes some 10 ms.
+LONG = 1_000_000
+
+_LIST_HEAD = re.compile(r'\s*\{\s*"apiVersion":\s*"v1",\s*"items":\s*\[\s*')
+_SEPARATOR = re.compile(r"\s*,\s*")
+
+
+def objects_in(stdout: bytes, loads: Callable[[bytes], object] = json.loads) -> list[KubeObject]:
+    """Return the objects of `-o json`: one object, or a List of several (kubectl.md 3).
+
+    Raises ClusterUnavailable if it is anything else.
+    """
+    try:
+        document: Any = loads(stdout)
+        items: list[KubeObject] = document["items"] if document["kind"].endswith("List") else [document]
+        for obj in items:
+            kube.reference(obj)  # has what every object has
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise unreadable(f"Kubernetes objects ({error})", stdout) from error
+    return items
+
+
+def objects_in_long(stdout: bytes) -> list[KubeObject]:
+    """Do what `objects_in` does, an object at a time: other threads get their turn in between."""
+    return objects_in(stdout, _loads_by_items)
 
 
 def check_deleted(stdout: bytes, references: Sequence[KubeObject]) -> None:
     """Raise ClusterUnavailable unless this names all of the objects, as `-o name` does (record: delete-nowait)."""
     names = {line.rpartition("/")[2] for line in stdout.decode(errors="replace").splitlines()}
     if not all(one["metadata"]["name"] in names for one in references):
-        raise _unreadable("the names of what it deleted", stdout)
+        raise unreadable("the names of what it deleted", stdout)
 
 
 def check_answered(stdout: bytes) -> None:
@@ -32,9 +62,29 @@ def check_answered(stdout: bytes) -> None:
     except (ValueError, TypeError, KeyError, RecursionError):
         is_answer = False
     if not is_answer:
-        raise _unreadable("the API server's answer", stdout)
+        raise unreadable("the API server's answer", stdout)
 
 
-def _unreadable(expected: str, stdout: bytes) -> ClusterUnavailable:
-    detail = f"kubectl printed something else than {expected}: {stdout[:_SHOWN_IN_DETAIL]!r}"
+def unreadable(expected: str, stdout: bytes) -> ClusterUnavailable:
+    """Return the error for what is something else than was expected; its detail shows the beginning."""
+    detail = f"kubectl printed something else than {expected}: {shown(stdout.decode(errors='replace'))!r}"
     return ClusterUnavailable("The provisioner can't read what kubectl answers", detail=detail)
+
+
+def shown(text: str) -> str:
+    """Return as much of what kubectl printed as the log shows, without what may be a secret."""
+    return without_values(text[:SHOWN_IN_DETAIL])
+
+
+def _loads_by_items(stdout: bytes) -> object:
+    text = stdout.decode()
+    head = _LIST_HEAD.match(text)
+    if head is None:
+        return json.loads(text)
+    decode = json.JSONDecoder().raw_decode
+    items: list[Any] = []
+    end = head.end()
+    while separator := _SEPARATOR.match(text, end) if items else head:
+        item, end = decode(text, separator.end())
+        items.append(item)
+    return {**json.loads(text[: head.end()] + text[end:]), "items": items}

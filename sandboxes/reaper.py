@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from sandboxes.cluster import Cluster
     from sandboxes.extras import Extras
-    from sandboxes.kube import KubeObject
     from sandboxes.limits import Locks
     from sandboxes.settings import Settings
     from sandboxes.uses import Uses
@@ -103,7 +102,11 @@ class Reaper:
         Raises ProvisionerError if the cluster can't be read.
         """
         now = lifetimes.present()
-        doomed = [one for one in doomed_of(await self._read(), self._settings, now) if not self._is_in_use(one, now)]
+        doomed = [
+            one
+            for one in doomed_of(await self._cluster.all_objects(), self._settings, now)
+            if not self._is_in_use(one, now)
+        ]
         return self._without_new_halves(doomed) if halves_must_last else doomed
 
     async def reap(self, doomed: list[Doomed]) -> list[Doomed]:
@@ -135,12 +138,6 @@ class Reaper:
         self._halves = {key: self._halves.get(key, now) for key in halves}
         new = [halves[key] for key, since in self._halves.items() if now - since < self._settings.reaper_grace]
         return [one for one in doomed if one not in new]
-
-    async def _read(self) -> list[KubeObject]:
-        view = self._cluster.view
-        if view is not None and view.is_fresh and not view.has_doubts:
-            return list(view.objects())
-        return await self._cluster.list_live()
 
     async def _reap(self, doomed: Doomed) -> bool:
         """Delete what is doomed of one sandbox; whether it was."""

@@ -78,7 +78,7 @@ def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings:
     there = [one for one in (pod, service) if one is not None]
     if len(there) != 1 or not _is_ours(there[0]):
         return None
-    changed_at = _changed_at(there[0])
+    changed_at = lifetimes.touched_at(there[0])
     if changed_at + timedelta(seconds=settings.reaper_grace) > now:
         return None
     return f"its {'Service' if service is None else 'Pod'} is missing"
@@ -87,9 +87,3 @@ def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings:
 def _is_ours(obj: KubeObject) -> bool:
     """Whether we may delete it, and nobody has yet."""
     return kube.is_managed(obj) and not kube.is_terminating(obj)
-
-
-def _changed_at(obj: KubeObject) -> datetime:
-    """Return when somebody last worked on making the sandbox that this object is of."""
-    times = [lifetimes.time_of(obj, one) for one in (kube.APPLIED_AT_ANNOTATION, kube.CONFIRMED_ANNOTATION)]
-    return max([lifetimes.created_at(obj), *(time for time in times if time is not None)])

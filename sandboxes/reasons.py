@@ -90,7 +90,7 @@ def trouble_of(pod: KubeObject) -> Trouble | None:
     The cause goes before the symptom: what befell the Pod as a whole, then that it has no node, then the first of its
     init containers, of its sandbox container and of its other containers that can't run.
     """
-    ready = _condition(pod, "Ready")
+    ready = kube.condition_of(pod, "Ready")
     if ready.get("status") == "True" and not has_ended(pod):
         return None
     return of_pod_as_a_whole(pod) or _unscheduled(pod) or _of_containers(pod) or _not_ready(pod, ready)
@@ -101,7 +101,7 @@ def of_pod_as_a_whole(pod: KubeObject) -> Trouble | None:
     status = pod.get("status") or {}
     if status.get("reason"):
         return Trouble(status["reason"], shortened(status.get("message")))
-    disruption = _condition(pod, "DisruptionTarget")
+    disruption = kube.condition_of(pod, "DisruptionTarget")
     if disruption.get("status") == "True" and disruption.get("reason"):
         return Trouble(disruption["reason"], shortened(disruption.get("message")))
     return None
@@ -109,10 +109,7 @@ def of_pod_as_a_whole(pod: KubeObject) -> Trouble | None:
 
 def last_termination(pod: KubeObject) -> KubeObject | None:
     """Return how the sandbox container ended last, as Kubernetes has it; None if it never did."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or []:
-        if status.get("name") == kube.CONTAINER:
-            return _terminated(status)
-    return None
+    return _terminated(kube.sandbox_container_status(pod))
 
 
 def cause_in(events: Iterable[KubeObject]) -> Trouble | None:
@@ -135,13 +132,8 @@ def shortened(text: str | None) -> str | None:
     return text[: MAX_MESSAGE - 1] + "…"
 
 
-def _condition(pod: KubeObject, kind: str) -> KubeObject:
-    conditions: list[KubeObject] = (pod.get("status") or {}).get("conditions") or []
-    return next((one for one in conditions if one.get("type") == kind), {})
-
-
 def _unscheduled(pod: KubeObject) -> Trouble | None:
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = kube.condition_of(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return Trouble(scheduled.get("reason") or "Unschedulable", shortened(scheduled.get("message")))
     if pod["spec"].get("nodeName") is None and not has_ended(pod):

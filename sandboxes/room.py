@@ -45,10 +45,7 @@ class Room:
         self._making.add(sandbox_id)
 
     async def _others(self, sandbox_id: str) -> set[str]:
-        view = self._cluster.view
-        if view is not None and view.is_fresh and not view.has_doubts:
-            objects = list(view.objects())
-        else:
-            objects = await self._cluster.list_live()
-        pods = (obj for obj in objects if obj["kind"] == "Pod" and not kube.is_terminating(obj))
+        pods = (
+            obj for obj in await self._cluster.all_objects() if obj["kind"] == "Pod" and not kube.is_terminating(obj)
+        )
         return {one for pod in pods if (one := kube.sandbox_id_of(pod)) is not None and one != sandbox_id}

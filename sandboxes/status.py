@@ -24,7 +24,7 @@ def status_of(pod: KubeObject) -> Status:
     # NodeLost: what Kubernetes writes into a Pod whose node stopped answering.
     if status.get("reason") == "NodeLost":
         return "Unknown"
-    if has_ended(pod) or not _is_crash_looping(status):
+    if has_ended(pod) or not _is_crash_looping(pod):
         # A Pod that was stored a moment ago has no phase yet.
         return _PHASES.get(status.get("phase", "Pending"), "Unknown")
     return "Failed"
@@ -35,9 +35,6 @@ def has_ended(pod: KubeObject) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
 
 
-def _is_crash_looping(status: KubeObject) -> bool:
-    for container in status.get("containerStatuses") or []:
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if container.get("name") == kube.CONTAINER and waiting.get("reason") == "CrashLoopBackOff":
-            return True
-    return False
+def _is_crash_looping(pod: KubeObject) -> bool:
+    waiting = (kube.sandbox_container_status(pod).get("state") or {}).get("waiting") or {}
+    return bool(waiting.get("reason") == "CrashLoopBackOff")

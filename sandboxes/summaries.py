@@ -124,8 +124,7 @@ def _words(pod: KubeObject, trouble: Trouble) -> dict[str, object]:
 
 def _after_restarts(pod: KubeObject) -> str:
     """Return what to add for a sandbox that had trouble before: one that was short of memory will be again."""
-    statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    restarts = sum(one.get("restartCount", 0) for one in statuses if one.get("name") == kube.CONTAINER)
+    restarts = kube.sandbox_container_status(pod).get("restartCount", 0)
     if not restarts:
         return ""
     reason = (last_termination(pod) or {}).get("reason") or "an unknown reason"

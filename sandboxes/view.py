@@ -121,12 +121,12 @@ class View:
         return self.is_fresh and not any(self._deleted.get(key, "") is None for key in _keys(sandbox_id))
 
     @property
-    def has_doubts(self) -> bool:
-        """Whether there are sandboxes for which the view may not answer now."""
-        return None in self._deleted.values()
+    def is_certain_of_all(self) -> bool:
+        """Whether the view may answer for all sandboxes: it is fresh, and no delete of ours is still unseen."""
+        return self.is_fresh and None not in self._deleted.values()
 
     def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject]]:
-        """Yield the Pod and the Service of every sandbox that has both; only for a view without doubts."""
+        """Yield the Pod and the Service of every sandbox that has both; only while it is certain of all."""
         for (kind, name), pod in self._objects.items():
             if kind == "Pod":
                 service = self._objects.get(("Service", kube.service_name_beside(name)))
@@ -134,7 +134,7 @@ class View:
                     yield pod, service
 
     def objects(self) -> Iterator[KubeObject]:
-        """Yield all objects, also those of which there is only one half; only for a view without doubts."""
+        """Yield all objects, also those of which there is only one half; only while it is certain of all."""
         yield from self._objects.values()
 
     def note(self, objects: Iterable[KubeObject]) -> None:

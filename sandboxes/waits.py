@@ -163,11 +163,9 @@ class Waits:
 
     async def _look(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         """Return what there is, from the view where it may answer; a miss is confirmed."""
-        view = self._cluster.view
-        if view is not None and view.is_certain(sandbox_id):
-            pair = view.sandbox(sandbox_id)
-            if answer_for(*pair, self._settings) is not None:
-                return pair
+        pair = self._cluster.seen(sandbox_id)
+        if answer_for(*pair, self._settings) is not None:
+            return pair
         async with within(READ_SECONDS):
             return await self._cluster.look(sandbox_id)
 
@@ -251,19 +249,16 @@ def waited(
 
 def _unschedulable_since(pod: KubeObject) -> datetime | None:
     """Return since when the scheduler finds no node (record: pod-unschedulable); None if it does not say so."""
-    for condition in (pod.get("status") or {}).get("conditions") or []:
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            since = condition.get("lastTransitionTime") if condition.get("status") == "False" else None
-            return None if since is None else datetime.fromisoformat(since)
-    return None
+    scheduled = kube.condition_of(pod, "PodScheduled")
+    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+        return None
+    since = scheduled.get("lastTransitionTime")
+    return None if since is None else datetime.fromisoformat(since)
 
 
 def _is_creating(pod: KubeObject) -> bool:
-    for container in (pod.get("status") or {}).get("containerStatuses") or []:
-        if container.get("name") == kube.CONTAINER:
-            waiting = (container.get("state") or {}).get("waiting") or {}
-            return bool(waiting.get("reason") == "ContainerCreating")
-    return False
+    waiting = (kube.sandbox_container_status(pod).get("state") or {}).get("waiting") or {}
+    return bool(waiting.get("reason") == "ContainerCreating")
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:
