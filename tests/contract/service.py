@@ -112,6 +112,12 @@ async def provisioner(start_provisioner: StartProvisioner) -> Provisioner:
 
 
 @pytest.fixture
+def without_reaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no service that a test starts reap by itself, unless it is told to: the test does the rounds."""
+    monkeypatch.setenv("REAPER_INTERVAL", "0")
+
+
+@pytest.fixture
 async def fast_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     """Return a cluster whose time runs a hundred times as fast."""
     async with Cluster(directory=tmp_path / "fast", speed=100) as cluster:

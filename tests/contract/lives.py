@@ -1,0 +1,64 @@
+"""What tests of the lives of sandboxes share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from sandboxes import lifetimes
+from sandboxes.api import LIFECYCLE
+from sandboxes.reaper import Reaper
+from tests.contract.service import URL, Provisioner
+
+POD = ("Pod", "deer-flow", "sandbox-a")
+SERVICE = ("Service", "deer-flow", "sandbox-a-svc")
+
+
+def reaper_of(provisioner: Provisioner) -> Reaper:
+    return provisioner.client.app[LIFECYCLE].reaper
+
+
+def uid_of(cluster: Cluster) -> str | None:
+    pod = cluster.get(*POD)
+    return None if pod is None else str(pod["metadata"]["uid"])
+
+
+def annotations_of(cluster: Cluster) -> dict[str, str]:
+    """Return the Pod's annotations: what the service writes, and no kubelet does."""
+    pod = cluster.get(*POD)
+    assert pod is not None
+    return dict(pod["metadata"]["annotations"])
+
+
+def seconds_until(time: str) -> float:
+    return (datetime.fromisoformat(time) - datetime.now(UTC)).total_seconds()
+
+
+def pass_time(monkeypatch: pytest.MonkeyPatch, **time: float) -> None:
+    """Let the service's clock be so far ahead."""
+    ahead = timedelta(**time)
+    monkeypatch.setattr(lifetimes, "present", lambda: datetime.now(UTC) + ahead)
+
+
+async def reaps_one(provisioner: Provisioner) -> bool:
+    """Do a round of the reaper; a Pod whose status has changed since it was judged has its turn in the next one."""
+    return len(await reaper_of(provisioner).round(dry_run=False)) == 1
+
+
+def nothing_left(cluster: Cluster) -> bool:
+    return not cluster.objects("Pod") and not cluster.objects("Service")
+
+
+async def told(provisioner: Provisioner, sandbox_id: str = "a") -> dict[str, Any]:
+    answer: dict[str, Any] = await (await provisioner.get(f"{URL}/{sandbox_id}")).json()
+    return answer
+
+
+async def renew(provisioner: Provisioner, seconds: int) -> dict[str, Any]:
+    response = await provisioner.post(f"{URL}/a/renew", json={"ttl_seconds": seconds})
+    assert response.status == 200, await response.text()
+    answer: dict[str, Any] = await response.json()
+    return answer

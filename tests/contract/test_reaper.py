@@ -1,0 +1,184 @@
+"""What the reaper deletes, and what is rescued from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from sandboxes import lifetimes
+from tests.conftest import ROOT
+from tests.contract.conftest import Kubectl
+from tests.contract.lives import POD, SERVICE, nothing_left, pass_time, reaper_of, reaps_one, renew, told, uid_of
+from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+
+pytestmark = pytest.mark.usefixtures("without_reaper")
+
+
+async def test_what_ended_long_ago_is_deleted_and_what_ended_just_now_is_not(
+    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(provisioner)
+    cluster.set_pod("deer-flow", "sandbox-a", phase="Failed", reason="Evicted")
+
+    async def failed() -> bool:
+        return bool((await told(provisioner))["status"] == "Failed")
+
+    await until(failed)
+    assert await reaper_of(provisioner).round(dry_run=False) == []
+    pass_time(monkeypatch, seconds=3700)
+    await until(lambda: reaps_one(provisioner))
+    await until(lambda: nothing_left(cluster))
+
+
+@pytest.mark.parametrize("lost", ["pod/sandbox-a", "service/sandbox-a-svc"])
+async def test_a_half_that_nobody_completes_is_deleted(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, lost: str
+) -> None:
+    provisioner = await start_provisioner(REAPER_INTERVAL="0.1", REAPER_GRACE="1")
+    await create(provisioner)
+    await kubectl("delete", lost, "-n", "deer-flow", "--grace-period=0", "--force")
+    await until(lambda: nothing_left(cluster))
+
+
+async def test_a_sandbox_that_lost_its_service_long_after_it_was_made_has_its_grace(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(provisioner)
+    await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await until(lambda: provisioner.view.sandbox("a")[1] is None)
+    pass_time(monkeypatch, hours=1)
+    assert await reaper_of(provisioner).due(halves_must_last=True) == []
+    assert len(await reaper_of(provisioner).due()) == 1
+    await create(provisioner)
+    assert uid_of(cluster) is not None
+
+
+async def test_what_is_not_ours_stays_whatever_it_says(
+    provisioner: Provisioner, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(provisioner, ttl_seconds=10)
+    for kind, name in (("pod", "sandbox-a"), ("service", "sandbox-a-svc")):
+        label = "app.kubernetes.io/managed-by=somebody"
+        result = await kubectl("label", kind, name, "-n", "deer-flow", label, "--overwrite")
+        assert result.rc == 0
+    await until(lambda: "somebody" in str(provisioner.view.sandbox("a")))
+    pass_time(monkeypatch, hours=1)
+    assert await reaper_of(provisioner).due() == []
+
+
+async def rescue_by_renewal(provisioner: Provisioner) -> None:
+    await renew(provisioner, 100_000)
+
+
+async def rescue_by_touch(provisioner: Provisioner) -> None:
+    assert (await provisioner.post(f"{URL}/a/touch")).status == 200
+
+
+async def rescue_by_create(provisioner: Provisioner) -> None:
+    await create(provisioner, ttl_seconds=100_000, idle_timeout_seconds=0)
+
+
+async def rescue_by_making_it_anew(provisioner: Provisioner) -> None:
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    await create(provisioner)
+
+
+@pytest.mark.parametrize(
+    ("rescue", "asked"),
+    [
+        (rescue_by_renewal, "ttl_seconds"),
+        (rescue_by_touch, "idle_timeout_seconds"),
+        (rescue_by_create, "ttl_seconds"),
+        (rescue_by_create, "idle_timeout_seconds"),
+        (rescue_by_making_it_anew, "ttl_seconds"),
+        (rescue_by_making_it_anew, "idle_timeout_seconds"),
+    ],
+)
+async def test_a_sandbox_that_is_rescued_between_judgement_and_deletion_stays(
+    start_provisioner: StartProvisioner,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    rescue: Callable[[Provisioner], Awaitable[None]],
+) -> None:
+    # The reaper of another process, which knows nothing of what this one is asked.
+    ours, others = [await start_provisioner() for _ in range(2)]
+    fields: dict[str, Any] = {asked: 10}
+    await create(ours, **fields)
+    await until(lambda: others.view.sandbox("a")[1] is not None)
+    pass_time(monkeypatch, seconds=20)
+    doomed = await reaper_of(others).due()
+    assert len(doomed) == 1
+    await rescue(ours)
+    before = uid_of(cluster)
+    assert await reaper_of(others).reap(doomed) == []
+    assert uid_of(cluster) == before
+    assert (await ours.get(f"{URL}/a")).status == 200
+    assert cluster.get(*SERVICE) is not None
+
+
+async def test_a_half_that_is_completed_between_judgement_and_deletion_stays(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, others = [await start_provisioner() for _ in range(2)]
+    await create(ours)
+    await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await until(lambda: others.view.sandbox("a")[1] is None and others.view.sandbox("a")[0] is not None)
+    pass_time(monkeypatch, hours=1)
+    doomed = await reaper_of(others).due()
+    assert len(doomed) == 1
+    before = uid_of(cluster)
+    await create(ours)
+    assert await reaper_of(others).reap(doomed) == []
+    assert uid_of(cluster) == before
+    assert (await ours.get(f"{URL}/a")).status == 200
+
+
+async def test_two_reapers_at_once_delete_all_that_is_due_and_nothing_else(
+    start_provisioner: StartProvisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = [await start_provisioner() for _ in range(2)]
+    await asyncio.gather(*(create(two[n % 2], f"s{n}", ttl_seconds=10 if n < 6 else 0) for n in range(9)))
+    await until(lambda: all(len(list(one.view.sandboxes())) == 9 for one in two))
+    pass_time(monkeypatch, seconds=20)
+
+    async def all_are_gone() -> bool:
+        # A Pod whose kubelet has written a new status since it was judged has its turn in the next round.
+        await asyncio.gather(*(reaper_of(one).round(dry_run=False) for one in two))
+        return len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 3
+
+    await until(all_are_gone)
+    assert {pod["metadata"]["name"] for pod in cluster.objects("Pod")} == {"sandbox-s6", "sandbox-s7", "sandbox-s8"}
+
+
+async def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    await create(provisioner, ttl_seconds=1)
+    await create(provisioner, "b")
+    await until(lambda: lifetimes.ttl_ends_at(cluster.get(*POD) or {}) <= lifetimes.present())
+
+    async def reap(*arguments: str, **variables: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(ROOT / "provisioner.py"), "reap", *arguments),
+            env={**provisioner.environ, **variables},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        stdout, _ = await process.communicate()
+        assert process.returncode == 0
+        return stdout.decode()
+
+    assert "a: it expired at " in await reap("--dry-run")
+    assert "a: it expired at " in await reap(REAPER_DRY_RUN="true")
+    assert len(cluster.objects("Pod")) == 2
+    said = await reap()
+    assert said.startswith("a: it expired at ")
+    assert said.count(os.linesep) == 1
+    await until(lambda: len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 1)
+    assert await reap() == ""

@@ -1,0 +1,123 @@
+"""What a refused create leaves: nothing, unless somebody has asked for the sandbox since."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from devcluster import Cluster
+from sandboxes.api import LIFECYCLE
+from tests.contract.conftest import Kubectl
+from tests.contract.faults import refuse_next
+from tests.contract.lives import POD, SERVICE, nothing_left, uid_of
+from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+
+pytestmark = pytest.mark.usefixtures("without_reaper")
+
+
+async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
+    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandboxes.creation.UNDO_SECONDS", 0.3)
+    monkeypatch.setattr("sandboxes.creation.SETTLE_PAUSE", 0.1)
+    refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
+    cluster.faults.answer(503, verb="delete")
+    response = await provisioner.post(URL, json={"sandbox_id": "a"})
+    assert response.status == 429
+    assert uid_of(cluster) is not None
+    assert (await provisioner.get(f"{URL}/a")).status == 404
+    cluster.faults.clear()
+    await until(lambda: nothing_left(cluster))
+    await create(provisioner)
+
+
+async def refused_but_whole(provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a create be told that it failed, though the cluster has made all of it."""
+    monkeypatch.setattr("sandboxes.lifecycle.CREATE_SECONDS", 1.0)
+    monkeypatch.setattr("sandboxes.creation.UNDO_SECONDS", 0.3)
+    monkeypatch.setattr("sandboxes.creation.SETTLE_PAUSE", 0.1)
+    await until(lambda: provisioner.view.is_fresh)
+    cluster.faults.hang(verb="get")
+    cluster.faults.cut(0, verb="patch", resource="services")
+    response = await provisioner.post(URL, json={"sandbox_id": "a"})
+    assert response.status in {503, 504}
+    await until(lambda: None not in provisioner.view.sandbox("a"))
+    monkeypatch.setattr("sandboxes.lifecycle.CREATE_SECONDS", 21.0)
+
+
+async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
+    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await refused_but_whole(provisioner, cluster, monkeypatch)
+    assert uid_of(cluster) is not None
+    assert cluster.get(*SERVICE) is not None
+    assert (await provisioner.get(URL)).status == 200
+    assert await (await provisioner.get(URL)).json() == {"sandboxes": [], "count": 0}
+    cluster.faults.clear()
+    await until(lambda: nothing_left(cluster))
+
+
+@pytest.mark.parametrize("by", ["the same process", "another process"])
+async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
+    provisioner: Provisioner,
+    start_provisioner: StartProvisioner,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
+) -> None:
+    other = await start_provisioner()
+    await refused_but_whole(provisioner, cluster, monkeypatch)
+    before = uid_of(cluster)
+    await until(lambda: other.view.is_fresh and None not in other.view.sandbox("a"))
+    await create(provisioner if by == "the same process" else other)
+    cluster.faults.clear()
+    creation = provisioner.client.app[LIFECYCLE]
+
+    async def shown() -> bool:
+        return (await provisioner.get(f"{URL}/a")).status == 200
+
+    await until(shown)
+    await creation.finish()
+    assert uid_of(cluster) == before
+    assert cluster.get(*SERVICE) is not None
+
+
+async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirmed_at_once(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refused one is not settled yet when the namespace goes, and what it made with it."""
+    monkeypatch.setattr("sandboxes.creation.UNDO_SECONDS", 0.3)
+    monkeypatch.setattr("sandboxes.creation.SETTLE_PAUSE", 60)
+    refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
+    cluster.faults.answer(503, verb="delete", resource="pods")
+    assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
+    await until(lambda: any(request.method.value == "DELETE" for request in cluster.kmock.requests))
+    await kubectl("delete", "namespace", "deer-flow", "--wait=false")
+    await until(lambda: nothing_left(cluster))
+    await create(provisioner)
+    assert (await provisioner.get(f"{URL}/a")).status == 200
+    cluster.faults.clear()
+
+
+async def test_what_another_process_has_completed_stays_when_its_maker_is_refused(
+    start_provisioner: StartProvisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandboxes.creation.OTHERS_SERVICE_SECONDS", 0.0)
+    maker, other = [await start_provisioner() for _ in range(2)]
+    await until(lambda: maker.view.is_fresh and other.view.is_fresh)
+    refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
+    # The other one confirms the Pod, and its Service waits in line while the maker looks what is there.
+    cluster.faults.slow(1.0, verb="get")
+    refused = asyncio.create_task(maker.post(URL, json={"sandbox_id": "a", "labels": {"team": "red"}}))
+    await until(lambda: cluster.get(*POD) is not None)
+    await create(other)
+    assert (await refused).status in {200, 429}
+    cluster.faults.clear()
+    await until(lambda: provisioner_settled(maker))
+    assert cluster.get(*POD) is not None
+    assert cluster.get(*SERVICE) is not None
+
+
+def provisioner_settled(provisioner: Provisioner) -> bool:
+    return not provisioner.client.app[LIFECYCLE].is_settling
