@@ -10,22 +10,10 @@ from typing import Any
 
 import pytest
 
-from sandboxes import api, creation, lifecycle
+from sandboxes import api
+from tests.api.client import assert_is_json, create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
-from tests.record import case as recorded
-
-
-async def create(client: Client, sandbox_id: str = "a", **fields: Any) -> dict[str, Any]:
-    response = await client.post(URL, json={"sandbox_id": sandbox_id, **fields})
-    assert response.status == 200, await response.text()
-    answer: dict[str, Any] = await response.json()
-    return answer
-
-
-def assert_is_json(response: Any) -> None:
-    assert response.content_type == "application/json"
-    assert response.headers["X-Request-ID"]
 
 
 async def test_health_never_touches_the_cluster(client: Client, cluster: FakeCluster) -> None:
@@ -266,96 +254,6 @@ async def test_a_bug_is_500_in_json_without_a_word_of_it(
     assert "t0ps3cret" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("case", "status", "retry"),
-    [
-        ("apply-forbidden", 502, False),
-        ("apply-pod-security-violation", 502, False),
-        ("apply-unknown-field-ignored", 502, False),
-        ("apply-quota-exceeded", 429, True),
-        ("apply-nodeports-exhausted", 429, True),
-        ("apply-namespace-terminating", 503, True),
-        ("unknown-authority", 503, True),
-        ("unauthorized-apply", 502, False),
-        ("server-hangs", 504, False),
-    ],
-)
-async def test_a_create_that_the_cluster_refuses(
-    client: Client, cluster: FakeCluster, case: str, status: int, retry: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    cluster.answer_next("apply", case)
-    response = await client.post(URL, json={"sandbox_id": "a"}, headers={"X-Request-ID": "req-1"})
-    assert response.status == status
-    assert_is_json(response)
-    detail = (await response.json())["detail"]
-    assert isinstance(detail, str)
-    assert "kubectl" not in detail
-    assert "\n" not in detail
-    assert ("Retry-After" in response.headers) == retry
-    assert cluster.objects == {}
-    # all of it is in the log
-    assert recorded(case).stderr.strip().splitlines()[-1] in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("case", "status"),
-    [("get-forbidden", 502), ("unauthorized", 502), ("unknown-authority", 503), ("server-hangs", 504)],
-)
-async def test_reads_and_deletes_that_the_cluster_refuses(
-    client: Client, cluster: FakeCluster, case: str, status: int
-) -> None:
-    cluster.answer_next("get", case, times=2)
-    cluster.answer_next("delete", case)
-    for method, path in (("GET", f"{URL}/a"), ("GET", URL), ("DELETE", f"{URL}/a")):
-        response = await client.request(method, path)
-        assert response.status == status
-        assert_is_json(response)
-
-
-async def test_a_short_break_of_the_connection_is_not_noticed(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer_next("get", "refused")
-    cluster.answer_next("apply", "refused-apply")
-    await create(client)
-
-
-async def test_a_cluster_that_stays_away_is_503(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer_next("get", "refused", times=5)
-    response = await client.post(URL, json={"sandbox_id": "a"})
-    assert response.status == 503
-    assert response.headers["Retry-After"]
-
-
-async def test_what_the_cluster_refuses_of_the_callers_is_422(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer_next("apply", "apply-label-too-long")
-    response = await client.post(URL, json={"sandbox_id": "a"})
-    assert response.status == 422
-    (entry,) = (await response.json())["detail"]
-    assert entry == {
-        "type": "value_error",
-        "loc": ["body", "sandbox_id"],
-        "msg": "The cluster refuses the sandbox's Pod at metadata.labels",
-        "input": "a",
-    }
-
-
-async def test_what_the_cluster_refuses_of_the_operators_is_502(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer_next("apply", "apply-hostpath-backstep")
-    response = await client.post(URL, json={"sandbox_id": "a"})
-    assert response.status == 502
-
-
-async def test_the_first_create_in_a_new_namespace(client: Client, cluster: FakeCluster) -> None:
-    cluster.namespaces.clear()
-    cluster.answer_next("apply", "apply-missing-namespace")
-    await create(client)
-    assert cluster.namespaces == {"deer-flow"}
-
-
-async def test_a_namespace_without_a_service_account_yet_is_waited_for(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer_next("apply", "apply-right-after-namespace", times=2)
-    await create(client)
-
-
 async def test_a_request_id_is_taken_if_sane_else_made(client: Client) -> None:
     given = await client.get("/health", headers={"X-Request-ID": "abc.DEF-1:2_3"})
     assert given.headers["X-Request-ID"] == "abc.DEF-1:2_3"
@@ -449,56 +347,6 @@ async def test_extra_mounts_without_the_operators_leave_are_400(client: Client, 
     assert cluster.calls == []
 
 
-async def test_a_caller_that_hangs_up_changes_nothing(client: Client, cluster: FakeCluster) -> None:
-    hold = cluster.hold_next("apply")
-    request = asyncio.create_task(client.post(URL, json={"sandbox_id": "a"}))
-    while not cluster.verbs()["apply"]:
-        await asyncio.sleep(0.01)
-    request.cancel()
-    await asyncio.gather(request, return_exceptions=True)
-    hold.set()
-    while (await client.get(f"{URL}/a")).status != 200:
-        await asyncio.sleep(0.01)
-
-
-def test_the_time_limits_end_before_the_callers() -> None:
-    assert lifecycle.CREATE_SECONDS + creation.UNDO_SECONDS <= 28
-    assert lifecycle.DELETE_SECONDS <= 13
-    assert lifecycle.READ_SECONDS <= 9
-
-
-async def test_a_create_that_hangs_is_504_in_time_and_leaves_nothing(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lifecycle, "CREATE_SECONDS", 0.2)
-    cluster.hold_next("apply")
-    response = await client.post(URL, json={"sandbox_id": "a"})
-    assert response.status == 504
-    assert cluster.objects == {}
-    assert (await client.get(f"{URL}/a")).status == 404
-
-
-async def test_a_create_whose_answer_got_lost_is_whole_after_all(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lifecycle, "CREATE_SECONDS", 0.2)
-    cluster.hang_after_next("apply")
-    answer = await create(client)
-    assert answer["sandbox_id"] == "a"
-    assert await (await client.get(f"{URL}/a")).json() == answer
-
-
-@pytest.mark.parametrize(("method", "path"), [("GET", f"{URL}/a"), ("GET", URL), ("DELETE", f"{URL}/a")])
-async def test_a_read_or_delete_that_hangs_is_504_in_time(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, method: str, path: str
-) -> None:
-    monkeypatch.setattr(lifecycle, "READ_SECONDS", 0.1)
-    monkeypatch.setattr(lifecycle, "DELETE_SECONDS", 0.1)
-    cluster.hold_next("get")
-    cluster.hold_next("delete")
-    assert (await client.request(method, path)).status == 504
-
-
 async def test_a_path_with_a_line_break_is_one_line_of_the_log(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -524,24 +372,3 @@ async def test_a_body_that_never_comes_is_408(client: Client, monkeypatch: pytes
 
     response = await client.post(URL, data=never())
     assert (response.status, await response.json()) == (408, {"detail": "Request Timeout"})
-
-
-async def test_when_too_many_wait_it_is_503_at_once(make_client: MakeClient, cluster: FakeCluster) -> None:
-    client = await make_client(KUBECTL_MAX_PROCESSES=1, KUBECTL_MAX_WAITING=0)
-    held = cluster.hold_next("apply")
-    first = asyncio.create_task(client.post(URL, json={"sandbox_id": "a"}))
-    while not cluster.verbs()["apply"]:
-        await asyncio.sleep(0.01)
-    busy = await client.get(URL)
-    assert busy.status == 503
-    assert busy.headers["Retry-After"]
-    held.set()
-    assert (await first).status == 200
-
-
-async def test_two_creates_of_one_id_at_once_look_and_apply_one_after_the_other(
-    client: Client, cluster: FakeCluster
-) -> None:
-    answers = await asyncio.gather(*(create(client, "a") for _ in range(5)))
-    assert all(answer == answers[0] for answer in answers)
-    assert cluster.verbs()["apply"] == 1

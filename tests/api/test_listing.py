@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.api.client import create
 from tests.api.conftest import URL, Client
-from tests.api.test_contract import create
 from tests.fakes import FakeCluster
 
 

@@ -13,9 +13,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from pytest_aiohttp.plugin import AiohttpClient
 
 from sandboxes import api, waits
+from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.api.server import LikeOurs
-from tests.api.test_contract import create
 from tests.fakes import FakeCluster, events_about
 from tests.record import recorded_pods
 from tests.waiting import until

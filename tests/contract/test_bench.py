@@ -26,8 +26,8 @@ from scripts.bench.figures import DIRECT, PROVISIONER, Phase, Sample, percentile
 from scripts.bench.kubeconfig import read_kubeconfig
 from tests.conftest import ROOT
 from tests.contract.faults import refuse_next
+from tests.contract.processes import environment, free_port, run
 from tests.contract.service import Provisioner, StartProvisioner, create, until
-from tests.contract.test_process import environment, free_port, run
 
 BENCH = (sys.executable, str(ROOT / "scripts" / "bench.py"))
 SMALL = ("--count", "5", "--callers", "3", "--rounds", "1", "--reads", "6")

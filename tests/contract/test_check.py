@@ -16,7 +16,7 @@ from sandboxes.settings import Settings
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
 from tests.contract.kubectls import new_kubectl
-from tests.contract.test_process import environment, free_port, run
+from tests.contract.processes import environment, free_port, run
 from tests.deploy import objects
 
 NS = "deer-flow"

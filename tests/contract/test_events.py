@@ -16,8 +16,8 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import feed, watch
+from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import URL, Provisioner, create
-from tests.contract.test_process import PROVISIONER, environment, free_port, healthy, running
 from tests.waiting import until
 
 EVENTS = "/api/events"

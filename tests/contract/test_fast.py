@@ -15,8 +15,8 @@ import yaml
 from devcluster import Cluster
 from sandboxes import groups, lifecycle, waiting
 from tests.contract.faults import recorded_refusal
+from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
-from tests.contract.test_process import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.waiting import until
 
 

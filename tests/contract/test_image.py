@@ -18,8 +18,8 @@ import pytest
 
 from devcluster import Cluster
 from tests.conftest import ROOT
+from tests.contract.processes import free_port, healthy
 from tests.contract.service import KUBECTL, until
-from tests.contract.test_process import free_port, healthy
 from tests.image import copied_into_the_image, image_command, image_environment
 
 UID = 4711

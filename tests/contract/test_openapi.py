@@ -35,8 +35,8 @@ from sandboxes.openapi import document
 from sandboxes.operations import OPERATIONS, Operation
 from tests.contract.conftest import SPEED
 from tests.contract.faults import refuse_next
+from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import StartProvisioner, create
-from tests.contract.test_process import PROVISIONER, environment, free_port, healthy, running
 from tests.waiting import until
 
 KEY = {"X-API-Key": "a-key"}

@@ -8,8 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,65 +21,9 @@ from devcluster import Cluster, once
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
+from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, run, running
 from tests.contract.service import KUBECTL, URL, StartProvisioner, create, until
 from tests.record import case
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
-    return {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "TMPDIR": str(tmp_path),
-        "KUBECTL": str(KUBECTL),
-        **variables,
-    }
-
-
-async def run(*argv: str, environ: dict[str, str], seconds: float = 60) -> tuple[int, str, str]:
-    """Run a program to its end: exit code, stdout, stderr."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*argv, env=environ, stdout=pipe, stderr=pipe)
-    async with asyncio.timeout(seconds):
-        stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, stdout.decode(), stderr.decode()
-
-
-@asynccontextmanager
-async def running(*argv: str, environ: dict[str, str], log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Have a program run in a process group of its own; its output goes to `log`."""
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *argv, env=environ, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):  # all of it has ended
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-
-
-def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:
-    async def ask() -> bool:
-        async with aiohttp.ClientSession() as session:
-            try:
-                async with session.get(f"http://127.0.0.1:{port}/health") as response:
-                    return response.status == 200
-            except aiohttp.ClientConnectionError:
-                return False
-
-    return ask
-
-
-PROVISIONER = (sys.executable, str(ROOT / "provisioner.py"))
 
 
 async def refuses_to_start(environ: dict[str, str]) -> str:
@@ -173,18 +116,6 @@ async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp
     assert "PROVISIONER_API_KEY is not set" in log.read_text()
     assert "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set" in log.read_text()
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
-
-
-def processes_with(text: str) -> list[int]:
-    """Return the processes that have this text in their environment."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if text.encode() in environ.read_bytes():
-                found.append(int(environ.parent.name))
-        except OSError:  # it has ended, or is not ours to look into
-            continue
-    return found
 
 
 async def test_run_sh_serves_on_a_stand_in_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import aiohttp
 from devcluster import Cluster
 from sandboxes.api import LIFECYCLE
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger
+from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import URL, StartProvisioner, until
-from tests.contract.test_process import PROVISIONER, environment, free_port, healthy, processes_with, running
 
 LOAD_SECONDS = 5.0
 

@@ -20,8 +20,8 @@ from sandboxes.manifests import Sandbox, build
 from sandboxes.settings import Settings
 from sandboxes.templates import Template
 from tests.contract.conftest import Kubectl
+from tests.contract.processes import processes_with
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
-from tests.contract.test_process import processes_with
 from tests.waiting import until
 
 

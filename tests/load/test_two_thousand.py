@@ -18,8 +18,8 @@ import pytest
 
 from devcluster import Cluster
 from tests.conftest import ROOT
+from tests.contract.processes import environment, free_port, healthy, processes_with, running
 from tests.contract.service import KUBECTL
-from tests.contract.test_process import environment, free_port, healthy, processes_with, running
 from tests.waiting import until
 
 COUNT = 2000

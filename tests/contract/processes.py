@@ -1,0 +1,86 @@
+"""The service, and other programs, as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.conftest import ROOT
+from tests.contract.service import KUBECTL
+
+PROVISIONER = (sys.executable, str(ROOT / "provisioner.py"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+        "KUBECTL": str(KUBECTL),
+        **variables,
+    }
+
+
+async def run(*argv: str, environ: dict[str, str], seconds: float = 60) -> tuple[int, str, str]:
+    """Run a program to its end: exit code, stdout, stderr."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*argv, env=environ, stdout=pipe, stderr=pipe)
+    async with asyncio.timeout(seconds):
+        stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, stdout.decode(), stderr.decode()
+
+
+@asynccontextmanager
+async def running(*argv: str, environ: dict[str, str], log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Have a program run in a process group of its own; its output goes to `log`."""
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *argv, env=environ, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # all of it has ended
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:
+    async def ask() -> bool:
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with session.get(f"http://127.0.0.1:{port}/health") as response:
+                    return response.status == 200
+            except aiohttp.ClientConnectionError:
+                return False
+
+    return ask
+
+
+def processes_with(text: str) -> list[int]:
+    """Return the processes that have this text in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if text.encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+        except OSError:  # it has ended, or is not ours to look into
+            continue
+    return found
