@@ -15,7 +15,7 @@ import pytest
 from sandboxes import feed as feed_module
 from sandboxes import kube
 from sandboxes.answers import Answers
-from sandboxes.errors import ClusterUnavailable, LiveViewOff
+from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
 from sandboxes.feed import Feed, Reader
 from sandboxes.kubectl import Kubectl, KubectlRunner
 from sandboxes.settings import Settings
@@ -246,3 +246,14 @@ async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(fe
     async with asyncio.timeout(2):
         with pytest.raises(ClusterUnavailable):
             await joining
+
+
+async def test_past_the_most_readers_the_next_is_told_so_and_finds_room_when_one_has_left(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "MAX_READERS", 2)
+    first, _ = [await feed.join() for _ in range(2)]
+    with pytest.raises(Busy):
+        await feed.join()
+    feed.leave(first)
+    await feed.join()

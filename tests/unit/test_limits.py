@@ -1,0 +1,52 @@
+"""Limits of a request: turns."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sandboxes.errors import Busy
+from sandboxes.limits import Turns
+from tests.waiting import until
+
+
+async def test_so_many_at_once_so_many_in_line_and_the_next_is_told_so_at_once() -> None:
+    turns, running, most = Turns(at_once=2, waiting=3), 0, 0
+    end = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal running, most
+        async with turns.one():
+            running += 1
+            most = max(most, running)
+            await end.wait()
+            running -= 1
+
+    tasks = [asyncio.create_task(work()) for _ in range(5)]
+    await until(lambda: running == 2)
+    with pytest.raises(Busy):
+        await asyncio.wait_for(work(), 1)
+    end.set()
+    await asyncio.gather(*tasks)
+    assert (most, running) == (2, 0)
+    await work()
+
+
+async def test_who_waits_no_longer_leaves_his_place_in_the_line() -> None:
+    turns, end = Turns(at_once=1, waiting=1), asyncio.Event()
+
+    async def work() -> None:
+        async with turns.one():
+            await end.wait()
+
+    running, waiting = asyncio.create_task(work()), asyncio.create_task(work())
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await work()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    next_one = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    end.set()
+    await asyncio.gather(running, next_one)

@@ -1,0 +1,76 @@
+"""When a use of a sandbox is written, and what becomes of one whose write fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from sandboxes import kube, lifetimes
+from sandboxes.cluster import Cluster
+from sandboxes.errors import ServerFailed
+from sandboxes.kubectl import Kubectl
+from sandboxes.uses import Uses
+from tests.fakes import FakeCluster
+from tests.waiting import until
+
+Write = Callable[[dict[str, str]], Awaitable[None]]
+
+
+def uses_written_by(write: Write) -> Uses:
+    class Written(Cluster):
+        async def annotate(self, obj: dict[str, Any], annotations: dict[str, str], *, manager: str) -> dict[str, Any]:
+            assert manager == "activity"
+            await write(annotations)
+            return obj
+
+    return Uses(Written(Kubectl(FakeCluster(), max_processes=1, max_waiting=1), None, "deer-flow"))
+
+
+def pod_unused_for(seconds: int, idle_timeout: int) -> dict[str, Any]:
+    created = lifetimes.present() - timedelta(seconds=seconds)
+    annotations = lifetimes.marks_of(0, idle_timeout, created)
+    return {"metadata": {"uid": "u", "creationTimestamp": created.isoformat(), "annotations": annotations}}
+
+
+async def test_a_use_that_was_answered_while_anothers_write_failed_is_written_at_once() -> None:
+    first, written = asyncio.get_running_loop().create_future(), []
+
+    async def write(annotations: dict[str, str]) -> None:
+        written.append(annotations[kube.USED_ANNOTATION])
+        if len(written) == 1:
+            await first
+
+    uses = uses_written_by(write)
+    pod = pod_unused_for(595, idle_timeout=600)
+    failing = asyncio.create_task(uses.note(pod))
+    await until(lambda: len(written) == 1)
+    assert await uses.note(pod) is pod  # answered, while the first is still being written
+    latest = uses.latest(pod)
+    first.set_exception(ServerFailed("down"))
+    with pytest.raises(ServerFailed):
+        await failing
+    await until(lambda: len(written) == 2, seconds=2)
+    assert latest is not None
+    assert written[1] == lifetimes.text_of(latest)
+
+
+async def test_uses_after_a_write_wait_for_the_minute_and_are_written_at_the_end() -> None:
+    written: list[str] = []
+
+    async def write(annotations: dict[str, str]) -> None:
+        written.append(annotations[kube.USED_ANNOTATION])
+
+    uses = uses_written_by(write)
+    pod = pod_unused_for(100, idle_timeout=600)
+    await uses.note(pod)
+    assert len(written) == 1
+    fresh = pod_unused_for(5, idle_timeout=600)
+    await uses.note(fresh)
+    assert len(written) == 1
+    assert uses.latest(fresh) is not None
+    await uses.finish()
+    assert len(written) == 2
