@@ -211,10 +211,9 @@ class Cluster:
 
     def _serve(self, stack: AsyncExitStack) -> None:
         server = web.Server(self._server, handler_cancellation=True)
-        stack.push_async_callback(server.shutdown, _SHUTDOWN_SECONDS)
-        stack.callback(server.pre_shutdown)
-        stack.callback(self._listing.stop)
         port = Port(server, self._port, self._credentials.context)
+        stack.push_async_callback(port.shutdown, _SHUTDOWN_SECONDS)
+        stack.callback(self._listing.stop)
         stack.callback(port.stop)
         self._faults = Faults(self._server.rules, port, self._listing)
         stack.callback(self._server.rules.clear)

@@ -54,6 +54,7 @@ class NodePortProxy:
         for server in self._listening.values():
             server.close()
         self._listening.clear()
+        await asyncio.sleep(0)  # what was taken before gets to be a connection that can be ended
         await self._http.shutdown(0)
 
     def _on_change(self, change: Change) -> None:

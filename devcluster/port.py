@@ -56,6 +56,16 @@ class Port:
         else:
             self._socket.close()
 
+    async def shutdown(self, seconds: float) -> None:
+        """End the connections that there are; what is being answered gets so many seconds."""
+        transports = [handler.transport for handler in self._server.connections if handler.transport is not None]
+        self._server.pre_shutdown()
+        await self._server.shutdown(seconds)
+        for transport in transports:
+            # Closed is not enough: TLS then waits for the other side's goodbye, for longer than the loop may live.
+            transport.abort()
+        await asyncio.sleep(0)
+
     def _let_go(self, *, drop: bool = True) -> None:
         self._is_open = False
         asyncio.get_running_loop().remove_reader(self._socket)
@@ -90,7 +100,14 @@ class Port:
             return
         greeting = asyncio.create_task(self._greet(connection))
         self._greetings.add(greeting)
-        greeting.add_done_callback(self._greetings.discard)
+
+        def greeted(task: asyncio.Task[None]) -> None:
+            self._greetings.discard(task)
+            # Not in the task: one that is cancelled before its first step never runs a line of it.
+            if task.cancelled():
+                connection.close()
+
+        greeting.add_done_callback(greeted)
 
     async def _greet(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -104,9 +121,6 @@ class Port:
         except OSError as error:  # a handshake that failed (`unknown-authority`), or nobody there any more
             log.debug("a connection came to nothing: %s", error)
             connection.close()
-        except asyncio.CancelledError:
-            connection.close()
-            raise
 
 
 def _bound(number: int) -> socket.socket:

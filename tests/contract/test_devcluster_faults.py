@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -214,3 +216,21 @@ async def test_a_cluster_with_faults_still_stops(cluster: Cluster, kubectl: Kube
         await asyncio.gather(watch.communicate(), hanging.communicate())
     assert watch.returncode == 0
     assert hanging.returncode == 1
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_connection_that_was_only_just_taken_is_closed_with_the_port(cluster: Cluster, turns: int) -> None:
+    # After so many turns of the loop it is not yet accepted, accepted, or about to be greeted. One that is forgotten
+    # is a ResourceWarning, which fails this test.
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connection:
+        connection.connect(("127.0.0.1", urlsplit(cluster.url).port))
+        connection.setblocking(False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cluster.faults.refuse()
+        try:
+            said = await asyncio.wait_for(loop.sock_recv(connection, 1), 5)
+        except ConnectionResetError:
+            said = b""
+    assert said == b""
