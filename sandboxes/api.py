@@ -6,8 +6,8 @@ import asyncio
 import http
 import logging
 import re
+import secrets
 import time
-import uuid
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
@@ -268,7 +268,7 @@ def _request_id(request: web.Request) -> str:
     """Return the request's id: the caller's if it is sane, else one that is made at the first call."""
     if _REQUEST_ID not in request:
         given = request.headers.get(REQUEST_ID_HEADER, "")
-        request[_REQUEST_ID] = given if _SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request[_REQUEST_ID] = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     return request[_REQUEST_ID]
 
 

@@ -6,6 +6,7 @@ Modules log through the standard library; structlog renders their records: as JS
 from __future__ import annotations
 
 import contextvars
+import datetime
 import json
 import logging
 import re
@@ -60,17 +61,8 @@ def configure_logging(level: str, log_format: Format = "auto", *, secrets: Itera
 
 def formatter(*, as_json: bool, colors: bool = False, secrets: tuple[str, ...] = ()) -> logging.Formatter:
     """Return what renders records of the standard library, see configure_logging."""
-    form: list[Processor] = (
-        [structlog.stdlib.ExtraAdder(_FIELDS), _hide_secrets(secrets), _as_json]
-        if as_json
-        else [
-            _hide_secrets(secrets),
-            _in_one_piece,
-            structlog.dev.ConsoleRenderer(
-                colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
-            ),
-        ]
-    )
+    if as_json:
+        return _JsonLines(_hide_secrets(secrets))
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -78,7 +70,14 @@ def formatter(*, as_json: bool, colors: bool = False, secrets: tuple[str, ...] =
             structlog.stdlib.add_logger_name,
             structlog.contextvars.merge_contextvars,
         ],
-        processors=[structlog.processors.format_exc_info, *form],
+        processors=[
+            structlog.processors.format_exc_info,
+            _hide_secrets(secrets),
+            _in_one_piece,
+            structlog.dev.ConsoleRenderer(
+                colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
     )
 
 
@@ -133,10 +132,32 @@ class AccessLogger(AbstractAccessLogger):
         clear_contextvars()
 
 
-def _as_json(_logger: object, _name: str, event: EventDict) -> str:
-    event.pop("_record", None)
-    event.pop("_from_structlog", None)
-    return _ENCODER.encode(event)
+class _JsonLines(logging.Formatter):
+    """A record as one line of JSON: what structlog's chain of processors would say, in half the time.
+
+    Each read that is answered from the live view is logged, and takes hardly longer than its line.
+    """
+
+    def __init__(self, hide: Processor) -> None:
+        super().__init__()
+        self._hide = hide
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC).replace(tzinfo=None)
+        event: EventDict = {
+            "event": record.getMessage(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "timestamp": f"{moment.isoformat(timespec='microseconds')}Z",
+            **get_contextvars(),
+        }
+        fields = record.__dict__
+        event.update((name, fields[name]) for name in _FIELDS if name in fields)
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            event["stack"] = record.stack_info
+        return _ENCODER.encode(self._hide(None, "", event))
 
 
 def _hide_secrets(always: tuple[str, ...]) -> Processor:

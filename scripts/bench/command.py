@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--count", 50, 2000, "sandboxes, and lists, of a phase; at least one for each caller"),
         ("--callers", 50, 1000, "callers of the concurrent phases"),
         ("--rounds", 3, 100, "rounds; medians over them are reported"),
-        ("--reads", 200, 100_000, "requests of a phase of health or get"),
+        ("--reads", 1000, 100_000, "requests of a phase of health or get"),
         ("--max-seconds", 600, 86_400, "begin nothing more after so long; what is left is then cleaned up"),
         ("--list-size", None, 20_000, "after the rounds, make so many sandboxes and time the list of them"),
         (
