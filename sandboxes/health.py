@@ -97,13 +97,13 @@ class Health:
         return Readiness(checks)
 
     async def _ask(self) -> None:
-        """Return if the API server says that it is ready (record: readyz); raises what kept it from saying so.
+        """Return if the API server says that it is ready; raises what kept it from saying so.
 
-        Out of the line: a full one is no reason to be taken for dead. By default everyone who is known may ask (role
-        system:public-info-viewer), and a server that refuses just this path has answered, too.
+        By default everyone who is known may ask (role system:public-info-viewer), and a server that refuses just this
+        path has answered, too.
         """
         try:
-            await self._cluster.kubectl.run("get", "--raw", "/readyz", urgent=True)
+            await self._cluster.kubectl.probe()
         except ClusterRefused as error:
             if 'cannot get path "/readyz"' not in error.detail:
                 raise

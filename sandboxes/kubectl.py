@@ -109,6 +109,7 @@ class Kubectl:
         self._deadline = deadline
         self._slots = asyncio.Semaphore(max_processes)
         self._urgent_slots = asyncio.Semaphore(URGENT_PROCESSES)
+        self._probe_slots = asyncio.Semaphore(1)
         self._max_waiting = max_waiting
         self._waiting = 0
         self.running = 0
@@ -135,10 +136,20 @@ class Kubectl:
         full, KubectlNotRun when kubectl can't be run.
         stdout counts only if the exit code is 0 (kubectl.md 3).
         """
+        return await self._call(args, stdin, self._urgent_slots if urgent else self._slots)
+
+    async def probe(self) -> None:
+        """Return if the API server says that it is ready (record: readyz); raises what run() raises.
+
+        Waits for nobody but other probes, so that neither load nor clean-up makes this replica look dead.
+        """
+        await self._call(("get", "--raw", "/readyz"), None, self._probe_slots)
+
+    async def _call(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> bytes:
         started = time.monotonic()
         outcome = "cancelled"
         try:
-            stdout = await self._run(args, stdin, urgent=urgent)
+            stdout = await self._run(args, stdin, slots)
             outcome = "ok"
         except ProvisionerError as error:
             outcome = type(error).__name__
@@ -148,11 +159,11 @@ class Kubectl:
                 listener(args[0], outcome, time.monotonic() - started)
         return stdout
 
-    async def _run(self, args: Sequence[str], stdin: bytes | None, *, urgent: bool) -> bytes:
+    async def _run(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> bytes:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._deadline):
-                completed = await self._run_in_slot(args, stdin, urgent=urgent)
+                completed = await self._run_in_slot(args, stdin, slots)
         except TimeoutError as error:
             self._log(args, "no answer", started)
             detail = f"kubectl {' '.join(args)}: ended by us after {self._deadline:g} s"
@@ -172,15 +183,15 @@ class Kubectl:
             raise classify(completed.stderr, detail=_bug_report(args, completed))
         return completed.stdout
 
-    async def _run_in_slot(self, args: Sequence[str], stdin: bytes | None, *, urgent: bool) -> Completed:
-        slots = self._urgent_slots if urgent else self._slots
-        if not urgent and slots.locked() and self._waiting >= self._max_waiting:
+    async def _run_in_slot(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> Completed:
+        is_in_line = slots is self._slots
+        if is_in_line and slots.locked() and self._waiting >= self._max_waiting:
             raise Busy("The provisioner has too many requests waiting")
-        self._waiting += not urgent
+        self._waiting += is_in_line
         try:
             await slots.acquire()
         finally:
-            self._waiting -= not urgent
+            self._waiting -= is_in_line
         self.running += 1
         try:
             return await self._runner(args, stdin=stdin)

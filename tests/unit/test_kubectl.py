@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sandboxes import errors
-from sandboxes.kubectl import Kubectl, KubectlRunner
+from sandboxes.kubectl import URGENT_PROCESSES, Kubectl, KubectlRunner
 from tests.fakes import FakeCluster
 from tests.record import case
 
@@ -121,6 +121,19 @@ async def test_cleaning_up_does_not_wait_in_line(cluster: FakeCluster) -> None:
     assert await kubectl.get([REFERENCE], urgent=True) == []
     hold.set()
     await call
+
+
+async def test_a_probe_waits_neither_for_requests_nor_for_what_cleans_up(cluster: FakeCluster) -> None:
+    kubectl = Kubectl(cluster, max_processes=1, max_waiting=0)
+    holds = [cluster.hold_next("get") for _ in range(1 + URGENT_PROCESSES)]
+    calls = [asyncio.create_task(kubectl.get([REFERENCE], urgent=number > 0)) for number in range(len(holds))]
+    while len(cluster.calls) < len(holds):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(1):
+        await kubectl.probe()
+    for hold in holds:
+        hold.set()
+    await asyncio.gather(*calls)
 
 
 @pytest.mark.parametrize(
