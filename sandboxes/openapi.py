@@ -161,13 +161,16 @@ def _responses(operation: Operation) -> Document:
     if operation.answers:
         schema = _any_of(operation.answers)
     else:
-        schema = {"type": "object" if operation.media_type == operations.JSON else "string"}
+        schema = {"type": "object" if operations.JSON in operation.media_types else "string"}
     headers = {"X-Request-ID": _header("X-Request-ID")}
     found: Document = {
         "200": {
             "description": "OK",
             "headers": headers | ({"ETag": _header("ETag")} if operation.is_cached else {}),
-            "content": {operation.media_type: {"schema": schema, "example": examples.ANSWERS[operation.name]}},
+            "content": {
+                media_type: {"schema": schema, "example": examples.ANSWERS[operation.name]}
+                for media_type in operation.media_types
+            },
         }
     }
     if operation.is_cached:

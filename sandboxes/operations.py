@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 JSON = "application/json"
 HTML = "text/html"
 EVENTS = "text/event-stream"
-METRICS = "text/plain"
+METRICS = ("text/plain", "application/openmetrics-text")
 
 # Of an error that any request can have, so that no route names it.
 UNKNOWN_PATH = "UnknownPath"
@@ -65,7 +65,8 @@ class Operation:
     summary: str
     description: str
     answers: tuple[type[BaseModel], ...] = ()
-    media_type: str = JSON
+    # Of the answer with 200, the one that is sent by default first.
+    media_types: tuple[str, ...] = (JSON,)
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     failures: tuple[str, ...] = ()
@@ -218,7 +219,7 @@ OPERATIONS = (
         "Server-sent events, without end. The first is `state`, with the list of all sandboxes; then come `created`, "
         "`changed`, `ready`, `expiring` (60 s before the end) and `deleted`, each with the sandbox as `GET` tells of "
         "it; a deleted one has the status `NotFound`. A comment every 15 s of silence keeps the connection.",
-        media_type=EVENTS,
+        media_types=(EVENTS,),
         failures=("EventsUnavailable",),
     ),
     Operation(
@@ -268,7 +269,7 @@ OPERATIONS = (
         "get_metrics",
         "Tell Prometheus of this process",
         "Never touches the cluster, and needs no key. As OpenMetrics for a caller who asks for that in `Accept`.",
-        media_type=METRICS,
+        media_types=METRICS,
     ),
     Operation("GET", "/openapi.json", "get_openapi", "Give this document", "Needs no key.", is_cached=True),
     Operation(
@@ -277,7 +278,7 @@ OPERATIONS = (
         "get_docs",
         "Show this document to a person",
         "One page without scripts, which loads nothing. Needs no key.",
-        media_type=HTML,
+        media_types=(HTML,),
         is_cached=True,
     ),
 )

@@ -106,3 +106,6 @@ async def test_a_scraper_gets_openmetrics_where_it_asks_for_it(client: Client) -
     assert (await response.text()).endswith("# EOF\n")
     response = await client.get("/metrics")
     assert response.content_type == "text/plain"
+    document = await (await client.get("/openapi.json")).json()
+    documented = document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    assert set(documented) == {"text/plain", "application/openmetrics-text"}
