@@ -218,8 +218,11 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
     except ProvisionerError as error:
         request.app[METRICS].failed(type(error).__name__)
         return _error_answer(error)
+    except web.HTTPRequestEntityTooLarge as error:
+        # An answer of its own rather than aiohttp's: that one cuts off a caller who is still sending.
+        detail = f"The request's body is larger than {MAX_BODY_BYTES // 2**20} MiB"
+        return _json({"detail": detail}, status=error.status)
     except web.HTTPException as error:
-        # An answer of its own rather than aiohttp's: that one cuts off a caller who is still sending (413).
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return _json({"detail": http.HTTPStatus(error.status).phrase}, status=error.status, headers=allow)
     except web.RequestPayloadError:

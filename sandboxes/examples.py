@@ -152,7 +152,7 @@ FAILURES: dict[str, object] = {
     "SandboxNotFound": {"detail": "Sandbox 'abc' not found", "status": "NotFound"},
     "RequestTimeout": {"detail": "Request Timeout"},
     "SandboxConflict": {"detail": "Sandbox 'abc' belongs to another thread or user"},
-    "ContentTooLarge": {"detail": "Request Entity Too Large"},
+    "ContentTooLarge": {"detail": "The request's body is larger than 1 MiB"},
     "Unprocessable": {
         "detail": [
             {

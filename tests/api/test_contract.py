@@ -206,7 +206,7 @@ async def test_json_is_read_whatever_its_content_type(client: Client) -> None:
 
 async def test_a_body_of_3_mb_is_413(client: Client, cluster: FakeCluster) -> None:
     response = await client.post(URL, data=io.BytesIO(b" " * 3_000_000))
-    assert (response.status, await response.json()) == (413, {"detail": "Request Entity Too Large"})
+    assert (response.status, await response.json()) == (413, {"detail": "The request's body is larger than 1 MiB"})
     assert_is_json(response)
     assert cluster.calls == []
 

@@ -79,7 +79,7 @@ def test_the_build_arguments_are_the_same_in_both_files() -> None:
 def test_ci_has_least_permissions_and_pinned_actions() -> None:
     workflow = yaml.safe_load(WORKFLOW)
     assert workflow["permissions"] == {"contents": "read"}
-    assert set(workflow["jobs"]) == {"test", "audit", "image", "e2e", "load"}
+    assert set(workflow["jobs"]) == {"test", "audit", "image", "e2e", "deploy", "load"}
     uses = re.findall(r"uses: (\S+)", WORKFLOW)
     assert uses
     for action in uses:
