@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,20 @@ from sandboxes.settings import Settings
 from sandboxes.templates import Template, load_template
 
 ROOT = Path(__file__).parent.parent
+VARIABLES = {field.upper() for field in Settings.model_fields}
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the variables of whoever runs the tests out of them."""
-    for field in Settings.model_fields:
-        monkeypatch.delenv(field.upper(), raising=False)
+    for name in VARIABLES & os.environ.keys():
+        monkeypatch.delenv(name)
+
+
+@functools.cache
+def _load_settings(_environment: frozenset[tuple[str, str]]) -> Settings:
+    """Read the environment, of which Settings are all that is given here: once for each, since they can't change."""
+    return Settings.load()
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def make_settings(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> C
     def make(**variables: Any) -> Settings:
         for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
-        return Settings.load()
+        return _load_settings(frozenset(item for item in os.environ.items() if item[0].upper() in VARIABLES))
 
     return make
 

@@ -37,9 +37,10 @@ def case(name: str) -> Case:
     return Case(raw["case"], tuple(raw["argv"]), raw.get("stdin"), returncode, raw["stdout"], raw["stderr"])
 
 
-def case_names() -> list[str]:
+@functools.cache
+def case_names() -> tuple[str, ...]:
     """Return the names of all recorded calls of kubectl."""
-    return sorted(path.stem for path in (RECORDED / "kubectl").glob("*.json"))
+    return tuple(sorted(path.stem for path in (RECORDED / "kubectl").glob("*.json")))
 
 
 def recorded_pods() -> dict[str, dict[str, Any]]:

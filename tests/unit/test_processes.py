@@ -88,7 +88,10 @@ async def test_it_ends_with_its_helpers_when_nobody_waits_any_more(tmp_path: Pat
     assert [pid for pid in pids if is_running(pid)] == []
 
 
-async def test_a_helper_that_outlives_it_and_holds_its_output_open_is_not_waited_for(tmp_path: Path) -> None:
+async def test_a_helper_that_outlives_it_and_holds_its_output_open_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "DRAIN_SECONDS", 0.2)
     pid_file = tmp_path / "pid"
     script = f"setsid sleep 600 & echo $! > {pid_file}; echo done; exit 4"
     async with asyncio.timeout(5):
