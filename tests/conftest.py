@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as examples
 
 from sandboxes.settings import Settings
 from sandboxes.templates import Template, load_template
 
 ROOT = Path(__file__).parent.parent
+# How hard tests with made-up input try: `all` is hypothesis' own number of examples, and what CI runs.
+examples.register_profile("all", deadline=None)
+examples.register_profile("few", deadline=None, max_examples=20)
+examples.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
 VARIABLES = {field.upper() for field in Settings.model_fields}
 
 
