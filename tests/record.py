@@ -50,6 +50,11 @@ def recorded_pods() -> dict[str, dict[str, Any]]:
 
 
 def watch_events() -> list[dict[str, Any]]:
-    """Return the recorded watch stream of Pods."""
+    """Return the recorded watch stream of Pods; like all of the record it is read once, and not to be changed."""
+    return list(_watch_events())
+
+
+@functools.cache
+def _watch_events() -> tuple[dict[str, Any], ...]:
     lines = (RECORDED / "kubectl" / "watch-pods.ndjson").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.strip()]
+    return tuple(json.loads(line) for line in lines if line.strip())

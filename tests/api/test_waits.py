@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the pauses be short; what is tested is what happens, not how long it takes."""
     monkeypatch.setattr(waits, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(waits, "URL_PAUSE", 0.05)
-    monkeypatch.setattr(waits, "URL_SECONDS", 0.3)
+    monkeypatch.setattr(waits, "URL_SECONDS", 0.2)
     monkeypatch.setattr(waits, "FIRST_EVENTS_SECONDS", 0.05)
     monkeypatch.setattr(waits, "EVENTS_SECONDS", 0.1)
 
@@ -219,7 +219,7 @@ async def test_a_wait_ends_in_time_for_the_caller_however_long_it_should_be(
 async def test_a_create_is_200_though_the_cluster_goes_away_while_it_is_waited_for(
     client: Client, cluster: FakeCluster
 ) -> None:
-    creating = asyncio.create_task(create(client, wait_seconds=0.5))
+    creating = asyncio.create_task(create(client, wait_seconds=0.3))
     await until(lambda: cluster.pod("a") is not None)
     cluster.answer_next("get", "refused", times=1000)
     assert (await creating)["sandbox_id"] == "a"
@@ -237,7 +237,7 @@ async def test_who_hangs_up_is_waited_for_no_longer_but_has_its_sandbox(
 
     async def is_quiet() -> bool:
         before = len(cluster.calls)
-        await asyncio.sleep(0.3)  # six looks
+        await asyncio.sleep(0.15)  # three looks
         return len(cluster.calls) == before
 
     await until(is_quiet)
