@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,11 @@ examples.register_profile("few", deadline=None, max_examples=20)
 examples.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 VARIABLES = {field.upper() for field in Settings.model_fields}
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives until the end: the modules and the tests themselves."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
