@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 MAX_STDOUT_BYTES = 128 * 1024 * 1024
 MAX_STDERR_BYTES = 1024 * 1024
 _CHUNK = 256 * 1024
-_DRAIN_SECONDS = 1.0
+# For how long the rest of the output of a process that has ended is read.
+DRAIN_SECONDS = 1.0
 
 # prctl(2), Linux. Loaded here, since between fork and exec a child should do as little as can be.
 _PR_SET_PDEATHSIG = 1
@@ -128,7 +129,7 @@ class Child:
         returncode = await asyncio.shield(self._process.wait())
         said = bytearray()
         with contextlib.suppress(TimeoutError, OutputTooLarge):
-            async with asyncio.timeout(_DRAIN_SECONDS):
+            async with asyncio.timeout(DRAIN_SECONDS):
                 await _read(self._stderr.reader, said, MAX_STDERR_BYTES)
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -198,7 +199,7 @@ async def _communicate(
             writer = group.create_task(_write(process.stdin, stdin or b""))
             await process.wait()
             # Normally at once. A helper that outlives the process can hold its output open for ever.
-            await asyncio.wait([*readers, writer], timeout=_DRAIN_SECONDS)
+            await asyncio.wait([*readers, writer], timeout=DRAIN_SECONDS)
             for task in (*readers, writer):
                 task.cancel()
     except ExceptionGroup as errors:

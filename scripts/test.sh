@@ -3,12 +3,15 @@
 #
 #   ./scripts/test.sh                  all of it
 #   ./scripts/test.sh tests/unit ...   only these tests, with pytest's own arguments, and no lint
+#
+# HYPOTHESIS_PROFILE=few or all: how many examples tests with made-up input try; all of them by default when all is run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
 install_requirements requirements-dev.txt
 
 if [ $# -eq 0 ]; then
+  export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
   "$VENV/bin/ruff" format --check --quiet .
   "$VENV/bin/ruff" check --quiet .
   "$VENV/bin/mypy"

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as examples
 
 from sandboxes.settings import Settings
 from sandboxes.templates import Template, load_template
 
 ROOT = Path(__file__).parent.parent
+# How hard tests with made-up input try: `all` is hypothesis' own number of examples, and what CI runs.
+examples.register_profile("all", deadline=None)
+examples.register_profile("few", deadline=None, max_examples=20)
+examples.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
+VARIABLES = {field.upper() for field in Settings.model_fields}
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives until the end: the modules and the tests themselves."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the variables of whoever runs the tests out of them."""
-    for field in Settings.model_fields:
-        monkeypatch.delenv(field.upper(), raising=False)
+    for name in VARIABLES & os.environ.keys():
+        monkeypatch.delenv(name)
+
+
+@functools.cache
+def _load_settings(_environment: frozenset[tuple[str, str]]) -> Settings:
+    """Read the environment, of which Settings are all that is given here: once for each, since they can't change."""
+    return Settings.load()
 
 
 @pytest.fixture
@@ -30,7 +50,7 @@ def make_settings(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> C
     def make(**variables: Any) -> Settings:
         for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
-        return Settings.load()
+        return _load_settings(frozenset(item for item in os.environ.items() if item[0].upper() in VARIABLES))
 
     return make
 

@@ -37,9 +37,10 @@ def case(name: str) -> Case:
     return Case(raw["case"], tuple(raw["argv"]), raw.get("stdin"), returncode, raw["stdout"], raw["stderr"])
 
 
-def case_names() -> list[str]:
+@functools.cache
+def case_names() -> tuple[str, ...]:
     """Return the names of all recorded calls of kubectl."""
-    return sorted(path.stem for path in (RECORDED / "kubectl").glob("*.json"))
+    return tuple(sorted(path.stem for path in (RECORDED / "kubectl").glob("*.json")))
 
 
 def recorded_pods() -> dict[str, dict[str, Any]]:
@@ -49,6 +50,11 @@ def recorded_pods() -> dict[str, dict[str, Any]]:
 
 
 def watch_events() -> list[dict[str, Any]]:
-    """Return the recorded watch stream of Pods."""
+    """Return the recorded watch stream of Pods; like all of the record it is read once, and not to be changed."""
+    return list(_watch_events())
+
+
+@functools.cache
+def _watch_events() -> tuple[dict[str, Any], ...]:
     lines = (RECORDED / "kubectl" / "watch-pods.ndjson").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.strip()]
+    return tuple(json.loads(line) for line in lines if line.strip())

@@ -56,7 +56,8 @@ BODIES = st.binary(max_size=200) | (JSON | ALMOST).map(lambda value: json.dumps(
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=60)
 
 SETTINGS = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=settings().max_examples * 3 // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

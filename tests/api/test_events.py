@@ -184,8 +184,8 @@ async def test_when_the_service_stops_all_streams_end_at_once(service: Service) 
 
 
 async def test_a_stream_whose_reader_does_not_read_does_not_hold_up_the_end(service: Service) -> None:
-    for number in range(3000):
-        service.view.put(f"s{number}")
+    for number in range(300):
+        service.view.put(f"s{number}", node="n" * 4000)
     response = await service.client.get(EVENTS, read_bufsize=1)
     await until(lambda: readers(service) == 1)
     began = asyncio.get_running_loop().time()

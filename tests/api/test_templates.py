@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
 import pytest
@@ -16,11 +18,16 @@ CLAIM = ("PersistentVolumeClaim", "deer-flow", "sandbox-a-data")
 CONFIG = ("ConfigMap", "deer-flow", "sandbox-a-config")
 
 
+@functools.cache
+def shipped_templates() -> dict[str, Template]:
+    manifests = ROOT / "manifests"
+    return load_templates(("default", manifests / "sandbox"), manifests / "templates")
+
+
 @pytest.fixture
 def templates() -> dict[str, Template]:
     """The templates that are shipped, and one whose ConfigMap goes with its sandbox."""
-    manifests = ROOT / "manifests"
-    shipped = load_templates(("default", manifests / "sandbox"), manifests / "templates")
+    shipped = copy.deepcopy(shipped_templates())
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-config"}, "data": {}}
     default = shipped["default"]
     configured = Template(default.pod, default.service, (config,), "With a ConfigMap.")

@@ -163,7 +163,7 @@ def test_kubernetes_would_replace_a_reference_to_another_variable() -> None:
     assert expanded("$(A) $(B) $$(A) $$ $A $", {"A": "x"}) == "x $(B) $(A) $ $A $"
 
 
-FUNCTION_SCOPED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+FUNCTION_SCOPED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUNCTION_SCOPED
@@ -381,7 +381,7 @@ ASKED = st.one_of(
 )
 
 
-@settings(FUNCTION_SCOPED, max_examples=300)
+@settings(FUNCTION_SCOPED, max_examples=settings().max_examples * 3)
 @given(fields=ASKED)
 def test_what_is_accepted_here_the_stand_in_accepts_too(checks: Checks, fields: dict[str, Any]) -> None:
     try:

@@ -74,10 +74,10 @@ async def test_each_gets_its_own_error() -> None:
 
 
 async def test_a_slow_server_makes_groups_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "GROUP_SECONDS", 0.2)
+    monkeypatch.setattr(groups, "GROUP_SECONDS", 0.04)
     worker = Worker()
     worker.go.set()
-    worker.seconds = 0.1
+    worker.seconds = 0.02
     items = make(worker, workers=1)
     assert items.longest == 50
     for number in range(4):

@@ -12,6 +12,7 @@ import pytest
 
 from sandboxes import errors
 from sandboxes.kubectl import URGENT_PROCESSES, Kubectl, KubectlRunner
+from sandboxes.printed import LONG
 from tests.fakes import FakeCluster
 from tests.record import case
 
@@ -250,22 +251,32 @@ async def test_only_short_calls_spare_the_garbage_collector_and_the_operators_wo
     assert (await passed(["get"], stdin=b"{}")).stdout == b"50\n"
 
 
+TIMES = 30
+
+
 @pytest.mark.parametrize("indent", [4, None])
 async def test_a_long_list_is_read_as_a_short_one_is(
     cluster: FakeCluster, kubectl: Kubectl, indent: int | None
 ) -> None:
-    document = _long_list()
-    cluster.print_next("get", json.dumps(document, indent=indent).encode())
-    assert await kubectl.list_sandboxes("deer-flow") == document["items"]
+    cluster.print_next("get", _long_list(indent))
+    assert await kubectl.list_sandboxes("deer-flow") == case("list-mixed").items * TIMES
 
 
 async def test_a_long_list_that_is_cut_short_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    cluster.print_next("get", json.dumps(_long_list()).encode()[:-1])
+    cluster.print_next("get", _long_list(None)[:-1])
     with pytest.raises(errors.ClusterUnavailable):
         await kubectl.list_sandboxes("deer-flow")
 
 
-def _long_list() -> dict[str, Any]:
-    items = case("list-mixed").items * 200
-    assert len(json.dumps(items)) > 1_000_000
-    return {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
+def _long_list(indent: int | None) -> bytes:
+    """Return a List of the recorded items so many times over, as json.dumps would write it, but sooner."""
+    items = case("list-mixed").items
+    short = json.dumps(
+        {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}, indent=indent
+    )
+    head, bracket, rest = short.partition("[")
+    printed, _, tail = rest.rpartition("]")
+    many = ",".join([printed.rstrip()] * TIMES)
+    text = f"{head}{bracket}{many}]{tail}".encode()
+    assert len(text) > LONG
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ ORDER = [
 MODULES = sorted(path for path in (ROOT / "sandboxes").glob("*.py") if path.stem != "__init__")
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -87,7 +89,7 @@ def imports(path: Path) -> set[str]:
             found |= {f"sandboxes.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-    return found
+    return frozenset(found)
 
 
 def test_every_module_has_its_place() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +20,13 @@ POLICY = ROOT / "manifests" / "network-policy" / "isolated.yaml"
 MakeSettings = Callable[..., Settings]
 
 
+@functools.cache
+def shipped_policy() -> dict[str, Any]:
+    return load_policy(POLICY)
+
+
 def built(settings: Settings) -> dict[str, Any]:
-    return build_policy(load_policy(POLICY), settings)
+    return build_policy(copy.deepcopy(shipped_policy()), settings)
 
 
 def lets_out_to(policy: dict[str, Any], address: str) -> bool:

@@ -75,20 +75,27 @@ async def test_it_ends_with_its_helpers_when_nobody_waits_any_more(tmp_path: Pat
     # It ignores what can be ignored, and has a helper that holds its output open.
     script = f"trap '' TERM INT HUP; sleep 600 & echo $$ $! > {pid_file}; wait"
 
+    limit = asyncio.timeout(None)
+
     async def run() -> None:
-        async with asyncio.timeout(0.5 if way == "timed out" else None):
+        async with limit:
             await run_process(["/bin/sh", "-c", script], stdin=None, env=ENV)
 
     task = asyncio.create_task(run())
     pids = [int(pid) for pid in (await wait_for_text(pid_file)).split()]
     if way == "cancelled":
         task.cancel()
+    else:
+        limit.reschedule(asyncio.get_running_loop().time())
     with pytest.raises((asyncio.CancelledError, TimeoutError)):
         await task
     assert [pid for pid in pids if is_running(pid)] == []
 
 
-async def test_a_helper_that_outlives_it_and_holds_its_output_open_is_not_waited_for(tmp_path: Path) -> None:
+async def test_a_helper_that_outlives_it_and_holds_its_output_open_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "DRAIN_SECONDS", 0.2)
     pid_file = tmp_path / "pid"
     script = f"setsid sleep 600 & echo $! > {pid_file}; echo done; exit 4"
     async with asyncio.timeout(5):
