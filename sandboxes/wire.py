@@ -30,20 +30,26 @@ def loads(text: bytes) -> Any:  # noqa: ANN401 - JSON
 
 def loads_by_items(text: bytes) -> Any:  # noqa: ANN401 - JSON
     """Do what `loads` does, an item of the List at a time: other threads get their turn in between."""
-    head = _LIST_HEAD.match(text)
-    if head is None:
+    spans = item_spans(text)
+    if not spans:
         return loads(text)
-    items = []
-    start = end = head.end()
-    while True:
-        end = text.find(_ITEM_END, start)
-        if end < 0:  # cut short
-            return loads(text)
-        end += len(_ITEM_END)
-        items.append(loads(text[start:end]))
-        if not text.startswith(_BETWEEN, end):
-            return {**loads(text[: head.end()] + text[end:]), "items": items}
-        start = end + len(_BETWEEN)
+    items = [loads(text[start:end]) for start, end in spans]
+    return {**loads(text[: spans[0][0]] + text[spans[-1][1] :]), "items": items}
+
+
+def item_spans(text: bytes) -> list[tuple[int, int]]:
+    """Return where each item of a List begins and ends; none if it has none, is cut short, or is printed otherwise."""
+    head = _LIST_HEAD.match(text)
+    spans: list[tuple[int, int]] = []
+    start = None if head is None else head.end()
+    while start is not None:
+        brace = text.find(_ITEM_END, start)
+        if brace < 0:
+            return []
+        end = brace + len(_ITEM_END)
+        spans.append((start, end))
+        start = end + len(_BETWEEN) if text.startswith(_BETWEEN, end) else None
+    return spans
 
 
 def without_managed_fields(obj: KubeObject) -> KubeObject:
