@@ -39,9 +39,12 @@ def objects_in(stdout: bytes, loads: Callable[[bytes], object] = wire.loads) -> 
     return items
 
 
-def objects_in_long(stdout: bytes) -> list[KubeObject]:
-    """Do what `objects_in` does, an object at a time: other threads get their turn in between."""
-    return objects_in(stdout, wire.loads_by_items)
+def objects_in_long(stdout: bytes, held: Callable[[KubeObject], KubeObject]) -> list[KubeObject]:
+    """Do what `objects_in` does, an object at a time: other threads get their turn in between.
+
+    In the place of each object stands what `held` returns for it, at once: so a list takes no more than what is new.
+    """
+    return objects_in(stdout, lambda text: wire.loads_by_items(text, held))
 
 
 def check_deleted(stdout: bytes, references: Sequence[KubeObject]) -> None:

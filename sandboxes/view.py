@@ -44,6 +44,7 @@ class View:
 
     def __init__(self, runner: KubectlRunner, kubectl: Kubectl, namespace: str, *, max_age: float) -> None:
         self._kubectl = kubectl
+        kubectl.reuse(self._held)
         self._namespace = namespace
         self._max_age = max_age
         self._objects: dict[Key, KubeObject] = {}
@@ -234,6 +235,14 @@ class View:
             listener(*key)
         for exchange_listener in self._exchange_listeners:
             exchange_listener(old, new)
+
+    def _held(self, obj: KubeObject) -> KubeObject:
+        """Return the same version of the object from the view, if it is there, else the object."""
+        known = self._objects.get(_key(obj))
+        same = ("uid", "resourceVersion")
+        if known is None or any(known["metadata"][field] != obj["metadata"][field] for field in same):
+            return obj
+        return known
 
     def _uid(self, key: Key) -> str | None:
         known = self._objects.get(key)

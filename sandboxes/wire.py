@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sandboxes.kube import KubeObject
 
 # How kubectl prints a List: indented by four spaces a level. No string holds a line feed as it stands, so a line of
@@ -28,12 +30,15 @@ def loads(text: bytes) -> Any:  # noqa: ANN401 - JSON
     return from_json(text, cache_strings="all")
 
 
-def loads_by_items(text: bytes) -> Any:  # noqa: ANN401 - JSON
-    """Do what `loads` does, an item of the List at a time: other threads get their turn in between."""
+def loads_by_items(text: bytes, held: Callable[[Any], Any] = lambda item: item) -> Any:  # noqa: ANN401 - JSON
+    """Do what `loads` does, an item of the List at a time: other threads get their turn in between.
+
+    In the place of each item stands what `held` returns for it, but for a List that is printed otherwise.
+    """
     spans = item_spans(text)
     if not spans:
         return loads(text)
-    items = [loads(text[start:end]) for start, end in spans]
+    items = [held(loads(text[start:end])) for start, end in spans]
     return {**loads(text[: spans[0][0]] + text[spans[-1][1] :]), "items": items}
 
 

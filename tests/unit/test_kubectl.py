@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from sandboxes import errors
 from sandboxes.kubectl import Kubectl, KubectlRunner
+from sandboxes.view import View
 from tests.fakes import FakeCluster
 from tests.record import case
 
@@ -244,6 +246,22 @@ async def test_a_long_list_is_read_as_a_short_one_is(
     document = _long_list()
     cluster.print_next("get", json.dumps(document, indent=indent).encode())
     assert await kubectl.list_sandboxes("deer-flow") == document["items"]
+
+
+async def test_a_long_list_takes_no_memory_for_what_the_view_holds_already(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    view = View(KubectlRunner(Path("kubectl"), (), {}), kubectl, "deer-flow", max_age=60)
+    document = _long_list()
+    view.note(copy.deepcopy(case("list-mixed").items))
+    held = {id(obj) for obj in view.objects()}
+    changed = copy.deepcopy(document["items"][0])
+    changed["metadata"]["resourceVersion"] += "0"
+    document["items"] = [*document["items"], changed]
+    cluster.print_next("get", json.dumps(document, indent=4).encode())
+    *same, other = await kubectl.list_sandboxes("deer-flow")
+    assert {id(obj) for obj in same} == held
+    assert other == changed
 
 
 async def test_a_long_list_that_is_cut_short_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:

@@ -31,6 +31,15 @@ def test_items_are_parted_at_their_ends_whatever_their_strings_hold() -> None:
     assert wire.loads_by_items(as_kubectl_prints(document)) == document
 
 
+def test_what_is_held_already_stands_in_the_list() -> None:
+    document = case("list-mixed").stdout
+    first = document["items"][0]
+    read = wire.loads_by_items(as_kubectl_prints(document), lambda item: first if item == first else item)
+    assert read == document
+    assert read["items"][0] is first
+    assert read["items"][1] is not document["items"][1]
+
+
 def test_a_list_that_is_cut_short_is_refused() -> None:
     text = as_kubectl_prints(case("list-mixed").stdout)
     for length in range(10, len(text) - 2, 97):
