@@ -33,7 +33,7 @@ ROUNDS = 3
 # What the memory after a round may be of that after the round before. Which page is given back when is chance.
 FLAT = 1.1
 # The service's own memory after 2,000 sandboxes; idle, before the first, it is 50.
-MOST_MB = 160
+MOST_MB = 130
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ async def test_none_lost_none_orphaned_no_5xx_and_flat_memory(cluster: Cluster, 
             for before, after in itertools.pairwise(rounds[1:]):
                 assert after.service < before.service * FLAT, f"the service: {rounds}"
                 assert after.watches < before.watches * FLAT, f"the watches: {rounds}"
-            # A plateau that the first round comes near to, and that 2,000 sandboxes of 30 KB explain.
+            # It is no higher for what the first round alone may lack: a list of all, read at its height.
             assert rounds[-1].service < rounds[0].service * 1.2, f"the service: {rounds}"
             assert rounds[-1].service < MOST_MB, f"the service: {rounds}"
     assert "Traceback" not in (tmp_path / "log").read_text()
