@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,6 +31,7 @@ from sandboxes.extras import Extras, Wanted
 from sandboxes.limits import within
 from sandboxes.manifests import build, build_extras, user_data_source, without_news
 from sandboxes.protection import Protection
+from sandboxes.recent import Recent
 from sandboxes.room import Room
 
 if TYPE_CHECKING:
@@ -83,8 +85,8 @@ class Creation:
         # Failed creates whose callers have been told so, and of which something may still be there; by id.
         self._refused: dict[str, Attempt] = {}
         self._settling: set[asyncio.Task[None]] = set()
-        # The Pods that this process has returned to a caller, by uid, and when (loop time).
-        self._confirmed: dict[str, float] = {}
+        # The uids of the Pods that this process has returned to a caller. One that is forgotten is marked once more.
+        self._confirmed: Recent[str, None] = Recent(SETTLE_SECONDS, time.monotonic)
         self._made_listeners: list[Callable[[KubeObject, float], None]] = []
 
     def on_made(self, listener: Callable[[KubeObject, float], None]) -> None:
@@ -120,7 +122,7 @@ class Creation:
             pair = settled
         # An earlier create of this id may have failed, and what it made is gone or has become this sandbox.
         self._refused.pop(sandbox.sandbox_id, None)
-        self._note_confirmed(pair[0])
+        self._confirmed.note(pair[0]["metadata"]["uid"], None)
         if attempt.may_have_made(pair[0]):
             for listener in self._made_listeners:
                 listener(pair[0], began)
@@ -257,15 +259,6 @@ class Creation:
         stored = [obj for step in steps for obj in await self._cluster.apply(step)]
         logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
         return stored
-
-    def _note_confirmed(self, pod: KubeObject) -> None:
-        time = asyncio.get_running_loop().time()
-        self._confirmed.pop(pod["metadata"]["uid"], None)
-        self._confirmed[pod["metadata"]["uid"]] = time
-        # The oldest are first.
-        old = [*itertools.takewhile(lambda uid: time - self._confirmed[uid] > SETTLE_SECONDS, self._confirmed)]
-        for uid in old:
-            del self._confirmed[uid]
 
     async def _confirm(self, sandbox_id: str, pod: KubeObject, *, by_all_means: bool) -> KubeObject:
         """Return the Pod with a mark that it was returned to a caller, where somebody may be about to delete it.

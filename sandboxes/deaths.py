@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import kube
 from sandboxes.reasons import Trouble, last_termination, of_pod_as_a_whole, shortened, trouble_of
+from sandboxes.recent import Recent
 from sandboxes.status import has_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sandboxes.kube import KubeObject
 
@@ -47,18 +48,20 @@ class _Life:
 
 
 class Deaths:
-    """Logs each death once: `on_exchange` is the listener of a View, `expect` is told before each delete of ours."""
+    """Logs each death once: `on_exchange` is the listener of a View, `expect` is told before each delete of ours.
 
-    def __init__(self) -> None:
+    `now`: a clock that never goes back, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._lives: dict[str, _Life] = {}
-        # By the Pod's name: its uid if it is known, and when its delete was asked for.
-        self._expected: dict[str, tuple[str | None, float]] = {}
+        # The Pods whose delete was asked for, by name, with their uid if it is known.
+        self._expected: Recent[str, str | None] = Recent(OURS_SECONDS, now)
 
     def expect(self, uids: Mapping[str, str | None]) -> None:
         """Take in that Pods are about to be deleted by this process: name → uid, or None where that isn't known."""
-        now = time.monotonic()
-        self._expected = {name: one for name, one in self._expected.items() if now - one[1] < OURS_SECONDS}
-        self._expected |= {name: (uid, now) for name, uid in uids.items()}
+        for name, uid in uids.items():
+            self._expected.note(name, uid)
 
     def on_exchange(self, old: KubeObject | None, new: KubeObject | None) -> None:
         """Take in that the view has another version of an object (None: it has none); logs a death if it is one."""
@@ -97,8 +100,8 @@ class Deaths:
         _log(logging.WARNING, pod, Trouble(trouble.reason, trouble.message, exit_code=ended.get("exitCode")), "is gone")
 
     def _is_expected(self, pod: KubeObject) -> bool:
-        uid, at = self._expected.get(pod["metadata"]["name"], ("", 0.0))
-        return uid in (None, _uid(pod)) and time.monotonic() - at < OURS_SECONDS
+        name = pod["metadata"]["name"]
+        return name in self._expected and self._expected.get(name) in (None, _uid(pod))
 
 
 def _uid(pod: KubeObject) -> str:

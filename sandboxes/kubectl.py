@@ -115,6 +115,14 @@ class Kubectl:
         self.running = 0
         self._call_listeners: list[Callable[[str, str, float], None]] = []
         self._group_listeners: list[Callable[[str, int], None]] = []
+        self._held: Callable[[KubeObject], KubeObject] = lambda obj: obj
+
+    def reuse(self, held: Callable[[KubeObject], KubeObject]) -> None:
+        """Have `held(object)` put in the place of each object of a long list: the same version, if it is held already.
+
+        Else what is held and what was listed would both be in memory for a while. It is called in another thread.
+        """
+        self._held = held
 
     def on_call(self, listener: Callable[[str, str, float], None]) -> None:
         """Have `listener(verb, outcome, seconds)` called after each call; `outcome`: `ok` or the error's class."""
@@ -263,7 +271,9 @@ class Kubectl:
         """Return every Pod and Service with the label of sandboxes."""
         args = ("get", "pods,services", "-n", namespace, "-l", f"{kube.APP_LABEL}={kube.APP}", "-o", "json")
         stdout = await self.run(*args)
-        return objects_in(stdout) if len(stdout) < LONG else await asyncio.to_thread(objects_in_long, stdout)
+        return (
+            objects_in(stdout) if len(stdout) < LONG else await asyncio.to_thread(objects_in_long, stdout, self._held)
+        )
 
     async def list_extras(self, namespace: str, sandbox_id: str | None = None) -> list[KubeObject]:
         """Return what templates brought, of one sandbox or of all, but for what stays when its sandbox goes."""

@@ -7,10 +7,9 @@ anything is deleted.
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import kube
+from sandboxes import kube, wire
 from sandboxes.errors import ClusterUnavailable
 from sandboxes.failures import without_values
 
@@ -24,11 +23,8 @@ SHOWN_IN_DETAIL = 4000
 # Bytes of JSON from which on parsing at once would hold up all other requests: 1 MB takes some 10 ms.
 LONG = 1_000_000
 
-_LIST_HEAD = re.compile(r'\s*\{\s*"apiVersion":\s*"v1",\s*"items":\s*\[\s*')
-_SEPARATOR = re.compile(r"\s*,\s*")
 
-
-def objects_in(stdout: bytes, loads: Callable[[bytes], object] = json.loads) -> list[KubeObject]:
+def objects_in(stdout: bytes, loads: Callable[[bytes], object] = wire.loads) -> list[KubeObject]:
     """Return the objects of `-o json`: one object, or a List of several (kubectl.md 3).
 
     Raises ClusterUnavailable if it is anything else.
@@ -43,9 +39,12 @@ def objects_in(stdout: bytes, loads: Callable[[bytes], object] = json.loads) -> 
     return items
 
 
-def objects_in_long(stdout: bytes) -> list[KubeObject]:
-    """Do what `objects_in` does, an object at a time: other threads get their turn in between."""
-    return objects_in(stdout, _loads_by_items)
+def objects_in_long(stdout: bytes, held: Callable[[KubeObject], KubeObject]) -> list[KubeObject]:
+    """Do what `objects_in` does, an object at a time: other threads get their turn in between.
+
+    In the place of each object stands what `held` returns for it, at once: so a list takes no more than what is new.
+    """
+    return objects_in(stdout, lambda text: wire.loads_by_items(text, held))
 
 
 def check_deleted(stdout: bytes, references: Sequence[KubeObject]) -> None:
@@ -74,17 +73,3 @@ def unreadable(expected: str, stdout: bytes) -> ClusterUnavailable:
 def shown(text: str) -> str:
     """Return as much of what kubectl printed as the log shows, without what may be a secret."""
     return without_values(text[:SHOWN_IN_DETAIL])
-
-
-def _loads_by_items(stdout: bytes) -> object:
-    text = stdout.decode()
-    head = _LIST_HEAD.match(text)
-    if head is None:
-        return json.loads(text)
-    decode = json.JSONDecoder().raw_decode
-    items: list[Any] = []
-    end = head.end()
-    while separator := _SEPARATOR.match(text, end) if items else head:
-        item, end = decode(text, separator.end())
-        items.append(item)
-    return {**json.loads(text[: head.end()] + text[end:]), "items": items}

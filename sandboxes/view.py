@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import kube
 from sandboxes.errors import ProvisionerError
+from sandboxes.recent import Recent
 from sandboxes.watch import Watch
 
 if TYPE_CHECKING:
@@ -43,14 +44,15 @@ class View:
 
     def __init__(self, runner: KubectlRunner, kubectl: Kubectl, namespace: str, *, max_age: float) -> None:
         self._kubectl = kubectl
+        kubectl.reuse(self._held)
         self._namespace = namespace
         self._max_age = max_age
         self._objects: dict[Key, KubeObject] = {}
         self._heard: dict[Key, float] = {}
         # The version of each object that its watch told last.
         self._told: dict[Key, int] = {}
-        # The uids of what is gone for good, and since when: a list or a get that began before may still show them.
-        self._gone: dict[str, float] = {}
+        # The uids of what is gone for good: a list or a get that began before may still show them.
+        self._gone: Recent[str, None] = Recent(GONE_SECONDS, _now)
         # What this process has deleted: the uid that must not come back, or None where it wasn't known.
         self._deleted: dict[Key, str | None] = {}
         self._deleted_at: dict[Key, float] = {}
@@ -157,7 +159,7 @@ class View:
         """
         for key, uid in uids.items():
             self._forget_delete(key)
-            if uid in self._gone or self._uid(key) not in (None, uid):
+            if (uid is not None and uid in self._gone) or self._uid(key) not in (None, uid):
                 continue
             self._drop(key)
             self._deleted[key] = uid
@@ -191,7 +193,7 @@ class View:
             self._put(obj)
             return
         uid = obj["metadata"]["uid"]
-        self._gone[uid] = _now()
+        self._gone.note(uid, None)
         if self._uid(key) == uid:
             self._remove(key, last=obj)
         if self._deleted.get(key) in (None, uid):
@@ -218,7 +220,7 @@ class View:
     def _remove(self, key: Key, last: KubeObject | None = None) -> None:
         known = self._drop(key, last)
         if known is not None:
-            self._gone[known["metadata"]["uid"]] = _now()
+            self._gone.note(known["metadata"]["uid"], None)
 
     def _drop(self, key: Key, last: KubeObject | None = None) -> KubeObject | None:
         """Take an object out and return it; `last` is its last version where that is known, for the listeners."""
@@ -233,6 +235,14 @@ class View:
             listener(*key)
         for exchange_listener in self._exchange_listeners:
             exchange_listener(old, new)
+
+    def _held(self, obj: KubeObject) -> KubeObject:
+        """Return the same version of the object from the view, if it is there, else the object."""
+        known = self._objects.get(_key(obj))
+        same = ("uid", "resourceVersion")
+        if known is None or any(known["metadata"][field] != obj["metadata"][field] for field in same):
+            return obj
+        return known
 
     def _uid(self, key: Key) -> str | None:
         known = self._objects.get(key)
@@ -284,7 +294,6 @@ class View:
             # A list that began after our delete shows what is left of it.
             if self._deleted.get(key, "") is None or key not in listed:
                 self._forget_delete(key)
-        self._gone = {uid: at for uid, at in self._gone.items() if started - at < GONE_SECONDS}
         self._told = {key: version for key, version in self._told.items() if key in listed}
         if running and starts == self._starts:
             self._synced_at = started

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import kube
+from sandboxes import kube, wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -102,8 +101,8 @@ class Watch:
     async def _read(self, lines: AsyncGenerator[bytes]) -> None:
         async with contextlib.aclosing(lines):
             async for line in lines:
-                event: Any = json.loads(line)
+                event: Any = wire.loads(line)
                 obj = event["object"]
                 # Paged first lists come whole (kubectl.md 13).
                 for one in obj["items"] if obj["kind"].endswith("List") else [obj]:
-                    self._on_event(event["type"], one)
+                    self._on_event(event["type"], wire.without_managed_fields(one))

@@ -25,6 +25,11 @@ fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
 
+# As in the image: what a long list of the cluster took goes back to the kernel (Dockerfile).
+export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-131072}"
+export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-131072}"
+
 if [ -e "${KUBECONFIG_PATH:-${HOME:-}/.kube/config}" ] || [ -e /var/run/secrets/kubernetes.io/serviceaccount/token ]; then
   install_requirements requirements.txt
   exec "$VENV/bin/python" provisioner.py

@@ -217,13 +217,15 @@ def test_what_we_deleted_is_not_said(watched: Watched, caplog: pytest.LogCapture
 
 
 def test_what_we_deleted_is_not_said_though_its_grace_is_long(
-    watched: Watched, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    clock = [0.0]
+    watched = Watched(Deaths(lambda: clock[0]))
     watched.deaths.expect({"sandbox-slow": None})
     for kind, pod in versions("sandbox-slow"):
         if kind != "DELETED":
             watched.see(pod)
-    monkeypatch.setattr(deaths, "OURS_SECONDS", 0.0)
+    clock[0] = deaths.OURS_SECONDS + 1
     watched.lose("sandbox-slow")
     assert lines(caplog) == []
 

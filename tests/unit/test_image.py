@@ -14,7 +14,7 @@ import yaml
 
 from sandboxes.settings import Settings
 from tests.conftest import ROOT
-from tests.image import DOCKERFILE, copied_into_the_image
+from tests.image import DOCKERFILE, copied_into_the_image, image_environment
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SERVICE: dict[str, Any] = COMPOSE["services"]["provisioner"]
@@ -38,6 +38,18 @@ def test_the_image_is_the_contracts() -> None:
     assert "--require-hashes" in DOCKERFILE
     for mirror in ("APT_MIRROR", "PYPI_MIRROR"):
         assert f"ARG {mirror}=" in DOCKERFILE
+
+
+def test_memory_goes_back_to_the_kernel_in_the_image_and_by_run_sh() -> None:
+    malloc = {name: value for name, value in image_environment().items() if name.startswith("MALLOC_")}
+    assert malloc == {
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_MMAP_THRESHOLD_": "131072",
+        "MALLOC_TRIM_THRESHOLD_": "131072",
+    }
+    script = (ROOT / "scripts" / "run.sh").read_text()
+    for name, value in malloc.items():
+        assert f'export {name}="${{{name}:-{value}}}"' in script
 
 
 def test_the_image_has_what_the_service_needs_and_nothing_of_the_stand_in() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from sandboxes import errors
 from sandboxes.kubectl import URGENT_PROCESSES, Kubectl, KubectlRunner
 from sandboxes.printed import LONG
+from sandboxes.view import View
 from tests.fakes import FakeCluster
 from tests.record import case
 
@@ -262,21 +265,39 @@ async def test_a_long_list_is_read_as_a_short_one_is(
     assert await kubectl.list_sandboxes("deer-flow") == case("list-mixed").items * TIMES
 
 
+async def test_a_long_list_takes_no_memory_for_what_the_view_holds_already(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    view = View(KubectlRunner(Path("kubectl"), (), {}), kubectl, "deer-flow", max_age=60)
+    items = case("list-mixed").items
+    view.note(copy.deepcopy(items))
+    held = {id(obj) for obj in view.objects()}
+    changed = copy.deepcopy(items[0])
+    changed["metadata"]["resourceVersion"] += "0"
+    cluster.print_next("get", _long_list(4, changed))
+    *same, other = await kubectl.list_sandboxes("deer-flow")
+    assert {id(obj) for obj in same} == held
+    assert other == changed
+
+
 async def test_a_long_list_that_is_cut_short_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.print_next("get", _long_list(None)[:-1])
     with pytest.raises(errors.ClusterUnavailable):
         await kubectl.list_sandboxes("deer-flow")
 
 
-def _long_list(indent: int | None) -> bytes:
-    """Return a List of the recorded items so many times over, as json.dumps would write it, but sooner."""
-    items = case("list-mixed").items
-    short = json.dumps(
-        {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}, indent=indent
-    )
-    head, bracket, rest = short.partition("[")
+def _long_list(indent: int | None, *last: dict[str, Any]) -> bytes:
+    """Return a List of the recorded items so many times over and then `last`, as json.dumps would write it, but sooner."""
+    many, few = (_list_of(items, indent) for items in (case("list-mixed").items, last))
+    head, bracket, rest = many.partition("[")
     printed, _, tail = rest.rpartition("]")
-    many = ",".join([printed.rstrip()] * TIMES)
-    text = f"{head}{bracket}{many}]{tail}".encode()
+    of_last = few.partition("[")[2].rpartition("]")[0]
+    repeated = ",".join([part.rstrip() for part in [*[printed] * TIMES, of_last] if part])
+    text = f"{head}{bracket}{repeated}]{tail}".encode()
     assert len(text) > LONG
     return text
+
+
+def _list_of(items: Sequence[dict[str, Any]], indent: int | None) -> str:
+    document = {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
+    return json.dumps(document, indent=indent)

@@ -1,0 +1,59 @@
+"""What was noted of late: found within its time, and never more of it than the bound."""
+
+from __future__ import annotations
+
+from sandboxes.recent import Recent
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_note_is_found_within_its_time_and_not_after() -> None:
+    clock = Clock()
+    recent: Recent[str, int | None] = Recent(10, clock)
+    recent.note("a", 1)
+    recent.note("b", None)
+    clock.now = 9.9
+    assert recent.get("a") == 1
+    assert "b" in recent
+    assert recent.get("b") is None
+    clock.now = 10
+    assert "a" not in recent
+    assert recent.get("a") is None
+
+
+def test_one_that_is_noted_again_lives_from_then_on() -> None:
+    clock = Clock()
+    recent: Recent[str, int] = Recent(10, clock)
+    recent.note("a", 1)
+    recent.note("b", 1)
+    clock.now = 6
+    recent.note("a", 2)
+    clock.now = 12
+    assert recent.get("a") == 2
+    assert "b" not in recent
+
+
+def test_what_is_too_old_is_not_held_once_another_is_noted() -> None:
+    clock = Clock()
+    recent: Recent[int, None] = Recent(10, clock)
+    for number in range(1000):
+        recent.note(number, None)
+    clock.now = 10
+    recent.note(1000, None)
+    assert len(recent) == 1
+
+
+def test_of_too_many_the_oldest_are_forgotten() -> None:
+    recent: Recent[int, None] = Recent(10, Clock(), most=3)
+    for number in (1, 2, 3, 1, 4):
+        recent.note(number, None)
+    assert [number for number in (1, 2, 3, 4) if number in recent] == [1, 3, 4]
+    assert len(recent) == 3
