@@ -34,6 +34,8 @@ ROUNDS = 3
 FLAT = 1.1
 # The service's own memory after 2,000 sandboxes; idle, before the first, it is 50.
 MOST_MB = 130
+# All that wait: as many as may run at once, KUBECTL_MAX_PROCESSES, each some 15 MB.
+MOST_WAITING_MB = 8 * 20
 
 
 @pytest.fixture
@@ -140,6 +142,7 @@ async def test_none_lost_none_orphaned_no_5xx_and_flat_memory(cluster: Cluster, 
                 assert after.service < before.service * FLAT, f"the service: {rounds}"
             # Go gives back when it likes (39, 33, 40 MB): no round may be higher than all before it.
             assert rounds[-1].watches < max(one.watches for one in rounds[:-1]) * FLAT, f"the watches: {rounds}"
+            assert max(one.waiting for one in rounds) < MOST_WAITING_MB, f"processes that wait: {rounds}"
             # It is no higher for what the first round alone may lack: a list of all, read at its height.
             assert rounds[-1].service < rounds[0].service * 1.2, f"the service: {rounds}"
             assert rounds[-1].service < MOST_MB, f"the service: {rounds}"
