@@ -78,6 +78,11 @@ def readers(service: Service) -> int:
     return len(service.lifecycle.feed._readers)  # noqa: SLF001 - what is promised is that none is left
 
 
+def connections(service: Service) -> int:
+    assert isinstance(service.client.server, LikeOurs)
+    return len(service.client.server.handler.connections)
+
+
 async def test_the_state_comes_first_and_then_each_change(service: Service) -> None:
     service.view.put("a")
     async with service.client.get(EVENTS) as response:
@@ -162,6 +167,9 @@ async def test_a_slow_reader_is_cut_off_while_another_reads_on(
             service.view.put("last")
             assert json.loads((await frame(quick))["data"])["sandbox_id"] == "last"
 
+        # nobody waits for it to read
+        await until(lambda: connections(service) == 0)
+
         # what was on its way still comes
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)
 
@@ -172,6 +180,23 @@ async def test_a_slow_reader_is_cut_off_while_another_reads_on(
                 return True
 
         await until(is_cut_off)
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off_after_a_while(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WRITE_SECONDS", 0.1)
+    for number in range(20):
+        service.view.put(f"s{number}", node="n" * 1_000_000)
+    with socket.socket() as deaf:
+        deaf.setblocking(False)
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(deaf, ("127.0.0.1", service.client.port))
+        await loop.sock_sendall(deaf, b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: readers(service) == 1)
+        await until(lambda: readers(service) == 0)
+        await until(lambda: connections(service) == 0)
 
 
 async def test_when_the_service_stops_all_streams_end_at_once(service: Service) -> None:

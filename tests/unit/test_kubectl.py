@@ -287,7 +287,7 @@ async def test_a_long_list_that_is_cut_short_is_an_error(cluster: FakeCluster, k
 
 
 def _long_list(indent: int | None, *last: dict[str, Any]) -> bytes:
-    """Return a List of the recorded items so many times over and then `last`, as json.dumps would write it, but sooner."""
+    """Return a List of the recorded items TIMES over and then `last`, as json.dumps would write it, but sooner."""
     many, few = (_list_of(items, indent) for items in (case("list-mixed").items, last))
     head, bracket, rest = many.partition("[")
     printed, _, tail = rest.rpartition("]")
