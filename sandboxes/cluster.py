@@ -98,10 +98,19 @@ class Cluster:
         return stored
 
     async def delete(self, sandbox_id: str) -> None:
-        """Have a sandbox's Pod and Service deleted, whatever of them there is."""
-        references = kube.references_of(sandbox_id, self.namespace)
-        uids = {} if self.view is None else self.view.uids(sandbox_id)
+        """Have a sandbox's Pod and Service deleted, whatever of them there is, and nothing else that has their names.
+
+        Others may have such names: the Pod of a StatefulSet `sandbox-redis`, or of the provisioner's own Deployment.
+        """
+        pair = self.seen(sandbox_id)
+        if None in pair:
+            pair = await self.look(sandbox_id)
+        ours = [obj for obj in pair if obj is not None and kube.sandbox_id_of(obj) == sandbox_id]
+        if not ours:
+            return
+        uids = {(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"] for obj in ours}
         self.deaths.expect({name: uid for (kind, name), uid in uids.items() if kind == "Pod"})
+        references = [kube.reference(obj) for obj in ours]
         try:
             await persist(lambda: self.kubectl.delete(references))
         except (ProvisionerError, asyncio.CancelledError):

@@ -22,7 +22,9 @@ MAX_EXTRA_MOUNTS = 10
 
 SandboxId = Annotated[str, StringConstraints(pattern=SANDBOX_ID_PATTERN, max_length=MAX_SANDBOX_ID_LENGTH)]
 ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}\z")]
-UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\z")]
+# The contract knows no longest one. No path is longer (PATH_MAX), and each list of all sandboxes holds it.
+MAX_USER_ID_LENGTH = 4096
+UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\z", max_length=MAX_USER_ID_LENGTH)]
 
 # Ten years: longer than any sandbox, and no date past what RFC 3339 can say.
 MAX_SECONDS = 10 * 365 * 24 * 3600

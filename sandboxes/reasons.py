@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes import kube
-from sandboxes.status import has_ended
+from sandboxes.status import has_ended, is_on_lost_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,13 +97,15 @@ def trouble_of(pod: KubeObject) -> Trouble | None:
 
 
 def of_pod_as_a_whole(pod: KubeObject) -> Trouble | None:
-    """Return what befell the Pod itself: Evicted, NodeLost, DeadlineExceeded, a preemption; None if nothing did."""
+    """Return what befell the Pod itself: Evicted, NodeNotReady, DeadlineExceeded, a preemption; None if nothing did."""
     status = pod.get("status") or {}
     if status.get("reason"):
         return Trouble(status["reason"], shortened(status.get("message")))
     disruption = kube.condition_of(pod, "DisruptionTarget")
     if disruption.get("status") == "True" and disruption.get("reason"):
         return Trouble(disruption["reason"], shortened(disruption.get("message")))
+    if is_on_lost_node(pod):
+        return Trouble("NodeNotReady", f"node {pod['spec'].get('nodeName')} does not answer")
     return None
 
 

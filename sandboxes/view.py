@@ -53,7 +53,7 @@ class View:
         self._told: dict[Key, int] = {}
         # The uids of what is gone for good: a list or a get that began before may still show them.
         self._gone: Recent[str, None] = Recent(GONE_SECONDS, _now)
-        # What this process has deleted: the uid that must not come back, or None where it wasn't known.
+        # What this process has deleted: the uid that must not come back, or None where a write of ours is in doubt.
         self._deleted: dict[Key, str | None] = {}
         self._deleted_at: dict[Key, float] = {}
         self._synced_at: float | None = None
@@ -148,18 +148,14 @@ class View:
                     self._forget_delete(key)
                 self._put(obj)
 
-    def uids(self, sandbox_id: str) -> dict[Key, str | None]:
-        """Return what identifies a sandbox's objects now; None for one that isn't known. For note_deleted."""
-        return {key: self._uid(key) for key in _keys(sandbox_id)}
+    def note_deleted(self, uids: dict[Key, str]) -> None:
+        """Take in that a delete of our own of these very objects was accepted: the next read sees it.
 
-    def note_deleted(self, uids: dict[Key, str | None]) -> None:
-        """Take in that a delete of our own was accepted: the next read sees it.
-
-        `uids`: what `uids()` said before the delete. The watch may have told of its end already.
+        The watch may have told of their end already.
         """
         for key, uid in uids.items():
             self._forget_delete(key)
-            if (uid is not None and uid in self._gone) or self._uid(key) not in (None, uid):
+            if uid in self._gone or self._uid(key) not in (None, uid):
                 continue
             self._drop(key)
             self._deleted[key] = uid

@@ -51,6 +51,7 @@ async def test_a_create_that_the_cluster_refuses(
 async def test_reads_and_deletes_that_the_cluster_refuses(
     client: Client, cluster: FakeCluster, case: str, status: int
 ) -> None:
+    await create(client)
     cluster.answer_next("get", case, times=2)
     cluster.answer_next("delete", case)
     for method, path in (("GET", f"{URL}/a"), ("GET", URL), ("DELETE", f"{URL}/a")):

@@ -193,8 +193,10 @@ def test_only_clients_reach_it_and_it_reaches_no_more_than_it_must() -> None:
 def test_in_production_the_provisioner_and_its_clients_reach_the_sandboxes() -> None:
     peers = [peer_of(one) for one in env_of("overlays/production")["SANDBOX_INGRESS_FROM"].split(",")]
     client = {"matchLabels": {"sandbox-provisioner/client": "true"}}
+    # Those whom the provisioner's own NetworkPolicy lets in.
     assert {"namespaceSelector": client} in peers
-    (own,) = (peer["podSelector"] for peer in peers if "podSelector" in peer)
+    assert {"podSelector": client} in peers
+    (own,) = (peer["podSelector"] for peer in peers if "podSelector" in peer and peer["podSelector"] != client)
     assert isinstance(own, dict)
     assert set(own["matchLabels"].items()) <= set(pod_of("overlays/production")["metadata"]["labels"].items())
 

@@ -14,7 +14,7 @@ import pytest
 from devcluster import Cluster
 from devcluster.requests import body_of
 from tests.conftest import ROOT
-from tests.contract.conftest import Kubectl
+from tests.contract.conftest import Kubectl, pod, service
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 
@@ -223,3 +223,34 @@ async def test_one_request_one_id_in_answer_and_log(
     assert "exceeded quota: q, requested: pods=1" in caplog.text
     assert (await provisioner.get(f"{URL}/a")).status == 404
     assert cluster.objects("Service") == []
+
+
+@pytest.mark.parametrize("live_view", ["true", "false"])
+async def test_what_only_has_a_sandboxs_name_is_nobodys_to_delete(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, live_view: str
+) -> None:
+    provisioner = await start_provisioner(LIVE_VIEW=live_view)
+    await create(provisioner, "mine")
+    # As a StatefulSet `sandbox-redis` names its Pods, and a Deployment `sandbox-provisioner` nearly so.
+    names = {"sandbox-id": "of-something-else", "app.kubernetes.io/name": "redis"}
+    others = [pod("sandbox-redis-0", "deer-flow"), service("sandbox-redis-0", "deer-flow")]
+    for obj in others:
+        obj["metadata"]["labels"] = names
+    assert (await kubectl.apply(*others)).rc == 0
+    # A sandbox whose Service is another's: its Pod goes, and the Service stays.
+    stray = service("sandbox-half", "deer-flow")
+    half = pod("sandbox-half", "deer-flow")
+    stray["metadata"]["labels"] = names
+    half["metadata"]["labels"] = {"app": "deer-flow-sandbox", "sandbox-id": "half"}
+    assert (await kubectl.apply(half, stray)).rc == 0
+
+    for sandbox_id in ("redis-0", "half", "mine"):
+        response = await provisioner.delete(f"{URL}/{sandbox_id}")
+        assert (response.status, await response.json()) == (200, {"ok": True, "sandbox_id": sandbox_id})
+        assert (await provisioner.get(f"{URL}/{sandbox_id}")).status == 404
+
+    def left(kind: str) -> set[str]:
+        return {obj["metadata"]["name"] for obj in cluster.objects(kind, "deer-flow")}
+
+    await until(lambda: left("Pod") == {"sandbox-redis-0"})
+    assert left("Service") == {"sandbox-redis-0-svc", "sandbox-half-svc"}

@@ -62,7 +62,8 @@ class StillView(View):
 
     def drop(self, sandbox_id: str) -> None:
         """Let a sandbox be gone."""
-        self.note_deleted(self.uids(sandbox_id))
+        pair = [obj for obj in self.sandbox(sandbox_id) if obj is not None]
+        self.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"] for obj in pair})
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from sandboxes.access import sandbox_url
 from sandboxes.answers import Answers, answer_for, answers_for
 from sandboxes.manifests import Sandbox, build
 from sandboxes.models import SandboxList
+from sandboxes.reasons import readiness_of
 from sandboxes.settings import Settings
 from sandboxes.status import has_ended, status_of
 from sandboxes.templates import Template
@@ -44,12 +45,35 @@ def test_every_pod_of_the_recorded_watch_has_a_word() -> None:
     assert {"Pending", "Running", "Failed", "Succeeded", "NotFound"} <= words
 
 
+def on_lost_node() -> Any:
+    """Return a Pod as the control plane leaves it when its node stops answering: `MarkPodsNotReady` of Kubernetes."""
+    pod = copy.deepcopy(recorded_pods()["pod-ready"])
+    (ready,) = (one for one in pod["status"]["conditions"] if one["type"] == "Ready")
+    ready |= {"status": "False", "lastTransitionTime": "2026-11-22T05:00:00Z"}
+    return pod
+
+
 def test_a_lost_node_is_unknown() -> None:
+    assert status_of(on_lost_node()) == "Unknown"
+    pod = on_lost_node()
+    pod["spec"]["nodeName"] = "n7"
+    assert readiness_of(pod) == (False, "NodeNotReady", "node n7 does not answer")
+    pod["status"] = {"phase": "Unknown"}
+    assert status_of(pod) == "Unknown"
+
+
+def test_a_lost_node_of_an_old_cluster_is_unknown() -> None:
     pod = copy.deepcopy(recorded_pods()["pod-ready"])
     pod["status"]["reason"] = "NodeLost"
     assert status_of(pod) == "Unknown"
-    pod["status"] = {"phase": "Unknown"}
-    assert status_of(pod) == "Unknown"
+
+
+def test_a_pod_that_only_waits_for_a_readiness_gate_is_not_lost() -> None:
+    pod = on_lost_node()
+    (ready,) = (one for one in pod["status"]["conditions"] if one["type"] == "Ready")
+    ready |= {"reason": "ReadinessGatesNotReady", "message": "corresponding condition of pod readiness gate"}
+    assert status_of(pod) == "Running"
+    assert readiness_of(pod)[1] == "ReadinessGatesNotReady"
 
 
 def test_a_pod_that_was_just_stored_is_pending() -> None:
