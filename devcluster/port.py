@@ -7,6 +7,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ _NO_TLS = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HT
 """What Go's server says to plain HTTP (`server-plain-http`)."""
 
 _REQUEST = 65536
+_END_SECONDS = 5.0
 
 
 class Port:
@@ -35,6 +37,7 @@ class Port:
         self._is_open = False
         self._unheard: list[socket.socket] = []
         self._greetings: set[asyncio.Task[None]] = set()
+        self._connections: list[socket.socket] = []
 
     def open(self) -> None:
         """Take connections."""
@@ -58,13 +61,15 @@ class Port:
 
     async def shutdown(self, seconds: float) -> None:
         """End the connections that there are; what is being answered gets so many seconds."""
-        transports = [handler.transport for handler in self._server.connections if handler.transport is not None]
         self._server.pre_shutdown()
         await self._server.shutdown(seconds)
-        for transport in transports:
-            # Closed is not enough: TLS then waits for the other side's goodbye, for longer than the loop may live.
-            transport.abort()
-        await asyncio.sleep(0)
+        # Closed is not enough: TLS then waits for the other side's goodbye, for longer than the loop may live.
+        for connection in self._open_connections():
+            with suppress(OSError):  # the other side was faster
+                connection.shutdown(socket.SHUT_RDWR)
+        async with asyncio.timeout(_END_SECONDS):
+            while self._open_connections():  # noqa: ASYNC110 - no transport says when it has closed its socket
+                await asyncio.sleep(0)
 
     def _let_go(self, *, drop: bool = True) -> None:
         self._is_open = False
@@ -88,6 +93,10 @@ class Port:
             connection.close()
         self._unheard.clear()
 
+    def _open_connections(self) -> list[socket.socket]:
+        self._connections = [one for one in self._connections if one.fileno() != -1]
+        return self._connections
+
     def _accept(self) -> None:
         try:
             connection, _ = self._socket.accept()
@@ -98,6 +107,7 @@ class Port:
         if self.deaf:
             self._unheard.append(connection)
             return
+        self._connections = [*self._open_connections(), connection]
         greeting = asyncio.create_task(self._greet(connection))
         self._greetings.add(greeting)
 
