@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,10 @@ class View:
         self._max_age = max_age
         self._objects: dict[Key, KubeObject] = {}
         self._heard: dict[Key, float] = {}
-        # The version of each object that its watch told last.
+        # The version of each object that its watch told last, since it runs.
         self._told: dict[Key, int] = {}
+        # The uids of what a list showed to be gone, and its watch has not told of yet.
+        self._untold_ends: dict[str, set[str]] = {kind: set() for kind in _RESOURCES}
         # The uids of what is gone for good: a list or a get that began before may still show them.
         self._gone: Recent[str, None] = Recent(GONE_SECONDS, _now)
         # What this process has deleted: the uid that must not come back, or None where a write of ours is in doubt.
@@ -64,7 +67,7 @@ class View:
         self._listeners: list[Callable[[str, str], None]] = []
         self._exchange_listeners: list[Callable[[KubeObject | None, KubeObject | None], None]] = []
         self._watches = {
-            kind: Watch(runner, resource, namespace, self._on_event, self._on_watch_start)
+            kind: Watch(runner, resource, namespace, self._on_event, functools.partial(self._on_watch_start, kind))
             for kind, resource in _RESOURCES.items()
         }
 
@@ -92,7 +95,7 @@ class View:
     @property
     def is_fresh(self) -> bool:
         """Whether it may answer for the cluster."""
-        return self.age <= self._max_age and all(watch.is_running for watch in self._watches.values())
+        return self.age <= self._max_age and all(self._is_told(kind) for kind in self._watches)
 
     @property
     def age(self) -> float:
@@ -176,8 +179,15 @@ class View:
                 self._remove(key)
         self.note(found.values())
 
-    def _on_watch_start(self) -> None:
+    def _is_told(self, kind: str) -> bool:
+        """Whether the watch of this kind watches. One that is silent though there is something has not listed yet."""
+        watch = self._watches[kind]
+        return watch.has_spoken or (watch.is_running and not any(key[0] == kind for key in self._objects))
+
+    def _on_watch_start(self, kind: str) -> None:
         # What was deleted while it did not run, only a list that starts now can tell.
+        self._untold_ends[kind].clear()
+        self._told = {key: version for key, version in self._told.items() if key[0] != kind}
         self._synced_at = None
         self._starts += 1
         self._sync_wanted.set()
@@ -189,6 +199,7 @@ class View:
             self._put(obj)
             return
         uid = obj["metadata"]["uid"]
+        self._untold_ends[key[0]].discard(uid)
         self._gone.note(uid, None)
         if self._uid(key) == uid:
             self._remove(key, last=obj)
@@ -258,8 +269,12 @@ class View:
                 logger.exception("the live view could not be compared with the cluster")
                 await self._wait_for_wish(1.0)
                 continue
-            if not await self._wait_for_wish(telling):
-                self._restart_silent_watches(listed)
+            if any(watch.is_running and not self._is_told(kind) for kind, watch in self._watches.items()):
+                # Until the watch speaks, or what there is to speak of is gone.
+                if not await self._wait_for_wish(telling / 5):
+                    self._restart_watches_that_never_spoke(2 * telling)
+            elif not await self._wait_for_wish(telling):
+                self._restart_silent_watches(listed, telling)
                 await self._wait_for_wish(self._max_age / 2 - telling)
 
     async def _wait_for_wish(self, seconds: float) -> bool:
@@ -283,6 +298,7 @@ class View:
                     known, self._objects[key] = self._objects[key], listed[key]
                     self._tell(key, known, listed[key])
             else:
+                self._note_untold_end(key)
                 self._remove(key)
         for obj in listed.values():
             self._put(obj)
@@ -297,12 +313,25 @@ class View:
             self._sync_done = asyncio.Event()
         return {key: _version(obj) for key, obj in listed.items()}
 
-    def _restart_silent_watches(self, listed: dict[Key, int]) -> None:
-        """Start a watch again that has not told by now what a list showed a while ago."""
+    def _note_untold_end(self, key: Key) -> None:
+        uid = self._uid(key)
+        if uid is not None and key in self._told:
+            self._untold_ends[key[0]].add(uid)
+
+    def _restart_silent_watches(self, listed: dict[Key, int], telling: float) -> None:
+        """Start a watch again that has not told by now what a list showed so long ago, nor anything else since."""
         for kind, watch in self._watches.items():
-            untold = [key for key, version in listed.items() if key[0] == kind and self._told.get(key, 0) < version]
-            if untold and watch.is_running:
-                logger.warning("the watch of %s does not tell of %d objects: starting it again", kind, len(untold))
+            untold = sum(key[0] == kind and self._told.get(key, 0) < version for key, version in listed.items())
+            untold += len(self._untold_ends[kind])
+            if untold and watch.is_running and _now() - watch.spoke_at >= telling:
+                logger.warning("the watch of %s does not tell of %d objects: starting it again", kind, untold)
+                watch.restart()
+
+    def _restart_watches_that_never_spoke(self, seconds: float) -> None:
+        """Start a watch again that has said nothing for so long though there is something to say."""
+        for kind, watch in self._watches.items():
+            if watch.is_running and not self._is_told(kind) and _now() - watch.spoke_at >= seconds:
+                logger.warning("the watch of %s says nothing: starting it again", kind)
                 watch.restart()
 
 

@@ -25,12 +25,16 @@ PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 # One that has lived for so long has earned the first pause again.
 SETTLED_SECONDS = 30.0
 
-# kubectl has read its first list after so long; nothing in its output marks that (kubectl.md 13).
+# Where there is nothing to list kubectl says nothing, and nothing marks that it has listed (kubectl.md 13): it is taken
+# to watch after so long. View trusts that no further than an empty list of its own bears it out.
 FIRST_LIST_SECONDS = 1.0
 
 
 class Watch:
-    """Hands on what a watch says: `on_event(type, object)`, with types ADDED, MODIFIED and DELETED."""
+    """Hands on what a watch says: `on_event(type, object)`, with types ADDED, MODIFIED and DELETED.
+
+    `on_start` is called when it may have begun to watch: what is listed from then on, and the events, are all there is.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,9 @@ class Watch:
         self._on_start = on_start
         self._restart = asyncio.Event()
         self.is_running = False
+        # Whether this run has said anything yet, by which it is known to watch; and when it spoke last, or began.
+        self.has_spoken = False
+        self.spoke_at = 0.0
         self.restarts = -1
 
     def restart(self) -> None:
@@ -72,6 +79,7 @@ class Watch:
     async def _run_once(self) -> str:
         """Run one kubectl to its end and return why it ended."""
         self._restart.clear()
+        self.spoke_at = asyncio.get_running_loop().time()
         try:
             child = await self._runner.start(self._args, reads=False)
         except OSError as error:
@@ -82,7 +90,7 @@ class Watch:
         try:
             await asyncio.wait([reading, restarting], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.is_running = False
+            self.is_running = self.has_spoken = False
             for task in (reading, restarting, settling):
                 task.cancel()
             results = await asyncio.gather(reading, restarting, settling, return_exceptions=True)
@@ -95,14 +103,19 @@ class Watch:
 
     async def _settle(self) -> None:
         await asyncio.sleep(FIRST_LIST_SECONDS)
-        self.is_running = True
-        self._on_start()
+        if not self.is_running:
+            self.is_running = True
+            self._on_start()
 
     async def _read(self, lines: AsyncGenerator[bytes]) -> None:
         async with contextlib.aclosing(lines):
             async for line in lines:
                 event: Any = wire.loads(line)
                 obj = event["object"]
+                self.spoke_at = asyncio.get_running_loop().time()
+                if not self.has_spoken:
+                    self.is_running = self.has_spoken = True
+                    self._on_start()
                 # Paged first lists come whole (kubectl.md 13).
                 for one in obj["items"] if obj["kind"].endswith("List") else [obj]:
                     self._on_event(event["type"], wire.without_managed_fields(one))

@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes import feed, watch
+from sandboxes import feed, kube, watch
+from tests.contract.conftest import Kubectl
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import URL, Provisioner, create
 from tests.waiting import until
@@ -127,20 +128,33 @@ async def test_what_happened_while_no_watch_ran_is_told_when_it_is_known(
 
 
 async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up(
-    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    provisioner: Provisioner,
+    cluster: Cluster,
+    kubectl: Kubectl,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(feed, "MAX_WAITING", 20)
-    # each event of it is large, so that the buffers of the connection are soon full
-    await create(provisioner, user_id="u" * 200_000, wait_seconds=20)
+    await create(provisioner, wait_seconds=20)
+    # as no caller can: each event of it is large, so that the buffers of the connection are soon full
+    long = f"{kube.USER_ANNOTATION}={'u' * 100_000}"
+    assert (await kubectl("annotate", "pod", "sandbox-a", "-n", "deer-flow", "--overwrite", long)).rc == 0
+
+    def is_long() -> bool:
+        pod = provisioner.view.sandbox("a")[0]
+        return pod is not None and len(kube.get_annotations(pod).get(kube.USER_ANNOTATION, "")) == 100_000
+
+    await until(is_long)
     reader, writer = await asyncio.open_connection("127.0.0.1", provisioner.client.port, limit=1024)
     writer.write(f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert b"200" in await reader.readline()
     async with reading(provisioner) as stream:
         async with asyncio.timeout(60):
+            ready = True
             while "reads events too slowly" not in caplog.text:
-                seen = len(stream.told)
-                cluster.set_pod("deer-flow", "sandbox-a", ready=bool(seen % 2 == 0))
+                seen, ready = len(stream.told), not ready
+                cluster.set_pod("deer-flow", "sandbox-a", ready=ready)
                 await stream.has_told(seen + 1)
         await create(provisioner, "last")
         await until(stream.has("created", "last"))

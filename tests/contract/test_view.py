@@ -41,6 +41,7 @@ class TamperedKubectl:
             'case "$mode $*" in\n'
             f"  watch-lists*--watch*) cat {directory}/said; exec sleep 600 ;;\n"
             "  watch-hangs*--watch*) exec sleep 600 ;;\n"
+            f"  watch-late*--watch*) while [ ! -e {directory}/go ]; do sleep 0.05; done ;;\n"
             "  watch-ends*--watch*) exit 0 ;;\n"
             "  watch-garbage*--watch*) echo 'no JSON at all'; exec sleep 600 ;;\n"
             '  watch-half*--watch*) printf \'{"type": "ADDED", "object": {"ki\'; exit 0 ;;\n'
@@ -87,6 +88,10 @@ async def fresh(provisioner: Provisioner) -> None:
 
 async def status_of(provisioner: Provisioner, sandbox_id: str = "a") -> int:
     return (await provisioner.get(f"{URL}/{sandbox_id}")).status
+
+
+async def is_status(provisioner: Provisioner, sandbox_id: str, status: int) -> bool:
+    return await status_of(provisioner, sandbox_id) == status
 
 
 async def ids(provisioner: Provisioner) -> set[str]:
@@ -273,6 +278,73 @@ async def test_a_watch_that_does_not_tell_what_a_list_shows_is_started_again(
     before = tampered.calls()["watch"]
     await by_hand(kubectl, template, "theirs")
     await until(lambda: tampered.calls()["watch"] > before, seconds=20)
+
+
+async def test_a_watch_that_is_long_in_coming_is_not_taken_to_watch(
+    start_provisioner: StartProvisioner,
+    tampered: TamperedKubectl,
+    kubectl: Kubectl,
+    template: Template,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where an exec plugin takes seconds for a token. What ends before the watch lists, it never tells."""
+    monkeypatch.setattr(view, "TELLING_SECONDS", 10.0)  # it is late, and not yet dead
+    assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
+    for sandbox_id in ("gone", "stays"):
+        await by_hand(kubectl, template, sandbox_id)
+    tampered.be("watch-late")
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
+    await until(lambda: provisioner.view.sandbox("gone")[0] is not None)
+    await until(lambda: provisioner.view.watching == 2)
+    assert await status_of(provisioner, "gone") == 200
+    await delete_by_hand(kubectl, "gone")
+    await until(lambda: is_status(provisioner, "gone", 404))
+    assert await ids(provisioner) == {"stays"}
+    assert not provisioner.view.is_fresh
+    (tmp_path / "go").touch()
+    await fresh(provisioner)
+    assert tampered.calls()["watch"] == 2, "they were waited for"
+    assert await status_of(provisioner, "gone") == 404
+    assert await ids(provisioner) == {"stays"}
+
+
+async def test_a_watch_that_is_silent_because_all_is_gone_is_taken_to_watch(
+    start_provisioner: StartProvisioner, tampered: TamperedKubectl, kubectl: Kubectl, template: Template, tmp_path: Path
+) -> None:
+    assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
+    await by_hand(kubectl, template, "gone")
+    tampered.be("watch-late")
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
+    await until(lambda: provisioner.view.sandbox("gone")[0] is not None)
+    await delete_by_hand(kubectl, "gone")
+    (tmp_path / "go").touch()
+    await fresh(provisioner)
+    assert await ids(provisioner) == set()
+    await by_hand(kubectl, template, "new")
+    await until(lambda: in_list(provisioner, "new"))
+    await fresh(provisioner)
+
+
+async def test_watches_that_no_longer_tell_what_is_gone_are_started_again(
+    start_provisioner: StartProvisioner, kubectl: Kubectl, template: Template, tmp_path: Path
+) -> None:
+    provisioner = await start_provisioner(LIVE_VIEW_MAX_AGE="4")
+    for sandbox_id in ("a", "b"):
+        await by_hand(kubectl, template, sandbox_id)
+    await fresh(provisioner)
+    await until(lambda: in_list(provisioner, "b"))
+    stopped = watches(tmp_path)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await delete_by_hand(kubectl, "a")
+        await until(lambda: not set(stopped) & set(watches(tmp_path)), seconds=20)
+    finally:
+        for pid in set(stopped) & set(watches(tmp_path)):
+            os.kill(pid, signal.SIGCONT)
+    await fresh(provisioner)
+    assert await ids(provisioner) == {"b"}
 
 
 async def test_lists_in_the_place_of_events_and_a_line_of_2_mb_are_read(
