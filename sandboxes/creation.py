@@ -204,10 +204,13 @@ class Creation:
 
     async def _clear_the_way(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
         """Check that what is there may be used, and wait for what is on its way out; whether anything changed."""
+        sandbox_id = attempt.sandbox.sandbox_id
+        if any(obj is not None and kube.sandbox_id_of(obj) != sandbox_id for obj in (pod, service)):
+            raise SandboxConflict(f"Something that is no sandbox has the name of sandbox '{sandbox_id}'")
         if pod is not None and not kube.is_terminating(pod):
             self._check_owner(attempt, pod)
             if attempt.is_over(pod):
-                logger.info("sandbox %s has ended and is replaced", attempt.sandbox.sandbox_id)
+                logger.info("sandbox %s has ended and is replaced", sandbox_id)
                 await self._cluster.delete_exactly(pod)
                 await self._wait_until_gone(attempt, pod)
                 return True

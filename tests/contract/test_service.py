@@ -233,7 +233,7 @@ async def test_what_only_has_a_sandboxs_name_is_nobodys_to_delete(
     await create(provisioner, "mine")
     # As a StatefulSet `sandbox-redis` names its Pods, and a Deployment `sandbox-provisioner` nearly so.
     names = {"sandbox-id": "of-something-else", "app.kubernetes.io/name": "redis"}
-    others = [pod("sandbox-redis-0", "deer-flow"), service("sandbox-redis-0", "deer-flow")]
+    others = [pod("sandbox-redis-0", "deer-flow"), service("sandbox-redis-0", "deer-flow", selector={"run": "redis"})]
     for obj in others:
         obj["metadata"]["labels"] = names
     assert (await kubectl.apply(*others)).rc == 0
@@ -248,6 +248,16 @@ async def test_what_only_has_a_sandboxs_name_is_nobodys_to_delete(
         response = await provisioner.delete(f"{URL}/{sandbox_id}")
         assert (response.status, await response.json()) == (200, {"ok": True, "sandbox_id": sandbox_id})
         assert (await provisioner.get(f"{URL}/{sandbox_id}")).status == 404
+
+    def others_service() -> dict[str, Any]:
+        (found,) = (one for one in cluster.objects("Service", "deer-flow") if "redis" in one["metadata"]["name"])
+        return found["spec"]
+
+    before = others_service()
+    response = await provisioner.post(URL, json={"sandbox_id": "redis-0"})
+    assert others_service() == before
+    assert response.status == 409
+    assert (await response.json())["detail"] == "Something that is no sandbox has the name of sandbox 'redis-0'"
 
     def left(kind: str) -> set[str]:
         return {obj["metadata"]["name"] for obj in cluster.objects(kind, "deer-flow")}
