@@ -143,6 +143,8 @@ class Reaper:
         """Delete what is doomed of one sandbox; whether it was."""
         try:
             async with self._locks.hold(doomed.sandbox_id, LOCK_SECONDS):
+                if self._is_in_use(doomed, lifetimes.present()):  # since it was judged
+                    return False
                 for obj in doomed.objects:
                     await self._cluster.delete_exactly(obj)
                     logger.info(
