@@ -97,6 +97,14 @@ async def test_a_delete_of_which_kubectl_says_nothing_is_not_done(
         await kubectl.delete_exactly(obj)
 
 
+async def test_of_two_deletes_of_the_very_same_object_one_says_that_it_was_there(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    obj = cluster.put(REFERENCE)
+    assert await kubectl.delete_exactly(obj)
+    assert not await kubectl.delete_exactly(obj)
+
+
 async def test_a_list_of_nothing_is_no_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.print_next("get", b'{"kind": "List", "items": []}')
     assert await kubectl.list_sandboxes("deer-flow") == []
