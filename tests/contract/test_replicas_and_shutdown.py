@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import random
 import re
 import signal
@@ -122,14 +123,16 @@ class Mortals:
 
     async def use(self, sandbox_id: str) -> None:
         """Use it all the time, on both; what is used in time is there."""
-        await self._make(sandbox_id, idle_timeout_seconds=IDLE_SECONDS)
-        used = time.monotonic()
-        while used < self.end:
-            began = time.monotonic()
-            if await self._post(f"{URL}/{sandbox_id}/touch") == 404:
-                assert time.monotonic() - used > IDLE_SECONDS
-                await self._make(sandbox_id, idle_timeout_seconds=IDLE_SECONDS)
-            used = began
+        used = -math.inf
+        while (began := time.monotonic()) < self.end:
+            status = await self._post(f"{URL}/{sandbox_id}/touch")
+            assert status in {200, 404}
+            if status == 200:
+                used = began
+                continue
+            assert time.monotonic() - used > IDLE_SECONDS
+            await self._make(sandbox_id, idle_timeout_seconds=IDLE_SECONDS)
+            used = began - 1  # a Pod's creation is told in whole seconds, and is its first use
 
     async def _make(self, sandbox_id: str, **fields: int) -> None:
         assert await self._post(URL, sandbox_id=sandbox_id, **fields) == 200
@@ -179,9 +182,14 @@ async def test_two_replicas_that_reap_the_same_sandboxes_reap_each_once_and_none
             return {pod["metadata"]["labels"]["sandbox-id"] for pod in cluster.objects("Pod", NAMESPACE)}
 
         await until(lambda: there() & mortals.made.keys() == mortals.renewed, seconds=IDLE_SECONDS + 10)
-        for session in sessions:
-            for sandbox_id, status in [(one, 200 if one in mortals.renewed else 404) for one in mortals.made]:
-                assert (await session.get(f"{URL}/{sandbox_id}")).status == status, sandbox_id
+
+        async def both_tell_so() -> bool:
+            answers = {
+                one: [(await session.get(f"{URL}/{one}")).status for session in sessions] for one in mortals.made
+            }
+            return answers == {one: [200 if one in mortals.renewed else 404] * 2 for one in mortals.made}
+
+        await until(both_tell_so)
         due = mortals.made - Counter(mortals.renewed)
         logged = re.findall(r"sandbox (\S+): Pod deleted by the reaper: (?:it expired|it was not used)", caplog.text)
         assert Counter(logged) == due
