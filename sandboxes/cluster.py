@@ -120,13 +120,17 @@ class Cluster:
         if self.view is not None:
             self.view.note_deleted(uids)
 
-    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> None:
-        """Delete the very version of an object that was read; raises PreconditionFailed if it is another by now."""
+    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
+        """Delete the very version of an object that was read; whether it was there, and not gone already.
+
+        Raises PreconditionFailed if it is another by now.
+        """
         if obj["kind"] == "Pod":
             self.deaths.expect({obj["metadata"]["name"]: obj["metadata"]["uid"]})
-        await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
+        was_there = await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
         if self.view is not None:
             self.view.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"]})
+        return was_there
 
     async def is_gone(self, obj: KubeObject) -> bool:
         """Whether the very object that was read is no more there."""

@@ -312,11 +312,10 @@ class Kubectl:
         else:
             check_deleted(stdout, references)
 
-    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> None:
-        """Delete `obj` if it is still the very version that was read.
+    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
+        """Delete `obj` if it is still the very version that was read; whether it was there, and not gone already.
 
         Raises PreconditionFailed if somebody touched or replaced it (record: delete-precondition-stale, -other-uid).
-        One that is gone already does not matter.
         """
         metadata = obj["metadata"]
         preconditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
@@ -328,8 +327,9 @@ class Kubectl:
             )
         except ObjectsMissing:
             logger.debug("%s was gone already", path)
-        else:
-            check_answered(stdout)
+            return False
+        check_answered(stdout)
+        return True
 
     async def ensure_namespace(self, namespace: str) -> None:
         """Make the namespace if it is missing. Needs rights on the cluster; raises what apply raises."""

@@ -110,7 +110,10 @@ class Reaper:
         return self._without_new_halves(doomed) if halves_must_last else doomed
 
     async def reap(self, doomed: list[Doomed]) -> list[Doomed]:
-        """Delete what has not changed since it was judged, and return it; what can't be deleted is logged."""
+        """Delete what has not changed since it was judged; return those that this process ended, and no other did.
+
+        What can't be deleted is logged.
+        """
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def reap_in_turn(one: Doomed) -> bool:
@@ -140,18 +143,23 @@ class Reaper:
         return [one for one in doomed if one not in new]
 
     async def _reap(self, doomed: Doomed) -> bool:
-        """Delete what is doomed of one sandbox; whether it was."""
+        """Delete what is doomed of one sandbox; whether this process ended it, by deleting the first of its objects.
+
+        Of several that reap it at once, one does. What is left of it then is a half, and is reaped as such.
+        """
+        ended = False
         try:
             async with self._locks.hold(doomed.sandbox_id, LOCK_SECONDS):
+                if self._is_in_use(doomed, lifetimes.present()):  # since it was judged
+                    return False
                 for obj in doomed.objects:
-                    await self._cluster.delete_exactly(obj)
-                    logger.info(
-                        "sandbox %s: %s deleted by the reaper: %s", doomed.sandbox_id, obj["kind"], doomed.reason
-                    )
+                    # Gone already: another process was faster, or the answer to an earlier try was lost.
+                    was_there = await self._cluster.delete_exactly(obj)
+                    ended = ended or (was_there and obj is doomed.objects[0])
+                    outcome = "deleted by the reaper" if was_there else "gone before the reaper came"
+                    logger.info("sandbox %s: %s %s: %s", doomed.sandbox_id, obj["kind"], outcome, doomed.reason)
         except PreconditionFailed:
             logger.debug("sandbox %s was changed just now, and stays", doomed.sandbox_id)
-            return False
         except ProvisionerError as error:
             logger.warning("sandbox %s could not be reaped: %s\n%s", doomed.sandbox_id, error, error.detail)
-            return False
-        return True
+        return ended

@@ -202,7 +202,8 @@ class Settings(BaseSettings):
         Field(
             ("ttl_seconds", "idle_timeout_seconds", "wait_seconds", "env", "labels", "resources", "template"),
             description="Which optional fields of a create callers may use, separated by commas; any other is 403. "
-            "`none`: only the contract's own.",
+            "`none`: only the contract's own. It is about creates alone: the query of a `GET`, such as `wait_seconds`, "
+            "is everybody's.",
         )
     )
     max_cpu: Amount = Field("2", description="Most CPU that a caller may ask for, as a Kubernetes quantity.")

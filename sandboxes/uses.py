@@ -34,7 +34,7 @@ FINISH_SECONDS = 5.0
 
 @dataclass
 class _Pending:
-    """A use that is not written yet, or being written now."""
+    """A use that is not written yet, or being written now: then it has no timer."""
 
     pod: KubeObject
     used: datetime
@@ -85,12 +85,15 @@ class Uses:
 
     async def finish(self) -> None:
         """Write what is not written yet; for the end of the process."""
-        for uid, pending in list(self._pending.items()):
-            if pending.timer is not None:
-                pending.timer.cancel()
-                self._start_writing(uid)
-        if self._writing:
-            await asyncio.wait(self._writing, timeout=FINISH_SECONDS)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + FINISH_SECONDS
+        for _ in range(2):  # once more: for the uses that came while an earlier one was being written
+            for uid, pending in list(self._pending.items()):
+                if pending.timer is not None:
+                    pending.timer.cancel()
+                    self._start_writing(uid)
+            if self._writing:
+                await asyncio.wait(self._writing, timeout=max(0.0, end - loop.time()))
 
     def _write_at(self, due: datetime, pod: KubeObject, used: datetime) -> None:
         uid = pod["metadata"]["uid"]
@@ -108,20 +111,28 @@ class Uses:
             self._write_at(due, pending.pod, pending.used)
 
     def _start_writing(self, uid: str) -> None:
-        task = asyncio.create_task(self._write_down(self._pending.pop(uid)))
+        # It stays pending until it is written: the reaper must know of it meanwhile, however long that takes.
+        pending = self._pending[uid]
+        pending.timer = None
+        task = asyncio.create_task(self._write_down(uid, pending))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
-    async def _write_down(self, pending: _Pending) -> None:
+    async def _write_down(self, uid: str, pending: _Pending) -> None:
         """Write a use that nobody waits for, and try again later if that fails."""
+        used = pending.used
         try:
-            await self._write(pending.pod, pending.used)
+            await self._write(pending.pod, used)
         except ObjectsChanged as error:
             logger.debug("a sandbox that was used is gone: %s", error)
         except ProvisionerError as error:
             logger.warning("that a sandbox was used could not be written down: %s\n%s", error, error.detail)
-            if pending.pod["metadata"]["uid"] not in self._pending:
-                self._write_at(lifetimes.present() + RETRY, pending.pod, pending.used)
+            self._write_at(lifetimes.present() + RETRY, pending.pod, pending.used)
+        else:
+            self._reconsider(uid, used, used)
+        finally:
+            if self._pending.get(uid) is pending:
+                del self._pending[uid]
 
     async def _write(self, pod: KubeObject, used: datetime) -> KubeObject:
         return await self._cluster.annotate(pod, {kube.USED_ANNOTATION: lifetimes.text_of(used)}, manager="activity")

@@ -218,6 +218,52 @@ async def test_kubectls_cache_can_not_be_written(service: Service, tmp_path: Pat
     await service.stands()
 
 
+# A kubectl of which each process finds the folder of its cache on a disk of its own, which is full (ENOSPC); or may
+# write no byte to any file (EFBIG), which any machine lets a test have.
+FULL_DISK = """#!/bin/sh
+exec unshare --user --map-root-user --mount sh -c '
+    cache=${{1#--cache-dir=}}
+    mkdir -p "$cache" && mount -t tmpfs -o size=4k full "$cache" || exit 70
+    head -c 8192 /dev/zero >"$cache/full" 2>/dev/null
+    exec {kubectl} "$@"
+' sh "$@"
+"""
+NO_LARGER_FILES = """#!/bin/sh
+ulimit -f 0
+exec {kubectl} "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [(FULL_DISK, "no space left on device"), (NO_LARGER_FILES, "file too large")],
+    ids=["ENOSPC", "EFBIG"],
+)
+async def test_kubectls_cache_is_on_a_full_disk(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, script: str, said: str
+) -> None:
+    binary = tmp_path / "kubectl"
+    binary.touch(mode=0o755)
+    kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home", binary)
+    binary.write_text(script.format(kubectl="true"))
+    without_kubectl = await kubectl(f"--cache-dir={tmp_path}/tried")
+    if without_kubectl.rc != 0:
+        pytest.skip(f"nobody may mount a disk of his own on this machine: {without_kubectl.stderr.strip()}")
+    binary.write_text(script.format(kubectl=KUBECTL))
+    tried = await kubectl(f"--cache-dir={tmp_path}/tried", "get", "pods", "-v=4")
+    assert tried.rc == 0
+    assert f": {said}" in tried.stderr
+
+    async with calling(await start_provisioner(KUBECTL=str(binary), **SETTINGS), Ledger(cluster)) as service:
+        async with callers(service.ledger, service.session, number=5):
+            await until(more(lambda: service.made, 20), seconds=15)
+            await until(more(lambda: service.ledger.answered("delete"), 5))
+        assert [service.ledger.refused(verb) for verb in ("create", "get", "delete")] == [0, 0, 0]
+        await service.stands()
+        (cache,) = tmp_path.glob("*/cache")
+        assert [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size > 0] == []
+
+
 # Callers
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
+import math
 import random
+import re
 import signal
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from devcluster import Cluster
 from sandboxes.api import LIFECYCLE
+from tests.api.test_metrics import samples, value
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import URL, StartProvisioner, until
@@ -75,6 +83,122 @@ async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree
         for one in ids:
             answers = [await session.get(f"{URL}/{one}") for session in sessions]
             assert {answer.status for answer in answers} == ({200} if one in there() else {404})
+
+
+REAPED = "provisioner_reaped_total"
+
+TTL_SECONDS = 1
+IDLE_SECONDS = 3
+
+
+@dataclass
+class Mortals:
+    """Sandboxes that two services are to reap; what callers of both do with them, and what they were told."""
+
+    sessions: list[aiohttp.ClientSession]
+    end: float
+    # How often each id was made, and which of them were renewed and so live on.
+    made: Counter[str] = field(default_factory=Counter)
+    renewed: set[str] = field(default_factory=set)
+
+    async def expire(self, sandbox_id: str) -> None:
+        """Make it anew each time that it is gone."""
+        while time.monotonic() < self.end:
+            await self._make(sandbox_id, ttl_seconds=TTL_SECONDS)
+            await until(lambda: self._is_gone(sandbox_id), seconds=30)
+
+    async def renew(self, caller: int) -> None:
+        """Renew one after another at about the time when it expires."""
+        choice = random.Random(caller)  # noqa: S311 - no secret
+        for number in itertools.count():
+            if time.monotonic() >= self.end:
+                return
+            sandbox_id = f"renewed{caller}-{number}"
+            await self._make(sandbox_id, ttl_seconds=TTL_SECONDS)
+            await asyncio.sleep(TTL_SECONDS * choice.uniform(0.8, 1.3))
+            status = await self._post(f"{URL}/{sandbox_id}/renew", ttl_seconds=3600)
+            assert status in {200, 404}
+            if status == 200:
+                self.renewed.add(sandbox_id)
+
+    async def use(self, sandbox_id: str) -> None:
+        """Use it all the time, on both; what is used in time is there."""
+        used = -math.inf
+        while (began := time.monotonic()) < self.end:
+            status = await self._post(f"{URL}/{sandbox_id}/touch")
+            assert status in {200, 404}
+            if status == 200:
+                used = began
+                continue
+            assert time.monotonic() - used > IDLE_SECONDS
+            await self._make(sandbox_id, idle_timeout_seconds=IDLE_SECONDS)
+            used = began - 1  # a Pod's creation is told in whole seconds, and is its first use
+
+    async def _make(self, sandbox_id: str, **fields: int) -> None:
+        assert await self._post(URL, sandbox_id=sandbox_id, **fields) == 200
+        self.made[sandbox_id] += 1
+
+    async def _post(self, url: str, **body: object) -> int:
+        session = random.choice(self.sessions)  # noqa: S311 - no secret
+        async with session.post(url, json=body) as response:
+            return response.status
+
+    async def _is_gone(self, sandbox_id: str) -> bool:
+        async with random.choice(self.sessions).get(f"{URL}/{sandbox_id}") as response:  # noqa: S311 - no secret
+            return response.status == 404
+
+
+async def test_two_replicas_that_reap_the_same_sandboxes_reap_each_once_and_none_that_lives(
+    start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="sandboxes.reaper")
+    replicas = [await start_provisioner(REAPER_INTERVAL="0.1", REAPER_GRACE="2") for _ in range(2)]
+    ledger = Ledger(cluster)
+    async with AsyncExitStack() as stack:
+        sessions = [
+            await stack.enter_async_context(
+                aiohttp.ClientSession(str(one.client.make_url("/")), connector=aiohttp.TCPConnector(limit=0))
+            )
+            for one in replicas
+        ]
+        mortals = Mortals(sessions, end=time.monotonic() + LOAD_SECONDS)
+
+        async def call(caller: int) -> None:
+            choice = random.Random(caller)  # noqa: S311 - no secret
+            while time.monotonic() < mortals.end:
+                verb = choice.choice([ledger.create, ledger.create, ledger.delete])
+                await verb(choice.choice(sessions), f"r{choice.randrange(10)}")
+
+        await asyncio.gather(
+            *(mortals.expire(f"expired{number}") for number in range(10)),
+            *(mortals.renew(caller) for caller in range(5)),
+            *(mortals.use(f"used{number}") for number in range(3)),
+            *(call(caller) for caller in range(5)),
+        )
+        assert len(mortals.renewed) >= 1
+        assert sum(mortals.made.values()) - len(mortals.renewed) >= 10
+
+        def there() -> set[str]:
+            return {pod["metadata"]["labels"]["sandbox-id"] for pod in cluster.objects("Pod", NAMESPACE)}
+
+        await until(lambda: there() & mortals.made.keys() == mortals.renewed, seconds=IDLE_SECONDS + 10)
+
+        async def both_tell_so() -> bool:
+            answers = {
+                one: [(await session.get(f"{URL}/{one}")).status for session in sessions] for one in mortals.made
+            }
+            return answers == {one: [200 if one in mortals.renewed else 404] * 2 for one in mortals.made}
+
+        await until(both_tell_so)
+        due = mortals.made - Counter(mortals.renewed)
+        logged = re.findall(r"sandbox (\S+): Pod deleted by the reaper: (?:it expired|it was not used)", caplog.text)
+        assert Counter(logged) == due
+        metrics = [dict(samples(await (await session.get("/metrics")).text())) for session in sessions]
+        counted = [value(one, REAPED, reason=reason) for one in metrics for reason in ("expired", "idle")]
+        assert sum(counted) == due.total()
+
+        await asyncio.gather(*(sessions[0].delete(f"{URL}/{one}") for one in mortals.renewed))
+        assert await ledger.toll(replicas[0].client.app[LIFECYCLE].reaper) == NOTHING
 
 
 async def test_told_to_end_under_load_it_finishes_what_it_began_and_takes_nothing_new(

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ async def test_a_delete_of_which_kubectl_says_nothing_is_not_done(
         await kubectl.delete([obj])
     with pytest.raises(errors.ClusterUnavailable):
         await kubectl.delete_exactly(obj)
+
+
+async def test_of_two_deletes_of_the_very_same_object_one_says_that_it_was_there(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    obj = cluster.put(REFERENCE)
+    assert await kubectl.delete_exactly(obj)
+    assert not await kubectl.delete_exactly(obj)
 
 
 async def test_a_list_of_nothing_is_no_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
@@ -278,6 +287,22 @@ async def test_a_long_list_takes_no_memory_for_what_the_view_holds_already(
     *same, other = await kubectl.list_sandboxes("deer-flow")
     assert {id(obj) for obj in same} == held
     assert other == changed
+
+
+async def test_while_a_long_list_is_read_other_requests_have_their_turn(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    loop, has_turned = asyncio.get_running_loop(), threading.Event()
+    seen: list[bool] = []
+
+    def wait_for_the_loop(obj: dict[str, Any]) -> dict[str, Any]:
+        if not seen:
+            loop.call_soon_threadsafe(has_turned.set)
+            seen.append(has_turned.wait(5))
+        return obj
+
+    kubectl.reuse(wait_for_the_loop)
+    cluster.print_next("get", _long_list(4))
+    assert len(await kubectl.list_sandboxes("deer-flow")) == len(case("list-mixed").items) * TIMES
+    assert seen == [True]
 
 
 async def test_a_long_list_that_is_cut_short_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:

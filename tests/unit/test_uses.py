@@ -11,7 +11,7 @@ import pytest
 
 from sandboxes import kube, lifetimes
 from sandboxes.cluster import Cluster
-from sandboxes.errors import ServerFailed
+from sandboxes.errors import ObjectsChanged, ServerFailed
 from sandboxes.kubectl import Kubectl
 from sandboxes.uses import Uses
 from tests.fakes import FakeCluster
@@ -74,3 +74,37 @@ async def test_uses_after_a_write_wait_for_the_minute_and_are_written_at_the_end
     assert uses.latest(fresh) is not None
     await uses.finish()
     assert len(written) == 2
+
+
+async def test_a_use_that_was_answered_while_another_was_being_written_is_written_at_the_end() -> None:
+    first, written = asyncio.get_running_loop().create_future(), []
+
+    async def write(annotations: dict[str, str]) -> None:
+        written.append(annotations[kube.USED_ANNOTATION])
+        if len(written) == 1:
+            await first
+
+    uses = uses_written_by(write)
+    pod = pod_unused_for(5, idle_timeout=600)
+    await uses.note(pod)
+    finishing = asyncio.create_task(uses.finish())
+    await until(lambda: len(written) == 1)
+    assert await uses.note(pod) is pod
+    latest = uses.latest(pod)
+    assert latest is not None
+    first.set_result(None)
+    await finishing
+    assert written[1:] == [lifetimes.text_of(latest)]
+    assert uses.latest(pod) is None
+
+
+async def test_a_use_of_a_sandbox_that_is_gone_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    async def write(_annotations: dict[str, str]) -> None:
+        raise ObjectsChanged("it is another one by now")
+
+    uses = uses_written_by(write)
+    pod = pod_unused_for(5, idle_timeout=600)
+    await uses.note(pod)
+    await uses.finish()
+    assert uses.latest(pod) is None
+    assert "could not be written down" not in caplog.text

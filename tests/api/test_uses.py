@@ -1,0 +1,128 @@
+"""Uses that are answered and not written yet: the reaper of this process knows of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+import pytest
+
+from sandboxes import errors, kube, lifetimes
+from sandboxes.api import LIFECYCLE
+from sandboxes.reaper import Reaper
+from tests.api.conftest import URL, Client
+from tests.fakes import FakeCluster
+from tests.waiting import until
+
+IDLE_TIMEOUT = 600
+# Seconds after its creation: a use is to be written a tenth of a second later, and counts as one for IDLE_TIMEOUT.
+USED = 59.9
+UNUSED_TOO_LONG_BUT_FOR_THAT = IDLE_TIMEOUT + 10
+
+
+class Sandbox:
+    """A sandbox, and a clock that stands at so many seconds after its creation."""
+
+    def __init__(self, client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._client = client
+        self._cluster = cluster
+        self._monkeypatch = monkeypatch
+
+    @property
+    def reaper(self) -> Reaper:
+        return self._client.app[LIFECYCLE].reaper
+
+    def let_it_be(self, seconds: float) -> None:
+        pod = self._cluster.pod("a")
+        assert pod is not None
+        time = lifetimes.created_at(pod) + timedelta(seconds=seconds)
+        self._monkeypatch.setattr(lifetimes, "present", lambda: time)
+
+    async def touch(self) -> int:
+        return (await self._client.post(f"{URL}/a/touch")).status
+
+    def is_there(self) -> bool:
+        return self._cluster.pod("a") is not None and self._cluster.service("a") is not None
+
+    def use_is_written(self) -> bool:
+        pod = self._cluster.pod("a")
+        return pod is not None and kube.USED_ANNOTATION in pod["metadata"]["annotations"]
+
+    async def is_reaped(self) -> bool:
+        return bool(await self.reaper.round(dry_run=False)) and not self.is_there()
+
+
+@pytest.fixture
+async def sandbox(client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    body = {"sandbox_id": "a", "idle_timeout_seconds": IDLE_TIMEOUT}
+    assert (await client.post(URL, json=body)).status == 200
+    cluster.calls.clear()
+    return Sandbox(client, cluster, monkeypatch)
+
+
+async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_is(
+    sandbox: Sandbox,
+    client: Client,
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("sandboxes.uses.RETRY", timedelta(hours=1))
+    sandbox.let_it_be(USED)
+    cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
+    with caplog.at_level(logging.WARNING, logger="sandboxes.uses"):
+        assert await sandbox.touch() == 200
+        await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
+    sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)
+    assert not await sandbox.is_reaped()
+    assert sandbox.is_there()
+    assert not sandbox.use_is_written()
+
+    await client.app[LIFECYCLE].finish()
+    assert sandbox.use_is_written()
+    assert not await sandbox.is_reaped()
+    sandbox.let_it_be(USED + IDLE_TIMEOUT + 1)
+    assert await sandbox.is_reaped()
+
+
+async def test_a_use_that_could_not_be_written_counts_no_longer_than_any_other(
+    sandbox: Sandbox, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sandboxes.uses.RETRY", timedelta(hours=1))
+    sandbox.let_it_be(USED)
+    cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
+    assert await sandbox.touch() == 200
+    await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
+    sandbox.let_it_be(USED + IDLE_TIMEOUT + 1)
+    assert await sandbox.is_reaped()
+
+
+async def test_a_sandbox_whose_use_is_just_being_written_is_not_reaped(sandbox: Sandbox, cluster: FakeCluster) -> None:
+    sandbox.let_it_be(USED)
+    hold = cluster.hold_next("apply")
+    assert await sandbox.touch() == 200
+    await until(lambda: cluster.verbs()["apply"] == 1)
+    sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)
+    assert not await sandbox.is_reaped()
+    assert sandbox.is_there()
+    hold.set()
+    await until(sandbox.use_is_written)
+    assert not await sandbox.is_reaped()
+
+
+async def test_a_sandbox_that_is_used_between_judgement_and_deletion_is_not_reaped(
+    sandbox: Sandbox, cluster: FakeCluster
+) -> None:
+    sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)
+    doomed = await sandbox.reaper.due()
+    assert len(doomed) == 1
+    hold = cluster.hold_next("apply")
+    first = asyncio.create_task(sandbox.touch())
+    await until(lambda: cluster.verbs()["apply"] == 1)
+    assert await sandbox.touch() == 200  # the first one's write is its own, too
+    assert await sandbox.reaper.reap(doomed) == []
+    assert sandbox.is_there()
+    hold.set()
+    assert await first == 200
+    assert sandbox.use_is_written()

@@ -1,0 +1,123 @@
+"""How many processes wait, and which: real processes, a small shell in kubectl's place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sandboxes import waiting
+from sandboxes.kubectl import APPLY, DELETE, GET, KubectlRunner
+from sandboxes.waiting import IDLE, WaitingProcesses
+from tests.record import case
+from tests.waiting import until
+
+AT_IDLE = sum(IDLE.values())
+MOST = 5
+
+# Reads its credentials when it starts and its objects when it is given some, as kubectl does (kubectl.md 18).
+SCRIPT = """#!/bin/sh
+read token <{directory}/token
+echo "$1 $token" >>{directory}/started
+cat >/dev/null
+echo "$1 $token" >>{directory}/used
+test "$token" = good || {{ cat {directory}/refusal >&2; exit 1; }}
+echo done
+"""
+
+
+class Shell:
+    """What stands in kubectl's place: what it was given to read, and what it did."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.kubeconfig = directory / "kubeconfig"
+        self.kubeconfig.write_text("1")
+        self.binary = directory / "kubectl"
+        self.binary.write_text(SCRIPT.format(directory=directory))
+        self.binary.chmod(0o755)
+        (directory / "refusal").write_text(case("unauthorized").stderr)
+        for name in ("started", "used"):
+            (directory / name).touch()
+        self.give_token("good")
+
+    def give_token(self, token: str) -> None:
+        (self._directory / "token").write_text(f"{token}\n")
+
+    def started(self) -> Counter[str]:
+        """Count the processes that have read their credentials, by verb and token."""
+        return Counter((self._directory / "started").read_text().splitlines())
+
+    def used(self) -> Counter[str]:
+        """Count the processes that were given objects, by verb and token."""
+        return Counter((self._directory / "used").read_text().splitlines())
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def processes(shell: Shell) -> WaitingProcesses:
+    return WaitingProcesses(KubectlRunner(shell.binary, (), {"PATH": os.defpath}), shell.kubeconfig, most=MOST)
+
+
+async def call(processes: WaitingProcesses, args: tuple[str, ...], times: int = 1) -> None:
+    """Make calls at once, which must all succeed."""
+    completed = await asyncio.gather(*(processes(args, stdin=b"{}") for _ in range(times)))
+    assert [one.stdout for one in completed] == [b"done\n"] * times
+
+
+async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(
+    shell: Shell, processes: WaitingProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "TICK_SECONDS", 3600)  # no quiet time yet
+    async with processes.running():
+        await until(lambda: processes.waiting == AT_IDLE)
+        await call(processes, GET, times=3)  # one waits: two are missed, and three wait from now on
+        await until(lambda: processes.waiting == AT_IDLE + 2)
+        await until(lambda: shell.started()["get good"] == 3 + 3)
+        await call(processes, GET, times=2 * MOST)
+        await until(lambda: processes.waiting == AT_IDLE - IDLE[GET] + MOST)
+        await until(lambda: shell.started()["get good"] == 3 + 2 * MOST + MOST)  # what was used, and what waits
+        assert processes.waiting == AT_IDLE - IDLE[GET] + MOST
+        assert shell.started()["apply good"] == IDLE[APPLY]
+    assert processes.waiting == 0
+
+
+async def test_in_quiet_times_as_few_wait_as_at_the_beginning(
+    shell: Shell, processes: WaitingProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "TICK_SECONDS", 0.05)
+    async with processes.running():
+
+        async def more_wait() -> bool:
+            await call(processes, GET, times=2 * MOST)
+            return processes.waiting > AT_IDLE
+
+        await until(more_wait)
+        await until(lambda: processes.waiting == AT_IDLE)
+        # And no fewer: renewed, there are those of the beginning.
+        shell.give_token("new")
+        shell.kubeconfig.write_text("changed")
+        wanted = Counter({f"{args[0]} new": number for args, number in IDLE.items()})
+        await until(lambda: wanted <= shell.started())
+        await until(lambda: processes.waiting == AT_IDLE)
+
+
+async def test_after_one_refusal_no_other_process_is_used_that_has_read_the_old_credentials(
+    shell: Shell, processes: WaitingProcesses
+) -> None:
+    """Such as a token that a plugin gave: nothing in the kubeconfig tells that it is another by now."""
+    shell.give_token("old")
+    async with processes.running():
+        await until(lambda: processes.waiting == AT_IDLE and shell.started().total() == AT_IDLE)
+        shell.give_token("good")
+        await call(processes, GET)
+        for args in (APPLY, APPLY, DELETE, GET):
+            await call(processes, args)
+    assert shell.used() == {"get old": 1, "get good": 2, "apply good": 2, "delete good": 1}
