@@ -251,7 +251,8 @@ async def test_what_only_has_a_sandboxs_name_is_nobodys_to_delete(
 
     def others_service() -> dict[str, Any]:
         (found,) = (one for one in cluster.objects("Service", "deer-flow") if "redis" in one["metadata"]["name"])
-        return found["spec"]
+        spec: dict[str, Any] = found["spec"]
+        return spec
 
     before = others_service()
     response = await provisioner.post(URL, json={"sandbox_id": "redis-0"})
