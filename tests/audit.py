@@ -42,7 +42,6 @@ NOT_GRANTED = {
     Right("patch", "", "namespaces"): "the same: it is made by a server-side apply",
     Right("list", "", "resourcequotas"): "`check`: how much is left; refused, it says `not permitted`",
     Right("create", "authorization.k8s.io", "selfsubjectaccessreviews"): "`check`: everybody's (system:basic-user)",
-    Right("create", "authorization.k8s.io", "selfsubjectrulesreviews"): "`check`: everybody's (system:basic-user)",
 }
 """What the service asks for and no Role grants, with the reason. A test needs each to be asked for."""
 
