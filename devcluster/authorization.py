@@ -74,6 +74,13 @@ class Authorization:
             HTTPStatus.FORBIDDEN, "Forbidden", f"{noun} is forbidden: {why}", {**details, "kind": resource.plural}
         )
 
+    def require_impersonation(self, user: str) -> None:
+        """Raise Forbidden where somebody restricted speaks for another user; no Role in a namespace can allow that."""
+        if user and self._namespace is not None:
+            why = f'User "{USER}" cannot impersonate resource "users" in API group "" at the cluster scope'
+            message = f'users "{user}" is forbidden: {why}'
+            raise ApiError(HTTPStatus.FORBIDDEN, "Forbidden", message, {"name": user, "kind": "users"})
+
     def access_review(self, spec: Json) -> Json:
         """Give the status of a SelfSubjectAccessReview."""
         asked = spec.get("resourceAttributes")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from devcluster import audit
 from devcluster.cluster import Cluster
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,6 +34,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--ready-after", type=float, default=0.3, metavar="SECONDS", help="soonest that a Pod is ready (default: 0.3)"
     )
+    parser.add_argument("--audit-log", type=Path, metavar="FILE", help="append who asked for what, as lines of JSON")
     options = parser.parse_args(own)
     options.command = command
     return options
@@ -49,6 +51,8 @@ def main(argv: list[str]) -> int:
     """Run, and give the exit code: that of the command, or 0."""
     options = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="devcluster: %(levelname)s: %(message)s")
+    if options.audit_log:
+        audit.write_to(options.audit_log)
     return asyncio.run(_run(options))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import kmock
 from aiohttp import web
 
-from devcluster import discovery
+from devcluster import audit, discovery
 from devcluster.api import MERGE_PATCH, Api
 from devcluster.authorization import Authorization
 from devcluster.deletion import Deletion
@@ -85,11 +85,13 @@ class ApiServer(kmock.KubernetesScaffold):
         request = await read(raw_request, self._served)
         self._served += 1
         self._requests.append(request)
+        audit.note(request)
         return await self.rules.serve(request, raw_request.transport, self._respond)
 
     async def _respond(self, request: kmock.Request) -> web.StreamResponse:
         try:
             self._authenticate(request)
+            self.authorization.require_impersonation(request.headers.get("Impersonate-User", ""))
             if self._payloads:
                 try:
                     return await self._handle(request)
@@ -192,6 +194,7 @@ class ApiServer(kmock.KubernetesScaffold):
         if sent_as == APPLY_PATCH:
             if self._api.store.get(target.resource, target.namespace, target.name) is None:
                 # An apply that makes something takes both rights (kubectl.md 14).
+                audit.note(request, "create")
                 self.authorization.require("create", target.resource, target.namespace, target.name)
             return written(self._api.apply(target.resource, target.namespace, target.name, sent, options))
         key = (target.namespace, target.name)

@@ -33,3 +33,16 @@ def objects(kubectl: Path, folder: str | Path) -> Objects:
     by_kind = {obj["kind"]: obj for obj in found}
     assert len(by_kind) == len(found)
     return by_kind
+
+
+def overlay_with(directory: Path, text: dict[str, Any]) -> Path:
+    """Return an operator's overlay; in a copy, since kustomize takes its bases from beside it."""
+    copy = directory / "manifests" / "deploy"
+    for source in DEPLOY.rglob("*.yaml"):
+        target = copy / source.relative_to(DEPLOY)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(source.read_text())
+    overlay = copy / "overlays" / "mine"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    return overlay

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
+from tests.audit import AS_TESTER, ASKED, DEFAULTS, Asked
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.waiting import until
 
@@ -41,11 +42,16 @@ class Result:
 
 
 class Kubectl:
-    """The real kubectl, with one cluster's kubeconfig and a home and cache of its own."""
+    """The real kubectl, with one cluster's kubeconfig and a home and cache of its own.
 
-    def __init__(self, kubeconfig: Path, home: Path, binary: Path = KUBECTL) -> None:
+    It speaks as TESTER, so that its requests are not taken for the service's; with `tester` off, as who the kubeconfig
+    says.
+    """
+
+    def __init__(self, kubeconfig: Path, home: Path, binary: Path = KUBECTL, *, tester: bool = True) -> None:
         self.kubeconfig = kubeconfig
         self.binary = binary
+        self._identity = AS_TESTER if tester else ()
         self._home = home
         home.mkdir(parents=True, exist_ok=True)
 
@@ -54,7 +60,7 @@ class Kubectl:
         environment = {"HOME": str(self._home), "KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin"}
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
-            str(self.binary), *args, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, limit=2**24
+            str(self.binary), *args, *self._identity, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, limit=2**24
         )
 
     async def __call__(self, *args: str, stdin: Any = None, seconds: float = 30) -> Result:
@@ -95,6 +101,44 @@ def service(name: str = "x", namespace: str = "default", **spec: Any) -> dict[st
     meta = {"name": f"{name}-svc", "namespace": namespace, "labels": {"sandbox-id": name}}
     made = {"type": "NodePort", "selector": {"sandbox-id": name}, "ports": ports, **spec}
     return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": made}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Have what looks back on all contract tests come last, and only where all of them run."""
+    here = Path(__file__).parent
+    before = sum(here in item.path.parents for item in items)
+    yield
+    those = [item for item in items if here in item.path.parents]
+    is_whole = len(those) == before and {item.path for item in those} == set(here.glob("test_*.py"))
+    last = [item for item in those if item.get_closest_marker("looks_back")]
+    items[:] = [item for item in items if item not in last]
+    if is_whole:
+        items.extend(last)
+    elif last:
+        config.hook.pytest_deselected(items=last)
+
+
+@pytest.fixture(scope="session")
+def audited(pytestconfig: pytest.Config) -> Iterator[Asked]:
+    """Return what services ask of the clusters of all tests."""
+    asked = pytestconfig.stash.setdefault(ASKED, Asked())
+    with asked.listening():
+        yield asked
+
+
+@pytest.fixture(autouse=True)
+def within_the_role(request: pytest.FixtureRequest, audited: Asked) -> Iterator[None]:
+    """Fail a test in which a service asks for more than the Role that it would be deployed with.
+
+    Not where the stand-in is tested, by hand and without a service.
+    """
+    marker = request.node.get_closest_marker("role")
+    if request.path.name.startswith("test_devcluster_"):
+        yield
+        return
+    with audited.within(marker.args[0] if marker else DEFAULTS):
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from devcluster import Cluster
 from devcluster.authorization import Right, rights_of
@@ -17,12 +16,13 @@ from sandboxes.api import LIFECYCLE
 from sandboxes.peers import peer_of
 from sandboxes.server import SHUTDOWN_SECONDS
 from sandboxes.settings import Settings
+from tests.audit import PRODUCTION, TEMPLATES
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.kubectls import new_kubectl, old_kubectl
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.contract.test_templates import templates
-from tests.deploy import DEPLOY, OVERLAYS, built, objects
+from tests.deploy import OVERLAYS, built, objects, overlay_with
 
 __all__ = ["templates"]
 
@@ -32,6 +32,7 @@ KINDS = {
     "NetworkPolicy",
 }
 KNOWN = ("Namespace", "ServiceAccount", "Service", "NetworkPolicy")
+COMPONENT = {"resources": ["../../base"], "components": ["../../components/templates"]}
 REFUSED_ANYWAY = {Right("get", "", "namespaces")}
 """What is asked for and may be refused: kubectl looks for the namespace of what it did not find, and so do we once."""
 
@@ -256,6 +257,7 @@ async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
     assert cluster.authorization.refused == REFUSED_ANYWAY
 
 
+@pytest.mark.role(PRODUCTION)
 async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
@@ -271,6 +273,7 @@ async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
     assert cluster.authorization.refused == REFUSED_ANYWAY
 
 
+@pytest.mark.role(TEMPLATES)
 async def test_the_component_for_templates_has_what_their_objects_take_besides(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
@@ -279,7 +282,7 @@ async def test_the_component_for_templates_has_what_their_objects_take_besides(
     tmp_path: Path,
 ) -> None:
     await made(kubectl)
-    role = with_component(tmp_path)
+    role = objects(new_kubectl(), overlay_with(tmp_path, COMPONENT))["Role"]["rules"]
     cluster.authorization.restrict(NS, role)
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
     await use_everything(provisioner, cluster, "persistent", "configured")
@@ -287,29 +290,9 @@ async def test_the_component_for_templates_has_what_their_objects_take_besides(
     assert cluster.authorization.refused == REFUSED_ANYWAY
 
 
-def with_component(tmp_path: Path) -> list[dict[str, Any]]:
-    """Return the rules of an overlay that has the component."""
-    text = {"resources": ["../../base"], "components": ["../../components/templates"]}
-    rules: list[dict[str, Any]] = objects(new_kubectl(), own_overlay(tmp_path, text))["Role"]["rules"]
-    return rules
-
-
-def own_overlay(tmp_path: Path, text: dict[str, Any]) -> Path:
-    """Return an operator's overlay; in a copy, since kustomize takes its bases from beside it."""
-    copy = tmp_path / "manifests" / "deploy"
-    for source in DEPLOY.rglob("*.yaml"):
-        target = copy / source.relative_to(DEPLOY)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(source.read_text())
-    overlay = copy / "overlays" / "mine"
-    overlay.mkdir()
-    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(text))
-    return overlay
-
-
 @pytest.mark.parametrize("kubectl_of", [new_kubectl, old_kubectl])
 def test_an_overlay_moves_all_of_it_to_another_namespace(tmp_path: Path, kubectl_of: Callable[[], Path]) -> None:
-    made = objects(kubectl_of(), own_overlay(tmp_path, {"namespace": "other", "resources": ["../../base"]}))
+    made = objects(kubectl_of(), overlay_with(tmp_path, {"namespace": "other", "resources": ["../../base"]}))
     assert made.pop("Namespace")["metadata"]["name"] == "other"
     assert {obj["metadata"]["namespace"] for obj in made.values()} == {"other"}
     assert [subject["namespace"] for subject in made["RoleBinding"]["subjects"]] == ["other"]

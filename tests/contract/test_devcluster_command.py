@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl
+from devcluster.authorization import Right
+from tests.audit import TESTER, of_the_service, reading, right_of
+from tests.contract.conftest import Kubectl, pod
 
 PIPE = asyncio.subprocess.PIPE
 ROOT = Path(__file__).parents[2]
@@ -147,3 +149,24 @@ async def test_it_never_says_that_it_is_kubernetes() -> None:
     assert code == 0
     assert "a stand-in for development" in stdout
     assert "kubernetes" not in stdout.lower()
+
+
+async def test_its_audit_log_tells_who_asked_for_what(tmp_path: Path) -> None:
+    new = reading(tmp_path / "audit.log")
+    async with running("--audit-log", str(tmp_path / "audit.log")) as process:
+        assert process.stdout is not None
+        kubeconfig = Path((await process.stdout.readline()).decode().strip())
+        as_itself = Kubectl(kubeconfig, tmp_path, tester=False)
+        assert (await as_itself("get", "pods")).rc == 0
+        asked = [entry for entry in new() if of_the_service(entry)]
+        assert Right("list", "", "pods") in map(right_of, asked)
+        assert {(entry.path, entry.namespace) for entry in asked} >= {("/api", ""), ("", "default")}
+        assert new() == []
+        assert (await Kubectl(kubeconfig, tmp_path)("get", "services")).rc == 0
+        assert {(entry.user, right_of(entry)) for entry in new() if not entry.path} == {
+            (TESTER, Right("list", "", "services"))
+        }
+        # An apply that makes something takes two rights.
+        assert (await as_itself.apply(pod("x"))).rc == 0
+        rights = {right_of(entry) for entry in new() if not entry.path}
+        assert rights >= {Right("patch", "", "pods"), Right("create", "", "pods")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,12 @@ def worded(text: str) -> str:
     text = re.sub(r'User "[^"]*"', "User", text)
     text = re.sub(r'in the namespace "[^"]*"', "in the namespace", text)
     return re.sub(r'"sandbox-f(-svc)?"|"x(-svc)?"', "NAME", text)
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster, tmp_path: Path) -> Kubectl:
+    """As the user whom the cluster restricts."""
+    return Kubectl(cluster.kubeconfig, tmp_path / "home", tester=False)
 
 
 @pytest.fixture
@@ -69,3 +76,12 @@ async def test_can_i_tells_what_is_allowed(kubectl: Kubectl) -> None:
     listed = await kubectl("auth", "can-i", "--list", "-n", "default")
     (line,) = (line for line in listed.stdout.splitlines() if line.startswith("pods"))
     assert line.split() == next(line for line in case("can-i-list").stdout.splitlines() if "pods" in line).split()
+
+
+async def test_who_is_restricted_can_not_speak_for_somebody_else(cluster: Cluster, kubectl: Kubectl) -> None:
+    assert (await kubectl("get", "pods", "--as=somebody")).rc == 0
+    cluster.authorization.restrict("default", GET_LIST_PODS)
+    result = await kubectl("get", "pods", "-n", "default", "--as=somebody")
+    assert result.rc == 1
+    assert 'users "somebody" is forbidden: User "' in result.stderr
+    assert 'cannot impersonate resource "users" in API group "" at the cluster scope' in result.stderr

@@ -9,8 +9,11 @@ import pytest
 
 from devcluster import Cluster, once
 from sandboxes import protection
+from tests.audit import PRODUCTION
 from tests.contract.conftest import Kubectl
 from tests.contract.service import URL, StartProvisioner, create, until
+
+pytestmark = pytest.mark.role(PRODUCTION)
 
 NS = "deer-flow"
 FORBIDDEN = kmock.KubernetesError(

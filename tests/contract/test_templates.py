@@ -11,6 +11,7 @@ import pytest
 from devcluster import Cluster
 from sandboxes.api import LIFECYCLE
 from sandboxes.extras import Extras
+from tests.audit import TEMPLATES
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
@@ -32,6 +33,10 @@ spec:
   podSelector: {matchLabels: {sandbox-id: example}}
   policyTypes: [Egress]
 """
+
+
+with_objects_of_its_own = pytest.mark.role(TEMPLATES)
+"""What an operator who has such templates deploys, besides."""
 
 
 @pytest.fixture
@@ -109,6 +114,7 @@ async def test_a_claim_made_by_hand_is_nobodys_and_not_used(
     assert names(cluster, "Pod") == []
 
 
+@with_objects_of_its_own
 async def test_what_a_template_brings_goes_after_the_pod(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -143,6 +149,7 @@ async def is_running(cluster: Cluster) -> bool:
     return pod is not None and pod["status"]["phase"] == "Running"
 
 
+@with_objects_of_its_own
 async def test_made_anew_at_once_by_the_same_owner_it_keeps_what_was_to_go(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -157,6 +164,7 @@ async def test_made_anew_at_once_by_the_same_owner_it_keeps_what_was_to_go(
     assert uid(cluster, "NetworkPolicy", "sandbox-a-policy") == before
 
 
+@with_objects_of_its_own
 async def test_made_anew_at_once_by_another_owner_it_gets_objects_of_its_own(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -169,6 +177,7 @@ async def test_made_anew_at_once_by_another_owner_it_gets_objects_of_its_own(
     assert uid(cluster, "NetworkPolicy", "sandbox-a-policy") != before
 
 
+@with_objects_of_its_own
 async def test_two_owners_at_once_are_one_sandbox_with_one_set_of_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -188,6 +197,7 @@ async def test_two_owners_at_once_are_one_sandbox_with_one_set_of_objects(
     assert len(names(cluster, "ConfigMap")) == len(names(cluster, "NetworkPolicy")) == 1
 
 
+@with_objects_of_its_own
 async def test_the_same_owner_at_once_in_two_processes_is_one_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -200,6 +210,7 @@ async def test_the_same_owner_at_once_in_two_processes_is_one_sandbox(
 
 @pytest.mark.parametrize("resource", ["pods", "services"])
 @pytest.mark.parametrize("template", ["configured", "persistent"])
+@with_objects_of_its_own
 async def test_a_create_that_is_refused_leaves_nothing_of_its_template(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path, template: str, resource: str
 ) -> None:
@@ -226,6 +237,7 @@ async def test_a_create_that_is_refused_keeps_a_claim_that_was_there_before(
     assert names(cluster, "PersistentVolumeClaim") == ["sandbox-a-data"]
 
 
+@with_objects_of_its_own
 async def test_what_a_process_that_died_left_is_removed_when_it_is_old_and_no_pod_needs_it(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, templates: Path
 ) -> None:
@@ -288,6 +300,7 @@ async def is_ready_by_hand(cluster: Cluster) -> bool:
     return pod is not None and pod["status"]["phase"] == "Running"
 
 
+@with_objects_of_its_own
 async def test_a_template_may_bring_many_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -308,6 +321,7 @@ async def test_a_template_may_bring_many_objects(
     await until(lambda: not names(cluster, "ConfigMap") and not names(cluster, "NetworkPolicy"))
 
 
+@with_objects_of_its_own
 async def test_a_leftover_that_can_not_be_deleted_keeps_no_other(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:

