@@ -94,7 +94,11 @@ FAILURES = {
             (NotFoundProblem,),
         ),
         Failure("RequestTimeout", 408, "The body did not arrive within 10 s."),
-        Failure("SandboxConflict", 409, "The id belongs to another thread or user, whose sandbox stays as it is."),
+        Failure(
+            "SandboxConflict",
+            409,
+            "The id belongs to another thread or user, or to what is no sandbox; that stays as it is.",
+        ),
         Failure("ContentTooLarge", 413, "The body is larger than 1 MiB."),
         Failure(
             "Unprocessable",
