@@ -150,6 +150,7 @@ async def test_ids_up_to_51_characters(client: Client, cluster: FakeCluster, id_
         ({"sandbox_id": "a", "thread_id": "../t"}, ["body", "thread_id"], "string_pattern_mismatch"),
         ({"sandbox_id": "a", "thread_id": 1}, ["body", "thread_id"], "string_type"),
         ({"sandbox_id": "a", "user_id": None}, ["body", "user_id"], "string_type"),
+        ({"sandbox_id": "a", "user_id": "u" * 4097}, ["body", "user_id"], "string_too_long"),
         ({"sandbox_id": "a", "user_id": ""}, ["body", "user_id"], "string_pattern_mismatch"),
         ({"sandbox_id": "a", "user_id": "u\n"}, ["body", "user_id"], "string_pattern_mismatch"),
         ({"sandbox_id": "a", "extra_mounts": None}, ["body", "extra_mounts"], "list_type"),
