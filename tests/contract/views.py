@@ -1,0 +1,129 @@
+"""A kubectl that can be told to fail, and what tests ask of the live view."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandboxes import view, watch
+from sandboxes.manifests import Sandbox, build
+from sandboxes.settings import Settings
+from sandboxes.templates import Template
+from tests.contract.processes import processes_with
+from tests.contract.service import KUBECTL, URL, Provisioner
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from tests.contract.conftest import Kubectl
+
+
+class TamperedKubectl:
+    """The real kubectl, but for what the file `mode` beside it says; notes every call in `calls`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "tampered-kubectl"
+        self._mode = directory / "mode"
+        self._calls = directory / "calls"
+        self._mode.write_text("")
+        self._calls.write_text("")
+        self.path.write_text(
+            "#!/bin/sh\n"
+            f"mode=$(cat {self._mode})\n"
+            f'echo "$*" >> {self._calls}\n'
+            'case "$mode $*" in\n'
+            f"  watch-lists*--watch*) cat {directory}/said; exec sleep 600 ;;\n"
+            "  watch-hangs*--watch*) exec sleep 600 ;;\n"
+            f"  watch-late*--watch*) while [ ! -e {directory}/go ]; do sleep 0.05; done ;;\n"
+            "  watch-ends*--watch*) exit 0 ;;\n"
+            "  watch-garbage*--watch*) echo 'no JSON at all'; exec sleep 600 ;;\n"
+            '  watch-half*--watch*) printf \'{"type": "ADDED", "object": {"ki\'; exit 0 ;;\n'
+            '  watch-forbidden*--watch*) echo \'Error from server (Forbidden): pods is forbidden: User "u" cannot list '
+            'resource "pods" in API group "" in the namespace "deer-flow"\' >&2; exit 1 ;;\n'
+            '  list-fails*pods,services*) echo \'{"apiVersion":"v1","items":[],"kind":"List"}\';'
+            " echo 'Error from server (InternalError): no' >&2; exit 1 ;;\n"
+            f'  list-lags*pods,services*) {KUBECTL} "$@" > {directory}/list.$$; echo "$*" >> {directory}/lagging;'
+            f" sleep 1; exec cat {directory}/list.$$ ;;\n"
+            "esac\n"
+            f'exec {KUBECTL} "$@"\n'
+        )
+        self.path.chmod(0o755)
+
+    def be(self, mode: str) -> None:
+        """Behave so from the next start on."""
+        self._mode.write_text(mode)
+
+    def calls(self) -> Counter[str]:
+        """Count the calls by kind."""
+        lines = self._calls.read_text().splitlines()
+        return Counter(
+            "watch" if "--watch" in line else "list" if "pods,services" in line else "other" for line in lines
+        )
+
+
+@pytest.fixture
+def tampered(tmp_path: Path) -> TamperedKubectl:
+    return TamperedKubectl(tmp_path)
+
+
+@pytest.fixture
+def quick_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the pauses be short; what is tested is what happens, not how long it takes."""
+    monkeypatch.setattr(watch, "PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(watch, "FIRST_LIST_SECONDS", 0.5)
+    monkeypatch.setattr(view, "TELLING_SECONDS", 0.5)
+
+
+async def fresh(provisioner: Provisioner) -> None:
+    """Wait until reads start no process."""
+    await until(lambda: provisioner.view.is_fresh, seconds=30)
+
+
+async def status_of(provisioner: Provisioner, sandbox_id: str = "a") -> int:
+    return (await provisioner.get(f"{URL}/{sandbox_id}")).status
+
+
+async def is_status(provisioner: Provisioner, sandbox_id: str, status: int) -> bool:
+    return await status_of(provisioner, sandbox_id) == status
+
+
+async def ids(provisioner: Provisioner) -> set[str]:
+    answer = await (await provisioner.get(URL)).json()
+    return {sandbox["sandbox_id"] for sandbox in answer["sandboxes"]}
+
+
+def watches(tmp_path: Path) -> list[int]:
+    found = []
+    for pid in processes_with(str(tmp_path)):
+        try:
+            if b"--watch" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+async def by_hand(kubectl: Kubectl, template: Template, sandbox_id: str) -> None:
+    """Make a sandbox behind the service's back."""
+    objects = build(
+        Sandbox(sandbox_id, sandbox_id, "default"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z"
+    )
+    result = await kubectl.apply(*objects)
+    assert result.rc == 0, result.stderr
+
+
+async def delete_by_hand(kubectl: Kubectl, sandbox_id: str) -> None:
+    result = await kubectl(
+        "delete", f"pod/sandbox-{sandbox_id}", f"service/sandbox-{sandbox_id}-svc", "-n", "deer-flow", "--wait=false"
+    )
+    assert result.rc == 0, result.stderr
+
+
+async def in_list(provisioner: Provisioner, sandbox_id: str) -> bool:
+    return sandbox_id in await ids(provisioner)
+
+
+async def not_in_list(provisioner: Provisioner, sandbox_id: str) -> bool:
+    return sandbox_id not in await ids(provisioner)
