@@ -229,6 +229,8 @@ def _warn(settings: Settings) -> None:
             settings.listen_host,
             settings.port,
         )
+    if settings.overridden:
+        logger.warning("Set, and without effect: %s.", ", ".join(settings.overridden))
     if not (settings.threads_host_path or settings.userdata_pvc_name):
         logger.warning(
             "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and end with their "

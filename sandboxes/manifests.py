@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import posixpath
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,8 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
         if _is_own_claim(volume["name"], spec, names) or (template.is_restricted and "hostPath" in volume):
             continue
         _replace(spec, "volumes", volume, "name")
-        _replace(container, "volumeMounts", mount, "mountPath")
+        _narrow_mounts(spec, mount)
+        _mount(container, mount)
     _set_asked(container, sandbox.asks)
     revision = _revision(pod, [ttl, idle, sandbox.asks.labels, sandbox.asks.annotations])
     _replace(container, "env", {"name": kube.REVISION_VARIABLE, "value": revision}, "name")
@@ -226,17 +228,57 @@ def _replace(parent: KubeObject, field: str, entry: KubeObject, key: str) -> Non
     entries.append(entry)
 
 
+def _narrow_mounts(spec: KubeObject, ours: KubeObject) -> None:
+    """Give every mount of our volume, in every container, no more than our own mount of it gives.
+
+    A template may mount the volume elsewhere, too, or in a sidecar or an init container. Each such mount stays below
+    our `subPath`, which is all that parts the sandboxes on a claim that they share, and is read-only where ours is.
+    """
+    for container in (*spec["containers"], *(spec.get("initContainers") or [])):
+        for mount in container.get("volumeMounts") or []:
+            if mount.get("name") == ours["name"]:
+                _narrow(mount, ours)
+
+
+def _narrow(mount: KubeObject, ours: KubeObject) -> None:
+    if ours.get("readOnly"):
+        mount["readOnly"] = True
+    if root := ours.get("subPath"):
+        if expression := mount.pop("subPathExpr", None):
+            # The kubelet replaces $(NAME) in an expression, and $$ by $; it refuses what then leaves the folder.
+            mount["subPathExpr"] = f"{root.replace('$', '$$')}/{expression}"
+        else:
+            mount["subPath"] = posixpath.join(root, (mount.get("subPath") or "").lstrip("/")).rstrip("/")
+
+
+def _mount(container: KubeObject, ours: KubeObject) -> None:
+    """Put our mount in the place of what the template has at its path, unless that is a mount of the same volume."""
+    mounts = container.setdefault("volumeMounts", [])
+    for index, mount in enumerate(mounts):
+        if posixpath.normpath(mount.get("mountPath", "")) == ours["mountPath"]:
+            if mount.get("name") != ours["name"]:
+                mounts[index] = ours
+            return
+    mounts.append(ours)
+
+
 def _volumes(sandbox: Sandbox, settings: Settings) -> list[tuple[KubeObject, KubeObject]]:
     """Return (volume, mount) pairs, parents before what is mounted inside them."""
-    pairs = [*_skills(settings), _user_data(sandbox, settings)]
+    pairs = [*_skills(sandbox, settings), _user_data(sandbox, settings)]
     pairs += [_extra_mount(index, mount, settings) for index, mount in enumerate(sandbox.extra_mounts)]
     return pairs
 
 
-def _skills(settings: Settings) -> list[tuple[KubeObject, KubeObject]]:
-    mount = {"name": kube.SKILLS_VOLUME, "mountPath": SKILLS_PATH, "readOnly": True}
+def _skills(sandbox: Sandbox, settings: Settings) -> list[tuple[KubeObject, KubeObject]]:
+    # Read-only at the mount, and not at the claim's source: two volumes of one claim share what the kubelet mounts, so
+    # a read-only source makes user data on the same claim read-only, too.
+    mount: KubeObject = {"name": kube.SKILLS_VOLUME, "mountPath": SKILLS_PATH, "readOnly": True}
     if settings.skills_pvc_name:
-        claim = {"claimName": settings.skills_pvc_name, "readOnly": True}
+        if settings.skills_pvc_subpath_template:
+            mount["subPath"] = settings.skills_pvc_subpath_template.format(
+                user_id=sandbox.user_id, thread_id=sandbox.thread_id
+            )
+        claim = {"claimName": settings.skills_pvc_name}
         return [({"name": kube.SKILLS_VOLUME, "persistentVolumeClaim": claim}, mount)]
     if settings.skills_host_path:
         host_path = {"path": settings.skills_host_path, "type": "Directory"}

@@ -7,6 +7,7 @@ The README's configuration table is made from the fields here (`python -m script
 from __future__ import annotations
 
 import ipaddress
+import os
 import posixpath
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sandboxes import variables
 from sandboxes.errors import StartupError
 from sandboxes.models import OPTIONAL_FIELDS, Seconds
 from sandboxes.peers import peer_of
@@ -170,6 +172,11 @@ class Settings(BaseSettings):
     )
     skills_pvc_name: ClaimName | None = Field(
         None, description="PersistentVolumeClaim for the skills, instead of `SKILLS_HOST_PATH`."
+    )
+    skills_pvc_subpath_template: Annotated[str, AfterValidator(variables.sub_path_template)] | None = Field(
+        None,
+        description="Path below `SKILLS_PVC_NAME`'s root that a sandbox sees of it, such as `users/{user_id}/skills`; "
+        "`{user_id}` and `{thread_id}` are the sandbox's. Unset: all of the claim.",
     )
     userdata_pvc_name: ClaimName | None = Field(
         None,
@@ -332,10 +339,31 @@ class Settings(BaseSettings):
 
         Raises StartupError with one message that lists every bad variable.
         """
+        problems = variables.unsupported(os.environ)
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
-            raise StartupError(_describe(error)) from error
+            raise StartupError(variables.message([*_described(error), *problems])) from error
+        if settings.skills_pvc_subpath_template and not settings.skills_pvc_name:
+            problems.append("SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME, whose path it would be.")
+        if problems:
+            raise StartupError(variables.message(problems))
+        return settings
+
+    @property
+    def overridden(self) -> list[str]:
+        """The variables that are set and have no effect, each with what overrides it."""
+        overriding = {
+            "skills_host_path": self.skills_pvc_name and "SKILLS_PVC_NAME",
+            "threads_host_path": self.userdata_pvc_name and "USERDATA_PVC_NAME",
+            "node_host": self.sandbox_service_type == "ClusterIP" and "SANDBOX_SERVICE_TYPE=ClusterIP",
+            "sandbox_ingress_from": self.sandbox_network_policy == "off" and "SANDBOX_NETWORK_POLICY=off",
+            "k8s_tls_server_name": self.k8s_insecure_skip_tls_verify and "K8S_INSECURE_SKIP_TLS_VERIFY",
+            "live_view_max_age": not self.live_view and "LIVE_VIEW=false",
+        }
+        return [
+            f"{field.upper()} (by {by})" for field, by in overriding.items() if by and field in self.model_fields_set
+        ]
 
     @property
     def listen_host(self) -> str:
@@ -352,8 +380,8 @@ class Settings(BaseSettings):
             return self.kubeconfig_path
 
 
-def _describe(error: ValidationError) -> str:
-    lines = ["The environment can't be used:"]
+def _described(error: ValidationError) -> list[str]:
+    sentences = []
     for item in error.errors():
         field = str(item["loc"][0])
         rule = item["msg"].replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
@@ -361,5 +389,5 @@ def _describe(error: ValidationError) -> str:
         # A key, or an address with a password in it.
         secret = field == "provisioner_api_key" or "@" in str(item["input"])
         holds = "a value that is not shown" if secret else repr(item["input"])
-        lines.append(f"  {field.upper()} holds {holds}. {rule}.")
-    return "\n".join(lines)
+        sentences.append(f"{field.upper()} holds {holds}. {rule}.")
+    return sentences

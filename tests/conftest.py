@@ -15,6 +15,7 @@ from hypothesis import settings as examples
 
 from sandboxes.settings import Settings
 from sandboxes.templates import Template, load_template
+from sandboxes.variables import UNSUPPORTED
 
 ROOT = Path(__file__).parent.parent
 # How hard tests with made-up input try: `all` is hypothesis' own number of examples, and what CI runs.
@@ -33,8 +34,9 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the variables of whoever runs the tests out of them."""
-    for name in VARIABLES & os.environ.keys():
-        monkeypatch.delenv(name)
+    for name in os.environ:
+        if name in VARIABLES or name.startswith(UNSUPPORTED):
+            monkeypatch.delenv(name)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from devcluster import Cluster
 from sandboxes.api import LIFECYCLE
@@ -101,6 +102,40 @@ async def test_a_persistent_sandbox_has_a_claim_of_its_own_that_stays_for_its_ow
 
     await create(provisioner, thread_id="t", template="persistent")
     assert uid(cluster, "PersistentVolumeClaim", "sandbox-a-data") == before
+
+
+async def test_a_sidecar_sees_no_more_of_the_user_data_claim_than_its_thread(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
+) -> None:
+    folder = tmp_path / "templates" / "with-sidecar"
+    folder.mkdir(parents=True)
+    pod = yaml.safe_load((ROOT / "manifests" / "sandbox" / "pod.yaml").read_text())
+    mount = {"name": "user-data", "mountPath": "/watched"}
+    pod["spec"]["containers"].append({"name": "sidecar", "image": "sidecar:1", "volumeMounts": [mount]})
+    pod["spec"]["initContainers"] = [{"name": "init", "image": "init:1", "volumeMounts": [{**mount, "subPath": "log"}]}]
+    (folder / "pod.yaml").write_text(yaml.safe_dump(pod))
+    (folder / "service.yaml").write_text((ROOT / "manifests" / "sandbox" / "service.yaml").read_text())
+    provisioner = await start_provisioner(
+        SANDBOX_TEMPLATES_DIR=str(folder.parent),
+        USERDATA_PVC_NAME="home",
+        SKILLS_PVC_NAME="home",
+        SKILLS_PVC_SUBPATH_TEMPLATE="skills/{user_id}",
+    )
+    await create(provisioner, thread_id="t", user_id="u", template="with-sidecar")
+    stored = cluster.get("Pod", NS, "sandbox-a")
+    assert stored is not None
+    spec = stored["spec"]
+    mounts = [one for part in ("containers", "initContainers") for each in spec[part] for one in each["volumeMounts"]]
+    own = "deer-flow/users/u/threads/t/user-data"
+    seen = {one["mountPath"]: (one["subPath"], one.get("readOnly", False)) for one in mounts if "subPath" in one}
+    assert seen == {
+        "/mnt/user-data": (own, False),
+        "/mnt/skills": ("skills/u", True),
+        "/watched": (f"{own}/log", False),  # the init container's, whose mount comes last
+    }
+    assert [one["subPath"] for one in mounts if one["mountPath"] == "/watched"] == [own, f"{own}/log"]
+    claims = [one["persistentVolumeClaim"] for one in spec["volumes"] if "persistentVolumeClaim" in one]
+    assert claims == [{"claimName": "home"}] * 2
 
 
 async def test_a_claim_made_by_hand_is_nobodys_and_not_used(

@@ -72,6 +72,7 @@ ORDER = [
     "mounts",
     "kube",
     "settings",
+    "variables",
     "models",
     "quantities",
     "peers",
@@ -123,6 +124,7 @@ PURE = [
     "wire",
     "mounts",
     "models",
+    "variables",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,118 @@ def test_claims_stand_in_for_host_paths(make_settings: MakeSettings, template: T
     )
     pod, _ = rendered(settings, template)
     assert volumes(pod) == {
-        "skills": {"persistentVolumeClaim": {"claimName": "skills-claim", "readOnly": True}},
+        "skills": {"persistentVolumeClaim": {"claimName": "skills-claim"}},
         "user-data": {"persistentVolumeClaim": {"claimName": "data-claim"}},
     }
-    assert mounts(pod)["/mnt/user-data"]["subPath"] == "deer-flow/users/u_1/threads/T-1/user-data"
+    assert mounts(pod) == {
+        "/mnt/user-data": {"name": "user-data", "subPath": "deer-flow/users/u_1/threads/T-1/user-data"},
+        "/mnt/skills": {"name": "skills", "readOnly": True},
+    }
+
+
+def test_a_skills_claim_shows_only_the_path_that_the_operator_names(
+    make_settings: MakeSettings, template: Template
+) -> None:
+    path = "deer-flow/users/{user_id}/{thread_id}/skills/"
+    settings = make_settings(SKILLS_PVC_NAME="claim", SKILLS_PVC_SUBPATH_TEMPLATE=path)
+    pod, _ = rendered(settings, template)
+    assert mounts(pod)["/mnt/skills"] == {
+        "name": "skills",
+        "readOnly": True,
+        "subPath": "deer-flow/users/u_1/T-1/skills",
+    }
+
+
+OURS = "deer-flow/users/u_1/threads/T-1/user-data"
+
+
+def everywhere(template: Template, *mounts_: dict[str, Any]) -> Template:
+    """Let the sandbox, a sidecar, an init container and a native sidecar have these mounts as well."""
+    spec = template.pod["spec"]
+    spec["containers"].append({"name": "sidecar", "image": "s:1", "volumeMounts": copy.deepcopy(list(mounts_))})
+    spec["initContainers"] = [
+        {"name": "init", "image": "i:1", "volumeMounts": copy.deepcopy(list(mounts_))},
+        {"name": "native", "image": "n:1", "restartPolicy": "Always", "volumeMounts": copy.deepcopy(list(mounts_))},
+    ]
+    spec["containers"][0]["volumeMounts"] += copy.deepcopy(list(mounts_))
+    return template
+
+
+def all_mounts(pod: Any, volume: str) -> list[Any]:
+    containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+    return [mount for one in containers for mount in one.get("volumeMounts", []) if mount["name"] == volume]
+
+
+@pytest.mark.parametrize(
+    ("own", "narrowed"),
+    [
+        ({}, {"subPath": OURS}),
+        ({"subPath": "cache"}, {"subPath": f"{OURS}/cache"}),
+        ({"subPath": "a/b", "readOnly": True}, {"subPath": f"{OURS}/a/b", "readOnly": True}),
+        ({"subPathExpr": "$(NAME)"}, {"subPathExpr": f"{OURS}/$(NAME)"}),
+        ({"subPath": ""}, {"subPath": OURS}),
+        ({"subPathExpr": ""}, {"subPath": OURS}),
+    ],
+)
+def test_every_mount_of_user_data_is_below_the_threads_own_path(
+    make_settings: MakeSettings, template: Template, own: dict[str, Any], narrowed: dict[str, Any]
+) -> None:
+    template = everywhere(template, {"name": "user-data", "mountPath": "/work", **own})
+    pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), template)
+    assert all_mounts(pod, "user-data") == [
+        {"name": "user-data", "mountPath": "/mnt/user-data", "subPath": OURS},
+        *[{"name": "user-data", "mountPath": "/work", **narrowed}] * 4,
+    ]
+
+
+@pytest.mark.parametrize("path", ["/mnt/user-data", "/mnt/user-data/"])
+def test_a_sub_path_of_the_templates_own_at_our_path_is_kept_below_ours(
+    make_settings: MakeSettings, template: Template, path: str
+) -> None:
+    mount = {"name": "user-data", "mountPath": path, "subPath": "home", "mountPropagation": "None"}
+    container(template.pod)["volumeMounts"] = [mount]
+    pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), template)
+    assert all_mounts(pod, "user-data") == [{**mount, "subPath": f"{OURS}/home"}]
+
+
+@pytest.mark.parametrize("variable", ["SKILLS_PVC_NAME", "SKILLS_HOST_PATH"])
+def test_every_mount_of_skills_is_read_only_and_narrowed(
+    make_settings: MakeSettings, template: Template, variable: str
+) -> None:
+    template = everywhere(template, {"name": "skills", "mountPath": "/s", "readOnly": False})
+    own = {} if variable == "SKILLS_HOST_PATH" else {"SKILLS_PVC_SUBPATH_TEMPLATE": "users/{user_id}"}
+    pod, _ = rendered(make_settings(**{variable: "/skills" if not own else "claim"}, **own), template)
+    narrowed = {"subPath": "users/u_1"} if own else {}
+    assert all_mounts(pod, "skills") == [
+        {"name": "skills", "mountPath": "/s", "readOnly": True, **narrowed},
+        {"name": "skills", "mountPath": "/mnt/skills", "readOnly": True, **narrowed},
+        *[{"name": "skills", "mountPath": "/s", "readOnly": True, **narrowed}] * 3,
+    ]
+
+
+def test_a_templates_mount_named_as_an_extra_mount_sees_no_more_than_that_one(
+    make_settings: MakeSettings, template: Template
+) -> None:
+    template = everywhere(template, {"name": "extra-0", "mountPath": "/e", "subPathExpr": "$(A)"})
+    template.pod["spec"]["volumes"].append({"name": "extra-0", "emptyDir": {}})
+    extra = (ExtraMount(host_path="/base/$(B)", container_path="/mnt/acp-workspace", read_only=True),)
+    settings = make_settings(DEER_FLOW_HOST_BASE_DIR="/base", USERDATA_PVC_NAME="claim")
+    pod, _ = rendered(settings, template, Sandbox("abc", "t", "u", extra))
+    assert {
+        "name": "extra-0",
+        "mountPath": "/e",
+        "readOnly": True,
+        "subPathExpr": "deer-flow/$$(B)/$(A)",
+    } in all_mounts(pod, "extra-0")
+    assert all("subPath" in one or "subPathExpr" in one for one in all_mounts(pod, "extra-0"))
+    assert all(one["readOnly"] for one in all_mounts(pod, "extra-0"))
+
+
+def test_no_claim_is_read_only_at_its_source(make_settings: MakeSettings, template: Template) -> None:
+    extra = (ExtraMount(host_path="/base/b", container_path="/mnt/skills/custom", read_only=True),)
+    settings = make_settings(SKILLS_PVC_NAME="one", USERDATA_PVC_NAME="one", DEER_FLOW_HOST_BASE_DIR="/base")
+    pod, _ = rendered(settings, template, Sandbox("abc", "t", "u", extra))
+    assert [volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"]] == [{"claimName": "one"}] * 3
 
 
 def test_extra_mounts_are_directories_of_the_node(make_settings: MakeSettings, template: Template) -> None:

@@ -144,3 +144,62 @@ def test_the_most_that_a_caller_may_ask_for_is_a_quantity(make_settings: MakeSet
 def test_which_fields_callers_may_use_is_a_list_of_names_or_none(make_settings: MakeSettings) -> None:
     assert make_settings(ALLOW_FIELDS="image, env").allow_fields == ("image", "env")
     assert make_settings(ALLOW_FIELDS="none").allow_fields == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{name}", "{}", "{user_id!r}", "{user_id:>9}", "{user_id.x}", "{user_id", "user_id}", "/users/{user_id}",
+        "../{user_id}", "users/../{user_id}", "./users", "users//{user_id}", ".", "..", "users\n", "/", "{0}",
+    ],
+)  # fmt: skip
+def test_a_path_of_the_skills_claim_that_cannot_be_stops_the_start(make_settings: MakeSettings, value: str) -> None:
+    with pytest.raises(StartupError, match="SKILLS_PVC_SUBPATH_TEMPLATE holds"):
+        make_settings(SKILLS_PVC_NAME="claim", SKILLS_PVC_SUBPATH_TEMPLATE=value)
+
+
+def test_a_path_of_a_skills_claim_that_is_not_there_stops_the_start(make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError, match="SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME"):
+        make_settings(SKILLS_PVC_SUBPATH_TEMPLATE="users/{user_id}", SKILLS_HOST_PATH="/skills")
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS", "LARK_CLI_NEXT"],
+)
+def test_a_variable_of_the_lark_cli_stops_the_start(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "")
+    Settings.load()
+    monkeypatch.setenv(variable, "secret-value")
+    with pytest.raises(StartupError, match=f"{variable} is set, but this version") as raised:
+        Settings.load()
+    assert "secret-value" not in str(raised.value)
+    monkeypatch.setenv("SANDBOX_CONTAINER_PORT", "none")
+    with pytest.raises(StartupError, match=rf"SANDBOX_CONTAINER_PORT holds 'none'[^\n]*\n  {variable} is set"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"NODE_HOST": "n"}, []),
+        (
+            {"NODE_HOST": "n", "SANDBOX_SERVICE_TYPE": "ClusterIP"},
+            ["NODE_HOST (by SANDBOX_SERVICE_TYPE=ClusterIP)"],
+        ),
+        (
+            {"SKILLS_HOST_PATH": "/s", "SKILLS_PVC_NAME": "c", "THREADS_HOST_PATH": "/t", "USERDATA_PVC_NAME": "c"},
+            ["SKILLS_HOST_PATH (by SKILLS_PVC_NAME)", "THREADS_HOST_PATH (by USERDATA_PVC_NAME)"],
+        ),
+        ({"SANDBOX_INGRESS_FROM": "10.0.0.0/8"}, ["SANDBOX_INGRESS_FROM (by SANDBOX_NETWORK_POLICY=off)"]),
+        (
+            {"K8S_TLS_SERVER_NAME": "n", "K8S_INSECURE_SKIP_TLS_VERIFY": "true"},
+            ["K8S_TLS_SERVER_NAME (by K8S_INSECURE_SKIP_TLS_VERIFY)"],
+        ),
+        ({"LIVE_VIEW": "false", "LIVE_VIEW_MAX_AGE": "5"}, ["LIVE_VIEW_MAX_AGE (by LIVE_VIEW=false)"]),
+    ],
+)
+def test_a_variable_that_another_one_overrides_is_named(
+    make_settings: MakeSettings, variables: dict[str, str], named: list[str]
+) -> None:
+    assert make_settings(**variables).overridden == named
