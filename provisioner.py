@@ -159,8 +159,7 @@ def load_all_templates(settings: Settings) -> dict[str, Template]:
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises StartupError when that can't begin."""
     key = settings.provisioner_api_key
-    keys = [one.strip() for one in key.get_secret_value().split(",")] if key else []
-    configure_logging(settings.log_level, settings.log_format, secrets=keys)
+    configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
     # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         asyncio.run(server.serve(compose(settings, Path(directory)), settings.listen_host, settings.port))
@@ -231,6 +230,10 @@ def _warn(settings: Settings) -> None:
         )
     if settings.overridden:
         logger.warning("Set, and without effect: %s.", ", ".join(settings.overridden))
+    if settings.provisioner_api_key and "," in settings.provisioner_api_key.get_secret_value():
+        logger.warning(
+            "PROVISIONER_API_KEY has a comma: it is one key since 0.2; several go into PROVISIONER_API_KEY_FILE."
+        )
     if not (settings.threads_host_path or settings.userdata_pvc_name):
         logger.warning(
             "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and end with their "

@@ -1,4 +1,4 @@
-"""The API keys that callers may use: those of the environment, and those of a file that may change. Knows no HTTP.
+"""The API keys that callers may use: that of the environment, and those of a file that may change. Knows no HTTP.
 
 A file is read again when it has changed, so that a mounted Secret rotates without a restart.
 """
@@ -30,14 +30,14 @@ MAX_FILE_BYTES = 1024 * 1024
 
 
 class ApiKeys:
-    """Whom to let in: whoever has one of PROVISIONER_API_KEY's keys or one of PROVISIONER_API_KEY_FILE's.
+    """Whom to let in: whoever has the key of PROVISIONER_API_KEY or one of PROVISIONER_API_KEY_FILE's.
 
     Raises StartupError if the file can't be read, has no key, or a line that can't be one.
     """
 
     def __init__(self, settings: Settings) -> None:
         secret = settings.provisioner_api_key
-        self._fixed = () if secret is None else tuple(_digest(key) for key in secret.get_secret_value().split(","))
+        self._fixed = () if secret is None else (_digest(secret.get_secret_value()),)
         self._path = settings.provisioner_api_key_file
         self._of_file: tuple[bytes, ...] = ()
         self._seen: tuple[int, ...] | None = None
@@ -85,7 +85,7 @@ class ApiKeys:
 
 def _digest(key: bytes | str) -> bytes:
     """Return what keys are compared by: of one length, whatever was sent."""
-    return hashlib.sha256(key.strip().encode() if isinstance(key, str) else key).digest()
+    return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
 
 
 def _signature(path: Path) -> tuple[int, ...]:

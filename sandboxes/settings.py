@@ -92,12 +92,8 @@ def _api_server(value: str) -> str:
 
 
 def _api_key(value: SecretStr) -> SecretStr:
-    keys = value.get_secret_value()
-    if not API_KEY.fullmatch(keys) or not all(key.strip() for key in keys.split(",")):
-        raise ValueError(
-            "keys, separated by commas, in printable ASCII without white space at its ends, since they travel in a "
-            "header"
-        )
+    if not API_KEY.fullmatch(value.get_secret_value()):
+        raise ValueError("a key in printable ASCII without white space at its ends, since it travels in a header")
     return value
 
 
@@ -270,8 +266,8 @@ class Settings(BaseSettings):
     )
     provisioner_api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
         None,
-        description="Every path under `/api/` needs it in the `X-API-Key` header. Several, separated by commas, are "
-        "all valid. Unset, and no file: no authentication.",
+        description="Every path under `/api/` needs it in the `X-API-Key` header. It is one key, also with a comma in "
+        "it; several go into the file. Unset, and no file: no authentication.",
     )
     provisioner_api_key_file: Path | None = Field(
         None,

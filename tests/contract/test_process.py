@@ -191,7 +191,7 @@ async def test_no_secret_is_ever_in_the_log(cluster: Cluster, tmp_path: Path) ->
         KUBECONFIG_PATH=str(cluster.kubeconfig),
         PORT=str(port),
         HOST="127.0.0.1",
-        PROVISIONER_API_KEY="the-k3y-of-the-service",
+        PROVISIONER_API_KEY="the-k3y,of-the-service",
         LOG_LEVEL="DEBUG",
     )
     secrets = {"PASSWORD": 'pass"w0rd-of-the-sandbox', "TOKEN": "t0ken of\nthe sandbox"}
@@ -199,11 +199,12 @@ async def test_no_secret_is_ever_in_the_log(cluster: Cluster, tmp_path: Path) ->
     body = {"sandbox_id": "a", "env": secrets}
     async with (
         running(*PROVISIONER, environ=environ, log=log),
-        aiohttp.ClientSession(headers={"X-API-Key": "the-k3y-of-the-service"}) as session,
+        aiohttp.ClientSession(headers={"X-API-Key": "the-k3y,of-the-service"}) as session,
     ):
         await until(healthy(port), seconds=30)
         # A webhook and the API server may say in their refusals what they were given.
         said = f"admission webhook denied the request: {secrets['PASSWORD']} and {json.dumps(secrets)}"
+        said += " and the-k3y,of-the-service"
         refusal = kmock.KubernetesError(403, "Forbidden", said, {})
         cluster.kmock["PATCH", kmock.resource("v1/pods")] << once(refusal)
         assert (await session.post(url, json=body)).status == 502
@@ -222,8 +223,18 @@ async def test_no_secret_is_ever_in_the_log(cluster: Cluster, tmp_path: Path) ->
     lines = [json.loads(line) for line in text.splitlines()]
     assert any("admission webhook denied the request: (hidden)" in line["event"] for line in lines)
     assert any(line["event"].startswith("kubectl apply") and line["level"] == "debug" for line in lines)
+    assert sum("PROVISIONER_API_KEY has a comma: it is one key since 0.2" in line["event"] for line in lines) == 1
     everything = "\n".join(str(value) for line in lines for value in line.values())
-    hidden = ("the-k3y-of", "w0rd-of-the", "t0ken of", 'the sandbox"', "wr0ng-k3y", "b3arer-t0ken", cluster.token)
+    hidden = (
+        "the-k3y",
+        "of-the-service",
+        "w0rd-of-the",
+        "t0ken of",
+        'the sandbox"',
+        "wr0ng-k3y",
+        "b3arer-t0ken",
+        cluster.token,
+    )
     assert [one for one in hidden if one in everything or one in text] == []
 
 
