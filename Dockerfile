@@ -34,9 +34,10 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /tmp provisioner
 
 # MALLOC_…: what a long list of the cluster took goes back to the kernel. glibc's own thresholds grow with the largest
 # block that was freed, and after a list of 2,000 sandboxes they would keep tens of MB.
-ENV HOST=0.0.0.0 \
-    HOME=/tmp \
+ENV HOME=/tmp \
     KUBECONFIG_PATH=/root/.kube/config \
+    LISTEN_HOST=0.0.0.0 \
+    LISTEN_PORT=8002 \
     MALLOC_ARENA_MAX=2 \
     MALLOC_MMAP_THRESHOLD_=131072 \
     MALLOC_TRIM_THRESHOLD_=131072 \
@@ -46,5 +47,5 @@ ENV HOST=0.0.0.0 \
 USER 1000:1000
 EXPOSE 8002
 HEALTHCHECK --interval=10s --timeout=5s --retries=6 --start-period=15s \
-  CMD ["sh", "-c", "curl -fsS http://127.0.0.1:${PORT:-8002}/health"]
+  CMD ["sh", "-c", "curl -fsS http://127.0.0.1:${LISTEN_PORT:-${PORT:-8002}}/health"]
 CMD ["python", "provisioner.py"]

@@ -32,6 +32,7 @@ from sandboxes.grouped import GroupedKubectl
 from sandboxes.keys import ApiKeys
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
+from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, Address, ignored_variables, used_variable
 from sandboxes.logs import configure_logging
 from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.models import CreateRequest
@@ -160,9 +161,15 @@ def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises StartupError when that can't begin."""
     key = settings.provisioner_api_key
     configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
+    address = Address(
+        settings.host,
+        settings.listen_port,
+        used_variable(LISTEN_HOST, os.environ),
+        used_variable(LISTEN_PORT, os.environ),
+    )
     # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
-        asyncio.run(server.serve(compose(settings, Path(directory)), settings.listen_host, settings.port))
+        asyncio.run(server.serve(compose(settings, Path(directory)), address))
 
 
 async def compose(settings: Settings, directory: Path) -> web.Application:
@@ -222,11 +229,13 @@ def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], 
 
 
 def _warn(settings: Settings) -> None:
-    if settings.provisioner_api_key is None and settings.provisioner_api_key_file is None:
+    for sentence in ignored_variables(os.environ):
+        logger.warning("%s", sentence)
+    if not settings.has_key:
         logger.warning(
             "PROVISIONER_API_KEY is not set: whoever reaches %s:%d can make and delete sandboxes.",
-            settings.listen_host,
-            settings.port,
+            settings.host,
+            settings.listen_port,
         )
     if settings.overridden:
         logger.warning("Set, and without effect: %s.", ", ".join(settings.overridden))

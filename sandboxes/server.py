@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from sandboxes.logs import AccessLogger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+
+    from sandboxes.listening import Address
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +54,11 @@ class JsonRequestHandler(web.RequestHandler):
         return response
 
 
-async def serve(application: Awaitable[web.Application], host: str, port: int) -> None:
+async def serve(application: Awaitable[web.Application], address: Address) -> None:
     """Wait for the application, serve it until SIGINT or SIGTERM, then let running requests end.
 
-    A signal while the application is still being put together cancels that. Raises StartupError if the port can't be
-    had, and whatever `application` raises.
+    A signal while the application is still being put together cancels that. Raises StartupError if it can't listen at
+    the address, and whatever `application` raises.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -66,7 +69,7 @@ async def serve(application: Awaitable[web.Application], host: str, port: int) -
         app = asyncio.ensure_future(application)
         await asyncio.wait([stopped, app], return_when=asyncio.FIRST_COMPLETED)
         if app.done():
-            await _serve_until(stopped, app.result(), host, port)
+            await _serve_until(stopped, app.result(), address)
         else:
             app.cancel()
             await asyncio.wait([app])
@@ -76,12 +79,12 @@ async def serve(application: Awaitable[web.Application], host: str, port: int) -
             loop.remove_signal_handler(number)
 
 
-async def _serve_until(stopped: asyncio.Task[bool], app: web.Application, host: str, port: int) -> None:
+async def _serve_until(stopped: asyncio.Task[bool], app: web.Application, address: Address) -> None:
     runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:
-        server = await _listen(runner, host, port)
-        logger.info("listening on http://%s:%d", host, port)
+        server = await _listen(runner, address)
+        logger.info("listening on http://%s:%d", address.host, address.port)
         await stopped
         logger.info("stopping")
         server.close()
@@ -90,7 +93,7 @@ async def _serve_until(stopped: asyncio.Task[bool], app: web.Application, host: 
     logger.info("stopped")
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+async def _listen(runner: web.AppRunner, address: Address) -> asyncio.Server:
     manager = runner.server
     assert manager is not None  # noqa: S101 - the runner is set up
     loop = asyncio.get_running_loop()
@@ -101,8 +104,18 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server
         )
 
     try:
-        return await loop.create_server(handler, host, port)
+        return await loop.create_server(handler, address.host, address.port)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise StartupError(f"Can't listen on {host}:{port}: it is taken. Set PORT to another.") from error
-        raise StartupError(f"Can't listen on {host}:{port}: {os.strerror(error.errno or 0)}.") from error
+        raise StartupError(f"Can't listen on {address.host}:{address.port}: {_why(error, address)}") from error
+
+
+def _why(error: OSError, address: Address) -> str:
+    """Return the rest of a sentence: what is wrong with the address, and which variable to change."""
+    if error.errno == errno.EADDRINUSE:
+        return f"it is taken. Set {address.port_variable} to another."
+    if error.errno == errno.EACCES:
+        return f"{os.strerror(errno.EACCES)}. Set {address.port_variable} to another."
+    # Without a number: none of the host's addresses could be bound (asyncio since Python 3.12).
+    if isinstance(error, socket.gaierror) or error.errno in {None, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+        return f"{address.host_variable} names no address of this machine."
+    return f"{os.strerror(error.errno)}."

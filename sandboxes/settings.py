@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sandboxes import variables
 from sandboxes.errors import StartupError
+from sandboxes.listening import FALLBACKS, LISTEN_HOST, LISTEN_PORT, used_variable
 from sandboxes.models import OPTIONAL_FIELDS, Seconds
 from sandboxes.peers import peer_of
 from sandboxes.quantities import QuantityError, parse
@@ -147,12 +148,14 @@ ClaimName = Annotated[str, AfterValidator(_claim_name)]
 
 
 class Settings(BaseSettings):
-    """What the operator decided, from environment variables of the same name in upper case.
+    """What the operator decided, from environment variables of the same name in upper case, and only in upper case.
 
     An empty value counts as unset.
     """
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, extra="forbid", case_sensitive=True, alias_generator=str.upper
+    )
 
     k8s_namespace: Annotated[str, AfterValidator(_namespace)] = Field(
         "deer-flow", description="Namespace of the sandboxes; made if it is missing."
@@ -274,12 +277,17 @@ class Settings(BaseSettings):
         description="File with further API keys, one in each line that does not begin with `#`; it is read again when "
         "it changes, so that a mounted Secret rotates without a restart.",
     )
-    host: Annotated[str, AfterValidator(_host)] | None = Field(
+    listen_host: Annotated[str, AfterValidator(_host)] | None = Field(
         None,
-        description="Address to listen on. Unset: `0.0.0.0` with an API key, `127.0.0.1` without one; "
-        "the image sets `0.0.0.0`.",
+        validation_alias=AliasChoices(LISTEN_HOST, FALLBACKS[LISTEN_HOST]),
+        description="Address to listen on. Unset: that of `HOST`, else `0.0.0.0` with an API key and `127.0.0.1` "
+        "without one; the image sets `0.0.0.0`.",
     )
-    port: Port = Field(8002, description="Port to listen on.")
+    listen_port: Port = Field(
+        8002,
+        validation_alias=AliasChoices(LISTEN_PORT, FALLBACKS[LISTEN_PORT]),
+        description="Port to listen on. Unset: that of `PORT`; the image sets `8002`.",
+    )
     kubectl: Path | None = Field(
         None, description="kubectl to use. Unset: the one on `PATH`, else the one that is installed with the service."
     )
@@ -362,10 +370,14 @@ class Settings(BaseSettings):
         ]
 
     @property
-    def listen_host(self) -> str:
-        """The address to listen on: without an API key only this machine gets in, unless HOST says otherwise."""
-        has_key = self.provisioner_api_key or self.provisioner_api_key_file
-        return self.host or ("0.0.0.0" if has_key else "127.0.0.1")  # noqa: S104 - guarded by the key
+    def has_key(self) -> bool:
+        """Whether callers need an API key."""
+        return self.provisioner_api_key is not None or self.provisioner_api_key_file is not None
+
+    @property
+    def host(self) -> str:
+        """The address to listen on: without an API key only this machine gets in, unless LISTEN_HOST says otherwise."""
+        return self.listen_host or ("0.0.0.0" if self.has_key else "127.0.0.1")  # noqa: S104 - guarded by the key
 
     @property
     def kubeconfig(self) -> Path:
@@ -379,11 +391,12 @@ class Settings(BaseSettings):
 def _described(error: ValidationError) -> list[str]:
     sentences = []
     for item in error.errors():
-        field = str(item["loc"][0])
+        # A fallback's error has the name of the variable that wins over it.
+        variable = used_variable(str(item["loc"][0]), os.environ)
         rule = item["msg"].replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
         rule = rule.partition(", unable to")[0]
         # A key, or an address with a password in it.
-        secret = field == "provisioner_api_key" or "@" in str(item["input"])
+        secret = variable == "PROVISIONER_API_KEY" or "@" in str(item["input"])
         holds = "a value that is not shown" if secret else repr(item["input"])
-        sentences.append(f"{field.upper()} holds {holds}. {rule}.")
+        sentences.append(f"{variable} holds {holds}. {rule}.")
     return sentences

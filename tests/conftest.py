@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings as examples
 
+from sandboxes.listening import FALLBACKS
 from sandboxes.settings import Settings
 from sandboxes.templates import Template, load_template
 from sandboxes.variables import UNSUPPORTED
@@ -23,7 +24,7 @@ examples.register_profile("all", deadline=None)
 examples.register_profile("few", deadline=None, max_examples=20)
 examples.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
-VARIABLES = {field.upper() for field in Settings.model_fields}
+VARIABLES = {field.upper() for field in Settings.model_fields} | set(FALLBACKS.values())
 
 
 def pytest_collection_finish() -> None:
@@ -52,7 +53,7 @@ def make_settings(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> C
     def make(**variables: Any) -> Settings:
         for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
-        return _load_settings(frozenset(item for item in os.environ.items() if item[0].upper() in VARIABLES))
+        return _load_settings(frozenset(item for item in os.environ.items() if item[0] in VARIABLES))
 
     return make
 

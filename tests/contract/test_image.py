@@ -79,11 +79,11 @@ def app(tmp: Path) -> Path:
 
 
 def environment(tmp: Path, kubeconfig: Path, port: int) -> dict[str, str]:
-    assert image_environment()["HOST"] == "0.0.0.0"  # noqa: S104
+    assert image_environment()["LISTEN_HOST"] == "0.0.0.0"  # noqa: S104
     return {
         **image_environment(),
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
+        "LISTEN_HOST": "127.0.0.1",
+        "LISTEN_PORT": str(port),
         "HOME": str(tmp / "tmp"),
         "TMPDIR": str(tmp / "tmp"),
         "PATH": os.defpath,

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from devcluster import Cluster, once
-from tests.conftest import ROOT
+from tests.conftest import ROOT, VARIABLES
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, run, running
@@ -90,7 +90,72 @@ async def test_a_port_that_is_taken_is_said(cluster: Cluster, tmp_path: Path) ->
         port = taken.getsockname()[1]
         environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
         stderr = await refuses_to_start(environ)
-    assert f"provisioner: Can't listen on 127.0.0.1:{port}: it is taken. Set PORT to another." in stderr
+        said = f"provisioner: Can't listen on 127.0.0.1:{port}: it is taken. Set {{}} to another."
+        assert said.format("PORT") in stderr
+        stderr = await refuses_to_start(environ | {"LISTEN_PORT": str(port), "PORT": "tcp://10.0.0.1:8002"})
+        assert said.format("LISTEN_PORT") in stderr
+
+
+@pytest.mark.parametrize("variable", ["HOST", "LISTEN_HOST"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+async def test_a_host_that_is_not_this_machine_is_said(
+    cluster: Cluster, tmp_path: Path, variable: str, host: str
+) -> None:
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PROVISIONER_API_KEY="k3y")
+    stderr = await refuses_to_start(environ | {variable: host})
+    last = stderr.splitlines()[-1]
+    assert last == f"provisioner: Can't listen on {host}:8002: {variable} names no address of this machine."
+
+
+def service_links(name: str, address: str, port: int) -> dict[str, str]:
+    """Return the variables that Kubernetes sets in a Pod for a Service.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    prefix, url = name.upper().replace("-", "_"), f"tcp://{address}:{port}"
+    return {
+        f"{prefix}_SERVICE_HOST": address,
+        f"{prefix}_SERVICE_PORT": str(port),
+        f"{prefix}_PORT": url,
+        f"{prefix}_PORT_{port}_TCP": url,
+        f"{prefix}_PORT_{port}_TCP_PROTO": "tcp",
+        f"{prefix}_PORT_{port}_TCP_PORT": str(port),
+        f"{prefix}_PORT_{port}_TCP_ADDR": address,
+    }
+
+
+async def test_it_serves_beside_services_of_the_names_that_it_is_deployed_by(cluster: Cluster, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    links: dict[str, str] = {}
+    for number, name in enumerate(("provisioner", "gateway", "sandbox-provisioner")):
+        links |= service_links(name, f"10.96.0.{number}", 8002)
+    assert len(links) == 21
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), LISTEN_PORT=str(port), **links)
+    async with running(*PROVISIONER, environ=environ, log=log):
+        await until(healthy(port), seconds=30)
+    assert "is ignored" not in log.read_text()
+    # Nothing of it is a variable of the service's, so without LISTEN_PORT it is the default.
+    assert not VARIABLES & links.keys()
+
+
+async def test_a_port_of_another_program_moves_nothing_and_is_a_warning(cluster: Cluster, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    environ = environment(
+        tmp_path,
+        KUBECONFIG_PATH=str(cluster.kubeconfig),
+        LISTEN_HOST="127.0.0.1",
+        LISTEN_PORT=str(port),
+        HOST="x86_64-conda-linux-gnu",
+        PORT="tcp://10.0.0.1:8002",
+    )
+    async with running(*PROVISIONER, environ=environ, log=log):
+        await until(healthy(port), seconds=30)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    said = [line["event"] for line in lines if line["level"] == "warning" and "is ignored" in line["event"]]
+    assert said == [
+        "HOST is ignored: LISTEN_HOST wins over it, and holds '127.0.0.1'.",
+        f"PORT is ignored: LISTEN_PORT wins over it, and holds '{port}'.",
+    ]
 
 
 async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandboxes.settings import Settings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, VARIABLES
 from tests.image import DOCKERFILE, copied_into_the_image, image_environment
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
@@ -32,12 +31,33 @@ def test_the_image_is_the_contracts() -> None:
     assert re.search(r"apt-get install .*\bcurl\b", DOCKERFILE)
     assert "USER 1000:1000" in DOCKERFILE
     assert "EXPOSE 8002" in DOCKERFILE
-    assert "HOST=0.0.0.0" in DOCKERFILE
+    assert image_environment()["LISTEN_HOST"] == "0.0.0.0"  # noqa: S104 - within the container
+    assert image_environment()["LISTEN_PORT"] == "8002"
+    assert not {"HOST", "PORT"} & set(image_environment())
     assert "KUBECONFIG_PATH=/root/.kube/config" in DOCKERFILE
     assert "chmod 711 /root /root/.kube" in DOCKERFILE
     assert "--require-hashes" in DOCKERFILE
     for mirror in ("APT_MIRROR", "PYPI_MIRROR"):
         assert f"ARG {mirror}=" in DOCKERFILE
+
+
+def test_the_images_health_check_asks_at_the_port_on_which_it_listens(tmp_path: Path) -> None:
+    (health_check,) = re.findall(r"^HEALTHCHECK .*\\\n\s*CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    curl = tmp_path / "curl"
+    curl.write_text('#!/bin/sh\necho "$@"\n')
+    curl.chmod(0o755)
+
+    def asked(**variables: str) -> str:
+        environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", **variables}
+        return subprocess.run(
+            json.loads(health_check), env=environ, capture_output=True, text=True, check=True
+        ).stdout.split()[-1]
+
+    image = image_environment()
+    assert asked(**image) == "http://127.0.0.1:8002/health"
+    assert asked(**image | {"LISTEN_PORT": "9000", "PORT": "tcp://10.0.0.1:8002"}) == "http://127.0.0.1:9000/health"
+    assert asked(**image | {"LISTEN_PORT": "", "PORT": "9001"}) == "http://127.0.0.1:9001/health"
+    assert asked(**image | {"LISTEN_PORT": ""}) == "http://127.0.0.1:8002/health"
 
 
 def test_memory_goes_back_to_the_kernel_in_the_image_and_by_run_sh() -> None:
@@ -66,7 +86,9 @@ def test_the_compose_service_is_the_contracts() -> None:
     assert SERVICE["container_name"] == "deer-flow-provisioner"
     assert SERVICE["restart"] == "unless-stopped"
     assert SERVICE["extra_hosts"] == ["host.docker.internal:host-gateway"]
-    assert SERVICE["healthcheck"]["test"][-1] == "http://127.0.0.1:8002/health"
+    port = "${LISTEN_PORT:-8002}"
+    assert SERVICE["healthcheck"]["test"][-1] == f"http://127.0.0.1:{port}/health"
+    assert SERVICE["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert SERVICE["read_only"] is True
     assert SERVICE["tmpfs"] == ["/tmp"]
     assert [volume.rpartition(":/root")[2] for volume in SERVICE["volumes"]] == ["/.kube/config:ro"]
@@ -79,12 +101,11 @@ NEVER_IGNORED = {"LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_
 
 
 def test_the_compose_file_passes_on_only_variables_that_exist() -> None:
-    variables = {field.upper() for field in Settings.model_fields}
-    assert set(SERVICE["environment"]) <= variables | NEVER_IGNORED
+    assert set(SERVICE["environment"]) <= VARIABLES | NEVER_IGNORED
+    # The variable of a shell outside says nothing about the addresses in the container.
+    fixed = {"LISTEN_HOST": "0.0.0.0", "LISTEN_PORT": "${LISTEN_PORT:-8002}"}  # noqa: S104 - within the container
     for name, value in SERVICE["environment"].items():
-        assert value == f"${{{name}:-}}"
-    # what is about the container itself is the image's
-    assert variables - set(SERVICE["environment"]) >= {"HOST", "PORT", "KUBECONFIG_PATH", "KUBECTL"}
+        assert value == fixed.get(name, f"${{{name}:-}}")
 
 
 def test_the_build_arguments_are_the_same_in_both_files() -> None:
@@ -113,7 +134,7 @@ def test_what_ci_runs_can_be_run(script: str) -> None:
 
 
 def test_compose_hands_on_every_variable_that_needs_no_mount() -> None:
+    # HOST and PORT mean other things outside.
     fixed_by_the_image = {"HOST", "PORT", "KUBECONFIG_PATH", "KUBECTL"}
     needs_a_mount = {"PROVISIONER_API_KEY_FILE", "SANDBOX_TEMPLATES_DIR"}
-    known = {name.upper() for name in Settings.model_fields}
-    assert set(SERVICE["environment"]) == (known - fixed_by_the_image - needs_a_mount) | NEVER_IGNORED
+    assert set(SERVICE["environment"]) == (VARIABLES - fixed_by_the_image - needs_a_mount) | NEVER_IGNORED

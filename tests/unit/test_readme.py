@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from sandboxes.listening import FALLBACKS
 from sandboxes.metrics import FAMILIES
 from sandboxes.settings import Settings
 from scripts.readme import with_generated
-from tests.conftest import ROOT
+from tests.conftest import ROOT, VARIABLES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -16,6 +17,8 @@ def test_the_configuration_table_is_what_settings_say() -> None:
     assert with_generated(README) == README, "run: python -m scripts.readme"
     for name in Settings.model_fields:
         assert f"| `{name.upper()}` |" in README
+    for name, fallback in FALLBACKS.items():
+        assert f"`{fallback}`" in README.partition(f"| `{name}` |")[2].partition("\n")[0]
 
 
 def test_the_table_of_metrics_names_each() -> None:
@@ -40,7 +43,7 @@ def test_the_security_policy_is_found_and_names_only_variables_that_exist() -> N
     assert "(SECURITY.md)" in README
     policy = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", policy))
-    assert named <= {name.upper() for name in Settings.model_fields}
+    assert named <= VARIABLES
 
 
 def test_troubleshooting_has_only_sentences_that_the_service_says() -> None:
@@ -54,9 +57,9 @@ def test_troubleshooting_has_only_sentences_that_the_service_says() -> None:
 
 
 def test_every_variable_that_the_readme_names_exists() -> None:
-    known = {name.upper() for name in Settings.model_fields} | {
+    known = VARIABLES | {
         "API_KEY", "SANDBOX_URL", "SANDBOX_REVISION", "KUBECONFIG", "PROVISIONER_USER", "SMOKE_TIMEOUT",
-        "PYTHON_IMAGE", "APT_MIRROR", "PYPI_MIRROR", "SSL_CERT_FILE", "SSL_CERT_DIR",
+        "PYTHON_IMAGE", "APT_MIRROR", "PYPI_MIRROR", "SSL_CERT_FILE", "SSL_CERT_DIR", "LARK_CLI_", "DEERFLOW_LARK_",
     }  # fmt: skip
     named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", README))
     assert named - known == set()

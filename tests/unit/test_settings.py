@@ -28,7 +28,7 @@ def test_defaults_are_the_contract(make_settings: MakeSettings) -> None:
     assert settings.sandbox_service_type == "NodePort"
     assert settings.sandbox_container_port == 8080
     assert settings.deer_flow_host_base_dir is None
-    assert settings.port == 8002
+    assert settings.listen_port == 8002
     assert settings.skills_pvc_name is None
     assert settings.userdata_pvc_name is None
 
@@ -121,13 +121,6 @@ def test_a_password_in_an_address_is_in_no_message(make_settings: MakeSettings) 
 
 def test_paths_on_the_node_are_normalised(make_settings: MakeSettings) -> None:
     assert make_settings(THREADS_HOST_PATH="/data//threads/").threads_host_path == "/data/threads"
-
-
-def test_without_a_key_only_this_machine_gets_in(make_settings: MakeSettings) -> None:
-    assert make_settings().listen_host == "127.0.0.1"
-    assert make_settings(PROVISIONER_API_KEY="k").listen_host == "0.0.0.0"  # noqa: S104 - what is tested
-    assert make_settings(PROVISIONER_API_KEY_FILE="/keys").listen_host == "0.0.0.0"  # noqa: S104 - what is tested
-    assert make_settings(HOST="192.0.2.1").listen_host == "192.0.2.1"
 
 
 def test_the_log_level_may_be_in_lower_case(make_settings: MakeSettings) -> None:

@@ -1,0 +1,88 @@
+"""LISTEN_HOST and LISTEN_PORT, and HOST and PORT where those are not set: what counts, and what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sandboxes.errors import StartupError
+from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, ignored_variables, used_variable
+from sandboxes.settings import Settings
+
+MakeSettings = Callable[..., Settings]
+
+ANY = "0.0.0.0"  # noqa: S104 - nothing listens here
+
+
+def test_without_a_key_only_this_machine_gets_in(make_settings: MakeSettings) -> None:
+    assert make_settings().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("variable", ["PROVISIONER_API_KEY", "PROVISIONER_API_KEY_FILE"])
+def test_with_a_key_every_address_is_listened_on(make_settings: MakeSettings, variable: str) -> None:
+    assert make_settings(**{variable: "/key"}).host == ANY
+
+
+@pytest.mark.parametrize("key", ["", "k3y"])
+def test_listen_host_wins_over_host_which_wins_over_the_default(make_settings: MakeSettings, key: str) -> None:
+    assert make_settings(PROVISIONER_API_KEY=key, HOST="192.0.2.1").host == "192.0.2.1"
+    assert make_settings(LISTEN_HOST="192.0.2.2").host == "192.0.2.2"
+    assert make_settings(LISTEN_HOST="").host == "192.0.2.1"
+
+
+def test_listen_port_wins_over_port_which_wins_over_the_default(make_settings: MakeSettings) -> None:
+    assert make_settings().listen_port == 8002
+    assert make_settings(PORT="9000").listen_port == 9000
+    assert make_settings(LISTEN_PORT="9001").listen_port == 9001
+    assert make_settings(LISTEN_PORT="").listen_port == 9000
+
+
+def test_a_bad_host_or_port_does_not_matter_beside_the_ones_that_win(make_settings: MakeSettings) -> None:
+    settings = make_settings(HOST="not a host", PORT="tcp://10.0.0.1:8002", LISTEN_HOST="::1", LISTEN_PORT="9000")
+    assert (settings.host, settings.listen_port) == ("::1", 9000)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"PORT": "tcp://10.0.0.1:8002"}, "  PORT holds 'tcp://10.0.0.1:8002'. It should be a valid integer"),
+        ({"PORT": "x", "LISTEN_PORT": ""}, "  PORT holds 'x'."),
+        ({"PORT": "9000", "LISTEN_PORT": "x"}, "  LISTEN_PORT holds 'x'."),
+        ({"LISTEN_PORT": "0"}, "  LISTEN_PORT holds '0'."),
+        ({"HOST": "a b"}, "  HOST holds 'a b'. It may hold a host name or an IP address"),
+        ({"HOST": "127.0.0.1", "LISTEN_HOST": "a b"}, "  LISTEN_HOST holds 'a b'."),
+    ],
+)
+def test_a_bad_value_is_said_by_the_variable_that_was_read(
+    make_settings: MakeSettings, variables: dict[str, str], said: str
+) -> None:
+    with pytest.raises(StartupError) as caught:
+        make_settings(**variables)
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line.startswith(said)
+
+
+def test_the_variable_to_change_is_the_one_that_is_read() -> None:
+    assert used_variable(LISTEN_PORT, {}) == "LISTEN_PORT"
+    assert used_variable(LISTEN_PORT, {"PORT": "1"}) == "PORT"
+    assert used_variable(LISTEN_PORT, {"PORT": "1", "LISTEN_PORT": ""}) == "PORT"
+    assert used_variable(LISTEN_PORT, {"PORT": "1", "LISTEN_PORT": "2"}) == "LISTEN_PORT"
+    assert used_variable(LISTEN_HOST, {"HOST": "a", "PORT": "1", "LISTEN_PORT": "2"}) == "HOST"
+    assert used_variable("LOG_LEVEL", {"HOST": "a"}) == "LOG_LEVEL"
+
+
+def test_a_variable_that_is_ignored_is_said_once_and_only_if_it_differs() -> None:
+    environ = {"HOST": "h", "PORT": "tcp://10.0.0.1:8002", "LISTEN_HOST": ANY, "LISTEN_PORT": "8002"}
+    assert list(ignored_variables(environ)) == [
+        f"HOST is ignored: LISTEN_HOST wins over it, and holds '{ANY}'.",
+        "PORT is ignored: LISTEN_PORT wins over it, and holds '8002'.",
+    ]
+    assert list(ignored_variables({**environ, "HOST": ANY, "PORT": "8002"})) == []
+    assert list(ignored_variables({**environ, "LISTEN_HOST": "", "PORT": ""})) == []
+    assert list(ignored_variables({})) == []
+
+
+def test_a_variable_in_lower_case_is_another_programs(make_settings: MakeSettings) -> None:
+    settings = make_settings(host="192.0.2.1", port="9000", listen_port="9001", k8s_namespace="Bad")
+    assert settings == make_settings()
