@@ -24,9 +24,10 @@ from sandboxes import kube, server
 from sandboxes.api import METRICS, create_app
 from sandboxes.asks import DEFAULT_TEMPLATE, Asks
 from sandboxes.attempts import now
+from sandboxes.callers import Callers, is_in_pod
 from sandboxes.checks import Line, check, exit_code
 from sandboxes.cluster import Cluster
-from sandboxes.connection import connect
+from sandboxes.connection import SERVICE_ACCOUNT, connect
 from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.grouped import GroupedKubectl
 from sandboxes.keys import ApiKeys
@@ -172,12 +173,14 @@ def serve(settings: Settings) -> None:
         asyncio.run(server.serve(compose(settings, Path(directory)), address))
 
 
-async def compose(settings: Settings, directory: Path) -> web.Application:
+async def compose(settings: Settings, directory: Path, *, in_pod: bool | None = None) -> web.Application:
     """Put the application together, ready to run; `directory` is writable and lives as long as it does.
 
-    Raises StartupError, with one message, when the service must not start.
+    `in_pod`: whether this is a Pod, where requests need an API key; default: as environment and files say. Raises
+    StartupError, with one message, when the service must not start.
     """
     keys = ApiKeys(settings)
+    callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
     templates = load_all_templates(settings)
     runner = await connect(settings, os.environ, directory)
     waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes)
@@ -187,13 +190,13 @@ async def compose(settings: Settings, directory: Path) -> web.Application:
         max_waiting=settings.kubectl_max_waiting,
     )
     view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
-    _warn(settings)
+    _warn(settings, callers)
     await check_cluster(kubectl, templates, settings)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
     cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace, policies=policies)
     lifecycle = Lifecycle(cluster, templates, settings)
     await protect(lifecycle.protection)
-    app = create_app(lifecycle, settings, keys)
+    app = create_app(lifecycle, settings, keys, callers)
     app[METRICS].read_waiting(lambda: waiting.waiting)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
@@ -228,15 +231,14 @@ def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], 
     return run
 
 
-def _warn(settings: Settings) -> None:
+def _warn(settings: Settings, callers: Callers) -> None:
     for sentence in ignored_variables(os.environ):
         logger.warning("%s", sentence)
     if not settings.has_key:
-        logger.warning(
-            "PROVISIONER_API_KEY is not set: whoever reaches %s:%d can make and delete sandboxes.",
-            settings.host,
-            settings.listen_port,
-        )
+        answered = callers.who_is_answered(f"{settings.host}:{settings.listen_port}")
+        logger.warning("PROVISIONER_API_KEY is not set. %s", answered)
+    elif settings.allow_unauthenticated:
+        logger.warning("ALLOW_UNAUTHENTICATED changes nothing: there is an API key, and each request needs it.")
     if settings.overridden:
         logger.warning("Set, and without effect: %s.", ", ".join(settings.overridden))
     if settings.provisioner_api_key and "," in settings.provisioner_api_key.get_secret_value():

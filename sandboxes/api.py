@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from sandboxes.asks import check_allowed
+from sandboxes.callers import API, Callers
 from sandboxes.errors import (
     BadRequest,
     InvalidField,
@@ -55,6 +56,7 @@ LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
 SETTINGS = web.AppKey("SETTINGS", Settings)
 HEALTH = web.AppKey("HEALTH", Health)
 KEYS = web.AppKey("KEYS", ApiKeys)
+CALLERS = web.AppKey("CALLERS", Callers)
 METRICS = web.AppKey("METRICS", Metrics)
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -73,12 +75,19 @@ Request = TypeVar("Request", bound=BaseModel)
 routes = web.RouteTableDef()
 
 
-def create_app(lifecycle: Lifecycle, settings: Settings, keys: ApiKeys | None = None) -> web.Application:
-    """Return the application, not yet running. `keys`: default, those of the settings, which may raise StartupError."""
+def create_app(
+    lifecycle: Lifecycle, settings: Settings, keys: ApiKeys | None = None, callers: Callers | None = None
+) -> web.Application:
+    """Return the application, not yet running.
+
+    `keys`: default, those of the settings, which may raise StartupError. `callers`: default, those of a process that
+    does not run in a Pod.
+    """
     app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[LIFECYCLE] = lifecycle
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
+    app[CALLERS] = callers or Callers(settings, in_pod=False)
     app[HEALTH] = Health(lifecycle.cluster)
     app[METRICS] = Metrics(lifecycle)
     app.add_routes(routes)
@@ -235,9 +244,12 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let nobody under /api/ without a key, be the path known or not."""
+    """Refuse, under /api/, who has no key, be the path known or not; and where there is no key, who is not nearby."""
     keys = request.app[KEYS]
-    if keys.are_required and request.path.startswith("/api/"):
+    if not keys.are_required:
+        # The address of the socket: a header that names another one may be anybody's.
+        request.app[CALLERS].check(request.path, request.remote, request.headers.items())
+    elif request.path.startswith(API):
         given = request.headers.get(API_KEY_HEADER, "").encode(errors="surrogateescape")
         if not keys.accept(given):
             raise Unauthenticated(f"The {API_KEY_HEADER} header is missing or wrong")

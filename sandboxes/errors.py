@@ -48,13 +48,19 @@ class BadRequest(ProvisionerError):
 
 
 class Unauthenticated(ProvisionerError):
-    """The API key is missing or wrong."""
+    """The API key is missing or wrong; or there is none, and the caller is not one who is answered without."""
 
     status = 401
 
 
 class FieldNotAllowed(ProvisionerError):
     """The request uses a field that the operator does not allow."""
+
+    status = 403
+
+
+class BrowserRefused(ProvisionerError):
+    """There is no API key, and this may be a browser's request for a page of another origin."""
 
     status = 403
 

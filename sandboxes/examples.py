@@ -148,6 +148,9 @@ PARAMETERS: dict[str, object] = {
 FAILURES: dict[str, object] = {
     "BadRequest": {"detail": "extra_mounts may have at most 10 entries"},
     "Unauthenticated": {"detail": "The X-API-Key header is missing or wrong"},
+    "BrowserRefused": {
+        "detail": "Without an API key a browser's request for a page of another origin is not answered (header Origin)"
+    },
     "FieldNotAllowed": {"detail": "The operator does not allow a request to have: image"},
     "SandboxNotFound": {"detail": "Sandbox 'abc' not found", "status": "NotFound"},
     "RequestTimeout": {"detail": "Request Timeout"},

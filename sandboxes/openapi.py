@@ -42,7 +42,8 @@ are also taken as text (`"5"`, `"true"`). `HEAD` is answered as `GET`, without a
 Every error has one sentence at `detail`, but 422 has a list there. Besides what stands with a route, any request can \
 be answered with 400 (it is not HTTP), 404 (there is no such path), 405 (with `Allow`) and 500 (a bug), all in JSON.
 
-Where the operator has set API keys, every path under `/api/` needs one in the header `X-API-Key`."""
+Where the operator has set API keys, every path under `/api/` needs one in the header `X-API-Key`. Without \
+keys, callers from loopback and private addresses are answered, but no browser on behalf of a page of another origin."""
 
 
 class _Schemas(GenerateJsonSchema):
@@ -178,11 +179,10 @@ def _responses(operation: Operation) -> Document:
             "description": "The caller has it already.",
             "headers": {**headers, "ETag": _header("ETag")},
         }
-    failures = [FAILURES[name] for name in operation.failures]
-    if operation.needs_key:
-        failures.append(FAILURES["Unauthenticated"])
+    failures = [FAILURES[name] for name in (*operation.failures, *operation.of_callers)]
     for failure in sorted(failures, key=lambda one: one.status):
-        found[str(failure.status)] = {"$ref": f"#/components/responses/{failure.name}"}
+        # Of two with one status the operation's own, which tells of the other.
+        found.setdefault(str(failure.status), {"$ref": f"#/components/responses/{failure.name}"})
     return found
 
 

@@ -6,7 +6,6 @@ A test holds it to the routes that there are, and another one to the table in RE
 from __future__ import annotations
 
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from sandboxes.bodies import Health, InvalidProblem, LimitProblem, NotFoundProblem, Problem, Readiness
@@ -56,7 +55,7 @@ class Failure:
 class Operation:
     """One method of one path. `answers`: the models of the answer with 200, the fullest first; one of them fits.
 
-    `failures` are names in FAILURES, without the one for a missing key, which is every path's below /api/.
+    `failures` are names in FAILURES, without `Unauthenticated` and `BrowserRefused`, which follow from the path.
     """
 
     method: str
@@ -78,15 +77,36 @@ class Operation:
         """Whether the API key is asked for, where the operator has set one."""
         return self.path.startswith("/api/")
 
+    @property
+    def of_callers(self) -> tuple[str, ...]:
+        """The failures that are about who asks, whatever is asked for."""
+        if self.needs_key:
+            return ("Unauthenticated", "BrowserRefused")
+        return ("BrowserRefused",) if self.path == "/metrics" else ()
+
 
 FAILURES = {
     failure.name: failure
     for failure in (
         Failure("BadRequest", 400, "`extra_mounts` breaks a rule, or the body can't be read."),
         Failure(
-            "Unauthenticated", 401, "The operator has set API keys, and the `X-API-Key` header is missing or wrong."
+            "Unauthenticated",
+            401,
+            "The operator has set API keys, and the `X-API-Key` header is missing or wrong. Or there are none, and the "
+            "caller's address is neither loopback nor private, or a proxy has forwarded the request, or the service "
+            "runs in a Pod.",
         ),
-        Failure("FieldNotAllowed", 403, "The request has an optional field that the operator does not allow."),
+        Failure(
+            "FieldNotAllowed",
+            403,
+            "The request has an optional field that the operator does not allow; or it is one of `BrowserRefused`.",
+        ),
+        Failure(
+            "BrowserRefused",
+            403,
+            "There is no API key, and by its headers `Sec-Fetch-Site`, `Origin` and `Host` this may be a browser's "
+            "request for a page of another origin.",
+        ),
         Failure(
             "SandboxNotFound",
             404,
@@ -290,5 +310,4 @@ OPERATIONS = (
 
 def statuses(operation: Operation) -> set[int]:
     """Return the statuses of the errors that the operation can have by itself."""
-    found = {FAILURES[name].status for name in operation.failures}
-    return found | ({int(HTTPStatus.UNAUTHORIZED)} if operation.needs_key else set())
+    return {FAILURES[name].status for name in (*operation.failures, *operation.of_callers)}

@@ -6,7 +6,6 @@ The README's configuration table is made from the fields here (`python -m script
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import posixpath
 import re
@@ -19,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from sandboxes import variables
 from sandboxes.errors import StartupError
+from sandboxes.hosts import host_names, is_ip_address
 from sandboxes.listening import FALLBACKS, LISTEN_HOST, LISTEN_PORT, used_variable
 from sandboxes.models import OPTIONAL_FIELDS, Seconds
 from sandboxes.peers import peer_of
@@ -66,16 +66,8 @@ def _image(value: str) -> str:
     return value
 
 
-def _is_ip_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
-
-
 def _host(value: str) -> str:
-    if not (_is_ip_address(value) or _HOST_NAME.fullmatch(value)):
+    if not (is_ip_address(value) or _HOST_NAME.fullmatch(value)):
         raise ValueError("a host name or an IP address, without scheme or port")
     return value
 
@@ -270,12 +262,23 @@ class Settings(BaseSettings):
     provisioner_api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
         None,
         description="Every path under `/api/` needs it in the `X-API-Key` header. It is one key, also with a comma in "
-        "it; several go into the file. Unset, and no file: no authentication.",
+        "it; several go into the file. Unset, and no file: see `ALLOW_UNAUTHENTICATED`.",
     )
     provisioner_api_key_file: Path | None = Field(
         None,
         description="File with further API keys, one in each line that does not begin with `#`; it is read again when "
         "it changes, so that a mounted Secret rotates without a restart.",
+    )
+    allow_unauthenticated: bool = Field(
+        False,
+        description="Without an API key: `false` answers callers from loopback and private addresses, but in a Pod "
+        "none; `true` answers whoever reaches the service. With a key it changes nothing.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(host_names)] = Field(
+        (),
+        description="Without an API key: names, separated by commas, that callers may give the service in `Host`, "
+        "without ports; beside IP addresses, names without a dot, `host.docker.internal`, `*.svc` and "
+        "`*.svc.cluster.local`.",
     )
     listen_host: Annotated[str, AfterValidator(_host)] | None = Field(
         None,

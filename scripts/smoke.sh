@@ -50,7 +50,7 @@ call() {
 
 # expect STATUS WHAT: the last call's status.
 expect() {
-  [ "$status" != 401 ] || fail "$2 answered 401: set API_KEY to the provisioner's PROVISIONER_API_KEY"
+  [ "$status" != 401 ] || fail "$2 answered 401: set API_KEY to the provisioner's PROVISIONER_API_KEY: $(cat "$answer")"
   [ "$status" = "$1" ] || fail "$2 answered $status instead of $1: $(cat "$answer")"
 }
 

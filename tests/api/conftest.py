@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from aiohttp.typedefs import Handler, Middleware
 from pytest_aiohttp.plugin import AiohttpClient
 
 from sandboxes import errors
 from sandboxes.api import create_app
 from sandboxes.asks import DEFAULT_TEMPLATE
+from sandboxes.callers import Callers
 from sandboxes.cluster import Cluster
 from sandboxes.kube import KubeObject
 from sandboxes.kubectl import Kubectl
@@ -42,10 +44,18 @@ def cluster() -> FakeCluster:
 def make_client(
     aiohttp_client: AiohttpClient, cluster: FakeCluster, make_settings: Callable[..., Settings], template: Template
 ) -> MakeClient:
-    """Return what starts the service with the given environment."""
+    """Return what starts the service with the given environment.
+
+    `in_pod`: whether it takes itself to run in a Pod; `peer`: the address that all connections seem to come from.
+    """
 
     async def make(
-        templates: Mapping[str, Template] | None = None, policies: tuple[KubeObject, ...] = (), **variables: object
+        templates: Mapping[str, Template] | None = None,
+        policies: tuple[KubeObject, ...] = (),
+        *,
+        in_pod: bool = False,
+        peer: str | None = None,
+        **variables: object,
     ) -> Client:
         settings = make_settings(**variables)
         kubectl = Kubectl(
@@ -53,9 +63,22 @@ def make_client(
         )
         one = Cluster(kubectl, None, settings.k8s_namespace, policies)
         lifecycle = Lifecycle(one, templates or {DEFAULT_TEMPLATE: template}, settings)
-        return await aiohttp_client(create_app(lifecycle, settings))
+        app = create_app(lifecycle, settings, callers=Callers(settings, in_pod=in_pod))
+        if peer is not None:
+            app.middlewares.insert(0, connected_from(peer))
+        return await aiohttp_client(app)
 
     return make
+
+
+def connected_from(peer: str) -> Middleware:
+    """Return what makes all connections seem to come from the address."""
+
+    @web.middleware
+    async def replace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await handler(request.clone(remote=peer))
+
+    return replace
 
 
 @pytest.fixture

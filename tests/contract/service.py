@@ -98,7 +98,7 @@ async def start_provisioner(
             for name, value in environ.items():
                 monkeypatch.setenv(name, value)
             directory = stack.enter_context(tempfile.TemporaryDirectory(dir=tmp_path))
-            app = await program.compose(Settings.load(), Path(directory))
+            app = await program.compose(Settings.load(), Path(directory), in_pod=False)
             client = await stack.enter_async_context(TestClient(TestServer(app)))
             return Provisioner(client, environ)
 

@@ -178,15 +178,39 @@ async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     assert "The cluster can't be reached. Serving anyway: requests get 503 until it can." in log.read_text()
-    assert "PROVISIONER_API_KEY is not set" in log.read_text()
+    assert "PROVISIONER_API_KEY is not set. ALLOW_UNAUTHENTICATED is true: whoever reaches" in log.read_text()
     assert "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set" in log.read_text()
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
+
+
+async def test_in_a_pod_it_answers_nothing_without_a_key_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    environ = environment(
+        tmp_path,
+        KUBECONFIG_PATH=str(cluster.kubeconfig),
+        LISTEN_PORT=str(port),
+        KUBERNETES_SERVICE_HOST="10.96.0.1",
+        ALLOW_UNAUTHENTICATED="",
+    )
+    async with running(*PROVISIONER, environ=environ, log=log), aiohttp.ClientSession() as session:
+        await until(healthy(port), seconds=30)
+        for path in ("/api/sandboxes", "/api/none"):
+            async with session.get(f"http://127.0.0.1:{port}{path}") as response:
+                assert response.status == 401
+                assert "in a Pod" in (await response.json())["detail"]
+    (warning,) = (json.loads(line) for line in log.read_text().splitlines() if "This is a Pod" in line)
+    assert warning["level"] == "warning"
+    assert warning["event"] == (
+        "PROVISIONER_API_KEY is not set. This is a Pod, so every request under /api/ gets 401: "
+        "set PROVISIONER_API_KEY, or ALLOW_UNAUTHENTICATED=true to answer every address."
+    )
 
 
 async def test_run_sh_serves_on_a_stand_in_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
     port = free_port()
     log = tmp_path / "log"
-    environ = environment(tmp_path, PORT=str(port), PYTHON=sys.executable)
+    # As a user types it: without a key, and nothing opened.
+    environ = environment(tmp_path, LISTEN_PORT=str(port), PYTHON=sys.executable, ALLOW_UNAUTHENTICATED="")
     async with running(str(ROOT / "scripts" / "run.sh"), environ=environ, log=log) as process:
         await until(healthy(port), seconds=100)
         smoke = await run(str(ROOT / "scripts" / "smoke.sh"), f"http://127.0.0.1:{port}", environ=environ)
@@ -197,6 +221,8 @@ async def test_run_sh_serves_on_a_stand_in_and_ctrl_c_ends_all_of_it(tmp_path: P
         assert await asyncio.wait_for(process.wait(), 20) == 0
         assert processes_with(str(tmp_path)) == []
     assert "IT IS NOT KUBERNETES" in log.read_text()
+    answered = f"Whoever reaches 127.0.0.1:{port} from a loopback or private address, and not through a proxy"
+    assert f"PROVISIONER_API_KEY is not set. {answered}" in log.read_text()
     assert "Traceback" not in log.read_text()
     left = {path.name for path in tmp_path.iterdir()} - {"log", ".cache", "cluster"}
     assert left == set()
@@ -213,6 +239,7 @@ async def served(cluster: Cluster, tmp_path: Path) -> AsyncIterator[str]:
         HOST="127.0.0.1",
         NODE_HOST="127.0.0.1",
         PROVISIONER_API_KEY="k3y",
+        ALLOW_UNAUTHENTICATED="true",
     )
     async with running(*PROVISIONER, environ=environ, log=tmp_path / "log"):
         await until(healthy(port), seconds=30)
@@ -380,6 +407,13 @@ async def test_smoke_sh_with_a_key_and_kubectl(served: str, cluster: Cluster, ku
         return cluster.objects("Pod") == []
 
     await until(gone)
+
+
+async def test_a_key_wins_over_allow_unauthenticated_which_is_said(served: str, tmp_path: Path) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{served}/api/sandboxes") as response:
+        assert response.status == 401
+    said = [line["event"] for line in map(json.loads, (tmp_path / "log").read_text().splitlines())]
+    assert said.count("ALLOW_UNAUTHENTICATED changes nothing: there is an API key, and each request needs it.") == 1
 
 
 async def test_smoke_sh_says_what_is_off_and_cleans_up(served: str, cluster: Cluster, tmp_path: Path) -> None:

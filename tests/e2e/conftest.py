@@ -75,6 +75,8 @@ class Target:
             "KUBECONFIG_PATH": str(self.kubeconfig),
             "K8S_NAMESPACE": self.namespace,
             "NODE_HOST": self.node_host,
+            # The tests themselves may run in a Pod.
+            "ALLOW_UNAUTHENTICATED": "true",
             **image,
             **variables,
         }

@@ -33,6 +33,7 @@ ORDER = [
     "listing",
     "queries",
     "keys",
+    "callers",
     "reaper",
     "reaping",
     "creation",
@@ -74,6 +75,7 @@ ORDER = [
     "settings",
     "variables",
     "listening",
+    "hosts",
     "models",
     "quantities",
     "peers",
@@ -127,6 +129,8 @@ PURE = [
     "models",
     "variables",
     "listening",
+    "callers",
+    "hosts",
 ]
 
 

@@ -128,8 +128,9 @@ def test_each_field_of_a_request_is_documented(model: type[BaseModel]) -> None:
 
 def test_the_documents_failures_are_all_used() -> None:
     named = {name for operation in OPERATIONS for name in operation.failures}
-    # Of any request, and of every path below /api/.
-    assert set(FAILURES) - named == {"UnknownPath", "MethodNotAllowed", "InternalError", "Unauthenticated"}
+    named |= {name for operation in OPERATIONS for name in operation.of_callers}
+    # Of any request.
+    assert set(FAILURES) - named == {"UnknownPath", "MethodNotAllowed", "InternalError"}
 
 
 def routes_of_readme() -> list[tuple[str, str, str, str]]:
@@ -152,8 +153,16 @@ def test_the_readmes_table_has_the_statuses_of_the_route(operation: Operation) -
     assert errors == statuses(operation)
     assert row[2] == "200"
     assert row[2] in responses
-    # The README says once that every path under /api/ can answer 401.
-    assert {int(status) for status in re.findall(r"\d{3}", row[3])} == errors - {401}
+    # The README says once what is about who asks.
+    own = {FAILURES[name].status for name in operation.failures}
+    assert {int(status) for status in re.findall(r"\d{3}", row[3])} == own
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_the_document_says_where_it_matters_who_asks(operation: Operation) -> None:
+    responses = DOCUMENT["paths"][operation.path][operation.method.lower()]["responses"]
+    of_callers = {"401", "403"} if operation.path.startswith("/api/") else set()
+    assert set(responses) & {"401", "403"} == ({"403"} if operation.path == "/metrics" else of_callers)
 
 
 def test_the_readmes_table_of_errors_has_every_status_of_the_document() -> None:
