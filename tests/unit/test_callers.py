@@ -215,7 +215,9 @@ def test_names_of_the_operators_are_answered_to_and_no_others(make_settings: Mak
         assert not is_answered(callers, ("Host", host))
 
 
-@pytest.mark.parametrize("value", ["a:80", "http://a", "*.a.example", "a/b", "-a", "b\u00fccher.example", "[::1]"])
+@pytest.mark.parametrize(
+    "value", ["a:80", "http://a", "*.a.example", "a/b", "-a", "b\u00fccher.example", "\u212a.example", "[::1]"]
+)
 def test_an_allowed_host_that_can_not_be_one_stops_the_start(make_settings: MakeSettings, value: str) -> None:
     with pytest.raises(StartupError, match=r"ALLOWED_HOSTS holds .* It may hold host names, separated by commas or"):
         make_settings(ALLOWED_HOSTS=value)
