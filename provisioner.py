@@ -33,7 +33,7 @@ from sandboxes.grouped import GroupedKubectl
 from sandboxes.keys import ApiKeys
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
-from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, Address, ignored_variables, used_variable
+from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, Address, check_address, ignored_variables, used_variable
 from sandboxes.logs import configure_logging
 from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.models import CreateRequest
@@ -168,6 +168,8 @@ def serve(settings: Settings) -> None:
         used_variable(LISTEN_HOST, os.environ),
         used_variable(LISTEN_PORT, os.environ),
     )
+    if not (settings.has_key or settings.allow_unauthenticated):
+        check_address(address)
     # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         asyncio.run(server.serve(compose(settings, Path(directory)), address))

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandboxes.errors import StartupError
+from sandboxes.hosts import is_ip_address
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -26,6 +29,18 @@ class Address:
     port: int
     host_variable: str = LISTEN_HOST
     port_variable: str = LISTEN_PORT
+
+
+def check_address(address: Address) -> None:
+    """Raise StartupError if the host is a name of which the operator can't see who reaches it.
+
+    HOST of conda or tcsh is such a name, and resolves to an address of the network on some machines.
+    """
+    if not is_ip_address(address.host) and address.host != "localhost":
+        raise StartupError(
+            f"{address.host_variable} holds {address.host!r}, which is neither an IP address nor `localhost`. Without "
+            f"an API key it must be one of those: set {LISTEN_HOST}."
+        )
 
 
 def used_variable(variable: str, environ: Mapping[str, str]) -> str:

@@ -284,7 +284,7 @@ class Settings(BaseSettings):
         None,
         validation_alias=AliasChoices(LISTEN_HOST, FALLBACKS[LISTEN_HOST]),
         description="Address to listen on. Unset: that of `HOST`, else `0.0.0.0` with an API key and `127.0.0.1` "
-        "without one; the image sets `0.0.0.0`.",
+        "without one; the image sets `0.0.0.0`. Without a key it must be an IP address or `localhost`.",
     )
     listen_port: Port = Field(
         8002,

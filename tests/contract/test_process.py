@@ -108,6 +108,17 @@ async def test_a_host_that_is_not_this_machine_is_said(
     assert last == f"provisioner: Can't listen on {host}:8002: {variable} names no address of this machine."
 
 
+async def test_without_a_key_a_host_that_is_a_name_stops_the_start(tmp_path: Path) -> None:
+    environ = environment(tmp_path, HOST="x86_64-conda-linux-gnu", ALLOW_UNAUTHENTICATED="")
+    (line,) = (await refuses_to_start(environ)).splitlines()
+    assert line.startswith("provisioner: HOST holds 'x86_64-conda-linux-gnu', which is neither an IP address nor")
+    # With a key it is a host like others.
+    stderr = await refuses_to_start(
+        {**environ, "PROVISIONER_API_KEY": "k3y", "KUBECONFIG_PATH": str(tmp_path / "none")}
+    )
+    assert "Kubeconfig not found" in stderr
+
+
 def service_links(name: str, address: str, port: int) -> dict[str, str]:
     """Return the variables that Kubernetes sets in a Pod for a Service.
 

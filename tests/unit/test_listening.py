@@ -7,7 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from sandboxes.errors import StartupError
-from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, ignored_variables, used_variable
+from sandboxes.listening import (
+    LISTEN_HOST,
+    LISTEN_PORT,
+    Address,
+    check_address,
+    ignored_variables,
+    used_variable,
+)
 from sandboxes.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -70,6 +77,19 @@ def test_the_variable_to_change_is_the_one_that_is_read() -> None:
     assert used_variable(LISTEN_PORT, {"PORT": "1", "LISTEN_PORT": "2"}) == "LISTEN_PORT"
     assert used_variable(LISTEN_HOST, {"HOST": "a", "PORT": "1", "LISTEN_PORT": "2"}) == "HOST"
     assert used_variable("LOG_LEVEL", {"HOST": "a"}) == "LOG_LEVEL"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", ANY, "::", "192.0.2.1", "localhost"])
+def test_where_an_address_listens_can_be_seen(host: str) -> None:
+    check_address(Address(host, 8002))
+
+
+@pytest.mark.parametrize("host", ["x86_64-conda-linux-gnu", "my-laptop", "localhost.example", "127.1"])
+def test_a_name_is_refused_by_the_variable_that_holds_it(host: str) -> None:
+    with pytest.raises(StartupError) as caught:
+        check_address(Address(host, 8002, host_variable="HOST"))
+    assert str(caught.value).startswith(f"HOST holds '{host}', which is neither an IP address nor `localhost`.")
+    assert str(caught.value).endswith("set LISTEN_HOST.")
 
 
 def test_a_variable_that_is_ignored_is_said_once_and_only_if_it_differs() -> None:
