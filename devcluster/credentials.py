@@ -13,6 +13,9 @@ NAME = "devcluster"
 SERVER_NAMES = ("kubernetes.default.svc", "kubernetes.default", "kubernetes", "127.0.0.1")
 """What the certificate is for. Not localhost (`server-override-name-mismatch`)."""
 
+TOKEN_PREFIX = "devcluster-token-"  # noqa: S105 - a prefix, and no token
+"""How every token begins, so that one can be told where it should not be; what follows is random."""
+
 _OWNER_ONLY = 0o600
 
 
@@ -34,7 +37,7 @@ def make(directory: Path, *, tls: bool) -> Credentials:
     authority.cert_pem.write_to_path(ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*SERVER_NAMES).configure_cert(context)
-    return Credentials(secrets.token_urlsafe(24), ca_file, context)
+    return Credentials(TOKEN_PREFIX + secrets.token_urlsafe(24), ca_file, context)
 
 
 def write_kubeconfig(path: Path, url: str, credentials: Credentials) -> None:

@@ -11,14 +11,19 @@ import json
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, Literal
+import traceback
+from typing import TYPE_CHECKING, Literal, TextIO
 
 import structlog
 from aiohttp.abc import AbstractAccessLogger
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
+from sandboxes import masking
+from sandboxes.masking import HIDDEN, Form, forms_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
 
     from aiohttp import web
     from structlog.typing import EventDict, Processor
@@ -30,14 +35,14 @@ _SERVER_ERROR = 500
 # Asked for every few seconds by what watches over the process.
 QUIET_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 
-HIDDEN = "(hidden)"
 INDENT = "    | "
 
-# A shorter value is no secret, and would be found in half of all words.
-LEAST_SECRET = 4
-
 # What the current request brought and no line may show, in each of its forms.
-_SECRETS: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("secrets", default=())
+_SECRETS: contextvars.ContextVar[tuple[Form, ...]] = contextvars.ContextVar("secrets", default=())
+# What no line of this process may show, by where it comes from. The log is the process's, and so is this.
+SOURCES: dict[str, Callable[[], tuple[Form, ...]]] = {}
+# Fields of a line that are words of our own.
+_OURS = frozenset({"level", "logger", "timestamp"})
 _BEARER = re.compile(r"(?i)(bearer\s+)[^\s\"',;]+")
 # In the console's form; JSON escapes by itself.
 _UNPRINTABLE = re.compile(r"[^\n\t -~\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\ufefe\uff00-\U0010ffff]")
@@ -57,6 +62,29 @@ def configure_logging(level: str, log_format: Format = "auto", *, secrets: Itera
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     # No line shows these, and to find them out takes time for each.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def hide_from(name: str, source: Callable[[], tuple[Form, ...]]) -> None:
+    """Never show from now on what `source` returns, in no line of any logger; it takes the place of its namesake.
+
+    `source` is called for each line: so what it returns may change. It must not log.
+    """
+    SOURCES[name] = source
+
+
+def masked(text: str) -> str:
+    """Return the text as a line of the log would show it: for what is printed, or cut, and not logged."""
+    return _without_bearers(masking.hide(text, _SECRETS.get(), *(source() for source in SOURCES.values())))
+
+
+def print_masked(text: object, file: TextIO | None = None) -> None:
+    """Print a message for a person."""
+    print(masked(str(text)), file=file, flush=True)
+
+
+def show_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Do what Python does with an exception that nothing catches (sys.excepthook), without what no line may show."""
+    print_masked("".join(traceback.format_exception(kind, error, trace)).rstrip(), sys.stderr)
 
 
 def formatter(*, as_json: bool, colors: bool = False, secrets: tuple[str, ...] = ()) -> logging.Formatter:
@@ -94,7 +122,7 @@ def begin_request(request_id: str, sandbox_id: str | None) -> None:
 def name_sandbox(sandbox_id: str, *, secrets: Iterable[str] = ()) -> None:
     """Have every line from here on carry the sandbox's id, and none of them the secrets."""
     bind_contextvars(sandbox_id=sandbox_id)
-    _SECRETS.set(_forms_of(secrets))
+    _SECRETS.set(forms_of(secrets))
 
 
 def shared_context(contexts: Sequence[contextvars.Context]) -> contextvars.Context:
@@ -109,7 +137,7 @@ def shared_context(contexts: Sequence[contextvars.Context]) -> contextvars.Conte
     }
     shared.run(bind_contextvars, **{name: text for name, text in ids.items() if text})
     forms = {form for one in contexts for form in one.get(_SECRETS, ())}
-    shared.run(_SECRETS.set, tuple(sorted(forms, key=len, reverse=True)))
+    shared.run(_SECRETS.set, tuple(forms))
     return shared
 
 
@@ -162,34 +190,25 @@ class _JsonLines(logging.Formatter):
 
 def _hide_secrets(always: tuple[str, ...]) -> Processor:
     """Return what takes secrets out of all texts of an event, and what follows `Bearer`."""
-    known = _forms_of(always)
+    known = forms_of(always)
 
     def hide(_logger: object, _name: str, event: EventDict) -> EventDict:
-        # Once a line, and lines are many: so the forms are known before.
-        forms = known + _SECRETS.get()
-        for key, value in event.items():
-            if isinstance(value, str):
-                text = value
-                for form in forms:
-                    if form in text:
-                        text = text.replace(form, HIDDEN)
-                if "earer" in text or "EARER" in text:
-                    text = _BEARER.sub(rf"\1{HIDDEN}", text)
-                event[key] = text
+        texts = {key: value for key, value in event.items() if key not in _OURS and isinstance(value, str)}
+        # Once a line, and lines are many, with a secret in hardly any: so they are looked for in all texts at once.
+        groups = (known, _SECRETS.get(), *[source() for source in SOURCES.values()])
+        found = masking.found_in("\0".join(texts.values()), *groups)
+        for key, value in texts.items():
+            text = value
+            for form in found:
+                text = form.hide_in(text)
+            event[key] = _without_bearers(text)
         return event
 
     return hide
 
 
-def _forms_of(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Return what stands for the secrets in a text, the longest first: as they are, and as kubectl quotes them."""
-    forms = {
-        form
-        for secret in secrets
-        if len(secret) >= LEAST_SECRET
-        for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
-    }
-    return tuple(sorted(forms, key=len, reverse=True))
+def _without_bearers(text: str) -> str:
+    return _BEARER.sub(rf"\1{HIDDEN}", text) if "earer" in text or "EARER" in text else text
 
 
 def _in_one_piece(_logger: object, _name: str, event: EventDict) -> EventDict:

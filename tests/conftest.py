@@ -17,6 +17,14 @@ from sandboxes.listening import FALLBACKS
 from sandboxes.settings import Settings
 from sandboxes.templates import Template, load_template
 from sandboxes.variables import UNSUPPORTED
+from tests.marker import (
+    no_secrets_of_other_tests,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_runtest_protocol,
+)
+
+__all__ = ["no_secrets_of_other_tests", "pytest_configure", "pytest_runtest_makereport", "pytest_runtest_protocol"]
 
 ROOT = Path(__file__).parent.parent
 # How hard tests with made-up input try: `all` is hypothesis' own number of examples, and what CI runs.

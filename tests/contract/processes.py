@@ -16,6 +16,7 @@ import aiohttp
 
 from tests.conftest import ROOT
 from tests.contract.service import KUBECTL
+from tests.marker import look_at
 
 PROVISIONER = (sys.executable, str(ROOT / "provisioner.py"))
 
@@ -49,6 +50,8 @@ async def run(*argv: str, environ: dict[str, str], seconds: float = 60) -> tuple
     async with asyncio.timeout(seconds):
         stdout, stderr = await process.communicate()
     assert process.returncode is not None
+    look_at(f"stdout of {argv[-1]}", stdout)
+    look_at(f"stderr of {argv[-1]}", stderr)
     return process.returncode, stdout.decode(), stderr.decode()
 
 
@@ -65,6 +68,7 @@ async def running(*argv: str, environ: dict[str, str], log: Path) -> AsyncIterat
         with suppress(ProcessLookupError):  # all of it has ended
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        look_at(f"what {argv[-1]} wrote", log)
 
 
 def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:

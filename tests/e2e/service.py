@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tests.marker import look_at
 
 URL = "/api/sandboxes"
 
@@ -44,9 +45,9 @@ class Service:
         request = urllib.request.Request(self.base + path, data=data, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return Answer(response.status, response.headers, json.loads(response.read()))
+                return _answer(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
-            return Answer(error.code, error.headers, json.loads(error.read()))
+            return _answer(error.code, error.headers, error.read())
 
     def create(self, sandbox_id: str, **fields: object) -> dict[str, Any]:
         """Create a sandbox, which must succeed."""
@@ -66,6 +67,11 @@ class Service:
     def is_running(self, sandbox_id: str) -> bool:
         """Whether the sandbox reads Running."""
         return bool(self.get(sandbox_id).body.get("status") == "Running")
+
+
+def _answer(status: int, headers: Any, body: bytes) -> Answer:
+    look_at("an answer", body)
+    return Answer(status, headers, json.loads(body))
 
 
 def answers(url: str) -> bool:
@@ -94,6 +100,7 @@ def start(environ: dict[str, str], directory: Path) -> Iterator[Service]:
     finally:
         process.terminate()
         process.wait(timeout=40)
+        look_at("the log", log)
 
 
 def _wait_until_healthy(service: Service, process: subprocess.Popen[bytes]) -> None:

@@ -53,6 +53,7 @@ ORDER = [
     "limits",
     "retries",
     "connection",
+    "credentials",
     "waiting",
     "grouped",
     "groups",
@@ -79,7 +80,9 @@ ORDER = [
     "models",
     "quantities",
     "peers",
+    "kubeconfig",
     "logs",
+    "masking",
     "errors",
 ]
 MODULES = sorted(path for path in (ROOT / "sandboxes").glob("*.py") if path.stem != "__init__")
@@ -131,6 +134,8 @@ PURE = [
     "listening",
     "callers",
     "hosts",
+    "kubeconfig",
+    "masking",
 ]
 
 

@@ -17,6 +17,7 @@ from sandboxes import logs
 from sandboxes.errors import ProvisionerError
 from sandboxes.failures import without_values
 from sandboxes.groups import Groups
+from sandboxes.masking import forms_of
 from sandboxes.settings import Settings
 
 FORGED = "x\n2026-01-01T00:00:00Z [error] forged\r\x1b[2Jy\u2028z"
@@ -160,6 +161,65 @@ def test_secrets_are_hidden_in_every_form_in_which_they_are_quoted() -> None:
     assert "(hidden)" in second["exception"]
     log.logger.info("%s", secret)
     assert log.events[-1]["event"] == secret, "another request's words are not touched"
+
+
+def test_secrets_that_become_known_later_are_hidden_in_every_line_from_then_on(log: Log) -> None:
+    console = Log(as_json=False)
+    known: list[str] = []
+    logs.hide_from("a file", lambda: forms_of(known))
+    logs.hide_from("another", lambda: forms_of(["another-secret"]))
+    for secret in ("the-first", "the-second"):
+        known[:] = [secret]
+        for each in (log, console):
+            each.logger.error("it says %s, another-secret", secret, exc_info=ValueError(f"{secret}\nline"))
+    assert [event["event"] for event in log.events] == ["it says (hidden), (hidden)"] * 2
+    assert "(hidden)\nline" in log.events[0]["exception"]
+    for secret in ("the-first", "the-second"):
+        assert secret not in log.written.getvalue() + console.written.getvalue()
+    logs.hide_from("a file", lambda: ())
+    log.logger.info("the-second")
+    assert log.events[-1]["event"] == "the-second"
+
+
+def test_of_two_secrets_the_longer_is_hidden_first(log: Log) -> None:
+    """Else the rest of the longer one would stay."""
+    logs.hide_from("a file", lambda: forms_of(["secret"]))
+
+    def speak() -> None:
+        logs.name_sandbox("a", secrets=["top-secret-key"])
+        log.logger.info("top-secret-key secret")
+
+    contextvars.copy_context().run(speak)
+    assert log.events[0]["event"] == "(hidden) (hidden)"
+
+
+def test_words_of_our_own_are_not_hidden(log: Log) -> None:
+    logs.hide_from("a file", lambda: forms_of(["info", "sandboxes.test"]))
+    log.logger.info("info")
+    (event,) = log.events
+    assert (event["level"], event["logger"], event["event"]) == ("info", "sandboxes.test", "(hidden)")
+
+
+def test_what_is_printed_is_as_a_line_of_the_log_would_show_it(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.hide_from("a file", lambda: forms_of(["the-secret"]))
+    logs.print_masked("the-secret, Bearer t0ken")
+    logs.print_masked(ValueError("the-secret"), sys.stderr)
+    assert capsys.readouterr() == ("(hidden), Bearer (hidden)\n", "(hidden)\n")
+
+
+def test_an_exception_that_nothing_catches_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.hide_from("a file", lambda: forms_of(["the-secret"]))
+    try:
+        try:
+            raise KeyError("the-secret")  # noqa: TRY301 - the chain is what is tested
+        except KeyError as error:
+            raise ValueError("it holds the-secret") from error
+    except ValueError as error:
+        logs.show_uncaught(type(error), error, error.__traceback__)
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback (most recent call last):\n")
+    assert "KeyError: '(hidden)'" in said
+    assert said.endswith("ValueError: it holds (hidden)\n")
 
 
 @pytest.mark.parametrize(

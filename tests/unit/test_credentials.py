@@ -1,0 +1,124 @@
+"""What is hidden of the files and variables that kubectl is given, as they change."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sandboxes import credentials
+from sandboxes.credentials import KEPT_READINGS, Credentials
+from sandboxes.masking import hide
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "config"
+
+
+def write(path: Path, **user: str) -> None:
+    path.write_text(yaml.safe_dump({"users": [{"name": "u", "user": user}]}))
+
+
+def secret(number: int) -> str:
+    return f"secret-number-{number}"
+
+
+def known(credentials: Credentials, numbers: range) -> list[int]:
+    """Return which of the secrets are hidden."""
+    return [number for number in numbers if hide(secret(number), credentials.forms()) == "(hidden)"]
+
+
+def test_a_secret_is_known_as_soon_as_it_is_in_the_file(path: Path) -> None:
+    """Also where several changes fall into one step of the file system's clock."""
+    found = Credentials(path, {}, ())
+    assert found.forms() == ()
+    for number in range(10):
+        write(path, token=secret(number))
+        assert number in known(found, range(10))
+
+
+def test_a_file_that_has_not_changed_for_a_while_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, token=secret(1))
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(credentials, "STEP_SECONDS", -1.0)  # nothing is so new
+    found = Credentials(path, {}, ())
+    before = found.forms()
+
+    def read(_self: Path, *_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Path, "open", read)
+    assert found.forms() is before
+
+
+def test_what_stood_in_the_file_before_stays_hidden_for_a_while(path: Path) -> None:
+    found = Credentials(path, {}, ())
+    for number in range(2 * KEPT_READINGS):
+        write(path, token=secret(number))
+        found.forms()
+    assert known(found, range(2 * KEPT_READINGS)) == list(range(KEPT_READINGS, 2 * KEPT_READINGS))
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_a_file_that_becomes_unreadable_leaves_hidden_what_it_had(path: Path, content: str | None) -> None:
+    write(path, token=secret(1))
+    found = Credentials(path, {}, ())
+    found.forms()
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert known(found, range(3)) == [1]
+
+
+def test_a_token_file_is_read_and_read_again_when_it_rotates(path: Path, tmp_path: Path) -> None:
+    for name in ("t0", "t1", "t2", "t3", "t4", "t5"):
+        (tmp_path / name).write_text(f"other-{name}-token\n")
+    users = [{"name": name, "user": {"tokenFile": name}} for name in ("t0", "t1", "t2", "t3", "t4", "t5", "none", "\0")]
+    path.write_text(yaml.safe_dump({"users": [*users, {"name": "u", "user": {"token": secret(0)}}]}))
+    found = Credentials(path, {}, ())
+    for number in range(1, 4):
+        (tmp_path / "t0").write_text(f"{secret(number)}\n")
+        assert {0, number} <= set(known(found, range(4)))
+    assert hide("other-t5-token", found.forms()) == "(hidden)"
+
+
+def test_nobody_waits_for_a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+    assert Credentials(path, {}, ()).forms() == ()
+
+
+def test_a_file_that_is_too_large_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "MAX_FILE_BYTES", 10)
+    write(path, token=secret(1))
+    assert Credentials(path, {}, ()).forms() == ()
+
+
+def test_variables_for_plugins_and_user_info_of_proxies_are_hidden(path: Path) -> None:
+    environ = {
+        "AWS_SECRET_ACCESS_KEY": "AbCdEfGhIj",
+        "LOGIN": "a login of many words",
+        "AWS_REGION": "eu",
+        "OTHER": "not-passed-on-at-all",
+        "HTTPS_PROXY": "http://me:pr0xy%2Fword@proxy:3128",
+        "http_proxy": "someone:anotherword@proxy",
+        "NO_PROXY": "10.0.0.0/8",
+    }
+    found = Credentials(path, environ, ("AWS_SECRET_ACCESS_KEY", "LOGIN", "AWS_REGION", "UNSET"))
+    text = "AbCdEfGhIj, a login of many words, eu, not-passed-on-at-all, http://me:pr0xy%2Fword@proxy:3128 pr0xy/word"
+    assert hide(text, found.forms()) == (
+        "(hidden), (hidden), eu, not-passed-on-at-all, http://me:(hidden)@proxy:3128 (hidden)"
+    )
+    assert hide("someone:anotherword@proxy", found.forms()) == "(hidden):(hidden)@proxy"
+
+
+def test_which_names_stand_twice_is_known(path: Path) -> None:
+    found = Credentials(path, {}, ())
+    path.write_text(yaml.safe_dump({"users": [{"name": "u"}, {"name": "u"}]}))
+    found.forms()
+    assert found.doubled == ("users", "u")
+    write(path, token="t")
+    found.forms()
+    assert found.doubled is None
