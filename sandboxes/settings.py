@@ -60,6 +60,13 @@ def _claim_name(value: str) -> str:
     return value
 
 
+def _file(value: Path) -> Path:
+    # Where a file is named, some put its content.
+    if not str(value).isprintable() or "apiVersion" in str(value):
+        raise ValueError("the path of a file, and not its content")
+    return value
+
+
 def _image(value: str) -> str:
     if not _IMAGE.fullmatch(value):
         raise ValueError("an image reference, without white space")
@@ -146,7 +153,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, env_ignore_empty=True, extra="forbid", case_sensitive=True, alias_generator=str.upper
+        frozen=True,
+        env_ignore_empty=True,
+        extra="forbid",
+        case_sensitive=True,
+        alias_generator=str.upper,
+        hide_input_in_errors=True,
     )
 
     k8s_namespace: Annotated[str, AfterValidator(_namespace)] = Field(
@@ -243,7 +255,7 @@ class Settings(BaseSettings):
         description="Who may reach isolated sandboxes, separated by commas: CIDRs (node-port traffic arrives from the "
         "nodes' addresses), `namespace:KEY=VALUE`, `pod:KEY=VALUE` and `namespace:KEY=VALUE/pod:KEY=VALUE`.",
     )
-    kubeconfig_path: Path = Field(
+    kubeconfig_path: Annotated[Path, AfterValidator(_file)] = Field(
         Path("~/.kube/config"),
         description="kubeconfig file (`KUBECONFIG` is not read). Without one, in a Pod, the service account's "
         "token is used.",
@@ -398,8 +410,7 @@ def _described(error: ValidationError) -> list[str]:
         variable = used_variable(str(item["loc"][0]), os.environ)
         rule = item["msg"].replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
         rule = rule.partition(", unable to")[0]
-        # A key, or an address with a password in it.
-        secret = variable == "PROVISIONER_API_KEY" or "@" in str(item["input"])
-        holds = "a value that is not shown" if secret else repr(item["input"])
+        shown = variables.may_be_shown(variable, item["input"])
+        holds = repr(item["input"]) if shown else "a value that is not shown"
         sentences.append(f"{variable} holds {holds}. {rule}.")
     return sentences

@@ -1,11 +1,13 @@
-"""Variables that narrow what a sandbox sees, or keep a secret from it. Pure.
+"""What is said of variables that can't be followed, and what of their values may be shown. Pure.
 
-Such a variable stops the start where it can't be followed: ignored, it would open what it was to close.
+A variable that narrows what a sandbox sees, or keeps a secret from it, stops the start where it can't be followed:
+ignored, it would open what it was to close.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 from string import Formatter
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,12 @@ if TYPE_CHECKING:
 
 # DeerFlow's variables for the Lark CLI. They keep an app secret out of the sandbox: ignored, it would land there.
 UNSUPPORTED = ("LARK_CLI_", "DEERFLOW_LARK_")
+
+# Characters of a refused value that a message shows; what is longer is no value that somebody mistyped.
+MOST_SHOWN = 200
+# User info, a kubeconfig.
+_MAY_BE_SECRET = re.compile(r"@|apiVersion|\{[^}]*:")
+_ADDRESS = re.compile(r"[\w.:/\[\]-]*")
 
 
 def message(problems: Sequence[str]) -> str:
@@ -44,3 +52,20 @@ def sub_path_template(value: str) -> str:
     if path.startswith("/") or posixpath.normpath(path) != path.rstrip("/") or path.split("/")[0] in (".", ".."):
         raise ValueError(wrong)
     return value.rstrip("/")
+
+
+def may_be_shown(variable: str, value: object) -> bool:
+    """Whether no secret can stand in a value that was refused: a key, a password or token in an address, a whole file.
+
+    Nor the value of a variable where its name belongs (KUBECTL_PASS_ENV).
+    """
+    text = value if isinstance(value, str) else "".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if variable == "PROVISIONER_API_KEY" or (variable == "KUBECTL_PASS_ENV" and "=" in text):
+        return False
+    is_an_address = variable == "K8S_API_SERVER" or "://" in text
+    return (
+        len(text) <= MOST_SHOWN
+        and text.isprintable()
+        and not _MAY_BE_SECRET.search(text)
+        and (not is_an_address or bool(_ADDRESS.fullmatch(text)))
+    )

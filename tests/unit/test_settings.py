@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from sandboxes.errors import StartupError
 from sandboxes.settings import Settings
+from tests.marker import MARKER
 
 MakeSettings = Callable[..., Settings]
 
@@ -117,6 +119,48 @@ def test_a_password_in_an_address_is_in_no_message(make_settings: MakeSettings) 
     with pytest.raises(StartupError) as caught:
         make_settings(K8S_API_SERVER="https://u:topsecret@host")
     assert "topsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("K8S_API_SERVER", f"https://{MARKER}@host"),
+        ("K8S_API_SERVER", f"https://u:{MARKER}/x@host"),
+        ("K8S_API_SERVER", f"https://host?token={MARKER}"),
+        ("K8S_API_SERVER", f"https://host#{MARKER}"),
+        ("NODE_HOST", f"http://u:{MARKER}@host"),
+        ("NODE_HOST", f"http://host/?token={MARKER}"),
+        ("SANDBOX_IMAGE", f"https://u:{MARKER}@registry/image :1"),
+        ("KUBECTL_PASS_ENV", f"AWS_PROFILE,AWS_SECRET_ACCESS_KEY={MARKER}"),
+        ("KUBECONFIG_PATH", f"apiVersion: v1\nusers: [{{token: {MARKER}}}]"),
+        ("KUBECONFIG_PATH", f'{{"apiVersion": "v1", "users": "{MARKER}"}}'),
+        ("PORT", f"a line\n{MARKER}"),
+        ("PORT", MARKER * 20),
+    ],
+)
+def test_a_bad_value_that_may_hold_a_secret_is_not_shown(
+    make_settings: MakeSettings, variable: str, value: str
+) -> None:
+    with pytest.raises(StartupError) as caught:
+        make_settings(**{variable: value})
+    assert f"{variable} holds a value that is not shown. It" in str(caught.value)
+    assert MARKER not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("K8S_API_SERVER", "host:6443"),
+        ("K8S_API_SERVER", "ftp://host"),
+        ("NODE_HOST", "http://host"),
+        ("K8S_NAMESPACE", "a" * 64),
+        ("SANDBOX_INGRESS_FROM", "namespace:a b"),
+    ],
+)
+def test_a_bad_value_that_can_hold_no_secret_is_shown(make_settings: MakeSettings, variable: str, value: str) -> None:
+    with pytest.raises(StartupError, match=variable) as caught:
+        make_settings(**{variable: value})
+    assert value.split(maxsplit=1)[0] in str(caught.value)
 
 
 def test_paths_on_the_node_are_normalised(make_settings: MakeSettings) -> None:
