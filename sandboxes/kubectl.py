@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import kube
@@ -27,6 +27,7 @@ from sandboxes.errors import (
 from sandboxes.failures import classify, without_repeats
 from sandboxes.printed import LONG, check_answered, check_deleted, objects_in, objects_in_long, shown, unreadable
 from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
+from sandboxes.withheld import fault_of, not_shown, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,22 +76,31 @@ class KubectlRunner:
     """Runs the real binary with the flags and the environment of one cluster.
 
     `flags` go before the verb; `env` is all that kubectl sees of our environment, so secrets stay out of it.
+    `before_start` is called before each process starts, which then reads its kubeconfig.
     """
 
     binary: Path
     flags: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
+    before_start: Callable[[], object] = field(default=lambda: None, repr=False)
 
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
         """Run kubectl once; see Runner."""
+        self.before_start()
         env = self.env if stdin is None else self._env_of_short_calls
         return await run_process([str(self.binary), *self.flags, *args], stdin=stdin, env=env)
 
     async def start(self, args: Sequence[str], *, reads: bool) -> Child:
         """Start kubectl and return it running: one that `reads` waits for its stdin, another one goes on for long."""
+        self.before_start()
         argv = [str(self.binary), *self.flags, *args]
         env = self._env_of_short_calls if reads else self.env
         return await start_process(argv, env=env, reads=reads, dies_with_us=not reads)
+
+    @property
+    def kubeconfig(self) -> str:
+        """The path of the kubeconfig; empty if none is named."""
+        return next((flag.partition("=")[2] for flag in self.flags if flag.startswith("--kubeconfig=")), "")
 
     @property
     def _env_of_short_calls(self) -> Mapping[str, str]:
@@ -101,11 +111,15 @@ class Kubectl:
     """One cluster's kubectl, with a limit on processes at once and a bounded line before it.
 
     `deadline`: seconds that any one call may take, the wait for a free slot included. Whoever has less time wraps
-    the call in asyncio.timeout: on cancellation, too, the process is ended and reaped.
+    the call in asyncio.timeout: on cancellation, too, the process is ended and reaped. `kubeconfig`: the path, for the
+    log to name.
     """
 
-    def __init__(self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0) -> None:
+    def __init__(
+        self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0, kubeconfig: str = ""
+    ) -> None:
         self._runner = runner
+        self._kubeconfig = kubeconfig
         self._deadline = deadline
         self._slots = asyncio.Semaphore(max_processes)
         self._urgent_slots = asyncio.Semaphore(URGENT_PROCESSES)
@@ -185,10 +199,10 @@ class Kubectl:
             raise KubectlNotRun("The provisioner can't run kubectl", detail=detail) from error
         self._log(args, f"exit {completed.returncode}", started)
         if completed.returncode < 0:
-            detail = _bug_report(args, completed)
+            detail = _bug_report(args, completed, self._kubeconfig)
             raise ConnectionFailed("kubectl was ended before it could answer", detail=detail)
         if completed.returncode != 0:
-            raise classify(completed.stderr, detail=_bug_report(args, completed))
+            raise classify(completed.stderr, detail=_bug_report(args, completed, self._kubeconfig))
         return completed.stdout
 
     async def _run_in_slot(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> Completed:
@@ -356,9 +370,13 @@ def _name(reference: KubeObject) -> tuple[str, str]:
     return kube.RESOURCES[reference["kind"]], reference["metadata"]["name"]
 
 
-def _bug_report(args: Sequence[str], completed: Completed) -> str:
-    stdout = shown(completed.stdout.decode(errors="replace"))
-    stderr = shown(without_repeats(completed.stderr))
+def _bug_report(args: Sequence[str], completed: Completed, kubeconfig: str) -> str:
+    stdout, stderr = completed.stdout.decode(errors="replace"), completed.stderr
+    # kubectl prompts on stdout (record: kubeconfig-no-user).
+    if fault := fault_of(f"{stderr}\n{stdout}" if stdout.startswith("Please") else stderr, kubeconfig):
+        stdout, stderr = "", not_shown(fault, kubeconfig)
+    else:
+        stdout, stderr = shown(stdout), shown(without_repeats(repeatable(stderr, kubeconfig)))
     return (
         f"command: kubectl {' '.join(args)}\n"
         f"exit code: {completed.returncode}\n"

@@ -1,4 +1,4 @@
-"""What kubectl printed: the objects in it, or that it is none of what was asked for. Pure.
+"""What kubectl printed: the objects in it, or that it is none of what was asked for.
 
 An exit code of 0 alone is no proof: a kubectl that prints nothing has said neither that nothing is there, nor that
 anything is deleted.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sandboxes import kube, wire
 from sandboxes.errors import ClusterUnavailable
 from sandboxes.failures import without_values
+from sandboxes.logs import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,5 +72,8 @@ def unreadable(expected: str, stdout: bytes) -> ClusterUnavailable:
 
 
 def shown(text: str) -> str:
-    """Return as much of what kubectl printed as the log shows, without what may be a secret."""
-    return without_values(text[:SHOWN_IN_DETAIL])
+    """Return as much of what kubectl printed as the log shows, without what may be a secret.
+
+    What is secret is hidden before the text is cut: nobody would know the half of it again.
+    """
+    return without_values(masked(text)[:SHOWN_IN_DETAIL])

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from sandboxes import kube, wire
+from sandboxes.withheld import repeatable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -99,7 +100,8 @@ class Watch:
         if isinstance(problem, Exception):
             # Whatever a broken event breaks: the watch goes on, or every read would be live for ever.
             return f"it said what is no event: {problem!r}"
-        return completed.stderr.strip() or f"exit {completed.returncode}, without a word"
+        said = repeatable(completed.stderr, self._runner.kubeconfig).strip()
+        return said or f"exit {completed.returncode}, without a word"
 
     async def _settle(self) -> None:
         await asyncio.sleep(FIRST_LIST_SECONDS)

@@ -199,9 +199,38 @@ async def test_a_recorded_kubeconfig_that_is_none_is_refused_by_kubectl_itself(
 
 # Nothing is left out.
 
+KUBECTLS_OWN = (
+    "no server is asked: test_withheld.py::test_a_recorded_fault_of_a_kubeconfig_is_told_without_kubectls_words"
+)
+A_PLUGINS = "no server is asked: test_withheld.py::test_what_is_not_about_the_kubeconfig_is_repeated"
 ELSEWHERE = {
     "kubeconfig-missing": "kubectl then asks port 8080 of this machine, which is not ours to keep free: "
     "test_process.py::test_a_missing_kubeconfig_stops_the_start_in_one_sentence_with_its_path",
+    "kubeconfig-auth-provider-gcp": KUBECTLS_OWN,
+    "kubeconfig-auth-provider-oidc-no-token": KUBECTLS_OWN,
+    "kubeconfig-basic-and-token": KUBECTLS_OWN,
+    "kubeconfig-ca-and-insecure": KUBECTLS_OWN,
+    "kubeconfig-ca-missing": KUBECTLS_OWN,
+    "kubeconfig-ca-no-pem": KUBECTLS_OWN,
+    "kubeconfig-client-certificate-missing": KUBECTLS_OWN,
+    "kubeconfig-client-certificate-no-base64": KUBECTLS_OWN,
+    "kubeconfig-client-certificate-no-key": KUBECTLS_OWN,
+    "kubeconfig-client-certificate-no-pem": KUBECTLS_OWN,
+    "kubeconfig-context-without-user-entry-apply-two-lines": KUBECTLS_OWN,
+    "kubeconfig-current-context-missing": KUBECTLS_OWN,
+    "kubeconfig-proxy-no-scheme": KUBECTLS_OWN,
+    "kubeconfig-proxy-no-scheme-name": KUBECTLS_OWN,
+    "kubeconfig-proxy-scheme-unknown": KUBECTLS_OWN,
+    "kubeconfig-server-garbage": KUBECTLS_OWN,
+    "kubeconfig-token-file-missing": KUBECTLS_OWN,
+    "kubeconfig-token-line-feed": KUBECTLS_OWN,
+    "kubeconfig-user-twice": KUBECTLS_OWN,
+    "kubeconfig-user-twice-other-order": KUBECTLS_OWN,
+    "plugin-no-interactive-mode": KUBECTLS_OWN,
+    "plugin-v1alpha1": KUBECTLS_OWN,
+    "plugin-fails": A_PLUGINS,
+    "plugin-missing-hint": A_PLUGINS,
+    "plugin-not-json": A_PLUGINS,
     "unknown-host": "asks the machine's DNS: test_failures.py::test_a_recorded_failure_is_understood",
 }
 ALONE = ("pod-left-without-service", "server-hangs", "server-hangs-no-request-timeout")

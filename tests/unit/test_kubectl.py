@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from sandboxes import errors
+from sandboxes import errors, logs
 from sandboxes.kubectl import URGENT_PROCESSES, Kubectl, KubectlRunner
-from sandboxes.printed import LONG
+from sandboxes.masking import forms_of
+from sandboxes.printed import LONG, SHOWN_IN_DETAIL
+from sandboxes.processes import Completed
 from sandboxes.view import View
 from tests.fakes import FakeCluster
 from tests.record import case
@@ -178,6 +180,47 @@ async def test_the_detail_of_a_failure_is_a_whole_bug_report(cluster: FakeCluste
         "stdout: (none)\n"
         f"stderr: {case('get-forbidden').stderr.strip()}"
     )
+
+
+async def test_what_kubectl_says_about_the_kubeconfig_is_not_in_the_detail(cluster: FakeCluster) -> None:
+    kubectl = Kubectl(cluster, max_processes=1, max_waiting=1, kubeconfig="/kube/config")
+    cluster.answer_next("get", "kubeconfig-user-twice")
+    with pytest.raises(errors.ClusterRefused) as caught:
+        await kubectl.get([REFERENCE])
+    assert caught.value.detail == (
+        "command: kubectl get -o json -f -\n"
+        "exit code: 1\n"
+        "stdout: (none)\n"
+        "stderr: not shown, since it is about the kubeconfig and may quote it: two of its users have one name. To see "
+        "kubectl's own words, run `kubectl --kubeconfig /kube/config config view` and "
+        "`kubectl --kubeconfig /kube/config version`."
+    )
+
+
+async def test_what_kubectl_asks_a_person_for_is_not_in_the_detail() -> None:
+    async def answer(args: Sequence[str], *, stdin: bytes | None) -> Completed:  # noqa: ARG001 - as a Runner
+        return Completed(1, b"Please enter Username: ", "error: something\n")
+
+    kubectl = Kubectl(answer, max_processes=1, max_waiting=1)
+    with pytest.raises(errors.ClusterRefused) as caught:
+        await kubectl.get([REFERENCE])
+    assert "Please" not in caught.value.detail
+    assert "it has no credentials for its user" in caught.value.detail
+
+
+@pytest.mark.parametrize("said", ["stdout", "stderr"])
+async def test_a_secret_is_not_half_shown_where_the_detail_is_cut(said: str) -> None:
+    logs.hide_from("a file", lambda: forms_of(["half-of-this-secret"]))
+    text = "x" * (SHOWN_IN_DETAIL - 5) + "half-of-this-secret"
+
+    async def answer(args: Sequence[str], *, stdin: bytes | None) -> Completed:  # noqa: ARG001 - as a Runner
+        return Completed(1, *((text.encode(), "") if said == "stdout" else (b"", text)))
+
+    kubectl = Kubectl(answer, max_processes=1, max_waiting=1)
+    with pytest.raises(errors.ClusterRefused) as caught:
+        await kubectl.get([REFERENCE])
+    assert "xx" in caught.value.detail
+    assert "half" not in caught.value.detail
 
 
 async def test_kubectls_repeated_log_lines_are_in_the_detail_once(cluster: FakeCluster, kubectl: Kubectl) -> None:

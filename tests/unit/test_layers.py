@@ -62,6 +62,7 @@ ORDER = [
     "printed",
     "wire",
     "failures",
+    "withheld",
     "summaries",
     "reasons",
     "status",
@@ -134,6 +135,7 @@ PURE = [
     "listening",
     "callers",
     "hosts",
+    "withheld",
     "kubeconfig",
     "masking",
 ]
