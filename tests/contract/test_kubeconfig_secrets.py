@@ -1,0 +1,240 @@
+"""Nothing of a kubeconfig's content comes out: with a real kubectl, which quotes it in many of its messages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import provisioner as program
+from devcluster import Cluster
+from sandboxes import errors, waiting
+from sandboxes.checks import check
+from sandboxes.connection import connect
+from sandboxes.errors import StartupError
+from sandboxes.settings import Settings
+from tests import kubeconfigs
+from tests.conftest import ROOT
+from tests.contract.processes import environment, free_port, run, running
+from tests.contract.service import KUBECTL, URL, StartProvisioner
+from tests.marker import MARKER, shows
+from tests.unit.test_logs import Log
+from tests.waiting import until
+
+MakeSettings = Callable[..., Settings]
+
+# Those with which kubectl works, or is only refused: nothing is wrong with the file itself.
+WORKING = {"two documents", "a key twice"}
+OF_OTHERS = {
+    "a plugin that is missing",
+    "a plugin that prints all",
+    "a proxy that is down",
+    "a proxy that is unknown",
+    "a server with a password",
+    "a server with a query",
+    "a server without a scheme",
+    "a wrong password",
+    "a wrong token",
+}
+
+# What kubectl calls things, none of which a reader of our log knows from us.
+KUBECTLS_WORDS = re.compile(r"NamedAuthInfo|NamedCluster|cannot unmarshal|in list:|invalid 'proxy-url'|anchor|no kind")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
+    """All that is logged, as the service renders it."""
+    caplog.set_level(logging.DEBUG, "sandboxes")
+    log = Log(as_json=True)
+    root = logging.getLogger()
+    root.addHandler(log.handler)
+    yield log
+    root.removeHandler(log.handler)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the kubeconfig of a case is written."""
+    (tmp_path / "kube").mkdir()
+    return tmp_path / "kube" / "config"
+
+
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {
+        "PATH": os.defpath,
+        "HOME": str(tmp_path),
+        "LOGIN": f"login {MARKER}",
+        "HTTPS_PROXY": f"http://u:{MARKER}@p",
+    }
+
+
+@pytest.mark.parametrize("name", kubeconfigs.CASES)
+async def test_at_the_start_and_by_check_nothing_of_a_kubeconfig_is_said(
+    name: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log
+) -> None:
+    kubeconfigs.write(name, cluster.kubeconfig.read_text(), path)
+    settings = make_settings(KUBECONFIG_PATH=path, KUBECTL=KUBECTL, KUBECTL_PASS_ENV="LOGIN")
+    env = {**environ(tmp_path), "NO_PROXY": "127.0.0.1"}
+    said: list[str] = []
+    try:
+        await connect(settings, env, tmp_path)
+    except StartupError as error:
+        said.append(str(error))
+    assert [text for text in said if str(path) not in text] == []
+    templates = program.load_all_templates(settings)
+    said += [str(line) async for line in check(settings, env, tmp_path, templates)]
+    said += log.lines
+    assert len(said) > 1
+    assert [text for text in said if shows(text) or KUBECTLS_WORDS.search(text)] == []
+
+
+async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_is_wrong(
+    start_provisioner: StartProvisioner,
+    cluster: Cluster,
+    path: Path,
+    tmp_path: Path,
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for error in (errors.AlreadyThere, errors.ConnectionFailed, errors.ServerFailed):
+        monkeypatch.setattr(error, "pauses", (0.01,))
+    good = cluster.kubeconfig.read_text()
+    path.write_text(good)
+    provisioner = await start_provisioner(
+        KUBECONFIG_PATH=str(path),
+        KUBECTL_PASS_ENV="LOGIN",
+        KUBECTL_START_AHEAD="false",
+        LIVE_VIEW="false",
+        REAPER_INTERVAL="0",
+        **{**environ(tmp_path), "NO_PROXY": "127.0.0.1"},
+    )
+    for number, name in enumerate(kubeconfigs.CASES):
+        kubeconfigs.write(name, good, path)
+        before = len(log.lines)
+        response = await provisioner.post(URL, json={"sandbox_id": f"s{number}"})
+        body, lines = await response.text(), "\n".join(log.lines[before:])
+        assert not shows(body), name
+        assert not shows(lines), name
+        if name in WORKING:
+            assert response.status == 200, (name, body)
+            continue
+        assert response.status in (502, 503), (name, body)
+        assert not KUBECTLS_WORDS.search(body), name
+        if name not in OF_OTHERS:
+            assert "it is about the kubeconfig and may quote it: " in lines, name
+            assert f"kubectl --kubeconfig {path} config view" in lines, name
+
+
+async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_that_changes(
+    start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "TICK_SECONDS", 0.05)
+    good = cluster.kubeconfig.read_text()
+    path.write_text(good)
+    provisioner = await start_provisioner(KUBECONFIG_PATH=str(path), LIVE_VIEW_MAX_AGE="2")
+    await until(lambda: provisioner.view.is_fresh)
+    kubeconfigs.write("two users", good, path)
+    cluster.end_watches()
+
+    def said(what: str) -> list[str]:
+        return [line for line in log.lines if what in line and "two of its users have one name" in line]
+
+    await until(lambda: said("the watch of pods ended"), seconds=30)
+    await until(lambda: said("the live view could not be compared"), seconds=30)
+    await until(lambda: any("renewing the waiting processes" in line for line in log.lines), seconds=30)
+
+    async def is_refused() -> bool:
+        return (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 502
+
+    await until(is_refused, seconds=30)
+    assert said("ClusterRefused")
+    assert [line for line in log.lines if shows(line)] == []
+
+
+@pytest.mark.parametrize("section", ["users", "clusters", "contexts"])
+async def test_two_entries_of_one_name_are_said_by_name(
+    section: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log
+) -> None:
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config[section].append(config[section][0])
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(StartupError) as caught:
+        await connect(make_settings(KUBECONFIG_PATH=path, KUBECTL=KUBECTL), environ(tmp_path), tmp_path)
+    assert str(caught.value) == f"Kubeconfig {path} has two {section} of the name devcluster."
+    assert f"run `kubectl --kubeconfig {path} config view`" in log.written.getvalue()
+
+
+async def test_what_a_plugin_prints_is_in_the_log_without_what_it_was_given(
+    start_provisioner: StartProvisioner, cluster: Cluster, path: Path, tmp_path: Path, log: Log
+) -> None:
+    """The operator needs a plugin's words; its secrets are hidden in them."""
+    good = cluster.kubeconfig.read_text()
+    path.write_text(good)
+    provisioner = await start_provisioner(
+        KUBECONFIG_PATH=str(path), KUBECTL_PASS_ENV="LOGIN", LOGIN=f"login {MARKER}", KUBECTL_START_AHEAD="false",
+        LIVE_VIEW="false",
+    )  # fmt: skip
+    kubeconfigs.write("a plugin that prints all", good, path)
+    assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 502
+    (line,) = (event["event"] for event in log.events if event["event"].startswith("ClusterRefused"))
+    assert f"HOME={tmp_path}\n" in line
+    assert "\nSECRET=(hidden)\n" in line
+    assert "\nSCRIPT=(hidden)\n" in line
+    assert "\nLOGIN=(hidden)\n" in line
+    assert '"certificate-authority-data":"(hidden)"' in line
+    assert "arguments: ['get-token', '--password', '(hidden)', '--key=(hidden)']" in line
+    assert line.rstrip().endswith(f"exec: executable {path.parent}/login failed with exit code 3")
+
+
+# As processes: what is printed, and the log as it leaves them.
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "reap"])
+async def test_of_two_users_of_one_name_a_process_says_the_name_and_nothing_else(
+    command: str, cluster: Cluster, path: Path, tmp_path: Path
+) -> None:
+    kubeconfigs.write("two users", cluster.kubeconfig.read_text(), path)
+    env = environment(tmp_path, KUBECONFIG_PATH=str(path))
+    rc, stdout, stderr = await run(sys.executable, str(ROOT / "provisioner.py"), command, environ=env)
+    assert rc == (2 if command == "check" else 1)
+    assert f"Kubeconfig {path} has two users of the name devcluster." in stdout + stderr
+    assert "two of its users have one name" in stderr  # the log
+    assert not shows(stdout + stderr)
+
+
+@pytest.mark.parametrize("name", ["a plugin that prints all", "a server with a password", "a proxy of another scheme"])
+async def test_what_a_reaper_and_a_check_print_has_no_secret(
+    name: str, cluster: Cluster, path: Path, tmp_path: Path
+) -> None:
+    kubeconfigs.write(name, cluster.kubeconfig.read_text(), path)
+    env = environment(tmp_path, KUBECONFIG_PATH=str(path), KUBECTL_PASS_ENV="LOGIN", LOGIN=f"login {MARKER}")
+    rc, stdout, stderr = await run(sys.executable, str(ROOT / "provisioner.py"), "reap", environ=env)
+    assert (rc, stdout) == (1, "")
+    assert stderr.startswith("provisioner: The ")
+    rc, checked, errors = await run(sys.executable, str(ROOT / "provisioner.py"), "check", environ=env)
+    assert rc == 2
+    assert not shows(stdout + stderr + checked + errors)
+
+
+async def test_a_token_that_rotates_is_hidden_before_anybody_has_seen_it(
+    cluster: Cluster, path: Path, tmp_path: Path
+) -> None:
+    """It is written into the kubeconfig while the service runs, and a plugin's output is the first to show it."""
+    good = cluster.kubeconfig.read_text()
+    path.write_text(good)
+    port, written = free_port(), tmp_path / "log"
+    env = environment(tmp_path, KUBECONFIG_PATH=str(path), PORT=str(port), LOG_LEVEL="DEBUG", LIVE_VIEW_MAX_AGE="2")
+    async with running(sys.executable, str(ROOT / "provisioner.py"), environ=env, log=written) as process:
+        await until(lambda: "listening" in written.read_text(), seconds=30)
+        kubeconfigs.write("a plugin that prints all", good, path)
+        await until(lambda: "SECRET=(hidden)" in written.read_text(), seconds=60)
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+    assert not shows(written.read_bytes())
