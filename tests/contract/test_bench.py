@@ -28,6 +28,7 @@ from tests.conftest import ROOT
 from tests.contract.faults import refuse_next
 from tests.contract.processes import environment, free_port, run
 from tests.contract.service import Provisioner, StartProvisioner, create, until
+from tests.marker import MARKER
 
 BENCH = (sys.executable, str(ROOT / "scripts" / "bench.py"))
 SMALL = ("--count", "5", "--callers", "3", "--rounds", "1", "--reads", "6")
@@ -218,7 +219,7 @@ async def test_what_can_not_or_must_not_be_done_is_refused(tmp_path: Path, argum
 async def test_a_kubeconfig_of_another_machine_is_refused_and_shows_no_token(tmp_path: Path) -> None:
     config = {
         "clusters": [{"name": "far", "cluster": {"server": "https://192.0.2.1:6443"}}],
-        "users": [{"name": "far", "user": {"token": "s3cret"}}],
+        "users": [{"name": "far", "user": {"token": MARKER}}],
         "contexts": [{"name": "far", "context": {"cluster": "far", "user": "far"}}],
         "current-context": "far",
     }
@@ -227,7 +228,7 @@ async def test_a_kubeconfig_of_another_machine_is_refused_and_shows_no_token(tmp
     returncode, _, stderr = await bench(tmp_path, "http://127.0.0.1:8002", *direct)
     assert returncode == 2
     assert "https://192.0.2.1:6443 is not this machine" in stderr
-    assert "s3cret" not in stderr
+    assert MARKER not in stderr
 
 
 async def test_a_kubeconfigs_client_certificate_is_used_and_the_servers_checked(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.contract.conftest import Kubectl
 from tests.contract.kubectls import new_kubectl
 from tests.contract.processes import environment, free_port, run
 from tests.deploy import objects
+from tests.marker import MARKER
 
 NS = "deer-flow"
 
@@ -127,7 +128,7 @@ async def test_a_certificate_of_another_name_is_said(cluster: Cluster, tmp_path:
 
 async def test_credentials_that_are_refused_are_said(cluster: Cluster, tmp_path: Path) -> None:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
-    config["users"][0]["user"]["token"] = "wrong"
+    config["users"][0]["user"]["token"] = MARKER
     (tmp_path / "config").write_text(yaml.safe_dump(config))
     checked = await check(cluster, tmp_path, KUBECONFIG_PATH=str(tmp_path / "config"))
     assert checked.returncode == 2

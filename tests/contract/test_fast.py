@@ -17,6 +17,7 @@ from sandboxes import groups, lifecycle, waiting
 from tests.contract.faults import recorded_refusal
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
+from tests.marker import MARKER
 from tests.waiting import until
 
 
@@ -74,7 +75,7 @@ async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
     kubeconfig = tmp_path / "rotating"
     good = cluster.kubeconfig.read_text()
     bad = yaml.safe_load(good)
-    bad["users"][0]["user"]["token"] = "expired"
+    bad["users"][0]["user"]["token"] = MARKER
     kubeconfig.write_text(yaml.safe_dump(bad))
     provisioner = await start_provisioner(KUBECONFIG_PATH=str(kubeconfig))
     await until(lambda: len(waiting_processes(tmp_path)) == 4)

@@ -23,6 +23,7 @@ from tests.contract.conftest import Kubectl
 from tests.contract.faults import recorded_refusal
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger, callers, more
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, until
+from tests.marker import MARKER
 
 SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
 
@@ -297,7 +298,7 @@ async def test_credentials_are_rotated(service: Service, cluster: Cluster) -> No
     async with callers(service.ledger, service.session):
         for number in range(2):
             await until(more(lambda: service.made, 20))
-            token = f"token-{number}"
+            token = f"{MARKER}-{number}"
             cluster.kmock._token = token  # noqa: SLF001
             refused = service.refused
             await until(lambda before=refused: service.refused > before)  # type: ignore[misc]

@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
 from tests.contract.lives import POD, SERVICE, nothing_left, pass_time, reaper_of, reaps_one, renew, told, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.marker import look_at
 
 pytestmark = pytest.mark.usefixtures("without_reaper")
 
@@ -172,6 +173,7 @@ async def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
         )
         stdout, _ = await process.communicate()
         assert process.returncode == 0
+        look_at("what reap prints", stdout)
         return stdout.decode()
 
     assert "a: it expired at " in await reap("--dry-run")

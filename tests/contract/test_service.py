@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl, pod, service
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.marker import look_at
 
 # What differs between two applies of the same sandbox.
 VOLATILE = "provisioner/applied-at"
@@ -116,6 +117,7 @@ async def render(provisioner: Provisioner, *arguments: str) -> str:
     )
     stdout, _ = await process.communicate()
     assert process.returncode == 0
+    look_at("what render prints", stdout)
     return stdout.decode()
 
 
