@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from sandboxes import connection, processes
 from sandboxes.connection import child_environment, connect, find_kubectl, server_flags
 from sandboxes.errors import StartupError
+from sandboxes.logs import masked
 from sandboxes.settings import Settings
 from tests.marker import MARKER, shows
 from tests.unit.test_logs import Log
@@ -399,3 +400,21 @@ async def test_whatever_kubectl_says_at_the_start_nothing_of_the_kubeconfig_come
     assert said or (code == 0 and is_json)
     assert not shows(said)
     assert not shows(log.written.getvalue())
+
+
+async def test_what_a_process_has_read_at_its_start_stays_hidden_when_the_kubeconfig_changes_again(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """A watch lives for hours, and nothing else may have looked at the file in between."""
+    path = kubeconfig(tmp_path / "config")
+    runner = await connect(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    for reads in (True, False):
+        kubeconfig(path, users=[{"name": "u", "user": {"token": f"read-at-the-start-{reads}"}}])
+        child = await runner.start(("version", "--client"), reads=reads)
+        kubeconfig(path)
+        await child.kill()
+        assert masked(f"it says read-at-the-start-{reads}") == "it says (hidden)"
+    kubeconfig(path, users=[{"name": "u", "user": {"token": "read-by-a-call"}}])
+    await runner(("version", "--client"), stdin=None)
+    kubeconfig(path)
+    assert masked("it says read-by-a-call") == "it says (hidden)"
