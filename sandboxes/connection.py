@@ -47,8 +47,18 @@ LOCAL_SECONDS = 10.0
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 # What kubectl itself needs of our environment (kubectl.md 17); KUBECTL_PASS_ENV adds to it.
-_PASSED = ("PATH", "HOME", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PASSED = ("PATH", "HOME", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+
+# What would change kubectl's behavior behind our back, switched off whatever the environment says.
+_FIXED = {
+    # Defaults for the flags of every command, in HOME (kubectl.md 21): a delete that asks a question, an apply that
+    # stores nothing (record: kuberc-delete-interactive, kuberc-apply-dry-run). A flag would break kubectl 1.27.
+    "KUBERC": "off",
+    "KUBECTL_KUBERC": "false",
+    # kubectl translates messages by LC_ALL, else LC_MESSAGES, else LANG; its messages are parsed.
+    "LC_ALL": "C.UTF-8",
+}
 
 _CREDENTIALS = (
     "token",
@@ -125,13 +135,14 @@ def find_kubectl(settings: Settings, environ: Mapping[str, str]) -> Path:
 
 
 def child_environment(environ: Mapping[str, str], pass_env: tuple[str, ...], *, home: Path) -> dict[str, str]:
-    """Return all that kubectl sees of our environment: its own few variables, and what the operator names.
+    """Return the environment of every kubectl: a few variables of ours, those in `pass_env`, and the fixed ones.
 
-    `home` stands in where there is no HOME.
+    The fixed ones win: neither the user's kuberc nor a locale changes what kubectl does. `home` is used if HOME is not
+    set.
     """
     names = [*_PASSED, *_PROXIES, *(name.lower() for name in _PROXIES), *pass_env]
     passed = {name: environ[name] for name in names if name in environ}
-    return {"HOME": str(home), "PATH": os.defpath, **passed}
+    return {"HOME": str(home), "PATH": os.defpath, **passed, **_FIXED}
 
 
 def server_flags(settings: Settings, server: str, tls_server_name: str | None) -> tuple[str, ...]:

