@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sandboxes import kube
 from sandboxes.asks import DEFAULT_TEMPLATE
 from sandboxes.connection import child_environment, connect, find_kubectl, read_context, version_of
-from sandboxes.errors import ClusterRefused, ProvisionerError, StartupError, TemplateRefused
+from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerError, StartupError, TemplateRefused
 from sandboxes.failures import classify
 from sandboxes.kubeconfig import shown_address
 from sandboxes.kubectl import Kubectl, KubectlRunner
 from sandboxes.preflight import trial_of
+from sandboxes.printed import check_ready, has_line, objects_in
 from sandboxes.processes import Completed, OutputTooLarge
 from sandboxes.quantities import QuantityError, parse
 
@@ -170,13 +170,21 @@ class _Asker:
         completed = await self._ask("get", "--raw", "/readyz")
         certificate = Line(Verdict.OK, f"certificate: {self._certificate()}")
         if completed.returncode == 0:
-            return [certificate, Line(Verdict.OK, "API server: ready")]
+            return [certificate, self._ready(completed)]
         if "(Forbidden)" in completed.stderr:
             return [certificate, Line(Verdict.NOT_PERMITTED, "API server: it answers, but /readyz is not for us")]
         error = classify(completed.stderr)
         if "certificate" in error.public:
             return [Line(Verdict.FAIL, f"certificate: {error.public}", is_last=True)]
         return [Line(Verdict.FAIL, f"API server: {error.public}", is_last=True)]
+
+    @staticmethod
+    def _ready(completed: Completed) -> Line:
+        try:
+            check_ready(completed.stdout)
+        except ClusterUnavailable as error:
+            return Line(Verdict.FAIL, f"API server: {error.public}", is_last=True)
+        return Line(Verdict.OK, "API server: ready")
 
     def _certificate(self) -> str:
         if self._server.startswith("http://"):
@@ -191,7 +199,11 @@ class _Asker:
         completed = await self._ask("get", "namespace", self._namespace, "--ignore-not-found", "-o", "name")
         if completed.returncode != 0:
             return self._refused(f"namespace: {self._namespace}", completed)
-        if completed.stdout.strip():
+        try:
+            is_there = has_line(completed.stdout, f"namespace/{self._namespace}")
+        except ClusterUnavailable as error:
+            return Line(Verdict.FAIL, f"namespace: {error.public}")
+        if is_there:
             return Line(Verdict.OK, f"namespace: {self._namespace}")
         hint = "the service makes it at its start, if it may"
         return Line(
@@ -208,7 +220,7 @@ class _Asker:
             said = answer.stdout.strip()
             if said.startswith(b"no"):  # record: can-i-no
                 missing.append(verb)
-            elif said != b"yes":
+            elif said != b"yes" or answer.returncode != 0:
                 return self._refused(f"rights on {resource}", answer)
         if not missing:
             return Line(Verdict.OK, f"rights on {resource}: {', '.join(verbs)}")
@@ -221,7 +233,10 @@ class _Asker:
         completed = await self._ask("get", "resourcequotas", "-n", self._namespace, "-o", "json")
         if completed.returncode != 0:
             return [self._refused("quota", completed)]
-        items: list[Any] = json.loads(completed.stdout)["items"]
+        try:
+            items = objects_in(completed.stdout)
+        except ClusterUnavailable as error:
+            return [Line(Verdict.FAIL, f"quota: {error.public}")]
         return [_quota(item) for item in items] or [Line(Verdict.OK, "quota: none")]
 
     async def template(self, name: str, template: Template) -> Line:

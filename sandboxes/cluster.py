@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 from sandboxes import kube
 from sandboxes.deaths import Deaths
 from sandboxes.errors import AlreadyThere, ProvisionerError
+from sandboxes.printed import check_changed
 from sandboxes.retries import persist
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sandboxes.kube import KubeObject
     from sandboxes.kubectl import Kubectl
     from sandboxes.view import View
@@ -83,9 +86,14 @@ class Cluster:
 
         return await persist(create)
 
-    async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
-        """Apply and return the objects as they are stored."""
+    async def apply(self, objects: list[KubeObject], *, over: Sequence[KubeObject] = ()) -> list[KubeObject]:
+        """Apply and return the objects as they are stored.
+
+        `over`: what is there already, as it was read, and must be changed by this. Raises ClusterUnavailable if it was
+        not.
+        """
         stored = await persist(lambda: self.kubectl.apply(objects))
+        check_changed(stored, over)
         if self.view is not None:
             self.view.note(stored)
         return stored

@@ -170,7 +170,8 @@ class Creation:
                 elif of_kind("Pod", missing) is None:
                     pod = await self._confirm(sandbox_id, pod, by_all_means=bool(missing))
                     pod = await self._prolong(attempt.sandbox, pod)
-                stored = await self._apply(attempt, missing) if missing else []
+                there = [obj for obj in (pod, service) if obj is not None]
+                stored = await self._apply(attempt, missing, there) if missing else []
             except (ObjectsChanged, NamespaceMissing) as error:
                 failure = error
                 if isinstance(error, NamespaceMissing):
@@ -255,11 +256,13 @@ class Creation:
             missing.append(new_service)
         return missing
 
-    async def _apply(self, attempt: Attempt, objects: list[KubeObject]) -> list[KubeObject]:
+    async def _apply(self, attempt: Attempt, objects: list[KubeObject], there: list[KubeObject]) -> list[KubeObject]:
+        """Apply the objects, and check that those that are `there` without this create's mark have changed."""
         attempt.applied = True
+        over = [obj for obj in there if kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) != attempt.applied_at]
         # kubectl goes on to the Service where the Pod is refused, as another owner's: one with labels of its own waits.
         steps = [[obj] for obj in objects] if attempt.sandbox.asks.labels else [objects]
-        stored = [obj for step in steps for obj in await self._cluster.apply(step)]
+        stored = [obj for step in steps for obj in await self._cluster.apply(step, over=over)]
         logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
         return stored
 

@@ -158,11 +158,15 @@ class PreconditionFailed(ObjectsChanged):
 
 
 class ObjectsMissing(ObjectsChanged):
-    """Objects were named that are not there; `names` has (resource, name) of each, such as ("pods", "sandbox-a")."""
+    """Objects were named that are not there; `names` has (resource, name) of each, such as ("pods", "sandbox-a").
+
+    `stdout`: what kubectl printed besides.
+    """
 
     def __init__(self, public: str, *, detail: str = "", names: frozenset[tuple[str, str]] = frozenset()) -> None:
         super().__init__(public, detail=detail)
         self.names = names
+        self.stdout = b""
 
 
 class ConnectionFailed(ClusterUnavailable):

@@ -11,7 +11,6 @@ from sandboxes import kube
 from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
 from sandboxes.groups import LIMIT_SECONDS, Groups
 from sandboxes.kubectl import Kubectl, Runner
-from sandboxes.printed import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -122,13 +121,17 @@ class GroupedKubectl(Kubectl):
         if len(group) == 1 or _is_everybodys(error):
             return [error for _ in group]
         try:
-            found = {_key(obj): obj for obj in await super().get([obj for objects in group for obj in objects])}
+            found = {
+                kube.identity_of(obj): obj for obj in await super().get([obj for objects in group for obj in objects])
+            }
         except ProvisionerError as failure:  # of one of them, which is not the others': all are tried alone
             logger.debug("what a group has made can't be read: %s", failure)
             found = {}
         results = []
         for objects in group:
-            there = [found[_key(obj)] for obj in objects if _is_applied(obj, found.get(_key(obj)))]
+            there = [
+                found[kube.identity_of(obj)] for obj in objects if _is_applied(obj, found.get(kube.identity_of(obj)))
+            ]
             results.append(_result(there) if len(there) == len(objects) else _attempt(super().apply, objects, end))
         return await asyncio.gather(*results)
 
@@ -155,7 +158,7 @@ class GroupedKubectl(Kubectl):
     async def _get_group(
         self, group: list[list[KubeObject]], *, urgent: bool = False
     ) -> list[list[KubeObject] | ProvisionerError]:
-        references = {_key(reference): reference for references in group for reference in references}
+        references = {kube.identity_of(reference): reference for references in group for reference in references}
         try:
             stored = await super().get(list(references.values()), urgent=urgent)
         except ProvisionerError as error:
@@ -163,8 +166,11 @@ class GroupedKubectl(Kubectl):
                 return [error for _ in group]
             alone = functools.partial(super().get, urgent=urgent)
             return await asyncio.gather(*(_attempt(alone, references) for references in group))
-        found = {_key(obj): obj for obj in stored}
-        return [[found[_key(one)] for one in references if _key(one) in found] for references in group]
+        found = {kube.identity_of(obj): obj for obj in stored}
+        return [
+            [found[kube.identity_of(one)] for one in references if kube.identity_of(one) in found]
+            for references in group
+        ]
 
     async def _urgent_get_group(self, group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
         return await self._get_group(group, urgent=True)
@@ -214,14 +220,7 @@ async def _result(objects: list[KubeObject]) -> list[KubeObject]:
     return objects
 
 
-def _key(obj: KubeObject) -> tuple[str, str, str]:
-    metadata = obj["metadata"]
-    return obj["kind"], metadata.get("namespace", ""), metadata["name"]
-
-
 def _split(stored: list[KubeObject], group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
-    """Part the stored objects among those who sent them."""
-    by_key = {_key(obj): obj for obj in stored}
-    if not all(_key(obj) in by_key for objects in group for obj in objects):
-        raise unreadable("what a group has applied", repr(list(by_key)).encode())
-    return [[by_key[_key(obj)] for obj in objects] for objects in group]
+    """Part the stored objects, in the order in which they were sent, among those who sent them."""
+    rest = iter(stored)
+    return [[next(rest) for _ in objects] for objects in group]

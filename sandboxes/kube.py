@@ -161,6 +161,12 @@ def sandbox_container_status(pod: KubeObject) -> KubeObject:
     return next((one for one in statuses if one.get("name") == CONTAINER), {})
 
 
+def identity_of(obj: KubeObject) -> tuple[str, str, str]:
+    """Return kind, namespace (empty where there is none) and name."""
+    metadata = obj["metadata"]
+    return obj["kind"], metadata.get("namespace", ""), metadata["name"]
+
+
 def as_list(objects: list[KubeObject]) -> KubeObject:
     """Return one List: cut short, it is refused whole, where documents in a row would be applied by half."""
     return {"apiVersion": "v1", "kind": "List", "items": objects}

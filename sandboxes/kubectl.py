@@ -25,7 +25,20 @@ from sandboxes.errors import (
     ProvisionerError,
 )
 from sandboxes.failures import classify, without_repeats
-from sandboxes.printed import LONG, check_answered, check_deleted, objects_in, objects_in_long, shown, unreadable
+from sandboxes.printed import (
+    LONG,
+    check_changed,
+    check_deleted,
+    check_deleted_exactly,
+    check_ready,
+    has_line,
+    objects_created,
+    objects_in,
+    objects_in_long,
+    objects_named,
+    objects_stored,
+    shown,
+)
 from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
 from sandboxes.withheld import fault_of, not_shown, repeatable
 
@@ -40,20 +53,23 @@ logger = logging.getLogger(__name__)
 # Whose fields these are in the eyes of server-side apply; an operator who applies by hand is another manager.
 FIELD_MANAGER = "provisioner"
 
+# A flag on the command line wins over the user's kuberc (record: kuberc-apply-dry-run-none), should kubectl read it in
+# spite of the environment that it is given (connection.child_environment). kubectl 1.27 has these flags, too.
+STORES = "--dry-run=none"
+
 # The calls that read objects on stdin, and do nothing until they have them: these can be started ahead.
 APPLY = (
     "apply", "--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}",
     # Validation by schema costs kubectl twice the CPU, and server-side apply refuses unknown fields anyway
     # (record: apply-unknown-field-ignored).
-    "--validate=ignore", "-o", "json", "-f", "-",
+    "--validate=ignore", "-o", "json", STORES, "-f", "-",
 )  # fmt: skip
 # Unlike an apply, a create of what is there already fails: of those who make the same object at once, one does.
 # It drops a field that it does not know, which in a NetworkPolicy is no small thing: so it validates.
-# Of several objects it would print one JSON document after the other, and no List; nobody reads it.
-CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "name", "-f", "-")
+CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "json", STORES, "-f", "-")
 # Without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
 GET = ("get", "-o", "json", "-f", "-")
-DELETE = ("delete", "--wait=false", "-o", "name", "-f", "-")
+DELETE = ("delete", "--wait=false", "-o", "name", STORES, "-f", "-")
 
 # A call that reads a few objects on stdin ends before collecting its garbage pays: without, one apply takes 39 ms of
 # CPU instead of 52. Not for lists and watches, whose memory has no such bound.
@@ -156,7 +172,8 @@ class Kubectl:
         `urgent` calls do not wait in line: they clean up after a failure, which must not fail because of the load.
         Raises what `failures.classify` makes of its stderr, ClusterTimeout at the deadline, Busy when the line is
         full, KubectlNotRun when kubectl can't be run.
-        stdout counts only if the exit code is 0 (kubectl.md 3).
+        stdout counts only if the exit code is 0 (kubectl.md 3), and even then proves nothing by itself: each caller
+        checks that it is the answer to what was asked.
         """
         return await self._call(args, stdin, self._urgent_slots if urgent else self._slots)
 
@@ -165,7 +182,7 @@ class Kubectl:
 
         Waits for nobody but other probes, so that neither load nor clean-up makes this replica look dead.
         """
-        await self._call(("get", "--raw", "/readyz"), None, self._probe_slots)
+        check_ready(await self._call(("get", "--raw", "/readyz"), None, self._probe_slots))
 
     async def _call(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> bytes:
         started = time.monotonic()
@@ -202,7 +219,10 @@ class Kubectl:
             detail = _bug_report(args, completed, self._kubeconfig)
             raise ConnectionFailed("kubectl was ended before it could answer", detail=detail)
         if completed.returncode != 0:
-            raise classify(completed.stderr, detail=_bug_report(args, completed, self._kubeconfig))
+            failure = classify(completed.stderr, detail=_bug_report(args, completed, self._kubeconfig))
+            if isinstance(failure, ObjectsMissing):
+                failure.stdout = completed.stdout
+            raise failure
         return completed.stdout
 
     async def _run_in_slot(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> Completed:
@@ -230,14 +250,14 @@ class Kubectl:
 
         If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
         """
-        return objects_in(await self.run(*APPLY, stdin=_stdin(objects)))
+        return objects_stored(await self.run(*APPLY, stdin=_stdin(objects)), objects)
 
-    async def create(self, objects: list[KubeObject]) -> None:
-        """Make new objects; raises AlreadyThere if one of them is there already.
+    async def create(self, objects: list[KubeObject]) -> list[KubeObject]:
+        """Make new objects and return them as the server stored them; raises AlreadyThere if one is there already.
 
         If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
         """
-        await self.run(*CREATE, stdin=_stdin(objects))
+        return objects_created(await self.run(*CREATE, stdin=_stdin(objects)), objects)
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
         """Set annotations of the very object that was read, under a field manager of their own; return it as stored.
@@ -254,15 +274,16 @@ class Kubectl:
         flag = f"--field-manager={FIELD_MANAGER}"
         args = [f"{flag}-{manager}" if arg == flag else arg for arg in APPLY]
         partials = [_partial(obj, annotations) for obj, annotations in changes]
-        stored = objects_in(await self.run(*args, stdin=_stdin(partials)))
-        if len(stored) != len(partials):
-            raise unreadable(f"{len(partials)} objects", json.dumps(stored).encode())
+        stored = objects_stored(await self.run(*args, stdin=_stdin(partials)), partials)
+        # What already has these values is not stored again.
+        check_changed(stored, [obj for obj, annotations in changes if not _has(obj, annotations)])
         return stored
 
     async def dry_run(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Return what the server would store, schema checked and admission asked; changes nothing."""
-        args = [arg.replace("ignore", "strict") for arg in APPLY]
-        return objects_in(await self.run(*args, "--dry-run=server", stdin=_stdin(objects)))
+        changes = {"--validate=ignore": "--validate=strict", STORES: "--dry-run=server"}
+        args = [changes.get(arg, arg) for arg in APPLY]
+        return objects_named(await self.run(*args, stdin=_stdin(objects)), objects)
 
     async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
         """Return those of the named objects that exist."""
@@ -278,7 +299,7 @@ class Kubectl:
             except NamespaceMissing:  # kubectl looks for the namespace of what it didn't find
                 return []
             else:
-                return objects_in(stdout)
+                return objects_named(stdout, wanted)
         return []
 
     async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
@@ -322,7 +343,9 @@ class Kubectl:
         try:
             stdout = await self.run(*DELETE, stdin=_stdin(references))
         except ObjectsMissing as error:
+            # kubectl goes on after what is missing, and prints the names of the others.
             logger.debug("gone already: %s", error.names)
+            check_deleted(error.stdout, [one for one in references if _name(one) not in error.names])
         else:
             check_deleted(stdout, references)
 
@@ -342,7 +365,7 @@ class Kubectl:
         except ObjectsMissing:
             logger.debug("%s was gone already", path)
             return False
-        check_answered(stdout)
+        check_deleted_exactly(stdout, obj)
         return True
 
     async def ensure_namespace(self, namespace: str) -> None:
@@ -351,9 +374,9 @@ class Kubectl:
         await self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
 
     async def namespace_exists(self, namespace: str) -> bool:
-        """Whether the namespace is there."""
+        """Whether the namespace is there (record: namespace-get-missing-ignored)."""
         args = ("get", "namespace", namespace, "--ignore-not-found", "-o", "name")
-        return bool(await self.run(*args))
+        return has_line(await self.run(*args), f"namespace/{namespace}")
 
 
 def _stdin(objects: list[KubeObject]) -> bytes:
@@ -364,6 +387,10 @@ def _partial(obj: KubeObject, annotations: dict[str, str]) -> KubeObject:
     """Return what sets annotations of this very object, and of no other that bears its name by now."""
     metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "uid")}
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": {**metadata, "annotations": annotations}}
+
+
+def _has(obj: KubeObject, annotations: dict[str, str]) -> bool:
+    return annotations.items() <= kube.get_annotations(obj).items()
 
 
 def _name(reference: KubeObject) -> tuple[str, str]:

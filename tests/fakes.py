@@ -41,6 +41,9 @@ class FakeCluster:
     namespaces: set[str] = field(default_factory=lambda: {"deer-flow"})
     objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    # The verbs for which a kuberc of the user's holds in spite of all switches: applies and creates are dry runs, a
+    # delete asks a question, a get is silent about what is missing.
+    defaults: set[str] = field(default_factory=set)
     # Events, and what containers have written by (Pod's name, container, whether it is the previous one).
     events: list[dict[str, Any]] = field(default_factory=list)
     written: dict[tuple[str, str, bool], str] = field(default_factory=dict)
@@ -71,13 +74,14 @@ class FakeCluster:
         document = json.loads(stdin) if stdin else {}
         match args[0]:
             case "apply":
-                return self._apply(document["items"], dry_run="--dry-run=server" in args)
+                dry_run = "--dry-run=server" in args or "apply" in self.defaults
+                return self._apply(document["items"], dry_run=dry_run)
             case "create":
                 return self._create(document["items"])
             case "get" if "-f" in args:
                 return self._get(document["items"])
             case "get" if args[1] == "namespace":
-                return Completed(0, b"namespace/x" if args[2] in self.namespaces else b"", "")
+                return Completed(0, f"namespace/{args[2]}\n".encode() if args[2] in self.namespaces else b"", "")
             case "get" if args[1:] == ("--raw", "/readyz"):
                 return Completed(0, case("readyz").stdout.encode(), "")
             case "get" if args[1] == "events":
@@ -188,8 +192,10 @@ class FakeCluster:
 
     def _apply_one(self, item: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
         if item["kind"] == "Namespace":
+            if dry_run:
+                return self._new(item)
             self.namespaces.add(item["metadata"]["name"])
-            return item
+            return self.put(item)
         key = self.key(item)
         if key[1] not in self.namespaces:
             raise _Refused("apply-missing-namespace", lines=1)
@@ -226,13 +232,15 @@ class FakeCluster:
                 what = f'{_resource(item)} "{name}" already exists'
                 failures.append(f'Error from server (AlreadyExists): error when creating "STDIN": {what}\n')
             else:
-                stored.append(self.put(self._new(item)))
-        if failures:
-            return Completed(1, b"", "".join(failures))
-        return _ok({"kind": "List", "items": stored} if len(stored) > 1 else stored[0])
+                new = self._new(item)
+                stored.append(new if "create" in self.defaults else self.put(new))
+        # One document after another, and no List (record: create-list, create-list-exists-one).
+        printed = "\n".join(json.dumps(obj, indent=4) for obj in stored)
+        return Completed(1 if failures else 0, printed.encode(), "".join(failures))
 
     def _new(self, item: dict[str, Any]) -> dict[str, Any]:
         obj = copy.deepcopy(item)
+        obj["metadata"].setdefault("uid", f"uid-{next(self._versions)}")
         obj["metadata"]["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if obj["kind"] == "Pod":
             obj["status"] = {"phase": "Pending"}
@@ -246,9 +254,15 @@ class FakeCluster:
         found = [self.objects[self.key(item)] for item in items if self.key(item) in self.objects]
         # as recorded in get-half-missing: what is there is printed all the same, for nobody to read
         printed = json.dumps({"kind": "List", "items": found} if len(items) > 1 or not found else found[0])
+        if "get" in self.defaults:
+            return Completed(0, printed.encode() if found else b"", "")
         return Completed(1 if missing else 0, printed.encode(), missing)
 
     def _delete(self, items: list[dict[str, Any]]) -> Completed:
+        if "delete" in self.defaults:
+            head, *_, question = case("kuberc-delete-interactive").stdout.splitlines()
+            names = [f"{item['kind'].lower()}/{item['metadata']['name']}" for item in items]
+            return Completed(0, "\n".join([head, *names, question, ""]).encode(), "")
         missing = self._missing(items, 'Error from server (NotFound): error when deleting "STDIN": {} "{}" not found\n')
         there = [item for item in items if self.objects.pop(self.key(item), None) is not None]
         printed = "".join(f"{item['kind'].lower()}/{item['metadata']['name']}\n" for item in there)

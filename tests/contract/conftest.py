@@ -55,12 +55,12 @@ class Kubectl:
         self.kubeconfig = kubeconfig
         self.binary = binary
         self._identity = AS_TESTER if tester else ()
-        self._home = home
+        self.home = home
         home.mkdir(parents=True, exist_ok=True)
 
     async def start(self, *args: str) -> asyncio.subprocess.Process:
         """Start a call and leave it running, such as a watch."""
-        environment = {"HOME": str(self._home), "KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin"}
+        environment = {"HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin"}
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
             str(self.binary), *args, *self._identity, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, limit=2**24

@@ -76,6 +76,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         "The cluster does not know a field of the sandbox's template",
     ),
     "context-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
+    "create-list-exists-one": (errors.AlreadyThere, 503, "The sandbox is being made by somebody else"),
     "delete-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
     "delete-precondition-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
     "delete-precondition-other-uid": (errors.PreconditionFailed, 503, "The sandbox was changed in the meantime"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.errors import ClusterTimeout, ProvisionerError
+from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ProvisionerError
 from sandboxes.grouped import GroupedKubectl
 from sandboxes.kube import APPLIED_AT_ANNOTATION
 from tests.fakes import FakeCluster
@@ -15,7 +15,12 @@ from tests.fakes import FakeCluster
 
 def service(name: str) -> dict[str, Any]:
     metadata = {"name": name, "namespace": "deer-flow", "annotations": {APPLIED_AT_ANNOTATION: f"at-{name}"}}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 8080}]}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"type": "ClusterIP", "ports": [{"port": 8080}]},
+    }
 
 
 async def told(kubectl: GroupedKubectl, name: str) -> list[dict[str, Any]] | ProvisionerError:
@@ -39,4 +44,16 @@ async def test_what_is_whole_after_its_group_failed_does_not_wait_for_another_th
     assert isinstance(whole, list)
     assert whole[0]["metadata"]["name"] == "whole"
     assert isinstance(hangs, ClusterTimeout)
+    await kubectl.close()
+
+
+async def test_a_group_that_stores_or_deletes_nothing_is_believed_by_none_of_its_callers() -> None:
+    cluster = FakeCluster(defaults={"apply", "delete"})
+    kubectl = GroupedKubectl(cluster, max_processes=8, max_waiting=8)
+    answers = await asyncio.gather(*(told(kubectl, name) for name in ("a", "b", "c")))
+    assert [type(one) for one in answers] == [ClusterUnavailable] * 3
+    there = [cluster.put(service(name)) for name in ("a", "b", "c")]
+    outcomes = await asyncio.gather(*(kubectl.delete([one]) for one in there), return_exceptions=True)
+    assert [type(one) for one in outcomes] == [ClusterUnavailable] * 3
+    assert len(cluster.objects) == 3
     await kubectl.close()

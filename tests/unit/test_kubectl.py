@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sandboxes import errors, logs
-from sandboxes.kubectl import URGENT_PROCESSES, Kubectl, KubectlRunner
+from sandboxes.kubectl import STORES, URGENT_PROCESSES, Kubectl, KubectlRunner
 from sandboxes.masking import forms_of
 from sandboxes.printed import LONG, SHOWN_IN_DETAIL
 from sandboxes.processes import Completed
@@ -43,7 +43,9 @@ async def test_apply_and_delete_are_called_as_recorded(cluster: FakeCluster, kub
     """The calls whose answers are recorded are the calls that are made."""
     await kubectl.apply([{**REFERENCE, "spec": {"containers": []}}])
     await kubectl.delete([REFERENCE])
-    assert cluster.calls == [case(name).argv[1:] for name in ("apply-create", "delete-missing")]
+    apply, delete = cluster.calls
+    assert apply == case("kuberc-apply-dry-run-none").argv[1:]
+    assert tuple(arg for arg in delete if arg != STORES) == case("delete-missing").argv[1:]
 
 
 async def test_logs_are_called_as_recorded_but_for_their_container_and_bounds(
@@ -121,9 +123,8 @@ async def test_a_kubectl_that_prints_nothing_has_not_said_that_nothing_is_there(
 
 
 async def test_an_answer_may_be_one_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
-    cluster.print_next("get", json.dumps(pod).encode())
-    assert await kubectl.get([REFERENCE]) == [pod]
+    cluster.print_next("get", json.dumps(REFERENCE).encode())
+    assert await kubectl.get([REFERENCE]) == [REFERENCE]
 
 
 async def test_cleaning_up_does_not_wait_in_line(cluster: FakeCluster) -> None:

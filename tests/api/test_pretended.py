@@ -1,0 +1,102 @@
+"""A kubectl that only pretends, by the defaults of a user's kuberc that no switch keeps away: nothing of it is 200."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from sandboxes import health
+from sandboxes.templates import Template
+from tests.api.client import create
+from tests.api.conftest import URL, Client, MakeClient
+from tests.fakes import FakeCluster
+
+UNBELIEVED = {"detail": "The provisioner can't read what kubectl answers"}
+
+
+async def answer(client: Client, method: str, path: str, **options: object) -> tuple[int, object]:
+    response = await client.request(method, path, json=options or None)
+    return response.status, await response.json()
+
+
+async def test_a_create_that_stores_nothing_is_503_and_the_log_has_what_was_printed(
+    client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.defaults = {"apply"}
+    assert await answer(client, "POST", URL, sandbox_id="a") == (503, UNBELIEVED)
+    assert cluster.objects == {}
+    assert "kubectl printed something else than objects that the API server has stored" in caplog.text
+    assert '"name": "sandbox-a"' in caplog.text
+    cluster.defaults.clear()
+    await create(client)
+
+
+async def test_a_delete_that_asks_a_question_is_503_and_all_is_still_there(
+    client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    await create(client)
+    cluster.defaults = {"delete"}
+    assert await answer(client, "DELETE", f"{URL}/a") == (503, UNBELIEVED)
+    assert cluster.pod("a")
+    assert cluster.service("a")
+    assert "deletion is cancelled" in caplog.text
+    assert (await client.get(f"{URL}/a")).status == 200
+
+
+async def test_a_renewal_that_stores_nothing_is_503(client: Client, cluster: FakeCluster) -> None:
+    await create(client, ttl_seconds=60)
+    before = copy.deepcopy(cluster.objects)
+    cluster.defaults = {"apply"}
+    assert await answer(client, "POST", f"{URL}/a/renew", ttl_seconds=3600) == (503, UNBELIEVED)
+    assert (await answer(client, "POST", URL, sandbox_id="a", ttl_seconds=3600))[0] == 503
+    assert cluster.objects == before
+
+
+async def test_a_sandbox_that_only_seems_to_be_completed_is_503(client: Client, cluster: FakeCluster) -> None:
+    await create(client)
+    pod = cluster.pod("a")
+    assert pod is not None
+    # As the service that this one replaces left it: its Pod and its Service would be applied onto.
+    for obj in cluster.objects.values():
+        obj["metadata"]["annotations"] = {}
+        obj["metadata"]["labels"].pop("app.kubernetes.io/managed-by")
+    cluster.defaults = {"apply"}
+    assert (await answer(client, "POST", URL, sandbox_id="a"))[0] == 503
+    cluster.defaults.clear()
+    assert (await answer(client, "POST", URL, sandbox_id="a"))[0] == 200
+
+
+@pytest.mark.parametrize("verb", ["create", "apply"])
+async def test_of_a_template_whose_objects_only_seem_to_be_made_nothing_is_left(
+    make_client: MakeClient, cluster: FakeCluster, template: Template, verb: str
+) -> None:
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-config"}, "data": {}}
+    other = {**config, "metadata": {"name": "sandbox-example-other"}}
+    client = await make_client(templates={"default": Template(template.pod, template.service, (config, other))})
+    cluster.defaults = {verb}
+    assert await answer(client, "POST", URL, sandbox_id="a") == (503, UNBELIEVED)
+    assert cluster.objects == {}
+    cluster.defaults.clear()
+    await create(client)
+    assert len(cluster.objects) == 4
+
+
+async def test_an_answer_that_is_silent_about_what_is_missing_is_503_and_not_404(
+    client: Client, cluster: FakeCluster
+) -> None:
+    cluster.defaults = {"get"}
+    for method, path in (("GET", f"{URL}/a"), ("DELETE", f"{URL}/a"), ("POST", f"{URL}/a/touch")):
+        assert await answer(client, method, path) == (503, UNBELIEVED)
+    assert await answer(client, "POST", URL, sandbox_id="a") == (503, UNBELIEVED)
+    assert cluster.objects == {}
+
+
+async def test_an_api_server_that_does_not_say_ok_is_not_ready(
+    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "BELIEVED_SECONDS", 0)
+    cluster.print_next("get", b"")
+    status, said = await answer(client, "GET", "/readyz")
+    assert (status, UNBELIEVED["detail"] in str(said)) == (503, True)
+    assert (await answer(client, "GET", "/readyz"))[0] == 200
