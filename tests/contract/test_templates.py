@@ -14,28 +14,12 @@ from sandboxes.api import LIFECYCLE
 from sandboxes.extras import Extras
 from tests.audit import TEMPLATES
 from tests.conftest import ROOT
+from tests.contract.configured import write_configured
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 
 NS = "deer-flow"
-CONFIG = """
-apiVersion: v1
-kind: ConfigMap
-metadata:
-  name: sandbox-example-config
-data: {greeting: hello}
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: sandbox-example-policy
-spec:
-  podSelector: {matchLabels: {sandbox-id: example}}
-  policyTypes: [Egress]
-"""
-
-
 with_objects_of_its_own = pytest.mark.role(TEMPLATES)
 """What an operator who has such templates deploys, besides."""
 
@@ -43,14 +27,7 @@ with_objects_of_its_own = pytest.mark.role(TEMPLATES)
 @pytest.fixture
 def templates(tmp_path: Path) -> Path:
     """A folder with one template, `configured`, which brings a ConfigMap and a NetworkPolicy."""
-    folder = tmp_path / "templates" / "configured"
-    folder.mkdir(parents=True)
-    for shipped in (ROOT / "manifests" / "sandbox").iterdir():
-        text = shipped.read_text()
-        volume = "  volumes:\n    - name: config\n      configMap:\n        name: sandbox-example-config\n"
-        (folder / shipped.name).write_text(text.replace("  volumes:\n", volume))
-    (folder / "config.yaml").write_text(CONFIG)
-    return folder.parent
+    return write_configured(tmp_path / "templates")
 
 
 def extras_of(provisioner: Provisioner) -> Extras:

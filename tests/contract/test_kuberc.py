@@ -1,0 +1,207 @@
+"""A user's kuberc, locale and plugins change nothing of what the service does; with real kubectls."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from devcluster import Cluster
+from tests.audit import TEMPLATES
+from tests.conftest import ROOT
+from tests.contract import kubectls
+from tests.contract.configured import write_configured
+from tests.contract.conftest import Kubectl, pod
+from tests.contract.kuberc import write_kuberc
+from tests.contract.processes import PROVISIONER, environment, free_port, healthy, run, running
+from tests.contract.service import KUBECTL, URL, StartProvisioner, create
+from tests.waiting import until
+
+NS = "deer-flow"
+MADE = [
+    ("Pod", "sandbox-a"),
+    ("Service", "sandbox-a-svc"),
+    ("ConfigMap", "sandbox-a-config"),
+    ("NetworkPolicy", "sandbox-a-policy"),
+]
+KUBERCS: dict[str, dict[str, dict[str, str]]] = {
+    "as recorded": {"delete": {"interactive": "true"}, "apply": {"dry-run": "server"}},
+    "dry runs": {command: {"dry-run": "server"} for command in ("apply", "create", "delete")},
+    "reads": {"get": {"ignore-not-found": "true", "output": "name"}, "version": {"client": "false"}},
+}
+LOCALE = dict.fromkeys(("LANG", "LC_ALL", "LC_MESSAGES", "LANGUAGE"), "de_DE.UTF-8")
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Path:
+    """A folder for the PATH, with a plugin for each command of kubectl that the service uses."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    for command in ("apply", "create", "create-provisioner", "delete", "get", "logs", "version", "config", "auth"):
+        plugin = folder / f"kubectl-{command}"
+        plugin.write_text(f"#!/bin/sh\ntouch {tmp_path}/plugin-was-run\n")
+        plugin.chmod(0o755)
+    return folder
+
+
+def users_environment(tmp_path: Path, cluster: Cluster, plugins: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a user with a kuberc, a locale and plugins."""
+    return environment(
+        tmp_path,
+        KUBECONFIG_PATH=str(cluster.kubeconfig),
+        PATH=f"{plugins}:{os.defpath}",
+        KUBERC=str(tmp_path / ".kube" / "kuberc"),
+        KUBECTL_KUBERC="true",
+        KUBECTL_ENABLE_CMD_SHADOW="true",
+        **{**LOCALE, **variables},
+    )
+
+
+@asynccontextmanager
+async def served(tmp_path: Path, environ: dict[str, str]) -> AsyncIterator[aiohttp.ClientSession]:
+    """Serve as a user does, and yield a session with the service."""
+    port = free_port()
+    async with running(*PROVISIONER, environ={**environ, "PORT": str(port)}, log=tmp_path / "log"):
+        await until(healthy(port), seconds=30)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            yield session
+
+
+async def answer(session: aiohttp.ClientSession, method: str, path: str, **fields: Any) -> tuple[int, Any]:
+    async with session.request(method, path, json=fields or None) as response:
+        return response.status, await response.json()
+
+
+def expiry(cluster: Cluster) -> str:
+    sandbox = cluster.get("Pod", NS, "sandbox-a")
+    assert sandbox is not None
+    return str(sandbox["metadata"]["annotations"]["provisioner/expires-at"])
+
+
+async def goes_through_its_life(session: aiohttp.ClientSession, cluster: Cluster) -> None:
+    """Make a sandbox with objects of its own, renew and delete it; let another one expire: as the cluster sees it."""
+    assert (await answer(session, "GET", f"{URL}/a"))[0] == 404
+    status, made = await answer(session, "POST", URL, sandbox_id="a", template="configured", ttl_seconds=3600)
+    assert status == 200, made
+    assert all(cluster.get(kind, NS, name) for kind, name in MADE)
+    before = expiry(cluster)
+    assert (await answer(session, "POST", f"{URL}/a/renew", ttl_seconds=7200))[0] == 200
+    assert before < expiry(cluster)
+    assert (await answer(session, "GET", "/readyz"))[0] == 200
+
+    assert await answer(session, "DELETE", f"{URL}/a") == (200, {"ok": True, "sandbox_id": "a"})
+    await until(lambda: not any(cluster.get(kind, NS, name) for kind, name in MADE))
+    assert (await answer(session, "GET", f"{URL}/a"))[0] == 404
+
+    assert (await answer(session, "POST", URL, sandbox_id="b", ttl_seconds=1))[0] == 200
+    assert cluster.get("Pod", NS, "sandbox-b")
+    await until(lambda: not cluster.objects("Pod", NS) and not cluster.get("Service", NS, "sandbox-b-svc"), seconds=20)
+
+
+@pytest.mark.role(TEMPLATES)
+@pytest.mark.parametrize("defaults", KUBERCS.values(), ids=KUBERCS)
+async def test_a_users_kuberc_changes_nothing(
+    cluster: Cluster, tmp_path: Path, plugins: Path, defaults: dict[str, dict[str, str]]
+) -> None:
+    write_kuberc(tmp_path, **defaults)
+    templates = write_configured(tmp_path / "templates")
+    environ = users_environment(tmp_path, cluster, plugins, SANDBOX_TEMPLATES_DIR=str(templates), REAPER_INTERVAL="0.2")
+    async with served(tmp_path, environ) as session:
+        await goes_through_its_life(session, cluster)
+    assert not (tmp_path / "plugin-was-run").exists()
+
+
+@pytest.mark.role(TEMPLATES)
+async def test_an_old_kubectl_takes_all_that_keeps_a_kuberc_away(
+    cluster: Cluster, tmp_path: Path, plugins: Path
+) -> None:
+    templates = write_configured(tmp_path / "templates")
+    old = str(kubectls.old_kubectl())
+    environ = users_environment(
+        tmp_path, cluster, plugins, SANDBOX_TEMPLATES_DIR=str(templates), REAPER_INTERVAL="0.2", KUBECTL=old
+    )
+    async with served(tmp_path, environ) as session:
+        await goes_through_its_life(session, cluster)
+    assert not (tmp_path / "plugin-was-run").exists()
+
+
+async def test_the_kubercs_of_these_tests_hold_for_a_users_own_kubectl(cluster: Cluster, tmp_path: Path) -> None:
+    """Else the tests here could not fail."""
+    mine = Kubectl(cluster.kubeconfig, tmp_path / "mine")
+    assert (await mine.apply(pod("there"))).rc == 0
+
+    write_kuberc(tmp_path / "recorded", **KUBERCS["as recorded"])
+    kubectl = Kubectl(cluster.kubeconfig, tmp_path / "recorded")
+    applied = await kubectl.apply(pod("x"))
+    assert (applied.rc, "resourceVersion" in applied.json["metadata"]) == (0, False)
+    deleted = await kubectl("delete", "-o", "name", "-f", "-", stdin=pod("there"))
+    assert (deleted.rc, deleted.stdout.splitlines()[-1]) == (0, "Do you want to continue? (y/N): deletion is cancelled")
+
+    write_kuberc(tmp_path / "dry", **KUBERCS["dry runs"])
+    kubectl = Kubectl(cluster.kubeconfig, tmp_path / "dry")
+    created = await kubectl("create", "-o", "json", "-f", "-", stdin=pod("x"))
+    assert (created.rc, "resourceVersion" in created.json["metadata"]) == (0, False)
+    assert (await kubectl("delete", "-o", "name", "-f", "-", stdin=pod("there"))).stdout == "pod/there\n"
+
+    write_kuberc(tmp_path / "reads", **KUBERCS["reads"])
+    kubectl = Kubectl(cluster.kubeconfig, tmp_path / "reads")
+    missing = await kubectl("get", "-f", "-", stdin=pod("x"))
+    assert (missing.rc, missing.stdout) == (0, "")
+    assert "mutually exclusive" in (await kubectl("get", "--raw", "/readyz")).stderr
+
+    assert [obj["metadata"]["name"] for obj in cluster.objects("Pod")] == ["there"]
+
+
+async def test_the_flag_alone_makes_an_apply_store_and_a_create_and_a_delete(cluster: Cluster, tmp_path: Path) -> None:
+    """Should a kubectl read the kuberc all the same."""
+    write_kuberc(tmp_path / "dry", **KUBERCS["dry runs"])
+    kubectl = Kubectl(cluster.kubeconfig, tmp_path / "dry")
+    for call in (("apply", "--server-side"), ("create",)):
+        name = call[0]
+        assert (await kubectl(*call, "--dry-run=none", "-f", "-", stdin=pod(name))).rc == 0
+        assert cluster.get("Pod", "default", name)
+        assert (await kubectl("delete", "--dry-run=none", "--now", "-f", "-", stdin=pod(name))).rc == 0
+    await until(lambda: not cluster.objects("Pod"))
+
+
+@pytest.fixture
+def noting(tmp_path: Path) -> Path:
+    """A kubectl that notes, for each start, its arguments and its environment in a file of its own."""
+    (tmp_path / "starts").mkdir()
+    script = tmp_path / "noting-kubectl"
+    script.write_text(
+        f'#!/bin/sh\n{{ echo "$*"; /usr/bin/env; }} > {tmp_path}/starts/$$\nexec {KUBECTL} "$@"\n', encoding="utf-8"
+    )
+    script.chmod(0o755)
+    return script
+
+
+async def test_every_kubectl_that_anything_starts_is_kept_from_the_users_settings(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, plugins: Path, noting: Path
+) -> None:
+    write_kuberc(tmp_path, **KUBERCS["as recorded"])
+    environ = users_environment(tmp_path, cluster, plugins, KUBECTL=str(noting), KUBECTL_PASS_ENV="LANG,LC_ALL")
+    provisioner = await start_provisioner(**environ)
+    await create(provisioner)
+    assert (await provisioner.get(f"{URL}/a/logs")).status in {200, 404, 503}
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    for command in ("check", "reap", "render --sandbox-id b"):
+        returncode, _, stderr = await run(
+            sys.executable, str(ROOT / "provisioner.py"), *command.split(), environ=environ
+        )
+        assert returncode in {0, 1}, stderr
+    await provisioner.client.close()
+
+    starts = [path.read_text(encoding="utf-8").splitlines() for path in (tmp_path / "starts").iterdir()]
+    calls = " ".join(arguments for arguments, *_ in starts)
+    verbs = ("version --client", "config view", "apply", "get -o json -f -", "--watch", "delete", "--raw", "auth can-i")
+    assert [verb for verb in verbs if verb not in calls] == []
+    for arguments, *variables in starts:
+        assert {"KUBERC=off", "KUBECTL_KUBERC=false", "LC_ALL=C.UTF-8"} <= set(variables), arguments
+        assert not [one for one in variables if one.startswith(("LC_MESSAGES=", "LANGUAGE="))], arguments
