@@ -14,6 +14,7 @@ if [ $# -eq 0 ]; then
   export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
   "$VENV/bin/ruff" format --check --quiet .
   "$VENV/bin/ruff" check --quiet .
+  "$VENV/bin/lint-imports" --no-cache >/dev/null || "$VENV/bin/lint-imports" --no-cache
   "$VENV/bin/mypy"
   "$VENV/bin/shellcheck" scripts/*.sh .ci/run
   "$VENV/bin/hadolint" Dockerfile
