@@ -20,29 +20,30 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from sandboxes import kube, server
+from sandboxes import objects as kube
+from sandboxes import server
 from sandboxes.api import METRICS, create_app
-from sandboxes.asks import DEFAULT_TEMPLATE, Asks
 from sandboxes.attempts import now
 from sandboxes.callers import Callers, is_in_pod
 from sandboxes.checks import Line, check, exit_code
 from sandboxes.cluster import Cluster
-from sandboxes.connection import SERVICE_ACCOUNT, connect
 from sandboxes.errors import ProvisionerError, StartupError
-from sandboxes.grouped import GroupedKubectl
 from sandboxes.keys import ApiKeys
-from sandboxes.kubectl import Kubectl
+from sandboxes.kubectl.batched import GroupedKubectl
+from sandboxes.kubectl.client import Kubectl
+from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
+from sandboxes.kubectl.pool import WaitingProcesses
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, Address, check_address, ignored_variables, used_variable
 from sandboxes.logs import configure_logging, print_masked, show_uncaught
-from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.models import CreateRequest
-from sandboxes.network import build_policy, load_policy
 from sandboxes.preflight import check_cluster, protect
 from sandboxes.settings import Settings
-from sandboxes.templates import load_templates
+from sandboxes.spec.manifests import Sandbox, build, build_extras
+from sandboxes.spec.network_policy import build_policy, load_policy
+from sandboxes.spec.options import DEFAULT_TEMPLATE, Asks
+from sandboxes.spec.templates import load_templates
 from sandboxes.view import View
-from sandboxes.waiting import WaitingProcesses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from sandboxes.reaper import Reaper
-    from sandboxes.templates import Template
+    from sandboxes.spec.templates import Template
 
 TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"
 TEMPLATES = TEMPLATE.parent / "templates"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
-from sandboxes.manifests import SERVICE_PORT
+from sandboxes import objects as kube
+from sandboxes.spec.manifests import SERVICE_PORT
 
 if TYPE_CHECKING:
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 
 

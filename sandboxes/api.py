@@ -14,7 +14,6 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from sandboxes.asks import check_allowed
 from sandboxes.callers import API, Callers
 from sandboxes.errors import (
     BadRequest,
@@ -45,6 +44,7 @@ from sandboxes.models import (
 from sandboxes.pages import add_pages
 from sandboxes.queries import WaitQuery, parsed
 from sandboxes.settings import Settings
+from sandboxes.spec.options import check_allowed
 from sandboxes.streams import stream_events, while_connected
 
 if TYPE_CHECKING:

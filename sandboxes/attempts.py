@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sandboxes import kube, lifetimes
-from sandboxes.status import has_ended
+from sandboxes import expiry
+from sandboxes import objects as kube
+from sandboxes.status.words import has_ended
 
 if TYPE_CHECKING:
     from sandboxes.extras import Wanted
-    from sandboxes.kube import KubeObject
-    from sandboxes.manifests import Sandbox
+    from sandboxes.objects import KubeObject
+    from sandboxes.spec.manifests import Sandbox
 
 # How far the API server's clock may be behind ours; its times are whole seconds.
 CLOCKS_DIFFER = timedelta(seconds=10)
@@ -45,14 +46,14 @@ class Attempt:
         """
         if obj is None or obj["metadata"]["uid"] in (self.before or ()):
             return False
-        if lifetimes.created_at(obj) < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+        if expiry.created_at(obj) < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
             return False
         marks = kube.get_annotations(obj)
         return marks.get(kube.APPLIED_AT_ANNOTATION) == self.applied_at and kube.CONFIRMED_ANNOTATION not in marks
 
     def is_over(self, pod: KubeObject) -> bool:
         """Whether the Pod's life is over: it has ended, or expired and is not asked to live on."""
-        has_expired = lifetimes.ttl_ends_at(pod) <= lifetimes.present()
+        has_expired = expiry.ttl_ends_at(pod) <= expiry.present()
         return has_ended(pod) or (has_expired and self.sandbox.ttl_seconds is None)
 
     def is_owners(self, pod: KubeObject) -> bool:
@@ -62,7 +63,7 @@ class Attempt:
 
 def now() -> str:
     """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
-    return lifetimes.text_of(lifetimes.present())
+    return expiry.text_of(expiry.present())
 
 
 def marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:

@@ -10,24 +10,24 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import kube
-from sandboxes.asks import DEFAULT_TEMPLATE
-from sandboxes.connection import child_environment, connect, find_kubectl, read_context, version_of
+from sandboxes import objects as kube
 from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerError, StartupError, TemplateRefused
-from sandboxes.failures import classify
-from sandboxes.kubeconfig import shown_address
-from sandboxes.kubectl import Kubectl, KubectlRunner
+from sandboxes.grammar import QuantityError, parse
+from sandboxes.kubectl.client import Kubectl, KubectlRunner
+from sandboxes.kubectl.config import child_environment, connect, find_kubectl, read_context, version_of
+from sandboxes.kubectl.kubeconfig import shown_address
+from sandboxes.kubectl.output import check_ready, has_line, objects_in
+from sandboxes.kubectl.process import Completed, OutputTooLarge
+from sandboxes.kubectl.stderr import classify
 from sandboxes.preflight import trial_of
-from sandboxes.printed import check_ready, has_line, objects_in
-from sandboxes.processes import Completed, OutputTooLarge
-from sandboxes.quantities import QuantityError, parse
+from sandboxes.spec.options import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from sandboxes.settings import Settings
-    from sandboxes.templates import Template
+    from sandboxes.spec.templates import Template
 
 # Seconds for one question; a cluster that takes longer is not ready.
 ANSWER_SECONDS = 10.0

@@ -9,17 +9,17 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.deaths import Deaths
 from sandboxes.errors import AlreadyThere, ProvisionerError
-from sandboxes.printed import check_changed
+from sandboxes.kubectl.output import check_changed
 from sandboxes.retries import persist
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandboxes.kube import KubeObject
-    from sandboxes.kubectl import Kubectl
+    from sandboxes.kubectl.client import Kubectl
+    from sandboxes.objects import KubeObject
     from sandboxes.view import View
 
 

@@ -13,8 +13,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-from sandboxes import kube, lifetimes, lives
-from sandboxes.answers import is_whole
+from sandboxes import expiry, lives
+from sandboxes import objects as kube
 from sandboxes.attempts import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
 from sandboxes.cluster import of_kind
 from sandboxes.errors import (
@@ -29,20 +29,21 @@ from sandboxes.errors import (
 )
 from sandboxes.extras import Extras, Wanted
 from sandboxes.limits import within
-from sandboxes.manifests import build, build_extras, user_data_source, without_news
 from sandboxes.protection import Protection
 from sandboxes.recent import Recent
 from sandboxes.room import Room
+from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
+from sandboxes.status.response import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sandboxes.cluster import Cluster
-    from sandboxes.kube import KubeObject
     from sandboxes.limits import Locks
-    from sandboxes.manifests import Sandbox
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
-    from sandboxes.templates import Template
+    from sandboxes.spec.manifests import Sandbox
+    from sandboxes.spec.templates import Template
     from sandboxes.uses import Uses
 
 logger = logging.getLogger(__name__)
@@ -274,10 +275,10 @@ class Creation:
         """
         marks = kube.get_annotations(pod)
         if sandbox_id not in self._refused and not by_all_means:
-            applied_at = lifetimes.time_of(pod, kube.APPLIED_AT_ANNOTATION)
+            applied_at = expiry.time_of(pod, kube.APPLIED_AT_ANNOTATION)
             if pod["metadata"]["uid"] in self._confirmed or applied_at is None or kube.CONFIRMED_ANNOTATION in marks:
                 return pod
-            if lifetimes.present() - applied_at > timedelta(seconds=SETTLE_SECONDS) + CLOCKS_DIFFER:
+            if expiry.present() - applied_at > timedelta(seconds=SETTLE_SECONDS) + CLOCKS_DIFFER:
                 return pod
         confirmed = await self._cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
         self._refused.pop(sandbox_id, None)

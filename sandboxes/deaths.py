@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
-from sandboxes import kube
-from sandboxes.reasons import Trouble, last_termination, of_pod_as_a_whole, shortened, trouble_of
+from sandboxes import objects as kube
 from sandboxes.recent import Recent
-from sandboxes.status import has_ended
+from sandboxes.status.reasons import Trouble, last_termination, of_pod_as_a_whole, shortened, trouble_of
+from sandboxes.status.words import has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from sandboxes import kube
-from sandboxes.answers import answer_for
+from sandboxes import objects as kube
 from sandboxes.errors import LogMissing, ProvisionerError, SandboxNotFound
 from sandboxes.limits import within
 from sandboxes.models import (
@@ -23,15 +22,16 @@ from sandboxes.models import (
     LogPart,
     PodEvent,
 )
-from sandboxes.reasons import VAGUE, cause_in, shortened, trouble_of
-from sandboxes.status import status_of
-from sandboxes.summaries import summary_of
+from sandboxes.status.advice import summary_of
+from sandboxes.status.reasons import VAGUE, cause_in, shortened, trouble_of
+from sandboxes.status.response import answer_for
+from sandboxes.status.words import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from sandboxes.cluster import Cluster
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-from sandboxes import kube, lifetimes
+from sandboxes import expiry
+from sandboxes import objects as kube
 from sandboxes.errors import (
     ClusterRefused,
     KeepsChanging,
@@ -22,15 +23,15 @@ from sandboxes.errors import (
     ProvisionerError,
     SandboxConflict,
 )
-from sandboxes.templates import suffix_of
+from sandboxes.spec.templates import suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster import Cluster
-    from sandboxes.kube import KubeObject
     from sandboxes.limits import Locks
-    from sandboxes.templates import Template
+    from sandboxes.objects import KubeObject
+    from sandboxes.spec.templates import Template
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ class Extras:
             sandbox_id = _sandbox_id_of(obj)
             if (
                 sandbox_id is not None
-                and lifetimes.present() - lifetimes.touched_at(obj) > timedelta(seconds=grace)
+                and expiry.present() - expiry.touched_at(obj) > timedelta(seconds=grace)
                 and not kube.is_terminating(obj)
             ):
                 old.setdefault(sandbox_id, []).append(obj)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
 from sandboxes.models import SandboxAnswer, SandboxList
 
 if TYPE_CHECKING:
-    from sandboxes.answers import Answers
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
+    from sandboxes.status.response import Answers
     from sandboxes.view import View
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,6 @@ import logging
 from typing import TYPE_CHECKING, get_args
 
 from sandboxes import lives
-from sandboxes.answers import Answers, answer_for, answers_for
-from sandboxes.asks import checked_asks
 from sandboxes.creation import Creation
 from sandboxes.diagnostics import diagnose
 from sandboxes.errors import (
@@ -27,10 +25,12 @@ from sandboxes.errors import (
 from sandboxes.feed import Feed
 from sandboxes.limits import Locks, Turns, within
 from sandboxes.listing import ListQuery, select
-from sandboxes.manifests import Sandbox
 from sandboxes.models import Status, TemplateAnswer
-from sandboxes.mounts import checked_mounts
 from sandboxes.reaper import Reaper
+from sandboxes.spec.manifests import Sandbox
+from sandboxes.spec.mounts import checked_mounts
+from sandboxes.spec.options import checked_asks
+from sandboxes.status.response import Answers, answer_for, answers_for
 from sandboxes.uses import Uses
 from sandboxes.waits import Waits, waited
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster import Cluster
-    from sandboxes.kube import KubeObject
     from sandboxes.models import CreateRequest, Diagnostics, SandboxAnswer, SandboxList, WaitedAnswer
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
-    from sandboxes.templates import Template
+    from sandboxes.spec.templates import Template
 
 logger = logging.getLogger(__name__)
 

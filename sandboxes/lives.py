@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sandboxes import kube, lifetimes
+from sandboxes import expiry
+from sandboxes import objects as kube
 
 if TYPE_CHECKING:
     from sandboxes.cluster import Cluster
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 
 async def renew(cluster: Cluster, pod: KubeObject, ttl_seconds: int) -> KubeObject:
@@ -20,8 +21,8 @@ async def renew(cluster: Cluster, pod: KubeObject, ttl_seconds: int) -> KubeObje
 
     Raises ObjectsChanged if it is no longer that Pod.
     """
-    end = lifetimes.after(ttl_seconds, lifetimes.present())
-    return await cluster.annotate(pod, {kube.EXPIRES_ANNOTATION: lifetimes.text_of(end)}, manager="expiry")
+    end = expiry.after(ttl_seconds, expiry.present())
+    return await cluster.annotate(pod, {kube.EXPIRES_ANNOTATION: expiry.text_of(end)}, manager="expiry")
 
 
 async def prolong(
@@ -32,10 +33,10 @@ async def prolong(
     0 is for ever, None asks for nothing. Raises ObjectsChanged if it is no longer that Pod.
     """
     if ttl_seconds is not None:
-        end = lifetimes.after(ttl_seconds, lifetimes.present())
-        if end > lifetimes.ttl_ends_at(pod):
+        end = expiry.after(ttl_seconds, expiry.present())
+        if end > expiry.ttl_ends_at(pod):
             pod = await renew(cluster, pod, ttl_seconds)
-    idle = lifetimes.idle_timeout(pod)
+    idle = expiry.idle_timeout(pod)
     if idle_timeout_seconds is None or idle is None or 0 < idle_timeout_seconds <= idle.total_seconds():
         return pod
     return await cluster.annotate(pod, {kube.IDLE_ANNOTATION: str(idle_timeout_seconds)}, manager="idle")

@@ -15,16 +15,16 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from sandboxes import kube
-from sandboxes.reasons import readiness_of
+from sandboxes import objects as kube
+from sandboxes.status.reasons import readiness_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client.metrics_core import Metric
 
-    from sandboxes.kube import KubeObject
     from sandboxes.lifecycle import Lifecycle
+    from sandboxes.objects import KubeObject
     from sandboxes.view import View
 
 # Seconds. A read of the live view takes less than 1 ms; a create has 21 s (lifecycle.py).

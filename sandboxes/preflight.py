@@ -11,7 +11,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from sandboxes.asks import Asks
 from sandboxes.errors import (
     ClusterRefused,
     ClusterTimeout,
@@ -21,17 +20,18 @@ from sandboxes.errors import (
     StartupError,
     TemplateRefused,
 )
-from sandboxes.manifests import Sandbox, build, build_extras
 from sandboxes.retries import persist
+from sandboxes.spec.manifests import Sandbox, build, build_extras
+from sandboxes.spec.options import Asks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sandboxes.kube import KubeObject
-    from sandboxes.kubectl import Kubectl
+    from sandboxes.kubectl.client import Kubectl
+    from sandboxes.objects import KubeObject
     from sandboxes.protection import Protection
     from sandboxes.settings import Settings
-    from sandboxes.templates import Template
+    from sandboxes.spec.templates import Template
 
 logger = logging.getLogger(__name__)
 

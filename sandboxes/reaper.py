@@ -13,7 +13,7 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
-from sandboxes import lifetimes
+from sandboxes import expiry
 from sandboxes.errors import PreconditionFailed, ProvisionerError
 from sandboxes.reaping import Doomed, doomed_of
 
@@ -101,7 +101,7 @@ class Reaper:
         `halves_must_last`: a half only when rounds have seen it as one for REAPER_GRACE seconds.
         Raises ProvisionerError if the cluster can't be read.
         """
-        now = lifetimes.present()
+        now = expiry.present()
         doomed = [
             one
             for one in doomed_of(await self._cluster.all_objects(), self._settings, now)
@@ -133,7 +133,7 @@ class Reaper:
     def _is_in_use(self, doomed: Doomed, now: datetime) -> bool:
         pod = doomed.objects[0]
         used = self._uses.latest(pod)
-        return used is not None and lifetimes.ends_at(pod, used) > now
+        return used is not None and expiry.ends_at(pod, used) > now
 
     def _without_new_halves(self, doomed: list[Doomed]) -> list[Doomed]:
         now = asyncio.get_running_loop().time()
@@ -150,7 +150,7 @@ class Reaper:
         ended = False
         try:
             async with self._locks.hold(doomed.sandbox_id, LOCK_SECONDS):
-                if self._is_in_use(doomed, lifetimes.present()):  # since it was judged
+                if self._is_in_use(doomed, expiry.present()):  # since it was judged
                     return False
                 for obj in doomed.objects:
                     # Gone already: another process was faster, or the answer to an earlier try was lost.

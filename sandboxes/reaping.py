@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from sandboxes import kube, lifetimes
-from sandboxes.status import has_ended
+from sandboxes import expiry
+from sandboxes import objects as kube
+from sandboxes.status.words import has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 
 
@@ -64,12 +65,12 @@ def reason_to_end(pod: KubeObject, settings: Settings, now: datetime) -> tuple[K
     """Return why this Pod's life is over, as a kind and in words, or None if it is not."""
     if not _is_ours(pod):
         return None
-    if lifetimes.ttl_ends_at(pod) <= now:
-        return "expired", f"it expired at {lifetimes.text_of(lifetimes.ttl_ends_at(pod))}"
-    if lifetimes.ends_at(pod) <= now:
-        return "idle", f"it was not used since {lifetimes.text_of(lifetimes.used_at(pod))}"
-    if has_ended(pod) and lifetimes.ended_at(pod) + timedelta(seconds=settings.ended_ttl) <= now:
-        return "ended", f"it ended at {lifetimes.text_of(lifetimes.ended_at(pod))}"
+    if expiry.ttl_ends_at(pod) <= now:
+        return "expired", f"it expired at {expiry.text_of(expiry.ttl_ends_at(pod))}"
+    if expiry.ends_at(pod) <= now:
+        return "idle", f"it was not used since {expiry.text_of(expiry.used_at(pod))}"
+    if has_ended(pod) and expiry.ended_at(pod) + timedelta(seconds=settings.ended_ttl) <= now:
+        return "ended", f"it ended at {expiry.text_of(expiry.ended_at(pod))}"
     return None
 
 
@@ -78,7 +79,7 @@ def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings:
     there = [one for one in (pod, service) if one is not None]
     if len(there) != 1 or not _is_ours(there[0]):
         return None
-    changed_at = lifetimes.touched_at(there[0])
+    changed_at = expiry.touched_at(there[0])
     if changed_at + timedelta(seconds=settings.reaper_grace) > now:
         return None
     return f"its {'Service' if service is None else 'Pod'} is missing"

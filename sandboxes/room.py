@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.errors import TooManySandboxes
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sandboxes import kube, lifetimes
+from sandboxes import expiry
+from sandboxes import objects as kube
 from sandboxes.errors import ObjectsChanged, ProvisionerError
 
 if TYPE_CHECKING:
     from sandboxes.cluster import Cluster
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ class Uses:
         Written before this returns, if it must be. A sandbox that may stay unused for ever is left as it is.
         Raises ObjectsChanged if it is no longer that Pod, else what `annotate` raises.
         """
-        now = lifetimes.present()
-        idle = lifetimes.idle_timeout(pod)
+        now = expiry.present()
+        idle = expiry.idle_timeout(pod)
         if idle is None:
             return pod
         uid = pod["metadata"]["uid"]
@@ -97,7 +98,7 @@ class Uses:
 
     def _write_at(self, due: datetime, pod: KubeObject, used: datetime) -> None:
         uid = pod["metadata"]["uid"]
-        delay = max(0.0, (due - lifetimes.present()).total_seconds())
+        delay = max(0.0, (due - expiry.present()).total_seconds())
         timer = asyncio.get_running_loop().call_later(delay, self._start_writing, uid)
         self._pending[uid] = _Pending(pod, used, timer)
 
@@ -105,9 +106,9 @@ class Uses:
         """After the write of a use: plan that of the uses since, which were answered already; at once if it failed."""
         pending = self._pending.pop(uid)
         if pending.used > used:
-            idle = lifetimes.idle_timeout(pending.pod)
+            idle = expiry.idle_timeout(pending.pod)
             assert idle is not None  # noqa: S101 - note() leaves out those without
-            due = lifetimes.present() if written is None else min(written + WRITE_INTERVAL, written + idle - MARGIN)
+            due = expiry.present() if written is None else min(written + WRITE_INTERVAL, written + idle - MARGIN)
             self._write_at(due, pending.pod, pending.used)
 
     def _start_writing(self, uid: str) -> None:
@@ -127,7 +128,7 @@ class Uses:
             logger.debug("a sandbox that was used is gone: %s", error)
         except ProvisionerError as error:
             logger.warning("that a sandbox was used could not be written down: %s\n%s", error, error.detail)
-            self._write_at(lifetimes.present() + RETRY, pending.pod, pending.used)
+            self._write_at(expiry.present() + RETRY, pending.pod, pending.used)
         else:
             self._reconsider(uid, used, used)
         finally:
@@ -135,10 +136,10 @@ class Uses:
                 del self._pending[uid]
 
     async def _write(self, pod: KubeObject, used: datetime) -> KubeObject:
-        return await self._cluster.annotate(pod, {kube.USED_ANNOTATION: lifetimes.text_of(used)}, manager="activity")
+        return await self._cluster.annotate(pod, {kube.USED_ANNOTATION: expiry.text_of(used)}, manager="activity")
 
 
 def _due(pod: KubeObject, idle: timedelta) -> datetime:
     """Return from when on a use must be written."""
-    written = lifetimes.used_at(pod)
+    written = expiry.used_at(pod)
     return min(written + WRITE_INTERVAL, written + idle - MARGIN)

@@ -13,7 +13,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.errors import ProvisionerError
 from sandboxes.recent import Recent
 from sandboxes.watch import Watch
@@ -21,8 +21,8 @@ from sandboxes.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
-    from sandboxes.kube import KubeObject
-    from sandboxes.kubectl import Kubectl, KubectlRunner
+    from sandboxes.kubectl.client import Kubectl, KubectlRunner
+    from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
 

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
-from sandboxes.answers import answer_for
+from sandboxes import objects as kube
 from sandboxes.errors import ClusterRefused, ProvisionerError, SandboxNotFound
 from sandboxes.limits import within
 from sandboxes.models import WaitedAnswer
 from sandboxes.reach import Reach, Urls
-from sandboxes.reasons import HOPELESS
+from sandboxes.status.reasons import HOPELESS
+from sandboxes.status.response import answer_for
 
 if TYPE_CHECKING:
     from sandboxes.cluster import Cluster
-    from sandboxes.kube import KubeObject
     from sandboxes.models import SandboxAnswer
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -7,14 +7,15 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import kube, wire
-from sandboxes.withheld import repeatable
+from sandboxes import objects as kube
+from sandboxes import wire
+from sandboxes.kubectl.withheld import repeatable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from sandboxes.kube import KubeObject
-    from sandboxes.kubectl import KubectlRunner
+    from sandboxes.kubectl.client import KubectlRunner
+    from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 # How kubectl prints a List: indented by four spaces a level. No string holds a line feed as it stands, so a line of
 # eight spaces and a brace can only be the end of an item.

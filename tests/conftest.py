@@ -15,7 +15,7 @@ from hypothesis import settings as examples
 
 from sandboxes.listening import FALLBACKS
 from sandboxes.settings import Settings
-from sandboxes.templates import Template, load_template
+from sandboxes.spec.templates import Template, load_template
 from sandboxes.variables import UNSUPPORTED
 from tests.marker import (
     no_secrets_of_other_tests,

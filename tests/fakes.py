@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sandboxes.processes import Completed
+from sandboxes.kubectl.process import Completed
 from tests.record import RECORDED, case
 
 Key = tuple[str, str, str]

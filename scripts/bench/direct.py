@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from provisioner import TEMPLATE
-from sandboxes import kube, manifests
+from sandboxes import objects as kube
 from sandboxes.attempts import now
-from sandboxes.kubectl import FIELD_MANAGER
-from sandboxes.templates import load_template
+from sandboxes.kubectl.client import FIELD_MANAGER
+from sandboxes.spec import manifests
+from sandboxes.spec.templates import load_template
 from scripts.bench.client import BenchError, Client, WrongAnswer
 from scripts.bench.figures import DIRECT
 from scripts.bench.targets import THREAD_ID
@@ -23,7 +24,7 @@ from scripts.bench.targets import THREAD_ID
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from scripts.bench.client import Answer
 

@@ -12,14 +12,14 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from sandboxes import errors
 from sandboxes.api import create_app
-from sandboxes.asks import DEFAULT_TEMPLATE
 from sandboxes.callers import Callers
 from sandboxes.cluster import Cluster
-from sandboxes.kube import KubeObject
-from sandboxes.kubectl import Kubectl
+from sandboxes.kubectl.client import Kubectl
 from sandboxes.lifecycle import Lifecycle
+from sandboxes.objects import KubeObject
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.options import DEFAULT_TEMPLATE
+from sandboxes.spec.templates import Template
 from tests.fakes import FakeCluster
 
 URL = "/api/sandboxes"

@@ -17,12 +17,12 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from sandboxes import feed, streams
 from sandboxes.api import create_app
-from sandboxes.asks import DEFAULT_TEMPLATE
 from sandboxes.cluster import Cluster
-from sandboxes.kubectl import Kubectl
+from sandboxes.kubectl.client import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.options import DEFAULT_TEMPLATE
+from sandboxes.spec.templates import Template
 from tests.api.conftest import Client, MakeClient
 from tests.api.server import LikeOurs
 from tests.fakes import FakeCluster

@@ -11,12 +11,12 @@ from aiohttp.test_utils import TestClient
 
 from sandboxes import logs
 from sandboxes.api import create_app
-from sandboxes.asks import DEFAULT_TEMPLATE
 from sandboxes.cluster import Cluster
-from sandboxes.kubectl import Kubectl
+from sandboxes.kubectl.client import Kubectl
 from sandboxes.lifecycle import Lifecycle
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.options import DEFAULT_TEMPLATE
+from sandboxes.spec.templates import Template
 from tests.api.conftest import URL, Client
 from tests.api.server import LikeOurs
 from tests.fakes import FakeCluster

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from sandboxes import health
-from sandboxes.templates import Template
+from sandboxes.spec.templates import Template
 from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sandboxes import lifetimes
+from sandboxes import expiry
 from sandboxes.api import LIFECYCLE
 from sandboxes.reaper import Reaper
 from tests.api.conftest import URL, Client, MakeClient
@@ -27,7 +27,7 @@ async def two(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> list[
     """Return two replicas, one of which has made a sandbox that has expired."""
     clients = [await make_client() for _ in range(2)]
     assert (await clients[0].post(URL, json={"sandbox_id": "a", "ttl_seconds": 10})).status == 200
-    monkeypatch.setattr(lifetimes, "present", lambda: datetime.now(UTC) + timedelta(seconds=20))
+    monkeypatch.setattr(expiry, "present", lambda: datetime.now(UTC) + timedelta(seconds=20))
     return clients
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sandboxes.api import LIFECYCLE
-from sandboxes.templates import Template, load_templates
+from sandboxes.spec.templates import Template, load_templates
 from tests.api.conftest import URL, Client, MakeClient
 from tests.conftest import ROOT
 from tests.fakes import FakeCluster

@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from sandboxes import errors, kube, lifetimes
+from sandboxes import errors, expiry
+from sandboxes import objects as kube
 from sandboxes.api import LIFECYCLE
 from sandboxes.reaper import Reaper
 from tests.api.conftest import URL, Client
@@ -36,8 +37,8 @@ class Sandbox:
     def let_it_be(self, seconds: float) -> None:
         pod = self._cluster.pod("a")
         assert pod is not None
-        time = lifetimes.created_at(pod) + timedelta(seconds=seconds)
-        self._monkeypatch.setattr(lifetimes, "present", lambda: time)
+        time = expiry.created_at(pod) + timedelta(seconds=seconds)
+        self._monkeypatch.setattr(expiry, "present", lambda: time)
 
     async def touch(self) -> int:
         return (await self._client.post(f"{URL}/a/touch")).status

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from sandboxes import lifetimes
+from sandboxes import expiry
 from sandboxes.api import LIFECYCLE
 from sandboxes.reaper import Reaper
 from tests.contract.service import URL, Provisioner
@@ -40,7 +40,7 @@ def seconds_until(time: str) -> float:
 def pass_time(monkeypatch: pytest.MonkeyPatch, **time: float) -> None:
     """Let the service's clock be so far ahead."""
     ahead = timedelta(**time)
-    monkeypatch.setattr(lifetimes, "present", lambda: datetime.now(UTC) + ahead)
+    monkeypatch.setattr(expiry, "present", lambda: datetime.now(UTC) + ahead)
 
 
 async def reaps_one(provisioner: Provisioner) -> bool:

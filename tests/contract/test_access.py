@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from sandboxes import connection
+from sandboxes.kubectl import config
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 
 
@@ -70,7 +70,7 @@ async def test_in_a_pod_the_service_account_is_enough(
     account.mkdir()
     (account / "token").write_text(cluster.token)
     (account / "ca.crt").write_text(cluster.ca_file.read_text())
-    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", account)
+    monkeypatch.setattr(config, "SERVICE_ACCOUNT", account)
     _, _, port = cluster.url.rpartition(":")
     provisioner = await start_provisioner(
         KUBECONFIG_PATH=str(tmp_path / "none"), KUBERNETES_SERVICE_HOST="127.0.0.1", KUBERNETES_SERVICE_PORT=port

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from devcluster import Cluster
-from sandboxes.manifests import Sandbox, build
 from sandboxes.models import CreateRequest
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.templates import Template
 from tests.contract.service import until
 
 IDS = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,49}[a-z0-9])?\Z")

@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes import feed, kube, watch
+from sandboxes import feed, watch
+from sandboxes import objects as kube
 from tests.contract.conftest import Kubectl
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import URL, Provisioner, create

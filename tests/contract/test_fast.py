@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes import groups, lifecycle, waiting
+from sandboxes import lifecycle
+from sandboxes.kubectl import batching, pool
 from tests.contract.faults import recorded_refusal
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
@@ -71,7 +72,7 @@ async def test_a_waiting_process_that_is_killed_costs_nobody_anything(provisione
 async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "TICK_SECONDS", 3600)
+    monkeypatch.setattr(pool, "TICK_SECONDS", 3600)
     kubeconfig = tmp_path / "rotating"
     good = cluster.kubeconfig.read_text()
     bad = yaml.safe_load(good)
@@ -89,7 +90,7 @@ async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
 async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_are_old(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(pool, "TICK_SECONDS", 0.05)
     kubeconfig = tmp_path / "changing"
     kubeconfig.write_text(cluster.kubeconfig.read_text())
     await start_provisioner(KUBECONFIG_PATH=str(kubeconfig))
@@ -99,7 +100,7 @@ async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_a
     await until(lambda: waiting_processes(tmp_path) and not before & set(waiting_processes(tmp_path)), seconds=30)
 
     before = set(waiting_processes(tmp_path))
-    monkeypatch.setattr(waiting, "MAX_AGE_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "MAX_AGE_SECONDS", 0.5)
     await until(lambda: not before & set(waiting_processes(tmp_path)), seconds=30)
 
 
@@ -215,7 +216,7 @@ async def test_one_object_that_the_server_fails_on_does_not_fail_the_others(
 async def test_a_create_that_is_504_is_not_made_later(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr(batching, "LIMIT_SECONDS", 0.5)
     monkeypatch.setattr(lifecycle, "CREATE_SECONDS", 1.0)
     cluster.faults.hang(verb="patch", resource="services", times=1)
     assert await post(provisioner, "a") == 504

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from sandboxes.manifests import Sandbox, build
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.templates import Template
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until

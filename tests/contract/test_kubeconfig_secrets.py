@@ -15,10 +15,11 @@ import yaml
 
 import provisioner as program
 from devcluster import Cluster
-from sandboxes import errors, waiting
+from sandboxes import errors
 from sandboxes.checks import check
-from sandboxes.connection import connect
 from sandboxes.errors import StartupError
+from sandboxes.kubectl import pool
+from sandboxes.kubectl.config import connect
 from sandboxes.settings import Settings
 from tests import kubeconfigs
 from tests.conftest import ROOT
@@ -135,7 +136,7 @@ async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_i
 async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_that_changes(
     start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(pool, "TICK_SECONDS", 0.05)
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     provisioner = await start_provisioner(KUBECONFIG_PATH=str(path), LIVE_VIEW_MAX_AGE="2")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from sandboxes import lifetimes
+from sandboxes import expiry
 from sandboxes.api import LIFECYCLE
 from tests.contract.lives import (
     POD,
@@ -134,7 +134,7 @@ async def test_of_two_creates_at_once_in_two_processes_the_shorter_life_does_not
         )
         pod = cluster.get("Pod", "deer-flow", f"sandbox-s{number}")
         assert pod is not None
-        assert lifetimes.expires_at(pod) == made[0]["expires_at"]
+        assert expiry.expires_at(pod) == made[0]["expires_at"]
         assert seconds_until(made[0]["expires_at"]) > 3500
 
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster import Cluster
-from sandboxes import lifetimes
+from sandboxes import expiry
 from sandboxes.api import LIFECYCLE
 from sandboxes.metrics import FAMILIES
 from tests.api.test_metrics import Samples, samples, value
@@ -48,7 +48,7 @@ async def test_the_whole_life_of_a_sandbox_is_measured(
     assert 0 <= value(found, "provisioner_view_age_seconds") < 60
 
     ahead = timedelta(seconds=120)
-    monkeypatch.setattr(lifetimes, "present", lambda: datetime.now(UTC) + ahead)
+    monkeypatch.setattr(expiry, "present", lambda: datetime.now(UTC) + ahead)
     await provisioner.client.app[LIFECYCLE].reaper.round(dry_run=True)
     assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 0
     await provisioner.client.app[LIFECYCLE].reaper.round(dry_run=False)

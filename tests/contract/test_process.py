@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from devcluster import Cluster, once
-from sandboxes.connection import SERVICE_ACCOUNT
+from sandboxes.kubectl.config import SERVICE_ACCOUNT
 from tests.conftest import ROOT, VARIABLES
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from sandboxes import lifetimes
+from sandboxes import expiry
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
 from tests.contract.lives import POD, SERVICE, nothing_left, pass_time, reaper_of, reaps_one, renew, told, uid_of
@@ -163,7 +163,7 @@ async def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
 ) -> None:
     await create(provisioner, ttl_seconds=1)
     await create(provisioner, "b")
-    await until(lambda: lifetimes.ttl_ends_at(cluster.get(*POD) or {}) <= lifetimes.present())
+    await until(lambda: expiry.ttl_ends_at(cluster.get(*POD) or {}) <= expiry.present())
 
     async def reap(*arguments: str, **variables: str) -> str:
         process = await asyncio.create_subprocess_exec(

@@ -13,9 +13,9 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import lifecycle
-from sandboxes.manifests import Sandbox, build
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.templates import Template
 from tests.contract.conftest import Kubectl
 from tests.contract.processes import processes_with
 from tests.contract.service import URL, Provisioner, StartProvisioner, create

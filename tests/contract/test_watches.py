@@ -11,9 +11,9 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import view
-from sandboxes.manifests import Sandbox, build
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.templates import Template
 from tests.contract.conftest import Kubectl
 from tests.contract.service import Provisioner, StartProvisioner, create
 from tests.contract.views import (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandboxes import view, watch
-from sandboxes.manifests import Sandbox, build
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.templates import Template
 from tests.contract.processes import processes_with
 from tests.contract.service import KUBECTL, URL, Provisioner
 from tests.waiting import until

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from devcluster import names, pods
-from sandboxes.asks import DEFAULT_TEMPLATE, NOTHING_ASKED, Asks, checked_asks
 from sandboxes.errors import FieldNotAllowed, Unprocessable
-from sandboxes.manifests import Sandbox, build, revision_of, without_news
 from sandboxes.models import OPTIONAL_FIELDS, CreateRequest
 from sandboxes.settings import Settings
-from sandboxes.templates import Template
+from sandboxes.spec.manifests import Sandbox, build, revision_of, without_news
+from sandboxes.spec.options import DEFAULT_TEMPLATE, NOTHING_ASKED, Asks, checked_asks
+from sandboxes.spec.templates import Template
 
 MakeSettings = Callable[..., Settings]
 AT = "2026-01-01T00:00:00.000000Z"

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from sandboxes import connection, processes
-from sandboxes.connection import child_environment, connect, find_kubectl, server_flags
 from sandboxes.errors import StartupError
+from sandboxes.kubectl import config, process
+from sandboxes.kubectl.config import child_environment, connect, find_kubectl, server_flags
 from sandboxes.logs import masked
 from sandboxes.settings import Settings
 from tests.marker import MARKER, shows
@@ -107,8 +107,8 @@ async def test_a_kubectl_that_hangs_or_floods_is_said(
     script: str,
     said: str,
 ) -> None:
-    monkeypatch.setattr(connection, "LOCAL_SECONDS", 0.3)
-    monkeypatch.setattr(processes, "MAX_STDOUT_BYTES", 1000)
+    monkeypatch.setattr(config, "LOCAL_SECONDS", 0.3)
+    monkeypatch.setattr(process, "MAX_STDOUT_BYTES", 1000)
     bad = program(tmp_path / "bad", f"#!/bin/sh\n{script}\n")
     environ["PATH"] = os.defpath
     assert await refusal(make_settings(KUBECTL=bad), environ, tmp_path) == f"kubectl at {bad} {said}"
@@ -295,11 +295,11 @@ async def test_kubectl_speaks_english_in_whatever_locale_the_service_runs(tmp_pa
     locale = dict.fromkeys(("LANG", "LC_MESSAGES", "LANGUAGE"), "de_DE.UTF-8")
     help_of_config = [str(WHEEL), "config", "--help"]
     plain = {"HOME": str(tmp_path), "PATH": os.defpath}
-    translated = await processes.run_process(help_of_config, stdin=None, env={**plain, **locale})
+    translated = await process.run_process(help_of_config, stdin=None, env={**plain, **locale})
     assert b"das angegebene Cluster" in translated.stdout
     env = child_environment({**plain, **locale}, tuple(locale), home=tmp_path)
-    english = await processes.run_process(help_of_config, stdin=None, env=env)
-    assert english == await processes.run_process(help_of_config, stdin=None, env=plain)
+    english = await process.run_process(help_of_config, stdin=None, env=env)
+    assert english == await process.run_process(help_of_config, stdin=None, env=plain)
 
 
 async def test_secrets_and_version_in_the_log(

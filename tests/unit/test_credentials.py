@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sandboxes import credentials
-from sandboxes.credentials import KEPT_READINGS, Credentials
+from sandboxes.kubectl import credentials
+from sandboxes.kubectl.credentials import KEPT_READINGS, Credentials
 from sandboxes.masking import hide
 
 

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from sandboxes import errors
-from sandboxes.failures import RULES, classify, messages
-from sandboxes.withheld import repeatable
+from sandboxes.kubectl.stderr import RULES, classify, messages
+from sandboxes.kubectl.withheld import repeatable
 from tests.record import RECORDED, case, case_names
 
 FAILED = {name for name in case_names() if case(name).returncode != 0 and case(name).stderr}

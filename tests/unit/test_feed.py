@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from sandboxes import feed as feed_module
-from sandboxes import kube
-from sandboxes.answers import Answers
+from sandboxes import objects as kube
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
 from sandboxes.feed import Feed, Reader
-from sandboxes.kubectl import Kubectl, KubectlRunner
+from sandboxes.kubectl.client import Kubectl, KubectlRunner
 from sandboxes.settings import Settings
+from sandboxes.status.response import Answers
 from sandboxes.view import View
 from tests.record import recorded_pods
 from tests.waiting import until

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ProvisionerError
-from sandboxes.grouped import GroupedKubectl
-from sandboxes.kube import APPLIED_AT_ANNOTATION
+from sandboxes.kubectl.batched import GroupedKubectl
+from sandboxes.objects import APPLIED_AT_ANNOTATION
 from tests.fakes import FakeCluster
 
 
@@ -33,7 +33,7 @@ async def told(kubectl: GroupedKubectl, name: str) -> list[dict[str, Any]] | Pro
 async def test_what_is_whole_after_its_group_failed_does_not_wait_for_another_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sandboxes.grouped.LIMIT_SECONDS", 1.2)
+    monkeypatch.setattr("sandboxes.kubectl.batched.LIMIT_SECONDS", 1.2)
     cluster = FakeCluster()
     kubectl = GroupedKubectl(cluster, max_processes=8, max_waiting=8)
     # The apply of both makes one and fails for the other, which hangs when it is tried alone.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from sandboxes import groups
 from sandboxes.errors import Busy, ClusterRefused, ProvisionerError
-from sandboxes.groups import Groups
+from sandboxes.kubectl import batching
+from sandboxes.kubectl.batching import Groups
 
 
 class Worker:
@@ -74,7 +74,7 @@ async def test_each_gets_its_own_error() -> None:
 
 
 async def test_a_slow_server_makes_groups_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "GROUP_SECONDS", 0.04)
+    monkeypatch.setattr(batching, "GROUP_SECONDS", 0.04)
     worker = Worker()
     worker.go.set()
     worker.seconds = 0.02

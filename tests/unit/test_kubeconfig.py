@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxes.kubeconfig import read_kubeconfig, shown_address
+from sandboxes.kubectl.kubeconfig import read_kubeconfig, shown_address
 from sandboxes.masking import hide
 from tests import kubeconfigs
 from tests.marker import MARKER, shows

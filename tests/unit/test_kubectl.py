@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from sandboxes import errors, logs
-from sandboxes.kubectl import STORES, URGENT_PROCESSES, Kubectl, KubectlRunner
+from sandboxes.kubectl.client import STORES, URGENT_PROCESSES, Kubectl, KubectlRunner
+from sandboxes.kubectl.output import LONG, SHOWN_IN_DETAIL
+from sandboxes.kubectl.process import Completed
 from sandboxes.masking import forms_of
-from sandboxes.printed import LONG, SHOWN_IN_DETAIL
-from sandboxes.processes import Completed
 from sandboxes.view import View
 from tests.fakes import FakeCluster
 from tests.record import case

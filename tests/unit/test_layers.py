@@ -31,4 +31,4 @@ def test_only_one_module_starts_processes() -> None:
     starting = {
         path.stem for path in MODULES if "create_subprocess" in path.read_text() or "subprocess" in _imports(path)
     }
-    assert starting == {"processes"}
+    assert starting == {"process"}

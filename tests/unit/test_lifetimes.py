@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandboxes import kube, lifetimes
+from sandboxes import expiry
+from sandboxes import objects as kube
 from sandboxes.reaping import doomed_of
 from sandboxes.settings import Settings
 from tests.record import case, recorded_pods
@@ -58,29 +59,29 @@ def service(sandbox_id: str = "a") -> dict[str, Any]:
     ],
 )
 def test_the_first_clock_to_end_ends_the_sandbox(annotations: dict[str, str], seconds: int | None) -> None:
-    told = lifetimes.expires_at(pod(**annotations))
+    told = expiry.expires_at(pod(**annotations))
     expected = None if seconds is None else (START + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
     assert told == expected
 
 
 def test_a_use_that_is_not_written_yet_counts() -> None:
     used = START + timedelta(seconds=20)
-    assert lifetimes.expires_at(pod(idle_timeout_seconds="30"), used) == "2026-01-01T00:00:50Z"
+    assert expiry.expires_at(pod(idle_timeout_seconds="30"), used) == "2026-01-01T00:00:50Z"
 
 
 @pytest.mark.parametrize("name", ["pod-failed", "pod-succeeded"])
 def test_a_pod_ended_when_its_container_did(name: str) -> None:
     recorded = case(name).items[0]
     finished = recorded["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
-    assert lifetimes.ended_at(recorded) == datetime.fromisoformat(finished)
+    assert expiry.ended_at(recorded) == datetime.fromisoformat(finished)
 
 
 def test_what_was_marked_is_read_back() -> None:
     marked = pod()
-    marked["metadata"]["annotations"] = lifetimes.marks_of(60, 30, START)
-    assert lifetimes.ttl_ends_at(marked) == START + timedelta(seconds=60)
-    assert lifetimes.idle_timeout(marked) == timedelta(seconds=30)
-    assert lifetimes.marks_of(0, 0, START) == {}
+    marked["metadata"]["annotations"] = expiry.marks_of(60, 30, START)
+    assert expiry.ttl_ends_at(marked) == START + timedelta(seconds=60)
+    assert expiry.idle_timeout(marked) == timedelta(seconds=30)
+    assert expiry.marks_of(0, 0, START) == {}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,6 @@ def test_nothing_is_due_that_is_not_ours_or_going_already(make_settings: MakeSet
 def test_no_recorded_pod_is_due_by_itself_but_those_that_have_ended(make_settings: MakeSettings, name: str) -> None:
     recorded = copy.deepcopy(recorded_pods()[name])
     recorded["metadata"] |= {"labels": kube.labels_of("x"), "name": kube.pod_name("x")}
-    due = doomed_of([recorded, service("x")], make_settings(), lifetimes.created_at(recorded) + timedelta(days=30))
+    due = doomed_of([recorded, service("x")], make_settings(), expiry.created_at(recorded) + timedelta(days=30))
     ended = recorded["status"]["phase"] in {"Failed", "Succeeded"}
     assert bool(due) == (ended and "deletionTimestamp" not in recorded["metadata"])

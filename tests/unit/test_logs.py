@@ -15,8 +15,8 @@ import pytest
 
 from sandboxes import logs
 from sandboxes.errors import ProvisionerError
-from sandboxes.failures import without_values
-from sandboxes.groups import Groups
+from sandboxes.kubectl.batching import Groups
+from sandboxes.kubectl.stderr import without_values
 from sandboxes.masking import forms_of
 from sandboxes.settings import Settings
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sandboxes.manifests import Sandbox, build, revision_of, user_data_source
 from sandboxes.models import ExtraMount
 from sandboxes.settings import DEFAULT_IMAGE, Settings
-from sandboxes.templates import Template, load_template
+from sandboxes.spec.manifests import Sandbox, build, revision_of, user_data_source
+from sandboxes.spec.templates import Template, load_template
 from tests.conftest import ROOT
 from tests.record import recorded_pods
 

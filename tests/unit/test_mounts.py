@@ -6,7 +6,7 @@ import pytest
 
 from sandboxes.errors import BadRequest
 from sandboxes.models import ExtraMount
-from sandboxes.mounts import CONTAINER_PATHS, checked_mounts
+from sandboxes.spec.mounts import CONTAINER_PATHS, checked_mounts
 
 BASE = "/srv/deer-flow"
 

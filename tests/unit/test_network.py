@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sandboxes.errors import StartupError
-from sandboxes.network import build_policy, load_policy
 from sandboxes.settings import Settings
+from sandboxes.spec.network_policy import build_policy, load_policy
 from tests.conftest import ROOT
 
 POLICY = ROOT / "manifests" / "network-policy" / "isolated.yaml"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes import processes
-from sandboxes.processes import Completed, OutputTooLarge, run_process, start_process
+from sandboxes.kubectl import process
+from sandboxes.kubectl.process import Completed, OutputTooLarge, run_process, start_process
 from tests.conftest import ROOT
 
 ENV = {"PATH": os.defpath}
@@ -61,7 +61,7 @@ async def test_much_output_is_read_whole() -> None:
 
 
 async def test_too_much_output_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(processes, "MAX_STDOUT_BYTES", 100_000)
+    monkeypatch.setattr(process, "MAX_STDOUT_BYTES", 100_000)
     pid_file = tmp_path / "pid"
     script = f"echo $$ > {pid_file}; while :; do echo 0123456789012345678901234567890123456789; done"
     with pytest.raises(OutputTooLarge):
@@ -95,7 +95,7 @@ async def test_it_ends_with_its_helpers_when_nobody_waits_any_more(tmp_path: Pat
 async def test_a_helper_that_outlives_it_and_holds_its_output_open_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(processes, "DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(process, "DRAIN_SECONDS", 0.2)
     pid_file = tmp_path / "pid"
     script = f"setsid sleep 600 & echo $! > {pid_file}; echo done; exit 4"
     async with asyncio.timeout(5):
@@ -149,7 +149,7 @@ async def test_it_ends_when_we_are_killed(tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(
         "import asyncio\n"
-        "from sandboxes.processes import start_process\n"
+        "from sandboxes.kubectl.process import start_process\n"
         "async def main():\n"
         f"    script = 'echo $$ > {tmp_path}/pid; exec sleep 600'\n"
         "    await start_process(['/bin/sh', '-c', script], env={'PATH': '/usr/bin:/bin'}, reads=False,"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sandboxes import errors
-from sandboxes.kubectl import APPLY, CREATE, DELETE, STORES, Kubectl
-from sandboxes.processes import Completed
+from sandboxes.kubectl.client import APPLY, CREATE, DELETE, STORES, Kubectl
+from sandboxes.kubectl.process import Completed
 from tests.fakes import FakeCluster
 from tests.record import case
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devcluster import quantities as stand_in
-from sandboxes.quantities import LARGEST, QuantityError, parse
+from sandboxes.grammar import LARGEST, QuantityError, parse
 from tests.record import case
 
 SUFFIXES = ("", *"numkMGTPE", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")

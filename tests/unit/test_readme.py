@@ -47,7 +47,7 @@ def test_the_security_policy_is_found_and_names_only_variables_that_exist() -> N
 
 
 def test_troubleshooting_has_only_sentences_that_the_service_says() -> None:
-    sources = [ROOT / "provisioner.py", *(ROOT / "sandboxes").glob("*.py")]
+    sources = [ROOT / "provisioner.py", *(ROOT / "sandboxes").rglob("*.py")]
     # a sentence may stand in two pieces of one literal, and a placeholder in its middle
     code = re.sub(r'"\s+f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
     table = README.partition("| It says | Look at |")[2].partition("\n\n")[0]

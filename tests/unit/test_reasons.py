@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sandboxes.reasons import HOPELESS, MAX_MESSAGE, VAGUE, cause_in, readiness_of, trouble_of
-from sandboxes.summaries import SUMMARIES, summary_of
+from sandboxes.status.advice import SUMMARIES, summary_of
+from sandboxes.status.reasons import HOPELESS, MAX_MESSAGE, VAGUE, cause_in, readiness_of, trouble_of
 from tests.record import case, recorded_pods, watch_events
 
 EXIT = "container sandbox ended with exit code"

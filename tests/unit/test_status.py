@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from sandboxes.access import sandbox_url
-from sandboxes.answers import Answers, answer_for, answers_for
-from sandboxes.manifests import Sandbox, build
 from sandboxes.models import SandboxList
-from sandboxes.reasons import readiness_of
 from sandboxes.settings import Settings
-from sandboxes.status import has_ended, status_of
-from sandboxes.templates import Template
+from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.templates import Template
+from sandboxes.status.reasons import readiness_of
+from sandboxes.status.response import Answers, answer_for, answers_for
+from sandboxes.status.words import has_ended, status_of
 from tests.record import case, recorded_pods, watch_events
 
 MakeSettings = Callable[..., Settings]

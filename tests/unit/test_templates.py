@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.asks import Asks
 from sandboxes.errors import StartupError
-from sandboxes.kube import labels_of
-from sandboxes.manifests import Sandbox, build, build_extras, user_data_source
+from sandboxes.objects import labels_of
 from sandboxes.settings import Settings
-from sandboxes.templates import load_template, load_templates
+from sandboxes.spec.manifests import Sandbox, build, build_extras, user_data_source
+from sandboxes.spec.options import Asks
+from sandboxes.spec.templates import load_template, load_templates
 from tests.conftest import ROOT
 
 POD = "kind: Pod\nspec:\n  containers:\n    - name: sandbox\n"

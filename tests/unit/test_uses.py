@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from sandboxes import kube, lifetimes
+from sandboxes import expiry
+from sandboxes import objects as kube
 from sandboxes.cluster import Cluster
 from sandboxes.errors import ObjectsChanged, ServerFailed
-from sandboxes.kubectl import Kubectl
+from sandboxes.kubectl.client import Kubectl
 from sandboxes.uses import Uses
 from tests.fakes import FakeCluster
 from tests.waiting import until
@@ -44,8 +45,8 @@ def uses_whose_first_write_waits() -> tuple[Uses, list[str], asyncio.Future[None
 
 
 def pod_unused_for(seconds: int, idle_timeout: int) -> dict[str, Any]:
-    created = lifetimes.present() - timedelta(seconds=seconds)
-    annotations = lifetimes.marks_of(0, idle_timeout, created)
+    created = expiry.present() - timedelta(seconds=seconds)
+    annotations = expiry.marks_of(0, idle_timeout, created)
     return {"metadata": {"uid": "u", "creationTimestamp": created.isoformat(), "annotations": annotations}}
 
 
@@ -61,7 +62,7 @@ async def test_a_use_that_was_answered_while_anothers_write_failed_is_written_at
         await failing
     await until(lambda: len(written) == 2, seconds=2)
     assert latest is not None
-    assert written[1] == lifetimes.text_of(latest)
+    assert written[1] == expiry.text_of(latest)
 
 
 async def test_uses_after_a_write_wait_for_the_minute_and_are_written_at_the_end() -> None:
@@ -93,7 +94,7 @@ async def test_a_use_that_was_answered_while_another_was_being_written_is_writte
     assert latest is not None
     first.set_result(None)
     await finishing
-    assert written[1:] == [lifetimes.text_of(latest)]
+    assert written[1:] == [expiry.text_of(latest)]
     assert uses.latest(pod) is None
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes import waiting
-from sandboxes.kubectl import APPLY, DELETE, GET, KubectlRunner
-from sandboxes.waiting import IDLE, WaitingProcesses
+from sandboxes.kubectl import pool
+from sandboxes.kubectl.client import APPLY, DELETE, GET, KubectlRunner
+from sandboxes.kubectl.pool import IDLE, WaitingProcesses
 from tests.record import case
 from tests.waiting import until
 
@@ -75,7 +75,7 @@ async def call(processes: WaitingProcesses, args: tuple[str, ...], times: int = 
 async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(
     shell: Shell, processes: WaitingProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "TICK_SECONDS", 3600)  # no quiet time yet
+    monkeypatch.setattr(pool, "TICK_SECONDS", 3600)  # no quiet time yet
     async with processes.running():
         await until(lambda: processes.waiting == AT_IDLE)
         await call(processes, GET, times=3)  # one waits: two are missed, and three wait from now on
@@ -92,7 +92,7 @@ async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(
 async def test_in_quiet_times_as_few_wait_as_at_the_beginning(
     shell: Shell, processes: WaitingProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(pool, "TICK_SECONDS", 0.05)
     async with processes.running():
 
         async def more_wait() -> bool:

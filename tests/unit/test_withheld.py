@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxes.failures import classify
-from sandboxes.withheld import fault_of, not_shown, repeatable
+from sandboxes.kubectl.stderr import classify
+from sandboxes.kubectl.withheld import fault_of, not_shown, repeatable
 from tests.marker import MARKER
 from tests.record import case, case_names
 

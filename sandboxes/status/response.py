@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.access import sandbox_url
-from sandboxes.lifetimes import expires_at
+from sandboxes.expiry import expires_at
 from sandboxes.models import SandboxAnswer
-from sandboxes.reasons import readiness_of
-from sandboxes.status import status_of
+from sandboxes.status.reasons import readiness_of
+from sandboxes.status.words import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 
 

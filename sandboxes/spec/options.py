@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.errors import FieldNotAllowed, InvalidField, Unprocessable
+from sandboxes.grammar import QuantityError, parse
 from sandboxes.models import OPTIONAL_FIELDS
-from sandboxes.quantities import QuantityError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sandboxes.models import CreateRequest, ResourceAsks
     from sandboxes.settings import Settings
-    from sandboxes.templates import Template
+    from sandboxes.spec.templates import Template
 
 DEFAULT_TEMPLATE = "default"
 

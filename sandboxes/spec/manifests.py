@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import kube, lifetimes
-from sandboxes.asks import NOTHING_ASKED, Asks
-from sandboxes.templates import suffix_of
+from sandboxes import expiry
+from sandboxes import objects as kube
+from sandboxes.spec.options import NOTHING_ASKED, Asks
+from sandboxes.spec.templates import suffix_of
 
 if TYPE_CHECKING:
-    from sandboxes.kube import KubeObject
     from sandboxes.models import ExtraMount
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
-    from sandboxes.templates import Template
+    from sandboxes.spec.templates import Template
 
 # The port of the Service, whatever the container listens on: cluster-DNS URLs end in it (contract.md).
 SERVICE_PORT = 8080
@@ -140,7 +141,7 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = sandbox.asks.template
     ttl = settings.sandbox_ttl if sandbox.ttl_seconds is None else sandbox.ttl_seconds
     idle = settings.sandbox_idle_timeout if sandbox.idle_timeout_seconds is None else sandbox.idle_timeout_seconds
-    pod["metadata"]["annotations"].update(lifetimes.marks_of(ttl, idle, made_at))
+    pod["metadata"]["annotations"].update(expiry.marks_of(ttl, idle, made_at))
     spec = pod["spec"]
     container = kube.sandbox_container(pod)
     container["image"] = sandbox.asks.image or settings.sandbox_image

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.models import Status
 
 if TYPE_CHECKING:
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 _PHASES: dict[str, Status] = {word: word for word in get_args(Status) if word != "NotFound"}
 

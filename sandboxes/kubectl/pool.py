@@ -13,15 +13,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sandboxes.failures import is_unauthorized
-from sandboxes.kubectl import APPLY, DELETE, GET
+from sandboxes.kubectl.client import APPLY, DELETE, GET
+from sandboxes.kubectl.stderr import is_unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
     from pathlib import Path
 
-    from sandboxes.kubectl import KubectlRunner
-    from sandboxes.processes import Child, Completed
+    from sandboxes.kubectl.client import KubectlRunner
+    from sandboxes.kubectl.process import Child, Completed
 
 logger = logging.getLogger(__name__)
 

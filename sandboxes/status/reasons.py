@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
-from sandboxes.status import has_ended, is_on_lost_node
+from sandboxes import objects as kube
+from sandboxes.status.words import has_ended, is_on_lost_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 
 # Reasons after which a Pod does not become ready by itself, or only by luck.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
-from sandboxes.reasons import last_termination
-from sandboxes.status import has_ended
+from sandboxes import objects as kube
+from sandboxes.status.reasons import last_termination
+from sandboxes.status.words import has_ended
 
 if TYPE_CHECKING:
-    from sandboxes.kube import KubeObject
-    from sandboxes.reasons import Trouble
+    from sandboxes.objects import KubeObject
+    from sandboxes.status.reasons import Trouble
 
 _PULL = (
     "the image {image} can't be pulled: check its name and tag, and that the node reaches the registry and may pull "

@@ -7,15 +7,15 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
-from sandboxes.groups import LIMIT_SECONDS, Groups
-from sandboxes.kubectl import Kubectl, Runner
+from sandboxes.kubectl.batching import LIMIT_SECONDS, Groups
+from sandboxes.kubectl.client import Kubectl, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from sandboxes import kube
+from sandboxes import objects as kube
 from sandboxes.errors import StartupError
 from sandboxes.peers import peer_of
-from sandboxes.templates import read_documents
+from sandboxes.spec.templates import read_documents
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sandboxes.kube import KubeObject
+    from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 
 

@@ -1,0 +1,1 @@
+"""kubectl, well kept: the only package that starts a process."""

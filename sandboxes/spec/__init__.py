@@ -1,0 +1,1 @@
+"""(request, template, settings) → the objects to apply. Pure."""

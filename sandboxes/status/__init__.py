@@ -1,0 +1,1 @@
+"""Objects as the cluster has them → what a caller is told. Pure."""
