@@ -21,36 +21,36 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sandboxes import objects as kube
-from sandboxes import server
-from sandboxes.api import METRICS, create_app
+from sandboxes.api import server
+from sandboxes.api.auth import ApiKeys
+from sandboxes.api.callers import Callers, is_in_pod
+from sandboxes.api.routes import METRICS, create_app
 from sandboxes.attempts import now
-from sandboxes.callers import Callers, is_in_pod
-from sandboxes.checks import Line, check, exit_code
-from sandboxes.cluster import Cluster
+from sandboxes.cluster.cluster import Cluster
+from sandboxes.cluster.informer import View
 from sandboxes.errors import ProvisionerError, StartupError
-from sandboxes.keys import ApiKeys
 from sandboxes.kubectl.batched import GroupedKubectl
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
 from sandboxes.kubectl.pool import WaitingProcesses
-from sandboxes.lifecycle import Lifecycle
 from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, Address, check_address, ignored_variables, used_variable
 from sandboxes.logs import configure_logging, print_masked, show_uncaught
-from sandboxes.models import CreateRequest
-from sandboxes.preflight import check_cluster, protect
+from sandboxes.models.requests import CreateRequest
+from sandboxes.ops.doctor import Line, check, exit_code
+from sandboxes.ops.preflight import check_cluster, protect
+from sandboxes.service.sandboxes import Lifecycle
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build, build_extras
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE, Asks
 from sandboxes.spec.templates import load_templates
-from sandboxes.view import View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from aiohttp import web
 
-    from sandboxes.reaper import Reaper
+    from sandboxes.service.reaper import Reaper
     from sandboxes.spec.templates import Template
 
 TEMPLATE = Path(__file__).resolve().parent / "manifests" / "sandbox"

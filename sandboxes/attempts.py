@@ -11,8 +11,8 @@ from sandboxes import objects as kube
 from sandboxes.status.words import has_ended
 
 if TYPE_CHECKING:
-    from sandboxes.extras import Wanted
     from sandboxes.objects import KubeObject
+    from sandboxes.service.template_objects import Wanted
     from sandboxes.spec.manifests import Sandbox
 
 # How far the API server's clock may be behind ours; its times are whole seconds.

@@ -12,7 +12,7 @@ from sandboxes import expiry
 from sandboxes import objects as kube
 
 if TYPE_CHECKING:
-    from sandboxes.cluster import Cluster
+    from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
 
 

@@ -21,7 +21,7 @@ from sandboxes.errors import StartupError
 from sandboxes.grammar import QuantityError, parse
 from sandboxes.hosts import host_names, is_ip_address
 from sandboxes.listening import FALLBACKS, LISTEN_HOST, LISTEN_PORT, used_variable
-from sandboxes.models import OPTIONAL_FIELDS, Seconds
+from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
 from sandboxes.peers import peer_of
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sandboxes.metrics import FAMILIES
+from sandboxes.ops.metrics import FAMILIES
 from sandboxes.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from sandboxes.spec.options import NOTHING_ASKED, Asks
 from sandboxes.spec.templates import suffix_of
 
 if TYPE_CHECKING:
-    from sandboxes.models import ExtraMount
+    from sandboxes.models.requests import ExtraMount
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template

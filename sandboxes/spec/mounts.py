@@ -10,7 +10,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import BadRequest
-from sandboxes.models import ExtraMount
+from sandboxes.models.requests import ExtraMount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

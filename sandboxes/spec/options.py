@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from sandboxes import objects as kube
 from sandboxes.errors import FieldNotAllowed, InvalidField, Unprocessable
 from sandboxes.grammar import QuantityError, parse
-from sandboxes.models import OPTIONAL_FIELDS
+from sandboxes.models.requests import OPTIONAL_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from decimal import Decimal
 
-    from sandboxes.models import CreateRequest, ResourceAsks
+    from sandboxes.models.requests import CreateRequest, ResourceAsks
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.access import sandbox_url
 from sandboxes.expiry import expires_at
-from sandboxes.models import SandboxAnswer
+from sandboxes.models.requests import SandboxAnswer
 from sandboxes.status.reasons import readiness_of
 from sandboxes.status.words import status_of
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from sandboxes import objects as kube
-from sandboxes.models import Status
+from sandboxes.models.requests import Status
 
 if TYPE_CHECKING:
     from sandboxes.objects import KubeObject

@@ -11,12 +11,12 @@ from aiohttp.typedefs import Handler, Middleware
 from pytest_aiohttp.plugin import AiohttpClient
 
 from sandboxes import errors
-from sandboxes.api import create_app
-from sandboxes.callers import Callers
-from sandboxes.cluster import Cluster
+from sandboxes.api.callers import Callers
+from sandboxes.api.routes import create_app
+from sandboxes.cluster.cluster import Cluster
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.lifecycle import Lifecycle
 from sandboxes.objects import KubeObject
+from sandboxes.service.sandboxes import Lifecycle
 from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from sandboxes.models import OPTIONAL_FIELDS
+from sandboxes.models.requests import OPTIONAL_FIELDS
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sandboxes import creation
-from sandboxes.models import OPTIONAL_FIELDS
+from sandboxes.models.requests import OPTIONAL_FIELDS
+from sandboxes.service import create as creation
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 

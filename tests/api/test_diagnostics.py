@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sandboxes import diagnostics
-from sandboxes.models import Diagnostics
+from sandboxes.models.requests import Diagnostics
+from sandboxes.service import diagnostics
 from tests.api.conftest import URL, Client
 from tests.fakes import FakeCluster, events_about
 from tests.record import case, recorded_pods

@@ -15,11 +15,12 @@ import pytest
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp.plugin import AiohttpClient
 
-from sandboxes import feed, streams
-from sandboxes.api import create_app
-from sandboxes.cluster import Cluster
+from sandboxes.api import sse
+from sandboxes.api.routes import create_app
+from sandboxes.cluster.cluster import Cluster
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.lifecycle import Lifecycle
+from sandboxes.service import events
+from sandboxes.service.sandboxes import Lifecycle
 from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template
@@ -105,8 +106,8 @@ async def test_the_state_comes_first_and_then_each_change(service: Service) -> N
 
 
 async def test_silence_is_broken_by_comments(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert streams.COMMENT_SECONDS == 15
-    monkeypatch.setattr(streams, "COMMENT_SECONDS", 0.05)
+    assert sse.COMMENT_SECONDS == 15
+    monkeypatch.setattr(sse, "COMMENT_SECONDS", 0.05)
     async with service.client.get(EVENTS) as response:
         await frame(response)
         assert await frame(response) == {"": ""}
@@ -148,7 +149,7 @@ async def test_only_get_reads_events(service: Service, method: str) -> None:
 async def test_a_slow_reader_is_cut_off_while_another_reads_on(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "MAX_WAITING", 20)
+    monkeypatch.setattr(events, "MAX_WAITING", 20)
     loop = asyncio.get_running_loop()
     with socket.socket() as slow:
         slow.setblocking(False)
@@ -185,7 +186,7 @@ async def test_a_slow_reader_is_cut_off_while_another_reads_on(
 async def test_a_reader_that_takes_nothing_is_cut_off_after_a_while(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "WRITE_SECONDS", 0.1)
+    monkeypatch.setattr(sse, "WRITE_SECONDS", 0.1)
     for number in range(20):
         service.view.put(f"s{number}", node="n" * 1_000_000)
     with socket.socket() as deaf:

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from sandboxes import health
+from sandboxes.ops import health
 from tests.api.conftest import Client, MakeClient
 from tests.fakes import FakeCluster
 from tests.record import case, case_names

@@ -10,10 +10,10 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from sandboxes import logs
-from sandboxes.api import create_app
-from sandboxes.cluster import Cluster
+from sandboxes.api.routes import create_app
+from sandboxes.cluster.cluster import Cluster
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.lifecycle import Lifecycle
+from sandboxes.service.sandboxes import Lifecycle
 from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sandboxes.lifecycle import Lifecycle
+from sandboxes.service.sandboxes import Lifecycle
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 

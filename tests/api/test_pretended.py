@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from sandboxes import health
+from sandboxes.ops import health
 from sandboxes.spec.templates import Template
 from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sandboxes import expiry
-from sandboxes.api import LIFECYCLE
-from sandboxes.reaper import Reaper
+from sandboxes.api.routes import LIFECYCLE
+from sandboxes.service.reaper import Reaper
 from tests.api.conftest import URL, Client, MakeClient
 from tests.api.test_metrics import scrape, value
 from tests.fakes import FakeCluster

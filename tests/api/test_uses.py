@@ -10,8 +10,8 @@ import pytest
 
 from sandboxes import errors, expiry
 from sandboxes import objects as kube
-from sandboxes.api import LIFECYCLE
-from sandboxes.reaper import Reaper
+from sandboxes.api.routes import LIFECYCLE
+from sandboxes.service.reaper import Reaper
 from tests.api.conftest import URL, Client
 from tests.fakes import FakeCluster
 from tests.waiting import until
@@ -69,7 +69,7 @@ async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("sandboxes.uses.RETRY", timedelta(hours=1))
+    monkeypatch.setattr("sandboxes.service.keepalive.RETRY", timedelta(hours=1))
     sandbox.let_it_be(USED)
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
     with caplog.at_level(logging.WARNING, logger="sandboxes.uses"):
@@ -90,7 +90,7 @@ async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_
 async def test_a_use_that_could_not_be_written_counts_no_longer_than_any_other(
     sandbox: Sandbox, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sandboxes.uses.RETRY", timedelta(hours=1))
+    monkeypatch.setattr("sandboxes.service.keepalive.RETRY", timedelta(hours=1))
     sandbox.let_it_be(USED)
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
     assert await sandbox.touch() == 200

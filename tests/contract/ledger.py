@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from devcluster import Cluster
-from sandboxes.reaper import Reaper
+from sandboxes.service.reaper import Reaper
 from tests.contract.service import URL
 from tests.waiting import until
 

@@ -9,8 +9,8 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import expiry
-from sandboxes.api import LIFECYCLE
-from sandboxes.reaper import Reaper
+from sandboxes.api.routes import LIFECYCLE
+from sandboxes.service.reaper import Reaper
 from tests.contract.service import URL, Provisioner
 
 POD = ("Pod", "deer-flow", "sandbox-a")

@@ -18,9 +18,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import provisioner as program
 from devcluster import Cluster
-from sandboxes.api import LIFECYCLE
+from sandboxes.api.routes import LIFECYCLE
+from sandboxes.cluster.informer import View
 from sandboxes.settings import Settings
-from sandboxes.view import View
 from tests.waiting import until
 
 __all__ = [

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from devcluster import Cluster
-from sandboxes.models import CreateRequest
+from sandboxes.models.requests import CreateRequest
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build
 from sandboxes.spec.templates import Template

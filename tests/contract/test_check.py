@@ -11,7 +11,7 @@ import yaml
 
 from devcluster import Cluster
 from devcluster.authorization import rights_of
-from sandboxes.checks import RIGHTS_WANTED, rights_needed
+from sandboxes.ops.doctor import RIGHTS_WANTED, rights_needed
 from sandboxes.settings import Settings
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl

@@ -12,9 +12,9 @@ import pytest
 
 from devcluster import Cluster
 from devcluster.authorization import Right, rights_of
-from sandboxes.api import LIFECYCLE
+from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.server import SHUTDOWN_SECONDS
 from sandboxes.peers import peer_of
-from sandboxes.server import SHUTDOWN_SECONDS
 from sandboxes.settings import Settings
 from tests.audit import PRODUCTION, TEMPLATES
 from tests.contract.conftest import Kubectl

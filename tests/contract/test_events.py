@@ -15,8 +15,9 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes import feed, watch
 from sandboxes import objects as kube
+from sandboxes.cluster import watch
+from sandboxes.service import events
 from tests.contract.conftest import Kubectl
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import URL, Provisioner, create
@@ -136,7 +137,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(feed, "MAX_WAITING", 20)
+    monkeypatch.setattr(events, "MAX_WAITING", 20)
     await create(provisioner, wait_seconds=20)
     # as no caller can: each event of it is large, so that the buffers of the connection are soon full
     long = f"{kube.USER_ANNOTATION}={'u' * 100_000}"

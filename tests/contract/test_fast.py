@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes import lifecycle
 from sandboxes.kubectl import batching, pool
+from sandboxes.service import sandboxes
 from tests.contract.faults import recorded_refusal
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
@@ -217,7 +217,7 @@ async def test_a_create_that_is_504_is_not_made_later(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "LIMIT_SECONDS", 0.5)
-    monkeypatch.setattr(lifecycle, "CREATE_SECONDS", 1.0)
+    monkeypatch.setattr(sandboxes, "CREATE_SECONDS", 1.0)
     cluster.faults.hang(verb="patch", resource="services", times=1)
     assert await post(provisioner, "a") == 504
     await nothing_is_left(cluster)

@@ -130,7 +130,7 @@ async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
 async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
     start_provisioner: StartProvisioner, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandboxes.lifecycle.CREATE_SECONDS", 1.0)
+    monkeypatch.setattr("sandboxes.service.sandboxes.CREATE_SECONDS", 1.0)
     async with Cluster(directory=tmp_path / "slow", speed=1) as slow:
         slow.stopping_takes(3600)
         provisioner = await start_provisioner(cluster=slow)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from sandboxes import health
+from sandboxes.ops import health
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, create, until
 
 READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"}

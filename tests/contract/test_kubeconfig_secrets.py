@@ -16,10 +16,10 @@ import yaml
 import provisioner as program
 from devcluster import Cluster
 from sandboxes import errors
-from sandboxes.checks import check
 from sandboxes.errors import StartupError
 from sandboxes.kubectl import pool
 from sandboxes.kubectl.config import connect
+from sandboxes.ops.doctor import check
 from sandboxes.settings import Settings
 from tests import kubeconfigs
 from tests.conftest import ROOT

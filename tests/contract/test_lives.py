@@ -10,7 +10,7 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import expiry
-from sandboxes.api import LIFECYCLE
+from sandboxes.api.routes import LIFECYCLE
 from tests.contract.lives import (
     POD,
     SERVICE,
@@ -202,8 +202,8 @@ async def test_a_sandbox_that_may_stay_unused_is_not_written_to(provisioner: Pro
 async def test_a_use_that_could_not_be_written_in_time_is_written_later(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sandboxes.uses.RETRY", timedelta(seconds=0.2))
-    monkeypatch.setattr("sandboxes.uses.WRITE_INTERVAL", timedelta(seconds=3))
+    monkeypatch.setattr("sandboxes.service.keepalive.RETRY", timedelta(seconds=0.2))
+    monkeypatch.setattr("sandboxes.service.keepalive.WRITE_INTERVAL", timedelta(seconds=3))
     await create(provisioner, idle_timeout_seconds=60)
     assert (await provisioner.post(f"{URL}/a/touch")).status == 200
     cluster.faults.answer(503, verb="patch")

@@ -8,7 +8,7 @@ import kmock
 import pytest
 
 from devcluster import Cluster, once
-from sandboxes import protection
+from sandboxes.service import network_policy
 from tests.audit import PRODUCTION
 from tests.contract.conftest import Kubectl
 from tests.contract.service import URL, StartProvisioner, create, until
@@ -100,6 +100,6 @@ async def test_a_policy_that_somebody_deleted_is_back_before_a_later_create(
     assert (await kubectl("delete", "networkpolicy", "sandboxes-isolated", "-n", NS)).rc == 0
     await create(provisioner, "a")
     assert policies(cluster) == []  # an apply counts for a while
-    monkeypatch.setattr(protection, "CONFIRMED_SECONDS", 0.0)
+    monkeypatch.setattr(network_policy, "CONFIRMED_SECONDS", 0.0)
     await create(provisioner, "b")
     assert policies(cluster) == ["sandboxes-isolated"]

@@ -30,9 +30,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from devcluster import Cluster
-from sandboxes.models import OPTIONAL_FIELDS
-from sandboxes.openapi import document
-from sandboxes.operations import OPERATIONS, Operation
+from sandboxes.api.openapi.document import document
+from sandboxes.api.openapi.operations import OPERATIONS, Operation
+from sandboxes.models.requests import OPTIONAL_FIELDS
 from tests.contract.conftest import SPEED
 from tests.contract.faults import refuse_next
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from devcluster import Cluster
-from sandboxes.api import LIFECYCLE
+from sandboxes.api.routes import LIFECYCLE
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.lives import POD, SERVICE, nothing_left, uid_of
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("without_reaper")
 async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandboxes.creation.UNDO_SECONDS", 0.3)
-    monkeypatch.setattr("sandboxes.creation.SETTLE_PAUSE", 0.1)
+    monkeypatch.setattr("sandboxes.service.create.UNDO_SECONDS", 0.3)
+    monkeypatch.setattr("sandboxes.service.create.SETTLE_PAUSE", 0.1)
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
     cluster.faults.answer(503, verb="delete")
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
@@ -34,16 +34,16 @@ async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
 
 async def refused_but_whole(provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a create be told that it failed, though the cluster has made all of it."""
-    monkeypatch.setattr("sandboxes.lifecycle.CREATE_SECONDS", 1.0)
-    monkeypatch.setattr("sandboxes.creation.UNDO_SECONDS", 0.3)
-    monkeypatch.setattr("sandboxes.creation.SETTLE_PAUSE", 0.1)
+    monkeypatch.setattr("sandboxes.service.sandboxes.CREATE_SECONDS", 1.0)
+    monkeypatch.setattr("sandboxes.service.create.UNDO_SECONDS", 0.3)
+    monkeypatch.setattr("sandboxes.service.create.SETTLE_PAUSE", 0.1)
     await until(lambda: provisioner.view.is_fresh)
     cluster.faults.hang(verb="get")
     cluster.faults.cut(0, verb="patch", resource="services")
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
     assert response.status in {503, 504}
     await until(lambda: None not in provisioner.view.sandbox("a"))
-    monkeypatch.setattr("sandboxes.lifecycle.CREATE_SECONDS", 21.0)
+    monkeypatch.setattr("sandboxes.service.sandboxes.CREATE_SECONDS", 21.0)
 
 
 async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
@@ -87,8 +87,8 @@ async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirme
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The refused one is not settled yet when the namespace goes, and what it made with it."""
-    monkeypatch.setattr("sandboxes.creation.UNDO_SECONDS", 0.3)
-    monkeypatch.setattr("sandboxes.creation.SETTLE_PAUSE", 60)
+    monkeypatch.setattr("sandboxes.service.create.UNDO_SECONDS", 0.3)
+    monkeypatch.setattr("sandboxes.service.create.SETTLE_PAUSE", 60)
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
     cluster.faults.answer(503, verb="delete", resource="pods")
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
@@ -103,7 +103,7 @@ async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirme
 async def test_what_another_process_has_completed_stays_when_its_maker_is_refused(
     start_provisioner: StartProvisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandboxes.creation.OTHERS_SERVICE_SECONDS", 0.0)
+    monkeypatch.setattr("sandboxes.service.create.OTHERS_SERVICE_SECONDS", 0.0)
     maker, other = [await start_provisioner() for _ in range(2)]
     await until(lambda: maker.view.is_fresh and other.view.is_fresh)
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes.api import LIFECYCLE
-from sandboxes.extras import Extras
+from sandboxes.api.routes import LIFECYCLE
+from sandboxes.service.template_objects import Extras
 from tests.audit import TEMPLATES
 from tests.conftest import ROOT
 from tests.contract.configured import write_configured

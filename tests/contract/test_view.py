@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes import lifecycle
+from sandboxes.service import sandboxes
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build
 from sandboxes.spec.templates import Template
@@ -72,7 +72,7 @@ async def test_deleted_unknown_then_created_it_is_listed_at_once(provisioner: Pr
 async def test_a_delete_that_was_not_answered_leaves_no_answer_from_the_view(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "DELETE_SECONDS", 1.0)
+    monkeypatch.setattr(sandboxes, "DELETE_SECONDS", 1.0)
     await create(provisioner)
     await fresh(provisioner)
     cluster.faults.slow(2.0, verb="delete", resource="pods")

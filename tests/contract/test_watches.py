@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from sandboxes import view
+from sandboxes.cluster import informer
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build
 from sandboxes.spec.templates import Template
@@ -101,7 +101,7 @@ async def test_a_watch_that_is_long_in_coming_is_not_taken_to_watch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As where an exec plugin takes seconds for a token. What ends before the watch lists, it never tells."""
-    monkeypatch.setattr(view, "TELLING_SECONDS", 10.0)  # it is late, and not yet dead
+    monkeypatch.setattr(informer, "TELLING_SECONDS", 10.0)  # it is late, and not yet dead
     assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
     for sandbox_id in ("gone", "stays"):
         await by_hand(kubectl, template, sandbox_id)

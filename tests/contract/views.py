@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandboxes import view, watch
+from sandboxes.cluster import informer, watch
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build
 from sandboxes.spec.templates import Template
@@ -73,7 +73,7 @@ def quick_view(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the pauses be short; what is tested is what happens, not how long it takes."""
     monkeypatch.setattr(watch, "PAUSES", (0.05, 0.1))
     monkeypatch.setattr(watch, "FIRST_LIST_SECONDS", 0.5)
-    monkeypatch.setattr(view, "TELLING_SECONDS", 0.5)
+    monkeypatch.setattr(informer, "TELLING_SECONDS", 0.5)
 
 
 async def fresh(provisioner: Provisioner) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from devcluster import names, pods
 from sandboxes.errors import FieldNotAllowed, Unprocessable
-from sandboxes.models import OPTIONAL_FIELDS, CreateRequest
+from sandboxes.models.requests import OPTIONAL_FIELDS, CreateRequest
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build, revision_of, without_news
 from sandboxes.spec.options import DEFAULT_TEMPLATE, NOTHING_ASKED, Asks, checked_asks

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from sandboxes.callers import Callers, is_in_pod, is_nearby
+from sandboxes.api.callers import Callers, is_in_pod, is_nearby
 from sandboxes.errors import BrowserRefused, StartupError, Unauthenticated
 from sandboxes.hosts import parse_authority
 from sandboxes.settings import Settings

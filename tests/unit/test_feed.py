@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from sandboxes import feed as feed_module
 from sandboxes import objects as kube
+from sandboxes.cluster.informer import View
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
-from sandboxes.feed import Feed, Reader
 from sandboxes.kubectl.client import Kubectl, KubectlRunner
+from sandboxes.service import events as feed_module
+from sandboxes.service.events import Feed, Reader
 from sandboxes.settings import Settings
 from sandboxes.status.response import Answers
-from sandboxes.view import View
 from tests.record import recorded_pods
 from tests.waiting import until
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sandboxes.api.auth import MAX_FILE_BYTES, ApiKeys
 from sandboxes.errors import StartupError
-from sandboxes.keys import MAX_FILE_BYTES, ApiKeys
 from sandboxes.settings import Settings
 
 MakeSettings = Callable[..., Settings]

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from sandboxes import errors, logs
+from sandboxes.cluster.informer import View
 from sandboxes.kubectl.client import STORES, URGENT_PROCESSES, Kubectl, KubectlRunner
 from sandboxes.kubectl.output import LONG, SHOWN_IN_DETAIL
 from sandboxes.kubectl.process import Completed
 from sandboxes.masking import forms_of
-from sandboxes.view import View
 from tests.fakes import FakeCluster
 from tests.record import case
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sandboxes.errors import Busy
-from sandboxes.limits import Turns
+from sandboxes.service.locks import Turns
 from tests.waiting import until
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
+from sandboxes.api.params import WaitQuery, parsed
 from sandboxes.errors import Unprocessable
-from sandboxes.listing import REPEATED, ListQuery, select
-from sandboxes.models import SandboxAnswer, SandboxPage
-from sandboxes.queries import WaitQuery, parsed
+from sandboxes.models.requests import SandboxAnswer, SandboxPage
+from sandboxes.service.listing import REPEATED, ListQuery, select
 
 
 def answer(sandbox_id: str, **fields: Any) -> SandboxAnswer:

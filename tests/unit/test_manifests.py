@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandboxes.models import ExtraMount
+from sandboxes.models.requests import ExtraMount
 from sandboxes.settings import DEFAULT_IMAGE, Settings
 from sandboxes.spec.manifests import Sandbox, build, revision_of, user_data_source
 from sandboxes.spec.templates import Template, load_template

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandboxes.errors import BadRequest
-from sandboxes.models import ExtraMount
+from sandboxes.models.requests import ExtraMount
 from sandboxes.spec.mounts import CONTAINER_PATHS, checked_mounts
 
 BASE = "/srv/deer-flow"

@@ -12,10 +12,10 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, ValidationError
 
-from sandboxes.docs import page
-from sandboxes.models import CreateRequest, ResourceAsks
-from sandboxes.openapi import VERSION, document
-from sandboxes.operations import FAILURES, OPERATIONS, Operation, statuses
+from sandboxes.api.openapi.document import VERSION, document
+from sandboxes.api.openapi.html import page
+from sandboxes.api.openapi.operations import FAILURES, OPERATIONS, Operation, statuses
+from sandboxes.models.requests import CreateRequest, ResourceAsks
 from tests.conftest import ROOT
 
 DOCUMENT = document()

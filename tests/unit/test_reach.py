@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from sandboxes import reach
-from sandboxes.reach import Reach, Urls
+from sandboxes.service import url_probe
+from sandboxes.service.url_probe import Reach, Urls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\nSet-Cookie: a=b\r\n\r\n"
 
@@ -70,8 +70,8 @@ async def test_another_answer_is_not_yet_one(urls: Urls, serve: Serve, answer: b
 async def test_one_that_is_there_and_says_nothing_takes_no_longer_than_its_time(
     urls: Urls, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert reach.ANSWER_SECONDS <= 2
-    monkeypatch.setattr(reach, "ANSWER_SECONDS", 0.2)
+    assert url_probe.ANSWER_SECONDS <= 2
+    monkeypatch.setattr(url_probe, "ANSWER_SECONDS", 0.2)
     url = await serve(None)
     async with asyncio.timeout(2):
         assert await urls.ask(url) is Reach.NOT_YET

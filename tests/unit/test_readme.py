@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sandboxes.listening import FALLBACKS
-from sandboxes.metrics import FAMILIES
+from sandboxes.ops.metrics import FAMILIES
 from sandboxes.settings import Settings
 from scripts.readme import with_generated
 from tests.conftest import ROOT, VARIABLES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandboxes.recent import Recent
+from sandboxes.cluster.expiring_dict import Recent
 
 
 class Clock:

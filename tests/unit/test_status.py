@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandboxes.access import sandbox_url
-from sandboxes.models import SandboxList
+from sandboxes.models.requests import SandboxList
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build
 from sandboxes.spec.templates import Template

@@ -11,10 +11,10 @@ import pytest
 
 from sandboxes import expiry
 from sandboxes import objects as kube
-from sandboxes.cluster import Cluster
+from sandboxes.cluster.cluster import Cluster
 from sandboxes.errors import ObjectsChanged, ServerFailed
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.uses import Uses
+from sandboxes.service.keepalive import Uses
 from tests.fakes import FakeCluster
 from tests.waiting import until
 

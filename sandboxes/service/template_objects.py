@@ -28,9 +28,9 @@ from sandboxes.spec.templates import suffix_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from sandboxes.cluster import Cluster
-    from sandboxes.limits import Locks
+    from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
+    from sandboxes.service.locks import Locks
     from sandboxes.spec.templates import Template
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from sandboxes import examples, operations
-from sandboxes.operations import FAILURES, OPERATIONS
+from sandboxes import examples
+from sandboxes.api.openapi import operations
+from sandboxes.api.openapi.operations import FAILURES, OPERATIONS
 from sandboxes.sentences import SENTENCES
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaMode
     from pydantic_core import core_schema
 
-    from sandboxes.operations import Failure, Operation
+    from sandboxes.api.openapi.operations import Failure, Operation
 
 Document: TypeAlias = "dict[str, Any]"
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
-from sandboxes.models import SandboxAnswer, SandboxList
+from sandboxes.models.requests import SandboxAnswer, SandboxList
 
 if TYPE_CHECKING:
+    from sandboxes.cluster.informer import View
     from sandboxes.objects import KubeObject
     from sandboxes.status.response import Answers
-    from sandboxes.view import View
 
 logger = logging.getLogger(__name__)
 

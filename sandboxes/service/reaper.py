@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from datetime import datetime
 
-    from sandboxes.cluster import Cluster
-    from sandboxes.extras import Extras
-    from sandboxes.limits import Locks
+    from sandboxes.cluster.cluster import Cluster
+    from sandboxes.service.keepalive import Uses
+    from sandboxes.service.locks import Locks
+    from sandboxes.service.template_objects import Extras
     from sandboxes.settings import Settings
-    from sandboxes.uses import Uses
 
 logger = logging.getLogger(__name__)
 

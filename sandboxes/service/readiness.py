@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.errors import ClusterRefused, ProvisionerError, SandboxNotFound
-from sandboxes.limits import within
-from sandboxes.models import WaitedAnswer
-from sandboxes.reach import Reach, Urls
+from sandboxes.models.requests import WaitedAnswer
+from sandboxes.service.locks import within
+from sandboxes.service.url_probe import Reach, Urls
 from sandboxes.status.reasons import HOPELESS
 from sandboxes.status.response import answer_for
 
 if TYPE_CHECKING:
-    from sandboxes.cluster import Cluster
-    from sandboxes.models import SandboxAnswer
+    from sandboxes.cluster.cluster import Cluster
+    from sandboxes.models.requests import SandboxAnswer
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from sandboxes.lifecycle import Lifecycle
+    from sandboxes.cluster.informer import View
     from sandboxes.objects import KubeObject
-    from sandboxes.view import View
+    from sandboxes.service.sandboxes import Lifecycle
 
 # Seconds. A read of the live view takes less than 1 ms; a create has 21 s (lifecycle.py).
 _REQUEST_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)

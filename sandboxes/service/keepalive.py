@@ -17,7 +17,7 @@ from sandboxes import objects as kube
 from sandboxes.errors import ObjectsChanged, ProvisionerError
 
 if TYPE_CHECKING:
-    from sandboxes.cluster import Cluster
+    from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from sandboxes.feed import Event, Feed, Reader
+    from sandboxes.service.events import Event, Feed, Reader
 
 logger = logging.getLogger(__name__)
 

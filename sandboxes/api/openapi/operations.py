@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sandboxes.bodies import Health, InvalidProblem, LimitProblem, NotFoundProblem, Problem, Readiness
-from sandboxes.listing import ListQuery
-from sandboxes.models import (
+from sandboxes.api.params import WaitQuery
+from sandboxes.models.problems import Health, InvalidProblem, LimitProblem, NotFoundProblem, Problem, Readiness
+from sandboxes.models.requests import (
     Capabilities,
     CreateRequest,
     Deleted,
@@ -22,7 +22,7 @@ from sandboxes.models import (
     TemplateList,
     WaitedAnswer,
 )
-from sandboxes.queries import WaitQuery
+from sandboxes.service.listing import ListQuery
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

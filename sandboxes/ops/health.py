@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ClusterRefused, KubectlNotRun, ProvisionerError
-from sandboxes.limits import within
+from sandboxes.service.locks import within
 
 if TYPE_CHECKING:
-    from sandboxes.cluster import Cluster
-    from sandboxes.view import View
+    from sandboxes.cluster.cluster import Cluster
+    from sandboxes.cluster.informer import View
 
 logger = logging.getLogger(__name__)
 

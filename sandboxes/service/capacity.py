@@ -14,7 +14,7 @@ from sandboxes.errors import TooManySandboxes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandboxes.cluster import Cluster
+    from sandboxes.cluster.cluster import Cluster
 
 
 class Room:

@@ -14,7 +14,11 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from sandboxes.callers import API, Callers
+from sandboxes.api.auth import ApiKeys
+from sandboxes.api.callers import API, Callers
+from sandboxes.api.openapi.routes import add_pages
+from sandboxes.api.params import WaitQuery, parsed
+from sandboxes.api.sse import stream_events, while_connected
 from sandboxes.errors import (
     BadRequest,
     InvalidField,
@@ -24,13 +28,8 @@ from sandboxes.errors import (
     Unauthenticated,
     Unprocessable,
 )
-from sandboxes.health import Health
-from sandboxes.keys import ApiKeys
-from sandboxes.lifecycle import Lifecycle
-from sandboxes.listing import REPEATED, ListQuery
 from sandboxes.logs import begin_request, name_sandbox
-from sandboxes.metrics import Metrics
-from sandboxes.models import (
+from sandboxes.models.requests import (
     MAX_EXTRA_MOUNTS,
     Capabilities,
     CreateRequest,
@@ -41,11 +40,12 @@ from sandboxes.models import (
     SandboxList,
     TemplateList,
 )
-from sandboxes.pages import add_pages
-from sandboxes.queries import WaitQuery, parsed
+from sandboxes.ops.health import Health
+from sandboxes.ops.metrics import Metrics
+from sandboxes.service.listing import REPEATED, ListQuery
+from sandboxes.service.sandboxes import Lifecycle
 from sandboxes.settings import Settings
 from sandboxes.spec.options import check_allowed
-from sandboxes.streams import stream_events, while_connected
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes import objects as kube
 from sandboxes.errors import LogMissing, ProvisionerError, SandboxNotFound
-from sandboxes.limits import within
-from sandboxes.models import (
+from sandboxes.models.requests import (
     Condition,
     ContainerDiagnosis,
     ContainerState,
@@ -22,6 +21,7 @@ from sandboxes.models import (
     LogPart,
     PodEvent,
 )
+from sandboxes.service.locks import within
 from sandboxes.status.advice import summary_of
 from sandboxes.status.reasons import VAGUE, cause_in, shortened, trouble_of
 from sandboxes.status.response import answer_for
@@ -30,7 +30,7 @@ from sandboxes.status.words import status_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from sandboxes.cluster import Cluster
+    from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 

@@ -14,9 +14,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
+from sandboxes.cluster.expiring_dict import Recent
+from sandboxes.cluster.watch import Watch
 from sandboxes.errors import ProvisionerError
-from sandboxes.recent import Recent
-from sandboxes.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator

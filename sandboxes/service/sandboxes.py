@@ -10,8 +10,6 @@ import logging
 from typing import TYPE_CHECKING, get_args
 
 from sandboxes import lives
-from sandboxes.creation import Creation
-from sandboxes.diagnostics import diagnose
 from sandboxes.errors import (
     BadRequest,
     ClusterRefused,
@@ -22,23 +20,25 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
-from sandboxes.feed import Feed
-from sandboxes.limits import Locks, Turns, within
-from sandboxes.listing import ListQuery, select
-from sandboxes.models import Status, TemplateAnswer
-from sandboxes.reaper import Reaper
+from sandboxes.models.requests import Status, TemplateAnswer
+from sandboxes.service.create import Creation
+from sandboxes.service.diagnostics import diagnose
+from sandboxes.service.events import Feed
+from sandboxes.service.keepalive import Uses
+from sandboxes.service.listing import ListQuery, select
+from sandboxes.service.locks import Locks, Turns, within
+from sandboxes.service.readiness import Waits, waited
+from sandboxes.service.reaper import Reaper
 from sandboxes.spec.manifests import Sandbox
 from sandboxes.spec.mounts import checked_mounts
 from sandboxes.spec.options import checked_asks
 from sandboxes.status.response import Answers, answer_for, answers_for
-from sandboxes.uses import Uses
-from sandboxes.waits import Waits, waited
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from sandboxes.cluster import Cluster
-    from sandboxes.models import CreateRequest, Diagnostics, SandboxAnswer, SandboxList, WaitedAnswer
+    from sandboxes.cluster.cluster import Cluster
+    from sandboxes.models.requests import CreateRequest, Diagnostics, SandboxAnswer, SandboxList, WaitedAnswer
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
-from sandboxes.deaths import Deaths
+from sandboxes.cluster.retry import persist
+from sandboxes.cluster.terminations import Deaths
 from sandboxes.errors import AlreadyThere, ProvisionerError
 from sandboxes.kubectl.output import check_changed
-from sandboxes.retries import persist
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sandboxes.cluster.informer import View
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
-    from sandboxes.view import View
 
 
 @dataclass(frozen=True)

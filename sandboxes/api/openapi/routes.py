@@ -12,9 +12,9 @@ from aiohttp import web
 from aiohttp.helpers import ETAG_ANY
 from pydantic_core import to_json
 
-from sandboxes.docs import STYLE, page
-from sandboxes.openapi import document
-from sandboxes.operations import HTML, JSON
+from sandboxes.api.openapi.document import document
+from sandboxes.api.openapi.html import STYLE, page
+from sandboxes.api.openapi.operations import HTML, JSON
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler

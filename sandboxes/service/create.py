@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from sandboxes import expiry, lives
 from sandboxes import objects as kube
 from sandboxes.attempts import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
-from sandboxes.cluster import of_kind
+from sandboxes.cluster.cluster import of_kind
+from sandboxes.cluster.expiring_dict import Recent
 from sandboxes.errors import (
     ClusterTimeout,
     ClusterUnavailable,
@@ -27,24 +28,23 @@ from sandboxes.errors import (
     ProvisionerError,
     SandboxConflict,
 )
-from sandboxes.extras import Extras, Wanted
-from sandboxes.limits import within
-from sandboxes.protection import Protection
-from sandboxes.recent import Recent
-from sandboxes.room import Room
+from sandboxes.service.capacity import Room
+from sandboxes.service.locks import within
+from sandboxes.service.network_policy import Protection
+from sandboxes.service.template_objects import Extras, Wanted
 from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
 from sandboxes.status.response import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sandboxes.cluster import Cluster
-    from sandboxes.limits import Locks
+    from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
+    from sandboxes.service.keepalive import Uses
+    from sandboxes.service.locks import Locks
     from sandboxes.settings import Settings
     from sandboxes.spec.manifests import Sandbox
     from sandboxes.spec.templates import Template
-    from sandboxes.uses import Uses
 
 logger = logging.getLogger(__name__)
 

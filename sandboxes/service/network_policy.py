@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sandboxes.errors import NamespaceMissing
 
 if TYPE_CHECKING:
-    from sandboxes.cluster import Cluster
+    from sandboxes.cluster.cluster import Cluster
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import objects as kube
-from sandboxes.recent import Recent
+from sandboxes.cluster.expiring_dict import Recent
 from sandboxes.status.reasons import Trouble, last_termination, of_pod_as_a_whole, shortened, trouble_of
 from sandboxes.status.words import has_ended
 

@@ -19,7 +19,7 @@ from sandboxes.kubectl.kubeconfig import shown_address
 from sandboxes.kubectl.output import check_ready, has_line, objects_in
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.stderr import classify
-from sandboxes.preflight import trial_of
+from sandboxes.ops.preflight import trial_of
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:

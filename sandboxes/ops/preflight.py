@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from sandboxes.cluster.retry import persist
 from sandboxes.errors import (
     ClusterRefused,
     ClusterTimeout,
@@ -20,7 +21,6 @@ from sandboxes.errors import (
     StartupError,
     TemplateRefused,
 )
-from sandboxes.retries import persist
 from sandboxes.spec.manifests import Sandbox, build, build_extras
 from sandboxes.spec.options import Asks
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
-    from sandboxes.protection import Protection
+    from sandboxes.service.network_policy import Protection
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 

@@ -1,0 +1,1 @@
+"""One cluster: reads answered by the informer, writes with retries."""

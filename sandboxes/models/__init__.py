@@ -1,0 +1,1 @@
+"""The bodies that cross the REST boundary."""

@@ -1,0 +1,1 @@
+"""What an operator looks at: health, metrics, the checks at the start, and `check`."""
