@@ -25,7 +25,6 @@ from sandboxes.api import server
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import METRICS, create_app
-from sandboxes.attempts import now
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.informer import View
 from sandboxes.errors import ProvisionerError, StartupError
@@ -33,17 +32,18 @@ from sandboxes.kubectl.batched import GroupedKubectl
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
 from sandboxes.kubectl.pool import WaitingProcesses
-from sandboxes.listening import LISTEN_HOST, LISTEN_PORT, Address, check_address, ignored_variables, used_variable
 from sandboxes.logs import configure_logging, print_masked, show_uncaught
 from sandboxes.models.requests import CreateRequest
 from sandboxes.ops.doctor import Line, check, exit_code
 from sandboxes.ops.preflight import check_cluster, protect
+from sandboxes.service.create import now
 from sandboxes.service.sandboxes import Lifecycle
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build, build_extras
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE, Asks
 from sandboxes.spec.templates import load_templates
+from sandboxes.variables import LISTEN_HOST, LISTEN_PORT, Address, check_address, ignored_variables, used_variable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

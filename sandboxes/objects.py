@@ -188,3 +188,12 @@ def references_of(sandbox_id: str, namespace: str) -> list[KubeObject]:
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod_name(sandbox_id), "namespace": namespace}},
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": service_name(sandbox_id), "namespace": namespace}},
     ]
+
+
+# The port of the Service, whatever the container listens on: cluster-DNS URLs end in it (contract.md).
+SERVICE_PORT = 8080
+
+
+def of_kind(kind: str, objects: list[KubeObject]) -> KubeObject | None:
+    """Return the first of the objects that is of this kind."""
+    return next((obj for obj in objects if obj["kind"] == kind), None)

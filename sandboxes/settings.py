@@ -18,11 +18,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from sandboxes import variables
 from sandboxes.errors import StartupError
-from sandboxes.grammar import QuantityError, parse
-from sandboxes.hosts import host_names, is_ip_address
-from sandboxes.listening import FALLBACKS, LISTEN_HOST, LISTEN_PORT, used_variable
+from sandboxes.grammar import QuantityError, host_names, is_ip_address, parse, peer_of
 from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
-from sandboxes.peers import peer_of
+from sandboxes.variables import FALLBACKS, LISTEN_HOST, LISTEN_PORT, used_variable
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
 

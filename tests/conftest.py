@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import settings as examples
 
-from sandboxes.listening import FALLBACKS
 from sandboxes.settings import Settings
 from sandboxes.spec.templates import Template, load_template
-from sandboxes.variables import UNSUPPORTED
+from sandboxes.variables import FALLBACKS, UNSUPPORTED
 from tests.marker import (
     no_secrets_of_other_tests,
     pytest_configure,

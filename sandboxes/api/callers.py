@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import BrowserRefused, Unauthenticated
-from sandboxes.hosts import is_ip_address, parse_authority
+from sandboxes.grammar import is_ip_address, parse_authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -29,17 +29,8 @@ from sandboxes.errors import (
     Unprocessable,
 )
 from sandboxes.logs import begin_request, name_sandbox
-from sandboxes.models.requests import (
-    MAX_EXTRA_MOUNTS,
-    Capabilities,
-    CreateRequest,
-    Deleted,
-    RenewRequest,
-    SandboxAnswer,
-    SandboxId,
-    SandboxList,
-    TemplateList,
-)
+from sandboxes.models.requests import MAX_EXTRA_MOUNTS, CreateRequest, RenewRequest, SandboxId
+from sandboxes.models.responses import Capabilities, Deleted, SandboxAnswer, SandboxList, TemplateList
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.listing import REPEATED, ListQuery

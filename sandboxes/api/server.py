@@ -20,7 +20,7 @@ from sandboxes.logs import AccessLogger
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from sandboxes.listening import Address
+    from sandboxes.variables import Address
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from sandboxes.cluster.retry import persist
 from sandboxes.cluster.terminations import Deaths
 from sandboxes.errors import AlreadyThere, ProvisionerError
 from sandboxes.kubectl.output import check_changed
+from sandboxes.objects import of_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,8 +163,3 @@ class Cluster:
         """Apply what stands in the namespace before any sandbox does."""
         if self.policies:
             await self.apply(list(self.policies))
-
-
-def of_kind(kind: str, objects: list[KubeObject]) -> KubeObject | None:
-    """Return the first of the objects that is of this kind."""
-    return next((obj for obj in objects if obj["kind"] == kind), None)

@@ -21,7 +21,8 @@ from sandboxes.errors import ProvisionerError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
-    from sandboxes.kubectl.client import Kubectl, KubectlRunner
+    from sandboxes.kubectl.client import Kubectl
+    from sandboxes.kubectl.runner import KubectlRunner
     from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import objects as kube
 from sandboxes.cluster.expiring_dict import Recent
-from sandboxes.status.reasons import Trouble, last_termination, of_pod_as_a_whole, shortened, trouble_of
-from sandboxes.status.words import has_ended
+from sandboxes.status.reasons import Trouble, has_ended, last_termination, of_pod_as_a_whole, shortened, trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,13 +8,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from sandboxes import objects as kube
-from sandboxes import wire
+from sandboxes.kubectl import output
 from sandboxes.kubectl.withheld import repeatable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from sandboxes.kubectl.client import KubectlRunner
+    from sandboxes.kubectl.runner import KubectlRunner
     from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Watch:
     async def _read(self, lines: AsyncGenerator[bytes]) -> None:
         async with contextlib.aclosing(lines):
             async for line in lines:
-                event: Any = wire.loads(line)
+                event: Any = output.loads(line)
                 obj = event["object"]
                 self.spoke_at = asyncio.get_running_loop().time()
                 if not self.has_spoken:
@@ -121,4 +121,4 @@ class Watch:
                     self._on_start()
                 # Paged first lists come whole (kubectl.md 13).
                 for one in obj["items"] if obj["kind"].endswith("List") else [obj]:
-                    self._on_event(event["type"], wire.without_managed_fields(one))
+                    self._on_event(event["type"], output.without_managed_fields(one))

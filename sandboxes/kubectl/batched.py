@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sandboxes import objects as kube
 from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
 from sandboxes.kubectl.batching import LIMIT_SECONDS, Groups
-from sandboxes.kubectl.client import Kubectl, Runner
+from sandboxes.kubectl.client import Kubectl
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from sandboxes.kubectl.runner import Runner
     from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from sandboxes import logs
 from sandboxes.errors import StartupError
-from sandboxes.kubectl.client import KubectlRunner
 from sandboxes.kubectl.credentials import Credentials
 from sandboxes.kubectl.kubeconfig import shown_address
 from sandboxes.kubectl.process import OutputTooLarge
+from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.kubectl.withheld import fault_of, not_shown
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
     from pathlib import Path
 
-    from sandboxes.kubectl.client import KubectlRunner
     from sandboxes.kubectl.process import Child, Completed
+    from sandboxes.kubectl.runner import KubectlRunner
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from sandboxes import objects as kube
 from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerError, StartupError, TemplateRefused
 from sandboxes.grammar import QuantityError, parse
-from sandboxes.kubectl.client import Kubectl, KubectlRunner
+from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import child_environment, connect, find_kubectl, read_context, version_of
 from sandboxes.kubectl.kubeconfig import shown_address
 from sandboxes.kubectl.output import check_ready, has_line, objects_in
 from sandboxes.kubectl.process import Completed, OutputTooLarge
+from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.kubectl.stderr import classify
 from sandboxes.ops.preflight import trial_of
 from sandboxes.spec.options import DEFAULT_TEMPLATE

@@ -10,8 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandboxes.deadlines import within
 from sandboxes.errors import ClusterRefused, KubectlNotRun, ProvisionerError
-from sandboxes.service.locks import within
 
 if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster

@@ -10,14 +10,14 @@ import asyncio
 import itertools
 import logging
 import time
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-from sandboxes import expiry, lives
+from sandboxes import expiry
 from sandboxes import objects as kube
-from sandboxes.attempts import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
-from sandboxes.cluster.cluster import of_kind
 from sandboxes.cluster.expiring_dict import Recent
+from sandboxes.deadlines import within
 from sandboxes.errors import (
     ClusterTimeout,
     ClusterUnavailable,
@@ -28,11 +28,13 @@ from sandboxes.errors import (
     ProvisionerError,
     SandboxConflict,
 )
+from sandboxes.objects import of_kind
+from sandboxes.service import keepalive
 from sandboxes.service.capacity import Room
-from sandboxes.service.locks import within
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.template_objects import Extras, Wanted
 from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
+from sandboxes.status.reasons import has_ended
 from sandboxes.status.response import is_whole
 
 if TYPE_CHECKING:
@@ -286,7 +288,7 @@ class Creation:
 
     async def _prolong(self, sandbox: Sandbox, pod: KubeObject) -> KubeObject:
         """Let the sandbox live for as long as is asked for now, and count this as a use of it; return its Pod."""
-        pod = await lives.prolong(self._cluster, pod, sandbox.ttl_seconds, sandbox.idle_timeout_seconds)
+        pod = await keepalive.prolong(self._cluster, pod, sandbox.ttl_seconds, sandbox.idle_timeout_seconds)
         return await self._uses.note(pod)
 
     async def _settle(self, attempt: Attempt) -> Pair | None:
@@ -373,3 +375,63 @@ class Creation:
             if not kube.is_terminating(obj):
                 await self._cluster.delete_exactly(obj, urgent=True)
                 logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])
+
+
+# How far the API server's clock may be behind ours; its times are whole seconds.
+CLOCKS_DIFFER = timedelta(seconds=10)
+
+# The owner of a Pod without our annotations.
+NOBODY = (None, None)
+
+
+@dataclass
+class Attempt:
+    """One create: what was there before it, and what it may have put there."""
+
+    sandbox: Sandbox
+    objects: list[KubeObject]
+    extras: Wanted
+    before: set[str] | None = None
+    applied: bool = False
+    waits_for_deletion: bool = False
+
+    @property
+    def applied_at(self) -> str:
+        """The mark that no other try's objects bear."""
+        return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
+
+    def may_have_made(self, obj: KubeObject | None) -> bool:
+        """Whether this create, and nobody since, has applied the object, and it was not there before.
+
+        The view may not have known what was there before, so what is older than this create is not its own either. Nor
+        is what another process has confirmed, which has returned it to a caller.
+        """
+        if obj is None or obj["metadata"]["uid"] in (self.before or ()):
+            return False
+        if expiry.created_at(obj) < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+            return False
+        marks = kube.get_annotations(obj)
+        return marks.get(kube.APPLIED_AT_ANNOTATION) == self.applied_at and kube.CONFIRMED_ANNOTATION not in marks
+
+    def is_over(self, pod: KubeObject) -> bool:
+        """Whether the Pod's life is over: it has ended, or expired and is not asked to live on."""
+        has_expired = expiry.ttl_ends_at(pod) <= expiry.present()
+        return has_ended(pod) or (has_expired and self.sandbox.ttl_seconds is None)
+
+    def is_owners(self, pod: KubeObject) -> bool:
+        """Whether the Pod belongs to the owner that this try is for."""
+        return kube.owner_of(pod) == kube.owner_of(self.objects[0])
+
+
+def now() -> str:
+    """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
+    return expiry.text_of(expiry.present())
+
+
+def marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:
+    """Return what gives an existing Pod our marks, and fails if it is no longer that very Pod (kubectl.md 16)."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**new_pod["metadata"], "uid": pod["metadata"]["uid"]},
+    }

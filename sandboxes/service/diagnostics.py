@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes import objects as kube
+from sandboxes.deadlines import within
 from sandboxes.errors import LogMissing, ProvisionerError, SandboxNotFound
-from sandboxes.models.requests import (
+from sandboxes.models.responses import (
     Condition,
     ContainerDiagnosis,
     ContainerState,
@@ -21,11 +22,9 @@ from sandboxes.models.requests import (
     LogPart,
     PodEvent,
 )
-from sandboxes.service.locks import within
 from sandboxes.status.advice import summary_of
-from sandboxes.status.reasons import VAGUE, cause_in, shortened, trouble_of
+from sandboxes.status.reasons import VAGUE, cause_in, shortened, status_of, trouble_of
 from sandboxes.status.response import answer_for
-from sandboxes.status.words import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

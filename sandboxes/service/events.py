@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
-from sandboxes.models.requests import SandboxAnswer, SandboxList
+from sandboxes.models.responses import SandboxAnswer, SandboxList
 
 if TYPE_CHECKING:
     from sandboxes.cluster.informer import View

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sandboxes import objects as kube
-from sandboxes.models.requests import SandboxList, SandboxPage, Status, ThreadId, UserId
+from sandboxes.models.requests import ThreadId, UserId
+from sandboxes.models.responses import SandboxList, SandboxPage, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandboxes.models.requests import SandboxAnswer
+    from sandboxes.models.responses import SandboxAnswer
     from sandboxes.objects import KubeObject
 
 MAX_LIMIT = 1000

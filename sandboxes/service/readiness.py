@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
+from sandboxes.deadlines import within
 from sandboxes.errors import ClusterRefused, ProvisionerError, SandboxNotFound
-from sandboxes.models.requests import WaitedAnswer
-from sandboxes.service.locks import within
+from sandboxes.models.responses import WaitedAnswer
 from sandboxes.service.url_probe import Reach, Urls
 from sandboxes.status.reasons import HOPELESS
 from sandboxes.status.response import answer_for
 
 if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
-    from sandboxes.models.requests import SandboxAnswer
+    from sandboxes.models.responses import SandboxAnswer
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 

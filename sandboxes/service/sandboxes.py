@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, get_args
 
-from sandboxes import lives
+from sandboxes.deadlines import within
 from sandboxes.errors import (
     BadRequest,
     ClusterRefused,
@@ -20,13 +20,14 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
-from sandboxes.models.requests import Status, TemplateAnswer
+from sandboxes.models.responses import Status, TemplateAnswer
+from sandboxes.service import keepalive
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
 from sandboxes.service.events import Feed
 from sandboxes.service.keepalive import Uses
 from sandboxes.service.listing import ListQuery, select
-from sandboxes.service.locks import Locks, Turns, within
+from sandboxes.service.locks import Locks, Turns
 from sandboxes.service.readiness import Waits, waited
 from sandboxes.service.reaper import Reaper
 from sandboxes.spec.manifests import Sandbox
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster.cluster import Cluster
-    from sandboxes.models.requests import CreateRequest, Diagnostics, SandboxAnswer, SandboxList, WaitedAnswer
+    from sandboxes.models.requests import CreateRequest
+    from sandboxes.models.responses import Diagnostics, SandboxAnswer, SandboxList, WaitedAnswer
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -209,7 +211,7 @@ class Lifecycle:
 
         Raises SandboxNotFound, ClusterRefused, ClusterUnavailable or ClusterTimeout.
         """
-        return await self._change(sandbox_id, lambda pod: lives.renew(self.cluster, pod, ttl_seconds))
+        return await self._change(sandbox_id, lambda pod: keepalive.renew(self.cluster, pod, ttl_seconds))
 
     async def touch(self, sandbox_id: str) -> SandboxAnswer:
         """Count this as a use of the sandbox; written at most once a minute (`uses.py`). Raises as renew does."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxes import expiry
 from sandboxes import objects as kube
+from sandboxes.objects import SERVICE_PORT
 from sandboxes.spec.options import NOTHING_ASKED, Asks
 from sandboxes.spec.templates import suffix_of
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 
-# The port of the Service, whatever the container listens on: cluster-DNS URLs end in it (contract.md).
-SERVICE_PORT = 8080
 
 USER_DATA_PATH = "/mnt/user-data"
 SKILLS_PATH = "/mnt/skills"

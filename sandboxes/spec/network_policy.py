@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.errors import StartupError
-from sandboxes.peers import peer_of
+from sandboxes.grammar import peer_of
 from sandboxes.spec.templates import read_documents
 
 if TYPE_CHECKING:

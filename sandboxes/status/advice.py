@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
-from sandboxes.status.reasons import last_termination
-from sandboxes.status.words import has_ended
+from sandboxes.status.reasons import has_ended, last_termination
 
 if TYPE_CHECKING:
     from sandboxes.objects import KubeObject

@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
-from sandboxes.access import sandbox_url
 from sandboxes.expiry import expires_at
-from sandboxes.models.requests import SandboxAnswer
-from sandboxes.status.reasons import readiness_of
-from sandboxes.status.words import status_of
+from sandboxes.models.responses import SandboxAnswer
+from sandboxes.objects import SERVICE_PORT
+from sandboxes.status.reasons import readiness_of, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,3 +105,15 @@ class Answers:
 
 def _sorted(answers: Iterable[SandboxAnswer | None]) -> list[SandboxAnswer]:
     return sorted((one for one in answers if one is not None), key=lambda answer: answer.sandbox_id)
+
+
+def sandbox_url(service: KubeObject, settings: Settings) -> str | None:
+    """Return the URL, or None while (or if) the Service gives no way in of the configured kind."""
+    if settings.sandbox_service_type == "ClusterIP":
+        metadata = service["metadata"]
+        return f"http://{metadata['name']}.{metadata['namespace']}.svc.cluster.local:{SERVICE_PORT}"
+    for port in service["spec"].get("ports") or []:
+        if port.get("name") == kube.PORT_NAME and port.get("nodePort"):
+            host = f"[{settings.node_host}]" if ":" in settings.node_host else settings.node_host
+            return f"http://{host}:{port['nodePort']}"
+    return None

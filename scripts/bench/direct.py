@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 from provisioner import TEMPLATE
 from sandboxes import objects as kube
-from sandboxes.attempts import now
 from sandboxes.kubectl.client import FIELD_MANAGER
+from sandboxes.service.create import now
 from sandboxes.spec import manifests
 from sandboxes.spec.templates import load_template
 from scripts.bench.client import BenchError, Client, WrongAnswer

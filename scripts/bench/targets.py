@@ -6,7 +6,7 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
-from sandboxes.models.requests import SandboxAnswer, SandboxList
+from sandboxes.models.responses import SandboxAnswer, SandboxList
 from scripts.bench.client import BenchError, Client
 from scripts.bench.figures import PROVISIONER
 

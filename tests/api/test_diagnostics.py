@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.models.requests import Diagnostics
+from sandboxes.models.responses import Diagnostics
 from sandboxes.service import diagnostics
 from tests.api.conftest import URL, Client
 from tests.fakes import FakeCluster, events_about

@@ -133,11 +133,11 @@ async def test_a_replica_that_is_about_to_end_is_not_ready(client: Client, clust
 async def test_the_log_tells_once_that_it_is_not_ready_and_once_that_it_is(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="sandboxes.health")
+    caplog.set_level(logging.INFO, logger="sandboxes.ops.health")
     for _ in range(3):
         cluster.answer_next("get", "refused")
         await readiness(client)
     for _ in range(3):
         await readiness(client)
-    said = [record.getMessage() for record in caplog.records if record.name == "sandboxes.health"]
+    said = [record.getMessage() for record in caplog.records if record.name == "sandboxes.ops.health"]
     assert said == ["not ready: api_server: The cluster can't be reached", "ready"]

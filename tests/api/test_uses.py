@@ -72,7 +72,7 @@ async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_
     monkeypatch.setattr("sandboxes.service.keepalive.RETRY", timedelta(hours=1))
     sandbox.let_it_be(USED)
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
-    with caplog.at_level(logging.WARNING, logger="sandboxes.uses"):
+    with caplog.at_level(logging.WARNING, logger="sandboxes.service.keepalive"):
         assert await sandbox.touch() == 200
         await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
     sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)

@@ -14,7 +14,7 @@ from devcluster import Cluster
 from devcluster.authorization import Right, rights_of
 from sandboxes.api.routes import LIFECYCLE
 from sandboxes.api.server import SHUTDOWN_SECONDS
-from sandboxes.peers import peer_of
+from sandboxes.grammar import peer_of
 from sandboxes.settings import Settings
 from tests.audit import PRODUCTION, TEMPLATES
 from tests.contract.conftest import Kubectl

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from sandboxes import wire
+from sandboxes.kubectl import output
 from tests.contract import kubectls
 from tests.contract.conftest import Kubectl, pod, service, until
 from tests.contract.service import URL, StartProvisioner, create
@@ -60,10 +60,10 @@ async def test_a_list_is_printed_so_that_it_can_be_read_an_item_at_a_time(kubect
     assert applied.rc == 0, applied.stderr
     listed = await kubectl("get", "pods,services", "-o", "json")
     text = listed.stdout.encode()
-    names = [wire.loads(text[start:end])["metadata"]["name"] for start, end in wire.item_spans(text)]
+    names = [output.loads(text[start:end])["metadata"]["name"] for start, end in output.item_spans(text)]
     assert {"x", "y", "x-svc"} <= set(names)
     assert names == [item["metadata"]["name"] for item in listed.json["items"]]
-    assert wire.loads_by_items(text) == listed.json
+    assert output.loads_by_items(text) == listed.json
 
 
 async def test_what_is_missing_is_not_found(kubectl: Kubectl) -> None:

@@ -151,7 +151,7 @@ class Mortals:
 async def test_two_replicas_that_reap_the_same_sandboxes_reap_each_once_and_none_that_lives(
     start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="sandboxes.reaper")
+    caplog.set_level(logging.INFO, logger="sandboxes.service.reaper")
     replicas = [await start_provisioner(REAPER_INTERVAL="0.1", REAPER_GRACE="2") for _ in range(2)]
     ledger = Ledger(cluster)
     async with AsyncExitStack() as stack:

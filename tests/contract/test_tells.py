@@ -185,7 +185,7 @@ async def test_a_pod_without_its_service_is_diagnosed_and_made_whole_by_the_same
 
 @pytest.fixture
 def deaths(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, logger="sandboxes.deaths")
+    caplog.set_level(logging.INFO, logger="sandboxes.cluster.terminations")
     return caplog
 
 
@@ -193,7 +193,7 @@ def lines(deaths: pytest.LogCaptureFixture) -> list[str]:
     """Return the level, the verdict, the reason and the exit code of each death in the log."""
     said = []
     for record in deaths.records:
-        if record.name == "sandboxes.deaths":
+        if record.name == "sandboxes.cluster.terminations":
             head, _, rest = record.getMessage().partition(": thread t, ")
             said.append(f"{record.levelname} {head}: {rest.partition(', age')[0]}")
     return said

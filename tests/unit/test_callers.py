@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from sandboxes.api.callers import Callers, is_in_pod, is_nearby
 from sandboxes.errors import BrowserRefused, StartupError, Unauthenticated
-from sandboxes.hosts import parse_authority
+from sandboxes.grammar import parse_authority
 from sandboxes.settings import Settings
 
 MakeSettings = Callable[..., Settings]

@@ -408,7 +408,7 @@ async def test_whatever_kubectl_says_at_the_start_nothing_of_the_kubeconfig_come
     (tmp_path / "stdout").write_text(json.dumps(viewed) if is_json else content, encoding="utf-8", errors="replace")
     (tmp_path / "exit").write_text(str(code))
     log = Log(as_json=True)
-    logger = logging.getLogger("sandboxes.connection")
+    logger = logging.getLogger("sandboxes.kubectl.config")
     logger.addHandler(log.handler)
     said = ""
     try:

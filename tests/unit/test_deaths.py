@@ -34,12 +34,12 @@ class Watched:
 
 @pytest.fixture
 def watched(caplog: pytest.LogCaptureFixture) -> Iterator[Watched]:
-    with caplog.at_level(logging.INFO, logger="sandboxes.deaths"):
+    with caplog.at_level(logging.INFO, logger="sandboxes.cluster.terminations"):
         yield Watched(Deaths())
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "sandboxes.deaths"]
+    return [record.getMessage() for record in caplog.records if record.name == "sandboxes.cluster.terminations"]
 
 
 def versions(name: str) -> Iterator[tuple[str, Pod]]:

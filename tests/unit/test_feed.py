@@ -15,7 +15,8 @@ import pytest
 from sandboxes import objects as kube
 from sandboxes.cluster.informer import View
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
-from sandboxes.kubectl.client import Kubectl, KubectlRunner
+from sandboxes.kubectl.client import Kubectl
+from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.service import events as feed_module
 from sandboxes.service.events import Feed, Reader
 from sandboxes.settings import Settings

@@ -15,9 +15,10 @@ import pytest
 
 from sandboxes import errors, logs
 from sandboxes.cluster.informer import View
-from sandboxes.kubectl.client import STORES, URGENT_PROCESSES, Kubectl, KubectlRunner
+from sandboxes.kubectl.client import STORES, URGENT_PROCESSES, Kubectl
 from sandboxes.kubectl.output import LONG, SHOWN_IN_DETAIL
 from sandboxes.kubectl.process import Completed
+from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.masking import forms_of
 from tests.fakes import FakeCluster
 from tests.record import case

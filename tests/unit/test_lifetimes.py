@@ -11,7 +11,7 @@ import pytest
 
 from sandboxes import expiry
 from sandboxes import objects as kube
-from sandboxes.reaping import doomed_of
+from sandboxes.service.reaper import doomed_of
 from sandboxes.settings import Settings
 from tests.record import case, recorded_pods
 

@@ -7,15 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from sandboxes.errors import StartupError
-from sandboxes.listening import (
-    LISTEN_HOST,
-    LISTEN_PORT,
-    Address,
-    check_address,
-    ignored_variables,
-    used_variable,
-)
 from sandboxes.settings import Settings
+from sandboxes.variables import LISTEN_HOST, LISTEN_PORT, Address, check_address, ignored_variables, used_variable
 
 MakeSettings = Callable[..., Settings]
 

@@ -12,7 +12,7 @@ from multidict import MultiDict
 
 from sandboxes.api.params import WaitQuery, parsed
 from sandboxes.errors import Unprocessable
-from sandboxes.models.requests import SandboxAnswer, SandboxPage
+from sandboxes.models.responses import SandboxAnswer, SandboxPage
 from sandboxes.service.listing import REPEATED, ListQuery, select
 
 

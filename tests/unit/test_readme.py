@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from sandboxes.listening import FALLBACKS
 from sandboxes.ops.metrics import FAMILIES
 from sandboxes.settings import Settings
+from sandboxes.variables import FALLBACKS
 from scripts.readme import with_generated
 from tests.conftest import ROOT, VARIABLES
 

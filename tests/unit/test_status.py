@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 
-from sandboxes.access import sandbox_url
-from sandboxes.models.requests import SandboxList
+from sandboxes.models.responses import SandboxList
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build
 from sandboxes.spec.templates import Template
-from sandboxes.status.reasons import readiness_of
-from sandboxes.status.response import Answers, answer_for, answers_for
-from sandboxes.status.words import has_ended, status_of
+from sandboxes.status.reasons import has_ended, readiness_of, status_of
+from sandboxes.status.response import Answers, answer_for, answers_for, sandbox_url
 from tests.record import case, recorded_pods, watch_events
 
 MakeSettings = Callable[..., Settings]

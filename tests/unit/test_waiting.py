@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sandboxes.kubectl import pool
-from sandboxes.kubectl.client import APPLY, DELETE, GET, KubectlRunner
+from sandboxes.kubectl.client import APPLY, DELETE, GET
 from sandboxes.kubectl.pool import IDLE, WaitingProcesses
+from sandboxes.kubectl.runner import KubectlRunner
 from tests.record import case
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes import wire
+from sandboxes.kubectl import output
 from tests.record import RECORDED, case, watch_events
 
 
@@ -20,21 +20,21 @@ def as_kubectl_prints(document: Any) -> bytes:
 def test_an_answer_of_kubectl_is_read_as_it_stands_whole_and_by_items(name: str) -> None:
     document = case(name).stdout
     text = as_kubectl_prints(document)
-    assert wire.loads(text) == document
-    assert wire.loads_by_items(text) == document
-    assert wire.loads_by_items(json.dumps(document).encode()) == document
+    assert output.loads(text) == document
+    assert output.loads_by_items(text) == document
+    assert output.loads_by_items(json.dumps(document).encode()) == document
 
 
 def test_items_are_parted_at_their_ends_whatever_their_strings_hold() -> None:
     odd = {"kind": "Pod", "metadata": {"name": "a", "annotations": {"x": "\n        },\n        {\n", "é": "}"}}}
     document = {"apiVersion": "v1", "items": [odd, {"a": [{}, {"b": {}}]}, odd], "kind": "List"}
-    assert wire.loads_by_items(as_kubectl_prints(document)) == document
+    assert output.loads_by_items(as_kubectl_prints(document)) == document
 
 
 def test_what_is_held_already_stands_in_the_list() -> None:
     document = case("list-mixed").stdout
     first = document["items"][0]
-    read = wire.loads_by_items(as_kubectl_prints(document), lambda item: first if item == first else item)
+    read = output.loads_by_items(as_kubectl_prints(document), lambda item: first if item == first else item)
     assert read == document
     assert read["items"][0] is first
     assert read["items"][1] is not document["items"][1]
@@ -44,7 +44,7 @@ def test_a_list_that_is_cut_short_is_refused() -> None:
     text = as_kubectl_prints(case("list-mixed").stdout)
     for length in range(10, len(text) - 2, 97):
         with pytest.raises(ValueError, match=r".+"):
-            wire.loads_by_items(text[:length])
+            output.loads_by_items(text[:length])
 
 
 def test_the_events_of_a_watch_are_kept_in_a_third_of_the_memory() -> None:
@@ -58,7 +58,7 @@ def test_the_events_of_a_watch_are_kept_in_a_third_of_the_memory() -> None:
         return size / len(kept) / 1000
 
     plain = kilobytes(json.loads)
-    slim = kilobytes(lambda line: wire.without_managed_fields(wire.loads(line)["object"]))
+    slim = kilobytes(lambda line: output.without_managed_fields(output.loads(line)["object"]))
     assert slim < plain * 0.4
 
 
@@ -68,5 +68,5 @@ def test_what_is_left_out_of_an_event_is_what_kubectl_leaves_out_of_a_get() -> N
     printed = {key for item in case("list-mixed").items for key in item["metadata"]}
     for pod in pods:
         kept = {key for key in pod["metadata"] if key != "managedFields"}
-        assert set(wire.without_managed_fields(pod)["metadata"]) == kept
+        assert set(output.without_managed_fields(pod)["metadata"]) == kept
     assert "managedFields" not in printed

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from sandboxes import examples
-from sandboxes.api.openapi import operations
+from sandboxes.api.openapi import examples, operations
 from sandboxes.api.openapi.operations import FAILURES, OPERATIONS
-from sandboxes.sentences import SENTENCES
+from sandboxes.api.openapi.sentences import SENTENCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

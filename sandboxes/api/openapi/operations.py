@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from sandboxes.api.params import WaitQuery
 from sandboxes.models.problems import Health, InvalidProblem, LimitProblem, NotFoundProblem, Problem, Readiness
-from sandboxes.models.requests import (
+from sandboxes.models.requests import CreateRequest, RenewRequest
+from sandboxes.models.responses import (
     Capabilities,
-    CreateRequest,
     Deleted,
     Diagnostics,
-    RenewRequest,
     SandboxAnswer,
     SandboxList,
     SandboxPage,
