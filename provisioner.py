@@ -22,9 +22,10 @@ from pydantic import ValidationError
 
 from sandboxes import objects as kube
 from sandboxes.api import server
+from sandboxes.api.app_keys import METRICS
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
-from sandboxes.api.routes import METRICS, create_app
+from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.informer import View
 from sandboxes.errors import ProvisionerError, StartupError

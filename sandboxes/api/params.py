@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
-from sandboxes.errors import InvalidField, Unprocessable
+from sandboxes.errors import BadRequest, InvalidField, SandboxNotFound, Unprocessable
+from sandboxes.models.requests import MAX_EXTRA_MOUNTS, SandboxId
+from sandboxes.spec.options import check_allowed
 
 if TYPE_CHECKING:
     from multidict import MultiMapping
+
+    from sandboxes.settings import Settings
 
 Query = TypeVar("Query", bound=BaseModel)
 
@@ -41,3 +48,70 @@ def parsed(model: type[Query], query: MultiMapping[str], *, repeated: frozenset[
                 for item in error.errors(include_url=False)
             ]
         ) from error
+
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+BODY_SECONDS = 10.0
+
+
+_SANDBOX_ID: TypeAdapter[str] = TypeAdapter(SandboxId)
+
+
+Request = TypeVar("Request", bound=BaseModel)
+
+
+def existing_id(request: web.Request) -> str:
+    """Return the id in the path; raises SandboxNotFound if no sandbox can have it."""
+    sandbox_id = request.match_info["sandbox_id"]
+    if not is_sandbox_id(sandbox_id):
+        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+    return sandbox_id
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Return the body, which must come within BODY_SECONDS."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+
+
+def parse_body(body: bytes, model: type[Request], settings: Settings) -> Request:
+    """Return the request.
+
+    Raises FieldNotAllowed if it has a field that it may not have, else Unprocessable with what pydantic says of it.
+    """
+    if not body:
+        raise Unprocessable([InvalidField(type="missing", loc=["body"], msg="Field required", input=None)])
+    try:
+        # NaN and Infinity are not JSON.
+        document = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
+        raise Unprocessable([field]) from error
+    if isinstance(document, dict):
+        # Before the fields are looked into: who may not use one is told so, and not how to write it.
+        check_allowed({name: document[name] for name in document.keys() & model.model_fields.keys()}, settings)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        if any(item["type"] == "too_long" for item in error.errors(include_input=False)):
+            raise BadRequest(f"extra_mounts may have at most {MAX_EXTRA_MOUNTS} entries") from error
+        raise Unprocessable(
+            [
+                InvalidField(type=item["type"], loc=["body", *item["loc"]], msg=item["msg"], input=item["input"])
+                for item in error.errors(include_url=False)
+            ]
+        ) from error
+
+
+def is_sandbox_id(value: str) -> bool:
+    """Whether a sandbox can have this id."""
+    try:
+        _SANDBOX_ID.validate_python(value)
+    except ValidationError:
+        return False
+    return True

@@ -11,9 +11,9 @@ from http import HTTPStatus
 import pytest
 from aiohttp import hdrs
 
+from sandboxes.api.middlewares import API_KEY_HEADER, REQUEST_ID_HEADER
 from sandboxes.api.openapi.document import document
 from sandboxes.api.openapi.operations import OPERATIONS
-from sandboxes.api.routes import API_KEY_HEADER, REQUEST_ID_HEADER
 from tests.api.conftest import URL, Client, MakeClient
 
 PAGES = ["/openapi.json", "/docs"]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sandboxes import expiry
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.service.reaper import Reaper
 from tests.api.conftest import URL, Client, MakeClient
 from tests.api.test_metrics import scrape, value

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.spec.templates import Template, load_templates
 from tests.api.conftest import URL, Client, MakeClient
 from tests.conftest import ROOT

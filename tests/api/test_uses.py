@@ -10,7 +10,7 @@ import pytest
 
 from sandboxes import errors, expiry
 from sandboxes import objects as kube
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.service.reaper import Reaper
 from tests.api.conftest import URL, Client
 from tests.fakes import FakeCluster

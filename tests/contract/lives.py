@@ -9,7 +9,7 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import expiry
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.service.reaper import Reaper
 from tests.contract.service import URL, Provisioner
 

@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import provisioner as program
 from devcluster import Cluster
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.cluster.informer import View
 from sandboxes.settings import Settings
 from tests.waiting import until

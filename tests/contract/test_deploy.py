@@ -12,7 +12,7 @@ import pytest
 
 from devcluster import Cluster
 from devcluster.authorization import Right, rights_of
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.api.server import SHUTDOWN_SECONDS
 from sandboxes.grammar import peer_of
 from sandboxes.settings import Settings

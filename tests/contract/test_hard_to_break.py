@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import recorded_refusal
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger, callers, more

@@ -10,7 +10,7 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import expiry
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from tests.contract.lives import (
     POD,
     SERVICE,

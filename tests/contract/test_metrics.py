@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster import Cluster
 from sandboxes import expiry
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.ops.metrics import FAMILIES
 from tests.api.test_metrics import Samples, samples, value
 from tests.contract.service import URL, Provisioner, create, until

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from devcluster import Cluster
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.lives import POD, SERVICE, nothing_left, uid_of

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from tests.api.test_metrics import samples, value
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running

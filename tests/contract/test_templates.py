@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes.api.routes import LIFECYCLE
+from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.service.template_objects import Extras
 from tests.audit import TEMPLATES
 from tests.conftest import ROOT

@@ -1,0 +1,29 @@
+"""What the application carries, by typed keys."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sandboxes.api.auth import ApiKeys
+from sandboxes.api.callers import Callers
+from sandboxes.ops.health import Health
+from sandboxes.ops.metrics import Metrics
+from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.settings import Settings
+
+LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
+
+
+SETTINGS = web.AppKey("SETTINGS", Settings)
+
+
+HEALTH = web.AppKey("HEALTH", Health)
+
+
+KEYS = web.AppKey("KEYS", ApiKeys)
+
+
+CALLERS = web.AppKey("CALLERS", Callers)
+
+
+METRICS = web.AppKey("METRICS", Metrics)

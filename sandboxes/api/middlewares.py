@@ -1,0 +1,130 @@
+"""What every request goes through: its time, its ids, errors as JSON, and who may ask."""
+
+from __future__ import annotations
+
+import http
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from sandboxes.api.app_keys import CALLERS, KEYS, METRICS
+from sandboxes.api.callers import API
+from sandboxes.api.params import MAX_BODY_BYTES, is_sandbox_id
+from sandboxes.api.routes import logger
+from sandboxes.errors import ProvisionerError, SandboxNotFound, TooManySandboxes, Unauthenticated, Unprocessable
+from sandboxes.logs import begin_request
+from sandboxes.models.responses import SandboxAnswer, SandboxList
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+    from pydantic import BaseModel
+
+
+REQUEST_ID_HEADER = "X-Request-ID"
+
+
+API_KEY_HEADER = "X-API-Key"
+
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+_REQUEST_ID = web.RequestKey("REQUEST_ID", str)
+
+
+@web.middleware
+async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request, by the template of its route, and measure how long it takes."""
+    started = time.perf_counter()
+    response = await handler(request)
+    resource = request.match_info.route.resource
+    route = "unmatched" if resource is None else resource.canonical
+    if not isinstance(response, web.Response):
+        return response  # a stream: its time is its reader's
+    request.app[METRICS].answered(request.method, route, response.status, time.perf_counter() - started)
+    return response
+
+
+@web.middleware
+async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let every line of the log that belongs to the request carry its id, and the sandbox's."""
+    sandbox_id = request.match_info.get("sandbox_id")
+    begin_request(_request_id(request), sandbox_id if sandbox_id and is_sandbox_id(sandbox_id) else None)
+    return await handler(request)
+
+
+@web.middleware
+async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into JSON: what is public of ours, the bare phrase of HTTP's, nothing of a bug's."""
+    try:
+        return await handler(request)
+    except ProvisionerError as error:
+        request.app[METRICS].failed(type(error).__name__)
+        return _error_answer(error)
+    except web.HTTPRequestEntityTooLarge as error:
+        # An answer of its own rather than aiohttp's: that one cuts off a caller who is still sending.
+        detail = f"The request's body is larger than {MAX_BODY_BYTES // 2**20} MiB"
+        return json_response({"detail": detail}, status=error.status)
+    except web.HTTPException as error:
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return json_response({"detail": http.HTTPStatus(error.status).phrase}, status=error.status, headers=allow)
+    except web.RequestPayloadError:
+        return json_response({"detail": "The request's body can't be read"}, status=http.HTTPStatus.BAD_REQUEST)
+    except Exception:
+        request.app[METRICS].failed("Bug")
+        logger.exception("%s %s failed by a bug", request.method, request.rel_url.raw_path)
+        return json_response({"detail": "Internal error"}, status=http.HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse, under /api/, who has no key, be the path known or not; and where there is no key, who is not nearby."""
+    keys = request.app[KEYS]
+    if not keys.are_required:
+        # The address of the socket: a header that names another one may be anybody's.
+        request.app[CALLERS].check(request.path, request.remote, request.headers.items())
+    elif request.path.startswith(API):
+        given = request.headers.get(API_KEY_HEADER, "").encode(errors="surrogateescape")
+        if not keys.accept(given):
+            raise Unauthenticated(f"The {API_KEY_HEADER} header is missing or wrong")
+    return await handler(request)
+
+
+async def name_the_request(request: web.Request, response: web.StreamResponse) -> None:
+    """Send the request's id with the answer, also with a stream."""
+    response.headers[REQUEST_ID_HEADER] = _request_id(request)
+
+
+def _request_id(request: web.Request) -> str:
+    """Return the request's id: the caller's if it is sane, else one that is made at the first call."""
+    if _REQUEST_ID not in request:
+        given = request.headers.get(REQUEST_ID_HEADER, "")
+        request[_REQUEST_ID] = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    return request[_REQUEST_ID]
+
+
+def _error_answer(error: ProvisionerError) -> web.Response:
+    if error.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s: %s\n%s", type(error).__name__, error.public, error.detail)
+    elif error.detail:
+        logger.warning("%s: %s\n%s", type(error).__name__, error.public, error.detail)
+    body: dict[str, object] = {"detail": error.fields if isinstance(error, Unprocessable) else error.public}
+    if isinstance(error, SandboxNotFound):
+        body["status"] = "NotFound"
+    if isinstance(error, TooManySandboxes):
+        body |= {"count": error.count, "limit": error.limit}
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    return json_response(body, status=error.status, headers=headers)
+
+
+def json_response(
+    body: BaseModel | dict[str, object] | dict[str, str], *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """Return an answer with this body as JSON."""
+    # An `input` that is echoed may be infinite (1e999 is JSON), which JSON can't say.
+    payload = body.as_json if isinstance(body, SandboxAnswer | SandboxList) else to_json(body, inf_nan_mode="null")
+    return web.Response(body=payload, status=status, headers=headers, content_type="application/json")
