@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import logging
 import re
 import secrets
 import time
@@ -14,7 +15,6 @@ from pydantic_core import to_json
 from sandboxes.api.app_keys import CALLERS, KEYS, METRICS
 from sandboxes.api.callers import API
 from sandboxes.api.params import MAX_BODY_BYTES, is_sandbox_id
-from sandboxes.api.routes import logger
 from sandboxes.errors import ProvisionerError, SandboxNotFound, TooManySandboxes, Unauthenticated, Unprocessable
 from sandboxes.logs import begin_request
 from sandboxes.models.responses import SandboxAnswer, SandboxList
@@ -22,6 +22,8 @@ from sandboxes.models.responses import SandboxAnswer, SandboxList
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
     from pydantic import BaseModel
+
+logger = logging.getLogger(__name__)
 
 
 REQUEST_ID_HEADER = "X-Request-ID"

@@ -182,7 +182,7 @@ async def test_each_refusal_is_one_warning_with_what_decided(client: Client, cap
     caplog.set_level(logging.INFO, logger="sandboxes")
     await client.get("/metrics", headers={"Origin": EVIL, "X-Request-ID": "find-me"})
     await client.get(URL, headers={"X-Forwarded-For": "203.0.113.9"})
-    foreign, forwarded = [record for record in caplog.records if record.name == "sandboxes.api.routes"]
+    foreign, forwarded = [record for record in caplog.records if record.name == "sandboxes.api.middlewares"]
     assert foreign.levelname == forwarded.levelname == "WARNING"
     said = re.escape(f"127.0.0.1:{client.port}")
     assert re.fullmatch(

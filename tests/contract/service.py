@@ -16,8 +16,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-import provisioner as program
 from devcluster import Cluster
+from sandboxes import app as program
 from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.cluster.informer import View
 from sandboxes.settings import Settings

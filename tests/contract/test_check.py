@@ -11,6 +11,7 @@ import yaml
 
 from devcluster import Cluster
 from devcluster.authorization import rights_of
+from sandboxes.app import load_all_templates
 from sandboxes.ops.doctor import RIGHTS_WANTED, rights_needed
 from sandboxes.settings import Settings
 from tests.conftest import ROOT
@@ -79,10 +80,8 @@ async def test_with_the_role_that_is_shipped_all_is_well_and_what_may_not_be_ask
 
 
 def test_what_it_asks_for_is_the_role_that_is_shipped(make_settings: Any) -> None:
-    import provisioner  # noqa: PLC0415 - the program
-
     def asked(settings: Settings) -> set[tuple[str, str]]:
-        needed = rights_needed(provisioner.load_all_templates(settings), settings)
+        needed = rights_needed(load_all_templates(settings), settings)
         wanted = {resource: verbs for resource, (verbs, _) in RIGHTS_WANTED.items()}
         return {(verb, resource) for resource, verbs in {**needed, **wanted}.items() for verb in verbs}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import provisioner as program
 from devcluster import Cluster
+from sandboxes import app as program
 from sandboxes import errors
 from sandboxes.errors import StartupError
 from sandboxes.kubectl import pool

@@ -297,7 +297,7 @@ async def test_all_that_kubectl_said_is_in_the_log_under_the_requests_id(
         "sandbox_id": "a",
     }
     (failed,) = [line for line in lines if line["event"].startswith("LimitReached")]
-    assert (failed["level"], failed["logger"]) == ("warning", "sandboxes.api.routes")
+    assert (failed["level"], failed["logger"]) == ("warning", "sandboxes.api.middlewares")
     assert case("apply-quota-exceeded").stderr.strip() in failed["event"]
 
 

@@ -1,0 +1,133 @@
+"""Puts the application together: everything that one part needs of another is handed over here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandboxes.api.app_keys import METRICS
+from sandboxes.api.auth import ApiKeys
+from sandboxes.api.callers import Callers, is_in_pod
+from sandboxes.api.routes import create_app
+from sandboxes.cluster.cluster import Cluster
+from sandboxes.cluster.informer import View
+from sandboxes.kubectl.batched import GroupedKubectl
+from sandboxes.kubectl.client import Kubectl
+from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
+from sandboxes.kubectl.pool import WaitingProcesses
+from sandboxes.ops.preflight import check_cluster, protect
+from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.spec.network_policy import build_policy, load_policy
+from sandboxes.spec.options import DEFAULT_TEMPLATE
+from sandboxes.spec.templates import load_templates
+from sandboxes.variables import ignored_variables
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aiohttp import web
+
+    from sandboxes.service.reaper import Reaper
+    from sandboxes.settings import Settings
+    from sandboxes.spec.templates import Template
+
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "manifests" / "sandbox"
+
+TEMPLATES = TEMPLATE.parent / "templates"
+
+POLICY = TEMPLATE.parent / "network-policy" / "isolated.yaml"
+
+logger = logging.getLogger("provisioner")
+
+
+def load_all_templates(settings: Settings) -> dict[str, Template]:
+    """Return the templates that are shipped, and those of SANDBOX_TEMPLATES_DIR; raises StartupError."""
+    own = [settings.sandbox_templates_dir] if settings.sandbox_templates_dir else []
+    return load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
+
+
+async def compose(settings: Settings, directory: Path, *, in_pod: bool | None = None) -> web.Application:
+    """Put the application together, ready to run; `directory` is writable and lives as long as it does.
+
+    `in_pod`: whether this is a Pod, where requests need an API key; default: as environment and files say. Raises
+    StartupError, with one message, when the service must not start.
+    """
+    keys = ApiKeys(settings)
+    callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
+    templates = load_all_templates(settings)
+    runner = await connect(settings, os.environ, directory)
+    waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes)
+    kubectl = (GroupedKubectl if settings.kubectl_group else Kubectl)(
+        waiting if settings.kubectl_start_ahead else runner,
+        max_processes=settings.kubectl_max_processes,
+        max_waiting=settings.kubectl_max_waiting,
+        kubeconfig=runner.kubeconfig,
+    )
+    view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
+    _warn(settings, callers)
+    await check_cluster(kubectl, templates, settings)
+    policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
+    cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace, policies=policies)
+    lifecycle = Lifecycle(cluster, templates, settings)
+    await protect(lifecycle.protection)
+    app = create_app(lifecycle, settings, keys, callers)
+    app[METRICS].read_waiting(lambda: waiting.waiting)
+    # The last to come up is the first to go down.
+    if settings.kubectl_start_ahead:
+        app.cleanup_ctx.append(_running(waiting))
+    if isinstance(kubectl, GroupedKubectl):
+        app.cleanup_ctx.append(_finally(kubectl.close))
+    if settings.live_view:
+        app.cleanup_ctx.append(_running(view))
+    if settings.reaper_interval:
+        app.cleanup_ctx.append(_running(lifecycle.reaper))
+    app.cleanup_ctx.append(_finally(lifecycle.finish))
+    return app
+
+
+def _running(part: WaitingProcesses | View | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return a clean-up context that keeps the part running for as long as the application does."""
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        async with part.running():
+            yield
+
+    return run
+
+
+def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return a clean-up context that awaits `end` when the application goes down."""
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        await end()
+
+    return run
+
+
+def _warn(settings: Settings, callers: Callers) -> None:
+    for sentence in ignored_variables(os.environ):
+        logger.warning("%s", sentence)
+    if not settings.has_key:
+        answered = callers.who_is_answered(f"{settings.host}:{settings.listen_port}")
+        logger.warning("PROVISIONER_API_KEY is not set. %s", answered)
+    elif settings.allow_unauthenticated:
+        logger.warning("ALLOW_UNAUTHENTICATED changes nothing: there is an API key, and each request needs it.")
+    if settings.overridden:
+        logger.warning("Set, and without effect: %s.", ", ".join(settings.overridden))
+    if settings.provisioner_api_key and "," in settings.provisioner_api_key.get_secret_value():
+        logger.warning(
+            "PROVISIONER_API_KEY has a comma: it is one key since 0.2; several go into PROVISIONER_API_KEY_FILE."
+        )
+    if not (settings.threads_host_path or settings.userdata_pvc_name):
+        logger.warning(
+            "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and end with their "
+            "sandbox."
+        )
+    if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
+        logger.warning("SANDBOX_INGRESS_FROM is not set: the NetworkPolicy lets nobody reach the sandboxes.")
+    if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
+        logger.warning("KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using %s.", settings.kubeconfig)
