@@ -134,6 +134,28 @@ async def test_credentials_that_are_refused_are_said(cluster: Cluster, tmp_path:
     assert checked.lines[-1] == "FAIL          API server: The cluster refuses the provisioner's credentials"
 
 
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize(
+    ("call", "printed", "what", "returncode"),
+    [
+        ("/readyz", "", "API server", 2),
+        ("get namespace", "namespace/another", "namespace", 1),
+        ("resourcequotas", "", "quota", 1),
+    ],
+)
+async def test_what_kubectl_does_not_prove_fails(
+    cluster: Cluster, tmp_path: Path, call: str, printed: str, what: str, returncode: int
+) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f'#!/bin/sh\ncase "$*" in *"{call}"*) echo "{printed}" ;; *) exec {new_kubectl()} "$@" ;; esac\n'
+    )
+    kubectl.chmod(0o755)
+    checked = await check(cluster, tmp_path, KUBECTL=str(kubectl))
+    assert (checked.returncode, checked.stderr) == (returncode, "")
+    assert checked.of(what) == f"FAIL          {what}: The provisioner can't read what kubectl answers"
+
+
 @pytest.mark.parametrize("content", [None, "{", ""])
 async def test_a_bad_kubeconfig_can_not_be_asked_with(cluster: Cluster, tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "config"
