@@ -32,12 +32,21 @@ def known(credentials: Credentials, numbers: range) -> list[int]:
 
 
 def test_a_secret_is_known_as_soon_as_it_is_in_the_file(path: Path) -> None:
-    """Also where several changes fall into one step of the file system's clock."""
     found = Credentials(path, {}, ())
     assert found.forms() == ()
     for number in range(10):
         write(path, token=secret(number))
         assert number in known(found, range(10))
+
+
+def test_two_changes_in_one_step_of_the_file_systems_clock_are_two(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, token=secret(1))
+    found = Credentials(path, {}, ())
+    found.forms()
+    now = path.stat()
+    monkeypatch.setattr(Path, "stat", lambda _self: now)
+    write(path, token=secret(2))
+    assert known(found, range(3)) == [1, 2]
 
 
 def test_a_file_that_has_not_changed_for_a_while_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
