@@ -25,7 +25,7 @@ from sandboxes.spec.templates import load_templates
 from sandboxes.variables import ignored_variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from aiohttp import web
 
@@ -109,25 +109,41 @@ def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], 
 
 
 def _warn(settings: Settings, callers: Callers) -> None:
-    for sentence in ignored_variables(os.environ):
+    for sentence in _warnings(settings, callers):
         logger.warning("%s", sentence)
-    if not settings.has_key:
-        answered = callers.who_is_answered(f"{settings.host}:{settings.listen_port}")
-        logger.warning("PROVISIONER_API_KEY is not set. %s", answered)
-    elif settings.allow_unauthenticated:
-        logger.warning("ALLOW_UNAUTHENTICATED changes nothing: there is an API key, and each request needs it.")
+
+
+def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
+    """Yield a sentence for each thing that an operator may not expect of the settings."""
+    yield from ignored_variables(os.environ)
+    yield from _warnings_of_access(settings, callers)
     if settings.overridden:
-        logger.warning("Set, and without effect: %s.", ", ".join(settings.overridden))
-    if settings.provisioner_api_key and "," in settings.provisioner_api_key.get_secret_value():
-        logger.warning(
-            "PROVISIONER_API_KEY has a comma: it is one key since 0.2; several go into PROVISIONER_API_KEY_FILE."
-        )
+        yield f"Set, and without effect: {', '.join(settings.overridden)}."
     if not (settings.threads_host_path or settings.userdata_pvc_name):
-        logger.warning(
+        yield (
             "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and end with their "
             "sandbox."
         )
+    if (
+        settings.skills_pvc_name
+        and settings.skills_pvc_name == settings.userdata_pvc_name
+        and not settings.skills_pvc_subpath_template
+    ):
+        yield (
+            "SKILLS_PVC_NAME and USERDATA_PVC_NAME are one claim, and SKILLS_PVC_SUBPATH_TEMPLATE is not set: every "
+            "sandbox can read the data of all users at /mnt/skills."
+        )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
-        logger.warning("SANDBOX_INGRESS_FROM is not set: the NetworkPolicy lets nobody reach the sandboxes.")
+        yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy lets nobody reach the sandboxes."
     if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
-        logger.warning("KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using %s.", settings.kubeconfig)
+        yield f"KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using {settings.kubeconfig}."
+
+
+def _warnings_of_access(settings: Settings, callers: Callers) -> Iterator[str]:
+    if not settings.has_key:
+        address = f"{settings.host}:{settings.listen_port}"
+        yield f"PROVISIONER_API_KEY is not set. {callers.who_is_answered(address)}"
+    elif settings.allow_unauthenticated:
+        yield "ALLOW_UNAUTHENTICATED changes nothing: there is an API key, and each request needs it."
+    if settings.provisioner_api_key and "," in settings.provisioner_api_key.get_secret_value():
+        yield "PROVISIONER_API_KEY has a comma: it is one key since 0.2; several go into PROVISIONER_API_KEY_FILE."

@@ -55,6 +55,9 @@ def sub_path_template(value: str) -> str:
     path = value.format(user_id="u", thread_id="t")
     if path.startswith("/") or posixpath.normpath(path) != path.rstrip("/") or path.split("/")[0] in (".", ".."):
         raise ValueError(wrong)
+    # `{{user_id}}`, as other templates write it, would be one literal folder for all.
+    if path.strip() != path or set(path) & set("{}"):
+        raise ValueError(wrong)
     return value.rstrip("/")
 
 

@@ -128,6 +128,7 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     names = {
         extra["metadata"]["name"]: kube.extra_name(sandbox.sandbox_id, suffix_of(extra)) for extra in template.extras
     }
+    claims = {names[one["metadata"]["name"]] for one in template.extras if one["kind"] == "PersistentVolumeClaim"}
     pod["spec"] = _renamed(pod["spec"], names)
     _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
     # On the Pod only: when two owners apply at once, the Pod's revision refuses one of them, but kubectl goes on to
@@ -149,7 +150,7 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     spec.setdefault("securityContext", {})["seccompProfile"] = {"type": seccomp}
     container.get("startupProbe", {})["failureThreshold"] = settings.sandbox_startup_failure_threshold
     for volume, mount in _volumes(sandbox, settings):
-        if _is_own_claim(volume["name"], spec, names) or (template.is_restricted and "hostPath" in volume):
+        if _is_own_claim(volume["name"], spec, claims) or (template.is_restricted and "hostPath" in volume):
             continue
         _replace(spec, "volumes", volume, "name")
         _narrow_mounts(spec, mount)
@@ -203,10 +204,13 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401 - any JS
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _is_own_claim(volume: str, spec: KubeObject, names: dict[str, str]) -> bool:
-    """Whether the template has this volume on a claim that it brings: then that is what the operator wants."""
+def _is_own_claim(volume: str, spec: KubeObject, claims: set[str]) -> bool:
+    """Whether the template has this volume on a claim that it brings: then that is what the operator wants.
+
+    A claim that it only names is none of its own: the one of that name may be another owner's.
+    """
     return any(
-        one["name"] == volume and (one.get("persistentVolumeClaim") or {}).get("claimName") in names.values()
+        one["name"] == volume and (one.get("persistentVolumeClaim") or {}).get("claimName") in claims
         for one in spec.get("volumes") or []
     )
 
@@ -244,18 +248,20 @@ def _narrow(mount: KubeObject, ours: KubeObject) -> None:
     if ours.get("readOnly"):
         mount["readOnly"] = True
     if root := ours.get("subPath"):
-        if expression := mount.pop("subPathExpr", None):
+        expression = mount.pop("subPathExpr", None)
+        if expression:
             # The kubelet replaces $(NAME) in an expression, and $$ by $; it refuses what then leaves the folder.
             mount["subPathExpr"] = f"{root.replace('$', '$$')}/{expression}"
-        else:
-            mount["subPath"] = posixpath.join(root, (mount.get("subPath") or "").lstrip("/")).rstrip("/")
+        if mount.get("subPath") or not expression:
+            mount["subPath"] = posixpath.join(root, mount.get("subPath") or "").rstrip("/")
 
 
 def _mount(container: KubeObject, ours: KubeObject) -> None:
     """Put our mount in the place of what the template has at its path, unless that is a mount of the same volume."""
     mounts = container.setdefault("volumeMounts", [])
     for index, mount in enumerate(mounts):
-        if posixpath.normpath(mount.get("mountPath", "")) == ours["mountPath"]:
+        # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
+        if "/" + posixpath.normpath(mount["mountPath"]).lstrip("/") == ours["mountPath"]:
             if mount.get("name") != ours["name"]:
                 mounts[index] = ours
             return

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 
 from sandboxes import objects as kube
 from sandboxes.errors import StartupError
@@ -29,6 +29,10 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 # Without a dash, so that `sandbox-{id}-{suffix}` can be read in one way only.
 _EXTRA_NAME = re.compile(r"sandbox-example-(?P<suffix>[a-z0-9]{1,63})")
+
+# The volumes of a request's `extra_mounts`, by their place in it.
+EXTRA_VOLUME = re.compile(r"extra-[0-9]+")
+
 _OTHER_ENDINGS = frozenset({".yml", ".json"})
 
 
@@ -162,19 +166,43 @@ class _Resources(_Shape):
     limits: dict[str, Any] = {}
 
 
+def _below_the_volume(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError("must be a relative path without `..`")
+    return path
+
+
+class _Mount(_Named):
+    mountPath: str  # noqa: N815
+    readOnly: bool = False  # noqa: N815
+    subPath: Annotated[str, AfterValidator(_below_the_volume)] = ""  # noqa: N815
+    subPathExpr: Annotated[str, AfterValidator(_below_the_volume)] = ""  # noqa: N815
+
+
 class _Container(_Named):
     env: list[_Named] = []
     resources: _Resources = _Resources()
     ports: list[dict[str, Any]] = []
-    volumeMounts: list[dict[str, Any]] = []  # noqa: N815
+    volumeMounts: list[_Mount] = []  # noqa: N815
     startupProbe: _Probe = _Probe()  # noqa: N815
     readinessProbe: _Probe = _Probe()  # noqa: N815
     livenessProbe: _Probe = _Probe()  # noqa: N815
 
 
+class _Volume(_Named):
+    @field_validator("name")
+    @classmethod
+    def _is_the_templates(cls, name: str) -> str:
+        # A mount of the template's would show what a caller asks for.
+        if EXTRA_VOLUME.fullmatch(name):
+            raise ValueError("the service gives this name to the volumes of `extra_mounts`")
+        return name
+
+
 class _PodSpec(_Shape):
     containers: list[_Container]
-    volumes: list[_Named] = []
+    initContainers: list[_Container] = []  # noqa: N815
+    volumes: list[_Volume] = []
     securityContext: dict[str, Any] = {}  # noqa: N815
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.api import routes
+from sandboxes.api import params
 from tests.api.client import assert_is_json, create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
@@ -365,7 +365,7 @@ async def test_a_million_wrong_mounts_are_one_short_answer(client: Client, clust
 
 
 async def test_a_body_that_never_comes_is_408(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(params, "BODY_SECONDS", 0.1)
 
     async def never() -> AsyncIterator[bytes]:
         yield b"{"

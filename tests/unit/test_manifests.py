@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,8 @@ def all_mounts(pod: Any, volume: str) -> list[Any]:
         ({"subPathExpr": "$(NAME)"}, {"subPathExpr": f"{OURS}/$(NAME)"}),
         ({"subPath": ""}, {"subPath": OURS}),
         ({"subPathExpr": ""}, {"subPath": OURS}),
+        # which an API server refuses, and no container sees
+        ({"subPath": "a", "subPathExpr": "b"}, {"subPath": f"{OURS}/a", "subPathExpr": f"{OURS}/b"}),
     ],
 )
 def test_every_mount_of_user_data_is_below_the_threads_own_path(
@@ -205,7 +208,7 @@ def test_every_mount_of_user_data_is_below_the_threads_own_path(
     ]
 
 
-@pytest.mark.parametrize("path", ["/mnt/user-data", "/mnt/user-data/"])
+@pytest.mark.parametrize("path", ["/mnt/user-data", "/mnt/user-data/", "//mnt/user-data"])
 def test_a_sub_path_of_the_templates_own_at_our_path_is_kept_below_ours(
     make_settings: MakeSettings, template: Template, path: str
 ) -> None:
@@ -230,22 +233,16 @@ def test_every_mount_of_skills_is_read_only_and_narrowed(
     ]
 
 
-def test_a_templates_mount_named_as_an_extra_mount_sees_no_more_than_that_one(
+def test_a_claim_that_a_template_only_names_does_not_keep_ours_out(
     make_settings: MakeSettings, template: Template
 ) -> None:
-    template = everywhere(template, {"name": "extra-0", "mountPath": "/e", "subPathExpr": "$(A)"})
-    template.pod["spec"]["volumes"].append({"name": "extra-0", "emptyDir": {}})
-    extra = (ExtraMount(host_path="/base/$(B)", container_path="/mnt/acp-workspace", read_only=True),)
-    settings = make_settings(DEER_FLOW_HOST_BASE_DIR="/base", USERDATA_PVC_NAME="claim")
-    pod, _ = rendered(settings, template, Sandbox("abc", "t", "u", extra))
-    assert {
-        "name": "extra-0",
-        "mountPath": "/e",
-        "readOnly": True,
-        "subPathExpr": "deer-flow/$$(B)/$(A)",
-    } in all_mounts(pod, "extra-0")
-    assert all("subPath" in one or "subPathExpr" in one for one in all_mounts(pod, "extra-0"))
-    assert all(one["readOnly"] for one in all_mounts(pod, "extra-0"))
+    volume = template.pod["spec"]["volumes"][0]
+    del volume["emptyDir"]
+    volume["persistentVolumeClaim"] = {"claimName": "sandbox-example-data"}
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-data"}}
+    pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), dataclasses.replace(template, extras=(config,)))
+    assert volumes(pod)["user-data"] == {"persistentVolumeClaim": {"claimName": "claim"}}
+    assert all_mounts(pod, "user-data") == [{"name": "user-data", "mountPath": "/mnt/user-data", "subPath": OURS}]
 
 
 def test_no_claim_is_read_only_at_its_source(make_settings: MakeSettings, template: Template) -> None:

@@ -205,6 +205,7 @@ def test_which_fields_callers_may_use_is_a_list_of_names_or_none(make_settings: 
     [
         "{name}", "{}", "{user_id!r}", "{user_id:>9}", "{user_id.x}", "{user_id", "user_id}", "/users/{user_id}",
         "../{user_id}", "users/../{user_id}", "./users", "users//{user_id}", ".", "..", "users\n", "/", "{0}",
+        "{{user_id}}", "a{{b", " ", " a", "a ",
     ],
 )  # fmt: skip
 def test_a_path_of_the_skills_claim_that_cannot_be_stops_the_start(make_settings: MakeSettings, value: str) -> None:

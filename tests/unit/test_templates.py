@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,40 @@ def test_a_template_that_can_not_be_used_is_named(folder: Path, name: str, text:
 def test_a_missing_template_is_named(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"pod\.yaml can't be read"):
         load_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (
+            {"volumes": [{"name": "extra-0", "emptyDir": {}}]},
+            "spec.volumes.0.name: Value error, the service gives this",
+        ),
+        ({"initContainers": ["x"]}, "spec.initContainers.0: "),
+        ({"initContainers": {"a": 1}}, "spec.initContainers: "),
+        ({"initContainers": [{"name": "i", "volumeMounts": {"a": 1}}]}, "spec.initContainers.0.volumeMounts: "),
+        ({"containers": [{"name": "sandbox", "volumeMounts": [{"name": "a", "mountPath": 5}]}]}, "mountPath: "),
+        ({"containers": [{"name": "sandbox", "volumeMounts": [{"name": "a"}]}]}, "mountPath: Field required"),
+        (
+            {"containers": [{"name": "sandbox", "volumeMounts": [{"name": "a", "mountPath": "/a", "subPath": 1}]}]},
+            "volumeMounts.0.subPath: ",
+        ),
+        *(
+            (
+                {"containers": [{"name": "sandbox", "volumeMounts": [{"name": "a", "mountPath": "/a", key: path}]}]},
+                f"volumeMounts.0.{key}: Value error, must be a relative path without `..`",
+            )
+            for key in ("subPath", "subPathExpr")
+            for path in ("..", "a/../../b", "/etc")
+        ),
+    ],
+)
+def test_a_volume_or_mount_that_can_not_be_narrowed_is_named(folder: Path, spec: dict[str, object], said: str) -> None:
+    pod = {"kind": "Pod", "spec": {"containers": [{"name": "sandbox"}], **spec}}
+    (folder / "pod.yaml").write_text(json.dumps(pod))
+    with pytest.raises(StartupError, match=re.escape(said)) as raised:
+        load_template(folder)
+    assert str(raised.value).startswith(f"The template {folder / 'pod.yaml'} is wrong at spec.")
 
 
 def test_fields_that_are_null_are_left_out_and_dates_are_text(
