@@ -13,7 +13,9 @@ from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.informer import View
-from sandboxes.kubectl.batched import GroupedKubectl
+from sandboxes.cluster.terminations import Deaths
+from sandboxes.deadlines import DEADLINES
+from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
 from sandboxes.kubectl.pool import WaitingProcesses
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from sandboxes.deadlines import Deadlines
     from sandboxes.service.reaper import Reaper
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -49,7 +52,9 @@ def load_all_templates(settings: Settings) -> dict[str, Template]:
     return load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
 
 
-async def compose(settings: Settings, directory: Path, *, in_pod: bool | None = None) -> web.Application:
+async def compose(
+    settings: Settings, directory: Path, *, in_pod: bool | None = None, deadlines: Deadlines = DEADLINES
+) -> web.Application:
     """Put the application together, ready to run; `directory` is writable and lives as long as it does.
 
     `in_pod`: whether this is a Pod, where requests need an API key; default: as environment and files say. Raises
@@ -59,18 +64,41 @@ async def compose(settings: Settings, directory: Path, *, in_pod: bool | None = 
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
     templates = load_all_templates(settings)
     runner = await connect(settings, os.environ, directory)
-    waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes)
-    kubectl = (GroupedKubectl if settings.kubectl_group else Kubectl)(
+    waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes, deadlines=deadlines)
+    kubectl = Kubectl(
         waiting if settings.kubectl_start_ahead else runner,
         max_processes=settings.kubectl_max_processes,
-        max_waiting=settings.kubectl_max_waiting,
+        # The line is bounded where batches are entered: what is in one has waited already.
+        max_waiting=UNBOUNDED if settings.kubectl_group else settings.kubectl_max_waiting,
+        deadline=deadlines.kubectl_call,
         kubeconfig=runner.kubeconfig,
     )
-    view = View(runner, kubectl, settings.k8s_namespace, max_age=settings.live_view_max_age)
+    batched = BatchedKubectl(
+        kubectl,
+        max_processes=settings.kubectl_max_processes,
+        max_waiting=settings.kubectl_max_waiting,
+        deadlines=deadlines,
+    )
+    view = View(
+        runner,
+        (batched if settings.kubectl_group else kubectl).list_sandboxes,
+        settings.k8s_namespace,
+        max_age=settings.live_view_max_age,
+        deadlines=deadlines,
+    )
+    kubectl.reuse(view.held)
     _warn(settings, callers)
     await check_cluster(kubectl, templates, settings)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
-    cluster = Cluster(kubectl, view if settings.live_view else None, settings.k8s_namespace, policies=policies)
+    cluster = Cluster(
+        kubectl,
+        view if settings.live_view else None,
+        settings.k8s_namespace,
+        policies=policies,
+        deaths=Deaths(deadlines=deadlines),
+        deadlines=deadlines,
+        batched=batched if settings.kubectl_group else None,
+    )
     lifecycle = Lifecycle(cluster, templates, settings)
     await protect(lifecycle.protection)
     app = create_app(lifecycle, settings, keys, callers)
@@ -78,8 +106,8 @@ async def compose(settings: Settings, directory: Path, *, in_pod: bool | None = 
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
         app.cleanup_ctx.append(_running(waiting))
-    if isinstance(kubectl, GroupedKubectl):
-        app.cleanup_ctx.append(_finally(kubectl.close))
+    if settings.kubectl_group:
+        app.cleanup_ctx.append(_finally(batched.close))
     if settings.live_view:
         app.cleanup_ctx.append(_running(view))
     if settings.reaper_interval:

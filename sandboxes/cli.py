@@ -29,7 +29,7 @@ from sandboxes.kubectl.config import connect
 from sandboxes.logs import configure_logging, print_masked
 from sandboxes.models.requests import CreateRequest
 from sandboxes.ops.doctor import Line, check, exit_code
-from sandboxes.service.create import now
+from sandboxes.service.attempt import now
 from sandboxes.service.sandboxes import Lifecycle
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build, build_extras

@@ -42,6 +42,7 @@ KEEP_LABEL = "provisioner/keep"
 RESOURCES = {
     "Pod": "pods",
     "Service": "services",
+    "Namespace": "namespaces",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "ConfigMap": "configmaps",
     "NetworkPolicy": "networkpolicies.networking.k8s.io",

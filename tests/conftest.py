@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings as examples
 
+from sandboxes.deadlines import Deadlines
 from sandboxes.settings import Settings
 from sandboxes.spec.templates import Template, load_template
 from sandboxes.variables import FALLBACKS, UNSUPPORTED
@@ -63,6 +64,13 @@ def make_settings(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> C
         return _load_settings(frozenset(item for item in os.environ.items() if item[0] in VARIABLES))
 
     return make
+
+
+@pytest.fixture
+def deadlines(request: pytest.FixtureRequest) -> Deadlines:
+    """Return the limits of time of the services that a test starts: `@pytest.mark.deadlines(read=0.1)`, in seconds."""
+    marks = [marker.kwargs for marker in request.node.iter_markers("deadlines")]
+    return Deadlines(**{name: value for mark in reversed(marks) for name, value in mark.items()})
 
 
 @functools.cache

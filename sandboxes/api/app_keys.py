@@ -6,6 +6,7 @@ from aiohttp import web
 
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers
+from sandboxes.deadlines import Deadlines
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.sandboxes import Lifecycle
@@ -27,3 +28,4 @@ CALLERS = web.AppKey("CALLERS", Callers)
 
 
 METRICS = web.AppKey("METRICS", Metrics)
+DEADLINES = web.AppKey("DEADLINES", Deadlines)

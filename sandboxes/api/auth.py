@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.settings import API_KEY
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-# A file that was changed less than this before it was read may change again without a sign: file systems count time
-# in steps. Seconds.
-STEP_SECONDS = 2.0
 
 # A file of keys is small; whatever is larger is another file.
 MAX_FILE_BYTES = 1024 * 1024
@@ -114,7 +111,7 @@ def _read(path: Path) -> tuple[tuple[bytes, ...], tuple[int, ...] | None]:
         raise ValueError("has no key in it; it needs one in each line.")
     if bad := [number for number, line in enumerate(lines, 1) if line and not API_KEY.fullmatch(line)]:
         raise ValueError(f"has in line {bad[0]} what is not printable ASCII, so it can't travel in a header.")
-    is_settled = time.time() - max(signature[3:]) / 1e9 > STEP_SECONDS
+    is_settled = time.time() - max(signature[3:]) / 1e9 > DEADLINES.file_step
     return tuple(map(_digest, keys)), signature if is_settled else None
 
 

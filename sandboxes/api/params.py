@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from sandboxes.api.app_keys import DEADLINES
 from sandboxes.errors import BadRequest, InvalidField, SandboxNotFound, Unprocessable
 from sandboxes.models.requests import MAX_EXTRA_MOUNTS, SandboxId
 from sandboxes.spec.options import check_allowed
@@ -53,9 +54,6 @@ def parsed(model: type[Query], query: MultiMapping[str], *, repeated: frozenset[
 MAX_BODY_BYTES = 1024 * 1024
 
 
-BODY_SECONDS = 10.0
-
-
 _SANDBOX_ID: TypeAdapter[str] = TypeAdapter(SandboxId)
 
 
@@ -71,9 +69,9 @@ def existing_id(request: web.Request) -> str:
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Return the body, which must come within BODY_SECONDS."""
+    """Return the body, which must come within its deadline."""
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(request.app[DEADLINES].body):
             return await request.read()
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error

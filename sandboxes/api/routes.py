@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from sandboxes.api.app_keys import CALLERS, HEALTH, KEYS, LIFECYCLE, METRICS, SETTINGS
+from sandboxes.api.app_keys import CALLERS, DEADLINES, HEALTH, KEYS, LIFECYCLE, METRICS, SETTINGS
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers
 from sandboxes.api.middlewares import answer_in_json, authenticate, identify, json_response, measure, name_the_request
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# A request that waits is answered within 25 s of its beginning; the rest is for the way.
-WAIT_SECONDS = 24.5
-
-
 routes = web.RouteTableDef()
 
 
@@ -47,6 +43,7 @@ def create_app(
     """
     app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[LIFECYCLE] = lifecycle
+    app[DEADLINES] = lifecycle.cluster.deadlines
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
     app[CALLERS] = callers or Callers(settings, in_pod=False)
@@ -174,6 +171,6 @@ async def _after_wait(
     """
     if not seconds:
         return answer
-    until = min(asyncio.get_running_loop().time() + seconds, began + WAIT_SECONDS)
+    until = min(asyncio.get_running_loop().time() + seconds, began + request.app[DEADLINES].wait)
     wait = request.app[LIFECYCLE].wait(answer, until, is_made=is_made)
     return await while_connected(request, wait) or answer

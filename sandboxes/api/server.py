@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from pydantic_core import to_json
 
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.logs import AccessLogger
 
@@ -26,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 # An id that no sandbox can have is answered with 404, however long it is; aiohttp's own limit is 8 KiB.
 MAX_LINE_BYTES = 64 * 1024
-
-# Running requests may take this long after the signal; a create ends within 26 s.
-SHUTDOWN_SECONDS = 28.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,7 +78,7 @@ async def serve(application: Awaitable[web.Application], address: Address) -> No
 
 
 async def _serve_until(stopped: asyncio.Task[bool], app: web.Application, address: Address) -> None:
-    runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
+    runner = web.AppRunner(app, shutdown_timeout=DEADLINES.shutdown)
     await runner.setup()
     try:
         server = await _listen(runner, address)

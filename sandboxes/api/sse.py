@@ -17,19 +17,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from sandboxes.api.app_keys import DEADLINES
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from sandboxes.deadlines import Deadlines
     from sandboxes.service.events import Event, Feed, Reader
 
 logger = logging.getLogger(__name__)
-
-# Seconds of silence after which a comment is sent, so that nobody on the way takes the connection for dead.
-COMMENT_SECONDS = 15.0
-# Seconds that a reader may take for what was sent; one that does not read at all holds its memory no longer.
-WRITE_SECONDS = 30.0
-# Seconds between two looks whether the caller is still there; aiohttp 3 does not tell.
-HANG_UP_SECONDS = 0.25
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -45,7 +41,7 @@ async def while_connected(request: web.Request, work: Coroutine[None, None, Resu
     task = asyncio.create_task(work)
     try:
         while not task.done() and request.transport is not None:
-            await asyncio.wait({task}, timeout=HANG_UP_SECONDS)
+            await asyncio.wait({task}, timeout=request.app[DEADLINES].hang_up)
         return task.result() if task.done() else None
     finally:
         task.cancel()
@@ -65,7 +61,7 @@ async def stream_events(request: web.Request, feed: Feed) -> web.StreamResponse:
         response.force_close()
         await response.prepare(request)
         logger.info("%s reads events from now on", request.remote)
-        await while_connected(request, _until_ended(response, reader))
+        await while_connected(request, _until_ended(response, reader, request.app[DEADLINES]))
     finally:
         feed.leave(reader)
     transport = request.transport
@@ -76,8 +72,8 @@ async def stream_events(request: web.Request, feed: Feed) -> web.StreamResponse:
     return response
 
 
-async def _until_ended(response: web.StreamResponse, reader: Reader) -> None:
-    sending = asyncio.create_task(_send(response, reader))
+async def _until_ended(response: web.StreamResponse, reader: Reader, deadlines: Deadlines) -> None:
+    sending = asyncio.create_task(_send(response, reader, deadlines))
     ended = asyncio.create_task(reader.ended.wait())
     try:
         await asyncio.wait({sending, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -89,17 +85,17 @@ async def _until_ended(response: web.StreamResponse, reader: Reader) -> None:
         raise results[0]
 
 
-async def _send(response: web.StreamResponse, reader: Reader) -> None:
+async def _send(response: web.StreamResponse, reader: Reader, deadlines: Deadlines) -> None:
     while True:
         try:
-            async with asyncio.timeout(COMMENT_SECONDS):
+            async with asyncio.timeout(deadlines.sse_comment):
                 event = await reader.next()
         except TimeoutError:
             part = b":\n\n"
         else:
             part = _frame(event)
         try:
-            async with asyncio.timeout(WRITE_SECONDS):
+            async with asyncio.timeout(deadlines.sse_write):
                 await response.write(part)
         except TimeoutError:
             return  # it does not read: cut off

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.cluster.retry import persist
 from sandboxes.cluster.terminations import Deaths
+from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import AlreadyThere, ProvisionerError
 from sandboxes.kubectl.output import check_changed
 from sandboxes.objects import of_kind
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sandboxes.cluster.informer import View
+    from sandboxes.kubectl.batched import BatchedKubectl
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
 
@@ -37,10 +39,21 @@ class Cluster:
     # What stands in the namespace before any sandbox does.
     policies: tuple[KubeObject, ...] = ()
     deaths: Deaths = field(default_factory=Deaths)
+    deadlines: Deadlines = DEADLINES
+    # Does what arrives together in one call; without it each is a call of its own.
+    batched: BatchedKubectl | None = None
+
+    @property
+    def _objects(self) -> BatchedKubectl | Kubectl:
+        return self.batched or self.kubectl
+
+    def queues(self) -> dict[str, int]:
+        """Return how much waits now, by kind of work; `process`: calls that wait for a process of kubectl."""
+        return {"process": self.kubectl.waiting, **(self.batched.queues() if self.batched else {})}
 
     def __post_init__(self) -> None:
         if self.view is not None:
-            self.view.on_exchange(self.deaths.on_exchange)
+            self.view.exchanged.connect(self.deaths.on_exchange)
 
     def seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         """Return a sandbox's Pod and Service from the view, where it may answer for it; a miss proves nothing."""
@@ -58,18 +71,18 @@ class Cluster:
         """Read a sandbox's Pod and Service from the cluster itself."""
         references = kube.references_of(sandbox_id, self.namespace)
         started = asyncio.get_running_loop().time()
-        objects = await persist(lambda: self.kubectl.get(references, urgent=urgent))
+        objects = await persist(lambda: self._objects.get(references, urgent=urgent))
         if self.view is not None:
             self.view.note_read(sandbox_id, objects, started)
         return of_kind("Pod", objects), of_kind("Service", objects)
 
     async def list_live(self) -> list[KubeObject]:
         """Read every sandbox's Pod and Service from the cluster itself."""
-        return await persist(lambda: self.kubectl.list_sandboxes(self.namespace))
+        return await persist(lambda: self._objects.list_sandboxes(self.namespace))
 
     async def find(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
         """Read those of the named objects that exist, of whatever kind, from the cluster itself."""
-        return await persist(lambda: self.kubectl.get(references, urgent=urgent))
+        return await persist(lambda: self._objects.get(references, urgent=urgent))
 
     async def list_extras(self, sandbox_id: str | None = None) -> list[KubeObject]:
         """Read what templates brought, see Kubectl.list_extras."""
@@ -93,7 +106,7 @@ class Cluster:
         `over`: what is there already, as it was read, and must be changed by this. Raises ClusterUnavailable if it was
         not.
         """
-        stored = await persist(lambda: self.kubectl.apply(objects))
+        stored = await persist(lambda: self._objects.apply(objects))
         check_changed(stored, over)
         if self.view is not None:
             self.view.note(stored)
@@ -101,7 +114,7 @@ class Cluster:
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
         """Set annotations of the very object that was read, see Kubectl.annotate; return it as it is stored."""
-        stored = await persist(lambda: self.kubectl.annotate(obj, annotations, manager=manager))
+        stored = await persist(lambda: self._objects.annotate(obj, annotations, manager=manager))
         if self.view is not None:
             self.view.note([stored])
         return stored
@@ -121,7 +134,7 @@ class Cluster:
         self.deaths.expect({name: uid for (kind, name), uid in uids.items() if kind == "Pod"})
         references = [kube.reference(obj) for obj in ours]
         try:
-            await persist(lambda: self.kubectl.delete(references))
+            await persist(lambda: self._objects.delete(references))
         except (ProvisionerError, asyncio.CancelledError):
             if self.view is not None:
                 self.view.doubt(sandbox_id)
@@ -143,7 +156,7 @@ class Cluster:
 
     async def is_gone(self, obj: KubeObject) -> bool:
         """Whether the very object that was read is no more there."""
-        found = await persist(lambda: self.kubectl.get([kube.reference(obj)]))
+        found = await persist(lambda: self._objects.get([kube.reference(obj)]))
         return not found or bool(found[0]["metadata"]["uid"] != obj["metadata"]["uid"])
 
     async def events_of(self, obj: KubeObject) -> list[KubeObject]:

@@ -16,22 +16,18 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.cluster.expiring_dict import Recent
 from sandboxes.cluster.watch import Watch
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import ProvisionerError
+from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
-    from sandboxes.kubectl.client import Kubectl
+    from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.runner import KubectlRunner
     from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
-
-# A watch that has not told of a change so long after a list showed it does not tell any more; seconds.
-TELLING_SECONDS = 10.0
-
-# No answer that began before an object was gone comes so long after; seconds, well over a call's deadline.
-GONE_SECONDS = 120.0
 
 _RESOURCES = {"Pod": "pods", "Service": "services"}
 
@@ -44,9 +40,17 @@ class View:
     `max_age`: seconds; when the last list is older, the view is not fresh. It is resynced twice as often.
     """
 
-    def __init__(self, runner: KubectlRunner, kubectl: Kubectl, namespace: str, *, max_age: float) -> None:
-        self._kubectl = kubectl
-        kubectl.reuse(self._held)
+    def __init__(
+        self,
+        runner: KubectlRunner,
+        list_sandboxes: Callable[[str], Awaitable[list[KubeObject]]],
+        namespace: str,
+        *,
+        max_age: float,
+        deadlines: Deadlines = DEADLINES,
+    ) -> None:
+        self._deadlines = deadlines
+        self._list = list_sandboxes
         self._namespace = namespace
         self._max_age = max_age
         self._objects: dict[Key, KubeObject] = {}
@@ -56,7 +60,7 @@ class View:
         # The uids of what a list showed to be gone, and its watch has not told of yet.
         self._untold_ends: dict[str, set[str]] = {kind: set() for kind in _RESOURCES}
         # The uids of what is gone for good: a list or a get that began before may still show them.
-        self._gone: Recent[str, None] = Recent(GONE_SECONDS, _now)
+        self._gone: Recent[str, None] = Recent(deadlines.gone_remembered, _now)
         # What this process has deleted: the uid that must not come back, or None where a write of ours is in doubt.
         self._deleted: dict[Key, str | None] = {}
         self._deleted_at: dict[Key, float] = {}
@@ -65,10 +69,19 @@ class View:
         self._sync_done = asyncio.Event()
         # How often a watch has started: a list that began before one did proves nothing.
         self._starts = 0
-        self._listeners: list[Callable[[str, str], None]] = []
-        self._exchange_listeners: list[Callable[[KubeObject | None, KubeObject | None], None]] = []
+        # After each change of an object: its kind and its name.
+        self.changed: Signal[[str, str]] = Signal()
+        # After each change: the object as it was here, and as it is.
+        self.exchanged: Signal[[KubeObject | None, KubeObject | None]] = Signal()
         self._watches = {
-            kind: Watch(runner, resource, namespace, self._on_event, functools.partial(self._on_watch_start, kind))
+            kind: Watch(
+                runner,
+                resource,
+                namespace,
+                on_event=self._on_event,
+                on_start=functools.partial(self._on_watch_start, kind),
+                deadlines=deadlines,
+            )
             for kind, resource in _RESOURCES.items()
         }
 
@@ -84,14 +97,6 @@ class View:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def on_change(self, listener: Callable[[str, str], None]) -> None:
-        """Have `listener(kind, name)` called after each change of an object of the view."""
-        self._listeners.append(listener)
-
-    def on_exchange(self, listener: Callable[[KubeObject | None, KubeObject | None], None]) -> None:
-        """Have `listener(old, new)` called after each change: the object as it was in the view, and as it is."""
-        self._exchange_listeners.append(listener)
 
     @property
     def is_fresh(self) -> bool:
@@ -239,12 +244,10 @@ class View:
         return known
 
     def _tell(self, key: Key, old: KubeObject | None, new: KubeObject | None) -> None:
-        for listener in self._listeners:
-            listener(*key)
-        for exchange_listener in self._exchange_listeners:
-            exchange_listener(old, new)
+        self.changed.send(*key)
+        self.exchanged.send(old, new)
 
-    def _held(self, obj: KubeObject) -> KubeObject:
+    def held(self, obj: KubeObject) -> KubeObject:
         """Return the same version of the object from the view, if it is there, else the object."""
         known = self._objects.get(_key(obj))
         same = ("uid", "resourceVersion")
@@ -258,7 +261,7 @@ class View:
 
     async def _keep_in_sync(self) -> None:
         """List twice within the bound, and whenever a watch has started; what the list proves gone is removed."""
-        telling = min(TELLING_SECONDS, self._max_age / 4)
+        telling = min(self._deadlines.watch_telling, self._max_age / 4)
         while True:
             try:
                 listed = await self._sync()
@@ -292,7 +295,7 @@ class View:
         """Take in a list, which is right for all that nobody has told since it began; return its versions."""
         started, starts = _now(), self._starts
         running = all(watch.is_running for watch in self._watches.values())
-        listed = {_key(obj): obj for obj in await self._kubectl.list_sandboxes(self._namespace)}
+        listed = {_key(obj): obj for obj in await self._list(self._namespace)}
         for key in [key for key, heard in self._heard.items() if heard < started]:
             if key in listed and listed[key]["metadata"]["uid"] == self._uid(key):
                 if _version(listed[key]) != _version(self._objects[key]):

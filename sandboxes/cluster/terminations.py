@@ -14,21 +14,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import objects as kube
 from sandboxes.cluster.expiring_dict import Recent
+from sandboxes.deadlines import DEADLINES
 from sandboxes.status.reasons import Trouble, has_ended, last_termination, of_pod_as_a_whole, shortened, trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from sandboxes.deadlines import Deadlines
     from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
-
-# For so long after a delete of ours, the Pod's deletion is ours; a call of kubectl ends long before. Seconds.
-OURS_SECONDS = 120.0
-
-# A container that ran so long is not in a crash loop (any more): the kubelet, too, begins anew with its back-off then.
-# Seconds; https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy
-SETTLED_SECONDS = 600.0
 
 # What tells one run of a container from another, and its end by reason and exit code.
 _Run: TypeAlias = "tuple[object, object] | None"
@@ -52,10 +47,11 @@ class Deaths:
     `now`: a clock that never goes back, in seconds.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, deadlines: Deadlines = DEADLINES) -> None:
+        self._deadlines = deadlines
         self._lives: dict[str, _Life] = {}
         # The Pods whose delete was asked for, by name, with their uid if it is known.
-        self._expected: Recent[str, str | None] = Recent(OURS_SECONDS, now)
+        self._expected: Recent[str, str | None] = Recent(deadlines.deletion_expected, now)
 
     def expect(self, uids: Mapping[str, str | None]) -> None:
         """Take in that Pods are about to be deleted by this process: name → uid, or None where that isn't known."""
@@ -84,7 +80,7 @@ class Deaths:
             return
         trouble = _why(pod)
         cause = (trouble.reason, trouble.exit_code)
-        is_again = cause == life.cause and (run == life.run or _seconds_run(pod) < SETTLED_SECONDS)
+        is_again = cause == life.cause and (run == life.run or _seconds_run(pod) < self._deadlines.crash_loop_over)
         life.run, life.has_ended, life.cause = run, ended, cause
         if not is_again:
             what = "has ended" if ended or not _restarts(pod) else "has ended and is started again"

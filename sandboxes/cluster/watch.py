@@ -14,6 +14,7 @@ from sandboxes.kubectl.withheld import repeatable
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.runner import KubectlRunner
     from sandboxes.objects import KubeObject
 
@@ -22,15 +23,6 @@ logger = logging.getLogger(__name__)
 # The first events can be whole lists of 500 objects (kubectl.md 13), some 10 KB each.
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
-# A watch that ends is started again after these pauses, the last one over and over; seconds.
-PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
-# One that has lived for so long has earned the first pause again.
-SETTLED_SECONDS = 30.0
-
-# Where there is nothing to list kubectl says nothing, and nothing marks that it has listed (kubectl.md 13): it is taken
-# to watch after so long. View trusts that no further than an empty list of its own bears it out.
-FIRST_LIST_SECONDS = 1.0
-
 
 class Watch:
     """Hands on what a watch says: `on_event(type, object)`, with types ADDED, MODIFIED and DELETED.
@@ -38,14 +30,17 @@ class Watch:
     `on_start` is called when it may have begun to watch: what is listed from then on, and the events, are all there is.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what one call of kubectl needs, and whom it tells
         self,
         runner: KubectlRunner,
         resource: str,
         namespace: str,
+        *,
         on_event: Callable[[str, KubeObject], None],
         on_start: Callable[[], None],
+        deadlines: Deadlines,
     ) -> None:
+        self._deadlines = deadlines
         self._runner = runner
         self._args = (
             "get", resource, "-n", namespace, "-l", f"{kube.APP_LABEL}={kube.APP}",
@@ -73,8 +68,8 @@ class Watch:
             started = loop.time()
             self.restarts += 1
             why = await self._run_once()
-            failures = 0 if loop.time() - started > SETTLED_SECONDS else failures + 1
-            pause = PAUSES[min(failures, len(PAUSES) - 1)]
+            failures = 0 if loop.time() - started > self._deadlines.watch_settled else failures + 1
+            pause = self._deadlines.watch_pauses[min(failures, len(self._deadlines.watch_pauses) - 1)]
             logger.info("the watch of %s ended (%s); again in %.1f s", self._resource, why, pause)
             await asyncio.sleep(pause)
 
@@ -105,7 +100,7 @@ class Watch:
         return said or f"exit {completed.returncode}, without a word"
 
     async def _settle(self) -> None:
-        await asyncio.sleep(FIRST_LIST_SECONDS)
+        await asyncio.sleep(self._deadlines.watch_first_list)
         if not self.is_running:
             self.is_running = True
             self._on_start()

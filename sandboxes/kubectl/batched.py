@@ -8,14 +8,16 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandboxes import objects as kube
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
-from sandboxes.kubectl.batching import LIMIT_SECONDS, Groups
-from sandboxes.kubectl.client import Kubectl
+from sandboxes.kubectl.batching import Groups
+from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sandboxes.kubectl.runner import Runner
+    from sandboxes.deadlines import Deadlines
+    from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
@@ -31,39 +33,36 @@ LEAST = 8
 
 UNBOUNDED = 1_000_000
 
-# What is tried alone after its group failed is ended so long before the group is, so that the others of the group, who
-# may be whole by now, are told so.
-SPARE_SECONDS = 1.0
 
+class BatchedKubectl:
+    """Does what arrives together in one call of kubectl; whoever asks notices nothing but the speed.
 
-class GroupedKubectl(Kubectl):
-    """A Kubectl that does what arrives together together.
-
-    No kind of work takes more than half of the processes, so that none starves another.
+    No kind of work takes more than half of the processes, so that none starves another. `max_processes`: those that
+    `kubectl` may use. `max_waiting`: items of each kind that may wait; the line of `kubectl` itself should have no
+    bound, since what is in a batch has waited already.
     """
 
     def __init__(
-        self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0, kubeconfig: str = ""
+        self, kubectl: Kubectl, *, max_processes: int, max_waiting: int, deadlines: Deadlines = DEADLINES
     ) -> None:
-        # The line is bounded where groups are entered: what is in a group has waited already.
-        super().__init__(
-            runner, max_processes=max_processes, max_waiting=UNBOUNDED, deadline=deadline, kubeconfig=kubeconfig
-        )
+        self._kubectl = kubectl
+        self._deadlines = deadlines
         half, quarter = max(1, max_processes // 2), max(1, max_processes // 4)
-        self._applies = Groups(self._apply_group, workers=half, most=MOST, least=LEAST, max_waiting=max_waiting)
-        self._deletes = Groups(self._delete_group, workers=half, most=MOST, least=LEAST, max_waiting=max_waiting)
-        self._gets = Groups(self._get_group, workers=quarter, most=MOST, least=LEAST, max_waiting=max_waiting)
-        self._urgent_gets = Groups(self._urgent_get_group, workers=quarter, most=MOST, max_waiting=UNBOUNDED)
-        self._annotations = Groups(
-            self._annotate_group, workers=quarter, most=MOST, least=LEAST, max_waiting=max_waiting
-        )
-        self._lists = Groups(self._list_group, workers=1, most=UNBOUNDED, max_waiting=max_waiting)
+        batches = functools.partial(Groups, most=MOST, least=LEAST, max_waiting=max_waiting, deadlines=deadlines)
+        self._applies = batches(self._apply_group, workers=half)
+        self._deletes = batches(self._delete_group, workers=half)
+        self._gets = batches(self._get_group, workers=quarter)
+        self._urgent_gets = batches(self._urgent_get_group, workers=quarter, least=1, max_waiting=UNBOUNDED)
+        self._annotations = batches(self._annotate_group, workers=quarter)
+        self._lists = batches(self._list_group, workers=1, most=UNBOUNDED, least=1)
+        # For each batch that begins: the kind of work, and how many items it has.
+        self.began: Signal[[str, int]] = Signal()
         for work, groups in self._by_work().items():
-            groups.on_group(functools.partial(self._tell_group, work))
+            groups.began.connect(functools.partial(self.began.send, work))
 
     def queues(self) -> dict[str, int]:
-        """See Kubectl.queues."""
-        return {**super().queues(), **{work: groups.waiting for work, groups in self._by_work().items()}}
+        """Return how much waits now, by kind of work."""
+        return {work: groups.waiting for work, groups in self._by_work().items()}
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """See Kubectl.apply; what fails for one caller's objects fails for no other's."""
@@ -99,14 +98,10 @@ class GroupedKubectl(Kubectl):
             "list": self._lists,
         }
 
-    def _tell_group(self, work: str, size: int) -> None:
-        for listener in self._group_listeners:
-            listener(work, size)
-
     async def _apply_group(self, group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
-        end = asyncio.get_running_loop().time() + LIMIT_SECONDS - SPARE_SECONDS
+        end = asyncio.get_running_loop().time() + self._deadlines.batch_limit - self._deadlines.batch_spare
         try:
-            stored = await super().apply([obj for objects in group for obj in objects])
+            stored = await self._kubectl.apply([obj for objects in group for obj in objects])
         except ProvisionerError as error:
             return await self._apply_apart(group, error, end)
         return _split(stored, group)
@@ -123,7 +118,8 @@ class GroupedKubectl(Kubectl):
             return [error for _ in group]
         try:
             found = {
-                kube.identity_of(obj): obj for obj in await super().get([obj for objects in group for obj in objects])
+                kube.identity_of(obj): obj
+                for obj in await self._kubectl.get([obj for objects in group for obj in objects])
             }
         except ProvisionerError as failure:  # of one of them, which is not the others': all are tried alone
             logger.debug("what a group has made can't be read: %s", failure)
@@ -133,7 +129,9 @@ class GroupedKubectl(Kubectl):
             there = [
                 found[kube.identity_of(obj)] for obj in objects if _is_applied(obj, found.get(kube.identity_of(obj)))
             ]
-            results.append(_result(there) if len(there) == len(objects) else _attempt(super().apply, objects, end))
+            results.append(
+                _result(there) if len(there) == len(objects) else _attempt(self._kubectl.apply, objects, end)
+            )
         return await asyncio.gather(*results)
 
     async def _annotate_group(
@@ -148,11 +146,11 @@ class GroupedKubectl(Kubectl):
         manager = managers.pop()
         changes = [(obj, annotations) for _, obj, annotations in group]
         try:
-            return list(await super().annotate_all(changes, manager=manager))
+            return list(await self._kubectl.annotate_all(changes, manager=manager))
         except ProvisionerError as error:
             if len(group) == 1 or _is_everybodys(error):
                 return [error for _ in group]
-        alone = functools.partial(super().annotate_all, manager=manager)
+        alone = functools.partial(self._kubectl.annotate_all, manager=manager)
         results_alone = await asyncio.gather(*(_attempt(alone, [change]) for change in changes))
         return [one if isinstance(one, ProvisionerError) else one[0] for one in results_alone]
 
@@ -161,11 +159,11 @@ class GroupedKubectl(Kubectl):
     ) -> list[list[KubeObject] | ProvisionerError]:
         references = {kube.identity_of(reference): reference for references in group for reference in references}
         try:
-            stored = await super().get(list(references.values()), urgent=urgent)
+            stored = await self._kubectl.get(list(references.values()), urgent=urgent)
         except ProvisionerError as error:
             if len(group) == 1 or _is_everybodys(error):
                 return [error for _ in group]
-            alone = functools.partial(super().get, urgent=urgent)
+            alone = functools.partial(self._kubectl.get, urgent=urgent)
             return await asyncio.gather(*(_attempt(alone, references) for references in group))
         found = {kube.identity_of(obj): obj for obj in stored}
         return [
@@ -177,16 +175,16 @@ class GroupedKubectl(Kubectl):
         return await self._get_group(group, urgent=True)
 
     async def _list_group(self, group: list[str]) -> list[list[KubeObject] | ProvisionerError]:
-        lists = {namespace: await super(GroupedKubectl, self).list_sandboxes(namespace) for namespace in set(group)}
+        lists = {namespace: await self._kubectl.list_sandboxes(namespace) for namespace in set(group)}
         return [lists[namespace] for namespace in group]
 
     async def _delete_group(self, group: list[list[KubeObject]]) -> list[ProvisionerError | None]:
         try:
-            await super().delete([reference for references in group for reference in references])
+            await self._kubectl.delete([reference for references in group for reference in references])
         except ProvisionerError as error:
             if len(group) == 1 or _is_everybodys(error):
                 return [error for _ in group]
-            alone = super().delete
+            alone = self._kubectl.delete
             return await asyncio.gather(*(_attempt(alone, references) for references in group))
         return [None for _ in group]
 

@@ -9,22 +9,20 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import Busy, ClusterTimeout, ProvisionerError
 from sandboxes.logs import shared_context
+from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from sandboxes.deadlines import Deadlines
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# A group is made no longer than would take so many seconds, and is ended after so many: an item that began within
-# PATIENCE_SECONDS has its answer, and nothing of it runs any more, before a create's time is over (lifecycle.py).
-GROUP_SECONDS = 8.0
-LIMIT_SECONDS = 12.0
-PATIENCE_SECONDS = 8.0
 
 # How much the newest measurement counts in the running mean of the seconds per item.
 _NEWEST = 0.3
@@ -43,12 +41,12 @@ class Groups(Generic[Item, Result]):
     """Does items in groups, by `workers` at once.
 
     `work` is given a group and returns one result, or one error, for each of its items, in their order. A lone item
-    does not wait for company. No group is longer than fits GROUP_SECONDS at the seconds per item being measured, so a
-    slow server makes groups shorter, not deadlines longer; nor longer than `most`. Of fewer than `least` that wait no
-    share is made: each group has a price of its own.
+    does not wait for company. No group is longer than fits the deadline `batch` at the seconds per item being measured,
+    so a slow server makes groups shorter, not deadlines longer; nor longer than `most`. Of fewer than `least` that wait
+    no share is made: each group has a price of its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a bound of its own
         self,
         work: Callable[[list[Item]], Awaitable[Sequence[Result | ProvisionerError]]],
         *,
@@ -56,7 +54,9 @@ class Groups(Generic[Item, Result]):
         most: int,
         max_waiting: int,
         least: int = 1,
+        deadlines: Deadlines = DEADLINES,
     ) -> None:
+        self._deadlines = deadlines
         self._work = work
         self._workers = self._free = workers
         self._most = most
@@ -65,11 +65,8 @@ class Groups(Generic[Item, Result]):
         self._queue: deque[_Entry[Item, Result]] = deque()
         self._seconds_per_item = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listeners: list[Callable[[int], None]] = []
-
-    def on_group(self, listener: Callable[[int], None]) -> None:
-        """Have `listener(size)` called for each group that begins."""
-        self._listeners.append(listener)
+        # For each batch that begins: how many items it has.
+        self.began: Signal[[int]] = Signal()
 
     @property
     def waiting(self) -> int:
@@ -79,8 +76,8 @@ class Groups(Generic[Item, Result]):
     async def do(self, item: Item) -> Result:
         """Return the item's result or raise its error; raises Busy at once when too many wait.
 
-        One that has not begun after PATIENCE_SECONDS is Busy, too. An item that has not begun is, on cancellation,
-        never begun.
+        One that has not begun after `batch_patience` seconds is Busy, too. An item that has not begun is never begun
+        when its caller is cancelled.
         """
         if len(self._queue) >= self._max_waiting + self._free * self._most:
             raise Busy("The provisioner has too many requests waiting")
@@ -90,7 +87,7 @@ class Groups(Generic[Item, Result]):
         self._queue.append(entry)
         # Not at once, so that what arrives in the same turn of the loop is one group.
         loop.call_soon(self._dispatch)
-        impatience = loop.call_later(PATIENCE_SECONDS, self._give_up, entry)
+        impatience = loop.call_later(self._deadlines.batch_patience, self._give_up, entry)
         try:
             return await future
         finally:
@@ -107,7 +104,7 @@ class Groups(Generic[Item, Result]):
         """How many items a group may have now."""
         if self._seconds_per_item <= 0:
             return self._most
-        return max(1, min(self._most, int(GROUP_SECONDS / self._seconds_per_item)))
+        return max(1, min(self._most, int(self._deadlines.batch / self._seconds_per_item)))
 
     async def close(self) -> None:
         """End the groups that still run; whoever waits for them is cancelled."""
@@ -124,8 +121,7 @@ class Groups(Generic[Item, Result]):
             entries = [entry for entry in entries if not entry.future.done()]
             if entries:
                 self._free -= 1
-                for listener in self._listeners:
-                    listener(len(entries))
+                self.began.send(len(entries))
                 task = asyncio.create_task(
                     self._do_group(entries), context=shared_context([entry.context for entry in entries])
                 )
@@ -136,10 +132,12 @@ class Groups(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            async with asyncio.timeout(LIMIT_SECONDS):
+            async with asyncio.timeout(self._deadlines.batch_limit):
                 results = await self._work([entry.item for entry in entries])
         except TimeoutError as error:
-            late = ClusterTimeout("The cluster did not answer in time", detail=f"a group took over {LIMIT_SECONDS:g} s")
+            late = ClusterTimeout(
+                "The cluster did not answer in time", detail=f"a group took over {self._deadlines.batch_limit:g} s"
+            )
             late.__cause__ = error
             _fail(entries, late)
         except Exception as error:  # handed to each of those who wait for it

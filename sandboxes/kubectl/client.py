@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import (
     Busy,
     ClusterRefused,
@@ -40,6 +41,7 @@ from sandboxes.kubectl.output import (
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.stderr import classify, without_repeats
 from sandboxes.kubectl.withheld import fault_of, not_shown, repeatable
+from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,7 +85,13 @@ class Kubectl:
     """
 
     def __init__(
-        self, runner: Runner, *, max_processes: int, max_waiting: int, deadline: float = 25.0, kubeconfig: str = ""
+        self,
+        runner: Runner,
+        *,
+        max_processes: int,
+        max_waiting: int,
+        deadline: float = DEADLINES.kubectl_call,
+        kubeconfig: str = "",
     ) -> None:
         self._runner = runner
         self._kubeconfig = kubeconfig
@@ -94,8 +102,8 @@ class Kubectl:
         self._max_waiting = max_waiting
         self._waiting = 0
         self.running = 0
-        self._call_listeners: list[Callable[[str, str, float], None]] = []
-        self._group_listeners: list[Callable[[str, int], None]] = []
+        # After each call: its verb, `ok` or the error's class, and how many seconds it took.
+        self.called: Signal[[str, str, float]] = Signal()
         self._held: Callable[[KubeObject], KubeObject] = lambda obj: obj
 
     def reuse(self, held: Callable[[KubeObject], KubeObject]) -> None:
@@ -105,17 +113,10 @@ class Kubectl:
         """
         self._held = held
 
-    def on_call(self, listener: Callable[[str, str, float], None]) -> None:
-        """Have `listener(verb, outcome, seconds)` called after each call; `outcome`: `ok` or the error's class."""
-        self._call_listeners.append(listener)
-
-    def on_group(self, listener: Callable[[str, int], None]) -> None:
-        """Have `listener(work, size)` called for each group, where calls are made in groups."""
-        self._group_listeners.append(listener)
-
-    def queues(self) -> dict[str, int]:
-        """Return how much waits now, by kind of work; `process`: calls that wait for a process."""
-        return {"process": self._waiting}
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a process."""
+        return self._waiting
 
     async def run(self, *args: str, stdin: bytes | None = None, urgent: bool = False) -> bytes:
         """Run kubectl and return what it printed on stdout.
@@ -145,8 +146,7 @@ class Kubectl:
             outcome = type(error).__name__
             raise
         finally:
-            for listener in self._call_listeners:
-                listener(args[0], outcome, time.monotonic() - started)
+            self.called.send(args[0], outcome, time.monotonic() - started)
         return stdout
 
     async def _run(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> bytes:

@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.client import APPLY, DELETE, GET
 from sandboxes.kubectl.stderr import is_unauthorized
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
     from pathlib import Path
 
+    from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.process import Child, Completed
     from sandboxes.kubectl.runner import KubectlRunner
 
@@ -27,10 +29,6 @@ logger = logging.getLogger(__name__)
 
 # How many of each wait when nothing happens; each is 12 MB of private memory (kubectl.md, Cost).
 IDLE = {APPLY: 2, GET: 1, DELETE: 1}
-
-# Credentials rotate (EKS: 15 minutes), and a process has read its own when it started.
-MAX_AGE_SECONDS = 240.0
-TICK_SECONDS = 5.0
 
 
 @dataclass
@@ -50,7 +48,8 @@ class WaitingProcesses:
     few as IDLE says. `kubeconfig`: when that file changes, all are renewed.
     """
 
-    def __init__(self, runner: KubectlRunner, kubeconfig: Path, *, most: int) -> None:
+    def __init__(self, runner: KubectlRunner, kubeconfig: Path, *, most: int, deadlines: Deadlines = DEADLINES) -> None:
+        self._deadlines = deadlines
         self._runner = runner
         self._kubeconfig = kubeconfig
         self._most = most
@@ -130,7 +129,7 @@ class WaitingProcesses:
     async def _keep(self) -> None:
         """Renew what is old, drop what has died, and let go of what a quiet time does not need."""
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self._deadlines.pool_tick)
             try:
                 self._tidy()
             except Exception:
@@ -142,7 +141,7 @@ class WaitingProcesses:
             logger.info("the kubeconfig has changed: renewing the waiting processes")
             self._seen = seen
             self._renew()
-        oldest = asyncio.get_running_loop().time() - MAX_AGE_SECONDS
+        oldest = asyncio.get_running_loop().time() - self._deadlines.pool_age
         for args, shelf in self._shelves.items():
             shelf.wanted = max(shelf.least, shelf.wanted - 1)
             kept = [entry for entry in shelf.waiting if entry[0] > oldest and not entry[1].has_ended]

@@ -21,12 +21,6 @@ logger = logging.getLogger(__name__)
 
 OK = "ok"
 
-# A probe is answered within so many seconds, whatever the cluster does.
-READY_SECONDS = 4.0
-
-# What was found is believed for so long: whoever probes, and however often, it is one kubectl in this time.
-BELIEVED_SECONDS = 3.0
-
 
 @dataclass(frozen=True)
 class Readiness:
@@ -57,7 +51,7 @@ class Health:
         self._is_stopping = False
 
     async def readiness(self) -> Readiness:
-        """Return what is found now, or was at most BELIEVED_SECONDS ago; those who ask at once share one look.
+        """Return what is found now, or was at most `ready_believed` seconds ago; those who ask at once share one look.
 
         Never raises for what the cluster or kubectl does.
         """
@@ -70,17 +64,17 @@ class Health:
 
     async def _recent(self) -> Readiness:
         async with self._lock:
-            if self._found is None or _now() - self._found_at > BELIEVED_SECONDS:
+            if self._found is None or _now() - self._found_at > self._cluster.deadlines.ready_believed:
                 found = await self._look()
                 self._tell(found)
                 self._found, self._found_at = found, _now()
             return self._found
 
     async def _look(self) -> Readiness:
-        until = _now() + READY_SECONDS
+        until = _now() + self._cluster.deadlines.ready
         checks = {"serving": OK, "kubectl": OK, "api_server": OK}
         try:
-            async with within(READY_SECONDS):
+            async with within(self._cluster.deadlines.ready):
                 await self._ask()
         except KubectlNotRun as error:
             checks |= {"kubectl": error.public, "api_server": "It can't be asked without kubectl"}

@@ -140,13 +140,16 @@ class Metrics:
         self._present = _Present(lifecycle)
         self._registry.register(self._present)
         cluster = lifecycle.cluster
-        cluster.kubectl.on_call(lambda verb, outcome, seconds: self._calls.labels(verb, outcome).observe(seconds))
-        cluster.kubectl.on_group(lambda work, size: self._groups.labels(work).observe(size))
-        lifecycle.reaper.on_reaped(lambda reason: self._reaped.labels(reason).inc())
+        cluster.kubectl.called.connect(
+            lambda verb, outcome, seconds: self._calls.labels(verb, outcome).observe(seconds)
+        )
+        if cluster.batched is not None:
+            cluster.batched.began.connect(lambda work, size: self._groups.labels(work).observe(size))
+        lifecycle.reaper.reaped.connect(lambda reason: self._reaped.labels(reason).inc())
         if cluster.view is not None:
             ready_times = _ReadyTimes(cluster.view, ready_seconds.observe)
-            cluster.view.on_exchange(ready_times.on_exchange)
-            lifecycle.on_made(ready_times.on_made)
+            cluster.view.exchanged.connect(ready_times.on_exchange)
+            lifecycle.made.connect(ready_times.on_made)
 
     def read_waiting(self, waiting: Callable[[], int]) -> None:
         """Have `waiting` asked, at each scrape, how many kubectl processes wait."""
@@ -197,7 +200,7 @@ class _Present(Collector):
         if view is not None:
             processes["watching"] = view.watching
         yield _gauge("provisioner_kubectl_processes", processes)
-        yield _gauge("provisioner_queue_length", cluster.kubectl.queues())
+        yield _gauge("provisioner_queue_length", cluster.queues())
         if view is None:
             return
         yield _gauge("provisioner_view_age_seconds", view.age)

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes.cluster.retry import persist
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import (
     ClusterRefused,
     ClusterTimeout,
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A cluster that hangs must not keep the service from starting.
-PREFLIGHT_SECONDS = 10.0
-
 
 async def check_cluster(kubectl: Kubectl, templates: Mapping[str, Template], settings: Settings) -> None:
     """Make the namespace if it is missing, and have the cluster check each template by a dry run.
@@ -45,10 +43,10 @@ async def check_cluster(kubectl: Kubectl, templates: Mapping[str, Template], set
     Raises StartupError if the schema refuses a template.
     """
     try:
-        async with asyncio.timeout(PREFLIGHT_SECONDS):
+        async with asyncio.timeout(DEADLINES.preflight):
             await _check_namespace(kubectl, settings.k8s_namespace)
         for name, template in templates.items():
-            async with asyncio.timeout(PREFLIGHT_SECONDS):
+            async with asyncio.timeout(DEADLINES.preflight):
                 await _check_template(kubectl, name, template, settings)
     except TimeoutError:
         logger.warning("The cluster does not answer. Serving anyway: requests get 504 until it does.")
@@ -59,7 +57,7 @@ async def check_cluster(kubectl: Kubectl, templates: Mapping[str, Template], set
 async def protect(protection: Protection) -> None:
     """Have the namespace's policies applied, where there are any; creates are refused until they could be."""
     try:
-        async with asyncio.timeout(PREFLIGHT_SECONDS):
+        async with asyncio.timeout(DEADLINES.preflight):
             await protection.ensure()
     except TimeoutError:
         logger.warning(

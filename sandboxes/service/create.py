@@ -10,8 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import expiry
@@ -24,21 +23,22 @@ from sandboxes.errors import (
     KeepsChanging,
     NamespaceMissing,
     ObjectsChanged,
-    PreconditionFailed,
     ProvisionerError,
     SandboxConflict,
 )
 from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
+from sandboxes.service.attempt import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
 from sandboxes.service.capacity import Room
 from sandboxes.service.network_policy import Protection
+from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, Wanted
 from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
-from sandboxes.status.reasons import has_ended
 from sandboxes.status.response import is_whole
+from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
@@ -52,23 +52,8 @@ logger = logging.getLogger(__name__)
 
 Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
 
-# What a failed create made is deleted before its caller is answered, if that can be done in so many seconds.
-UNDO_SECONDS = 5.0
-# Else it is tried again after each pause, for so long. One that is whole is deleted, too, unless somebody has asked for
-# it again since: see `_confirm`.
-SETTLE_PAUSE = 2.0
-SETTLE_SECONDS = 600.0
-# At the end of the process, cleaning up may take so long.
-FINISH_SECONDS = 10.0
-
 # Each round of a create ends because somebody else changed the objects; so many in a row is no accident.
 MAX_ROUNDS = 8
-
-# Seconds between looks at an object that is being deleted; a container has 5 s to end (manifests/sandbox).
-GONE_PAUSES = (0.1, 0.2, 0.4, 0.8)
-
-# Another process's create of the same sandbox is this far at most between its Pod and its Service, mostly 12 ms.
-OTHERS_SERVICE_SECONDS = 1.0
 
 
 class Creation:
@@ -85,16 +70,11 @@ class Creation:
         self._locks = locks
         self.extras = Extras(cluster, templates, locks)
         self.protection = Protection(cluster)
-        # Failed creates whose callers have been told so, and of which something may still be there; by id.
-        self._refused: dict[str, Attempt] = {}
-        self._settling: set[asyncio.Task[None]] = set()
+        self._rollback = Rollback(cluster, settings, locks, self.extras)
         # The uids of the Pods that this process has returned to a caller. One that is forgotten is marked once more.
-        self._confirmed: Recent[str, None] = Recent(SETTLE_SECONDS, time.monotonic)
-        self._made_listeners: list[Callable[[KubeObject, float], None]] = []
-
-    def on_made(self, listener: Callable[[KubeObject, float], None]) -> None:
-        """Have `listener(pod, began)` called for each Pod that a create has made, which began then (loop time)."""
-        self._made_listeners.append(listener)
+        self._confirmed: Recent[str, None] = Recent(cluster.deadlines.settle, time.monotonic)
+        # For each Pod that a create has made: the Pod, and when that create began (loop time).
+        self.made: Signal[[KubeObject, float]] = Signal()
 
     async def create(self, sandbox: Sandbox, seconds: float) -> Pair:
         """Return the sandbox's Pod and Service, made within `seconds`. The caller holds the lock of the id.
@@ -114,7 +94,7 @@ class Creation:
                     await self.protection.ensure()
                     pair = await self._reconcile(attempt)
         except ProvisionerError as error:
-            settled = await self._settle(attempt)
+            settled = await self._rollback.roll_back(attempt)
             if settled is None:
                 if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
                     raise ClusterUnavailable(
@@ -124,35 +104,24 @@ class Creation:
             logger.warning("sandbox %s is whole after all", sandbox.sandbox_id)
             pair = settled
         # An earlier create of this id may have failed, and what it made is gone or has become this sandbox.
-        self._refused.pop(sandbox.sandbox_id, None)
+        self._rollback.forget(sandbox.sandbox_id)
         self._confirmed.note(pair[0]["metadata"]["uid"], None)
         if attempt.may_have_made(pair[0]):
-            for listener in self._made_listeners:
-                listener(pair[0], began)
+            self.made.send(pair[0], began)
         return pair
 
     @property
     def any_refused(self) -> bool:
         """Whether `is_refused` is true of any sandbox."""
-        return bool(self._refused)
+        return self._rollback.any_pending
 
     def is_refused(self, sandbox_id: str) -> bool:
         """Whether what is there of this sandbox was made by a create that failed, and will be deleted."""
-        return sandbox_id in self._refused
+        return self._rollback.is_pending(sandbox_id)
 
     async def finish(self) -> None:
         """Give what still cleans up after failed creates and deleted sandboxes a while to end."""
-        await asyncio.gather(self.extras.finish(), self._finish_settling())
-
-    async def _finish_settling(self) -> None:
-        if not self._settling:
-            return
-        await asyncio.wait(self._settling, timeout=FINISH_SECONDS)
-        for task in self._settling:
-            task.cancel()
-        await asyncio.gather(*self._settling, return_exceptions=True)
-        for sandbox_id in self._refused:
-            logger.error("sandbox %s: what a failed create made may be left behind", sandbox_id)
+        await asyncio.gather(self.extras.finish(), self._rollback.finish())
 
     async def _reconcile(self, attempt: Attempt) -> Pair:
         """Look, apply what is missing, and do so again when somebody changed the objects in between."""
@@ -196,15 +165,9 @@ class Creation:
             pod, service = self._cluster.view.sandbox(sandbox_id)
             if pod is None and service is None:
                 return None, None
-            if self._is_ready_made(attempt, pod, service):
+            if attempt.is_made(pod, service, self._settings):
                 return pod, service
         return await self._cluster.look(attempt.sandbox.sandbox_id)
-
-    def _is_ready_made(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
-        """Whether it is a whole sandbox of the owner that this attempt is for."""
-        if pod is None or service is None or not attempt.is_owners(pod) or attempt.is_over(pod):
-            return False
-        return is_whole(pod, service, self._settings)
 
     async def _clear_the_way(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
         """Check that what is there may be used, and wait for what is on its way out; whether anything changed."""
@@ -227,7 +190,8 @@ class Creation:
     async def _wait_until_gone(self, attempt: Attempt, obj: KubeObject) -> None:
         """Look until the object is gone, with pauses: a watch would hold one of the few processes all the time."""
         attempt.waits_for_deletion = True
-        for pause in itertools.chain(GONE_PAUSES, itertools.repeat(GONE_PAUSES[-1])):
+        pauses = self._cluster.deadlines.gone_pauses
+        for pause in itertools.chain(pauses, itertools.repeat(pauses[-1])):
             if await self._cluster.is_gone(obj):
                 break
             await asyncio.sleep(pause)
@@ -241,7 +205,7 @@ class Creation:
         # Made by hand, or by the service that this one replaces: the same data mean the same owner.
         if kube.owner_of(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
             return
-        if attempt.sandbox.sandbox_id in self._refused:
+        if self._rollback.is_pending(attempt.sandbox.sandbox_id):
             raise ClusterUnavailable("What a failed create of the same id made is still being deleted")
         raise SandboxConflict(f"Sandbox '{attempt.sandbox.sandbox_id}' belongs to another thread or user")
 
@@ -276,162 +240,17 @@ class Creation:
         a half. The mark, or the new resourceVersion, stops them. Raises ObjectsChanged if it is no longer that Pod.
         """
         marks = kube.get_annotations(pod)
-        if sandbox_id not in self._refused and not by_all_means:
+        if not self._rollback.is_pending(sandbox_id) and not by_all_means:
             applied_at = expiry.time_of(pod, kube.APPLIED_AT_ANNOTATION)
             if pod["metadata"]["uid"] in self._confirmed or applied_at is None or kube.CONFIRMED_ANNOTATION in marks:
                 return pod
-            if expiry.present() - applied_at > timedelta(seconds=SETTLE_SECONDS) + CLOCKS_DIFFER:
+            if expiry.present() - applied_at > timedelta(seconds=self._cluster.deadlines.settle) + CLOCKS_DIFFER:
                 return pod
         confirmed = await self._cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
-        self._refused.pop(sandbox_id, None)
+        self._rollback.forget(sandbox_id)
         return confirmed
 
     async def _prolong(self, sandbox: Sandbox, pod: KubeObject) -> KubeObject:
         """Let the sandbox live for as long as is asked for now, and count this as a use of it; return its Pod."""
         pod = await keepalive.prolong(self._cluster, pod, sandbox.ttl_seconds, sandbox.idle_timeout_seconds)
         return await self._uses.note(pod)
-
-    async def _settle(self, attempt: Attempt) -> Pair | None:
-        """After a failed create: return the sandbox if it is whole and ours after all, else undo what it made.
-
-        An apply that was cut off may have reached the server, or another process may have made the same sandbox.
-        """
-        if not attempt.applied:
-            return None
-        try:
-            async with within(UNDO_SECONDS):
-                return await self._settle_now(attempt)
-        except ProvisionerError as error:
-            logger.warning(
-                "sandbox %s: what a failed create made can't be deleted yet: %s", attempt.sandbox.sandbox_id, error
-            )
-        except asyncio.CancelledError:
-            self._settle_later(attempt)
-            raise
-        self._settle_later(attempt)
-        return None
-
-    def _settle_later(self, attempt: Attempt) -> None:
-        self._refused[attempt.sandbox.sandbox_id] = attempt
-        task = asyncio.create_task(self._settle_at_last(attempt))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-
-    async def _settle_at_last(self, attempt: Attempt) -> None:
-        """Try until nothing of the refused create is left, or somebody has asked for the sandbox again."""
-        sandbox_id = attempt.sandbox.sandbox_id
-        loop = asyncio.get_running_loop()
-        end = loop.time() + SETTLE_SECONDS
-        while self._refused.get(sandbox_id) is attempt:
-            try:
-                async with self._locks.hold(sandbox_id, SETTLE_SECONDS):
-                    if self._refused.get(sandbox_id) is not attempt:
-                        return
-                    await self._settle_now(attempt, refused=True)
-                    del self._refused[sandbox_id]
-                    return
-            except ProvisionerError as error:
-                if loop.time() >= end:
-                    del self._refused[sandbox_id]
-                    logger.exception(
-                        "sandbox %s: what a failed create made may be left behind: %s\n%s",
-                        sandbox_id,
-                        error.public,
-                        error.detail,
-                    )
-                    return
-            await asyncio.sleep(SETTLE_PAUSE)
-
-    async def _settle_now(self, attempt: Attempt, *, refused: bool = False) -> Pair | None:
-        """Return the sandbox if it is whole and may stay; else delete what the attempt made of it."""
-        sandbox_id = attempt.sandbox.sandbox_id
-        pod, service = await self._cluster.look(sandbox_id, urgent=True)
-        if pod is not None and service is None and attempt.may_have_made(pod):
-            # Whoever applied last bears the mark, so the Pod may be another process's, whose Service is on its way.
-            await asyncio.sleep(OTHERS_SERVICE_SECONDS)
-            pod, service = await self._cluster.look(sandbox_id, urgent=True)
-        while True:
-            if pod is not None and service is not None and self._may_stay(attempt, pod, service, refused=refused):
-                return pod, service
-            try:
-                await self._undo(attempt, pod, service)
-            except PreconditionFailed:  # touched since it was read
-                pod, service = await self._cluster.look(sandbox_id, urgent=True)
-            else:
-                await self.extras.undo(attempt.extras)
-                return None
-
-    def _may_stay(self, attempt: Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:
-        if not self._is_ready_made(attempt, pod, service):
-            return False
-        return not refused or not attempt.may_have_made(pod)
-
-    async def _undo(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
-        """Delete what this create made and nobody has touched since; raises PreconditionFailed if somebody did."""
-        ours = [obj for obj in (pod, service) if obj is not None and attempt.may_have_made(obj)]
-        if pod is not None and pod not in ours:
-            return  # the Pod is somebody else's, and then so is the Service
-        for obj in ours:
-            if not kube.is_terminating(obj):
-                await self._cluster.delete_exactly(obj, urgent=True)
-                logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])
-
-
-# How far the API server's clock may be behind ours; its times are whole seconds.
-CLOCKS_DIFFER = timedelta(seconds=10)
-
-# The owner of a Pod without our annotations.
-NOBODY = (None, None)
-
-
-@dataclass
-class Attempt:
-    """One create: what was there before it, and what it may have put there."""
-
-    sandbox: Sandbox
-    objects: list[KubeObject]
-    extras: Wanted
-    before: set[str] | None = None
-    applied: bool = False
-    waits_for_deletion: bool = False
-
-    @property
-    def applied_at(self) -> str:
-        """The mark that no other try's objects bear."""
-        return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
-
-    def may_have_made(self, obj: KubeObject | None) -> bool:
-        """Whether this create, and nobody since, has applied the object, and it was not there before.
-
-        The view may not have known what was there before, so what is older than this create is not its own either. Nor
-        is what another process has confirmed, which has returned it to a caller.
-        """
-        if obj is None or obj["metadata"]["uid"] in (self.before or ()):
-            return False
-        if expiry.created_at(obj) < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
-            return False
-        marks = kube.get_annotations(obj)
-        return marks.get(kube.APPLIED_AT_ANNOTATION) == self.applied_at and kube.CONFIRMED_ANNOTATION not in marks
-
-    def is_over(self, pod: KubeObject) -> bool:
-        """Whether the Pod's life is over: it has ended, or expired and is not asked to live on."""
-        has_expired = expiry.ttl_ends_at(pod) <= expiry.present()
-        return has_ended(pod) or (has_expired and self.sandbox.ttl_seconds is None)
-
-    def is_owners(self, pod: KubeObject) -> bool:
-        """Whether the Pod belongs to the owner that this try is for."""
-        return kube.owner_of(pod) == kube.owner_of(self.objects[0])
-
-
-def now() -> str:
-    """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
-    return expiry.text_of(expiry.present())
-
-
-def marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:
-    """Return what gives an existing Pod our marks, and fails if it is no longer that very Pod (kubectl.md 16)."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {**new_pod["metadata"], "uid": pod["metadata"]["uid"]},
-    }

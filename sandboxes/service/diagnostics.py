@@ -37,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A caller gives a read 10 s and is answered within 8 s (contract.md): kubectl is ended before, which may take 1 s.
-DIAGNOSIS_SECONDS = 6.5
-
 MAX_EVENTS = 50
 LOG_LINES = 100
 # The newest so many bytes of a log are told.
@@ -64,8 +61,8 @@ async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings) -> Dia
     Raises SandboxNotFound where there is no Pod, or it is being deleted; ClusterUnavailable, ClusterRefused or
     ClusterTimeout if the Pod can't be looked for.
     """
-    end = asyncio.get_running_loop().time() + DIAGNOSIS_SECONDS
-    async with within(DIAGNOSIS_SECONDS):
+    end = asyncio.get_running_loop().time() + cluster.deadlines.diagnosis
+    async with within(cluster.deadlines.diagnosis):
         pod, service = await _look(cluster, sandbox_id)
     if pod is None or kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod):
         raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")

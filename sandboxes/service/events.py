@@ -21,6 +21,7 @@ from sandboxes.models.responses import SandboxAnswer, SandboxList
 
 if TYPE_CHECKING:
     from sandboxes.cluster.informer import View
+    from sandboxes.deadlines import Deadlines
     from sandboxes.objects import KubeObject
     from sandboxes.status.response import Answers
 
@@ -29,12 +30,6 @@ logger = logging.getLogger(__name__)
 # So many events may wait for one reader, some 600 bytes each, which all readers share; one that is further behind is
 # dropped, so that it is never waited for. It reads the present state when it comes again.
 MAX_WAITING = 1000
-
-# An end is told so many seconds before.
-EXPIRING_SECONDS = 60.0
-
-# A reader that comes while the view is not fresh (at the start, or while the cluster is away) may wait so long.
-FRESH_SECONDS = 8.0
 
 # Each holds the state in memory until it has read it.
 MAX_READERS = 256
@@ -83,7 +78,8 @@ class Reader:
 class Feed:
     """Who reads along with one cluster. `view` is None where there is no live view to read."""
 
-    def __init__(self, view: View | None, answers: Answers) -> None:
+    def __init__(self, view: View | None, answers: Answers, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
         self._view = view
         self._answers = answers
         self._readers: set[Reader] = set()
@@ -97,7 +93,7 @@ class Feed:
         # By id: what tells of the end that is near, or is to tell of it.
         self._ends: dict[str, _End] = {}
         if view is not None:
-            view.on_change(self._on_change)
+            view.changed.connect(self._on_change)
 
     async def join(self) -> Reader:
         """Return a new reader; its first event is `state`, the list of all that is there. `leave` must follow.
@@ -107,7 +103,7 @@ class Feed:
         if self._view is None:
             raise LiveViewOff("Events need the live view, which is switched off here (LIVE_VIEW)")
         try:
-            async with asyncio.timeout(FRESH_SECONDS) as limit:
+            async with asyncio.timeout(self._deadlines.subscribe) as limit:
                 self._joining.add(limit)
                 await self._view.becomes_fresh()
         except TimeoutError as error:
@@ -189,7 +185,7 @@ class Feed:
                 left = datetime.fromisoformat(answer.expires_at).timestamp() - time.time()
             except ValueError:  # somebody else wrote the annotation
                 return
-            delay = max(left - EXPIRING_SECONDS, 0.0)
+            delay = max(left - self._deadlines.expiring, 0.0)
             timer = asyncio.get_running_loop().call_later(delay, self._on_end_near, sandbox_id)
             self._ends[sandbox_id] = _End(answer.expires_at, timer)
 

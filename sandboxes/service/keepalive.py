@@ -15,22 +15,13 @@ from typing import TYPE_CHECKING
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.errors import ObjectsChanged, ProvisionerError
+from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
 
 logger = logging.getLogger(__name__)
-
-WRITE_INTERVAL = timedelta(seconds=60)
-
-# A use is written so long before the sandbox would count as idle: time enough for a slow API server.
-MARGIN = timedelta(seconds=10)
-
-RETRY = timedelta(seconds=5)
-
-# At the end of the process, what is not written yet may take so long.
-FINISH_SECONDS = 5.0
 
 
 @dataclass
@@ -48,7 +39,8 @@ class Uses:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._pending: dict[str, _Pending] = {}
-        self._writing: set[asyncio.Task[None]] = set()
+        self._deadlines = cluster.deadlines
+        self._writing = BackgroundTasks()
 
     async def note(self, pod: KubeObject) -> KubeObject:
         """Count this as a use of the sandbox now; return the Pod as it is stored then.
@@ -65,7 +57,7 @@ class Uses:
         if pending is not None:
             pending.used = now
             return pod
-        due = _due(pod, idle)
+        due = self._due(expiry.used_at(pod), idle)
         if due > now:
             self._write_at(due, pod, now)
             return pod
@@ -87,14 +79,13 @@ class Uses:
     async def finish(self) -> None:
         """Write what is not written yet; for the end of the process."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + FINISH_SECONDS
+        end = loop.time() + self._deadlines.use_finish
         for _ in range(2):  # once more: for the uses that came while an earlier one was being written
             for uid, pending in list(self._pending.items()):
                 if pending.timer is not None:
                     pending.timer.cancel()
                     self._start_writing(uid)
-            if self._writing:
-                await asyncio.wait(self._writing, timeout=max(0.0, end - loop.time()))
+            await self._writing.wait(end - loop.time())
 
     def _write_at(self, due: datetime, pod: KubeObject, used: datetime) -> None:
         uid = pod["metadata"]["uid"]
@@ -102,22 +93,25 @@ class Uses:
         timer = asyncio.get_running_loop().call_later(delay, self._start_writing, uid)
         self._pending[uid] = _Pending(pod, used, timer)
 
+    def _due(self, written: datetime, idle: timedelta) -> datetime:
+        """Return from when on a use must be written, if the last one was written then."""
+        often_enough = written + timedelta(seconds=self._deadlines.use_interval)
+        return min(often_enough, written + idle - timedelta(seconds=self._deadlines.use_margin))
+
     def _reconsider(self, uid: str, used: datetime, written: datetime | None) -> None:
         """After the write of a use: plan that of the uses since, which were answered already; at once if it failed."""
         pending = self._pending.pop(uid)
         if pending.used > used:
             idle = expiry.idle_timeout(pending.pod)
             assert idle is not None  # noqa: S101 - note() leaves out those without
-            due = expiry.present() if written is None else min(written + WRITE_INTERVAL, written + idle - MARGIN)
+            due = expiry.present() if written is None else self._due(written, idle)
             self._write_at(due, pending.pod, pending.used)
 
     def _start_writing(self, uid: str) -> None:
         # It stays pending until it is written: the reaper must know of it meanwhile, however long that takes.
         pending = self._pending[uid]
         pending.timer = None
-        task = asyncio.create_task(self._write_down(uid, pending))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        self._writing.start(self._write_down(uid, pending))
 
     async def _write_down(self, uid: str, pending: _Pending) -> None:
         """Write a use that nobody waits for, and try again later if that fails."""
@@ -128,7 +122,7 @@ class Uses:
             logger.debug("a sandbox that was used is gone: %s", error)
         except ProvisionerError as error:
             logger.warning("that a sandbox was used could not be written down: %s\n%s", error, error.detail)
-            self._write_at(expiry.present() + RETRY, pending.pod, pending.used)
+            self._write_at(expiry.present() + timedelta(seconds=self._deadlines.use_retry), pending.pod, pending.used)
         else:
             self._reconsider(uid, used, used)
         finally:
@@ -137,12 +131,6 @@ class Uses:
 
     async def _write(self, pod: KubeObject, used: datetime) -> KubeObject:
         return await self._cluster.annotate(pod, {kube.USED_ANNOTATION: expiry.text_of(used)}, manager="activity")
-
-
-def _due(pod: KubeObject, idle: timedelta) -> datetime:
-    """Return from when on a use must be written."""
-    written = expiry.used_at(pod)
-    return min(written + WRITE_INTERVAL, written + idle - MARGIN)
 
 
 async def renew(cluster: Cluster, pod: KubeObject, ttl_seconds: int) -> KubeObject:

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which an apply counts: somebody may delete the policy, or the namespace, behind our back.
-CONFIRMED_SECONDS = 60.0
-
 
 class Protection:
     """Applies the cluster's policies, where it has any."""
@@ -46,4 +43,4 @@ class Protection:
 
     def _is_confirmed(self) -> bool:
         now = asyncio.get_running_loop().time()
-        return self._applied_at is not None and now - self._applied_at < CONFIRMED_SECONDS
+        return self._applied_at is not None and now - self._applied_at < self._cluster.deadlines.policy_confirmed

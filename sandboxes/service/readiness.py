@@ -28,21 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two looks where no change wakes: times that pass without one, and a view that may not answer.
-LOOK_SECONDS = 1.0
-# What one look at the cluster may take.
-READ_SECONDS = 8.0
-
-# Seconds between two tries of a URL. kube-proxy opens a node port once a second (kubectl.md), so one that could not be
-# connected to for two since the Pod was ready can't be reached from here.
-URL_PAUSE = 0.2
-URL_SECONDS = 2.0
-
-# Only Events tell of a mount that fails (record: pod-failed-mount, events-failed-mount), and each look at them is a
-# process. A container is mostly created within a second.
-FIRST_EVENTS_SECONDS = 1.0
-EVENTS_SECONDS = 2.5
-
 
 @dataclass(eq=False)
 class _Vigil:
@@ -77,13 +62,14 @@ class Waits:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self._cluster = cluster
         self._settings = settings
-        self._urls = Urls()
+        self._deadlines = cluster.deadlines
+        self._urls = Urls(cluster.deadlines)
         self._vigils: dict[str, tuple[_Vigil, asyncio.Task[WaitedAnswer]]] = {}
         self._is_released = False
         # Five hundred Pods whose images are being pulled look at their Events one after another.
         self._events_turn = asyncio.Lock()
         if cluster.view is not None:
-            cluster.view.on_change(self._on_change)
+            cluster.view.changed.connect(self._on_change)
 
     async def until_usable(self, answer: SandboxAnswer, until: float) -> WaitedAnswer:
         """Return the sandbox as soon as it is usable or can't become so, and at `until` (loop time) as it is then.
@@ -141,7 +127,7 @@ class Waits:
         try:
             while True:
                 vigil.changed.clear()
-                pause = LOOK_SECONDS
+                pause = self._deadlines.look
                 try:
                     pod, service = await self._look(vigil.sandbox_id)
                 except ProvisionerError as error:
@@ -155,7 +141,7 @@ class Waits:
                     if outcome is not None:
                         return outcome
                     if vigil.ready_since is not None and not vigil.was_reached:
-                        pause = URL_PAUSE
+                        pause = self._deadlines.url_pause
                 await _set_within(vigil.changed, pause)
         finally:
             if vigil.events is not None:
@@ -166,7 +152,7 @@ class Waits:
         pair = self._cluster.seen(sandbox_id)
         if answer_for(*pair, self._settings) is not None:
             return pair
-        async with within(READ_SECONDS):
+        async with within(self._deadlines.read):
             return await self._cluster.look(sandbox_id)
 
     async def _outcome(self, vigil: _Vigil, pod: KubeObject, answer: SandboxAnswer) -> WaitedAnswer | None:
@@ -192,7 +178,7 @@ class Waits:
         if reach is Reach.ANSWERS:
             return waited(answer, url_checked=True)
         vigil.was_reached = vigil.was_reached or reach is Reach.NOT_YET
-        if not vigil.was_reached and _now() - vigil.ready_since >= URL_SECONDS:
+        if not vigil.was_reached and _now() - vigil.ready_since >= self._deadlines.url_unreached:
             return vigil.seen
         return None
 
@@ -213,14 +199,14 @@ class Waits:
             vigil.events_due = vigil.failed_mount = None
             return
         if vigil.events_due is None:
-            vigil.events_due = _now() + FIRST_EVENTS_SECONDS
+            vigil.events_due = _now() + self._deadlines.events_first
         if _now() >= vigil.events_due and (vigil.events is None or vigil.events.done()):
             vigil.events = asyncio.create_task(self._read_events(vigil, pod))
 
     async def _read_events(self, vigil: _Vigil, pod: KubeObject) -> None:
-        pause = EVENTS_SECONDS
+        pause = self._deadlines.events_pause
         try:
-            async with self._events_turn, within(READ_SECONDS):
+            async with self._events_turn, within(self._deadlines.read):
                 # Until it was its turn, the container may have been created.
                 events = [] if vigil.events_due is None else await self._cluster.events_of(pod)
         except ProvisionerError as error:

@@ -19,9 +19,10 @@ from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.errors import PreconditionFailed, ProvisionerError
 from sandboxes.status.reasons import has_ended
+from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
     from datetime import datetime
 
     from sandboxes.cluster.cluster import Cluster
@@ -35,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 # Sandboxes deleted at the same time: requests come first.
 AT_ONCE = 2
-
-# Seconds that the reaper waits for one sandbox on which a request works; the next round looks again.
-LOCK_SECONDS = 5.0
 
 
 class Reaper:
@@ -55,11 +53,8 @@ class Reaper:
         self._locks = locks
         # Halves by sandbox and uid, and since when (loop time) they were seen as such.
         self._halves: dict[tuple[str, str], float] = {}
-        self._listeners: list[Callable[[str], None]] = []
-
-    def on_reaped(self, listener: Callable[[str], None]) -> None:
-        """Have `listener(kind)` called for each deletion; kinds are those of Doomed, and `leftover`."""
-        self._listeners.append(listener)
+        # For each deletion: its kind, one of those of Doomed, or `leftover`.
+        self.reaped: Signal[[str]] = Signal()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -131,8 +126,7 @@ class Reaper:
 
     def _tell(self, kinds: Iterable[str]) -> None:
         for kind in kinds:
-            for listener in self._listeners:
-                listener(kind)
+            self.reaped.send(kind)
 
     def _is_in_use(self, doomed: Doomed, now: datetime) -> bool:
         pod = doomed.objects[0]
@@ -153,7 +147,7 @@ class Reaper:
         """
         ended = False
         try:
-            async with self._locks.hold(doomed.sandbox_id, LOCK_SECONDS):
+            async with self._locks.hold(doomed.sandbox_id, self._cluster.deadlines.reaper_lock):
                 if self._is_in_use(doomed, expiry.present()):  # since it was judged
                     return False
                 for obj in doomed.objects:

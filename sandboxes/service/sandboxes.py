@@ -47,11 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A caller gives a create 30 s, a delete 15 s, a read 10 s (contract.md): these end before, cleaning up included.
-CREATE_SECONDS = 21.0
-DELETE_SECONDS = 12.0
-READ_SECONDS = 8.0
-
 # One diagnosis is up to four processes of kubectl, which all others share.
 DIAGNOSES_AT_ONCE = 2
 DIAGNOSES_WAITING = 16
@@ -69,14 +64,14 @@ class Lifecycle:
         self._settings = settings
         self._answers = Answers(settings)
         if cluster.view is not None:
-            cluster.view.on_change(self._answers.forget)
+            cluster.view.changed.connect(self._answers.forget)
         self._waits = Waits(cluster, settings)
-        self.feed = Feed(cluster.view, self._answers)
+        self.feed = Feed(cluster.view, self._answers, cluster.deadlines)
         self._locks = Locks()
         self._uses = Uses(cluster)
         self._diagnosing = Turns(DIAGNOSES_AT_ONCE, DIAGNOSES_WAITING)
         self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
-        self.on_made = self._creation.on_made
+        self.made = self._creation.made
         self.extras = self._creation.extras
         self.protection = self._creation.protection
         self.reaper = Reaper(cluster, settings, self._locks, self._uses, self.extras)
@@ -91,7 +86,7 @@ class Lifecycle:
         """
         sandbox = self._checked(request)
         try:
-            async with self._locks.hold(sandbox.sandbox_id, CREATE_SECONDS) as seconds_left:
+            async with self._locks.hold(sandbox.sandbox_id, self.cluster.deadlines.create) as seconds_left:
                 pod, service = await self._creation.create(sandbox, seconds_left)
         except ClusterRefused as error:
             raise _blame(error, request) from error
@@ -129,7 +124,7 @@ class Lifecycle:
         answer = self._answers.of(*self.cluster.seen(sandbox_id))
         if answer is not None and not self._creation.is_refused(sandbox_id):
             return answer
-        async with within(READ_SECONDS):
+        async with within(self.cluster.deadlines.read):
             pod, service = await self.cluster.look(sandbox_id)
         return self._answer(pod, service, sandbox_id)
 
@@ -137,7 +132,7 @@ class Lifecycle:
         """Return how the sandbox is, and why; see diagnose. Raises SandboxNotFound as get() does."""
         if self._creation.is_refused(sandbox_id):
             raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
-        async with within(READ_SECONDS), self._diagnosing.one():
+        async with within(self.cluster.deadlines.read), self._diagnosing.one():
             return await diagnose(self.cluster, sandbox_id, self._settings)
 
     async def wait(self, answer: SandboxAnswer, until: float, *, is_made: bool = False) -> WaitedAnswer:
@@ -166,7 +161,7 @@ class Lifecycle:
             pairs = view.sandboxes()
             answers = self._answers.of_all(pairs if query is None else (one for one in pairs if query.fits(one[0])))
         else:
-            async with within(READ_SECONDS):
+            async with within(self.cluster.deadlines.read):
                 objects = await self.cluster.list_live()
             if query is not None:
                 objects = [obj for obj in objects if obj["kind"] != "Pod" or query.fits(obj)]
@@ -190,7 +185,7 @@ class Lifecycle:
 
         What else its template brought goes after the Pod.
         """
-        async with self._locks.hold(sandbox_id, DELETE_SECONDS) as seconds_left, within(seconds_left):
+        async with self._locks.hold(sandbox_id, self.cluster.deadlines.delete) as seconds_left, within(seconds_left):
             leaving = await self.extras.leaving(sandbox_id)
             await self.cluster.delete(sandbox_id)
         self.extras.delete_later(leaving)
@@ -220,7 +215,7 @@ class Lifecycle:
     async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxAnswer:
         """Change the sandbox's Pod; when it is another one by now, look and try again."""
         pod, service = self.cluster.seen(sandbox_id)
-        async with within(READ_SECONDS):
+        async with within(self.cluster.deadlines.read):
             for _ in range(MAX_ROUNDS):
                 if pod is None or service is None:
                     pod, service = await self.cluster.look(sandbox_id)

@@ -24,6 +24,7 @@ from sandboxes.errors import (
     SandboxConflict,
 )
 from sandboxes.spec.templates import suffix_of
+from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -39,14 +40,6 @@ Key: TypeAlias = tuple[str, str]
 
 # Each round ends because somebody else changed the objects; so many in a row is no accident.
 MAX_ROUNDS = 8
-
-# Seconds between looks at a Pod that is being deleted; a container has 5 s to end (manifests/sandbox).
-GONE_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
-# So long this process waits for it; after that the objects are the reaper's.
-WAIT_SECONDS = 600.0
-LOCK_SECONDS = 60.0
-# At the end of the process; what is not done then is the reaper's.
-FINISH_SECONDS = 5.0
 
 
 @dataclass
@@ -85,7 +78,8 @@ class Extras:
         self._templates = templates
         self._locks = locks
         self._leaving: dict[str, Leaving] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._deadlines = cluster.deadlines
+        self._tasks = BackgroundTasks()
         self._may_list = True
 
     async def make(self, wanted: Wanted, wait_until_gone: Callable[[KubeObject], Awaitable[None]]) -> None:
@@ -154,9 +148,7 @@ class Extras:
         """Delete them when the Pod is gone: a NetworkPolicy must outlive it."""
         if leaving is not None:
             self._leaving[leaving.sandbox_id] = leaving
-            task = asyncio.create_task(self._delete_leaving(leaving))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._delete_leaving(leaving))
 
     async def remove_leftovers(self, grace: float, *, dry_run: bool = False) -> list[str]:
         """Delete what templates brought for Pods that do not exist, and was touched over `grace` seconds ago.
@@ -197,11 +189,7 @@ class Extras:
 
     async def finish(self) -> None:
         """Give what waits for Pods to go a while to end; the rest is the reaper's."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.finish(self._deadlines.template_objects_finish)
 
     async def _make_room(self, wanted: Wanted, found: dict[Key, KubeObject]) -> bool:
         """Raise SandboxConflict for what is another owner's, unless it is only waiting to go; whether it was."""
@@ -246,11 +234,12 @@ class Extras:
         """Wait until the Pod is gone, then delete what is meant; never raises our errors."""
         sandbox_id = leaving.sandbox_id
         loop = asyncio.get_running_loop()
-        end = loop.time() + WAIT_SECONDS
-        for pause in itertools.chain(GONE_PAUSES, itertools.repeat(GONE_PAUSES[-1])):
+        end = loop.time() + self._deadlines.template_objects
+        pauses = self._deadlines.template_objects_pauses
+        for pause in itertools.chain(pauses, itertools.repeat(pauses[-1])):
             try:
                 if await self._cluster.is_gone(leaving.pod):
-                    async with self._locks.hold(sandbox_id, LOCK_SECONDS):
+                    async with self._locks.hold(sandbox_id, self._deadlines.template_objects_lock):
                         await self._delete_where(leaving.objects, leaving.is_meant)
                     return
             except ProvisionerError as error:
@@ -273,7 +262,7 @@ class Extras:
 
     async def _remove(self, sandbox_id: str, objects: list[KubeObject]) -> None:
         """Delete what nobody has touched since it was listed, if there is no Pod."""
-        async with self._locks.hold(sandbox_id, LOCK_SECONDS):
+        async with self._locks.hold(sandbox_id, self._deadlines.template_objects_lock):
             pod, _ = await self._cluster.look(sandbox_id)
             if pod is None:
                 await self._delete_where(objects, _untouched(objects))

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import enum
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import aiohttp
 
+if TYPE_CHECKING:
+    from sandboxes.deadlines import Deadlines
+
 # What the probes of a sandbox ask for, too (manifests/sandbox/pod.yaml).
 PATH = "/v1/sandbox"
-
-# Seconds: for the name and the connection, and for all of it.
-CONNECT_SECONDS = 1.0
-ANSWER_SECONDS = 2.0
 
 # At once: each is an open file, and a system may allow no more than 1,024.
 MAX_AT_ONCE = 100
@@ -35,12 +35,13 @@ class Reach(enum.Enum):
 class Urls:
     """Asks URLs of sandboxes. `close` it in the end; it can be used again after that."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
         self._session: aiohttp.ClientSession | None = None
         self._free = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def ask(self, sandbox_url: str) -> Reach:
-        """Ask once; raises nothing, and takes ANSWER_SECONDS at most once it is its turn."""
+        """Ask once; raises nothing, and takes self._deadlines.url_answer at most once it is its turn."""
         async with self._free:
             try:
                 # A new session is an object, not a connection; it needs the running loop.
@@ -66,7 +67,7 @@ class Urls:
                 # A node port, or an address, may be another sandbox's the next time.
                 connector=aiohttp.TCPConnector(limit=0, force_close=True, use_dns_cache=False),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, connect=CONNECT_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=self._deadlines.url_answer, connect=self._deadlines.url_connect),
                 trust_env=False,
             )
         return self._session

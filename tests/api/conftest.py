@@ -14,6 +14,7 @@ from sandboxes import errors
 from sandboxes.api.callers import Callers
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
+from sandboxes.deadlines import Deadlines
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.objects import KubeObject
 from sandboxes.service.sandboxes import Lifecycle
@@ -42,7 +43,11 @@ def cluster() -> FakeCluster:
 
 @pytest.fixture
 def make_client(
-    aiohttp_client: AiohttpClient, cluster: FakeCluster, make_settings: Callable[..., Settings], template: Template
+    aiohttp_client: AiohttpClient,
+    cluster: FakeCluster,
+    make_settings: Callable[..., Settings],
+    template: Template,
+    deadlines: Deadlines,
 ) -> MakeClient:
     """Return what starts the service with the given environment.
 
@@ -61,7 +66,7 @@ def make_client(
         kubectl = Kubectl(
             cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
-        one = Cluster(kubectl, None, settings.k8s_namespace, policies)
+        one = Cluster(kubectl, None, settings.k8s_namespace, policies, deadlines=deadlines)
         lifecycle = Lifecycle(one, templates or {DEFAULT_TEMPLATE: template}, settings)
         app = create_app(lifecycle, settings, callers=Callers(settings, in_pod=in_pod))
         if peer is not None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from sandboxes.models.requests import OPTIONAL_FIELDS
-from sandboxes.service import create as creation
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 
@@ -249,10 +248,8 @@ async def test_a_create_that_comes_second_changes_no_label_of_the_first_ones_ser
     assert marks(cluster.pod("a")) == marks(made[("Pod", "deer-flow", "sandbox-a")])
 
 
-async def test_a_create_whose_service_is_refused_leaves_no_pod(
-    open_client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(creation, "OTHERS_SERVICE_SECONDS", 0.1)
+@pytest.mark.deadlines(others_service=0.1)
+async def test_a_create_whose_service_is_refused_leaves_no_pod(open_client: Client, cluster: FakeCluster) -> None:
     cluster.do_before_next("apply", lambda: cluster.answer_next("apply", "apply-nodeports-exhausted"))
     response = await open_client.post(URL, json={"sandbox_id": "a", "labels": {"team": "x"}})
     assert response.status == 429

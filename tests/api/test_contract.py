@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from sandboxes.api import params
 from tests.api.client import assert_is_json, create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
@@ -364,8 +363,8 @@ async def test_a_million_wrong_mounts_are_one_short_answer(client: Client, clust
     assert cluster.calls == []
 
 
-async def test_a_body_that_never_comes_is_408(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(params, "BODY_SECONDS", 0.1)
+@pytest.mark.deadlines(body=0.1)
+async def test_a_body_that_never_comes_is_408(client: Client) -> None:
 
     async def never() -> AsyncIterator[bytes]:
         yield b"{"

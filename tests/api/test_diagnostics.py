@@ -210,10 +210,10 @@ async def test_events_and_logs_are_read_at_the_same_time(client: Client, cluster
     assert (answer["logs"]["lines"], answer["previous_logs"]["lines"]) == (["now"], ["then"])
 
 
+@pytest.mark.deadlines(diagnosis=0.5)
 async def test_a_part_that_takes_too_long_is_told_and_the_answer_is_in_time(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+    client: Client, cluster: FakeCluster
 ) -> None:
-    monkeypatch.setattr(diagnostics, "DIAGNOSIS_SECONDS", 0.5)
     await be(client, cluster, "pod-ready")
     cluster.hold_next("logs")
     started = time.monotonic()
@@ -223,10 +223,8 @@ async def test_a_part_that_takes_too_long_is_told_and_the_answer_is_in_time(
     assert answer["summary"] == "Nothing is wrong: the sandbox is ready."
 
 
-async def test_a_cluster_that_does_not_show_the_pod_in_time_is_504(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(diagnostics, "DIAGNOSIS_SECONDS", 0.2)
+@pytest.mark.deadlines(diagnosis=0.2)
+async def test_a_cluster_that_does_not_show_the_pod_in_time_is_504(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     cluster.hold_next("get")
     assert (await client.get(f"{URL}/a/diagnostics")).status == 504

@@ -15,9 +15,9 @@ import pytest
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp.plugin import AiohttpClient
 
-from sandboxes.api import sse
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
+from sandboxes.deadlines import Deadlines
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.service import events
 from sandboxes.service.sandboxes import Lifecycle
@@ -47,13 +47,19 @@ MakeService = Callable[..., Awaitable[Service]]
 
 @pytest.fixture
 def make_service(
-    aiohttp_client: AiohttpClient, cluster: FakeCluster, make_settings: Callable[..., Settings], template: Template
+    aiohttp_client: AiohttpClient,
+    cluster: FakeCluster,
+    make_settings: Callable[..., Settings],
+    template: Template,
+    deadlines: Deadlines,
 ) -> MakeService:
     async def make(**variables: object) -> Service:
         settings = make_settings(**variables)
         view = StillView()
         kubectl = Kubectl(cluster, max_processes=8, max_waiting=200)
-        lifecycle = Lifecycle(Cluster(kubectl, view, "rec"), {DEFAULT_TEMPLATE: template}, settings)
+        lifecycle = Lifecycle(
+            Cluster(kubectl, view, "rec", deadlines=deadlines), {DEFAULT_TEMPLATE: template}, settings
+        )
         return Service(await aiohttp_client(LikeOurs(create_app(lifecycle, settings))), view, lifecycle)
 
     return make
@@ -105,9 +111,8 @@ async def test_the_state_comes_first_and_then_each_change(service: Service) -> N
         assert json.loads(deleted["data"])["status"] == "NotFound"
 
 
-async def test_silence_is_broken_by_comments(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sse.COMMENT_SECONDS == 15
-    monkeypatch.setattr(sse, "COMMENT_SECONDS", 0.05)
+@pytest.mark.deadlines(sse_comment=0.05)
+async def test_silence_is_broken_by_comments(service: Service) -> None:
     async with service.client.get(EVENTS) as response:
         await frame(response)
         assert await frame(response) == {"": ""}
@@ -183,10 +188,8 @@ async def test_a_slow_reader_is_cut_off_while_another_reads_on(
         await until(is_cut_off)
 
 
-async def test_a_reader_that_takes_nothing_is_cut_off_after_a_while(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sse, "WRITE_SECONDS", 0.1)
+@pytest.mark.deadlines(sse_write=0.1)
+async def test_a_reader_that_takes_nothing_is_cut_off_after_a_while(service: Service) -> None:
     for number in range(20):
         service.view.put(f"s{number}", node="n" * 1_000_000)
     with socket.socket() as deaf:

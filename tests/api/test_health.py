@@ -7,7 +7,6 @@ import logging
 
 import pytest
 
-from sandboxes.ops import health
 from tests.api.conftest import Client, MakeClient
 from tests.fakes import FakeCluster
 from tests.record import case, case_names
@@ -15,10 +14,8 @@ from tests.record import case, case_names
 PROBE = ("get", "--raw", "/readyz")
 
 
-@pytest.fixture
-def every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nothing believed that was found before."""
-    monkeypatch.setattr(health, "BELIEVED_SECONDS", -1.0)
+# Nothing is believed that was found before.
+every_time = pytest.mark.deadlines(ready_believed=-1.0)
 
 
 async def readiness(client: Client) -> tuple[int, dict[str, str]]:
@@ -64,7 +61,7 @@ async def test_a_hundred_probes_of_a_cluster_that_fails_are_one_call(client: Cli
     assert cluster.calls == [PROBE]
 
 
-@pytest.mark.usefixtures("every_time")
+@every_time
 async def test_what_was_found_is_not_believed_for_long(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("get", "refused")
     assert await readiness(client) == (
@@ -92,10 +89,8 @@ async def test_a_server_that_forbids_only_the_question_has_answered(client: Clie
     assert (await readiness(client))[0] == 200
 
 
-async def test_a_cluster_that_hangs_is_not_ready_in_time(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(health, "READY_SECONDS", 0.05)
+@pytest.mark.deadlines(ready=0.05)
+async def test_a_cluster_that_hangs_is_not_ready_in_time(client: Client, cluster: FakeCluster) -> None:
     cluster.hold_next("get")
     status, checks = await readiness(client)
     assert (status, checks["api_server"]) == (503, "The cluster did not answer in time")
@@ -129,7 +124,7 @@ async def test_a_replica_that_is_about_to_end_is_not_ready(client: Client, clust
     assert (await client.get("/livez")).status == 200
 
 
-@pytest.mark.usefixtures("every_time")
+@every_time
 async def test_the_log_tells_once_that_it_is_not_ready_and_once_that_it_is(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,6 @@ import copy
 
 import pytest
 
-from sandboxes.ops import health
 from sandboxes.spec.templates import Template
 from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
@@ -92,10 +91,8 @@ async def test_an_answer_that_is_silent_about_what_is_missing_is_503_and_not_404
     assert cluster.objects == {}
 
 
-async def test_an_api_server_that_does_not_say_ok_is_not_ready(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(health, "BELIEVED_SECONDS", 0)
+@pytest.mark.deadlines(ready_believed=0)
+async def test_an_api_server_that_does_not_say_ok_is_not_ready(client: Client, cluster: FakeCluster) -> None:
     cluster.print_next("get", b"")
     status, said = await answer(client, "GET", "/readyz")
     assert (status, UNBELIEVED["detail"] in str(said)) == (503, True)

@@ -6,8 +6,6 @@ import asyncio
 
 import pytest
 
-from sandboxes.service import create as creation
-from sandboxes.service import sandboxes
 from tests.api.client import assert_is_json, create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
@@ -117,16 +115,8 @@ async def test_a_caller_that_hangs_up_changes_nothing(client: Client, cluster: F
         await asyncio.sleep(0.01)
 
 
-def test_the_time_limits_end_before_the_callers() -> None:
-    assert sandboxes.CREATE_SECONDS + creation.UNDO_SECONDS <= 28
-    assert sandboxes.DELETE_SECONDS <= 13
-    assert sandboxes.READ_SECONDS <= 9
-
-
-async def test_a_create_that_hangs_is_504_in_time_and_leaves_nothing(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sandboxes, "CREATE_SECONDS", 0.2)
+@pytest.mark.deadlines(create=0.2)
+async def test_a_create_that_hangs_is_504_in_time_and_leaves_nothing(client: Client, cluster: FakeCluster) -> None:
     cluster.hold_next("apply")
     response = await client.post(URL, json={"sandbox_id": "a"})
     assert response.status == 504
@@ -134,22 +124,19 @@ async def test_a_create_that_hangs_is_504_in_time_and_leaves_nothing(
     assert (await client.get(f"{URL}/a")).status == 404
 
 
-async def test_a_create_whose_answer_got_lost_is_whole_after_all(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sandboxes, "CREATE_SECONDS", 0.2)
+@pytest.mark.deadlines(create=0.2)
+async def test_a_create_whose_answer_got_lost_is_whole_after_all(client: Client, cluster: FakeCluster) -> None:
     cluster.hang_after_next("apply")
     answer = await create(client)
     assert answer["sandbox_id"] == "a"
     assert await (await client.get(f"{URL}/a")).json() == answer
 
 
+@pytest.mark.deadlines(read=0.1, delete=0.1)
 @pytest.mark.parametrize(("method", "path"), [("GET", f"{URL}/a"), ("GET", URL), ("DELETE", f"{URL}/a")])
 async def test_a_read_or_delete_that_hangs_is_504_in_time(
-    client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+    client: Client, cluster: FakeCluster, method: str, path: str
 ) -> None:
-    monkeypatch.setattr(sandboxes, "READ_SECONDS", 0.1)
-    monkeypatch.setattr(sandboxes, "DELETE_SECONDS", 0.1)
     cluster.hold_next("get")
     cluster.hold_next("delete")
     assert (await client.request(method, path)).status == 504

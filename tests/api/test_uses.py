@@ -62,14 +62,13 @@ async def sandbox(client: Client, cluster: FakeCluster, monkeypatch: pytest.Monk
     return Sandbox(client, cluster, monkeypatch)
 
 
+@pytest.mark.deadlines(use_retry=3600)
 async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_is(
     sandbox: Sandbox,
     client: Client,
     cluster: FakeCluster,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("sandboxes.service.keepalive.RETRY", timedelta(hours=1))
     sandbox.let_it_be(USED)
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
     with caplog.at_level(logging.WARNING, logger="sandboxes.service.keepalive"):
@@ -87,10 +86,10 @@ async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_
     assert await sandbox.is_reaped()
 
 
+@pytest.mark.deadlines(use_retry=3600)
 async def test_a_use_that_could_not_be_written_counts_no_longer_than_any_other(
-    sandbox: Sandbox, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sandboxes.service.keepalive.RETRY", timedelta(hours=1))
     sandbox.let_it_be(USED)
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
     assert await sandbox.touch() == 200

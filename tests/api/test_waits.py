@@ -12,8 +12,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pytest_aiohttp.plugin import AiohttpClient
 
-from sandboxes.api import routes
-from sandboxes.service import readiness
 from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.api.server import LikeOurs
@@ -24,14 +22,8 @@ from tests.waiting import until
 StartSandbox = Callable[[int], Awaitable[int]]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the pauses be short; what is tested is what happens, not how long it takes."""
-    monkeypatch.setattr(readiness, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(readiness, "URL_PAUSE", 0.05)
-    monkeypatch.setattr(readiness, "URL_SECONDS", 0.2)
-    monkeypatch.setattr(readiness, "FIRST_EVENTS_SECONDS", 0.05)
-    monkeypatch.setattr(readiness, "EVENTS_SECONDS", 0.1)
+# The pauses are short; what is tested is what happens, not how long it takes.
+pytestmark = pytest.mark.deadlines(look=0.05, url_pause=0.05, url_unreached=0.2, events_first=0.05, events_pause=0.1)
 
 
 @pytest.fixture
@@ -121,7 +113,7 @@ async def test_an_url_that_answers_otherwise_is_waited_for_to_the_end_and_no_red
     serve_at(cluster, await start_sandbox(status))
     be(cluster, "pod-ready")
     began = asyncio.get_running_loop().time()
-    seconds = 2 * readiness.URL_SECONDS
+    seconds = 2 * 0.2
     answer = await waited(client, seconds)
     assert asyncio.get_running_loop().time() - began >= seconds
     assert (answer["ready"], answer["url_checked"]) == (True, False)
@@ -206,11 +198,8 @@ async def test_deleted_while_waited_for_is_404(client: Client, cluster: FakeClus
     assert (await response.json())["status"] == "NotFound"
 
 
-async def test_a_wait_ends_in_time_for_the_caller_however_long_it_should_be(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert routes.WAIT_SECONDS < 25
-    monkeypatch.setattr(routes, "WAIT_SECONDS", 0.2)
+@pytest.mark.deadlines(wait=0.2)
+async def test_a_wait_ends_in_time_for_the_caller_however_long_it_should_be(client: Client) -> None:
     began = asyncio.get_running_loop().time()
     answer = await create(client, wait_seconds=1e9)
     assert 0.2 <= asyncio.get_running_loop().time() - began < 3

@@ -15,11 +15,11 @@ import pytest
 from devcluster import Cluster
 from tests.audit import AS_TESTER, ASKED, DEFAULTS, Asked
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
-from tests.contract.views import quick_view, tampered
+from tests.contract.views import tampered
 from tests.waiting import until
 
 __all__ = [
-    "fast_cluster", "provisioner", "quick_view", "start_provisioner", "tampered", "until", "without_reaper",
+    "fast_cluster", "provisioner", "start_provisioner", "tampered", "until", "without_reaper",
 ]  # fmt: skip
 
 KUBECTL = Path(sys.executable).parent / "kubectl"

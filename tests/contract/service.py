@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,7 @@ from devcluster import Cluster
 from sandboxes import app as program
 from sandboxes.api.app_keys import LIFECYCLE
 from sandboxes.cluster.informer import View
+from sandboxes.deadlines import Deadlines
 from sandboxes.settings import Settings
 from tests.waiting import until
 
@@ -55,6 +57,11 @@ class Provisioner:
         assert view is not None
         return view
 
+    def set_deadlines(self, **seconds: Any) -> None:
+        """Let what begins from now on have other limits of time."""
+        cluster = self.client.app[LIFECYCLE].cluster
+        object.__setattr__(cluster, "deadlines", dataclasses.replace(cluster.deadlines, **seconds))
+
     async def get(self, path: str, **options: Any) -> aiohttp.ClientResponse:
         """GET."""
         return await self.client.get(path, **options)
@@ -81,7 +88,7 @@ async def create(provisioner: Provisioner, sandbox_id: str = "a", **fields: Any)
 
 @pytest.fixture
 async def start_provisioner(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadlines: Deadlines
 ) -> AsyncIterator[StartProvisioner]:
     """Return what starts the service with the given environment; ends what it started."""
     async with AsyncExitStack() as stack:
@@ -98,7 +105,7 @@ async def start_provisioner(
             for name, value in environ.items():
                 monkeypatch.setenv(name, value)
             directory = stack.enter_context(tempfile.TemporaryDirectory(dir=tmp_path))
-            app = await program.compose(Settings.load(), Path(directory), in_pod=False)
+            app = await program.compose(Settings.load(), Path(directory), in_pod=False, deadlines=deadlines)
             client = await stack.enter_async_context(TestClient(TestServer(app)))
             return Provisioner(client, environ)
 

@@ -13,7 +13,7 @@ import pytest
 from devcluster import Cluster
 from devcluster.authorization import Right, rights_of
 from sandboxes.api.app_keys import LIFECYCLE
-from sandboxes.api.server import SHUTDOWN_SECONDS
+from sandboxes.deadlines import DEADLINES
 from sandboxes.grammar import peer_of
 from sandboxes.settings import Settings
 from tests.audit import PRODUCTION, TEMPLATES
@@ -122,7 +122,7 @@ def test_an_api_key_is_required_and_stands_in_no_file(folder: str) -> None:
 def test_a_running_request_may_end_before_the_pod_is_killed(folder: str) -> None:
     command = container_of(folder)["lifecycle"]["preStop"]["exec"]["command"]
     assert command[0] == "sleep"
-    assert pod_of(folder)["spec"]["terminationGracePeriodSeconds"] > int(command[1]) + SHUTDOWN_SECONDS
+    assert pod_of(folder)["spec"]["terminationGracePeriodSeconds"] > int(command[1]) + DEADLINES.shutdown
 
 
 @everywhere

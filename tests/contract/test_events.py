@@ -16,7 +16,6 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import objects as kube
-from sandboxes.cluster import watch
 from sandboxes.service import events
 from tests.contract.conftest import Kubectl
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
@@ -101,10 +100,10 @@ async def test_a_life_from_created_to_deleted(provisioner: Provisioner) -> None:
             assert one != other
 
 
+@pytest.mark.deadlines(watch_pauses=(0.05, 0.1))
 async def test_a_watch_that_starts_again_and_a_resync_tell_nothing_twice(
-    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    provisioner: Provisioner, cluster: Cluster
 ) -> None:
-    monkeypatch.setattr(watch, "PAUSES", (0.05, 0.1))
     async with reading(provisioner) as stream:
         await create(provisioner, wait_seconds=20)
         await until(stream.has("ready", "a"))

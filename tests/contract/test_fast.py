@@ -13,8 +13,6 @@ import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes.kubectl import batching, pool
-from sandboxes.service import sandboxes
 from tests.contract.faults import recorded_refusal
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
@@ -69,10 +67,10 @@ async def test_a_waiting_process_that_is_killed_costs_nobody_anything(provisione
     await until(lambda: len(waiting_processes(tmp_path)) == 4)
 
 
+@pytest.mark.deadlines(pool_tick=3600)
 async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
-    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pool, "TICK_SECONDS", 3600)
     kubeconfig = tmp_path / "rotating"
     good = cluster.kubeconfig.read_text()
     bad = yaml.safe_load(good)
@@ -87,10 +85,10 @@ async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 200
 
 
+@pytest.mark.deadlines(pool_tick=0.05, pool_age=0.5)
 async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_are_old(
-    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pool, "TICK_SECONDS", 0.05)
     kubeconfig = tmp_path / "changing"
     kubeconfig.write_text(cluster.kubeconfig.read_text())
     await start_provisioner(KUBECONFIG_PATH=str(kubeconfig))
@@ -100,7 +98,6 @@ async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_a
     await until(lambda: waiting_processes(tmp_path) and not before & set(waiting_processes(tmp_path)), seconds=30)
 
     before = set(waiting_processes(tmp_path))
-    monkeypatch.setattr(pool, "MAX_AGE_SECONDS", 0.5)
     await until(lambda: not before & set(waiting_processes(tmp_path)), seconds=30)
 
 
@@ -213,11 +210,8 @@ async def test_one_object_that_the_server_fails_on_does_not_fail_the_others(
     assert Counter(statuses) == {200: 11, 429: 1}
 
 
-async def test_a_create_that_is_504_is_not_made_later(
-    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batching, "LIMIT_SECONDS", 0.5)
-    monkeypatch.setattr(sandboxes, "CREATE_SECONDS", 1.0)
+@pytest.mark.deadlines(batch_limit=0.5, create=1.0)
+async def test_a_create_that_is_504_is_not_made_later(provisioner: Provisioner, cluster: Cluster) -> None:
     cluster.faults.hang(verb="patch", resource="services", times=1)
     assert await post(provisioner, "a") == 504
     await nothing_is_left(cluster)

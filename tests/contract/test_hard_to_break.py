@@ -77,20 +77,10 @@ async def service(start_provisioner: StartProvisioner, cluster: Cluster) -> Asyn
         yield running
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give all the service's limits of time a fifth of their seconds."""
-    for name, seconds in {
-        "lifecycle.CREATE_SECONDS": 4.2,
-        "lifecycle.DELETE_SECONDS": 2.4,
-        "lifecycle.READ_SECONDS": 1.6,
-        "creation.UNDO_SECONDS": 1.0,
-        "creation.SETTLE_PAUSE": 0.4,
-        "groups.GROUP_SECONDS": 1.6,
-        "groups.LIMIT_SECONDS": 2.4,
-        "groups.PATIENCE_SECONDS": 1.6,
-    }.items():
-        monkeypatch.setattr(f"sandboxes.{name}", seconds)
+# A fifth of the service's own limits of time.
+impatient = pytest.mark.deadlines(
+    create=4.2, delete=2.4, read=1.6, undo=1.0, settle_pause=0.4, batch=1.6, batch_limit=2.4, batch_patience=1.6
+)
 
 
 # The API server
@@ -105,7 +95,7 @@ async def test_the_api_server_restarts(service: Service, cluster: Cluster) -> No
     await service.stands()
 
 
-@pytest.mark.usefixtures("impatient")
+@impatient
 async def test_the_api_server_hangs(service: Service, cluster: Cluster) -> None:
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 20))
@@ -116,7 +106,7 @@ async def test_the_api_server_hangs(service: Service, cluster: Cluster) -> None:
     await service.stands()
 
 
-@pytest.mark.usefixtures("impatient")
+@impatient
 async def test_the_api_server_is_slow(service: Service, cluster: Cluster) -> None:
     async with callers(service.ledger, service.session, number=10):
         await until(more(lambda: service.made, 10))
@@ -127,7 +117,7 @@ async def test_the_api_server_is_slow(service: Service, cluster: Cluster) -> Non
     await service.stands()
 
 
-@pytest.mark.usefixtures("impatient")
+@impatient
 @pytest.mark.parametrize("code", [429, 500, 503])
 async def test_the_api_server_answers_errors_for_a_while(service: Service, cluster: Cluster, code: int) -> None:
     async with callers(service.ledger, service.session):

@@ -127,10 +127,10 @@ async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
+@pytest.mark.deadlines(create=1.0)
 async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
-    start_provisioner: StartProvisioner, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    start_provisioner: StartProvisioner, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr("sandboxes.service.sandboxes.CREATE_SECONDS", 1.0)
     async with Cluster(directory=tmp_path / "slow", speed=1) as slow:
         slow.stopping_takes(3600)
         provisioner = await start_provisioner(cluster=slow)

@@ -8,16 +8,13 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from sandboxes.ops import health
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, create, until
 
 READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"}
 
 
-@pytest.fixture(autouse=True)
-def every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nothing believed that was found before."""
-    monkeypatch.setattr(health, "BELIEVED_SECONDS", 0.0)
+# Nothing is believed that was found before.
+pytestmark = pytest.mark.deadlines(ready_believed=0.0)
 
 
 async def readiness(service: Provisioner) -> tuple[int, dict[str, Any]]:

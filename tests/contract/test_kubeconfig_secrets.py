@@ -17,7 +17,6 @@ from devcluster import Cluster
 from sandboxes import app as program
 from sandboxes import errors
 from sandboxes.errors import StartupError
-from sandboxes.kubectl import pool
 from sandboxes.kubectl.config import connect
 from sandboxes.ops.doctor import check
 from sandboxes.settings import Settings
@@ -133,10 +132,10 @@ async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_i
             assert f"kubectl --kubeconfig {path} config view" in lines, name
 
 
+@pytest.mark.deadlines(pool_tick=0.05)
 async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_that_changes(
-    start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+    start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log
 ) -> None:
-    monkeypatch.setattr(pool, "TICK_SECONDS", 0.05)
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     provisioner = await start_provisioner(KUBECONFIG_PATH=str(path), LIVE_VIEW_MAX_AGE="2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -199,11 +198,10 @@ async def test_a_sandbox_that_may_stay_unused_is_not_written_to(provisioner: Pro
     assert annotations_of(cluster) == before
 
 
+@pytest.mark.deadlines(use_retry=0.2, use_interval=3)
 async def test_a_use_that_could_not_be_written_in_time_is_written_later(
-    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    provisioner: Provisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sandboxes.service.keepalive.RETRY", timedelta(seconds=0.2))
-    monkeypatch.setattr("sandboxes.service.keepalive.WRITE_INTERVAL", timedelta(seconds=3))
     await create(provisioner, idle_timeout_seconds=60)
     assert (await provisioner.post(f"{URL}/a/touch")).status == 200
     cluster.faults.answer(503, verb="patch")

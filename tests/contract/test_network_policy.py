@@ -8,7 +8,6 @@ import kmock
 import pytest
 
 from devcluster import Cluster, once
-from sandboxes.service import network_policy
 from tests.audit import PRODUCTION
 from tests.contract.conftest import Kubectl
 from tests.contract.service import URL, StartProvisioner, create, until
@@ -93,13 +92,13 @@ async def namespace_is_gone(cluster: Cluster) -> bool:
     return cluster.get("Namespace", "", NS) is None
 
 
+@pytest.mark.deadlines(policy_confirmed=0.0)
 async def test_a_policy_that_somebody_deleted_is_back_before_a_later_create(
-    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
     assert (await kubectl("delete", "networkpolicy", "sandboxes-isolated", "-n", NS)).rc == 0
     await create(provisioner, "a")
     assert policies(cluster) == []  # an apply counts for a while
-    monkeypatch.setattr(network_policy, "CONFIRMED_SECONDS", 0.0)
     await create(provisioner, "b")
     assert policies(cluster) == ["sandboxes-isolated"]

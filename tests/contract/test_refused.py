@@ -16,11 +16,10 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create, u
 pytestmark = pytest.mark.usefixtures("without_reaper")
 
 
+@pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
 async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
-    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    provisioner: Provisioner, cluster: Cluster
 ) -> None:
-    monkeypatch.setattr("sandboxes.service.create.UNDO_SECONDS", 0.3)
-    monkeypatch.setattr("sandboxes.service.create.SETTLE_PAUSE", 0.1)
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
     cluster.faults.answer(503, verb="delete")
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
@@ -32,24 +31,23 @@ async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
     await create(provisioner)
 
 
-async def refused_but_whole(provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def refused_but_whole(provisioner: Provisioner, cluster: Cluster) -> None:
     """Let a create be told that it failed, though the cluster has made all of it."""
-    monkeypatch.setattr("sandboxes.service.sandboxes.CREATE_SECONDS", 1.0)
-    monkeypatch.setattr("sandboxes.service.create.UNDO_SECONDS", 0.3)
-    monkeypatch.setattr("sandboxes.service.create.SETTLE_PAUSE", 0.1)
+    provisioner.set_deadlines(create=1.0)
     await until(lambda: provisioner.view.is_fresh)
     cluster.faults.hang(verb="get")
     cluster.faults.cut(0, verb="patch", resource="services")
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
     assert response.status in {503, 504}
     await until(lambda: None not in provisioner.view.sandbox("a"))
-    monkeypatch.setattr("sandboxes.service.sandboxes.CREATE_SECONDS", 21.0)
+    provisioner.set_deadlines(create=21.0)
 
 
+@pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
 async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
-    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    provisioner: Provisioner, cluster: Cluster
 ) -> None:
-    await refused_but_whole(provisioner, cluster, monkeypatch)
+    await refused_but_whole(provisioner, cluster)
     assert uid_of(cluster) is not None
     assert cluster.get(*SERVICE) is not None
     assert (await provisioner.get(URL)).status == 200
@@ -58,16 +56,16 @@ async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
     await until(lambda: nothing_left(cluster))
 
 
+@pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
 @pytest.mark.parametrize("by", ["the same process", "another process"])
 async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
     provisioner: Provisioner,
     start_provisioner: StartProvisioner,
     cluster: Cluster,
-    monkeypatch: pytest.MonkeyPatch,
     by: str,
 ) -> None:
     other = await start_provisioner()
-    await refused_but_whole(provisioner, cluster, monkeypatch)
+    await refused_but_whole(provisioner, cluster)
     before = uid_of(cluster)
     await until(lambda: other.view.is_fresh and None not in other.view.sandbox("a"))
     await create(provisioner if by == "the same process" else other)
@@ -83,12 +81,11 @@ async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
     assert cluster.get(*SERVICE) is not None
 
 
+@pytest.mark.deadlines(undo=0.3, settle_pause=60)
 async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirmed_at_once(
-    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     """The refused one is not settled yet when the namespace goes, and what it made with it."""
-    monkeypatch.setattr("sandboxes.service.create.UNDO_SECONDS", 0.3)
-    monkeypatch.setattr("sandboxes.service.create.SETTLE_PAUSE", 60)
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
     cluster.faults.answer(503, verb="delete", resource="pods")
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
@@ -100,10 +97,10 @@ async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirme
     cluster.faults.clear()
 
 
+@pytest.mark.deadlines(others_service=0.0)
 async def test_what_another_process_has_completed_stays_when_its_maker_is_refused(
-    start_provisioner: StartProvisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    monkeypatch.setattr("sandboxes.service.create.OTHERS_SERVICE_SECONDS", 0.0)
     maker, other = [await start_provisioner() for _ in range(2)]
     await until(lambda: maker.view.is_fresh and other.view.is_fresh)
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")

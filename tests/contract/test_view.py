@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes.service import sandboxes
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build
 from sandboxes.spec.templates import Template
@@ -20,6 +19,7 @@ from tests.contract.conftest import Kubectl
 from tests.contract.processes import processes_with
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import (
+    QUICK_VIEW,
     TamperedKubectl,
     by_hand,
     delete_by_hand,
@@ -31,7 +31,7 @@ from tests.contract.views import (
 )
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("quick_view")
+pytestmark = QUICK_VIEW
 
 
 async def test_reads_start_no_process(
@@ -69,10 +69,10 @@ async def test_deleted_unknown_then_created_it_is_listed_at_once(provisioner: Pr
     assert await status_of(provisioner) == 200
 
 
+@pytest.mark.deadlines(delete=1.0)
 async def test_a_delete_that_was_not_answered_leaves_no_answer_from_the_view(
-    provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    provisioner: Provisioner, cluster: Cluster
 ) -> None:
-    monkeypatch.setattr(sandboxes, "DELETE_SECONDS", 1.0)
     await create(provisioner)
     await fresh(provisioner)
     cluster.faults.slow(2.0, verb="delete", resource="pods")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from sandboxes.cluster import informer
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build
 from sandboxes.spec.templates import Template
 from tests.contract.conftest import Kubectl
 from tests.contract.service import Provisioner, StartProvisioner, create
 from tests.contract.views import (
+    QUICK_VIEW,
     TamperedKubectl,
     by_hand,
     delete_by_hand,
@@ -30,7 +30,7 @@ from tests.contract.views import (
 )
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("quick_view")
+pytestmark = QUICK_VIEW
 
 
 @pytest.mark.parametrize("way", ["killed", "ended by the server"])
@@ -92,16 +92,15 @@ async def test_a_watch_that_does_not_tell_what_a_list_shows_is_started_again(
     await until(lambda: tampered.calls()["watch"] > before, seconds=20)
 
 
+@pytest.mark.deadlines(watch_telling=10.0)
 async def test_a_watch_that_is_long_in_coming_is_not_taken_to_watch(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     kubectl: Kubectl,
     template: Template,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As where an exec plugin takes seconds for a token. What ends before the watch lists, it never tells."""
-    monkeypatch.setattr(informer, "TELLING_SECONDS", 10.0)  # it is late, and not yet dead
     assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
     for sandbox_id in ("gone", "stays"):
         await by_hand(kubectl, template, sandbox_id)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandboxes.cluster import terminations
 from sandboxes.cluster.terminations import Deaths
+from sandboxes.deadlines import DEADLINES
 from tests.record import recorded_pods, watch_events
 
 Pod = dict[str, Any]
@@ -225,7 +225,7 @@ def test_what_we_deleted_is_not_said_though_its_grace_is_long(
     for kind, pod in versions("sandbox-slow"):
         if kind != "DELETED":
             watched.see(pod)
-    clock[0] = terminations.OURS_SECONDS + 1
+    clock[0] = DEADLINES.deletion_expected + 1
     watched.lose("sandbox-slow")
     assert lines(caplog) == []
 

@@ -14,6 +14,7 @@ import pytest
 
 from sandboxes import objects as kube
 from sandboxes.cluster.informer import View
+from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.runner import KubectlRunner
@@ -30,7 +31,8 @@ class StillView(View):
 
     def __init__(self) -> None:
         runner = KubectlRunner(Path("/never/started"), (), {})
-        super().__init__(runner, Kubectl(runner, max_processes=1, max_waiting=1), "rec", max_age=60)
+        kubectl = Kubectl(runner, max_processes=1, max_waiting=1)
+        super().__init__(runner, kubectl.list_sandboxes, "rec", max_age=60)
         self.fresh = True
         self._versions = 1_000_000
 
@@ -73,10 +75,10 @@ def view() -> StillView:
 
 
 @pytest.fixture
-def feed(view: StillView, make_settings: Callable[..., Settings]) -> Feed:
+def feed(view: StillView, make_settings: Callable[..., Settings], deadlines: Deadlines) -> Feed:
     answers = Answers(make_settings())
-    view.on_change(answers.forget)
-    return Feed(view, answers)
+    view.changed.connect(answers.forget)
+    return Feed(view, answers, deadlines)
 
 
 async def told(reader: Reader) -> list[tuple[str, Any]]:
@@ -157,10 +159,8 @@ async def test_one_that_is_being_deleted_is_deleted_once(feed: Feed, view: Still
     assert names(await told(reader)) == ["state", "deleted"]
 
 
-async def test_an_end_is_told_once_and_again_after_a_renewal(
-    feed: Feed, view: StillView, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feed_module, "EXPIRING_SECONDS", 100.0)
+@pytest.mark.deadlines(expiring=100.0)
+async def test_an_end_is_told_once_and_again_after_a_renewal(feed: Feed, view: StillView) -> None:
     reader = await feed.join()
     view.put("a", expires_at=in_seconds(100.2))
     assert names(await told(reader)) == ["state", "created"]
@@ -219,13 +219,11 @@ async def test_without_readers_nothing_is_held(feed: Feed, view: StillView) -> N
 
 async def test_without_the_live_view_there_are_no_events(make_settings: Callable[..., Settings]) -> None:
     with pytest.raises(LiveViewOff):
-        await Feed(None, Answers(make_settings())).join()
+        await Feed(None, Answers(make_settings()), DEADLINES).join()
 
 
-async def test_a_view_that_is_not_fresh_is_no_state(
-    feed: Feed, view: StillView, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feed_module, "FRESH_SECONDS", 0.05)
+@pytest.mark.deadlines(subscribe=0.05)
+async def test_a_view_that_is_not_fresh_is_no_state(feed: Feed, view: StillView) -> None:
     view.fresh = False
     with pytest.raises(ClusterUnavailable):
         await feed.join()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
+from sandboxes.deadlines import Deadlines
 from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ProvisionerError
-from sandboxes.kubectl.batched import GroupedKubectl
+from sandboxes.kubectl.batched import BatchedKubectl
+from sandboxes.kubectl.client import Kubectl
 from sandboxes.objects import APPLIED_AT_ANNOTATION
 from tests.fakes import FakeCluster
 
@@ -23,19 +23,17 @@ def service(name: str) -> dict[str, Any]:
     }
 
 
-async def told(kubectl: GroupedKubectl, name: str) -> list[dict[str, Any]] | ProvisionerError:
+async def told(kubectl: BatchedKubectl, name: str) -> list[dict[str, Any]] | ProvisionerError:
     try:
         return await kubectl.apply([service(name)])
     except ProvisionerError as error:
         return error
 
 
-async def test_what_is_whole_after_its_group_failed_does_not_wait_for_another_that_hangs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("sandboxes.kubectl.batched.LIMIT_SECONDS", 1.2)
+async def test_what_is_whole_after_its_group_failed_does_not_wait_for_another_that_hangs() -> None:
     cluster = FakeCluster()
-    kubectl = GroupedKubectl(cluster, max_processes=8, max_waiting=8)
+    one = Kubectl(cluster, max_processes=8, max_waiting=8)
+    kubectl = BatchedKubectl(one, max_processes=8, max_waiting=8, deadlines=Deadlines(batch_limit=1.2))
     # The apply of both makes one and fails for the other, which hangs when it is tried alone.
     cluster.put(service("whole"))
     cluster.answer_next("apply", "apply-quota-exceeded")
@@ -49,7 +47,7 @@ async def test_what_is_whole_after_its_group_failed_does_not_wait_for_another_th
 
 async def test_a_group_that_stores_or_deletes_nothing_is_believed_by_none_of_its_callers() -> None:
     cluster = FakeCluster(defaults={"apply", "delete"})
-    kubectl = GroupedKubectl(cluster, max_processes=8, max_waiting=8)
+    kubectl = BatchedKubectl(Kubectl(cluster, max_processes=8, max_waiting=8), max_processes=8, max_waiting=8)
     answers = await asyncio.gather(*(told(kubectl, name) for name in ("a", "b", "c")))
     assert [type(one) for one in answers] == [ClusterUnavailable] * 3
     there = [cluster.put(service(name)) for name in ("a", "b", "c")]

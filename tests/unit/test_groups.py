@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import Busy, ClusterRefused, ProvisionerError
-from sandboxes.kubectl import batching
 from sandboxes.kubectl.batching import Groups
 
 
@@ -28,8 +28,10 @@ class Worker:
         return [ClusterRefused(f"not {item}") if item in self.refuses else item * 2 for item in items]
 
 
-def make(worker: Worker, *, workers: int = 2, most: int = 50, max_waiting: int = 1000) -> Groups[int, int]:
-    return Groups(worker, workers=workers, most=most, max_waiting=max_waiting)
+def make(
+    worker: Worker, *, workers: int = 2, most: int = 50, max_waiting: int = 1000, deadlines: Deadlines = DEADLINES
+) -> Groups[int, int]:
+    return Groups(worker, workers=workers, most=most, max_waiting=max_waiting, deadlines=deadlines)
 
 
 async def turn() -> None:
@@ -73,12 +75,11 @@ async def test_each_gets_its_own_error() -> None:
     assert [str(one) for one in results] == ["0", "2", "4", "not 3", "8", "10"]
 
 
-async def test_a_slow_server_makes_groups_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "GROUP_SECONDS", 0.04)
+async def test_a_slow_server_makes_groups_shorter() -> None:
     worker = Worker()
     worker.go.set()
     worker.seconds = 0.02
-    items = make(worker, workers=1)
+    items = make(worker, workers=1, deadlines=Deadlines(batch=0.04))
     assert items.longest == 50
     for number in range(4):
         await items.do(number)

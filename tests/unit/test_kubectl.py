@@ -322,7 +322,8 @@ async def test_a_long_list_is_read_as_a_short_one_is(
 async def test_a_long_list_takes_no_memory_for_what_the_view_holds_already(
     cluster: FakeCluster, kubectl: Kubectl
 ) -> None:
-    view = View(KubectlRunner(Path("kubectl"), (), {}), kubectl, "deer-flow", max_age=60)
+    view = View(KubectlRunner(Path("kubectl"), (), {}), kubectl.list_sandboxes, "deer-flow", max_age=60)
+    kubectl.reuse(view.held)
     items = case("list-mixed").items
     view.note(copy.deepcopy(items))
     held = {id(obj) for obj in view.objects()}

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from sandboxes.service import url_probe
+from sandboxes.deadlines import Deadlines
 from sandboxes.service.url_probe import Reach, Urls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\nSet-Cookie: a=b\r\n\r\n"
@@ -17,8 +17,8 @@ Serve = Callable[[bytes | None], Awaitable[str]]
 
 
 @pytest.fixture
-async def urls() -> AsyncIterator[Urls]:
-    urls = Urls()
+async def urls(deadlines: Deadlines) -> AsyncIterator[Urls]:
+    urls = Urls(deadlines)
     yield urls
     await urls.close()
 
@@ -67,11 +67,8 @@ async def test_another_answer_is_not_yet_one(urls: Urls, serve: Serve, answer: b
     assert await urls.ask(await serve(answer)) is Reach.NOT_YET
 
 
-async def test_one_that_is_there_and_says_nothing_takes_no_longer_than_its_time(
-    urls: Urls, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert url_probe.ANSWER_SECONDS <= 2
-    monkeypatch.setattr(url_probe, "ANSWER_SECONDS", 0.2)
+@pytest.mark.deadlines(url_answer=0.2)
+async def test_one_that_is_there_and_says_nothing_takes_no_longer_than_its_time(urls: Urls, serve: Serve) -> None:
     url = await serve(None)
     async with asyncio.timeout(2):
         assert await urls.ask(url) is Reach.NOT_YET

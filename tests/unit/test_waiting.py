@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.kubectl import pool
+from sandboxes.deadlines import Deadlines
 from sandboxes.kubectl.client import APPLY, DELETE, GET
 from sandboxes.kubectl.pool import IDLE, WaitingProcesses
 from sandboxes.kubectl.runner import KubectlRunner
@@ -63,8 +63,9 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.fixture
-def processes(shell: Shell) -> WaitingProcesses:
-    return WaitingProcesses(KubectlRunner(shell.binary, (), {"PATH": os.defpath}), shell.kubeconfig, most=MOST)
+def processes(shell: Shell, deadlines: Deadlines) -> WaitingProcesses:
+    runner = KubectlRunner(shell.binary, (), {"PATH": os.defpath})
+    return WaitingProcesses(runner, shell.kubeconfig, most=MOST, deadlines=deadlines)
 
 
 async def call(processes: WaitingProcesses, args: tuple[str, ...], times: int = 1) -> None:
@@ -73,10 +74,10 @@ async def call(processes: WaitingProcesses, args: tuple[str, ...], times: int = 
     assert [one.stdout for one in completed] == [b"done\n"] * times
 
 
+@pytest.mark.deadlines(pool_tick=3600)  # no quiet time yet
 async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(
-    shell: Shell, processes: WaitingProcesses, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, processes: WaitingProcesses
 ) -> None:
-    monkeypatch.setattr(pool, "TICK_SECONDS", 3600)  # no quiet time yet
     async with processes.running():
         await until(lambda: processes.waiting == AT_IDLE)
         await call(processes, GET, times=3)  # one waits: two are missed, and three wait from now on
@@ -90,10 +91,8 @@ async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(
     assert processes.waiting == 0
 
 
-async def test_in_quiet_times_as_few_wait_as_at_the_beginning(
-    shell: Shell, processes: WaitingProcesses, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "TICK_SECONDS", 0.05)
+@pytest.mark.deadlines(pool_tick=0.05)
+async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, processes: WaitingProcesses) -> None:
     async with processes.running():
 
         async def more_wait() -> bool:

@@ -1,0 +1,58 @@
+"""Tasks in the background, and listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from sandboxes.tasks import BackgroundTasks, Signal
+
+
+async def test_what_is_started_is_kept_until_it_ends() -> None:
+    tasks, go = BackgroundTasks(), asyncio.Event()
+
+    async def work() -> None:
+        await go.wait()
+
+    tasks.start(work())
+    assert len(tasks) == 1
+    go.set()
+    await tasks.finish(10)
+    assert len(tasks) == 0
+
+
+async def test_what_takes_longer_than_it_may_is_cancelled() -> None:
+    tasks = BackgroundTasks()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    task = tasks.start(never())
+    await tasks.wait(0)
+    assert not task.done()
+    await tasks.finish(0)
+    assert task.cancelled()
+    assert len(tasks) == 0
+
+
+async def test_a_bug_in_the_background_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    tasks = BackgroundTasks()
+
+    async def broken() -> None:
+        raise KeyError("a")
+
+    with caplog.at_level(logging.ERROR):
+        tasks.start(broken())
+        await tasks.finish(10)
+    assert "KeyError" in caplog.text
+
+
+def test_every_listener_is_told_in_order() -> None:
+    told: list[tuple[str, int, str]] = []
+    signal: Signal[[int, str]] = Signal()
+    signal.connect(lambda number, text: told.append(("first", number, text)))
+    signal.connect(lambda number, text: told.append(("second", number, text)))
+    signal.send(1, "a")
+    assert told == [("first", 1, "a"), ("second", 1, "a")]
