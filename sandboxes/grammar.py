@@ -1,7 +1,6 @@
-"""Kubernetes' resource quantities, such as `500m`, `2Gi` or `1e3`: what number one stands for. Exact, and pure.
+"""The syntax of what callers and operators write: quantities, names, labels, images and hosts. Pure.
 
-The grammar is Kubernetes' own (`Quantity` in its API reference), less the sign, since nobody may ask for less than
-nothing, and with bounds on the length, since nobody means a longer one.
+Each syntax has its one definition here. Settings, requests and filters only differ in what else they allow.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ import ipaddress
 import re
 from decimal import Context, Decimal
 
+# Resource quantities, such as `500m`, `2Gi` or `1e3`, by Kubernetes' grammar (`Quantity` in its API reference). Without
+# the sign, since no amount is below 0, and with a bound on the length.
 MAX_LENGTH = 64
 
 # "No quantity may represent a number greater than 2^63-1": Kubernetes lowers a larger one to that without a word.
@@ -47,15 +48,90 @@ def parse(text: str) -> Decimal:
     return value
 
 
-_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+# Names of Kubernetes' objects. A label of the DNS, and several of them; the length is checked apart.
+DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+MAX_DNS_LABEL = 63
 
-_PREFIX = r"(?=[^/]{1,253}/)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/"
+_DNS_NAME = rf"{DNS_LABEL}(\.{DNS_LABEL})*"
+MAX_DNS_NAME = 253
 
-# A label as Kubernetes has it: a name of at most 63 with or without a prefix, and a value of at most 63 or none.
-_LABEL = rf"(?:{_PREFIX})?{_NAME}=(?:{_NAME})?"
 
+def is_dns_label(text: str) -> bool:
+    """Whether the text is a DNS label (RFC 1123) in lower case: the name of a namespace or a Service, say."""
+    return len(text) <= MAX_DNS_LABEL and re.fullmatch(DNS_LABEL, text) is not None
+
+
+def is_dns_name(text: str) -> bool:
+    """Whether the text is a DNS subdomain (RFC 1123) in lower case: the name of most objects, the prefix of a key."""
+    return len(text) <= MAX_DNS_NAME and re.fullmatch(_DNS_NAME, text) is not None
+
+
+# Keys and values of labels, and keys of annotations (`IsQualifiedName` and `IsValidLabelValue` of Kubernetes):
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+_MARK = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+
+KEY = rf"((?=[^/]{{1,{MAX_DNS_NAME}}}/){_DNS_NAME}/)?{_MARK}"
+LABEL_VALUE = rf"({_MARK})?"
+
+
+def key_problem(key: str) -> str | None:
+    """Return what is wrong with the key of a label or an annotation, else None."""
+    prefix, slash, name = key.rpartition("/")
+    if not re.fullmatch(_MARK, name):
+        return "A key's name has 1 to 63 letters, digits, `-`, `_` and `.`, and starts and ends with a letter or digit"
+    if slash and not is_dns_name(prefix):
+        return f"A key's prefix is a DNS name in lower case, of at most {MAX_DNS_NAME} characters"
+    return None
+
+
+def label_value_problem(value: str) -> str | None:
+    """Return what is wrong with the value of a label, else None; it may be empty."""
+    if re.fullmatch(LABEL_VALUE, value):
+        return None
+    return (
+        "A label's value has at most 63 letters, digits, `-`, `_` and `.`, and starts and ends with a letter or digit"
+    )
+
+
+def parse_label(text: str) -> tuple[str, str | None]:
+    """Return the key and the value of `KEY=VALUE`, and None in place of the value for a `KEY` alone.
+
+    Raises ValueError, with what is wrong, for anything else.
+    """
+    key, equals, value = text.partition("=")
+    problem = key_problem(key) or label_value_problem(value)
+    if problem:
+        raise ValueError(problem)
+    return key, value if equals else None
+
+
+# References of images, [DOMAIN[:PORT]/]PATH[:TAG][@DIGEST], by the grammar that container runtimes share:
+# https://pkg.go.dev/github.com/distribution/reference
+MAX_IMAGE_LENGTH = 512  # a name of 255, a tag of 128 and a digest of 71 characters fit
+
+_DOMAIN_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = rf"({_DOMAIN_LABEL}(\.{_DOMAIN_LABEL})*|\[[0-9A-Fa-f:]+\])(:[0-9]+)?"
+_PATH_COMPONENT = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*([-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9A-Fa-f]{32,}"
+_IMAGE = re.compile(rf"({_DOMAIN}/)?{_PATH_COMPONENT}(/{_PATH_COMPONENT})*(:{_TAG})?(@{_DIGEST})?")
+
+IMAGE_RULE = (
+    "an image reference, [DOMAIN[:PORT]/]PATH[:TAG][@DIGEST], with the path in lower case, without quotes and white "
+    f"space, of at most {MAX_IMAGE_LENGTH} characters"
+)
+
+
+def check_image(text: str) -> str:
+    """Return the text if it is the reference of an image; raises ValueError, with the rule, if it is none."""
+    if len(text) > MAX_IMAGE_LENGTH or not _IMAGE.fullmatch(text):
+        raise ValueError(IMAGE_RULE)
+    return text
+
+
+# Who may reach a sandbox.
+_LABEL = rf"{KEY}={LABEL_VALUE}"
 _NAMESPACE = re.compile(rf"namespace:(?P<namespace>{_LABEL})(?:/pod:(?P<pod>{_LABEL}))?")
-
 _POD = re.compile(rf"pod:(?P<pod>{_LABEL})")
 
 RULE = "CIDRs such as `10.0.0.0/8`, `namespace:KEY=VALUE`, `pod:KEY=VALUE` and `namespace:KEY=VALUE/pod:KEY=VALUE`"
@@ -84,14 +160,13 @@ def _label(label: str) -> dict[str, str]:
     return {key: value}
 
 
+# Hosts, as addresses and the header `Host` have them.
 MAX_PORT = 65535
 
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
 
 # Names of containers may have `_`.
 _HOST_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-
-_MAX_NAME = 253
 
 
 def parse_authority(text: str) -> tuple[str, int | None] | None:
@@ -119,7 +194,7 @@ def normalize_host(text: str) -> str | None:
     name = text.lower().removesuffix(".")
     if (
         not text.isascii()
-        or len(name) > _MAX_NAME
+        or len(name) > MAX_DNS_NAME
         or not all(_HOST_LABEL.fullmatch(label) for label in name.split("."))
     ):
         return None

@@ -18,16 +18,22 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from sandboxes import variables
 from sandboxes.errors import StartupError
-from sandboxes.grammar import QuantityError, host_names, is_ip_address, parse, peer_of
+from sandboxes.grammar import (
+    QuantityError,
+    check_image,
+    host_names,
+    is_dns_label,
+    is_dns_name,
+    is_ip_address,
+    normalize_host,
+    parse,
+    peer_of,
+)
 from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
 from sandboxes.variables import FALLBACKS, LISTEN_HOST, LISTEN_PORT, used_variable
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
 
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_DNS_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
-_IMAGE = re.compile(r"[!-~]+")
 API_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Name files from which kubectl takes its cluster and the defaults of its flags: the service decides both.
@@ -49,13 +55,13 @@ def _node_path(value: str) -> str:
 
 
 def _namespace(value: str) -> str:
-    if not _DNS_LABEL.fullmatch(value):
+    if not is_dns_label(value):
         raise ValueError("lower-case letters, digits and `-`, starting and ending with a letter or digit, at most 63")
     return value
 
 
 def _claim_name(value: str) -> str:
-    if not _DNS_SUBDOMAIN.fullmatch(value):
+    if not is_dns_name(value):
         raise ValueError("the name of a PersistentVolumeClaim: lower-case letters, digits, `-` and `.`")
     return value
 
@@ -67,14 +73,8 @@ def _file(value: Path) -> Path:
     return value
 
 
-def _image(value: str) -> str:
-    if not _IMAGE.fullmatch(value):
-        raise ValueError("an image reference, without white space")
-    return value
-
-
 def _host(value: str) -> str:
-    if not (is_ip_address(value) or _HOST_NAME.fullmatch(value)):
+    if not is_ip_address(value) and normalize_host(value) is None:
         raise ValueError("a host name or an IP address, without scheme or port")
     return value
 
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     k8s_namespace: Annotated[str, AfterValidator(_namespace)] = Field(
         "deer-flow", description="Namespace of the sandboxes; made if it is missing."
     )
-    sandbox_image: Annotated[str, AfterValidator(_image)] = Field(DEFAULT_IMAGE, description="Image of a sandbox.")
+    sandbox_image: Annotated[str, AfterValidator(check_image)] = Field(DEFAULT_IMAGE, description="Image of a sandbox.")
     skills_host_path: NodePath | None = Field(
         None, description="Absolute path on the node, read-only at `/mnt/skills`. Unset: no skills volume."
     )

@@ -11,11 +11,13 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from sandboxes.grammar import DNS_LABEL
+
 # `sandbox-` + id + `-svc` must be a DNS label of at most 63 characters: 63 - 8 - 4 = 51.
 MAX_SANDBOX_ID_LENGTH = 51
 
 # \z is the very end in pydantic's engine; $ would let a last newline pass in others.
-SANDBOX_ID_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\z"
+SANDBOX_ID_PATTERN = rf"^{DNS_LABEL}\z"
 
 MAX_EXTRA_MOUNTS = 10
 
@@ -33,6 +35,10 @@ Seconds = Annotated[int, Field(ge=0, le=MAX_SECONDS)]
 
 # Of variables, labels or annotations in one request; also so that a hundred thousand wrong ones are one error.
 MAX_ENTRIES = 100
+
+# As kubectl writes them, in JSON: each list has them of all sandboxes, and must stay short enough to be read.
+MAX_ENV_BYTES = 32 * 1024
+MAX_ANNOTATION_BYTES = 32 * 1024
 
 
 def _few(value: object) -> object:

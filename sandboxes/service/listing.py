@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sandboxes import objects as kube
+from sandboxes.grammar import KEY, LABEL_VALUE, parse_label
 from sandboxes.models.requests import ThreadId, UserId
 from sandboxes.models.responses import SandboxList, SandboxPage, Status
 
@@ -28,24 +28,18 @@ MAX_LIMIT = 1000
 # Says how the rest is to be read, so that a later form can be told from this one.
 _CURSOR_FORM = "1:"
 
-# Kubernetes' syntax of label keys and values:
-# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
-_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_LABEL_KEY = re.compile(rf"(?:(?=.{{1,253}}/)[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?{_NAME}")
-_LABEL_VALUE = re.compile(rf"({_NAME})?")
-
-# What a caller writes, for the API's document; the value and its `=` may be missing.
-_LABEL_SCHEMA = {"type": "string", "pattern": rf"^{_LABEL_KEY.pattern}(=({_LABEL_VALUE.pattern}))?$"}
+# `key` or `key=value`, for the API's document.
+_LABEL_SCHEMA = {"type": "string", "pattern": rf"^{KEY}(={LABEL_VALUE})?$"}
 
 # A label's key, and the value that it must have; None: any.
 LabelMatch = tuple[str, str | None]
 
 
-def _label_match(text: object) -> LabelMatch:
-    key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
-    if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
-        raise ValueError("it should be `key` or `key=value`, in Kubernetes' syntax of labels")
-    return key, value if equals else None
+def _label_match(text: str) -> LabelMatch:
+    try:
+        return parse_label(text)
+    except ValueError as error:
+        raise ValueError(f"it should be `key` or `key=value`. {error}") from error
 
 
 def _position(cursor: str) -> str:

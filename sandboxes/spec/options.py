@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import objects as kube
 from sandboxes.errors import FieldNotAllowed, InvalidField, Unprocessable
-from sandboxes.grammar import QuantityError, parse
-from sandboxes.models.requests import OPTIONAL_FIELDS
+from sandboxes.grammar import QuantityError, check_image, key_problem, label_value_problem, parse
+from sandboxes.models.requests import MAX_ANNOTATION_BYTES, MAX_ENV_BYTES, OPTIONAL_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,18 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_TEMPLATE = "default"
 
-MAX_IMAGE_LENGTH = 512  # a name of 255, a tag of 128 and a digest of 71 characters fit
-
-# As kubectl writes them, in JSON: each list has them of all sandboxes, and must stay short enough to be read.
-MAX_ENV_BYTES = 32 * 1024
-MAX_ANNOTATION_BYTES = 32 * 1024
-
-_IMAGE = re.compile(r"[!-~]+")
 # Kubernetes' `IsEnvVarName`, which also refuses `.` and whatever starts with `..`.
 _ENV_NAME = re.compile(r"(?!\.\Z|\.\.)[-._a-zA-Z][-._a-zA-Z0-9]*")
-# Kubernetes' `IsQualifiedName` and `IsValidLabelValue`.
-_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_PREFIX = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 # The keys that say what belongs to a sandbox: a Service's selector, and the service's own lists, go by them.
 _OUR_KEYS = frozenset(kube.labels_of(""))
@@ -124,16 +114,18 @@ def _bytes(texts: Mapping[str, str]) -> int:
 
 
 def _image_problems(image: str | None) -> Iterator[InvalidField]:
-    if image is not None and not (_IMAGE.fullmatch(image) and len(image) <= MAX_IMAGE_LENGTH):
-        yield _problem(
-            f"An image is a reference of at most {MAX_IMAGE_LENGTH} characters, without white space", image, "image"
-        )
+    if image is None:
+        return
+    try:
+        check_image(image)
+    except ValueError as error:
+        yield _problem(f"It may hold {error}", image, "image")
 
 
 def _env_problems(env: Mapping[str, str]) -> Iterator[InvalidField]:
     for name, value in env.items():
         if not _ENV_NAME.fullmatch(name):
-            sentence = "A variable's name is of letters, digits, `-`, `_` and `.`, and starts with no digit and no `..`"
+            sentence = "A variable's name has letters, digits, `-`, `_` and `.`, and starts with no digit and no `..`"
             yield _problem(sentence, name, "env", name)
         elif name == kube.REVISION_VARIABLE:
             yield _problem("This variable is the provisioner's own", name, "env", name)
@@ -209,11 +201,7 @@ def _label_problems(labels: Mapping[str, str], template: Template) -> Iterator[I
         sentence = _key_problem(key) or _taken_problem(key, value, taken)
         if sentence:
             yield _problem(sentence, key, "labels", key)
-        elif value and not _NAME.fullmatch(value):
-            sentence = (
-                "A label's value is of at most 63 letters, digits, `-`, `_` and `.`, and starts and ends with a letter "
-                "or digit"
-            )
+        elif sentence := label_value_problem(value):
             yield _problem(sentence, value, "labels", key)
 
 
@@ -230,13 +218,10 @@ def _annotation_problems(annotations: Mapping[str, str], template: Template) -> 
 
 def _key_problem(key: str) -> str | None:
     """Return what is wrong with the key of a label or an annotation, else None."""
-    prefix, slash, name = key.rpartition("/")
-    if not _NAME.fullmatch(name):
-        return (
-            "A key's name is of 1 to 63 letters, digits, `-`, `_` and `.`, and starts and ends with a letter or digit"
-        )
-    if slash and not _PREFIX.fullmatch(prefix):
-        return "A key's prefix is a DNS name in lower case, of at most 253 characters"
+    problem = key_problem(key)
+    if problem:
+        return problem
+    prefix = key.rpartition("/")[0]
     if key in _OUR_KEYS or prefix in _OUR_PREFIXES:
         return "This key is the provisioner's own"
     if any(prefix == domain or prefix.endswith(f".{domain}") for domain in _KUBERNETES_DOMAINS):

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, fie
 
 from sandboxes import objects as kube
 from sandboxes.errors import StartupError
+from sandboxes.grammar import is_dns_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 # The one value of the annotation `provisioner/pod-security`.
 RESTRICTED = "restricted"
-
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 # Without a dash, so that `sandbox-{id}-{suffix}` can be read in one way only.
 _EXTRA_NAME = re.compile(r"sandbox-example-(?P<suffix>[a-z0-9]{1,63})")
@@ -65,7 +64,7 @@ def load_templates(default: tuple[str, Path], *folders: Path) -> dict[str, Templ
         except OSError as error:
             raise StartupError(f"The folder of templates {folder} can't be read: {error.strerror}.") from error
     for name, folder in found.items():
-        if not _NAME.fullmatch(name):
+        if not is_dns_label(name):
             raise StartupError(
                 f"The template {folder} has a name that can't be one: lower-case letters, digits and `-`, at most 63."
             )
