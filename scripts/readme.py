@@ -18,11 +18,24 @@ def configuration_table() -> str:
     """Return the table of every variable, its default and its meaning."""
     lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = field.default
-        default = ", ".join(default) if isinstance(default, tuple) else default
-        unset = default is None or default == "" or default is False
-        lines.append(f"| `{name.upper()}` | {'-' if unset else f'`{default}`'} | {field.description} |")
+        default = as_variable(field.default)
+        lines.append(f"| `{name.upper()}` | {f'`{default}`' if default else '-'} | {field.description} |")
     return "\n".join(lines)
+
+
+def as_variable(value: object) -> str:
+    """Return a setting's value as the environment has it; empty for one that is unset."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
 
 
 def metrics_table() -> str:

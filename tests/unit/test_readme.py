@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from sandboxes.ops.metrics import FAMILIES
 from sandboxes.settings import Settings
@@ -19,6 +20,15 @@ def test_the_configuration_table_is_what_settings_say() -> None:
         assert f"| `{name.upper()}` |" in README
     for name, fallback in FALLBACKS.items():
         assert f"`{fallback}`" in README.partition(f"| `{name}` |")[2].partition("\n")[0]
+
+
+def test_each_default_in_the_table_may_be_set_as_it_stands_there(make_settings: Callable[..., Settings]) -> None:
+    table = README.partition("<!-- configuration: begin -->")[2].partition("<!-- configuration: end -->")[0]
+    defaults = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", table, re.MULTILINE))
+    assert defaults.items() >= {"LIVE_VIEW": "true", "REAPER_DRY_RUN": "false", "LIVE_VIEW_MAX_AGE": "60"}.items()
+    assert [value for value in defaults.values() if re.search(r"True|False|\d\.0$", value)] == []
+    unset = make_settings()
+    assert make_settings(**defaults) == unset
 
 
 def test_the_table_of_metrics_names_each() -> None:
