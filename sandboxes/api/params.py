@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from sandboxes.api.app_keys import DEADLINES
 from sandboxes.errors import BadRequest, InvalidField, SandboxNotFound, Unprocessable
-from sandboxes.models.requests import MAX_EXTRA_MOUNTS, SandboxId
+from sandboxes.models.requests import MAX_EXTRA_MOUNTS, WAIT, SandboxId, WaitSeconds
 from sandboxes.spec.options import check_allowed
 
 if TYPE_CHECKING:
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 Query = TypeVar("Query", bound=BaseModel)
 
+MAX_BODY_BYTES = 1024 * 1024
+
 
 class WaitQuery(BaseModel):
-    """The query of `GET /api/sandboxes/{id}`. `wait_seconds`: how long the answer may be waited for."""
+    """The query of `GET /api/sandboxes/{id}`."""
 
     model_config = ConfigDict(frozen=True)
 
-    wait_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    wait_seconds: WaitSeconds = Field(default=0.0, description=WAIT, examples=[20])
 
 
 def parsed(model: type[Query], query: MultiMapping[str], *, repeated: frozenset[str] = frozenset()) -> Query:
@@ -49,9 +51,6 @@ def parsed(model: type[Query], query: MultiMapping[str], *, repeated: frozenset[
                 for item in error.errors(include_url=False)
             ]
         ) from error
-
-
-MAX_BODY_BYTES = 1024 * 1024
 
 
 _SANDBOX_ID: TypeAdapter[str] = TypeAdapter(SandboxId)

@@ -1,57 +1,62 @@
-"""Bodies of answers for which nothing else needs a model: errors, `/health` and `/readyz`. For the document only.
+"""Bodies of errors, `/health` and `/readyz`. For the document only: what is sent is made of the errors themselves.
 
-What is sent is made in `api.py`, of the errors themselves; the tests hold the two together.
+Tests hold the two together.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Health(BaseModel):
-    """The answer of `GET /health`."""
+    """The process is up."""
 
-    status: Literal["ok"]
+    status: Literal["ok"] = Field(description="Always `ok`.")
 
 
 class Readiness(BaseModel):
-    """The answer of `GET /readyz`."""
+    """Whether this replica can do its work."""
 
-    ready: bool
-    checks: dict[str, str]
+    ready: bool = Field(description="Whether every check is `ok`.", examples=[True])
+    checks: dict[str, str] = Field(
+        description="Result of each check: `ok`, or one sentence that says what is wrong.",
+        examples=[{"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"}],
+    )
 
 
 class Problem(BaseModel):
-    """What went wrong."""
+    """An error."""
 
-    detail: str
+    detail: str = Field(description="What went wrong, in one sentence.")
 
 
 class NotFoundProblem(Problem):
     """There is no such sandbox."""
 
-    status: Literal["NotFound"]
+    status: Literal["NotFound"] = Field(description="Always `NotFound`, for callers that only read the status.")
 
 
 class LimitProblem(Problem):
     """`MAX_SANDBOXES` is reached."""
 
-    count: int
-    limit: int
+    count: int = Field(description="Number of sandboxes.", examples=[100])
+    limit: int = Field(description="Most sandboxes that there may be.", examples=[100])
 
 
 class FieldProblem(BaseModel):
     """One thing that is wrong with a request."""
 
-    type: str
-    loc: list[str | int]
-    msg: str
-    input: Any
+    type: str = Field(description="Kind of error, in pydantic's words.", examples=["string_type"])
+    loc: list[str | int] = Field(
+        description="Where: `body` or `query`, then the path to the field.", examples=[["body", "sandbox_id"]]
+    )
+    msg: str = Field(description="What is wrong, in one sentence.", examples=["Input should be a valid string"])
+    input: Any = Field(description="The value that was sent.", examples=[5])
 
 
 class InvalidProblem(BaseModel):
-    """What is wrong with a request."""
+    """Everything that is wrong with a request."""
 
-    detail: list[FieldProblem]
+    detail: list[FieldProblem] = Field(description="Each thing that is wrong.")

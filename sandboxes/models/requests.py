@@ -1,4 +1,4 @@
-"""What crosses the REST boundary: the request of a create, and the answers.
+"""The bodies of requests, and the limits of what they hold.
 
 Field names, patterns and defaults are the contract with existing callers. Unknown fields are accepted and
 ignored, since callers are often newer than this service.
@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from sandboxes.grammar import DNS_LABEL
+from sandboxes.grammar import DNS_LABEL, MAX_IMAGE_LENGTH
 
 # `sandbox-` + id + `-svc` must be a DNS label of at most 63 characters: 63 - 8 - 4 = 51.
 MAX_SANDBOX_ID_LENGTH = 51
@@ -50,56 +50,111 @@ def _few(value: object) -> object:
 Texts = Annotated[dict[str, str], BeforeValidator(_few), Field(json_schema_extra={"maxProperties": MAX_ENTRIES})]
 
 
+def _kib(size: int) -> str:
+    return f"{size // 1024} KiB ({size} bytes) of JSON"
+
+
+# A request that waits is answered within so many seconds of its beginning.
+ANSWER_SECONDS = 25
+
+# Field descriptions that stand in two models.
+WAIT = f"Seconds to wait until the sandbox can be used. The answer comes within {ANSWER_SECONDS} s in any case."
+_NO_EFFECT = "Accepted, without effect."
+
+WaitSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class ExtraMount(BaseModel):
-    """A directory of the node that the caller wants inside the sandbox; the rules are in `mounts.py`."""
+    """A directory of the node to mount into the sandbox."""
 
     model_config = ConfigDict(frozen=True)
 
-    host_path: str
-    container_path: str
-    read_only: bool = False
+    host_path: str = Field(
+        description="Absolute path on the node, below the operator's directory (`DEER_FLOW_HOST_BASE_DIR`)."
+    )
+    container_path: str = Field(description="Mount point in the sandbox: one of a few fixed paths.")
+    read_only: bool = Field(default=False, description="Mount it read-only.")
 
 
 class ResourceAsks(BaseModel):
-    """Kubernetes quantities by resource: `cpu`, `memory`, `ephemeral-storage`; a number counts as its text."""
+    """Kubernetes quantities of `cpu`, `memory` and `ephemeral-storage`. A number counts as its text."""
 
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
-    requests: Texts | None = None
-    limits: Texts | None = None
+    requests: Texts | None = Field(default=None, description="Amounts to reserve, by resource.")
+    limits: Texts | None = Field(
+        default=None, description="Most to use, by resource; the operator sets an upper bound."
+    )
 
 
 class CreateRequest(BaseModel):
-    """The body of `POST /api/sandboxes`."""
+    """The sandbox to make. The operator decides which of the optional fields a caller may use (`ALLOW_FIELDS`)."""
 
     model_config = ConfigDict(frozen=True)
 
-    sandbox_id: SandboxId
-    thread_id: ThreadId | None = None
-    user_id: UserId = "default"
+    sandbox_id: SandboxId = Field(
+        description="Sandbox ID: lower-case letters, digits and `-`, starting and ending with a letter or digit.",
+        examples=["abc"],
+    )
+    thread_id: ThreadId | None = Field(
+        default=None, description="Owning thread. Null or absent: the same as `sandbox_id`.", examples=["t-1"]
+    )
+    user_id: UserId = Field(default="default", description="Owning user.", examples=["u-1"])
     # The limit stands here, too, so that a list of a million wrong entries is not a million errors.
-    extra_mounts: list[ExtraMount] = Field(default=[], max_length=MAX_EXTRA_MOUNTS)
-    include_legacy_skills: bool = False
-    provision_lark_cli_runtime: bool = False
-    provision_lark_cli_broker: bool = False
-    # Ours from here on. Which of these a caller may use is the operator's choice (ALLOW_FIELDS).
-    template: str | None = None
-    image: str | None = None
-    env: Texts | None = None
-    resources: ResourceAsks | None = None
-    labels: Texts | None = None
-    annotations: Texts | None = None
-    ttl_seconds: Seconds | None = None
-    idle_timeout_seconds: Seconds | None = None
-    wait_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    extra_mounts: list[ExtraMount] = Field(
+        default=[],
+        max_length=MAX_EXTRA_MOUNTS,
+        description="Directories of the node to mount. 400 if one breaks a rule, or if the operator allows none.",
+    )
+    include_legacy_skills: bool = Field(default=False, description=_NO_EFFECT)
+    provision_lark_cli_runtime: bool = Field(default=False, description=_NO_EFFECT)
+    provision_lark_cli_broker: bool = Field(default=False, description=_NO_EFFECT)
+    template: str | None = Field(
+        default=None, description="Template name, see `GET /api/templates`. Absent: `default`."
+    )
+    image: str | None = Field(
+        default=None,
+        description=f"Container image, `[DOMAIN[:PORT]/]PATH[:TAG][@DIGEST]`, at most {MAX_IMAGE_LENGTH} characters. "
+        "Not allowed by default.",
+    )
+    env: Texts | None = Field(
+        default=None,
+        description="Environment variables. Values are passed on unchanged: `$(NAME)` is not expanded. Together at "
+        f"most {_kib(MAX_ENV_BYTES)}.",
+        examples=[{"LANG": "C.UTF-8"}],
+    )
+    resources: ResourceAsks | None = Field(
+        default=None,
+        description="Requests and limits of the container. The template decides those that are not named.",
+        examples=[{"limits": {"cpu": "2", "memory": "2Gi"}}],
+    )
+    labels: Texts | None = Field(
+        default=None,
+        description="Labels of the Pod and the Service, in Kubernetes' syntax. Its own prefixes are refused.",
+        examples=[{"team": "search"}],
+    )
+    annotations: Texts | None = Field(
+        default=None,
+        description=f"Annotations of the Pod. Together at most {_kib(MAX_ANNOTATION_BYTES)}. Not allowed by default.",
+    )
+    ttl_seconds: Seconds | None = Field(
+        default=None,
+        description="Seconds until the sandbox expires; 0: never. Absent: the operator's default.",
+        examples=[3600],
+    )
+    idle_timeout_seconds: Seconds | None = Field(
+        default=None,
+        description="Seconds without use until the sandbox expires; 0: never. Absent: the operator's default.",
+    )
+    wait_seconds: WaitSeconds | None = Field(default=None, description=WAIT, examples=[20])
 
 
 class RenewRequest(BaseModel):
-    """The body of `POST /api/sandboxes/{id}/renew`."""
+    """The new expiry of a sandbox."""
 
     model_config = ConfigDict(frozen=True)
 
-    ttl_seconds: Seconds
+    ttl_seconds: Seconds = Field(description="Seconds from now until the sandbox expires; 0: never.", examples=[3600])
 
 
 # Of a create request; the others are the contract's own.

@@ -5,35 +5,55 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 Status = Literal["Pending", "Running", "Failed", "Succeeded", "Unknown", "NotFound"]
 
+MAX_EVENTS = 50
+LOG_LINES = 100
+# The newest so many bytes of a log are told.
+MAX_LOG_BYTES = 64 * 1024
+
+# Descriptions and examples that stand in several models.
+_ID = "Sandbox ID."
+_STATUS = "Sandbox status. Only `Running` means alive."
+_READY = "Whether the readiness probes pass."
+_IMAGE = "Container image."
+_TIME = "RFC 3339, UTC."
+_REASON = "Reason, in one word."
+_MESSAGE = "Reason, in one sentence."
+_WHY = "Why it can't be read; null if it can."
+_BY_HAND = "Null for a sandbox that was made by hand."
+_BACK_OFF = "Back-off restarting failed container"
+
 
 class SandboxAnswer(BaseModel):
-    """One sandbox, as every route tells of it."""
+    """A sandbox."""
 
     model_config = ConfigDict(frozen=True)
 
-    sandbox_id: str
-    sandbox_url: str
-    status: Status
-    # Whether its probes pass.
-    ready: bool
-    # Why it is not ready, in Kubernetes' own word and sentence; null when it is.
-    reason: str | None
-    message: str | None
-    # RFC 3339, UTC. It expires unless it is renewed or used before; null: never.
-    created_at: str
-    expires_at: str | None
-    # Null for one that was made by hand.
-    thread_id: str | None
-    user_id: str | None
-    template: str | None
-    image: str
-    # Null until a node is chosen.
-    node: str | None
+    sandbox_id: str = Field(description=_ID, examples=["abc"])
+    sandbox_url: str = Field(description="Sandbox URL.", examples=["http://127.0.0.1:30817"])
+    status: Status = Field(description=_STATUS, examples=["Running"])
+    ready: bool = Field(description=_READY, examples=[True])
+    reason: str | None = Field(
+        description="Why it is not ready, in Kubernetes' own word (an open list); null if it is ready.",
+        examples=[None],
+    )
+    message: str | None = Field(
+        description="Why it is not ready, in Kubernetes' own sentence; null if it is ready.", examples=[None]
+    )
+    created_at: str = Field(description=f"Creation time. {_TIME}", examples=["2026-11-20T09:00:00Z"])
+    expires_at: str | None = Field(
+        description=f"Expiry, unless it is renewed or used before; null: never. {_TIME}",
+        examples=["2026-11-20T10:00:00Z"],
+    )
+    thread_id: str | None = Field(description=f"Owning thread. {_BY_HAND}", examples=["t-1"])
+    user_id: str | None = Field(description=f"Owning user. {_BY_HAND}", examples=["u-1"])
+    template: str | None = Field(description=f"Template name. {_BY_HAND}", examples=["default"])
+    image: str = Field(description=_IMAGE, examples=["sandbox:1"])
+    node: str | None = Field(description="Node name; null until the Pod is scheduled.", examples=["node-1"])
 
     @functools.cached_property
     def as_json(self) -> bytes:
@@ -42,17 +62,19 @@ class SandboxAnswer(BaseModel):
 
 
 class WaitedAnswer(SandboxAnswer):
-    """One sandbox, as a request tells of it that waited for it."""
+    """A sandbox, after a wait."""
 
-    # Whether its URL has answered the provisioner, too; false also where the provisioner can't reach it itself.
-    url_checked: bool
+    url_checked: bool = Field(
+        description="Whether its URL answered the provisioner. Also false if the provisioner can't reach it.",
+        examples=[True],
+    )
 
 
 class SandboxList(BaseModel):
-    """The answer of `GET /api/sandboxes`."""
+    """All sandboxes that fit."""
 
-    sandboxes: list[SandboxAnswer]
-    count: int
+    sandboxes: list[SandboxAnswer] = Field(description="Sandboxes, sorted by ID.")
+    count: int = Field(description="Number of sandboxes in this answer.", examples=[1])
 
     @property
     def as_json(self) -> bytes:
@@ -62,9 +84,11 @@ class SandboxList(BaseModel):
 
 
 class SandboxPage(SandboxList):
-    """The answer of `GET /api/sandboxes?limit=…`; `next_cursor` is null on the last page."""
+    """One page of the sandboxes that fit."""
 
-    next_cursor: str | None
+    next_cursor: str | None = Field(
+        description="`cursor` of the next page; null on the last page.", examples=["MTphYmM="]
+    )
 
     @property
     def as_json(self) -> bytes:
@@ -73,114 +97,152 @@ class SandboxPage(SandboxList):
 
 
 class Condition(BaseModel):
-    """One condition of a Pod, as Kubernetes tells it; the time is RFC 3339."""
+    """A condition of the Pod, from Kubernetes."""
 
-    type: str
-    status: str
-    reason: str | None
-    message: str | None
-    last_transition_time: str | None
+    type: str = Field(description="Condition type, such as `Ready`.", examples=["Ready"])
+    status: str = Field(description="`True`, `False` or `Unknown`.", examples=["False"])
+    reason: str | None = Field(description=_REASON, examples=["ContainersNotReady"])
+    message: str | None = Field(description=_MESSAGE, examples=["containers with unready status: [sandbox]"])
+    last_transition_time: str | None = Field(
+        description=f"Time of the last change. {_TIME}", examples=["2026-11-20T09:00:02Z"]
+    )
 
 
 class ContainerState(BaseModel):
-    """Where a container is in its life, or how it ended before; the times are RFC 3339."""
+    """The state of a container, now or before its last restart."""
 
-    state: Literal["waiting", "running", "terminated"]
-    reason: str | None = None
-    message: str | None = None
-    exit_code: int | None = None
-    started_at: str | None = None
-    finished_at: str | None = None
+    state: Literal["waiting", "running", "terminated"] = Field(description="Container state.", examples=["waiting"])
+    reason: str | None = Field(default=None, description=_REASON, examples=["CrashLoopBackOff"])
+    message: str | None = Field(default=None, description=_MESSAGE, examples=[_BACK_OFF])
+    exit_code: int | None = Field(
+        default=None, description="Exit code; null unless the state is `terminated`.", examples=[None]
+    )
+    started_at: str | None = Field(default=None, description=f"Start time. {_TIME}", examples=[None])
+    finished_at: str | None = Field(default=None, description=f"End time. {_TIME}", examples=[None])
 
 
 class ContainerDiagnosis(BaseModel):
-    """One container of a Pod. `state` is null for one of which the node has told nothing yet."""
+    """A container of the Pod."""
 
-    name: str
-    init: bool
-    image: str
-    ready: bool
-    restart_count: int
-    state: ContainerState | None
-    last_termination: ContainerState | None
+    name: str = Field(description="Container name.", examples=["sandbox"])
+    init: bool = Field(description="Whether it is an init container.", examples=[False])
+    image: str = Field(description=_IMAGE, examples=["sandbox:1"])
+    ready: bool = Field(description=_READY, examples=[False])
+    restart_count: int = Field(description="Number of restarts.", examples=[3])
+    state: ContainerState | None = Field(description="Container state; null until the node reports one.")
+    last_termination: ContainerState | None = Field(
+        description="State before the last restart; null without one.",
+        examples=[
+            {
+                "state": "terminated",
+                "reason": "OOMKilled",
+                "message": None,
+                "exit_code": 137,
+                "started_at": "2026-11-20T09:01:00Z",
+                "finished_at": "2026-11-20T09:01:09Z",
+            }
+        ],
+    )
 
 
 class PodEvent(BaseModel):
-    """An Event about a Pod: what happened `count` times between two times, which are RFC 3339."""
+    """An Event about the Pod."""
 
-    type: str
-    reason: str
-    message: str
-    count: int
-    first_timestamp: str | None
-    last_timestamp: str | None
+    type: str = Field(description="`Normal` or `Warning`.", examples=["Warning"])
+    reason: str = Field(description=_REASON, examples=["BackOff"])
+    message: str = Field(description="What happened, in one sentence.", examples=[_BACK_OFF])
+    count: int = Field(description="Number of occurrences.", examples=[4])
+    first_timestamp: str | None = Field(
+        description=f"Time of the first occurrence. {_TIME}", examples=["2026-11-20T09:00:30Z"]
+    )
+    last_timestamp: str | None = Field(
+        description=f"Time of the last occurrence. {_TIME}", examples=["2026-11-20T09:01:10Z"]
+    )
 
 
 class EventsPart(BaseModel):
-    """The Events about a Pod, newest last; `error` says why they can't be told."""
+    """The Events about the Pod."""
 
-    items: list[PodEvent] = []
-    error: str | None = None
+    items: list[PodEvent] = Field(default=[], description=f"Events, newest last, at most {MAX_EVENTS}.")
+    error: str | None = Field(default=None, description=_WHY, examples=[None])
 
 
 class LogPart(BaseModel):
-    """The last lines of a container's log, newest last; `error` says why they can't be told."""
+    """The last lines of a container's log."""
 
-    lines: list[str] = []
-    error: str | None = None
+    lines: list[str] = Field(
+        default=[],
+        description=f"Lines, newest last, at most {LOG_LINES} and {MAX_LOG_BYTES // 1024} KiB.",
+        examples=[["listening on :8080"]],
+    )
+    error: str | None = Field(default=None, description=_WHY, examples=[None])
 
 
 class Diagnostics(BaseModel):
-    """The answer of `GET /api/sandboxes/{id}/diagnostics`: how a sandbox is, and why."""
+    """The state of a sandbox, and the reasons for it."""
 
-    sandbox_id: str
-    # One sentence for a person: what is wrong, and what to do.
-    summary: str
-    status: Status
-    ready: bool
-    # As in SandboxAnswer, but for a cause that only the Events tell: `FailedMount`, say.
-    reason: str | None
-    message: str | None
-    # Null for a sandbox that is there only by half: its Service is missing, or has no usable port.
-    sandbox_url: str | None
-    conditions: list[Condition]
-    containers: list[ContainerDiagnosis]
-    events: EventsPart
-    # Of the sandbox container; the previous one's is null if it has never been restarted.
-    logs: LogPart
-    previous_logs: LogPart | None
+    sandbox_id: str = Field(description=_ID, examples=["abc"])
+    summary: str = Field(
+        description="What is wrong and what to do, in one sentence.",
+        examples=["The container used up its memory (exit code 137): ask for more, or use less."],
+    )
+    status: Status = Field(description=_STATUS, examples=["Failed"])
+    ready: bool = Field(description=_READY, examples=[False])
+    reason: str | None = Field(
+        description="`reason` as in the answer to `GET` of the sandbox, or one that only Events show (`FailedMount`).",
+        examples=["OOMKilled"],
+    )
+    message: str | None = Field(description="Reason, in Kubernetes' own sentence.", examples=[_BACK_OFF])
+    sandbox_url: str | None = Field(
+        description="Sandbox URL; null if its Service is missing or has no usable port.",
+        examples=["http://127.0.0.1:30817"],
+    )
+    conditions: list[Condition] = Field(description="Conditions of the Pod.")
+    containers: list[ContainerDiagnosis] = Field(description="Containers of the Pod, init containers included.")
+    events: EventsPart = Field(description="Events about the Pod.")
+    logs: LogPart = Field(
+        description="Log of the container `sandbox`.",
+        examples=[{"lines": [], "error": "The container has not started, so it has no log yet"}],
+    )
+    previous_logs: LogPart | None = Field(
+        description="Log from before the last restart of the container `sandbox`; null without one."
+    )
 
 
 class Deleted(BaseModel):
-    """The answer of `DELETE /api/sandboxes/{id}`, also when there was nothing to delete."""
+    """The sandbox is deleted, or was not there."""
 
-    ok: Literal[True] = True
-    sandbox_id: str
+    ok: Literal[True] = Field(default=True, description="Always true.")
+    sandbox_id: str = Field(description="Sandbox ID, as in the request.", examples=["abc"])
 
 
 class TemplateAnswer(BaseModel):
-    """One template that a create may name."""
+    """A template."""
 
-    name: str
-    description: str
-    # What its sandboxes run, unless a request names another.
-    image: str
-    # The kinds of the objects that it brings besides Pod and Service.
-    objects: list[str]
+    name: str = Field(description="Template name, for `template` of a create.", examples=["persistent"])
+    description: str = Field(
+        description="What it is for.", examples=["User data on a claim of the sandbox's own, which outlives it."]
+    )
+    image: str = Field(description="Container image, unless the request names one.", examples=["sandbox:1"])
+    objects: list[str] = Field(
+        description="Kinds of its objects besides Pod and Service.", examples=[["PersistentVolumeClaim"]]
+    )
 
 
 class TemplateList(BaseModel):
-    """The answer of `GET /api/templates`."""
+    """All templates that a create may name."""
 
-    templates: list[TemplateAnswer]
-    count: int
+    templates: list[TemplateAnswer] = Field(description="Templates, sorted by name.")
+    count: int = Field(description="Number of templates.", examples=[1])
 
 
 class Capabilities(BaseModel):
-    """What this service can do; a known caller reads the two lark fields, which are false here."""
+    """What this service can do."""
 
-    lark_cli_init_image: Literal[False] = False
-    lark_cli_broker_image: Literal[False] = False
-    extra_mounts: bool
-    # The optional fields of a create that a caller may use, sorted.
-    fields: list[str]
+    lark_cli_init_image: Literal[False] = Field(default=False, description="Always false.")
+    lark_cli_broker_image: Literal[False] = Field(default=False, description="Always false.")
+    extra_mounts: bool = Field(description="Whether the operator allows `extra_mounts`.", examples=[False])
+    fields: list[str] = Field(
+        description="Optional fields of a create that a caller may use, sorted.",
+        examples=[["env", "labels", "ttl_seconds", "wait_seconds"]],
+    )

@@ -14,6 +14,9 @@ from sandboxes import objects as kube
 from sandboxes.deadlines import within
 from sandboxes.errors import LogMissing, ProvisionerError, SandboxNotFound
 from sandboxes.models.responses import (
+    LOG_LINES,
+    MAX_EVENTS,
+    MAX_LOG_BYTES,
     Condition,
     ContainerDiagnosis,
     ContainerState,
@@ -37,11 +40,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_EVENTS = 50
-LOG_LINES = 100
-# The newest so many bytes of a log are told.
-MAX_LOG_BYTES = 64 * 1024
-# So many are read: a hundred lines of 16 KiB, the longest that containerd writes without breaking it.
+# So many bytes of a log are read: a hundred lines of 16 KiB, the longest that containerd writes without breaking it.
 MAX_READ_BYTES = LOG_LINES * 16 * 1024
 
 

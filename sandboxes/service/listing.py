@@ -62,14 +62,26 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    status: Status | None = None
-    ready: bool | None = None
-    thread_id: ThreadId | None = None
-    user_id: UserId | None = None
-    template: Annotated[str, Field(min_length=1)] | None = None
-    label: tuple[Annotated[LabelMatch, BeforeValidator(_label_match), WithJsonSchema(_LABEL_SCHEMA)], ...] = ()
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
-    cursor: Annotated[str, AfterValidator(_position)] | None = None
+    status: Status | None = Field(default=None, description="Only sandboxes in this status.", examples=["Running"])
+    ready: bool | None = Field(
+        default=None, description="Only sandboxes that are ready, or only those that are not.", examples=[True]
+    )
+    thread_id: ThreadId | None = Field(default=None, description="Only sandboxes of this thread.", examples=["t-1"])
+    user_id: UserId | None = Field(default=None, description="Only sandboxes of this user.", examples=["u-1"])
+    template: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Only sandboxes of this template.", examples=["default"]
+    )
+    label: tuple[Annotated[LabelMatch, BeforeValidator(_label_match), WithJsonSchema(_LABEL_SCHEMA)], ...] = Field(
+        default=(),
+        description="Only sandboxes whose Pod has this label: `key` or `key=value`. May be repeated.",
+        examples=[["team=search"]],
+    )
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
+        default=None, description="Page size. With it, the answer has `next_cursor`.", examples=[100]
+    )
+    cursor: Annotated[str, AfterValidator(_position)] | None = Field(
+        default=None, description="The `next_cursor` of the previous page.", examples=["MTphYmM="]
+    )
 
     def fits(self, pod: KubeObject) -> bool:
         """Whether the Pod has the labels that are asked for; an answer doesn't tell them."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.models.responses import Diagnostics
+from sandboxes.models.responses import MAX_LOG_BYTES, Diagnostics
 from sandboxes.service import diagnostics
 from tests.api.conftest import URL, Client
 from tests.fakes import FakeCluster, events_about
@@ -149,7 +149,7 @@ async def test_of_a_log_the_last_hundred_lines_are_told_and_of_those_the_newest_
     write(cluster, "".join(f"{number:03} {'x' * 10_000}\n" for number in range(200)))
     lines = (await diagnosis(client))["logs"]["lines"]
     assert [line[:3] for line in lines[1:]] == [f"{number:03}" for number in range(194, 200)]
-    assert sum(map(len, lines)) <= diagnostics.MAX_LOG_BYTES
+    assert sum(map(len, lines)) <= MAX_LOG_BYTES
     calls = [call for call in cluster.calls if call[0] == "logs"]
     assert all({"--tail=100", f"--limit-bytes={diagnostics.MAX_READ_BYTES}"} <= {*call} for call in calls)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from http import HTTPStatus
@@ -15,7 +16,9 @@ from sandboxes.api.middlewares import API_KEY_HEADER, REQUEST_ID_HEADER
 from sandboxes.api.openapi.document import document
 from sandboxes.api.openapi.operations import OPERATIONS
 from tests.api.conftest import URL, Client, MakeClient
+from tests.conftest import ROOT
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ["/openapi.json", "/docs"]
 
 
@@ -108,3 +111,45 @@ async def test_a_renewal_ignores_what_only_a_create_knows(make_client: MakeClien
     assert renewed.status == 200
     refused = await client.post(URL, json={"sandbox_id": "b", "image": "other:1"})
     assert refused.status == 403
+
+
+async def published(client: Client, pattern: str, *path: str) -> int:
+    """Return the number that the served document has at `path`, where a sentence has it as the pattern's group."""
+    told = await (await client.get("/openapi.json")).json()
+    for key in path:
+        told = told[key]
+    found = re.search(pattern, told["description"])
+    assert found is not None, told["description"]
+    return int(found[1])
+
+
+@pytest.mark.parametrize("field", ["env", "annotations"])
+async def test_one_byte_more_than_the_document_says_is_422(make_client: MakeClient, field: str) -> None:
+    client = await make_client(ALLOW_FIELDS=field)
+    path = ("components", "schemas", "CreateRequest", "properties", field)
+    most = await published(client, r"at most \d+ KiB \((\d+) bytes\) of JSON", *path)
+    room = most - len(json.dumps(["A", ""]))
+    assert (await client.post(URL, json={"sandbox_id": "a", field: {"A": "x" * room}})).status == 200
+    refused = await client.post(URL, json={"sandbox_id": "b", field: {"A": "x" * (room + 1)}})
+    assert refused.status == 422
+    (problem,) = (await refused.json())["detail"]
+    assert str(most) in problem["msg"]
+    # As the README has it.
+    row = re.search(rf"^\| `{field}` \|.*$", README, re.MULTILINE)
+    assert row is not None
+    assert f"at most {most // 1024} KiB of JSON" in row[0]
+
+
+async def test_one_character_more_than_the_document_says_of_an_image_is_422(make_client: MakeClient) -> None:
+    client = await make_client(ALLOW_FIELDS="image")
+    path = ("components", "schemas", "CreateRequest", "properties", "image")
+    most = await published(client, r"at most (\d+) characters", *path)
+    assert (await client.post(URL, json={"sandbox_id": "a", "image": "x" * most})).status == 200
+    assert (await client.post(URL, json={"sandbox_id": "b", "image": "x" * (most + 1)})).status == 422
+
+
+async def test_one_byte_more_than_the_document_says_of_a_body_is_413(client: Client) -> None:
+    most = await published(client, r"larger than (\d+) MiB", "components", "responses", "ContentTooLarge") * 2**20
+    body = b'{"sandbox_id": "a"}'
+    assert (await client.post(URL, data=io.BytesIO(body.ljust(most)))).status == 200
+    assert (await client.post(URL, data=io.BytesIO(body.ljust(most + 1)))).status == 413

@@ -13,8 +13,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, ValidationError
 
 from sandboxes.api.openapi.document import VERSION, document
+from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.openapi.html import page
-from sandboxes.api.openapi.operations import FAILURES, OPERATIONS, Operation, statuses
+from sandboxes.api.openapi.operations import OPERATIONS, Operation, statuses
 from sandboxes.models.requests import CreateRequest, ResourceAsks
 from tests.conftest import ROOT
 
@@ -69,7 +70,7 @@ def test_every_parameter_has_an_example_that_is_right() -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
-def test_every_field_has_a_sentence(name: str) -> None:
+def test_every_model_and_field_has_a_description(name: str) -> None:
     schema = DOCUMENT["components"]["schemas"][name]
     assert schema["description"]
     assert [field for field, told in schema["properties"].items() if not told.get("description")] == []

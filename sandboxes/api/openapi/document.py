@@ -8,29 +8,26 @@ The form: https://spec.openapis.org/oas/v3.1.1.html
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-from pydantic.json_schema import GenerateJsonSchema, models_json_schema
-
-from sandboxes.api.openapi import examples, operations
-from sandboxes.api.openapi.operations import FAILURES, OPERATIONS
-from sandboxes.api.openapi.sentences import SENTENCES
+from sandboxes.api.openapi import operations
+from sandboxes.api.openapi.failures import FAILURES
+from sandboxes.api.openapi.operations import OPERATIONS
+from sandboxes.api.openapi.schemas import example, reference, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pydantic import BaseModel
     from pydantic.json_schema import JsonSchemaMode
-    from pydantic_core import core_schema
 
-    from sandboxes.api.openapi.operations import Failure, Operation
-
-Document: TypeAlias = "dict[str, Any]"
+    from sandboxes.api.openapi.failures import Failure
+    from sandboxes.api.openapi.operations import Operation
+    from sandboxes.api.openapi.schemas import Document
 
 # Of the program; the test compares it with pyproject.toml, which is not there at run time.
 VERSION = "0.1.0"
 
-_REFERENCE = "#/components/schemas/{model}"
 _KEY_SCHEME = "ApiKey"
 
 _DESCRIPTION = """\
@@ -46,23 +43,12 @@ Where the operator has set API keys, every path under `/api/` needs one in the h
 keys, callers from loopback and private addresses are answered, but no browser on behalf of a page of another origin."""
 
 
-class _Schemas(GenerateJsonSchema):
-    """pydantic's schemas as a caller reads them: what is always in an answer is required there."""
-
-    def field_is_required(
-        self,
-        field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
-        total: bool,
-    ) -> bool:
-        """Whether the field is always there; an answer is sent with its defaults."""
-        return self.mode == "serialization" or super().field_is_required(field, total)
-
-
 def document() -> Document:
     """Return the document; it is the same for every setting."""
+    known = schemas(_models())
     paths: dict[str, Document] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, known)
     return {
         "openapi": "3.1.1",
         "info": {
@@ -74,8 +60,8 @@ def document() -> Document:
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "schemas": _schemas(_models()),
-            "responses": {failure.name: _failure(failure) for failure in FAILURES.values()},
+            "schemas": known,
+            "responses": {failure.name: _failure(failure, known) for failure in FAILURES.values()},
             "headers": _HEADERS,
             "securitySchemes": {
                 _KEY_SCHEME: {
@@ -121,21 +107,17 @@ def _header(name: str) -> Document:
     return {"$ref": f"#/components/headers/{name}"}
 
 
-def _reference(model: type[BaseModel]) -> Document:
-    return {"$ref": _REFERENCE.format(model=model.__name__)}
-
-
 def _any_of(models: Iterable[type[BaseModel]]) -> Document:
-    references = [_reference(model) for model in models]
+    references = [reference(model) for model in models]
     return references[0] if len(references) == 1 else {"anyOf": references}
 
 
-def _operation(operation: Operation) -> Document:
+def _operation(operation: Operation, known: dict[str, Document]) -> Document:
     made: Document = {
         "operationId": operation.name,
         "summary": operation.summary,
         "description": operation.description,
-        "responses": _responses(operation),
+        "responses": _responses(operation, known),
         # An empty list: no key, also where other operations need one.
         "security": [{_KEY_SCHEME: []}] if operation.needs_key else [],
     }
@@ -153,25 +135,25 @@ def _operation(operation: Operation) -> Document:
     if parameters:
         made["parameters"] = parameters
     if operation.body is not None:
-        content = {"schema": _reference(operation.body), "example": examples.BODIES[operation.name]}
-        made["requestBody"] = {"required": True, "content": {operations.JSON: content}}
+        schema = reference(operation.body)
+        content = {operations.JSON: {"schema": schema, "example": example(schema, known)}}
+        made["requestBody"] = {"required": True, "content": content}
     return made
 
 
-def _responses(operation: Operation) -> Document:
+def _responses(operation: Operation, known: dict[str, Document]) -> Document:
     if operation.answers:
         schema = _any_of(operation.answers)
+        shown = example(schema, known)
     else:
         schema = {"type": "object" if operations.JSON in operation.media_types else "string"}
+        shown = operation.example
     headers = {"X-Request-ID": _header("X-Request-ID")}
     found: Document = {
         "200": {
             "description": "OK",
             "headers": headers | ({"ETag": _header("ETag")} if operation.is_cached else {}),
-            "content": {
-                media_type: {"schema": schema, "example": examples.ANSWERS[operation.name]}
-                for media_type in operation.media_types
-            },
+            "content": {media_type: {"schema": schema, "example": shown} for media_type in operation.media_types},
         }
     }
     if operation.is_cached:
@@ -186,7 +168,7 @@ def _responses(operation: Operation) -> Document:
     return found
 
 
-def _failure(failure: Failure) -> Document:
+def _failure(failure: Failure, known: dict[str, Document]) -> Document:
     headers = {"X-Request-ID": _header("X-Request-ID")}
     if failure.retry_after is True:
         headers["Retry-After"] = _header("Retry-After")
@@ -194,8 +176,9 @@ def _failure(failure: Failure) -> Document:
         headers["Retry-After"] = {**_HEADERS["Retry-After"], "required": False}
     if failure.has_allow:
         headers["Allow"] = _header("Allow")
-    content = {"schema": _any_of(failure.bodies), "example": examples.FAILURES[failure.name]}
-    return {"description": failure.sentence, "headers": headers, "content": {operations.JSON: content}}
+    schema = _any_of(failure.bodies)
+    content = {operations.JSON: {"schema": schema, "example": example(schema, known, failure.example)}}
+    return {"description": failure.sentence, "headers": headers, "content": content}
 
 
 def _path_parameters(operation: Operation) -> Iterator[Document]:
@@ -204,22 +187,22 @@ def _path_parameters(operation: Operation) -> Iterator[Document]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": "The sandbox's id. Any other text is an id that no sandbox has.",
+            "description": "Sandbox ID. Any other text is an ID that no sandbox has.",
             "schema": {"type": "string", "minLength": 1},
-            "example": examples.PARAMETERS[name],
+            "example": "abc",
         }
 
 
 def _query_parameters(operation: Operation) -> Iterator[Document]:
     if operation.query is None:
         return
-    for name, schema in _schemas([(operation.query, "validation")])[operation.query.__name__]["properties"].items():
+    for name, schema in schemas([(operation.query, "validation")])[operation.query.__name__]["properties"].items():
         yield {
             "name": name,
             "in": "query",
             "description": schema.pop("description"),
+            "example": schema.pop("examples")[0],
             "schema": _without_null(schema),
-            "example": examples.PARAMETERS[name],
         }
 
 
@@ -239,40 +222,3 @@ def _models() -> list[tuple[type[BaseModel], JsonSchemaMode]]:
     told += [model for failure in FAILURES.values() for model in failure.bodies]
     found: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in dict.fromkeys(asked)]
     return [*found, *((model, "serialization") for model in dict.fromkeys(told))]
-
-
-def _schemas(models: list[tuple[type[BaseModel], JsonSchemaMode]]) -> dict[str, Document]:
-    """Return the schema of each model, and of what they are made of, by name, with a sentence for each field."""
-    _, made = models_json_schema(models, ref_template=_REFERENCE, schema_generator=_Schemas)
-    schemas: dict[str, Document] = made["$defs"]
-    parents = {model.__name__: _names(model) for model, _ in models}
-    for name, schema in schemas.items():
-        schema.pop("title", None)
-        if name in SENTENCES:
-            schema["description"] = SENTENCES[name]
-        for field, of_field in schema.get("properties", {}).items():
-            # It would be the name once more.
-            of_field.pop("title", None)
-            keys = (f"{parent}.{field}" for parent in parents.get(name, (name,)))
-            sentence = next((SENTENCES[key] for key in keys if key in SENTENCES), None)
-            if sentence is not None:
-                of_field["description"] = sentence
-        _translate(schema)
-    return dict(sorted(schemas.items()))
-
-
-def _names(model: type[BaseModel]) -> tuple[str, ...]:
-    return tuple(parent.__name__ for parent in model.__mro__)
-
-
-def _translate(schema: object) -> None:
-    r"""Write patterns as JSON Schema has them, by ECMA-262: there `$` is the very end, and `\z` is a letter."""
-    if isinstance(schema, list):
-        for one in schema:
-            _translate(one)
-    elif isinstance(schema, dict):
-        for key, value in schema.items():
-            if key == "pattern" and isinstance(value, str):
-                schema[key] = re.sub(r"\\z\Z", "$", value)
-            else:
-                _translate(value)

@@ -1,6 +1,6 @@
 """The OpenAPI document as one HTML page for people: no script, nothing to load, so it works offline. Pure.
 
-It knows the document's form as `openapi.py` makes it, and not every form that there could be. Redoc and Swagger UI were
+It knows the document as `document.py` makes it, and not every form that there could be. Redoc and Swagger UI were
 considered: 1 to 1.5 MB of scripts each, for a dozen routes.
 """
 

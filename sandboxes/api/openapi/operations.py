@@ -1,4 +1,4 @@
-"""What each route promises: its parameters, its answers and which errors it can have. Data only; knows no HTTP library.
+"""What each route promises: its parameters, its answers and which errors it can have. Data only.
 
 A test holds it to the routes that there are, and another one to the table in README.md.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.params import WaitQuery
-from sandboxes.models.problems import Health, InvalidProblem, LimitProblem, NotFoundProblem, Problem, Readiness
-from sandboxes.models.requests import CreateRequest, RenewRequest
+from sandboxes.deadlines import DEADLINES
+from sandboxes.models.problems import Health, Readiness
+from sandboxes.models.requests import ANSWER_SECONDS, CreateRequest, RenewRequest
 from sandboxes.models.responses import (
     Capabilities,
     Deleted,
@@ -30,24 +32,6 @@ JSON = "application/json"
 HTML = "text/html"
 EVENTS = "text/event-stream"
 METRICS = ("text/plain", "application/openmetrics-text")
-
-# Of an error that any request can have, so that no route names it.
-UNKNOWN_PATH = "UnknownPath"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An error answer. `name`: its key among the document's; `retry_after`: None for an answer without the header.
-
-    `retry_after`: whether the header is always there.
-    """
-
-    name: str
-    status: int
-    sentence: str
-    bodies: tuple[type[BaseModel], ...] = (Problem,)
-    retry_after: bool | None = None
-    has_allow: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +54,8 @@ class Operation:
     failures: tuple[str, ...] = ()
     # Whether it has an ETag, and answers 304 to a caller who has that already.
     is_cached: bool = False
+    # Of the answer with 200, where it is not made of models.
+    example: object = None
 
     @property
     def needs_key(self) -> bool:
@@ -84,80 +70,6 @@ class Operation:
         return ("BrowserRefused",) if self.path == "/metrics" else ()
 
 
-FAILURES = {
-    failure.name: failure
-    for failure in (
-        Failure("BadRequest", 400, "`extra_mounts` breaks a rule, or the body can't be read."),
-        Failure(
-            "Unauthenticated",
-            401,
-            "The operator has set API keys, and the `X-API-Key` header is missing or wrong. Or there are none, and the "
-            "caller's address is neither loopback nor private, or a proxy has forwarded the request, or the service "
-            "runs in a Pod.",
-        ),
-        Failure(
-            "FieldNotAllowed",
-            403,
-            "The request has an optional field that the operator does not allow; or it is one of `BrowserRefused`.",
-        ),
-        Failure(
-            "BrowserRefused",
-            403,
-            "There is no API key, and by its headers `Sec-Fetch-Site`, `Origin` and `Host` this may be a browser's "
-            "request for a page of another origin.",
-        ),
-        Failure(
-            "SandboxNotFound",
-            404,
-            "There is no such sandbox, or its Pod is being deleted, or no sandbox can have the id.",
-            (NotFoundProblem,),
-        ),
-        Failure("RequestTimeout", 408, "The body did not arrive within 10 s."),
-        Failure(
-            "SandboxConflict",
-            409,
-            "The id belongs to another thread or user, or to what is no sandbox; that stays as it is.",
-        ),
-        Failure("ContentTooLarge", 413, "The body is larger than 1 MiB."),
-        Failure(
-            "Unprocessable",
-            422,
-            "The request is not JSON, or has a field or parameter that can't be.",
-            (InvalidProblem,),
-        ),
-        Failure(
-            "LimitReached",
-            429,
-            "A quota or `MAX_SANDBOXES` is reached, or the cluster's node ports are used up.",
-            (LimitProblem, Problem),
-            retry_after=True,
-        ),
-        Failure(
-            "ClusterRefused",
-            502,
-            "The cluster refuses what the operator set up: template, rights, policy, credentials.",
-        ),
-        Failure(
-            "ClusterUnavailable",
-            503,
-            "The cluster can't be reached or can't do this just now, or too many requests are waiting.",
-            retry_after=True,
-        ),
-        Failure(
-            "EventsUnavailable",
-            503,
-            "The live view is not up to date just now, or is switched off; then there is no `Retry-After`.",
-            retry_after=False,
-        ),
-        Failure("NotReady", 503, "This replica can't do its work; `checks` says why.", (Readiness,)),
-        Failure("ClusterTimeout", 504, "The cluster did not answer in time."),
-        # What follows can happen to any request, so the operations don't repeat it.
-        Failure(UNKNOWN_PATH, 404, "There is no such path."),
-        Failure("MethodNotAllowed", 405, "The path has no such method.", has_allow=True),
-        Failure("InternalError", 500, "A bug: the log has it under the answer's `X-Request-ID`."),
-    )
-}
-
 _OF_CLUSTER = ("ClusterRefused", "ClusterUnavailable", "ClusterTimeout")
 _OF_BODY = ("BadRequest", "FieldNotAllowed", "RequestTimeout", "ContentTooLarge", "Unprocessable")
 _SANDBOX = "/api/sandboxes/{sandbox_id}"
@@ -167,10 +79,10 @@ OPERATIONS = (
         "POST",
         "/api/sandboxes",
         "create_sandbox",
-        "Make a sandbox, or return the one that is there",
-        "Idempotent: the same `sandbox_id` again is 200 again, with the same sandbox. All or nothing: after an error "
-        "nothing that it made is left. With `wait_seconds` it answers when the sandbox can be used, within 25 s; it is "
-        "404 if the sandbox was deleted while it waited.",
+        "Create a sandbox, or return the existing one",
+        "Idempotent: the same `sandbox_id` returns the same sandbox. All or nothing: after an error everything that it "
+        f"made is deleted. With `wait_seconds` it answers when the sandbox can be used, within {ANSWER_SECONDS} s; 404 "
+        "if the sandbox was deleted meanwhile.",
         (WaitedAnswer, SandboxAnswer),
         body=CreateRequest,
         failures=(*_OF_BODY, "SandboxNotFound", "SandboxConflict", "LimitReached", *_OF_CLUSTER),
@@ -180,8 +92,8 @@ OPERATIONS = (
         "/api/sandboxes",
         "list_sandboxes",
         "List sandboxes",
-        "What `GET` of each would answer with 200, in the order of the ids. Each parameter that is given must fit. "
-        "With `limit` it comes in pages: `next_cursor` is the `cursor` of the next one.",
+        "Sandboxes that fit all given parameters, sorted by ID, each as `GET` of it answers. With `limit` in pages: "
+        "`next_cursor` is the `cursor` of the next page.",
         (SandboxPage, SandboxList),
         query=ListQuery,
         failures=("Unprocessable", *_OF_CLUSTER),
@@ -190,7 +102,7 @@ OPERATIONS = (
         "GET",
         _SANDBOX,
         "get_sandbox",
-        "Tell of one sandbox",
+        "Get a sandbox",
         "At once, or with `wait_seconds` when it can be used. Only the status `Running` means alive.",
         (WaitedAnswer, SandboxAnswer),
         query=WaitQuery,
@@ -201,7 +113,7 @@ OPERATIONS = (
         _SANDBOX,
         "delete_sandbox",
         "Delete a sandbox",
-        "One that isn't there, or can't be, is deleted already: 200, too.",
+        "Also 200 if there is no such sandbox, or no sandbox can have the ID.",
         (Deleted,),
         failures=_OF_CLUSTER,
     ),
@@ -209,9 +121,9 @@ OPERATIONS = (
         "GET",
         f"{_SANDBOX}/diagnostics",
         "get_diagnostics",
-        "Tell why a sandbox is as it is",
-        "Conditions, containers, Events and the last lines of the log. What can't be read is said at `error` of its "
-        "part and fails nothing else.",
+        "Explain the state of a sandbox",
+        "Conditions, containers, Events and the last lines of the log. If a part can't be read, its `error` says why; "
+        "the others are answered.",
         (Diagnostics,),
         failures=("SandboxNotFound", *_OF_CLUSTER),
     ),
@@ -219,8 +131,8 @@ OPERATIONS = (
         "POST",
         f"{_SANDBOX}/renew",
         "renew_sandbox",
-        "Have a sandbox end `ttl_seconds` from now",
-        "Sooner or later than before; 0: never.",
+        "Set the expiry of a sandbox",
+        "To now + `ttl_seconds`; 0 disables it. May shorten.",
         (SandboxAnswer,),
         body=RenewRequest,
         failures=("SandboxNotFound", *_OF_BODY, *_OF_CLUSTER),
@@ -229,8 +141,8 @@ OPERATIONS = (
         "POST",
         f"{_SANDBOX}/touch",
         "touch_sandbox",
-        "Count this as a use of a sandbox",
-        "Puts off the end of one that has `idle_timeout_seconds`. A body is not read.",
+        "Record a use of a sandbox",
+        "Postpones the expiry of a sandbox with `idle_timeout_seconds`. A body is not read.",
         (SandboxAnswer,),
         failures=("SandboxNotFound", *_OF_CLUSTER),
     ),
@@ -238,11 +150,13 @@ OPERATIONS = (
         "GET",
         "/api/events",
         "stream_events",
-        "Tell of every change as it happens",
-        "Server-sent events, without end. The first is `state`, with the list of all sandboxes; then come `created`, "
-        "`changed`, `ready`, `expiring` (60 s before the end) and `deleted`, each with the sandbox as `GET` tells of "
-        "it; a deleted one has the status `NotFound`. A comment every 15 s of silence keeps the connection.",
+        "Stream every change",
+        "Server-sent events, without end. The first is `state`, with the list of all sandboxes; then `created`, "
+        f"`changed`, `ready`, `expiring` ({DEADLINES.expiring:.0f} s before the expiry) and `deleted`, each with the "
+        "sandbox as `GET` of it answers; a deleted sandbox has the status `NotFound`. A comment after every "
+        f"{DEADLINES.sse_comment:.0f} s of silence keeps the connection open.",
         media_types=(EVENTS,),
+        example='id: 1795341600000\nevent: state\ndata: {"sandboxes":[],"count":0}\n\n',
         failures=("EventsUnavailable",),
     ),
     Operation(
@@ -257,7 +171,7 @@ OPERATIONS = (
         "GET",
         "/api/capabilities",
         "get_capabilities",
-        "Say what this service can do",
+        "Get what this service can do",
         "Never touches the cluster.",
         (Capabilities,),
     ),
@@ -265,24 +179,24 @@ OPERATIONS = (
         "GET",
         "/health",
         "get_health",
-        "Say that the process is up",
-        "Never touches the cluster, and needs no key.",
+        "Check that the process is up",
+        "Never touches the cluster. Needs no key.",
         (Health,),
     ),
     Operation(
         "GET",
         "/livez",
         "get_livez",
-        "Say that the process is up",
-        "As `/health`, under the name that Kubernetes uses.",
+        "Check that the process is up",
+        "Like `/health`, under the name that Kubernetes uses.",
         (Health,),
     ),
     Operation(
         "GET",
         "/readyz",
         "get_readyz",
-        "Say whether this replica can do its work",
-        "Names what fails. What was found is believed for 3 s. Needs no key.",
+        "Check whether this replica can do its work",
+        f"Names the checks that fail. Results are cached for {DEADLINES.ready_believed:.0f} s. Needs no key.",
         (Readiness,),
         failures=("NotReady",),
     ),
@@ -290,18 +204,28 @@ OPERATIONS = (
         "GET",
         "/metrics",
         "get_metrics",
-        "Tell Prometheus of this process",
-        "Never touches the cluster, and needs no key. As OpenMetrics for a caller who asks for that in `Accept`.",
+        "Get metrics for Prometheus",
+        "Never touches the cluster. Needs no key. OpenMetrics for a caller that accepts it.",
         media_types=METRICS,
+        example='provisioner_sandboxes{status="Running"} 3.0\n',
     ),
-    Operation("GET", "/openapi.json", "get_openapi", "Give this document", "Needs no key.", is_cached=True),
+    Operation(
+        "GET",
+        "/openapi.json",
+        "get_openapi",
+        "Get this document",
+        "Needs no key.",
+        is_cached=True,
+        example={"openapi": "3.1.1", "info": {"title": "Sandbox provisioner", "version": "0.1.0"}, "paths": {}},
+    ),
     Operation(
         "GET",
         "/docs",
         "get_docs",
-        "Show this document to a person",
+        "Read this document as a page",
         "One page without scripts, which loads nothing. Needs no key.",
         media_types=(HTML,),
+        example="<!doctype html>…",
         is_cached=True,
     ),
 )

@@ -1,0 +1,149 @@
+"""The error answers that the API has: data only. Which of them a route can have is `operations.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sandboxes.api.params import MAX_BODY_BYTES
+from sandboxes.deadlines import DEADLINES
+from sandboxes.models.problems import InvalidProblem, LimitProblem, NotFoundProblem, Problem, Readiness
+from sandboxes.models.requests import MAX_EXTRA_MOUNTS
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error answer. `name`: its key in the document; `example`: the fields of which the models have no example.
+
+    `retry_after`: whether the header is always there; None for an answer without it.
+    """
+
+    name: str
+    status: int
+    sentence: str
+    example: dict[str, object] = field(default_factory=dict)
+    bodies: tuple[type[BaseModel], ...] = (Problem,)
+    retry_after: bool | None = None
+    has_allow: bool = False
+
+
+_MIB = f"{MAX_BODY_BYTES // 2**20} MiB"
+
+_ALL = (
+    Failure(
+        "BadRequest",
+        400,
+        "`extra_mounts` breaks a rule, or the body can't be read.",
+        {"detail": f"extra_mounts may have at most {MAX_EXTRA_MOUNTS} entries"},
+    ),
+    Failure(
+        "Unauthenticated",
+        401,
+        "The operator has set API keys, and the `X-API-Key` header is missing or wrong. Or there are no keys, and the "
+        "caller's address is neither loopback nor private, or a proxy has forwarded the request, or the service runs "
+        "in a Pod.",
+        {"detail": "The X-API-Key header is missing or wrong"},
+    ),
+    Failure(
+        "FieldNotAllowed",
+        403,
+        "The request has an optional field that the operator does not allow; or it is one of `BrowserRefused`.",
+        {"detail": "The operator does not allow a request to have: image"},
+    ),
+    Failure(
+        "BrowserRefused",
+        403,
+        "There is no API key, and by its headers `Sec-Fetch-Site`, `Origin` and `Host` this may be a browser's "
+        "request for a page of another origin.",
+        {
+            "detail": "Without an API key a browser's request for a page of another origin is not answered "
+            "(header Origin)"
+        },
+    ),
+    Failure(
+        "SandboxNotFound",
+        404,
+        "There is no such sandbox, or its Pod is being deleted, or no sandbox can have the ID.",
+        {"detail": "Sandbox 'abc' not found"},
+        (NotFoundProblem,),
+    ),
+    Failure(
+        "RequestTimeout",
+        408,
+        f"The body did not arrive within {DEADLINES.body:.0f} s.",
+        {"detail": "Request Timeout"},
+    ),
+    Failure(
+        "SandboxConflict",
+        409,
+        "The ID belongs to another thread or user, or to an object that is not a sandbox; that stays as it is.",
+        {"detail": "Sandbox 'abc' belongs to another thread or user"},
+    ),
+    Failure(
+        "ContentTooLarge",
+        413,
+        f"The body is larger than {_MIB}.",
+        {"detail": f"The request's body is larger than {_MIB}"},
+    ),
+    Failure(
+        "Unprocessable",
+        422,
+        "The request is not JSON, or a field or parameter has a value that is not allowed.",
+        bodies=(InvalidProblem,),
+    ),
+    Failure(
+        "LimitReached",
+        429,
+        "A quota or `MAX_SANDBOXES` is reached, or the cluster's node ports are used up.",
+        {"detail": "There are 100 sandboxes, and 100 is the most"},
+        (LimitProblem, Problem),
+        retry_after=True,
+    ),
+    Failure(
+        "ClusterRefused",
+        502,
+        "The cluster refuses what the operator set up: template, rights, policy, credentials.",
+        {"detail": "The cluster refuses the provisioner's credentials"},
+    ),
+    Failure(
+        "ClusterUnavailable",
+        503,
+        "The cluster can't be reached or can't do this at the moment, or too many requests are waiting.",
+        {"detail": "The cluster can't be reached"},
+        retry_after=True,
+    ),
+    Failure(
+        "EventsUnavailable",
+        503,
+        "The live view is not up to date at the moment, or is switched off; then there is no `Retry-After`.",
+        {"detail": "The live view is not up to date just now"},
+        retry_after=False,
+    ),
+    Failure(
+        "NotReady",
+        503,
+        "This replica can't do its work; `checks` says why.",
+        {"ready": False, "checks": {"serving": "ok", "api_server": "The cluster can't be reached"}},
+        (Readiness,),
+    ),
+    Failure(
+        "ClusterTimeout",
+        504,
+        "The cluster did not answer in time.",
+        {"detail": "The cluster did not answer in time"},
+    ),
+    # Any request can have these, so the operations don't repeat them.
+    Failure("UnknownPath", 404, "There is no such path.", {"detail": "Not Found"}),
+    Failure("MethodNotAllowed", 405, "The path has no such method.", {"detail": "Method Not Allowed"}, has_allow=True),
+    Failure(
+        "InternalError",
+        500,
+        "A bug: the log has it under the answer's `X-Request-ID`.",
+        {"detail": "Internal error"},
+    ),
+)
+
+FAILURES = {failure.name: failure for failure in _ALL}
