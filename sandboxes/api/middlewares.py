@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from sandboxes.api.app_keys import CALLERS, KEYS, METRICS
 from sandboxes.api.callers import API
-from sandboxes.api.params import MAX_BODY_BYTES, is_sandbox_id
+from sandboxes.api.params import MAX_BODY_BYTES, REQUEST_ID, is_sandbox_id
 from sandboxes.errors import ProvisionerError, SandboxNotFound, TooManySandboxes, Unauthenticated, Unprocessable
 from sandboxes.logs import begin_request
 from sandboxes.models.responses import SandboxAnswer, SandboxList
@@ -32,7 +32,7 @@ REQUEST_ID_HEADER = "X-Request-ID"
 API_KEY_HEADER = "X-API-Key"
 
 
-_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SANE_REQUEST_ID = re.compile(REQUEST_ID)
 
 
 _REQUEST_ID = web.RequestKey("REQUEST_ID", str)

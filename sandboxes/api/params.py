@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Query = TypeVar("Query", bound=BaseModel)
 
 MAX_BODY_BYTES = 1024 * 1024
+# A caller's X-Request-ID that goes into the log.
+REQUEST_ID = r"[A-Za-z0-9._:-]{1,128}"
 
 
 class WaitQuery(BaseModel):

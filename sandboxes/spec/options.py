@@ -1,7 +1,7 @@
 """What a caller may ask for beyond the contract's own fields, and under which rules. Pure.
 
-Every rule here is checked before the cluster hears of the request. Which fields there are is `models.py`; what becomes
-of them in the objects is `manifests.py`.
+Every rule here is checked before a request reaches the cluster. The fields are in `models/requests.py`, their syntax in
+`grammar.py`, and what becomes of them in the objects in `manifests.py`.
 """
 
 from __future__ import annotations

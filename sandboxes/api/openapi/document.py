@@ -14,6 +14,7 @@ from sandboxes.api.openapi import operations
 from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.openapi.operations import OPERATIONS
 from sandboxes.api.openapi.schemas import example, reference, schemas
+from sandboxes.api.params import REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +80,7 @@ _HEADERS: dict[str, Document] = {
     "X-Request-ID": {
         "description": "The request's id in the log: the caller's if it sent a sane one.",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+        "schema": {"type": "string", "pattern": f"^{REQUEST_ID}$"},
         "example": "5c9b1d7e",
     },
     "Retry-After": {
