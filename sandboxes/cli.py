@@ -4,6 +4,7 @@ python provisioner.py                                         serve
 python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
 python provisioner.py reap [--dry-run]                        delete what has expired, or print what would be
 python provisioner.py check                                   say whether this machine and the cluster are ready
+python provisioner.py --version                               print the version
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from sandboxes import __version__
 from sandboxes import objects as kube
 from sandboxes.api import server
 from sandboxes.app import compose, load_all_templates
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 1 with one message on stderr; of `check`, see there."""
     parser = argparse.ArgumentParser(description="Creates sandboxes on Kubernetes, over REST, through kubectl.")
+    parser.add_argument("--version", action="version", version=f"sandbox-provisioner {__version__}")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve the REST API (the default)")
     render_parser = commands.add_parser("render", help="print, as JSON, what would be applied for one sandbox")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, ValidationError
 
-from sandboxes.api.openapi.document import VERSION, document
+from sandboxes.api.openapi.document import document
 from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.openapi.html import page
 from sandboxes.api.openapi.operations import OPERATIONS, Operation, statuses
@@ -43,11 +42,6 @@ def is_valid(instance: object, schema: dict[str, Any]) -> bool:
 
 def test_the_document_is_valid_openapi() -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []
-
-
-def test_the_document_tells_the_version_of_the_program() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == VERSION
 
 
 @pytest.mark.parametrize(("where", "body"), contents(), ids=lambda value: value if isinstance(value, str) else "")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from sandboxes import __version__
 from sandboxes.api.openapi import operations
 from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.openapi.operations import OPERATIONS
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from sandboxes.api.openapi.failures import Failure
     from sandboxes.api.openapi.operations import Operation
     from sandboxes.api.openapi.schemas import Document
-
-# Of the program; the test compares it with pyproject.toml, which is not there at run time.
-VERSION = "0.1.0"
 
 _KEY_SCHEME = "ApiKey"
 
@@ -54,7 +52,7 @@ def document() -> Document:
         "openapi": "3.1.1",
         "info": {
             "title": "Sandbox provisioner",
-            "version": VERSION,
+            "version": __version__,
             "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },

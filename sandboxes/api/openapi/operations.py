@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandboxes import __version__
 from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.params import WaitQuery
 from sandboxes.deadlines import DEADLINES
@@ -216,7 +217,7 @@ OPERATIONS = (
         "Get this document",
         "Needs no key.",
         is_cached=True,
-        example={"openapi": "3.1.1", "info": {"title": "Sandbox provisioner", "version": "0.1.0"}, "paths": {}},
+        example={"openapi": "3.1.1", "info": {"title": "Sandbox provisioner", "version": __version__}, "paths": {}},
     ),
     Operation(
         "GET",

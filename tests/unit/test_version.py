@@ -1,0 +1,53 @@
+"""The version stands in one place, and whoever names it says the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import provisioner
+from sandboxes import __version__
+from sandboxes.api.openapi.document import document
+from tests.conftest import ROOT
+
+ONE_PLACE = ROOT / "sandboxes" / "__init__.py"
+
+
+def files() -> list[Path]:
+    """Return what is shipped or describes it, but for the history of versions."""
+    named = ["provisioner.py", "pyproject.toml", "Dockerfile", "docker-compose.yaml", "README.md", "SECURITY.md"]
+    found = [path for folder in ("sandboxes", "manifests", "scripts") for path in (ROOT / folder).rglob("*.*")]
+    return [ROOT / name for name in named] + [path for path in found if path.suffix in {".py", ".sh", ".yaml"}]
+
+
+def test_only_one_file_holds_the_version() -> None:
+    alone = re.compile(rf"(?<![\d.]){re.escape(__version__)}(?![\d.])")
+    assert [path for path in files() if alone.search(path.read_text(encoding="utf-8"))] == [ONE_PLACE]
+
+
+def test_pyproject_reads_the_version_there() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in told["project"]
+    assert told["project"]["dynamic"] == ["version"]
+    assert told["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "sandboxes.__version__"}
+
+
+def test_the_top_of_the_changelog_is_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(.*?)\]", text, re.MULTILINE)[0] == __version__
+
+
+def test_the_openapi_document_tells_the_version() -> None:
+    assert document()["info"]["version"] == __version__
+
+
+def test_version_is_printed_whatever_the_environment_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", "no port")
+    with pytest.raises(SystemExit) as ended:
+        provisioner.main(["--version"])
+    assert (ended.value.code, *capsys.readouterr()) == (0, f"sandbox-provisioner {__version__}\n", "")
