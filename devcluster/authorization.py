@@ -1,17 +1,53 @@
 """Role-based access: what the one user of the kubeconfig may do, when a test has said so; otherwise everything.
 
-Refusals are worded as recorded (`get-forbidden`, `apply-forbidden`). Knows rules as a Role has them, and no HTTP.
+Unrestricted it is an administrator, restricted a service account. Refusals are worded as recorded (`get-forbidden`,
+`apply-forbidden`). Knows rules as a Role has them, and no HTTP.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from devcluster.errors import ApiError
+from devcluster.errors import ApiError, bad_request
 from devcluster.objects import Json
 from devcluster.resources import Resource
 
 USER = "system:serviceaccount:devcluster:restricted"
+
+# What a review of rules lists of those who have logged in, of administrators and of service accounts
+# (`rules-review-admin`, `rules-review-no-role`).
+_EVERYBODYS: list[Json] = [
+    {
+        "verbs": ["create"],
+        "apiGroups": ["authorization.k8s.io"],
+        "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+    },
+    {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
+]
+_ADMINISTRATORS: list[Json] = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+_EVERYBODYS_URLS: list[Json] = [
+    {"verbs": ["get"], "nonResourceURLs": urls}
+    for urls in (
+        ["/.well-known", "/.well-known/*"],
+        [
+            *("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*"),
+            *("/readyz", "/version", "/version/"),
+        ],
+        ["/healthz", "/livez", "/readyz", "/version", "/version/"],
+    )
+]
+_ADMINISTRATORS_URLS: list[Json] = [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
+_SERVICE_ACCOUNTS_URLS: list[Json] = [
+    {
+        "verbs": ["get"],
+        "nonResourceURLs": [
+            *("/.well-known/openid-configuration", "/.well-known/openid-configuration/"),
+            *("/openid/v1/jwks", "/openid/v1/jwks/"),
+        ],
+    }
+]
+# So says the API server's source (webhook.go, RulesFor); not in the record.
+_BY_WEBHOOK = "webhook authorizer does not support user rule resolution"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,13 +76,20 @@ class Authorization:
     def __init__(self) -> None:
         self._namespace: str | None = None
         self._granted: frozenset[Right] = frozenset()
+        self._rules: list[Json] = []
+        self._has_webhook = False
         self.used: set[Right] = set()
         self.refused: set[Right] = set()
 
-    def restrict(self, namespace: str, rules: Iterable[Json] = ()) -> None:
-        """Allow, from now on, what these rules of a Role in this namespace allow, and nothing else; counts anew."""
+    def restrict(self, namespace: str, rules: Iterable[Json] = (), *, by_webhook: Iterable[Json] | None = None) -> None:
+        """Allow, from now on, what these rules of a Role in this namespace allow, and nothing else; counts anew.
+
+        `by_webhook`: what a webhook authorizer allows besides. It lists no rules, so reviews of them are incomplete.
+        """
         self._namespace = namespace
-        self._granted = rights_of(rules)
+        self._rules = list(rules)
+        self._has_webhook = by_webhook is not None
+        self._granted = rights_of([*self._rules, *(by_webhook or ())])
         self.used.clear()
         self.refused.clear()
 
@@ -91,16 +134,17 @@ class Authorization:
         return {"allowed": self.allows(right, asked.get("namespace", ""))}
 
     def rules_review(self, spec: Json) -> Json:
-        """Give the status of a SelfSubjectRulesReview."""
-        urls = {"verbs": ["*"], "nonResourceURLs": ["*"]}
-        everything = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
-        if self._namespace is not None:
-            granted = self._granted if spec.get("namespace") == self._namespace else frozenset()
-            verbs: dict[tuple[str, str], list[str]] = {}
-            for right in sorted(granted):
-                verbs.setdefault((right.group, right.resource), []).append(right.verb)
-            everything = [
-                {"verbs": allowed, "apiGroups": [group], "resources": [resource]}
-                for (group, resource), allowed in verbs.items()
-            ]
-        return {"resourceRules": everything, "nonResourceRules": [urls], "incomplete": False}
+        """Give the status of a SelfSubjectRulesReview. Raises BadRequest without a namespace.
+
+        Rules stand as the Role has them (`rules-review-role`), and in a namespace that does not exist there are those
+        of everybody (`rules-review-other-namespace`).
+        """
+        if not spec.get("namespace"):
+            raise bad_request("no namespace on request")
+        if self._namespace is None:
+            rules, urls = [*_ADMINISTRATORS, *_EVERYBODYS], [*_ADMINISTRATORS_URLS, *_EVERYBODYS_URLS]
+        else:
+            own = self._rules if spec["namespace"] == self._namespace else []
+            rules, urls = [*_EVERYBODYS, *own], [*_EVERYBODYS_URLS, *_SERVICE_ACCOUNTS_URLS]
+        status: Json = {"resourceRules": rules, "nonResourceRules": urls, "incomplete": self._has_webhook}
+        return {**status, "evaluationError": _BY_WEBHOOK} if self._has_webhook else status

@@ -222,10 +222,11 @@ class ApiServer(kmock.KubernetesScaffold):
     def _reviewed(self, resource: Resource, review: Json) -> Json:
         """Answer a review of what the caller may do."""
         spec = review.get("spec") or {}
-        is_access = resource is ACCESS_REVIEWS
-        status = self.authorization.access_review(spec) if is_access else self.authorization.rules_review(spec)
-        head = {"kind": resource.kind, "apiVersion": resource.api_version}
-        return {**head, "metadata": {}, "spec": review.get("spec", {}), "status": status}
+        head = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {}}
+        if resource is ACCESS_REVIEWS:
+            return {**head, "spec": spec, "status": self.authorization.access_review(spec)}
+        # Without the namespace that was asked about (`rules-review-role`).
+        return {**head, "spec": {}, "status": self.authorization.rules_review(spec)}
 
 
 def _check_verb(resource: Resource, verb: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,12 @@ NO_LIMIT = {"limits": {"memory": "9007199254740988Ki"}}
 OPENSHIFT_CA = {
     "configMap": {"items": [{"key": "service-ca.crt", "path": "service-ca.crt"}], "name": "openshift-service-ca.crt"}
 }
+# The record has the same rules in one order and in another.
+UNORDERED = {"resourceRules", "nonResourceRules"}
+
+
+def in_order(rules: list[dict[str, Any]]) -> list[str]:
+    return sorted(json.dumps(rule, sort_keys=True) for rule in rules)
 
 
 def level(value: Any) -> Any:
@@ -54,7 +60,10 @@ def level(value: Any) -> Any:
     if value == NO_LIMIT:
         return {}
     if isinstance(value, dict):
-        return {key: "*" if key in VOLATILE and item else level(item) for key, item in value.items()}
+        return {
+            key: "*" if key in VOLATILE and item else in_order(item) if key in UNORDERED else level(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [level(item) for item in value if item != OPENSHIFT_CA]
     if isinstance(value, str):
@@ -230,6 +239,31 @@ async def sandbox_cr(stage: Stage) -> None:
     assert (await stage.play(case("create-list"))).rc == 0
 
 
+ROLE = case("rules-review-role").stdout["status"]["resourceRules"]
+"""The rules of the recorded Role, behind two of everybody's."""
+
+
+def restricted(stage: Stage, namespace: str, rules: Iterable[dict[str, Any]]) -> None:
+    """Let the calls be those of a service account with these rules, and no others."""
+    stage.cluster.authorization.restrict(namespace, rules)
+    stage.kubectl = Kubectl(stage.cluster.kubeconfig, stage.kubectl.home, tester=False)
+
+
+async def a_role(stage: Stage) -> None:
+    """A service account with a Role of a few rights."""
+    restricted(stage, "rec2-new", ROLE[2:])
+
+
+async def no_role(stage: Stage) -> None:
+    """A service account without a Role."""
+    restricted(stage, "rec2-new", ())
+
+
+async def a_role_that_reads_pods(stage: Stage) -> None:
+    """A service account that may read Pods."""
+    restricted(stage, "rec", [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}])
+
+
 async def users_kuberc(stage: Stage) -> None:
     """The same namespace, and a kuberc of the user's, as recorded."""
     await rec2_new(stage)
@@ -275,7 +309,13 @@ CASES: dict[State, list[str]] = {
     rec2: ["apply-annotation-only-missing", "delete-precondition-missing"],
     sandbox_p: ["apply-annotation-only", "apply-annotation-only-other-uid", "delete-precondition-stale"],
     sandbox_p_renewed: ["delete-precondition-right", "delete-precondition-other-uid"],
-    rec2_new: ["create-list", "create-list-name-output", "create-one"],
+    rec2_new: [
+        *("create-list", "create-list-name-output", "create-one"),
+        *("rules-review-admin", "rules-review-no-namespace", "can-i-list-admin"),
+    ],
+    a_role: ["rules-review-role", "can-i-list-role"],
+    no_role: ["rules-review-no-role", "rules-review-other-namespace"],
+    a_role_that_reads_pods: ["can-i-list", "can-i-no"],
     sandbox_cr: ["create-list-exists-one"],
     users_kuberc: [
         *("kuberc-apply-dry-run", "kuberc-apply-dry-run-flag-first", "kuberc-apply-dry-run-none"),

@@ -8,10 +8,9 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import kmock
 import pytest
 
-from devcluster import Cluster, once
+from devcluster import Cluster
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.test_devcluster_record import (
@@ -27,8 +26,6 @@ from tests.contract.test_devcluster_record import (
 )
 from tests.contract.test_devcluster_states import ARRANGED, SEEN
 from tests.record import case, case_names
-
-AUTHORIZATION = "authorization.k8s.io"
 
 
 async def quota_used_up(stage: Stage) -> None:
@@ -60,28 +57,6 @@ async def no_right_to_list_services_but_pods(stage: Stage) -> None:
     await no_right_to_list_services(stage)
 
 
-async def no_right(stage: Stage) -> None:
-    answer = {"kind": "SelfSubjectAccessReview", "apiVersion": f"{AUTHORIZATION}/v1", "status": {"allowed": False}}
-    reviews = kmock.resource(AUTHORIZATION, "v1", "selfsubjectaccessreviews")
-    stage.cluster.kmock["POST", reviews] << 201 << once(answer)
-
-
-async def few_rights(stage: Stage) -> None:
-    rows = re.findall(r"^(\S*) +\[(\S*)\] +\[\] +\[(.*)\]$", case("can-i-list").stdout, re.MULTILINE)
-    assert rows
-    resources, urls = [], []
-    for name, url, verbs in rows:
-        plural, _, group = name.partition(".")
-        if name:
-            resources.append({"apiGroups": [group], "resources": [plural], "verbs": verbs.split()})
-        else:
-            urls.append({"nonResourceURLs": [url], "verbs": verbs.split()})
-    status = {"incomplete": False, "resourceRules": resources, "nonResourceRules": urls}
-    answer = {"kind": "SelfSubjectRulesReview", "apiVersion": f"{AUTHORIZATION}/v1", "status": status}
-    reviews = kmock.resource(AUTHORIZATION, "v1", "selfsubjectrulesreviews")
-    stage.cluster.kmock["POST", reviews] << 201 << once(answer)
-
-
 PUT_ON: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "apply-quota-exceeded": quota_used_up,
     "apply-pod-security-violation": pod_security_refuses,
@@ -90,8 +65,6 @@ PUT_ON: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "get-forbidden": no_right_to_list_services,
     "get-half-forbidden": no_right_to_list_services_but_pods,
     "watch-forbidden": no_right_to_list_services,
-    "can-i-no": no_right,
-    "can-i-list": few_rights,
 }
 
 

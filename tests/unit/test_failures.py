@@ -99,6 +99,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "namespace-get-missing": (errors.NamespaceMissing, 503, "The namespace of the sandboxes does not exist"),
     "refused": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
     "refused-apply": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
+    "rules-review-no-namespace": (errors.ClusterRefused, 502, "The cluster does not understand the request"),
     "server-hangs": (errors.ClusterTimeout, 504, "The cluster did not answer in time"),
     "server-override-name-mismatch": (
         errors.ClusterUnavailable,
