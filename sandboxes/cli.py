@@ -30,7 +30,8 @@ from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import connect
 from sandboxes.logs import configure_logging, print_masked
 from sandboxes.models.requests import CreateRequest
-from sandboxes.ops.doctor import Line, check, exit_code
+from sandboxes.ops.doctor import check
+from sandboxes.ops.lines import Line, exit_code
 from sandboxes.service.attempt import now
 from sandboxes.service.sandboxes import Lifecycle
 from sandboxes.settings import Settings

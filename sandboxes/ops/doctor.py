@@ -6,13 +6,9 @@ It asks what the service would need, in that order, and stops where nothing more
 from __future__ import annotations
 
 import asyncio
-import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sandboxes import objects as kube
 from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerError, StartupError, TemplateRefused
-from sandboxes.grammar import QuantityError, parse
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import child_environment, connect, find_kubectl, read_context, version_of
 from sandboxes.kubectl.kubeconfig import shown_address
@@ -20,7 +16,17 @@ from sandboxes.kubectl.output import check_ready, has_line, objects_in
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.kubectl.stderr import classify
+from sandboxes.ops.lines import Line, Verdict, quota_line, rights_line
 from sandboxes.ops.preflight import trial_of
+from sandboxes.ops.rights import (
+    NO_REVIEW,
+    REVIEW,
+    RIGHTS_WANTED,
+    RulesReview,
+    read_review,
+    review_request,
+    rights_needed,
+)
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -35,57 +41,6 @@ ANSWER_SECONDS = 10.0
 
 # A kubectl is 50 MB and 80 ms of CPU.
 AT_ONCE = 4
-
-_SANDBOXES = ("create", "delete", "get", "list", "patch", "watch")
-_EXTRAS = ("create", "delete", "get", "list", "patch")
-
-
-class Verdict(enum.Enum):
-    """How a line begins."""
-
-    OK = "ok"
-    FAIL = "FAIL"
-    # We may not look, or do without: the service runs all the same.
-    NOT_PERMITTED = "not permitted"
-
-
-@dataclass(frozen=True)
-class Line:
-    """What came of one question. `is_last`: nothing more can be asked."""
-
-    verdict: Verdict
-    text: str
-    is_last: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.verdict.value:<14}{self.text}"
-
-
-def exit_code(lines: list[Line]) -> int:
-    """Return 0 if nothing fails, 1 if something does, 2 if what matters could not even be asked."""
-    if any(line.is_last for line in lines):
-        return 2
-    return int(any(line.verdict is Verdict.FAIL for line in lines))
-
-
-def rights_needed(templates: Mapping[str, Template], settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Return the verbs by resource, in the namespace, without which the service can't do its work."""
-    needed: dict[str, tuple[str, ...]] = {"pods": _SANDBOXES, "services": _SANDBOXES}
-    kinds = {extra["kind"] for template in templates.values() for extra in template.extras}
-    # What templates leave behind is listed in one call for all the kinds that there may be.
-    for _, kind in sorted(kube.EXTRA_KINDS):
-        needed[kube.RESOURCES[kind]] = _EXTRAS if kind in kinds else ("list",)
-    if settings.sandbox_network_policy == "isolated":
-        policies = kube.RESOURCES["NetworkPolicy"]
-        needed[policies] = tuple(sorted({*needed[policies], "create", "patch"}))
-    return needed
-
-
-# What goes without: verbs by resource, and what is lost.
-RIGHTS_WANTED = {
-    "events": (("list",), "diagnostics have no Events, and waiting does not give up early at a volume"),
-    "pods/log": (("get",), "diagnostics have no logs"),
-}
 
 
 async def check(
@@ -123,10 +78,11 @@ async def _check_namespace(
 ) -> AsyncIterator[Line]:
     namespace = await cluster.namespace()
     yield namespace
+    review = await cluster.review()
     for resource, verbs in rights_needed(templates, settings).items():
-        yield await cluster.rights(resource, verbs)
+        yield await cluster.rights(review, resource, verbs)
     for resource, (verbs, loss) in RIGHTS_WANTED.items():
-        yield await cluster.rights(resource, verbs, loss)
+        yield await cluster.rights(review, resource, verbs, loss)
     if namespace.verdict is Verdict.FAIL:
         return
     for line in await cluster.quotas():
@@ -144,11 +100,11 @@ class _Asker:
         self._namespace = settings.k8s_namespace
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
-    async def _ask(self, *args: str) -> Completed:
+    async def _ask(self, *args: str, stdin: bytes | None = None) -> Completed:
         """Run kubectl; no answer in time, and no kubectl, count as its failure."""
         try:
             async with self._at_once, asyncio.timeout(ANSWER_SECONDS):
-                return await self._runner(args, stdin=None)
+                return await self._runner(args, stdin=stdin)
         except TimeoutError:
             return Completed(1, b"", "Unable to connect to the server: i/o timeout")
         except (OSError, OutputTooLarge) as error:
@@ -211,23 +167,38 @@ class _Asker:
             Verdict.FAIL, f"namespace: {self._namespace} does not exist ({hint}); quota and templates not asked"
         )
 
-    async def rights(self, resource: str, verbs: tuple[str, ...], loss: str = "") -> Line:
-        """Say which of the verbs we may not use; without those whose `loss` is named, the service runs."""
-        plural, _, subresource = resource.partition("/")
-        of_what = (plural, *([f"--subresource={subresource}"] if subresource else []), "-n", self._namespace)
-        answers = await asyncio.gather(*(self._ask("auth", "can-i", verb, *of_what) for verb in verbs))
-        missing: list[str] = []
-        for verb, answer in zip(verbs, answers, strict=True):
+    async def review(self) -> RulesReview:
+        """Return all the rules that we have, by one question; NO_REVIEW where they can't be read.
+
+        What is the matter there, `auth can-i` is told as well, and the lines on rights say it.
+        """
+        completed = await self._ask(*REVIEW, stdin=review_request(self._namespace))
+        if completed.returncode != 0:
+            return NO_REVIEW
+        try:
+            return read_review(completed.stdout)
+        except ClusterUnavailable:
+            return NO_REVIEW
+
+    async def rights(self, review: RulesReview, resource: str, verbs: tuple[str, ...], loss: str = "") -> Line:
+        """Say which of the verbs we may not use; asks for those that an incomplete review does not show."""
+        missing = [verb for verb in verbs if not review.shows(verb, resource)]
+        if review.is_complete:
+            return rights_line(resource, verbs, missing, loss)
+        answers = await asyncio.gather(*(self._can_i(verb, resource) for verb in missing))
+        refused: list[str] = []
+        for verb, answer in zip(missing, answers, strict=True):
             said = answer.stdout.strip()
             if said.startswith(b"no"):  # record: can-i-no
-                missing.append(verb)
+                refused.append(verb)
             elif said != b"yes" or answer.returncode != 0:
                 return self._refused(f"rights on {resource}", answer)
-        if not missing:
-            return Line(Verdict.OK, f"rights on {resource}: {', '.join(verbs)}")
-        if loss:
-            return Line(Verdict.NOT_PERMITTED, f"rights on {resource}: {', '.join(missing)}; so {loss}")
-        return Line(Verdict.FAIL, f"rights on {resource}: missing {', '.join(missing)}")
+        return rights_line(resource, verbs, refused, loss)
+
+    async def _can_i(self, verb: str, resource: str) -> Completed:
+        plural, _, subresource = resource.partition("/")
+        of_what = (plural, *([f"--subresource={subresource}"] if subresource else []), "-n", self._namespace)
+        return await self._ask("auth", "can-i", verb, *of_what)
 
     async def quotas(self) -> list[Line]:
         """Say of each ResourceQuota what of it is used up."""
@@ -238,7 +209,7 @@ class _Asker:
             items = objects_in(completed.stdout)
         except ClusterUnavailable as error:
             return [Line(Verdict.FAIL, f"quota: {error.public}")]
-        return [_quota(item) for item in items] or [Line(Verdict.OK, "quota: none")]
+        return [quota_line(item) for item in items] or [Line(Verdict.OK, "quota: none")]
 
     async def template(self, name: str, template: Template) -> Line:
         """Say whether the cluster would take a sandbox of the template; only the default one must be."""
@@ -259,17 +230,3 @@ class _Asker:
     def _refused(what: str, completed: Completed) -> Line:
         verdict = Verdict.NOT_PERMITTED if "(Forbidden)" in completed.stderr else Verdict.FAIL
         return Line(verdict, f"{what}: {classify(completed.stderr).public}")
-
-
-def _quota(quota: Any) -> Line:  # noqa: ANN401 - kubectl's JSON
-    hard, used = quota.get("status", {}).get("hard") or {}, quota.get("status", {}).get("used") or {}
-    full = [name for name in hard if name in used and _is_used_up(used[name], hard[name])]
-    shares = ", ".join(f"{name} {used.get(name, '?')} of {hard[name]}" for name in sorted(hard)) or "not counted yet"
-    return Line(Verdict.FAIL if full else Verdict.OK, f"quota {quota['metadata']['name']}: {shares}")
-
-
-def _is_used_up(used: str, hard: str) -> bool:
-    try:
-        return parse(used) >= parse(hard)
-    except QuantityError:
-        return False

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kmock
 import pytest
 import yaml
 
-from devcluster import Cluster
+from devcluster import Cluster, once
 from devcluster.authorization import rights_of
 from sandboxes.app import load_all_templates
-from sandboxes.ops.doctor import RIGHTS_WANTED, rights_needed
+from sandboxes.ops.rights import RIGHTS_WANTED, rights_needed
 from sandboxes.settings import Settings
 from tests.conftest import ROOT
 from tests.contract.conftest import Kubectl
@@ -22,6 +24,7 @@ from tests.deploy import objects
 from tests.marker import MARKER
 
 NS = "deer-flow"
+RULES = kmock.resource("authorization.k8s.io", "v1", "selfsubjectrulesreviews")
 
 
 class Checked:
@@ -43,6 +46,37 @@ class Checked:
 async def check(cluster: Cluster, tmp_path: Path, **variables: str) -> Checked:
     environ = environment(tmp_path, **{"KUBECONFIG_PATH": str(cluster.kubeconfig), **variables})
     return Checked(*await run(sys.executable, str(ROOT / "provisioner.py"), "check", environ=environ))
+
+
+class Noting:
+    """The real kubectl, which notes each of its starts."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._notes = directory / "notes"
+        self._notes.touch()
+        self.path = directory / "kubectl"
+        self.path.write_text(f'#!/bin/sh\necho "$*" >> {self._notes}\nexec {new_kubectl()} "$@"\n', encoding="utf-8")
+        self.path.chmod(0o755)
+
+    def calls(self) -> list[str]:
+        return self._notes.read_text(encoding="utf-8").splitlines()
+
+    def questions(self) -> list[str]:
+        """Return what `auth can-i` was asked."""
+        asked = [call.partition(" auth can-i ")[2] for call in self.calls()]
+        return [question.removesuffix(f" -n {NS}") for question in asked if question]
+
+
+@pytest.fixture
+def noting(tmp_path: Path) -> Noting:
+    return Noting(tmp_path / "noting")
+
+
+def rule(resource: str, *verbs: str) -> dict[str, Any]:
+    """A rule of a Role on one resource of the core group; `*`: all of `check`'s verbs."""
+    every = ("create", "delete", "get", "list", "patch", "watch")
+    return {"apiGroups": [""], "resources": [resource], "verbs": list(every if verbs == ("*",) else verbs)}
 
 
 @pytest.fixture
@@ -103,6 +137,90 @@ async def test_each_missing_right_is_named(cluster: Cluster, tmp_path: Path) -> 
     assert checked.of("rights on services").startswith("FAIL")
     assert checked.of("rights on events").startswith("not permitted rights on events: list; so diagnostics")
     assert "lacks the right to patch" in checked.of("template default")
+
+
+@pytest.mark.usefixtures("namespace")
+async def test_all_of_it_takes_no_more_than_twelve_kubectls(cluster: Cluster, tmp_path: Path, noting: Noting) -> None:
+    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    assert checked.of("rights on pods") == "ok            rights on pods: create, delete, get, list, patch, watch"
+    assert len(noting.calls()) <= 12
+    assert noting.questions() == []
+
+
+@pytest.mark.usefixtures("namespace")
+async def test_a_right_that_is_missing_is_not_asked_for_once_more(
+    cluster: Cluster, tmp_path: Path, noting: Noting
+) -> None:
+    cluster.authorization.restrict(NS, [rule("pods", "get", "list")])
+    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    assert checked.of("rights on pods").endswith("missing create, delete, patch, watch")
+    assert noting.questions() == []
+
+
+@pytest.mark.usefixtures("namespace")
+async def test_of_incomplete_rules_only_what_they_do_not_show_is_asked_for(
+    cluster: Cluster, tmp_path: Path, noting: Noting
+) -> None:
+    """As on GKE, where a webhook authorizer allows what no rule says."""
+    cluster.authorization.restrict(
+        NS,
+        [rule("pods", "create", "get", "list", "patch", "watch"), rule("services", "*")],
+        by_webhook=[rule("pods", "delete"), rule("pods/log", "get"), rule("configmaps", "list")],
+    )
+    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    assert checked.of("rights on pods") == "ok            rights on pods: create, delete, get, list, patch, watch"
+    assert checked.of("rights on configmaps") == "ok            rights on configmaps: list"
+    assert checked.of("rights on pods/log") == "ok            rights on pods/log: get"
+    assert checked.begin_with("FAIL")[:2] == [
+        "rights on networkpolicies.networking.k8s.io: missing list",
+        "rights on persistentvolumeclaims: missing create, delete, get, list, patch",
+    ]
+    assert checked.of("rights on events").startswith("not permitted rights on events: list; so diagnostics")
+    of_claims = [f"{verb} persistentvolumeclaims" for verb in ("create", "delete", "get", "list", "patch")]
+    assert sorted(noting.questions()) == sorted(
+        [
+            *("delete pods", "get pods --subresource=log", "list configmaps", "list events", *of_claims),
+            "list networkpolicies.networking.k8s.io",
+        ]
+    )
+
+
+def refuses(cluster: Cluster) -> None:
+    why = "selfsubjectrulesreviews.authorization.k8s.io is forbidden: no"
+    cluster.kmock["POST", RULES] << once(kmock.KubernetesError(403, "Forbidden", why, {}))
+
+
+def fails(cluster: Cluster) -> None:
+    cluster.faults.answer(500, verb="create", resource="selfsubjectrulesreviews")
+
+
+def answers_otherwise(cluster: Cluster) -> None:
+    cluster.kmock["POST", RULES] << 201 << once({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+
+
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize("no_review", [refuses, fails, answers_otherwise])
+async def test_where_rules_can_not_be_read_each_right_is_asked_for(
+    cluster: Cluster, tmp_path: Path, noting: Noting, no_review: Callable[[Cluster], None]
+) -> None:
+    granted = objects(new_kubectl(), ".")["Role"]["rules"]
+    cluster.authorization.restrict(NS, granted[:1])
+    with_review = await check(cluster, tmp_path)
+    no_review(cluster)
+    without = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    assert without.lines[1:] == with_review.lines[1:]  # the first names kubectl
+    assert without.returncode == with_review.returncode
+    assert len(noting.questions()) == len(rights_of(granted))
+    assert {"create pods", "watch services", "list events", "get pods --subresource=log"} <= {*noting.questions()}
+
+
+@pytest.mark.usefixtures("namespace")
+async def test_where_no_right_can_be_asked_for_it_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    for resource in ("selfsubjectrulesreviews", "selfsubjectaccessreviews"):
+        cluster.faults.answer(503, verb="create", resource=resource)
+    checked = await check(cluster, tmp_path)
+    assert checked.returncode == 1
+    assert checked.of("rights on pods").startswith("FAIL          rights on pods: The cluster ")
 
 
 async def test_a_namespace_that_does_not_exist_fails(cluster: Cluster, tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ async def test_can_i_tells_what_is_allowed(kubectl: Kubectl) -> None:
     assert line.split() == next(line for line in case("can-i-list").stdout.splitlines() if "pods" in line).split()
 
 
+async def test_what_a_webhook_allows_is_in_no_list_of_rules(cluster: Cluster, kubectl: Kubectl) -> None:
+    by_webhook = [{"apiGroups": [""], "resources": ["services"], "verbs": ["list"]}]
+    cluster.authorization.restrict("default", GET_LIST_PODS, by_webhook=by_webhook)
+    assert (await kubectl("auth", "can-i", "list", "services", "-n", "default")).stdout == "yes\n"
+    assert (await kubectl("get", "services", "-n", "default")).rc == 0
+    listed = await kubectl("auth", "can-i", "--list", "-n", "default")
+    assert [line for line in listed.stdout.splitlines() if line.startswith("services")] == []
+    assert "the list may be incomplete: webhook authorizer does not support user rule resolution" in listed.stderr
+
+
 async def test_who_is_restricted_can_not_speak_for_somebody_else(cluster: Cluster, kubectl: Kubectl) -> None:
     assert (await kubectl("get", "pods", "--as=somebody")).rc == 0
     cluster.authorization.restrict("default", GET_LIST_PODS)

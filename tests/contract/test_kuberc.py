@@ -208,7 +208,7 @@ async def test_every_kubectl_that_anything_starts_is_kept_from_the_users_setting
         "--watch",
         "delete",
         "--raw",
-        "auth can-i",
+        "create --raw",
         "logs",
         "get events",
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import provisioner
 from sandboxes import __version__
 from sandboxes.api.openapi.document import document
+from sandboxes.cli import main
 from tests.conftest import ROOT
 
 ONE_PLACE = ROOT / "sandboxes" / "__init__.py"
@@ -49,5 +49,5 @@ def test_version_is_printed_whatever_the_environment_holds(
 ) -> None:
     monkeypatch.setenv("PORT", "no port")
     with pytest.raises(SystemExit) as ended:
-        provisioner.main(["--version"])
+        main(["--version"])
     assert (ended.value.code, *capsys.readouterr()) == (0, f"sandbox-provisioner {__version__}\n", "")
