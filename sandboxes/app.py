@@ -12,15 +12,15 @@ from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
-from sandboxes.cluster.informer import View
-from sandboxes.cluster.terminations import Deaths
+from sandboxes.cluster.informer import Informer
+from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
-from sandboxes.kubectl.pool import WaitingProcesses
+from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.preflight import check_cluster, protect
-from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import load_templates
@@ -64,7 +64,7 @@ async def compose(
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
     templates = load_all_templates(settings)
     runner = await connect(settings, os.environ, directory)
-    waiting = WaitingProcesses(runner, settings.kubeconfig, most=settings.kubectl_max_processes, deadlines=deadlines)
+    waiting = ProcessPool(runner, settings.kubeconfig, most=settings.kubectl_max_processes, deadlines=deadlines)
     kubectl = Kubectl(
         waiting if settings.kubectl_start_ahead else runner,
         max_processes=settings.kubectl_max_processes,
@@ -79,7 +79,7 @@ async def compose(
         max_waiting=settings.kubectl_max_waiting,
         deadlines=deadlines,
     )
-    view = View(
+    view = Informer(
         runner,
         (batched if settings.kubectl_group else kubectl).list_sandboxes,
         settings.k8s_namespace,
@@ -95,11 +95,11 @@ async def compose(
         view if settings.live_view else None,
         settings.k8s_namespace,
         policies=policies,
-        deaths=Deaths(deadlines=deadlines),
+        deaths=TerminationLog(deadlines=deadlines),
         deadlines=deadlines,
         batched=batched if settings.kubectl_group else None,
     )
-    lifecycle = Lifecycle(cluster, templates, settings)
+    lifecycle = SandboxService(cluster, templates, settings)
     await protect(lifecycle.protection)
     app = create_app(lifecycle, settings, keys, callers)
     app[METRICS].read_waiting(lambda: waiting.waiting)
@@ -116,7 +116,7 @@ async def compose(
     return app
 
 
-def _running(part: WaitingProcesses | View | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:
+def _running(part: ProcessPool | Informer | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a clean-up context that keeps the part running for as long as the application does."""
 
     async def run(_app: web.Application) -> AsyncIterator[None]:

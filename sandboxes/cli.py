@@ -33,10 +33,10 @@ from sandboxes.models.requests import CreateRequest
 from sandboxes.ops.doctor import check
 from sandboxes.ops.lines import Line, exit_code
 from sandboxes.service.attempt import now
-from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build, build_extras
-from sandboxes.spec.options import DEFAULT_TEMPLATE, Asks
+from sandboxes.spec.options import DEFAULT_TEMPLATE, CreateOptions
 from sandboxes.variables import LISTEN_HOST, LISTEN_PORT, Address, check_address, used_variable
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def render(
         problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         raise StartupError(problems) from error
     thread_id = request.thread_id or request.sandbox_id
-    sandbox = Sandbox(request.sandbox_id, thread_id, request.user_id, asks=Asks(template=template_name))
+    sandbox = Sandbox(request.sandbox_id, thread_id, request.user_id, asks=CreateOptions(template=template_name))
     objects = [
         obj
         for part in (build_extras, build)
@@ -123,7 +123,7 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
             kubeconfig=runner.kubeconfig,
         )
         cluster = Cluster(kubectl, None, settings.k8s_namespace)
-        reaper = Lifecycle(cluster, load_all_templates(settings), settings).reaper
+        reaper = SandboxService(cluster, load_all_templates(settings), settings).reaper
         return await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
 
 

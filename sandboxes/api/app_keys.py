@@ -9,23 +9,18 @@ from sandboxes.api.callers import Callers
 from sandboxes.deadlines import Deadlines
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
-from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
 
-LIFECYCLE = web.AppKey("LIFECYCLE", Lifecycle)
-
+SANDBOX_SERVICE = web.AppKey("SANDBOX_SERVICE", SandboxService)
 
 SETTINGS = web.AppKey("SETTINGS", Settings)
 
-
 HEALTH = web.AppKey("HEALTH", Health)
-
 
 KEYS = web.AppKey("KEYS", ApiKeys)
 
-
 CALLERS = web.AppKey("CALLERS", Callers)
-
 
 METRICS = web.AppKey("METRICS", Metrics)
 DEADLINES = web.AppKey("DEADLINES", Deadlines)

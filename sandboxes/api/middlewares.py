@@ -17,7 +17,7 @@ from sandboxes.api.callers import API
 from sandboxes.api.params import MAX_BODY_BYTES, REQUEST_ID, is_sandbox_id
 from sandboxes.errors import ProvisionerError, SandboxNotFound, TooManySandboxes, Unauthenticated, Unprocessable
 from sandboxes.logs import begin_request
-from sandboxes.models.responses import SandboxAnswer, SandboxList
+from sandboxes.models.responses import SandboxList, SandboxResponse
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -25,15 +25,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 REQUEST_ID_HEADER = "X-Request-ID"
-
 
 API_KEY_HEADER = "X-API-Key"
 
-
 _SANE_REQUEST_ID = re.compile(REQUEST_ID)
-
 
 _REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 
@@ -128,5 +124,5 @@ def json_response(
 ) -> web.Response:
     """Return an answer with this body as JSON."""
     # An `input` that is echoed may be infinite (1e999 is JSON), which JSON can't say.
-    payload = body.as_json if isinstance(body, SandboxAnswer | SandboxList) else to_json(body, inf_nan_mode="null")
+    payload = body.as_json if isinstance(body, SandboxResponse | SandboxList) else to_json(body, inf_nan_mode="null")
     return web.Response(body=payload, status=status, headers=headers, content_type="application/json")

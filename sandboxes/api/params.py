@@ -57,7 +57,6 @@ def parsed(model: type[Query], query: MultiMapping[str], *, repeated: frozenset[
 
 _SANDBOX_ID: TypeAdapter[str] = TypeAdapter(SandboxId)
 
-
 Request = TypeVar("Request", bound=BaseModel)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from sandboxes.api.app_keys import CALLERS, DEADLINES, HEALTH, KEYS, LIFECYCLE, METRICS, SETTINGS
+from sandboxes.api.app_keys import CALLERS, DEADLINES, HEALTH, KEYS, METRICS, SANDBOX_SERVICE, SETTINGS
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers
 from sandboxes.api.middlewares import answer_in_json, authenticate, identify, json_response, measure, name_the_request
@@ -18,23 +18,22 @@ from sandboxes.api.params import MAX_BODY_BYTES, WaitQuery, existing_id, is_sand
 from sandboxes.api.sse import stream_events, while_connected
 from sandboxes.logs import name_sandbox
 from sandboxes.models.requests import CreateRequest, RenewRequest
-from sandboxes.models.responses import Capabilities, Deleted, SandboxAnswer, SandboxList, TemplateList
+from sandboxes.models.responses import Capabilities, Deleted, SandboxList, SandboxResponse, TemplateList
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.listing import REPEATED, ListQuery
 
 if TYPE_CHECKING:
-    from sandboxes.service.sandboxes import Lifecycle
+    from sandboxes.service.sandboxes import SandboxService
     from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)
-
 
 routes = web.RouteTableDef()
 
 
 def create_app(
-    lifecycle: Lifecycle, settings: Settings, keys: ApiKeys | None = None, callers: Callers | None = None
+    lifecycle: SandboxService, settings: Settings, keys: ApiKeys | None = None, callers: Callers | None = None
 ) -> web.Application:
     """Return the application, not yet running.
 
@@ -42,7 +41,7 @@ def create_app(
     does not run in a Pod.
     """
     app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
-    app[LIFECYCLE] = lifecycle
+    app[SANDBOX_SERVICE] = lifecycle
     app[DEADLINES] = lifecycle.cluster.deadlines
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
@@ -90,7 +89,7 @@ async def capabilities(request: web.Request) -> web.Response:
 @routes.get("/api/templates")
 async def list_templates(request: web.Request) -> web.Response:
     """List the templates that a create may name; never touches the cluster."""
-    templates = request.app[LIFECYCLE].templates()
+    templates = request.app[SANDBOX_SERVICE].templates()
     return json_response(TemplateList(templates=templates, count=len(templates)))
 
 
@@ -100,7 +99,7 @@ async def create_sandbox(request: web.Request) -> web.Response:
     began = asyncio.get_running_loop().time()
     asked = parse_body(await read_body(request), CreateRequest, request.app[SETTINGS])
     name_sandbox(asked.sandbox_id, secrets=(asked.env or {}).values())
-    answer = await request.app[LIFECYCLE].create(asked)
+    answer = await request.app[SANDBOX_SERVICE].create(asked)
     return json_response(await _after_wait(request, answer, asked.wait_seconds or 0.0, began, is_made=True))
 
 
@@ -109,8 +108,8 @@ async def list_sandboxes(request: web.Request) -> web.Response:
     """List what `GET` of each would answer with 200, or what of it the query asks for."""
     if request.query_string:
         query = parsed(ListQuery, request.query, repeated=REPEATED)
-        return json_response(await request.app[LIFECYCLE].list_matching(query))
-    sandboxes = await request.app[LIFECYCLE].list_all()
+        return json_response(await request.app[SANDBOX_SERVICE].list_matching(query))
+    sandboxes = await request.app[SANDBOX_SERVICE].list_all()
     return json_response(SandboxList(sandboxes=sandboxes, count=len(sandboxes)))
 
 
@@ -119,14 +118,14 @@ async def get_sandbox(request: web.Request) -> web.Response:
     """Tell of one sandbox, at once or when it is usable."""
     began = asyncio.get_running_loop().time()
     wait_seconds = parsed(WaitQuery, request.query).wait_seconds if request.query_string else 0.0
-    answer = await request.app[LIFECYCLE].get(existing_id(request))
+    answer = await request.app[SANDBOX_SERVICE].get(existing_id(request))
     return json_response(await _after_wait(request, answer, wait_seconds, began))
 
 
 @routes.get("/api/sandboxes/{sandbox_id:[^/]+}/diagnostics")
 async def get_diagnostics(request: web.Request) -> web.Response:
     """Tell why a sandbox is as it is."""
-    return json_response(await request.app[LIFECYCLE].diagnostics(existing_id(request)))
+    return json_response(await request.app[SANDBOX_SERVICE].diagnostics(existing_id(request)))
 
 
 @routes.delete("/api/sandboxes/{sandbox_id:[^/]+}")
@@ -134,7 +133,7 @@ async def delete_sandbox(request: web.Request) -> web.Response:
     """Delete one sandbox; one that isn't there, or can't be, is deleted already."""
     sandbox_id = request.match_info["sandbox_id"]
     if is_sandbox_id(sandbox_id):
-        await request.app[LIFECYCLE].delete(sandbox_id)
+        await request.app[SANDBOX_SERVICE].delete(sandbox_id)
     return json_response(Deleted(sandbox_id=sandbox_id))
 
 
@@ -142,29 +141,29 @@ async def delete_sandbox(request: web.Request) -> web.Response:
 async def renew_sandbox(request: web.Request) -> web.Response:
     """Have one sandbox end so many seconds from now."""
     wanted = parse_body(await read_body(request), RenewRequest, request.app[SETTINGS])
-    return json_response(await request.app[LIFECYCLE].renew(existing_id(request), wanted.ttl_seconds))
+    return json_response(await request.app[SANDBOX_SERVICE].renew(existing_id(request), wanted.ttl_seconds))
 
 
 @routes.post("/api/sandboxes/{sandbox_id:[^/]+}/touch")
 async def touch_sandbox(request: web.Request) -> web.Response:
     """Count this as a use of one sandbox."""
-    return json_response(await request.app[LIFECYCLE].touch(existing_id(request)))
+    return json_response(await request.app[SANDBOX_SERVICE].touch(existing_id(request)))
 
 
 @routes.get("/api/events", allow_head=False)
 async def events(request: web.Request) -> web.StreamResponse:
     """Tell of every change, for as long as the caller listens."""
-    return await stream_events(request, request.app[LIFECYCLE].feed)
+    return await stream_events(request, request.app[SANDBOX_SERVICE].feed)
 
 
 async def _release(app: web.Application) -> None:
     app[HEALTH].stop()
-    await app[LIFECYCLE].release()
+    await app[SANDBOX_SERVICE].release()
 
 
 async def _after_wait(
-    request: web.Request, answer: SandboxAnswer, seconds: float, began: float, *, is_made: bool = False
-) -> SandboxAnswer:
+    request: web.Request, answer: SandboxResponse, seconds: float, began: float, *, is_made: bool = False
+) -> SandboxResponse:
     """Return the answer after a wait of so many seconds at most, if any are asked for; `began`: the request, loop time.
 
     If the caller hangs up meanwhile, what is returned does not matter.
@@ -172,5 +171,5 @@ async def _after_wait(
     if not seconds:
         return answer
     until = min(asyncio.get_running_loop().time() + seconds, began + request.app[DEADLINES].wait)
-    wait = request.app[LIFECYCLE].wait(answer, until, is_made=is_made)
+    wait = request.app[SANDBOX_SERVICE].wait(answer, until, is_made=is_made)
     return await while_connected(request, wait) or answer

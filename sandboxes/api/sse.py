@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from sandboxes.deadlines import Deadlines
-    from sandboxes.service.events import Event, Feed, Reader
+    from sandboxes.service.events import Event, EventBroker, Subscriber
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ async def while_connected(request: web.Request, work: Coroutine[None, None, Resu
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def stream_events(request: web.Request, feed: Feed) -> web.StreamResponse:
+async def stream_events(request: web.Request, feed: EventBroker) -> web.StreamResponse:
     """Send the feed's events until the caller hangs up, is too slow, or the feed ends.
 
     Raises ClusterUnavailable, before anything is sent, if the feed can't begin.
@@ -72,7 +72,7 @@ async def stream_events(request: web.Request, feed: Feed) -> web.StreamResponse:
     return response
 
 
-async def _until_ended(response: web.StreamResponse, reader: Reader, deadlines: Deadlines) -> None:
+async def _until_ended(response: web.StreamResponse, reader: Subscriber, deadlines: Deadlines) -> None:
     sending = asyncio.create_task(_send(response, reader, deadlines))
     ended = asyncio.create_task(reader.ended.wait())
     try:
@@ -85,7 +85,7 @@ async def _until_ended(response: web.StreamResponse, reader: Reader, deadlines: 
         raise results[0]
 
 
-async def _send(response: web.StreamResponse, reader: Reader, deadlines: Deadlines) -> None:
+async def _send(response: web.StreamResponse, reader: Subscriber, deadlines: Deadlines) -> None:
     while True:
         try:
             async with asyncio.timeout(deadlines.sse_comment):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.cluster.retry import persist
-from sandboxes.cluster.terminations import Deaths
+from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import AlreadyThere, ProvisionerError
 from sandboxes.kubectl.output import check_changed
@@ -20,7 +20,7 @@ from sandboxes.objects import of_kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandboxes.cluster.informer import View
+    from sandboxes.cluster.informer import Informer
     from sandboxes.kubectl.batched import BatchedKubectl
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
@@ -34,11 +34,11 @@ class Cluster:
     """
 
     kubectl: Kubectl
-    view: View | None
+    view: Informer | None
     namespace: str
     # What stands in the namespace before any sandbox does.
     policies: tuple[KubeObject, ...] = ()
-    deaths: Deaths = field(default_factory=Deaths)
+    deaths: TerminationLog = field(default_factory=TerminationLog)
     deadlines: Deadlines = DEADLINES
     # Does what arrives together in one call; without it each is a call of its own.
     batched: BatchedKubectl | None = None

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 MOST = 60_000
 
 
-class Recent(Generic[Key, Value]):
+class ExpiringDict(Generic[Key, Value]):
     """Values by key, each for `seconds` after it was noted last; of more than `most`, the oldest are forgotten.
 
     A note costs the same however many there are. `now`: a clock that never goes back, in seconds.

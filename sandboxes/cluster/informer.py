@@ -14,7 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
-from sandboxes.cluster.expiring_dict import Recent
+from sandboxes.cluster.expiring_dict import ExpiringDict
 from sandboxes.cluster.watch import Watch
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import ProvisionerError
@@ -34,7 +34,7 @@ _RESOURCES = {"Pod": "pods", "Service": "services"}
 Key = tuple[str, str]
 
 
-class View:
+class Informer:
     """Pods and Services of sandboxes by (kind, name), in one namespace.
 
     `max_age`: seconds; when the last list is older, the view is not fresh. It is resynced twice as often.
@@ -60,7 +60,7 @@ class View:
         # The uids of what a list showed to be gone, and its watch has not told of yet.
         self._untold_ends: dict[str, set[str]] = {kind: set() for kind in _RESOURCES}
         # The uids of what is gone for good: a list or a get that began before may still show them.
-        self._gone: Recent[str, None] = Recent(deadlines.gone_remembered, _now)
+        self._gone: ExpiringDict[str, None] = ExpiringDict(deadlines.gone_remembered, _now)
         # What this process has deleted: the uid that must not come back, or None where a write of ours is in doubt.
         self._deleted: dict[Key, str | None] = {}
         self._deleted_at: dict[Key, float] = {}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import objects as kube
-from sandboxes.cluster.expiring_dict import Recent
+from sandboxes.cluster.expiring_dict import ExpiringDict
 from sandboxes.deadlines import DEADLINES
 from sandboxes.status.reasons import Trouble, has_ended, last_termination, of_pod_as_a_whole, shortened, trouble_of
 
@@ -41,7 +41,7 @@ class _Life:
     cause: _Cause = None
 
 
-class Deaths:
+class TerminationLog:
     """Logs each death once: `on_exchange` is the listener of a View, `expect` is told before each delete of ours.
 
     `now`: a clock that never goes back, in seconds.
@@ -51,7 +51,7 @@ class Deaths:
         self._deadlines = deadlines
         self._lives: dict[str, _Life] = {}
         # The Pods whose delete was asked for, by name, with their uid if it is known.
-        self._expected: Recent[str, str | None] = Recent(deadlines.deletion_expected, now)
+        self._expected: ExpiringDict[str, str | None] = ExpiringDict(deadlines.deletion_expected, now)
 
     def expect(self, uids: Mapping[str, str | None]) -> None:
         """Take in that Pods are about to be deleted by this process: name → uid, or None where that isn't known."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sandboxes import objects as kube
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
-from sandboxes.kubectl.batching import Groups
+from sandboxes.kubectl.batching import Batcher
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class BatchedKubectl:
         self._kubectl = kubectl
         self._deadlines = deadlines
         half, quarter = max(1, max_processes // 2), max(1, max_processes // 4)
-        batches = functools.partial(Groups, most=MOST, least=LEAST, max_waiting=max_waiting, deadlines=deadlines)
+        batches = functools.partial(Batcher, most=MOST, least=LEAST, max_waiting=max_waiting, deadlines=deadlines)
         self._applies = batches(self._apply_group, workers=half)
         self._deletes = batches(self._delete_group, workers=half)
         self._gets = batches(self._get_group, workers=quarter)
@@ -88,7 +88,7 @@ class BatchedKubectl:
         """End the calls that still run, nobody waiting for them any more."""
         await asyncio.gather(*(one.close() for one in self._by_work().values()))
 
-    def _by_work(self) -> dict[str, Groups[Any, Any]]:
+    def _by_work(self) -> dict[str, Batcher[Any, Any]]:
         return {
             "apply": self._applies,
             "annotate": self._annotations,

@@ -37,7 +37,7 @@ class _Entry(Generic[Item, Result]):
     context: contextvars.Context
 
 
-class Groups(Generic[Item, Result]):
+class Batcher(Generic[Item, Result]):
     """Does items in groups, by `workers` at once.
 
     `work` is given a group and returns one result, or one error, for each of its items, in their order. A lone item

@@ -41,7 +41,7 @@ class _Shelf:
     starting: int = 0
 
 
-class WaitingProcesses:
+class ProcessPool:
     """A Runner that uses a waiting process where there is one, and starts one where there is none.
 
     `most`: waiting processes of one call at the most; under load there are as many as were missed, in quiet times as

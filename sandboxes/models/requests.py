@@ -76,7 +76,7 @@ class ExtraMount(BaseModel):
     read_only: bool = Field(default=False, description="Mount it read-only.")
 
 
-class ResourceAsks(BaseModel):
+class ResourceRequirements(BaseModel):
     """Kubernetes quantities of `cpu`, `memory` and `ephemeral-storage`. A number counts as its text."""
 
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
@@ -123,7 +123,7 @@ class CreateRequest(BaseModel):
         f"most {_kib(MAX_ENV_BYTES)}.",
         examples=[{"LANG": "C.UTF-8"}],
     )
-    resources: ResourceAsks | None = Field(
+    resources: ResourceRequirements | None = Field(
         default=None,
         description="Requests and limits of the container. The template decides those that are not named.",
         examples=[{"limits": {"cpu": "2", "memory": "2Gi"}}],

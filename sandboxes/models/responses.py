@@ -28,7 +28,7 @@ _BY_HAND = "Null for a sandbox that was made by hand."
 _BACK_OFF = "Back-off restarting failed container"
 
 
-class SandboxAnswer(BaseModel):
+class SandboxResponse(BaseModel):
     """A sandbox."""
 
     model_config = ConfigDict(frozen=True)
@@ -61,7 +61,7 @@ class SandboxAnswer(BaseModel):
         return self.__pydantic_serializer__.to_json(self)
 
 
-class WaitedAnswer(SandboxAnswer):
+class WaitedResponse(SandboxResponse):
     """A sandbox, after a wait."""
 
     url_checked: bool = Field(
@@ -73,7 +73,7 @@ class WaitedAnswer(SandboxAnswer):
 class SandboxList(BaseModel):
     """All sandboxes that fit."""
 
-    sandboxes: list[SandboxAnswer] = Field(description="Sandboxes, sorted by ID.")
+    sandboxes: list[SandboxResponse] = Field(description="Sandboxes, sorted by ID.")
     count: int = Field(description="Number of sandboxes in this answer.", examples=[1])
 
     @property
@@ -216,7 +216,7 @@ class Deleted(BaseModel):
     sandbox_id: str = Field(description="Sandbox ID, as in the request.", examples=["abc"])
 
 
-class TemplateAnswer(BaseModel):
+class TemplateResponse(BaseModel):
     """A template."""
 
     name: str = Field(description="Template name, for `template` of a create.", examples=["persistent"])
@@ -232,7 +232,7 @@ class TemplateAnswer(BaseModel):
 class TemplateList(BaseModel):
     """All templates that a create may name."""
 
-    templates: list[TemplateAnswer] = Field(description="Templates, sorted by name.")
+    templates: list[TemplateResponse] = Field(description="Templates, sorted by name.")
     count: int = Field(description="Number of templates.", examples=[1])
 
 

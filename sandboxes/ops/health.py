@@ -15,7 +15,7 @@ from sandboxes.errors import ClusterRefused, KubectlNotRun, ProvisionerError
 
 if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
-    from sandboxes.cluster.informer import View
+    from sandboxes.cluster.informer import Informer
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Health:
             logger.warning("not ready: %s", "; ".join(wrong))
 
 
-async def _becomes_fresh(view: View, seconds: float) -> bool:
+async def _becomes_fresh(view: Informer, seconds: float) -> bool:
     """Return whether the view is fresh, or becomes so within so many seconds."""
     try:
         async with asyncio.timeout(max(0.0, seconds)):

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from sandboxes.cluster.informer import View
+    from sandboxes.cluster.informer import Informer
     from sandboxes.objects import KubeObject
-    from sandboxes.service.sandboxes import Lifecycle
+    from sandboxes.service.sandboxes import SandboxService
 
 # Seconds. A read of the live view takes less than 1 ms; a create has 21 s (lifecycle.py).
 _REQUEST_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
@@ -126,7 +126,7 @@ FAMILIES = {
 class Metrics:
     """The metrics of one application; those of the process (`process_…`) are among them."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: SandboxService) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = self._histogram("provisioner_http_request_seconds")
@@ -184,7 +184,7 @@ class Metrics:
 class _Present(Collector):
     """What is read at the time of a scrape."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: SandboxService) -> None:
         self._lifecycle = lifecycle
         self.waiting: Callable[[], int] = lambda: 0
 
@@ -227,7 +227,7 @@ def _gauge(name: str, values: dict[str, int] | float) -> GaugeMetricFamily:
 class _ReadyTimes:
     """Measures from the create until the view has seen the Pod Ready; only what this process has made."""
 
-    def __init__(self, view: View, observe: Callable[[float], None]) -> None:
+    def __init__(self, view: Informer, observe: Callable[[float], None]) -> None:
         self._view = view
         self._observe = observe
         # By uid, oldest first: when its create began, loop time.

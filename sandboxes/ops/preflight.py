@@ -23,7 +23,7 @@ from sandboxes.errors import (
     TemplateRefused,
 )
 from sandboxes.spec.manifests import Sandbox, build, build_extras
-from sandboxes.spec.options import Asks
+from sandboxes.spec.options import CreateOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ async def _check_namespace(kubectl: Kubectl, namespace: str) -> None:
 
 def trial_of(name: str, template: Template, settings: Settings) -> list[KubeObject]:
     """Return the objects of a sandbox that is never made, for a dry run of the template."""
-    sandbox = Sandbox("template-check", "template-check", "template-check", asks=Asks(template=name))
+    sandbox = Sandbox("template-check", "template-check", "template-check", asks=CreateOptions(template=name))
     parts = (build_extras, build)
     return [obj for part in parts for obj in part(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")]
 

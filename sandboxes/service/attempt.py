@@ -14,14 +14,13 @@ from sandboxes.status.response import is_whole
 
 if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
-    from sandboxes.service.template_objects import Wanted
+    from sandboxes.service.template_objects import TemplateObjects
     from sandboxes.settings import Settings
     from sandboxes.spec.manifests import Sandbox
 
 
 # How far the API server's clock may be behind ours; its times are whole seconds.
 CLOCKS_DIFFER = timedelta(seconds=DEADLINES.clocks_differ)
-
 
 # The owner of a Pod without our annotations.
 NOBODY = (None, None)
@@ -33,7 +32,7 @@ class Attempt:
 
     sandbox: Sandbox
     objects: list[KubeObject]
-    extras: Wanted
+    extras: TemplateObjects
     before: set[str] | None = None
     applied: bool = False
     waits_for_deletion: bool = False

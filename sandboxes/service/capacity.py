@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
 
 
-class Room:
+class Capacity:
     """Counts the sandboxes of a cluster, and those that are being made; `most` 0: no limit."""
 
     def __init__(self, cluster: Cluster, most: int) -> None:

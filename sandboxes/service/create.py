@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import expiry
 from sandboxes import objects as kube
-from sandboxes.cluster.expiring_dict import Recent
+from sandboxes.cluster.expiring_dict import ExpiringDict
 from sandboxes.deadlines import within
 from sandboxes.errors import (
     ClusterTimeout,
@@ -29,10 +29,10 @@ from sandboxes.errors import (
 from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
 from sandboxes.service.attempt import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
-from sandboxes.service.capacity import Room
+from sandboxes.service.capacity import Capacity
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
-from sandboxes.service.template_objects import Extras, Wanted
+from sandboxes.service.template_objects import Extras, TemplateObjects
 from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
 from sandboxes.status.response import is_whole
 from sandboxes.tasks import Signal
@@ -64,7 +64,7 @@ class Creation:
     ) -> None:
         self._cluster = cluster
         self._uses = uses
-        self._room = Room(cluster, settings.max_sandboxes)
+        self._room = Capacity(cluster, settings.max_sandboxes)
         self._templates = templates
         self._settings = settings
         self._locks = locks
@@ -72,7 +72,7 @@ class Creation:
         self.protection = Protection(cluster)
         self._rollback = Rollback(cluster, settings, locks, self.extras)
         # The uids of the Pods that this process has returned to a caller. One that is forgotten is marked once more.
-        self._confirmed: Recent[str, None] = Recent(cluster.deadlines.settle, time.monotonic)
+        self._confirmed: ExpiringDict[str, None] = ExpiringDict(cluster.deadlines.settle, time.monotonic)
         # For each Pod that a create has made: the Pod, and when that create began (loop time).
         self.made: Signal[[KubeObject, float]] = Signal()
 
@@ -87,7 +87,7 @@ class Creation:
         template, applied_at = self._templates[sandbox.asks.template], now()
         objects = build(sandbox, template, self._settings, applied_at=applied_at)
         extras = build_extras(sandbox, template, self._settings, applied_at=applied_at)
-        attempt = Attempt(sandbox, objects, Wanted(sandbox.sandbox_id, extras))
+        attempt = Attempt(sandbox, objects, TemplateObjects(sandbox.sandbox_id, extras))
         try:
             with self._room.making(sandbox.sandbox_id):
                 async with within(seconds):

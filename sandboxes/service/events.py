@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
-from sandboxes.models.responses import SandboxAnswer, SandboxList
+from sandboxes.models.responses import SandboxList, SandboxResponse
 
 if TYPE_CHECKING:
-    from sandboxes.cluster.informer import View
+    from sandboxes.cluster.informer import Informer
     from sandboxes.deadlines import Deadlines
     from sandboxes.objects import KubeObject
     from sandboxes.status.response import Answers
@@ -44,7 +44,7 @@ class Event:
     data: bytes
 
 
-class Reader:
+class Subscriber:
     """One who reads along. `ended` is set when nothing more will come; `is_dropped`: because it was too slow."""
 
     def __init__(self) -> None:
@@ -75,27 +75,27 @@ class Reader:
         self.ended.set()
 
 
-class Feed:
+class EventBroker:
     """Who reads along with one cluster. `view` is None where there is no live view to read."""
 
-    def __init__(self, view: View | None, answers: Answers, deadlines: Deadlines) -> None:
+    def __init__(self, view: Informer | None, answers: Answers, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
         self._view = view
         self._answers = answers
-        self._readers: set[Reader] = set()
+        self._readers: set[Subscriber] = set()
         # The time limits of those who wait for the view to be fresh.
         self._joining: set[asyncio.Timeout] = set()
         self._is_closed = False
         # Milliseconds: no process tells more than a thousand events a second for long, so a later one begins higher.
         self._numbers = itertools.count(int(time.time() * 1000))
         # By id: the Pod's uid and what was told of it last. Only while somebody reads.
-        self._told: dict[str, tuple[str, SandboxAnswer]] = {}
+        self._told: dict[str, tuple[str, SandboxResponse]] = {}
         # By id: what tells of the end that is near, or is to tell of it.
         self._ends: dict[str, _End] = {}
         if view is not None:
             view.changed.connect(self._on_change)
 
-    async def join(self) -> Reader:
+    async def join(self) -> Subscriber:
         """Return a new reader; its first event is `state`, the list of all that is there. `leave` must follow.
 
         Raises LiveViewOff, or ClusterUnavailable while the live view can't answer for the cluster.
@@ -115,7 +115,7 @@ class Feed:
         if self._is_closed:
             raise ClusterUnavailable("The provisioner is being stopped")
         # Nothing is awaited from here on: what follows the state begins where it ends.
-        reader = Reader()
+        reader = Subscriber()
         if not self._readers:
             self._begin(self._view)
         sandboxes = sorted((answer for _, answer in self._told.values()), key=lambda answer: answer.sandbox_id)
@@ -126,7 +126,7 @@ class Feed:
         self._readers.add(reader)
         return reader
 
-    def leave(self, reader: Reader) -> None:
+    def leave(self, reader: Subscriber) -> None:
         """Forget the reader."""
         self._readers.discard(reader)
         if not self._readers:
@@ -143,7 +143,7 @@ class Feed:
         for limit in self._joining:
             limit.reschedule(asyncio.get_running_loop().time())
 
-    def _begin(self, view: View) -> None:
+    def _begin(self, view: Informer) -> None:
         for pod, service in view.sandboxes():
             answer = self._answers.of(pod, service)
             if answer is not None:
@@ -170,7 +170,7 @@ class Feed:
         elif before is not None:
             self._tell("changed", answer)
 
-    def _note(self, pod: KubeObject, answer: SandboxAnswer) -> None:
+    def _note(self, pod: KubeObject, answer: SandboxResponse) -> None:
         """Remember what is told of a sandbox, and have its end told in time."""
         sandbox_id = answer.sandbox_id
         self._told[sandbox_id] = (pod["metadata"]["uid"], answer)
@@ -199,12 +199,12 @@ class Feed:
         if end is not None:
             end.timer.cancel()
 
-    def _tell(self, name: str, about: SandboxAnswer) -> None:
+    def _tell(self, name: str, about: SandboxResponse) -> None:
         event = self._event(name, about)
         for reader in self._readers:
             reader.put(event)
 
-    def _event(self, name: str, about: SandboxAnswer | SandboxList) -> Event:
+    def _event(self, name: str, about: SandboxResponse | SandboxList) -> Event:
         return Event(next(self._numbers), name, about.as_json)
 
 
@@ -217,7 +217,7 @@ class _End:
     is_told: bool = False
 
 
-def _gone(before: SandboxAnswer) -> SandboxAnswer:
+def _gone(before: SandboxResponse) -> SandboxResponse:
     """Return what is told of a sandbox that is no more, or is being deleted: what was known, and NotFound."""
     told = before.model_dump()
-    return SandboxAnswer(**{**told, "status": "NotFound", "ready": False, "reason": None, "message": None})
+    return SandboxResponse(**{**told, "status": "NotFound", "ready": False, "reason": None, "message": None})

@@ -20,7 +20,7 @@ from sandboxes.models.responses import SandboxList, SandboxPage, Status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandboxes.models.responses import SandboxAnswer
+    from sandboxes.models.responses import SandboxResponse
     from sandboxes.objects import KubeObject
 
 MAX_LIMIT = 1000
@@ -95,7 +95,7 @@ REPEATED = frozenset({"label"})
 _SAME = ("status", "ready", "thread_id", "user_id", "template")
 
 
-def select(answers: Sequence[SandboxAnswer], query: ListQuery) -> SandboxList:
+def select(answers: Sequence[SandboxResponse], query: ListQuery) -> SandboxList:
     """Return those that fit, but for labels, see ListQuery.fits; with a limit, one page of them.
 
     `answers` are sorted by id. A page's `next_cursor` is None where nothing comes after it.

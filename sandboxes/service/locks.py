@@ -39,7 +39,7 @@ class Locks:
                 self._locks[key] = (lock, users - 1)
 
 
-class Turns:
+class Bulkhead:
     """Lets `at_once` blocks run at the same time, and so many more wait."""
 
     def __init__(self, at_once: int, waiting: int) -> None:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.deadlines import within
 from sandboxes.errors import ClusterRefused, ProvisionerError, SandboxNotFound
-from sandboxes.models.responses import WaitedAnswer
-from sandboxes.service.url_probe import Reach, Urls
+from sandboxes.models.responses import WaitedResponse
+from sandboxes.service.url_probe import Reach, UrlProber
 from sandboxes.status.reasons import HOPELESS
 from sandboxes.status.response import answer_for
 
 if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
-    from sandboxes.models.responses import SandboxAnswer
+    from sandboxes.models.responses import SandboxResponse
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
 
@@ -30,14 +30,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Vigil:
+class _Waiter:
     """One sandbox that is waited for: what is known of it, and for how long."""
 
     sandbox_id: str
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     callers: int = 0
     # What was seen last, and why it could not be seen since.
-    seen: WaitedAnswer | None = None
+    seen: WaitedResponse | None = None
     failure: ProvisionerError | None = None
     # The Pod that the rest is about; loop times.
     uid: str = ""
@@ -56,22 +56,22 @@ class _Vigil:
             self.ready_since = self.unschedulable_since = self.events_due = None
 
 
-class Waits:
+class ReadinessWaiter:
     """Who waits for which sandbox of one cluster."""
 
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self._cluster = cluster
         self._settings = settings
         self._deadlines = cluster.deadlines
-        self._urls = Urls(cluster.deadlines)
-        self._vigils: dict[str, tuple[_Vigil, asyncio.Task[WaitedAnswer]]] = {}
+        self._urls = UrlProber(cluster.deadlines)
+        self._vigils: dict[str, tuple[_Waiter, asyncio.Task[WaitedResponse]]] = {}
         self._is_released = False
         # Five hundred Pods whose images are being pulled look at their Events one after another.
         self._events_turn = asyncio.Lock()
         if cluster.view is not None:
             cluster.view.changed.connect(self._on_change)
 
-    async def until_usable(self, answer: SandboxAnswer, until: float) -> WaitedAnswer:
+    async def until_usable(self, answer: SandboxResponse, until: float) -> WaitedResponse:
         """Return the sandbox as soon as it is usable or can't become so, and at `until` (loop time) as it is then.
 
         `answer`: what is known of it. Raises SandboxNotFound if it is deleted meanwhile, and what kept the cluster from
@@ -99,10 +99,10 @@ class Waits:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._urls.close()
 
-    def _join(self, sandbox_id: str) -> tuple[_Vigil, asyncio.Task[WaitedAnswer]]:
+    def _join(self, sandbox_id: str) -> tuple[_Waiter, asyncio.Task[WaitedResponse]]:
         known = self._vigils.get(sandbox_id)
         if known is None or known[1].done():
-            vigil = _Vigil(sandbox_id)
+            vigil = _Waiter(sandbox_id)
             task = asyncio.create_task(self._keep(vigil), name=f"wait for sandbox {sandbox_id}")
             # Whoever waited for it may be gone when it fails.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -110,7 +110,7 @@ class Waits:
         known[0].callers += 1
         return known
 
-    def _leave(self, vigil: _Vigil, task: asyncio.Task[WaitedAnswer]) -> None:
+    def _leave(self, vigil: _Waiter, task: asyncio.Task[WaitedResponse]) -> None:
         vigil.callers -= 1
         if not vigil.callers:
             task.cancel()
@@ -122,7 +122,7 @@ class Waits:
         if known is not None:
             known[0].changed.set()
 
-    async def _keep(self, vigil: _Vigil) -> WaitedAnswer:
+    async def _keep(self, vigil: _Waiter) -> WaitedResponse:
         """Watch until there is nothing left to wait for."""
         try:
             while True:
@@ -155,7 +155,7 @@ class Waits:
         async with within(self._deadlines.read):
             return await self._cluster.look(sandbox_id)
 
-    async def _outcome(self, vigil: _Vigil, pod: KubeObject, answer: SandboxAnswer) -> WaitedAnswer | None:
+    async def _outcome(self, vigil: _Waiter, pod: KubeObject, answer: SandboxResponse) -> WaitedResponse | None:
         """Return the answer if there is nothing left to wait for."""
         vigil.meet(pod)
         vigil.seen = waited(answer)
@@ -171,7 +171,7 @@ class Waits:
             return waited(answer, reason=vigil.failed_mount["reason"], message=vigil.failed_mount.get("message"))
         return None
 
-    async def _outcome_of_url(self, vigil: _Vigil, answer: SandboxAnswer) -> WaitedAnswer | None:
+    async def _outcome_of_url(self, vigil: _Waiter, answer: SandboxResponse) -> WaitedResponse | None:
         if vigil.ready_since is None:
             vigil.ready_since = _now()
         reach = await self._urls.ask(answer.sandbox_url)
@@ -182,7 +182,7 @@ class Waits:
             return vigil.seen
         return None
 
-    def _is_unschedulable_for_long(self, vigil: _Vigil, pod: KubeObject) -> bool:
+    def _is_unschedulable_for_long(self, vigil: _Waiter, pod: KubeObject) -> bool:
         """Whether no node has been right for FAIL_FAST_AFTER, by the Pod's own time or since we have seen it."""
         since = _unschedulable_since(pod)
         if since is None:
@@ -193,7 +193,7 @@ class Waits:
         told = (datetime.now(UTC) - since).total_seconds()
         return max(told, _now() - vigil.unschedulable_since) >= self._settings.fail_fast_after
 
-    def _look_for_failed_mount(self, vigil: _Vigil, pod: KubeObject) -> None:
+    def _look_for_failed_mount(self, vigil: _Waiter, pod: KubeObject) -> None:
         """Have the Pod's Events looked at beside, if it is time; what they tell wakes the vigil."""
         if not _is_creating(pod):
             vigil.events_due = vigil.failed_mount = None
@@ -203,7 +203,7 @@ class Waits:
         if _now() >= vigil.events_due and (vigil.events is None or vigil.events.done()):
             vigil.events = asyncio.create_task(self._read_events(vigil, pod))
 
-    async def _read_events(self, vigil: _Vigil, pod: KubeObject) -> None:
+    async def _read_events(self, vigil: _Waiter, pod: KubeObject) -> None:
         pause = self._deadlines.events_pause
         try:
             async with self._events_turn, within(self._deadlines.read):
@@ -224,13 +224,13 @@ class Waits:
 
 
 def waited(
-    answer: SandboxAnswer, *, url_checked: bool = False, reason: str | None = None, message: str | None = None
-) -> WaitedAnswer:
+    answer: SandboxResponse, *, url_checked: bool = False, reason: str | None = None, message: str | None = None
+) -> WaitedResponse:
     """Return what a caller who waited is told; `reason` and `message` if they say more than the Pod."""
     told = answer.model_dump(exclude={"url_checked"})
     if reason is not None:
         told |= {"reason": reason, "message": message}
-    return WaitedAnswer(**told, url_checked=url_checked)
+    return WaitedResponse(**told, url_checked=url_checked)
 
 
 def _unschedulable_since(pod: KubeObject) -> datetime | None:

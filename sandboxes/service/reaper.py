@@ -94,7 +94,7 @@ class Reaper:
                 logger.info("the reaper would delete %s", line)
         return lines
 
-    async def due(self, *, halves_must_last: bool = False) -> list[Doomed]:
+    async def due(self, *, halves_must_last: bool = False) -> list[Expired]:
         """Return what is to be deleted now.
 
         `halves_must_last`: a half only when rounds have seen it as one for REAPER_GRACE seconds.
@@ -103,19 +103,19 @@ class Reaper:
         now = expiry.present()
         doomed = [
             one
-            for one in doomed_of(await self._cluster.all_objects(), self._settings, now)
+            for one in expired_of(await self._cluster.all_objects(), self._settings, now)
             if not self._is_in_use(one, now)
         ]
         return self._without_new_halves(doomed) if halves_must_last else doomed
 
-    async def reap(self, doomed: list[Doomed]) -> list[Doomed]:
+    async def reap(self, doomed: list[Expired]) -> list[Expired]:
         """Delete what has not changed since it was judged; return those that this process ended, and no other did.
 
         What can't be deleted is logged.
         """
         slots = asyncio.Semaphore(AT_ONCE)
 
-        async def reap_in_turn(one: Doomed) -> bool:
+        async def reap_in_turn(one: Expired) -> bool:
             async with slots:
                 return await self._reap(one)
 
@@ -128,19 +128,19 @@ class Reaper:
         for kind in kinds:
             self.reaped.send(kind)
 
-    def _is_in_use(self, doomed: Doomed, now: datetime) -> bool:
+    def _is_in_use(self, doomed: Expired, now: datetime) -> bool:
         pod = doomed.objects[0]
         used = self._uses.latest(pod)
         return used is not None and expiry.ends_at(pod, used) > now
 
-    def _without_new_halves(self, doomed: list[Doomed]) -> list[Doomed]:
+    def _without_new_halves(self, doomed: list[Expired]) -> list[Expired]:
         now = asyncio.get_running_loop().time()
         halves = {(one.sandbox_id, one.objects[0]["metadata"]["uid"]): one for one in doomed if one.is_half}
         self._halves = {key: self._halves.get(key, now) for key in halves}
         new = [halves[key] for key, since in self._halves.items() if now - since < self._settings.reaper_grace]
         return [one for one in doomed if one not in new]
 
-    async def _reap(self, doomed: Doomed) -> bool:
+    async def _reap(self, doomed: Expired) -> bool:
         """Delete what is doomed of one sandbox; whether this process ended it, by deleting the first of its objects.
 
         Of several that reap it at once, one does. What is left of it then is a half, and is reaped as such.
@@ -167,7 +167,7 @@ Kind = Literal["expired", "idle", "ended", "half"]
 
 
 @dataclass(frozen=True)
-class Doomed:
+class Expired:
     """What of one sandbox is to be deleted: these very versions, in this order.
 
     One of `kind` "half" was never completed, or has lost its other half a moment ago; nothing in it tells which.
@@ -184,7 +184,7 @@ class Doomed:
         return self.kind == "half"
 
 
-def doomed_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> list[Doomed]:
+def expired_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> list[Expired]:
     """Return, sorted by id, what is to be deleted of these Pods and Services, which are all that there are."""
     sandboxes: dict[str, dict[str, KubeObject]] = {}
     for obj in objects:
@@ -200,7 +200,7 @@ def doomed_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) 
         if reason:
             # The Pod first: without it nothing is left that could do anything, and its Service is a half.
             ours = [one for one in (pod, service) if one is not None and _is_ours(one)]
-            found.append(Doomed(sandbox_id, reason, tuple(ours), kind))
+            found.append(Expired(sandbox_id, reason, tuple(ours), kind))
     return found
 
 

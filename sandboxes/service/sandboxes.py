@@ -20,19 +20,19 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
-from sandboxes.models.responses import Status, TemplateAnswer
+from sandboxes.models.responses import Status, TemplateResponse
 from sandboxes.service import keepalive
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
-from sandboxes.service.events import Feed
+from sandboxes.service.events import EventBroker
 from sandboxes.service.keepalive import Uses
 from sandboxes.service.listing import ListQuery, select
-from sandboxes.service.locks import Locks, Turns
-from sandboxes.service.readiness import Waits, waited
+from sandboxes.service.locks import Bulkhead, Locks
+from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
 from sandboxes.spec.manifests import Sandbox
 from sandboxes.spec.mounts import checked_mounts
-from sandboxes.spec.options import checked_asks
+from sandboxes.spec.options import checked_options
 from sandboxes.status.response import Answers, answer_for, answers_for
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.models.requests import CreateRequest
-    from sandboxes.models.responses import Diagnostics, SandboxAnswer, SandboxList, WaitedAnswer
+    from sandboxes.models.responses import Diagnostics, SandboxList, SandboxResponse, WaitedResponse
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -55,7 +55,7 @@ DIAGNOSES_WAITING = 16
 MAX_ROUNDS = 5
 
 
-class Lifecycle:
+class SandboxService:
     """What can be done with the sandboxes of one cluster. Raises only errors of `errors.py`."""
 
     def __init__(self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings) -> None:
@@ -65,18 +65,18 @@ class Lifecycle:
         self._answers = Answers(settings)
         if cluster.view is not None:
             cluster.view.changed.connect(self._answers.forget)
-        self._waits = Waits(cluster, settings)
-        self.feed = Feed(cluster.view, self._answers, cluster.deadlines)
+        self._waits = ReadinessWaiter(cluster, settings)
+        self.feed = EventBroker(cluster.view, self._answers, cluster.deadlines)
         self._locks = Locks()
         self._uses = Uses(cluster)
-        self._diagnosing = Turns(DIAGNOSES_AT_ONCE, DIAGNOSES_WAITING)
+        self._diagnosing = Bulkhead(DIAGNOSES_AT_ONCE, DIAGNOSES_WAITING)
         self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
         self.made = self._creation.made
         self.extras = self._creation.extras
         self.protection = self._creation.protection
         self.reaper = Reaper(cluster, settings, self._locks, self._uses, self.extras)
 
-    async def create(self, request: CreateRequest) -> SandboxAnswer:
+    async def create(self, request: CreateRequest) -> SandboxResponse:
         """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.
 
         All or nothing: when this raises, what it made is gone again, and what was there before is as it was, but for
@@ -94,7 +94,7 @@ class Lifecycle:
 
     def _checked(self, request: CreateRequest) -> Sandbox:
         """Return what is asked for; raises BadRequest, FieldNotAllowed or Unprocessable where it may not be."""
-        asks = checked_asks(request, self._templates, self._settings)
+        asks = checked_options(request, self._templates, self._settings)
         if request.extra_mounts and self._templates[asks.template].is_restricted:
             raise BadRequest(f"extra_mounts is not available with the template '{asks.template}'")
         return Sandbox(
@@ -107,10 +107,10 @@ class Lifecycle:
             idle_timeout_seconds=request.idle_timeout_seconds,
         )
 
-    def templates(self) -> list[TemplateAnswer]:
+    def templates(self) -> list[TemplateResponse]:
         """Return what a caller may know of each template, sorted by name."""
         return [
-            TemplateAnswer(
+            TemplateResponse(
                 name=name,
                 description=template.description,
                 image=self._settings.sandbox_image,
@@ -119,7 +119,7 @@ class Lifecycle:
             for name, template in sorted(self._templates.items())
         ]
 
-    async def get(self, sandbox_id: str) -> SandboxAnswer:
+    async def get(self, sandbox_id: str) -> SandboxResponse:
         """Return what is known of the sandbox; raises SandboxNotFound also while its Pod is being deleted."""
         answer = self._answers.of(*self.cluster.seen(sandbox_id))
         if answer is not None and not self._creation.is_refused(sandbox_id):
@@ -135,7 +135,7 @@ class Lifecycle:
         async with within(self.cluster.deadlines.read), self._diagnosing.one():
             return await diagnose(self.cluster, sandbox_id, self._settings)
 
-    async def wait(self, answer: SandboxAnswer, until: float, *, is_made: bool = False) -> WaitedAnswer:
+    async def wait(self, answer: SandboxResponse, until: float, *, is_made: bool = False) -> WaitedResponse:
         """Return the sandbox when it is usable or can't become so, or at `until` (loop time), see Waits.until_usable.
 
         `is_made`: this very request has made it. Then a cluster that can't be asked any more is no error, and the
@@ -154,7 +154,7 @@ class Lifecycle:
         """Return what of list_all() the query asks for."""
         return select(await self.list_all(query if query.label else None), query)
 
-    async def list_all(self, query: ListQuery | None = None) -> list[SandboxAnswer]:
+    async def list_all(self, query: ListQuery | None = None) -> list[SandboxResponse]:
         """Return every sandbox that get() would return, sorted by id; of a query, only the labels are looked at."""
         view = self.cluster.view
         if view is not None and view.is_certain_of_all:
@@ -201,18 +201,18 @@ class Lifecycle:
         self.feed.close()
         await self._waits.release()
 
-    async def renew(self, sandbox_id: str, ttl_seconds: int) -> SandboxAnswer:
+    async def renew(self, sandbox_id: str, ttl_seconds: int) -> SandboxResponse:
         """Have the sandbox end `ttl_seconds` from now, sooner or later than before, or never (0).
 
         Raises SandboxNotFound, ClusterRefused, ClusterUnavailable or ClusterTimeout.
         """
         return await self._change(sandbox_id, lambda pod: keepalive.renew(self.cluster, pod, ttl_seconds))
 
-    async def touch(self, sandbox_id: str) -> SandboxAnswer:
+    async def touch(self, sandbox_id: str) -> SandboxResponse:
         """Count this as a use of the sandbox; written at most once a minute (`uses.py`). Raises as renew does."""
         return await self._change(sandbox_id, self._uses.note)
 
-    async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxAnswer:
+    async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxResponse:
         """Change the sandbox's Pod; when it is another one by now, look and try again."""
         pod, service = self.cluster.seen(sandbox_id)
         async with within(self.cluster.deadlines.read):
@@ -235,7 +235,7 @@ class Lifecycle:
         """Give what still cleans up after failed creates, and what is still to be written, a while to end."""
         await asyncio.gather(self._creation.finish(), self._uses.finish())
 
-    def _answer(self, pod: KubeObject | None, service: KubeObject | None, sandbox_id: str) -> SandboxAnswer:
+    def _answer(self, pod: KubeObject | None, service: KubeObject | None, sandbox_id: str) -> SandboxResponse:
         """Return what a caller is told of these objects; raises SandboxNotFound if that is "not found"."""
         used = None if pod is None else self._uses.latest(pod)
         answer = answer_for(pod, service, self._settings, used=used)

@@ -43,7 +43,7 @@ MAX_ROUNDS = 8
 
 
 @dataclass
-class Wanted:
+class TemplateObjects:
     """The extra objects of one create, and the uids of those that were there before it or are somebody else's."""
 
     sandbox_id: str
@@ -61,7 +61,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Leaving:
+class PendingDeletion:
     """What is to go once this very Pod is gone: those of the objects that are still meant then."""
 
     sandbox_id: str
@@ -77,12 +77,12 @@ class Extras:
         self._cluster = cluster
         self._templates = templates
         self._locks = locks
-        self._leaving: dict[str, Leaving] = {}
+        self._leaving: dict[str, PendingDeletion] = {}
         self._deadlines = cluster.deadlines
         self._tasks = BackgroundTasks()
         self._may_list = True
 
-    async def make(self, wanted: Wanted, wait_until_gone: Callable[[KubeObject], Awaitable[None]]) -> None:
+    async def make(self, wanted: TemplateObjects, wait_until_gone: Callable[[KubeObject], Awaitable[None]]) -> None:
         """Have all the objects there, as the owner's, and touched. The caller holds the lock and has seen no Pod.
 
         `wait_until_gone` is awaited for an object that is being deleted. Raises SandboxConflict if one is another
@@ -105,7 +105,7 @@ class Extras:
                 return
         raise KeepsChanging
 
-    async def undo(self, wanted: Wanted) -> None:
+    async def undo(self, wanted: TemplateObjects) -> None:
         """Delete what a failed create made and nobody has touched since, kept claims included.
 
         If the create's Pod is still on its way out, it is done when that is gone. The caller holds the lock.
@@ -116,9 +116,9 @@ class Extras:
         if pod is None or not kube.is_terminating(pod):
             await self._delete_where(wanted.objects, wanted.has_made)
         else:
-            self.delete_later(Leaving(wanted.sandbox_id, pod, wanted.objects, wanted.has_made))
+            self.delete_later(PendingDeletion(wanted.sandbox_id, pod, wanted.objects, wanted.has_made))
 
-    async def leaving(self, sandbox_id: str) -> Leaving | None:
+    async def leaving(self, sandbox_id: str) -> PendingDeletion | None:
         """Return what must go after the Pod of a sandbox that is about to be deleted, None if there is nothing.
 
         The caller holds the lock. It costs nothing where no template brings anything that goes.
@@ -131,7 +131,7 @@ class Extras:
             logger.warning("sandbox %s: its extra objects are left to the reaper: %s", sandbox_id, error)
             return None
 
-    async def _find_leaving(self, sandbox_id: str) -> Leaving | None:
+    async def _find_leaving(self, sandbox_id: str) -> PendingDeletion | None:
         view = self._cluster.view
         if view is not None and view.is_certain(sandbox_id):
             pod, _ = view.sandbox(sandbox_id)
@@ -142,9 +142,9 @@ class Extras:
             return None
         found = await self._find(_references(sandbox_id, template, pod["metadata"]["namespace"]))
         objects = [obj for obj in found.values() if kube.owner_of(obj) == kube.owner_of(pod) and not _is_kept(obj)]
-        return Leaving(sandbox_id, pod, objects, _untouched(objects)) if objects else None
+        return PendingDeletion(sandbox_id, pod, objects, _untouched(objects)) if objects else None
 
-    def delete_later(self, leaving: Leaving | None) -> None:
+    def delete_later(self, leaving: PendingDeletion | None) -> None:
         """Delete them when the Pod is gone: a NetworkPolicy must outlive it."""
         if leaving is not None:
             self._leaving[leaving.sandbox_id] = leaving
@@ -191,7 +191,7 @@ class Extras:
         """Give what waits for Pods to go a while to end; the rest is the reaper's."""
         await self._tasks.finish(self._deadlines.template_objects_finish)
 
-    async def _make_room(self, wanted: Wanted, found: dict[Key, KubeObject]) -> bool:
+    async def _make_room(self, wanted: TemplateObjects, found: dict[Key, KubeObject]) -> bool:
         """Raise SandboxConflict for what is another owner's, unless it is only waiting to go; whether it was."""
         owner = kube.owner_of(wanted.objects[0])
         others = [obj for obj in found.values() if kube.owner_of(obj) != owner]
@@ -212,7 +212,7 @@ class Extras:
                 return False
         return True
 
-    async def _touch(self, wanted: Wanted, found: dict[Key, KubeObject]) -> bool:
+    async def _touch(self, wanted: TemplateObjects, found: dict[Key, KubeObject]) -> bool:
         """Put this create's mark on what is there; whether it is all still there."""
         marks = {kube.APPLIED_AT_ANNOTATION: wanted.applied_at}
         try:
@@ -223,14 +223,14 @@ class Extras:
             return False
         return True
 
-    async def _delete_leaving(self, leaving: Leaving) -> None:
+    async def _delete_leaving(self, leaving: PendingDeletion) -> None:
         try:
             await self._when_gone(leaving)
         finally:
             if self._leaving.get(leaving.sandbox_id) is leaving:
                 del self._leaving[leaving.sandbox_id]
 
-    async def _when_gone(self, leaving: Leaving) -> None:
+    async def _when_gone(self, leaving: PendingDeletion) -> None:
         """Wait until the Pod is gone, then delete what is meant; never raises our errors."""
         sandbox_id = leaving.sandbox_id
         loop = asyncio.get_running_loop()

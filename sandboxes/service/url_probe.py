@@ -32,7 +32,7 @@ class Reach(enum.Enum):
     NOT_REACHED = enum.auto()
 
 
-class Urls:
+class UrlProber:
     """Asks URLs of sandboxes. `close` it in the end; it can be used again after that."""
 
     def __init__(self, deadlines: Deadlines) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.objects import SERVICE_PORT
-from sandboxes.spec.options import NOTHING_ASKED, Asks
+from sandboxes.spec.options import NO_OPTIONS, CreateOptions
 from sandboxes.spec.templates import suffix_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Sandbox:
     thread_id: str
     user_id: str
     extra_mounts: tuple[ExtraMount, ...] = ()
-    asks: Asks = NOTHING_ASKED
+    asks: CreateOptions = NO_OPTIONS
     # Seconds; 0: for ever, None: as the operator says.
     ttl_seconds: int | None = None
     idle_timeout_seconds: int | None = None
@@ -93,7 +93,7 @@ def user_data_source(pod: KubeObject) -> KubeObject:
     return {}
 
 
-def without_news(obj: KubeObject, asks: Asks, pod: KubeObject) -> KubeObject:
+def without_news(obj: KubeObject, asks: CreateOptions, pod: KubeObject) -> KubeObject:
     """Return the object without the labels and annotations that were asked for and `pod` does not have already.
 
     For what is applied beside, or onto, a Pod that is there: that one is not changed by another request.
@@ -185,7 +185,7 @@ def _name(obj: KubeObject, name: str, sandbox: Sandbox, settings: Settings) -> N
     metadata["annotations"] = dict(metadata.get("annotations") or {})
 
 
-def _set_asked(container: KubeObject, asks: Asks) -> None:
+def _set_asked(container: KubeObject, asks: CreateOptions) -> None:
     for name, value in asks.env:
         # Kubernetes replaces $(NAME) in a value by another variable's, and $$ by $. With every $ doubled, the value
         # arrives as it was sent.

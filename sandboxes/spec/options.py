@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from decimal import Decimal
 
-    from sandboxes.models.requests import CreateRequest, ResourceAsks
+    from sandboxes.models.requests import CreateRequest, ResourceRequirements
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 
@@ -39,7 +39,7 @@ _Texts: TypeAlias = "tuple[tuple[str, str], ...]"
 
 
 @dataclass(frozen=True)
-class Asks:
+class CreateOptions:
     """What was asked for, checked: allowed by the operator and well formed. Empty where nothing was asked.
 
     `requests` and `limits`: Kubernetes quantities by resource name.
@@ -54,7 +54,7 @@ class Asks:
     annotations: _Texts = ()
 
 
-NOTHING_ASKED = Asks()
+NO_OPTIONS = CreateOptions()
 
 
 def check_allowed(fields: Mapping[str, object], settings: Settings) -> None:
@@ -68,7 +68,7 @@ def check_allowed(fields: Mapping[str, object], settings: Settings) -> None:
         raise FieldNotAllowed(f"The operator does not allow a request to have: {', '.join(refused)}")
 
 
-def checked_asks(request: CreateRequest, templates: Mapping[str, Template], settings: Settings) -> Asks:
+def checked_options(request: CreateRequest, templates: Mapping[str, Template], settings: Settings) -> CreateOptions:
     """Return what the request asks for; a template's request above a limit that was asked for is lowered to that.
 
     Raises FieldNotAllowed if the operator does not allow a field, Unprocessable if it holds what it may not hold.
@@ -88,7 +88,7 @@ def checked_asks(request: CreateRequest, templates: Mapping[str, Template], sett
     ]
     if problems:
         raise Unprocessable(problems)
-    return Asks(
+    return CreateOptions(
         template=name,
         image=request.image,
         env=_pairs(request.env),
@@ -138,7 +138,7 @@ def _env_problems(env: Mapping[str, str]) -> Iterator[InvalidField]:
 class _Resources:
     """What was asked of the resources, merged with the template's, and what is wrong with that."""
 
-    def __init__(self, asked: ResourceAsks | None, template: Template, settings: Settings) -> None:
+    def __init__(self, asked: ResourceRequirements | None, template: Template, settings: Settings) -> None:
         self.requests = dict((asked and asked.requests) or {})
         self.limits = dict((asked and asked.limits) or {})
         self._caps = {

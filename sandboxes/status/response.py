@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.expiry import expires_at
-from sandboxes.models.responses import SandboxAnswer
+from sandboxes.models.responses import SandboxResponse
 from sandboxes.objects import SERVICE_PORT
 from sandboxes.status.reasons import readiness_of, status_of
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def answer_for(
     pod: KubeObject | None, service: KubeObject | None, settings: Settings, *, used: datetime | None = None
-) -> SandboxAnswer | None:
+) -> SandboxResponse | None:
     """Return what a caller is told of a sandbox, or None where the answer is "not found".
 
     `used`: a use of it that its Pod does not know of yet.
@@ -40,7 +40,7 @@ def answer_for(
         return None
     annotations = kube.get_annotations(pod)
     ready, reason, message = readiness_of(pod)
-    return SandboxAnswer(
+    return SandboxResponse(
         sandbox_id=sandbox_id,
         sandbox_url=url,
         status=status_of(pod),
@@ -62,7 +62,7 @@ def is_whole(pod: KubeObject, service: KubeObject, settings: Settings) -> bool:
     return answer_for(pod, service, settings) is not None
 
 
-def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxAnswer]:
+def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxResponse]:
     """Return, sorted by id, what `answer_for` says of each sandbox among `objects` (Pods and Services)."""
     by_name = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
     answers = (
@@ -81,9 +81,9 @@ class Answers:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._kept: dict[str, tuple[KubeObject, KubeObject, SandboxAnswer | None]] = {}
+        self._kept: dict[str, tuple[KubeObject, KubeObject, SandboxResponse | None]] = {}
 
-    def of(self, pod: KubeObject | None, service: KubeObject | None) -> SandboxAnswer | None:
+    def of(self, pod: KubeObject | None, service: KubeObject | None) -> SandboxResponse | None:
         """See answer_for."""
         if pod is None or service is None:
             return None
@@ -93,7 +93,7 @@ class Answers:
             kept = self._kept[name] = (pod, service, answer_for(pod, service, self._settings))
         return kept[2]
 
-    def of_all(self, pairs: Iterable[tuple[KubeObject, KubeObject]]) -> list[SandboxAnswer]:
+    def of_all(self, pairs: Iterable[tuple[KubeObject, KubeObject]]) -> list[SandboxResponse]:
         """Return, sorted by id, what `of` says of each (Pod, Service)."""
         return _sorted(self.of(pod, service) for pod, service in pairs)
 
@@ -103,7 +103,7 @@ class Answers:
             self._kept.pop(name, None)
 
 
-def _sorted(answers: Iterable[SandboxAnswer | None]) -> list[SandboxAnswer]:
+def _sorted(answers: Iterable[SandboxResponse | None]) -> list[SandboxResponse]:
     return sorted((one for one in answers if one is not None), key=lambda answer: answer.sandbox_id)
 
 

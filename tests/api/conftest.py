@@ -17,7 +17,7 @@ from sandboxes.cluster.cluster import Cluster
 from sandboxes.deadlines import Deadlines
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.objects import KubeObject
-from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template
@@ -67,7 +67,7 @@ def make_client(
             cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
         one = Cluster(kubectl, None, settings.k8s_namespace, policies, deadlines=deadlines)
-        lifecycle = Lifecycle(one, templates or {DEFAULT_TEMPLATE: template}, settings)
+        lifecycle = SandboxService(one, templates or {DEFAULT_TEMPLATE: template}, settings)
         app = create_app(lifecycle, settings, callers=Callers(settings, in_pod=in_pod))
         if peer is not None:
             app.middlewares.insert(0, connected_from(peer))

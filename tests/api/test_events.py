@@ -20,7 +20,7 @@ from sandboxes.cluster.cluster import Cluster
 from sandboxes.deadlines import Deadlines
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.service import events
-from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template
@@ -39,7 +39,7 @@ class Service:
 
     client: TestClient[Any, Any]
     view: StillView
-    lifecycle: Lifecycle
+    lifecycle: SandboxService
 
 
 MakeService = Callable[..., Awaitable[Service]]
@@ -57,7 +57,7 @@ def make_service(
         settings = make_settings(**variables)
         view = StillView()
         kubectl = Kubectl(cluster, max_processes=8, max_waiting=200)
-        lifecycle = Lifecycle(
+        lifecycle = SandboxService(
             Cluster(kubectl, view, "rec", deadlines=deadlines), {DEFAULT_TEMPLATE: template}, settings
         )
         return Service(await aiohttp_client(LikeOurs(create_app(lifecycle, settings))), view, lifecycle)

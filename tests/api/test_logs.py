@@ -13,7 +13,7 @@ from sandboxes import logs
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template
@@ -41,7 +41,7 @@ async def client(
 ) -> AsyncIterator[Client]:
     settings = make_settings()
     kubectl = Kubectl(cluster, max_processes=2, max_waiting=2)
-    lifecycle = Lifecycle(Cluster(kubectl, None, settings.k8s_namespace), {DEFAULT_TEMPLATE: template}, settings)
+    lifecycle = SandboxService(Cluster(kubectl, None, settings.k8s_namespace), {DEFAULT_TEMPLATE: template}, settings)
     async with TestClient(LikeOurs(create_app(lifecycle, settings))) as client:
         yield client
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sandboxes.service.sandboxes import Lifecycle
+from sandboxes.service.sandboxes import SandboxService
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 
@@ -78,7 +78,7 @@ async def test_a_bug_is_counted_as_one(client: Client, monkeypatch: pytest.Monke
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Lifecycle, "get", broken)
+    monkeypatch.setattr(SandboxService, "get", broken)
     assert (await client.get(f"{URL}/a")).status == 500
     found = await scrape(client)
     assert value(found, "provisioner_failures_total", kind="Bug") == 1

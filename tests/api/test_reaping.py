@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sandboxes import expiry
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.service.reaper import Reaper
 from tests.api.conftest import URL, Client, MakeClient
 from tests.api.test_metrics import scrape, value
@@ -15,7 +15,7 @@ from tests.fakes import FakeCluster
 
 
 def reaper_of(client: Client) -> Reaper:
-    return client.app[LIFECYCLE].reaper
+    return client.app[SANDBOX_SERVICE].reaper
 
 
 async def reaped(client: Client) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.spec.templates import Template, load_templates
 from tests.api.conftest import URL, Client, MakeClient
 from tests.conftest import ROOT
@@ -172,14 +172,14 @@ async def test_what_goes_with_a_sandbox_goes_after_it(client: Client, cluster: F
     assert (await post(client, template="configured"))[0] == 200
     assert CONFIG in cluster.objects
     assert (await client.delete(f"{URL}/a")).status == 200
-    await client.app[LIFECYCLE].extras.finish()
+    await client.app[SANDBOX_SERVICE].extras.finish()
     assert cluster.objects == {}
 
 
 async def test_what_is_left_of_a_pod_that_vanished_is_removed_after_its_grace(
     client: Client, cluster: FakeCluster
 ) -> None:
-    extras = client.app[LIFECYCLE].extras
+    extras = client.app[SANDBOX_SERVICE].extras
     await post(client, template="configured")
     assert await extras.remove_leftovers(0) == []
     end_pod(cluster)
@@ -191,14 +191,14 @@ async def test_what_is_left_of_a_pod_that_vanished_is_removed_after_its_grace(
 
 
 async def test_with_nothing_there_looking_for_leftovers_is_one_call(client: Client, cluster: FakeCluster) -> None:
-    assert await client.app[LIFECYCLE].extras.remove_leftovers(0) == []
+    assert await client.app[SANDBOX_SERVICE].extras.remove_leftovers(0) == []
     assert len(cluster.calls) == 1
 
 
 async def test_without_the_right_to_list_extra_objects_there_are_no_leftovers(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    extras = client.app[LIFECYCLE].extras
+    extras = client.app[SANDBOX_SERVICE].extras
     cluster.answer_next("get", "get-forbidden", times=2)
     assert await extras.remove_leftovers(0) == []
     assert await extras.remove_leftovers(0) == []
@@ -206,7 +206,7 @@ async def test_without_the_right_to_list_extra_objects_there_are_no_leftovers(
 
 
 async def test_leftovers_of_a_create_that_runs_are_left_alone(client: Client, cluster: FakeCluster) -> None:
-    extras = client.app[LIFECYCLE].extras
+    extras = client.app[SANDBOX_SERVICE].extras
     await post(client, template="configured")
     end_pod(cluster)
 

@@ -10,7 +10,7 @@ import pytest
 
 from sandboxes import errors, expiry
 from sandboxes import objects as kube
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.service.reaper import Reaper
 from tests.api.conftest import URL, Client
 from tests.fakes import FakeCluster
@@ -32,7 +32,7 @@ class Sandbox:
 
     @property
     def reaper(self) -> Reaper:
-        return self._client.app[LIFECYCLE].reaper
+        return self._client.app[SANDBOX_SERVICE].reaper
 
     def let_it_be(self, seconds: float) -> None:
         pod = self._cluster.pod("a")
@@ -79,7 +79,7 @@ async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_
     assert sandbox.is_there()
     assert not sandbox.use_is_written()
 
-    await client.app[LIFECYCLE].finish()
+    await client.app[SANDBOX_SERVICE].finish()
     assert sandbox.use_is_written()
     assert not await sandbox.is_reaped()
     sandbox.let_it_be(USED + IDLE_TIMEOUT + 1)

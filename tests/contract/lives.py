@@ -9,7 +9,7 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import expiry
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.service.reaper import Reaper
 from tests.contract.service import URL, Provisioner
 
@@ -18,7 +18,7 @@ SERVICE = ("Service", "deer-flow", "sandbox-a-svc")
 
 
 def reaper_of(provisioner: Provisioner) -> Reaper:
-    return provisioner.client.app[LIFECYCLE].reaper
+    return provisioner.client.app[SANDBOX_SERVICE].reaper
 
 
 def uid_of(cluster: Cluster) -> str | None:

@@ -19,8 +19,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from devcluster import Cluster
 from sandboxes import app as program
-from sandboxes.api.app_keys import LIFECYCLE
-from sandboxes.cluster.informer import View
+from sandboxes.api.app_keys import SANDBOX_SERVICE
+from sandboxes.cluster.informer import Informer
 from sandboxes.deadlines import Deadlines
 from sandboxes.settings import Settings
 from tests.waiting import until
@@ -51,15 +51,15 @@ class Provisioner:
     environ: dict[str, str]
 
     @property
-    def view(self) -> View:
+    def view(self) -> Informer:
         """The live view behind it."""
-        view = self.client.app[LIFECYCLE].cluster.view
+        view = self.client.app[SANDBOX_SERVICE].cluster.view
         assert view is not None
         return view
 
     def set_deadlines(self, **seconds: Any) -> None:
         """Let what begins from now on have other limits of time."""
-        cluster = self.client.app[LIFECYCLE].cluster
+        cluster = self.client.app[SANDBOX_SERVICE].cluster
         object.__setattr__(cluster, "deadlines", dataclasses.replace(cluster.deadlines, **seconds))
 
     async def get(self, path: str, **options: Any) -> aiohttp.ClientResponse:

@@ -12,7 +12,7 @@ import pytest
 
 from devcluster import Cluster
 from devcluster.authorization import Right, rights_of
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.deadlines import DEADLINES
 from sandboxes.grammar import peer_of
 from sandboxes.settings import Settings
@@ -225,7 +225,7 @@ async def use_everything(provisioner: Provisioner, cluster: Cluster, *template_n
     assert (diagnostics["events"]["error"], diagnostics["logs"]["error"]) == (None, None)
     assert (await (await provisioner.get(URL)).json())["count"] == 1 + len(template_names)
     assert (await provisioner.get(f"{URL}/none")).status == 404
-    lifecycle = provisioner.client.app[LIFECYCLE]
+    lifecycle = provisioner.client.app[SANDBOX_SERVICE]
     await lifecycle.cluster.list_live()
     await lifecycle.reaper.round(dry_run=False)
     for name in ("default", *template_names):

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import recorded_refusal
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger, callers, more
@@ -60,7 +60,7 @@ class Service:
     async def stands(self) -> None:
         """The end of each test: it works on, nothing is lost, nothing is orphaned."""
         await self.works_again()
-        toll = await self.ledger.toll(self.provisioner.client.app[LIFECYCLE].reaper)
+        toll = await self.ledger.toll(self.provisioner.client.app[SANDBOX_SERVICE].reaper)
         assert toll == NOTHING, self.ledger.statuses
 
 

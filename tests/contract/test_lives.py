@@ -9,7 +9,7 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import expiry
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from tests.contract.lives import (
     POD,
     SERVICE,
@@ -169,7 +169,7 @@ async def test_uses_are_written_once_a_minute_and_none_is_forgotten(
     assert len(written) == 1
     touched = await (await provisioner.post(f"{URL}/a/touch")).json()
     assert seconds_until(touched["expires_at"]) > 350
-    await provisioner.client.app[LIFECYCLE].finish()
+    await provisioner.client.app[SANDBOX_SERVICE].finish()
     assert annotations_of(cluster)["provisioner/used-at"] > max(written)
 
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster import Cluster
 from sandboxes import expiry
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.ops.metrics import FAMILIES
 from tests.api.test_metrics import Samples, samples, value
 from tests.contract.service import URL, Provisioner, create, until
@@ -49,9 +49,9 @@ async def test_the_whole_life_of_a_sandbox_is_measured(
 
     ahead = timedelta(seconds=120)
     monkeypatch.setattr(expiry, "present", lambda: datetime.now(UTC) + ahead)
-    await provisioner.client.app[LIFECYCLE].reaper.round(dry_run=True)
+    await provisioner.client.app[SANDBOX_SERVICE].reaper.round(dry_run=True)
     assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 0
-    await provisioner.client.app[LIFECYCLE].reaper.round(dry_run=False)
+    await provisioner.client.app[SANDBOX_SERVICE].reaper.round(dry_run=False)
     assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 1
     await reads(provisioner, 0, "provisioner_sandboxes", status="Running")
     assert await until_gone(cluster)

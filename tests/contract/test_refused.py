@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from devcluster import Cluster
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.lives import POD, SERVICE, nothing_left, uid_of
@@ -70,7 +70,7 @@ async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
     await until(lambda: other.view.is_fresh and None not in other.view.sandbox("a"))
     await create(provisioner if by == "the same process" else other)
     cluster.faults.clear()
-    creation = provisioner.client.app[LIFECYCLE]
+    creation = provisioner.client.app[SANDBOX_SERVICE]
 
     async def shown() -> bool:
         return (await provisioner.get(f"{URL}/a")).status == 200
@@ -117,4 +117,4 @@ async def test_what_another_process_has_completed_stays_when_its_maker_is_refuse
 
 
 def provisioner_settled(provisioner: Provisioner) -> bool:
-    return not provisioner.client.app[LIFECYCLE].is_settling
+    return not provisioner.client.app[SANDBOX_SERVICE].is_settling

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from tests.api.test_metrics import samples, value
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
@@ -55,7 +55,7 @@ async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree
 
         async def reap(replica: int) -> None:
             while time.monotonic() < end:
-                await replicas[replica].client.app[LIFECYCLE].reaper.round(dry_run=False)
+                await replicas[replica].client.app[SANDBOX_SERVICE].reaper.round(dry_run=False)
 
         await asyncio.gather(*(call(caller) for caller in range(20)), reap(0), reap(1))
         assert ledger.answered("create") >= 20
@@ -64,8 +64,8 @@ async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree
         again = [ledger.create(session, one) for one in ids[::2] for session in sessions]
         assert set(await asyncio.gather(*again)) == {200}
 
-        assert await ledger.toll(replicas[0].client.app[LIFECYCLE].reaper) == NOTHING
-        assert await replicas[1].client.app[LIFECYCLE].reaper.round(dry_run=True) == []
+        assert await ledger.toll(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NOTHING
+        assert await replicas[1].client.app[SANDBOX_SERVICE].reaper.round(dry_run=True) == []
 
         async def lists() -> list[dict[str, str]]:
             answers = [await (await session.get(URL)).json() for session in sessions]
@@ -198,7 +198,7 @@ async def test_two_replicas_that_reap_the_same_sandboxes_reap_each_once_and_none
         assert sum(counted) == due.total()
 
         await asyncio.gather(*(sessions[0].delete(f"{URL}/{one}") for one in mortals.renewed))
-        assert await ledger.toll(replicas[0].client.app[LIFECYCLE].reaper) == NOTHING
+        assert await ledger.toll(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NOTHING
 
 
 async def test_told_to_end_under_load_it_finishes_what_it_began_and_takes_nothing_new(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes.api.app_keys import LIFECYCLE
+from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.service.template_objects import Extras
 from tests.audit import TEMPLATES
 from tests.conftest import ROOT
@@ -31,7 +31,7 @@ def templates(tmp_path: Path) -> Path:
 
 
 def extras_of(provisioner: Provisioner) -> Extras:
-    return provisioner.client.app[LIFECYCLE].extras
+    return provisioner.client.app[SANDBOX_SERVICE].extras
 
 
 def names(cluster: Cluster, kind: str) -> list[str]:
@@ -342,7 +342,7 @@ async def test_a_leftover_that_can_not_be_deleted_keeps_no_other(
         await create(provisioner, sandbox_id, template="configured")
     extras = extras_of(provisioner)
     for sandbox_id in ("a", "b", "c"):
-        await provisioner.client.app[LIFECYCLE].cluster.delete(sandbox_id)
+        await provisioner.client.app[SANDBOX_SERVICE].cluster.delete(sandbox_id)
     await until(lambda: not cluster.objects("Pod", NS))
     refuse_next(cluster, "delete", "configmaps", "apply-forbidden")
     await until(lambda: len(list(provisioner.view.objects())) == 0)

@@ -15,7 +15,7 @@ from sandboxes.errors import FieldNotAllowed, Unprocessable
 from sandboxes.models.requests import OPTIONAL_FIELDS, CreateRequest
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build, revision_of, without_news
-from sandboxes.spec.options import DEFAULT_TEMPLATE, NOTHING_ASKED, Asks, checked_asks
+from sandboxes.spec.options import DEFAULT_TEMPLATE, NO_OPTIONS, CreateOptions, checked_options
 from sandboxes.spec.templates import Template
 
 MakeSettings = Callable[..., Settings]
@@ -30,9 +30,9 @@ class Checks:
         self.settings = make_settings(ALLOW_FIELDS=ALL)
         self.template = Template(copy.deepcopy(template.pod), copy.deepcopy(template.service))
 
-    def __call__(self, **fields: Any) -> Asks:
+    def __call__(self, **fields: Any) -> CreateOptions:
         request = CreateRequest.model_validate({"sandbox_id": "a", **fields})
-        return checked_asks(request, {DEFAULT_TEMPLATE: self.template, "other": self.template}, self.settings)
+        return checked_options(request, {DEFAULT_TEMPLATE: self.template, "other": self.template}, self.settings)
 
     def problems(self, **fields: Any) -> list[tuple[list[Any], str]]:
         """Return `loc`, less its `body`, and `msg` of everything that is wrong."""
@@ -65,14 +65,14 @@ def checks(make_settings: MakeSettings, template: Template) -> Checks:
 
 
 def test_who_asks_for_nothing_gets_nothing(checks: Checks) -> None:
-    assert checks() == NOTHING_ASKED
-    assert checks(**dict.fromkeys(OPTIONAL_FIELDS)) == NOTHING_ASKED
+    assert checks() == NO_OPTIONS
+    assert checks(**dict.fromkeys(OPTIONAL_FIELDS)) == NO_OPTIONS
 
 
 def test_every_field_that_is_not_allowed_is_named(make_settings: MakeSettings, template: Template) -> None:
     request = CreateRequest(sandbox_id="a", image="x", env={"A": "b"}, ttl_seconds=0, annotations={})
     with pytest.raises(FieldNotAllowed) as caught:
-        checked_asks(request, {DEFAULT_TEMPLATE: template}, make_settings(ALLOW_FIELDS="env"))
+        checked_options(request, {DEFAULT_TEMPLATE: template}, make_settings(ALLOW_FIELDS="env"))
     assert caught.value.public == "The operator does not allow a request to have: annotations, image, ttl_seconds"
 
 
@@ -211,7 +211,7 @@ def test_a_request_above_the_limit_that_results_is_refused(checks: Checks) -> No
 def test_what_a_template_holds_wrongly_is_not_the_callers_fault(checks: Checks) -> None:
     checks.set_template(requests={"cpu": "a lot"}, limits={"memory": "none"})
     asked = {"requests": {"memory": "1Gi"}, "limits": {"cpu": "1"}}
-    assert checks(resources=asked) == Asks(requests=(("memory", "1Gi"),), limits=(("cpu", "1"),))
+    assert checks(resources=asked) == CreateOptions(requests=(("memory", "1Gi"),), limits=(("cpu", "1"),))
 
 
 @pytest.mark.parametrize("kind", ["requests", "limits"])

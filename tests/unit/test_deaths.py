@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.cluster.terminations import Deaths
+from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES
 from tests.record import recorded_pods, watch_events
 
@@ -19,7 +19,7 @@ Pod = dict[str, Any]
 class Watched:
     """What a view tells: the versions of Pods by name, one after another."""
 
-    def __init__(self, deaths: Deaths) -> None:
+    def __init__(self, deaths: TerminationLog) -> None:
         self.deaths = deaths
         self.pods: dict[str, Pod] = {}
 
@@ -35,7 +35,7 @@ class Watched:
 @pytest.fixture
 def watched(caplog: pytest.LogCaptureFixture) -> Iterator[Watched]:
     with caplog.at_level(logging.INFO, logger="sandboxes.cluster.terminations"):
-        yield Watched(Deaths())
+        yield Watched(TerminationLog())
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -220,7 +220,7 @@ def test_what_we_deleted_is_not_said_though_its_grace_is_long(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = [0.0]
-    watched = Watched(Deaths(lambda: clock[0]))
+    watched = Watched(TerminationLog(lambda: clock[0]))
     watched.deaths.expect({"sandbox-slow": None})
     for kind, pod in versions("sandbox-slow"):
         if kind != "DELETED":

@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 
 from sandboxes import objects as kube
-from sandboxes.cluster.informer import View
+from sandboxes.cluster.informer import Informer
 from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.service import events as feed_module
-from sandboxes.service.events import Feed, Reader
+from sandboxes.service.events import EventBroker, Subscriber
 from sandboxes.settings import Settings
 from sandboxes.status.response import Answers
 from tests.record import recorded_pods
 from tests.waiting import until
 
 
-class StillView(View):
+class StillView(Informer):
     """A view that no watch keeps: it holds what it is told by hand."""
 
     def __init__(self) -> None:
@@ -75,13 +75,13 @@ def view() -> StillView:
 
 
 @pytest.fixture
-def feed(view: StillView, make_settings: Callable[..., Settings], deadlines: Deadlines) -> Feed:
+def feed(view: StillView, make_settings: Callable[..., Settings], deadlines: Deadlines) -> EventBroker:
     answers = Answers(make_settings())
     view.changed.connect(answers.forget)
-    return Feed(view, answers, deadlines)
+    return EventBroker(view, answers, deadlines)
 
 
-async def told(reader: Reader) -> list[tuple[str, Any]]:
+async def told(reader: Subscriber) -> list[tuple[str, Any]]:
     """Return the names and the data of all that waits."""
     found: list[tuple[str, Any]] = []
     while True:
@@ -101,7 +101,7 @@ def in_seconds(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-async def test_a_reader_gets_the_present_state_and_then_what_happens(feed: Feed, view: StillView) -> None:
+async def test_a_reader_gets_the_present_state_and_then_what_happens(feed: EventBroker, view: StillView) -> None:
     view.put("b")
     view.put("a")
     reader = await feed.join()
@@ -122,7 +122,7 @@ async def test_a_reader_gets_the_present_state_and_then_what_happens(feed: Feed,
     assert events[-1][1]["ready"] is False
 
 
-async def test_the_numbers_grow(feed: Feed, view: StillView) -> None:
+async def test_the_numbers_grow(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     for number in range(5):
         view.put(f"s{number}")
@@ -130,7 +130,7 @@ async def test_the_numbers_grow(feed: Feed, view: StillView) -> None:
     assert numbers == sorted(set(numbers))
 
 
-async def test_what_changes_nothing_for_a_caller_is_not_told(feed: Feed, view: StillView) -> None:
+async def test_what_changes_nothing_for_a_caller_is_not_told(feed: EventBroker, view: StillView) -> None:
     view.put("a")
     reader = await feed.join()
     assert names(await told(reader)) == ["state"]
@@ -138,20 +138,20 @@ async def test_what_changes_nothing_for_a_caller_is_not_told(feed: Feed, view: S
     assert await told(reader) == []
 
 
-async def test_a_sandbox_that_is_ready_when_first_seen_is_told_to_be(feed: Feed, view: StillView) -> None:
+async def test_a_sandbox_that_is_ready_when_first_seen_is_told_to_be(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     view.put("a", pod="pod-ready")
     assert names(await told(reader)) == ["state", "created", "ready"]
 
 
-async def test_one_that_was_made_anew_is_deleted_and_created(feed: Feed, view: StillView) -> None:
+async def test_one_that_was_made_anew_is_deleted_and_created(feed: EventBroker, view: StillView) -> None:
     view.put("a", pod="pod-ready", uid="u1")
     reader = await feed.join()
     view.put("a", pod="pod-ready", uid="u2")
     assert names(await told(reader)) == ["state", "deleted", "created", "ready"]
 
 
-async def test_one_that_is_being_deleted_is_deleted_once(feed: Feed, view: StillView) -> None:
+async def test_one_that_is_being_deleted_is_deleted_once(feed: EventBroker, view: StillView) -> None:
     view.put("a", pod="pod-ready")
     reader = await feed.join()
     view.put("a", pod="pod-terminating")
@@ -160,7 +160,7 @@ async def test_one_that_is_being_deleted_is_deleted_once(feed: Feed, view: Still
 
 
 @pytest.mark.deadlines(expiring=100.0)
-async def test_an_end_is_told_once_and_again_after_a_renewal(feed: Feed, view: StillView) -> None:
+async def test_an_end_is_told_once_and_again_after_a_renewal(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     view.put("a", expires_at=in_seconds(100.2))
     assert names(await told(reader)) == ["state", "created"]
@@ -179,7 +179,7 @@ async def test_an_end_is_told_once_and_again_after_a_renewal(feed: Feed, view: S
     assert names(await told(reader)) == ["changed", "expiring"]
 
 
-async def test_who_comes_later_is_told_of_an_end_that_is_near(feed: Feed, view: StillView) -> None:
+async def test_who_comes_later_is_told_of_an_end_that_is_near(feed: EventBroker, view: StillView) -> None:
     view.put("far", expires_at=in_seconds(1000))
     view.put("near", expires_at=in_seconds(5))
     for reader in [await feed.join(), await feed.join()]:
@@ -188,14 +188,14 @@ async def test_who_comes_later_is_told_of_an_end_that_is_near(feed: Feed, view: 
         assert events[1][1]["sandbox_id"] == "near"
 
 
-async def test_an_end_that_nobody_can_read_is_not_told(feed: Feed, view: StillView) -> None:
+async def test_an_end_that_nobody_can_read_is_not_told(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     view.put("a", expires_at="soon")
     assert names(await told(reader)) == ["state", "created"]
 
 
 async def test_a_reader_that_is_too_slow_is_dropped_and_the_others_go_on(
-    feed: Feed, view: StillView, monkeypatch: pytest.MonkeyPatch
+    feed: EventBroker, view: StillView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "MAX_WAITING", 10)
     slow, quick = await feed.join(), await feed.join()
@@ -207,7 +207,7 @@ async def test_a_reader_that_is_too_slow_is_dropped_and_the_others_go_on(
     assert not quick.ended.is_set()
 
 
-async def test_without_readers_nothing_is_held(feed: Feed, view: StillView) -> None:
+async def test_without_readers_nothing_is_held(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     view.put("a", expires_at=in_seconds(1000))
     feed.leave(reader)
@@ -219,17 +219,17 @@ async def test_without_readers_nothing_is_held(feed: Feed, view: StillView) -> N
 
 async def test_without_the_live_view_there_are_no_events(make_settings: Callable[..., Settings]) -> None:
     with pytest.raises(LiveViewOff):
-        await Feed(None, Answers(make_settings()), DEADLINES).join()
+        await EventBroker(None, Answers(make_settings()), DEADLINES).join()
 
 
 @pytest.mark.deadlines(subscribe=0.05)
-async def test_a_view_that_is_not_fresh_is_no_state(feed: Feed, view: StillView) -> None:
+async def test_a_view_that_is_not_fresh_is_no_state(feed: EventBroker, view: StillView) -> None:
     view.fresh = False
     with pytest.raises(ClusterUnavailable):
         await feed.join()
 
 
-async def test_a_feed_that_is_closed_ends_its_readers_and_takes_no_more(feed: Feed) -> None:
+async def test_a_feed_that_is_closed_ends_its_readers_and_takes_no_more(feed: EventBroker) -> None:
     reader = await feed.join()
     feed.close()
     assert reader.ended.is_set()
@@ -238,7 +238,9 @@ async def test_a_feed_that_is_closed_ends_its_readers_and_takes_no_more(feed: Fe
         await feed.join()
 
 
-async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(feed: Feed, view: StillView) -> None:
+async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(
+    feed: EventBroker, view: StillView
+) -> None:
     view.fresh = False
     joining = asyncio.create_task(feed.join())
     await asyncio.sleep(0)  # it has begun
@@ -249,7 +251,7 @@ async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(fe
 
 
 async def test_past_the_most_readers_the_next_is_told_so_and_finds_room_when_one_has_left(
-    feed: Feed, monkeypatch: pytest.MonkeyPatch
+    feed: EventBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "MAX_READERS", 2)
     first, _ = [await feed.join() for _ in range(2)]

@@ -9,7 +9,7 @@ import pytest
 
 from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import Busy, ClusterRefused, ProvisionerError
-from sandboxes.kubectl.batching import Groups
+from sandboxes.kubectl.batching import Batcher
 
 
 class Worker:
@@ -30,8 +30,8 @@ class Worker:
 
 def make(
     worker: Worker, *, workers: int = 2, most: int = 50, max_waiting: int = 1000, deadlines: Deadlines = DEADLINES
-) -> Groups[int, int]:
-    return Groups(worker, workers=workers, most=most, max_waiting=max_waiting, deadlines=deadlines)
+) -> Batcher[int, int]:
+    return Batcher(worker, workers=workers, most=most, max_waiting=max_waiting, deadlines=deadlines)
 
 
 async def turn() -> None:
@@ -90,7 +90,7 @@ async def test_a_slow_server_makes_groups_shorter() -> None:
 
 async def test_of_few_that_wait_no_share_is_made() -> None:
     worker = Worker()
-    items = Groups(worker, workers=4, most=50, max_waiting=100, least=8)
+    items = Batcher(worker, workers=4, most=50, max_waiting=100, least=8)
     tasks = []
     for number in range(4):
         tasks.append(asyncio.create_task(items.do(number)))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sandboxes import errors, logs
-from sandboxes.cluster.informer import View
+from sandboxes.cluster.informer import Informer
 from sandboxes.kubectl.client import STORES, URGENT_PROCESSES, Kubectl
 from sandboxes.kubectl.output import LONG, SHOWN_IN_DETAIL
 from sandboxes.kubectl.process import Completed
@@ -322,7 +322,7 @@ async def test_a_long_list_is_read_as_a_short_one_is(
 async def test_a_long_list_takes_no_memory_for_what_the_view_holds_already(
     cluster: FakeCluster, kubectl: Kubectl
 ) -> None:
-    view = View(KubectlRunner(Path("kubectl"), (), {}), kubectl.list_sandboxes, "deer-flow", max_age=60)
+    view = Informer(KubectlRunner(Path("kubectl"), (), {}), kubectl.list_sandboxes, "deer-flow", max_age=60)
     kubectl.reuse(view.held)
     items = case("list-mixed").items
     view.note(copy.deepcopy(items))

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from sandboxes.errors import Busy
-from sandboxes.service.locks import Turns
+from sandboxes.service.locks import Bulkhead
 from tests.waiting import until
 
 
 async def test_so_many_at_once_so_many_in_line_and_the_next_is_told_so_at_once() -> None:
-    turns, running, most = Turns(at_once=2, waiting=3), 0, 0
+    turns, running, most = Bulkhead(at_once=2, waiting=3), 0, 0
     end = asyncio.Event()
 
     async def work() -> None:
@@ -34,7 +34,7 @@ async def test_so_many_at_once_so_many_in_line_and_the_next_is_told_so_at_once()
 
 
 async def test_who_waits_no_longer_leaves_his_place_in_the_line() -> None:
-    turns, end = Turns(at_once=1, waiting=1), asyncio.Event()
+    turns, end = Bulkhead(at_once=1, waiting=1), asyncio.Event()
 
     async def work() -> None:
         async with turns.one():

@@ -12,24 +12,24 @@ from multidict import MultiDict
 
 from sandboxes.api.params import WaitQuery, parsed
 from sandboxes.errors import Unprocessable
-from sandboxes.models.responses import SandboxAnswer, SandboxPage
+from sandboxes.models.responses import SandboxPage, SandboxResponse
 from sandboxes.service.listing import REPEATED, ListQuery, select
 
 
-def answer(sandbox_id: str, **fields: Any) -> SandboxAnswer:
+def answer(sandbox_id: str, **fields: Any) -> SandboxResponse:
     plain: dict[str, Any] = {
         "sandbox_url": "http://n:1", "status": "Running", "ready": True, "reason": None, "message": None,
         "created_at": "2026-01-01T00:00:00Z", "expires_at": None, "thread_id": "t", "user_id": "u",
         "template": "default", "image": "i", "node": "n",
     }  # fmt: skip
-    return SandboxAnswer(sandbox_id=sandbox_id, **{**plain, **fields})
+    return SandboxResponse(sandbox_id=sandbox_id, **{**plain, **fields})
 
 
 def query(*items: tuple[str, str]) -> ListQuery:
     return parsed(ListQuery, MultiDict(items), repeated=REPEATED)
 
 
-def ids(answers: list[SandboxAnswer], *items: tuple[str, str]) -> list[str]:
+def ids(answers: list[SandboxResponse], *items: tuple[str, str]) -> list[str]:
     return [one.sandbox_id for one in select(answers, query(*items)).sandboxes]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from sandboxes import logs
 from sandboxes.errors import ProvisionerError
-from sandboxes.kubectl.batching import Groups
+from sandboxes.kubectl.batching import Batcher
 from sandboxes.kubectl.stderr import without_values
 from sandboxes.masking import forms_of
 from sandboxes.settings import Settings
@@ -125,7 +125,7 @@ async def test_what_is_done_for_several_requests_has_all_their_ids_and_what_is_d
         log.logger.info("done %s with pass-b", ",".join(items))
         return [*items]
 
-    groups: Groups[str, str] = Groups(work, workers=1, most=10, max_waiting=10, least=10)
+    groups: Batcher[str, str] = Batcher(work, workers=1, most=10, max_waiting=10, least=10)
 
     async def request(name: str) -> str:
         logs.begin_request(f"r-{name}", name)

@@ -15,7 +15,7 @@ from sandboxes.api.openapi.document import document
 from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.openapi.html import page
 from sandboxes.api.openapi.operations import OPERATIONS, Operation, statuses
-from sandboxes.models.requests import CreateRequest, ResourceAsks
+from sandboxes.models.requests import CreateRequest, ResourceRequirements
 from tests.conftest import ROOT
 
 DOCUMENT = document()
@@ -72,7 +72,7 @@ def test_every_model_and_field_has_a_description(name: str) -> None:
 
 def test_an_answer_has_all_of_its_fields() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    requests = {"CreateRequest", "RenewRequest", "ExtraMount", "ResourceAsks"}
+    requests = {"CreateRequest", "RenewRequest", "ExtraMount", "ResourceRequirements"}
     for name in schemas.keys() - requests:
         assert set(schemas[name]["required"]) == set(schemas[name]["properties"]), name
     assert schemas["CreateRequest"]["required"] == ["sandbox_id"]
@@ -116,7 +116,7 @@ def test_no_pattern_is_in_a_dialect_that_callers_do_not_have() -> None:
     assert "\\Z" not in text
 
 
-@pytest.mark.parametrize("model", [CreateRequest, ResourceAsks])
+@pytest.mark.parametrize("model", [CreateRequest, ResourceRequirements])
 def test_each_field_of_a_request_is_documented(model: type[BaseModel]) -> None:
     assert set(DOCUMENT["components"]["schemas"][model.__name__]["properties"]) == set(model.model_fields)
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from sandboxes.deadlines import Deadlines
-from sandboxes.service.url_probe import Reach, Urls
+from sandboxes.service.url_probe import Reach, UrlProber
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\nSet-Cookie: a=b\r\n\r\n"
 
@@ -17,8 +17,8 @@ Serve = Callable[[bytes | None], Awaitable[str]]
 
 
 @pytest.fixture
-async def urls(deadlines: Deadlines) -> AsyncIterator[Urls]:
-    urls = Urls(deadlines)
+async def urls(deadlines: Deadlines) -> AsyncIterator[UrlProber]:
+    urls = UrlProber(deadlines)
     yield urls
     await urls.close()
 
@@ -48,7 +48,7 @@ async def serve() -> AsyncIterator[Serve]:
         yield start
 
 
-async def test_200_counts_without_its_body_being_read(urls: Urls, serve: Serve) -> None:
+async def test_200_counts_without_its_body_being_read(urls: UrlProber, serve: Serve) -> None:
     url = await serve(OK)
     async with asyncio.timeout(1):
         assert await urls.ask(url) is Reach.ANSWERS
@@ -63,25 +63,25 @@ async def test_200_counts_without_its_body_being_read(urls: Urls, serve: Serve) 
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     ],
 )
-async def test_another_answer_is_not_yet_one(urls: Urls, serve: Serve, answer: bytes) -> None:
+async def test_another_answer_is_not_yet_one(urls: UrlProber, serve: Serve, answer: bytes) -> None:
     assert await urls.ask(await serve(answer)) is Reach.NOT_YET
 
 
 @pytest.mark.deadlines(url_answer=0.2)
-async def test_one_that_is_there_and_says_nothing_takes_no_longer_than_its_time(urls: Urls, serve: Serve) -> None:
+async def test_one_that_is_there_and_says_nothing_takes_no_longer_than_its_time(urls: UrlProber, serve: Serve) -> None:
     url = await serve(None)
     async with asyncio.timeout(2):
         assert await urls.ask(url) is Reach.NOT_YET
 
 
-async def test_where_nobody_is_or_one_who_hangs_up_it_is_not_reached(urls: Urls, serve: Serve) -> None:
+async def test_where_nobody_is_or_one_who_hangs_up_it_is_not_reached(urls: UrlProber, serve: Serve) -> None:
     assert await urls.ask("http://127.0.0.1:1") is Reach.NOT_REACHED
     assert await urls.ask("http://no-such-name.invalid:80") is Reach.NOT_REACHED
     assert await urls.ask(await serve(b"")) is Reach.NOT_REACHED
 
 
 async def test_proxies_of_the_environment_are_not_used(
-    urls: Urls, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    urls: UrlProber, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")

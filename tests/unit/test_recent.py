@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandboxes.cluster.expiring_dict import Recent
+from sandboxes.cluster.expiring_dict import ExpiringDict
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 
 def test_a_note_is_found_within_its_time_and_not_after() -> None:
     clock = Clock()
-    recent: Recent[str, int | None] = Recent(10, clock)
+    recent: ExpiringDict[str, int | None] = ExpiringDict(10, clock)
     recent.note("a", 1)
     recent.note("b", None)
     clock.now = 9.9
@@ -31,7 +31,7 @@ def test_a_note_is_found_within_its_time_and_not_after() -> None:
 
 def test_one_that_is_noted_again_lives_from_then_on() -> None:
     clock = Clock()
-    recent: Recent[str, int] = Recent(10, clock)
+    recent: ExpiringDict[str, int] = ExpiringDict(10, clock)
     recent.note("a", 1)
     recent.note("b", 1)
     clock.now = 6
@@ -43,7 +43,7 @@ def test_one_that_is_noted_again_lives_from_then_on() -> None:
 
 def test_what_is_too_old_is_not_held_once_another_is_noted() -> None:
     clock = Clock()
-    recent: Recent[int, None] = Recent(10, clock)
+    recent: ExpiringDict[int, None] = ExpiringDict(10, clock)
     for number in range(1000):
         recent.note(number, None)
     clock.now = 10
@@ -52,7 +52,7 @@ def test_what_is_too_old_is_not_held_once_another_is_noted() -> None:
 
 
 def test_of_too_many_the_oldest_are_forgotten() -> None:
-    recent: Recent[int, None] = Recent(10, Clock(), most=3)
+    recent: ExpiringDict[int, None] = ExpiringDict(10, Clock(), most=3)
     for number in (1, 2, 3, 1, 4):
         recent.note(number, None)
     assert [number for number in (1, 2, 3, 4) if number in recent] == [1, 3, 4]

@@ -13,7 +13,7 @@ from sandboxes.errors import StartupError
 from sandboxes.objects import labels_of
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import Sandbox, build, build_extras, user_data_source
-from sandboxes.spec.options import Asks
+from sandboxes.spec.options import CreateOptions
 from sandboxes.spec.templates import load_template, load_templates
 from tests.conftest import ROOT
 
@@ -176,7 +176,7 @@ def test_extra_objects_are_named_after_the_sandbox_and_so_is_what_names_them_in_
         "    - {name: sandbox-example, emptyDir: {}}\n"
     )
     (folder / "pod.yaml").write_text(pod_yaml.replace("  volumes:\n", named))
-    sandbox = Sandbox("a-b", "t", "u", asks=Asks(template="mine"))
+    sandbox = Sandbox("a-b", "t", "u", asks=CreateOptions(template="mine"))
     template, settings = load_template(folder), make_settings()
     claim, config, policy = build_extras(sandbox, template, settings, applied_at="2026-01-01T00:00:00Z")
     assert claim["metadata"] == {

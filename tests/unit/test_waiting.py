@@ -11,7 +11,7 @@ import pytest
 
 from sandboxes.deadlines import Deadlines
 from sandboxes.kubectl.client import APPLY, DELETE, GET
-from sandboxes.kubectl.pool import IDLE, WaitingProcesses
+from sandboxes.kubectl.pool import IDLE, ProcessPool
 from sandboxes.kubectl.runner import KubectlRunner
 from tests.record import case
 from tests.waiting import until
@@ -63,21 +63,19 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.fixture
-def processes(shell: Shell, deadlines: Deadlines) -> WaitingProcesses:
+def processes(shell: Shell, deadlines: Deadlines) -> ProcessPool:
     runner = KubectlRunner(shell.binary, (), {"PATH": os.defpath})
-    return WaitingProcesses(runner, shell.kubeconfig, most=MOST, deadlines=deadlines)
+    return ProcessPool(runner, shell.kubeconfig, most=MOST, deadlines=deadlines)
 
 
-async def call(processes: WaitingProcesses, args: tuple[str, ...], times: int = 1) -> None:
+async def call(processes: ProcessPool, args: tuple[str, ...], times: int = 1) -> None:
     """Make calls at once, which must all succeed."""
     completed = await asyncio.gather(*(processes(args, stdin=b"{}") for _ in range(times)))
     assert [one.stdout for one in completed] == [b"done\n"] * times
 
 
 @pytest.mark.deadlines(pool_tick=3600)  # no quiet time yet
-async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(
-    shell: Shell, processes: WaitingProcesses
-) -> None:
+async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(shell: Shell, processes: ProcessPool) -> None:
     async with processes.running():
         await until(lambda: processes.waiting == AT_IDLE)
         await call(processes, GET, times=3)  # one waits: two are missed, and three wait from now on
@@ -92,7 +90,7 @@ async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(
 
 
 @pytest.mark.deadlines(pool_tick=0.05)
-async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, processes: WaitingProcesses) -> None:
+async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, processes: ProcessPool) -> None:
     async with processes.running():
 
         async def more_wait() -> bool:
@@ -110,7 +108,7 @@ async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, proc
 
 
 async def test_after_one_refusal_no_other_process_is_used_that_has_read_the_old_credentials(
-    shell: Shell, processes: WaitingProcesses
+    shell: Shell, processes: ProcessPool
 ) -> None:
     """Such as a token that a plugin gave: nothing in the kubeconfig tells that it is another by now."""
     shell.give_token("old")

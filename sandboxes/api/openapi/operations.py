@@ -18,11 +18,11 @@ from sandboxes.models.responses import (
     Capabilities,
     Deleted,
     Diagnostics,
-    SandboxAnswer,
     SandboxList,
     SandboxPage,
+    SandboxResponse,
     TemplateList,
-    WaitedAnswer,
+    WaitedResponse,
 )
 from sandboxes.service.listing import ListQuery
 
@@ -84,7 +84,7 @@ OPERATIONS = (
         "Idempotent: the same `sandbox_id` returns the same sandbox. All or nothing: after an error everything that it "
         f"made is deleted. With `wait_seconds` it answers when the sandbox can be used, within {ANSWER_SECONDS} s; 404 "
         "if the sandbox was deleted meanwhile.",
-        (WaitedAnswer, SandboxAnswer),
+        (WaitedResponse, SandboxResponse),
         body=CreateRequest,
         failures=(*_OF_BODY, "SandboxNotFound", "SandboxConflict", "LimitReached", *_OF_CLUSTER),
     ),
@@ -105,7 +105,7 @@ OPERATIONS = (
         "get_sandbox",
         "Get a sandbox",
         "At once, or with `wait_seconds` when it can be used. Only the status `Running` means alive.",
-        (WaitedAnswer, SandboxAnswer),
+        (WaitedResponse, SandboxResponse),
         query=WaitQuery,
         failures=("SandboxNotFound", "Unprocessable", *_OF_CLUSTER),
     ),
@@ -134,7 +134,7 @@ OPERATIONS = (
         "renew_sandbox",
         "Set the expiry of a sandbox",
         "To now + `ttl_seconds`; 0 disables it. May shorten.",
-        (SandboxAnswer,),
+        (SandboxResponse,),
         body=RenewRequest,
         failures=("SandboxNotFound", *_OF_BODY, *_OF_CLUSTER),
     ),
@@ -144,7 +144,7 @@ OPERATIONS = (
         "touch_sandbox",
         "Record a use of a sandbox",
         "Postpones the expiry of a sandbox with `idle_timeout_seconds`. A body is not read.",
-        (SandboxAnswer,),
+        (SandboxResponse,),
         failures=("SandboxNotFound", *_OF_CLUSTER),
     ),
     Operation(
