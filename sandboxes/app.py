@@ -13,6 +13,7 @@ from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.informer import Informer
+from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
@@ -79,20 +80,20 @@ async def compose(
         max_waiting=settings.kubectl_max_waiting,
         deadlines=deadlines,
     )
-    view = Informer(
+    informer = Informer(
         runner,
         (batched if settings.kubectl_group else kubectl).list_sandboxes,
         settings.k8s_namespace,
         max_age=settings.live_view_max_age,
         deadlines=deadlines,
     )
-    kubectl.reuse(view.held)
+    kubectl.reuse(informer.held)
     _warn(settings, callers)
     await check_cluster(kubectl, templates, settings)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
     cluster = Cluster(
         kubectl,
-        view if settings.live_view else None,
+        informer if settings.live_view else NoInformer(),
         settings.k8s_namespace,
         policies=policies,
         deaths=TerminationLog(deadlines=deadlines),
@@ -109,7 +110,7 @@ async def compose(
     if settings.kubectl_group:
         app.cleanup_ctx.append(_finally(batched.close))
     if settings.live_view:
-        app.cleanup_ctx.append(_running(view))
+        app.cleanup_ctx.append(_running(informer))
     if settings.reaper_interval:
         app.cleanup_ctx.append(_running(lifecycle.reaper))
     app.cleanup_ctx.append(_finally(lifecycle.finish))

@@ -25,6 +25,7 @@ from sandboxes import objects as kube
 from sandboxes.api import server
 from sandboxes.app import compose, load_all_templates
 from sandboxes.cluster.cluster import Cluster
+from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import connect
@@ -122,7 +123,7 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
             max_waiting=settings.kubectl_max_waiting,
             kubeconfig=runner.kubeconfig,
         )
-        cluster = Cluster(kubectl, None, settings.k8s_namespace)
+        cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
         reaper = SandboxService(cluster, load_all_templates(settings), settings).reaper
         return await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
 

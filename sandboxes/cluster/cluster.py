@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
+from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster.retry import persist
 from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES, Deadlines
@@ -18,23 +19,37 @@ from sandboxes.kubectl.output import check_changed
 from sandboxes.objects import of_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sandboxes.cluster.informer import Informer
     from sandboxes.kubectl.batched import BatchedKubectl
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
+    from sandboxes.tasks import Signal
+
+
+@dataclass(frozen=True)
+class InformerState:
+    """How the informer is. `age`: seconds since the list that confirmed it; `restarts`: of watches, by resource."""
+
+    is_fresh: bool
+    age: float
+    watching: int
+    restarts: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What reads and writes one namespace: each write is seen by the next read. `view` is None where it is off.
+    """What reads and writes one namespace: each write is seen by the next read.
+
+    `informer`: keeps what the cluster holds; None where it is off, and every read goes to the cluster. Nothing outside
+    this package asks it.
 
     Each method tries again what may pass by itself (`retries.py`), for as long as the caller's own limit lets it.
     """
 
     kubectl: Kubectl
-    view: Informer | None
+    informer: Informer | NoInformer
     namespace: str
     # What stands in the namespace before any sandbox does.
     policies: tuple[KubeObject, ...] = ()
@@ -52,19 +67,62 @@ class Cluster:
         return {"process": self.kubectl.waiting, **(self.batched.queues() if self.batched else {})}
 
     def __post_init__(self) -> None:
-        if self.view is not None:
-            self.view.exchanged.connect(self.deaths.on_exchange)
+        self.informer.exchanged.connect(self.deaths.on_exchange)
+
+    @property
+    def has_informer(self) -> bool:
+        """Whether an informer keeps what the cluster holds."""
+        return not isinstance(self.informer, NoInformer)
+
+    @property
+    def changed(self) -> Signal[[str, str]]:
+        """Sent after each change that the informer sees, with the object's kind and name."""
+        return self.informer.changed
+
+    @property
+    def exchanged(self) -> Signal[[KubeObject | None, KubeObject | None]]:
+        """Sent after each change that the informer sees, with the object as it was and as it is."""
+        return self.informer.exchanged
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the informer may answer for the cluster."""
+        return self.informer.is_fresh
+
+    @property
+    def informer_state(self) -> InformerState:
+        """How the informer is now, for those who look after the process."""
+        one = self.informer
+        return InformerState(one.is_fresh, one.age, one.watching, one.restarts())
+
+    async def becomes_fresh(self) -> None:
+        """Return as soon as the informer may answer for the cluster; never, without one."""
+        await self.informer.becomes_fresh()
+
+    def known(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+        """Return a sandbox's Pod and Service as far as the informer knows them, whether it is fresh or not."""
+        return self.informer.sandbox(sandbox_id)
+
+    def is_certain(self, sandbox_id: str) -> bool:
+        """Whether the informer may answer for this sandbox, also that there is none."""
+        return self.informer.is_certain(sandbox_id)
+
+    def seen_all(self) -> Iterator[tuple[KubeObject, KubeObject]] | None:
+        """Return the Pod and the Service of every sandbox that has both; None where the informer may not answer."""
+        return self.informer.sandboxes() if self.informer.is_certain_of_all else None
+
+    def known_all(self) -> Iterator[tuple[KubeObject, KubeObject]]:
+        """Return the same of all sandboxes as far as the informer knows them."""
+        return self.informer.sandboxes()
 
     def seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         """Return a sandbox's Pod and Service from the view, where it may answer for it; a miss proves nothing."""
-        if self.view is None or not self.view.is_certain(sandbox_id):
-            return None, None
-        return self.view.sandbox(sandbox_id)
+        return self.informer.sandbox(sandbox_id) if self.informer.is_certain(sandbox_id) else (None, None)
 
     async def all_objects(self) -> list[KubeObject]:
         """Return every sandbox's Pod and Service, from the view where it may answer for all."""
-        if self.view is not None and self.view.is_certain_of_all:
-            return list(self.view.objects())
+        if self.informer.is_certain_of_all:
+            return list(self.informer.objects())
         return await self.list_live()
 
     async def look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
@@ -72,8 +130,7 @@ class Cluster:
         references = kube.references_of(sandbox_id, self.namespace)
         started = asyncio.get_running_loop().time()
         objects = await persist(lambda: self._objects.get(references, urgent=urgent))
-        if self.view is not None:
-            self.view.note_read(sandbox_id, objects, started)
+        self.informer.note_read(sandbox_id, objects, started)
         return of_kind("Pod", objects), of_kind("Service", objects)
 
     async def list_live(self) -> list[KubeObject]:
@@ -108,15 +165,13 @@ class Cluster:
         """
         stored = await persist(lambda: self._objects.apply(objects))
         check_changed(stored, over)
-        if self.view is not None:
-            self.view.note(stored)
+        self.informer.note(stored)
         return stored
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
         """Set annotations of the very object that was read, see Kubectl.annotate; return it as it is stored."""
         stored = await persist(lambda: self._objects.annotate(obj, annotations, manager=manager))
-        if self.view is not None:
-            self.view.note([stored])
+        self.informer.note([stored])
         return stored
 
     async def delete(self, sandbox_id: str) -> None:
@@ -136,11 +191,9 @@ class Cluster:
         try:
             await persist(lambda: self._objects.delete(references))
         except (ProvisionerError, asyncio.CancelledError):
-            if self.view is not None:
-                self.view.doubt(sandbox_id)
+            self.informer.doubt(sandbox_id)
             raise
-        if self.view is not None:
-            self.view.note_deleted(uids)
+        self.informer.note_deleted(uids)
 
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
         """Delete the very version of an object that was read; whether it was there, and not gone already.
@@ -150,8 +203,7 @@ class Cluster:
         if obj["kind"] == "Pod":
             self.deaths.expect({obj["metadata"]["name"]: obj["metadata"]["uid"]})
         was_there = await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
-        if self.view is not None:
-            self.view.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"]})
+        self.informer.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"]})
         return was_there
 
     async def is_gone(self, obj: KubeObject) -> bool:

@@ -15,7 +15,6 @@ from sandboxes.errors import ClusterRefused, KubectlNotRun, ProvisionerError
 
 if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
-    from sandboxes.cluster.informer import Informer
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +81,10 @@ class Health:
         except ProvisionerError as error:
             checks["api_server"] = error.public
             logger.debug("not ready: %s\n%s", error, error.detail)
-        view = self._cluster.view
-        if view is not None:
+        if self._cluster.has_informer:
             # A watch that the server ends, as it does every so often, is fresh again within a second or two.
             patience = until - _now() if checks["api_server"] == OK else 0.0
-            is_fresh = await _becomes_fresh(view, patience)
+            is_fresh = await _becomes_fresh(self._cluster, patience)
             checks["live_view"] = OK if is_fresh else "The live view is not up to date with the cluster"
         return Readiness(checks)
 
@@ -113,13 +111,13 @@ class Health:
             logger.warning("not ready: %s", "; ".join(wrong))
 
 
-async def _becomes_fresh(view: Informer, seconds: float) -> bool:
-    """Return whether the view is fresh, or becomes so within so many seconds."""
+async def _becomes_fresh(cluster: Cluster, seconds: float) -> bool:
+    """Return whether the informer is fresh, or becomes so within so many seconds."""
     try:
         async with asyncio.timeout(max(0.0, seconds)):
-            await view.becomes_fresh()
+            await cluster.becomes_fresh()
     except TimeoutError:
-        return view.is_fresh
+        return cluster.is_fresh
     return True
 
 

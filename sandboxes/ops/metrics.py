@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from sandboxes.cluster.informer import Informer
+    from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
     from sandboxes.service.sandboxes import SandboxService
 
@@ -146,9 +146,9 @@ class Metrics:
         if cluster.batched is not None:
             cluster.batched.began.connect(lambda work, size: self._groups.labels(work).observe(size))
         lifecycle.reaper.reaped.connect(lambda reason: self._reaped.labels(reason).inc())
-        if cluster.view is not None:
-            ready_times = _ReadyTimes(cluster.view, ready_seconds.observe)
-            cluster.view.exchanged.connect(ready_times.on_exchange)
+        if cluster.has_informer:
+            ready_times = _ReadyTimes(cluster, ready_seconds.observe)
+            cluster.exchanged.connect(ready_times.on_exchange)
             lifecycle.made.connect(ready_times.on_made)
 
     def read_waiting(self, waiting: Callable[[], int]) -> None:
@@ -195,19 +195,19 @@ class _Present(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield each metric as it is now."""
         cluster = self._lifecycle.cluster
-        view = cluster.view
         processes = {"running": cluster.kubectl.running, "waiting": self.waiting()}
-        if view is not None:
-            processes["watching"] = view.watching
+        if cluster.has_informer:
+            processes["watching"] = cluster.informer_state.watching
         yield _gauge("provisioner_kubectl_processes", processes)
         yield _gauge("provisioner_queue_length", cluster.queues())
-        if view is None:
+        if not cluster.has_informer:
             return
-        yield _gauge("provisioner_view_age_seconds", view.age)
-        yield _gauge("provisioner_view_fresh", float(view.is_fresh))
+        state = cluster.informer_state
+        yield _gauge("provisioner_view_age_seconds", state.age)
+        yield _gauge("provisioner_view_fresh", float(state.is_fresh))
         one = FAMILIES["provisioner_watch_restarts_total"]
         restarts = CounterMetricFamily(one.name, one.meaning, labels=one.labels)
-        for resource, times in view.restarts().items():
+        for resource, times in state.restarts.items():
             restarts.add_metric([resource], times)
         yield restarts
         yield _gauge("provisioner_sandboxes", self._lifecycle.statuses() or {})
@@ -227,8 +227,8 @@ def _gauge(name: str, values: dict[str, int] | float) -> GaugeMetricFamily:
 class _ReadyTimes:
     """Measures from the create until the view has seen the Pod Ready; only what this process has made."""
 
-    def __init__(self, view: Informer, observe: Callable[[float], None]) -> None:
-        self._view = view
+    def __init__(self, cluster: Cluster, observe: Callable[[float], None]) -> None:
+        self._cluster = cluster
         self._observe = observe
         # By uid, oldest first: when its create began, loop time.
         self._awaited: dict[str, float] = {}
@@ -239,7 +239,7 @@ class _ReadyTimes:
         if len(self._awaited) > _MOST_AWAITED:
             del self._awaited[next(iter(self._awaited))]
         # The view may have seen it Ready before the create returned.
-        self.on_exchange(None, self._view.sandbox(kube.sandbox_id_of(pod) or "")[0])
+        self.on_exchange(None, self._cluster.known(kube.sandbox_id_of(pod) or "")[0])
 
     def on_exchange(self, old: KubeObject | None, new: KubeObject | None) -> None:
         """Take in a change of the view."""

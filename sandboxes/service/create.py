@@ -161,8 +161,8 @@ class Creation:
         Of nothing, too: the cluster's own guard is the Pod's revision, and an apply onto what is there changes nothing.
         """
         sandbox_id = attempt.sandbox.sandbox_id
-        if self._cluster.view is not None and self._cluster.view.is_certain(sandbox_id):
-            pod, service = self._cluster.view.sandbox(sandbox_id)
+        if self._cluster.is_certain(sandbox_id):
+            pod, service = self._cluster.seen(sandbox_id)
             if pod is None and service is None:
                 return None, None
             if attempt.is_made(pod, service, self._settings):

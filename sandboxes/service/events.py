@@ -20,8 +20,7 @@ from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
 from sandboxes.models.responses import SandboxList, SandboxResponse
 
 if TYPE_CHECKING:
-    from sandboxes.cluster.informer import Informer
-    from sandboxes.deadlines import Deadlines
+    from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
     from sandboxes.status.response import Answers
 
@@ -76,11 +75,11 @@ class Subscriber:
 
 
 class EventBroker:
-    """Who reads along with one cluster. `view` is None where there is no live view to read."""
+    """Who reads along with one cluster. They need its informer."""
 
-    def __init__(self, view: Informer | None, answers: Answers, deadlines: Deadlines) -> None:
-        self._deadlines = deadlines
-        self._view = view
+    def __init__(self, cluster: Cluster, answers: Answers) -> None:
+        self._cluster = cluster
+        self._deadlines = cluster.deadlines
         self._answers = answers
         self._readers: set[Subscriber] = set()
         # The time limits of those who wait for the view to be fresh.
@@ -92,20 +91,19 @@ class EventBroker:
         self._told: dict[str, tuple[str, SandboxResponse]] = {}
         # By id: what tells of the end that is near, or is to tell of it.
         self._ends: dict[str, _End] = {}
-        if view is not None:
-            view.changed.connect(self._on_change)
+        cluster.changed.connect(self._on_change)
 
     async def join(self) -> Subscriber:
         """Return a new reader; its first event is `state`, the list of all that is there. `leave` must follow.
 
         Raises LiveViewOff, or ClusterUnavailable while the live view can't answer for the cluster.
         """
-        if self._view is None:
+        if not self._cluster.has_informer:
             raise LiveViewOff("Events need the live view, which is switched off here (LIVE_VIEW)")
         try:
             async with asyncio.timeout(self._deadlines.subscribe) as limit:
                 self._joining.add(limit)
-                await self._view.becomes_fresh()
+                await self._cluster.becomes_fresh()
         except TimeoutError as error:
             raise ClusterUnavailable("The live view is not up to date just now") from error
         finally:
@@ -117,7 +115,7 @@ class EventBroker:
         # Nothing is awaited from here on: what follows the state begins where it ends.
         reader = Subscriber()
         if not self._readers:
-            self._begin(self._view)
+            self._begin()
         sandboxes = sorted((answer for _, answer in self._told.values()), key=lambda answer: answer.sandbox_id)
         reader.put(self._event("state", SandboxList(sandboxes=sandboxes, count=len(sandboxes))))
         for sandbox_id, end in self._ends.items():
@@ -143,17 +141,17 @@ class EventBroker:
         for limit in self._joining:
             limit.reschedule(asyncio.get_running_loop().time())
 
-    def _begin(self, view: Informer) -> None:
-        for pod, service in view.sandboxes():
+    def _begin(self) -> None:
+        for pod, service in self._cluster.known_all():
             answer = self._answers.of(pod, service)
             if answer is not None:
                 self._note(pod, answer)
 
     def _on_change(self, kind: str, name: str) -> None:
-        if not self._readers or self._view is None:
+        if not self._readers:
             return
         sandbox_id = kube.id_in_name(kind, name)
-        pod, service = self._view.sandbox(sandbox_id)
+        pod, service = self._cluster.known(sandbox_id)
         answer = self._answers.of(pod, service)
         uid_before, before = self._told.get(sandbox_id, (None, None))
         if before is not None and (answer is None or pod is None or pod["metadata"]["uid"] != uid_before):

@@ -68,8 +68,7 @@ class ReadinessWaiter:
         self._is_released = False
         # Five hundred Pods whose images are being pulled look at their Events one after another.
         self._events_turn = asyncio.Lock()
-        if cluster.view is not None:
-            cluster.view.changed.connect(self._on_change)
+        cluster.changed.connect(self._on_change)
 
     async def until_usable(self, answer: SandboxResponse, until: float) -> WaitedResponse:
         """Return the sandbox as soon as it is usable or can't become so, and at `until` (loop time) as it is then.

@@ -63,10 +63,9 @@ class SandboxService:
         self._templates = templates
         self._settings = settings
         self._answers = Answers(settings)
-        if cluster.view is not None:
-            cluster.view.changed.connect(self._answers.forget)
+        cluster.changed.connect(self._answers.forget)
         self._waits = ReadinessWaiter(cluster, settings)
-        self.feed = EventBroker(cluster.view, self._answers, cluster.deadlines)
+        self.feed = EventBroker(cluster, self._answers)
         self._locks = Locks()
         self._uses = Uses(cluster)
         self._diagnosing = Bulkhead(DIAGNOSES_AT_ONCE, DIAGNOSES_WAITING)
@@ -156,9 +155,8 @@ class SandboxService:
 
     async def list_all(self, query: ListQuery | None = None) -> list[SandboxResponse]:
         """Return every sandbox that get() would return, sorted by id; of a query, only the labels are looked at."""
-        view = self.cluster.view
-        if view is not None and view.is_certain_of_all:
-            pairs = view.sandboxes()
+        pairs = self.cluster.seen_all()
+        if pairs is not None:
             answers = self._answers.of_all(pairs if query is None else (one for one in pairs if query.fits(one[0])))
         else:
             async with within(self.cluster.deadlines.read):
@@ -172,11 +170,10 @@ class SandboxService:
 
     def statuses(self) -> dict[str, int] | None:
         """Return how many sandboxes have each status, as the live view has it; None while it is not fresh."""
-        view = self.cluster.view
-        if view is None or not view.is_fresh:
+        if not self.cluster.is_fresh:
             return None
         counted = dict.fromkeys((word for word in get_args(Status) if word != "NotFound"), 0)
-        for answer in self._answers.of_all(view.sandboxes()):
+        for answer in self._answers.of_all(self.cluster.known_all()):
             counted[answer.status] += 1
         return counted
 

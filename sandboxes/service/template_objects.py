@@ -132,9 +132,8 @@ class Extras:
             return None
 
     async def _find_leaving(self, sandbox_id: str) -> PendingDeletion | None:
-        view = self._cluster.view
-        if view is not None and view.is_certain(sandbox_id):
-            pod, _ = view.sandbox(sandbox_id)
+        if self._cluster.is_certain(sandbox_id):
+            pod, _ = self._cluster.seen(sandbox_id)
         else:
             pod, _ = await self._cluster.look(sandbox_id)
         template = self._templates.get(kube.get_annotations(pod).get(kube.TEMPLATE_ANNOTATION, "")) if pod else None
@@ -251,9 +250,8 @@ class Extras:
 
     async def _without_pod(self, sandbox_ids: dict[str, list[KubeObject]]) -> list[str]:
         """Return those of which there is no Pod, as far as the view or one get tells."""
-        view = self._cluster.view
-        if view is not None and view.is_certain_of_all:
-            return [one for one in sandbox_ids if view.sandbox(one)[0] is None]
+        if all(map(self._cluster.is_certain, sandbox_ids)):
+            return [one for one in sandbox_ids if self._cluster.seen(one)[0] is None]
         if not sandbox_ids:
             return []
         pods = await self._cluster.find([kube.references_of(one, self._cluster.namespace)[0] for one in sandbox_ids])

@@ -14,6 +14,7 @@ from sandboxes import errors
 from sandboxes.api.callers import Callers
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
+from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.deadlines import Deadlines
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.objects import KubeObject
@@ -66,7 +67,7 @@ def make_client(
         kubectl = Kubectl(
             cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
-        one = Cluster(kubectl, None, settings.k8s_namespace, policies, deadlines=deadlines)
+        one = Cluster(kubectl, NoInformer(), settings.k8s_namespace, policies, deadlines=deadlines)
         lifecycle = SandboxService(one, templates or {DEFAULT_TEMPLATE: template}, settings)
         app = create_app(lifecycle, settings, callers=Callers(settings, in_pod=in_pod))
         if peer is not None:

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient
 from sandboxes import logs
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
+from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
@@ -41,7 +42,9 @@ async def client(
 ) -> AsyncIterator[Client]:
     settings = make_settings()
     kubectl = Kubectl(cluster, max_processes=2, max_waiting=2)
-    lifecycle = SandboxService(Cluster(kubectl, None, settings.k8s_namespace), {DEFAULT_TEMPLATE: template}, settings)
+    lifecycle = SandboxService(
+        Cluster(kubectl, NoInformer(), settings.k8s_namespace), {DEFAULT_TEMPLATE: template}, settings
+    )
     async with TestClient(LikeOurs(create_app(lifecycle, settings))) as client:
         yield client
 

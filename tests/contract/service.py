@@ -53,9 +53,9 @@ class Provisioner:
     @property
     def view(self) -> Informer:
         """The live view behind it."""
-        view = self.client.app[SANDBOX_SERVICE].cluster.view
-        assert view is not None
-        return view
+        informer = self.client.app[SANDBOX_SERVICE].cluster.informer
+        assert isinstance(informer, Informer)
+        return informer
 
     def set_deadlines(self, **seconds: Any) -> None:
         """Let what begins from now on have other limits of time."""

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from sandboxes import objects as kube
+from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.informer import Informer
-from sandboxes.deadlines import DEADLINES, Deadlines
+from sandboxes.cluster.no_informer import NoInformer
+from sandboxes.deadlines import Deadlines
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.runner import KubectlRunner
@@ -78,7 +80,8 @@ def view() -> StillView:
 def feed(view: StillView, make_settings: Callable[..., Settings], deadlines: Deadlines) -> EventBroker:
     answers = Answers(make_settings())
     view.changed.connect(answers.forget)
-    return EventBroker(view, answers, deadlines)
+    kubectl = Kubectl(KubectlRunner(Path("/never/started"), (), {}), max_processes=1, max_waiting=1)
+    return EventBroker(Cluster(kubectl, view, "rec", deadlines=deadlines), answers)
 
 
 async def told(reader: Subscriber) -> list[tuple[str, Any]]:
@@ -218,8 +221,9 @@ async def test_without_readers_nothing_is_held(feed: EventBroker, view: StillVie
 
 
 async def test_without_the_live_view_there_are_no_events(make_settings: Callable[..., Settings]) -> None:
+    kubectl = Kubectl(KubectlRunner(Path("/never/started"), (), {}), max_processes=1, max_waiting=1)
     with pytest.raises(LiveViewOff):
-        await EventBroker(None, Answers(make_settings()), DEADLINES).join()
+        await EventBroker(Cluster(kubectl, NoInformer(), "rec"), Answers(make_settings())).join()
 
 
 @pytest.mark.deadlines(subscribe=0.05)

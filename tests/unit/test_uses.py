@@ -12,6 +12,7 @@ import pytest
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.cluster.cluster import Cluster
+from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.errors import ObjectsChanged, ServerFailed
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.service.keepalive import Uses
@@ -28,7 +29,7 @@ def uses_written_by(write: Write) -> Uses:
             await write(annotations)
             return obj
 
-    return Uses(Written(Kubectl(FakeCluster(), max_processes=1, max_waiting=1), None, "deer-flow"))
+    return Uses(Written(Kubectl(FakeCluster(), max_processes=1, max_waiting=1), NoInformer(), "deer-flow"))
 
 
 def uses_whose_first_write_waits() -> tuple[Uses, list[str], asyncio.Future[None]]:
