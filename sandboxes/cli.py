@@ -36,8 +36,8 @@ from sandboxes.ops.lines import Line, exit_code
 from sandboxes.service.attempt import now
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
-from sandboxes.spec.manifests import Sandbox, build, build_extras
-from sandboxes.spec.options import DEFAULT_TEMPLATE, CreateOptions
+from sandboxes.spec.manifests import build, build_extras
+from sandboxes.spec.options import DEFAULT_TEMPLATE, validate
 from sandboxes.variables import LISTEN_HOST, LISTEN_PORT, Address, check_address, used_variable
 
 if TYPE_CHECKING:
@@ -96,12 +96,11 @@ def render(
     if template_name not in templates:
         raise StartupError(f"There is no template {template_name}. There are: {', '.join(sorted(templates))}.")
     try:
-        request = CreateRequest(sandbox_id=sandbox_id, thread_id=thread_id, user_id=user_id)
+        request = CreateRequest(sandbox_id=sandbox_id, thread_id=thread_id, user_id=user_id, template=template_name)
     except ValidationError as error:
         problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         raise StartupError(problems) from error
-    thread_id = request.thread_id or request.sandbox_id
-    sandbox = Sandbox(request.sandbox_id, thread_id, request.user_id, asks=CreateOptions(template=template_name))
+    sandbox = validate(request, templates, settings)
     objects = [
         obj
         for part in (build_extras, build)

@@ -22,8 +22,8 @@ from sandboxes.errors import (
     StartupError,
     TemplateRefused,
 )
-from sandboxes.spec.manifests import Sandbox, build, build_extras
-from sandboxes.spec.options import CreateOptions
+from sandboxes.spec.manifests import build, build_extras
+from sandboxes.spec.options import CreateOptions, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
     from sandboxes.service.template_objects import TemplateObjects
     from sandboxes.settings import Settings
-    from sandboxes.spec.manifests import Sandbox
+    from sandboxes.spec.options import Sandbox
 
 
 # How far the API server's clock may be behind ours; its times are whole seconds.

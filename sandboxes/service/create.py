@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sandboxes.service.keepalive import Uses
     from sandboxes.service.locks import Locks
     from sandboxes.settings import Settings
-    from sandboxes.spec.manifests import Sandbox
+    from sandboxes.spec.options import Sandbox
     from sandboxes.spec.templates import Template
 
 logger = logging.getLogger(__name__)

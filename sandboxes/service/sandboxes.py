@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, get_args
 
 from sandboxes.deadlines import within
 from sandboxes.errors import (
-    BadRequest,
     ClusterRefused,
     InvalidField,
     KeepsChanging,
@@ -30,9 +29,7 @@ from sandboxes.service.listing import ListQuery, select
 from sandboxes.service.locks import Bulkhead, Locks
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
-from sandboxes.spec.manifests import Sandbox
-from sandboxes.spec.mounts import checked_mounts
-from sandboxes.spec.options import checked_options
+from sandboxes.spec.options import validate
 from sandboxes.status.response import Answers, answer_for, answers_for
 
 if TYPE_CHECKING:
@@ -83,28 +80,13 @@ class SandboxService:
         Raises BadRequest, FieldNotAllowed, Unprocessable, SandboxConflict, LimitReached, ClusterRefused,
         ClusterUnavailable or ClusterTimeout.
         """
-        sandbox = self._checked(request)
+        sandbox = validate(request, self._templates, self._settings)
         try:
             async with self._locks.hold(sandbox.sandbox_id, self.cluster.deadlines.create) as seconds_left:
                 pod, service = await self._creation.create(sandbox, seconds_left)
         except ClusterRefused as error:
             raise _blame(error, request) from error
         return self._answer(pod, service, sandbox.sandbox_id)
-
-    def _checked(self, request: CreateRequest) -> Sandbox:
-        """Return what is asked for; raises BadRequest, FieldNotAllowed or Unprocessable where it may not be."""
-        asks = checked_options(request, self._templates, self._settings)
-        if request.extra_mounts and self._templates[asks.template].is_restricted:
-            raise BadRequest(f"extra_mounts is not available with the template '{asks.template}'")
-        return Sandbox(
-            sandbox_id=request.sandbox_id,
-            thread_id=request.thread_id or request.sandbox_id,
-            user_id=request.user_id,
-            extra_mounts=checked_mounts(request.extra_mounts, self._settings.deer_flow_host_base_dir),
-            asks=asks,
-            ttl_seconds=request.ttl_seconds,
-            idle_timeout_seconds=request.idle_timeout_seconds,
-        )
 
     def templates(self) -> list[TemplateResponse]:
         """Return what a caller may know of each template, sorted by name."""

@@ -10,20 +10,19 @@ import copy
 import hashlib
 import json
 import posixpath
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.objects import SERVICE_PORT
-from sandboxes.spec.options import NO_OPTIONS, CreateOptions
 from sandboxes.spec.templates import suffix_of
 
 if TYPE_CHECKING:
     from sandboxes.models.requests import ExtraMount
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
+    from sandboxes.spec.options import CreateOptions, Sandbox
     from sandboxes.spec.templates import Template
 
 
@@ -33,20 +32,6 @@ PVC_ROOT = "deer-flow"
 
 # What a template says to the service, and not of its Pods.
 _SAID_OF_TEMPLATES = (kube.DESCRIPTION_ANNOTATION, kube.POD_SECURITY_ANNOTATION)
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """One sandbox as it was asked for, already checked."""
-
-    sandbox_id: str
-    thread_id: str
-    user_id: str
-    extra_mounts: tuple[ExtraMount, ...] = ()
-    asks: CreateOptions = NO_OPTIONS
-    # Seconds; 0: for ever, None: as the operator says.
-    ttl_seconds: int | None = None
-    idle_timeout_seconds: int | None = None
 
 
 def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import objects as kube
-from sandboxes.errors import FieldNotAllowed, InvalidField, Unprocessable
+from sandboxes.errors import BadRequest, FieldNotAllowed, InvalidField, Unprocessable
 from sandboxes.grammar import QuantityError, check_image, key_problem, label_value_problem, parse
 from sandboxes.models.requests import MAX_ANNOTATION_BYTES, MAX_ENV_BYTES, OPTIONAL_FIELDS
+from sandboxes.spec.mounts import checked_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from decimal import Decimal
 
-    from sandboxes.models.requests import CreateRequest, ResourceRequirements
+    from sandboxes.models.requests import CreateRequest, ExtraMount, ResourceRequirements
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 
@@ -57,6 +58,20 @@ class CreateOptions:
 NO_OPTIONS = CreateOptions()
 
 
+@dataclass(frozen=True)
+class Sandbox:
+    """One sandbox as it was asked for, already checked."""
+
+    sandbox_id: str
+    thread_id: str
+    user_id: str
+    extra_mounts: tuple[ExtraMount, ...] = ()
+    asks: CreateOptions = NO_OPTIONS
+    # Seconds; 0: for ever, None: as the operator says.
+    ttl_seconds: int | None = None
+    idle_timeout_seconds: int | None = None
+
+
 def check_allowed(fields: Mapping[str, object], settings: Settings) -> None:
     """Raise FieldNotAllowed, which names all of them, if `fields` has some that the operator does not allow.
 
@@ -68,12 +83,27 @@ def check_allowed(fields: Mapping[str, object], settings: Settings) -> None:
         raise FieldNotAllowed(f"The operator does not allow a request to have: {', '.join(refused)}")
 
 
-def checked_options(request: CreateRequest, templates: Mapping[str, Template], settings: Settings) -> CreateOptions:
-    """Return what the request asks for; a template's request above a limit that was asked for is lowered to that.
+def validate(request: CreateRequest, templates: Mapping[str, Template], settings: Settings) -> Sandbox:
+    """Return the sandbox that the request asks for, checked against every rule that its form alone can't hold.
 
-    Raises FieldNotAllowed if the operator does not allow a field, Unprocessable if it holds what it may not hold.
+    A template's request above a limit that was asked for is lowered to that. Which fields the operator allows is
+    `check_allowed`. Raises BadRequest for extra_mounts that break a rule, Unprocessable for what else may not be.
     """
-    check_allowed({name: getattr(request, name) for name in OPTIONAL_FIELDS}, settings)
+    options = _checked_options(request, templates, settings)
+    if request.extra_mounts and templates[options.template].is_restricted:
+        raise BadRequest(f"extra_mounts is not available with the template '{options.template}'")
+    return Sandbox(
+        sandbox_id=request.sandbox_id,
+        thread_id=request.thread_id or request.sandbox_id,
+        user_id=request.user_id,
+        extra_mounts=checked_mounts(request.extra_mounts, settings.deer_flow_host_base_dir),
+        asks=options,
+        ttl_seconds=request.ttl_seconds,
+        idle_timeout_seconds=request.idle_timeout_seconds,
+    )
+
+
+def _checked_options(request: CreateRequest, templates: Mapping[str, Template], settings: Settings) -> CreateOptions:
     name = request.template if request.template is not None else DEFAULT_TEMPLATE
     template = templates.get(name)
     if template is None:

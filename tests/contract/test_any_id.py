@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from devcluster import Cluster
 from sandboxes.models.requests import CreateRequest
 from sandboxes.settings import Settings
-from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.manifests import build
+from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
 from tests.contract.service import until
 

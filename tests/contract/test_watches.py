@@ -11,7 +11,8 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.settings import Settings
-from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.manifests import build
+from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
 from tests.contract.conftest import Kubectl
 from tests.contract.service import Provisioner, StartProvisioner, create

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandboxes.settings import Settings
-from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.manifests import build
+from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
 from tests.contract.processes import processes_with
 from tests.contract.service import KUBECTL, URL, Provisioner

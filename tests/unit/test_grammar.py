@@ -17,7 +17,7 @@ from sandboxes.errors import StartupError, Unprocessable
 from sandboxes.models.requests import OPTIONAL_FIELDS, CreateRequest
 from sandboxes.service.listing import REPEATED, ListQuery
 from sandboxes.settings import Settings
-from sandboxes.spec.options import DEFAULT_TEMPLATE, checked_options
+from sandboxes.spec.options import DEFAULT_TEMPLATE, validate
 from sandboxes.spec.templates import Template
 
 MakeSettings = Callable[..., Settings]
@@ -106,7 +106,7 @@ class Judges:
     def create(self, **fields: object) -> str | None:
         request = CreateRequest.model_validate({"sandbox_id": "a", **fields})
         try:
-            checked_options(request, {DEFAULT_TEMPLATE: self.template}, self.settings)
+            validate(request, {DEFAULT_TEMPLATE: self.template}, self.settings)
         except Unprocessable as refused:
             return str(refused.fields[0]["msg"])
         return None

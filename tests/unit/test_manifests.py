@@ -13,7 +13,8 @@ import yaml
 
 from sandboxes.models.requests import ExtraMount
 from sandboxes.settings import DEFAULT_IMAGE, Settings
-from sandboxes.spec.manifests import Sandbox, build, revision_of, user_data_source
+from sandboxes.spec.manifests import build, revision_of, user_data_source
+from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template, load_template
 from tests.conftest import ROOT
 from tests.record import recorded_pods

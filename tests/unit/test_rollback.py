@@ -20,7 +20,8 @@ from sandboxes.service.locks import Locks
 from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
 from sandboxes.settings import Settings
-from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.manifests import build
+from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
 from tests.fakes import FakeCluster
 

@@ -11,7 +11,8 @@ import pytest
 
 from sandboxes.models.responses import SandboxList
 from sandboxes.settings import Settings
-from sandboxes.spec.manifests import Sandbox, build
+from sandboxes.spec.manifests import build
+from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
 from sandboxes.status.reasons import has_ended, readiness_of, status_of
 from sandboxes.status.response import Answers, answer_for, answers_for, sandbox_url

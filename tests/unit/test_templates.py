@@ -12,8 +12,8 @@ import pytest
 from sandboxes.errors import StartupError
 from sandboxes.objects import labels_of
 from sandboxes.settings import Settings
-from sandboxes.spec.manifests import Sandbox, build, build_extras, user_data_source
-from sandboxes.spec.options import CreateOptions
+from sandboxes.spec.manifests import build, build_extras, user_data_source
+from sandboxes.spec.options import CreateOptions, Sandbox
 from sandboxes.spec.templates import load_template, load_templates
 from tests.conftest import ROOT
 
