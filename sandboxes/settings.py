@@ -7,11 +7,8 @@ The README's configuration table is made from the fields here (`python -m script
 from __future__ import annotations
 
 import os
-import posixpath
-import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -19,105 +16,32 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sandboxes import variables
 from sandboxes.errors import StartupError
 from sandboxes.grammar import (
-    QuantityError,
     check_image,
     host_names,
-    is_dns_label,
-    is_dns_name,
-    is_ip_address,
-    normalize_host,
-    parse,
-    peer_of,
 )
 from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
-from sandboxes.variables import FALLBACKS, LISTEN_HOST, LISTEN_PORT, used_variable
+from sandboxes.variables import (
+    FALLBACKS,
+    LISTEN_HOST,
+    LISTEN_PORT,
+    Amount,
+    ClaimName,
+    NodePath,
+    Port,
+    api_key,
+    api_server,
+    file_path,
+    host_or_address,
+    ingress_from,
+    lower_case,
+    namespace,
+    upper_case,
+    used_variable,
+    variable_names,
+    words,
+)
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
-
-API_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Name files from which kubectl takes its cluster and the defaults of its flags: the service decides both.
-_NEVER_PASSED = ("KUBECONFIG", "KUBECTL_KUBERC", "KUBERC")
-
-
-def is_clean_absolute_path(path: str) -> bool:
-    """Whether `path` starts at the root, has no `..` and no control characters.
-
-    The API server refuses a hostPath with `..` (record: apply-hostpath-backstep).
-    """
-    return path.startswith("/") and ".." not in path.split("/") and path.isprintable()
-
-
-def _node_path(value: str) -> str:
-    if not is_clean_absolute_path(value):
-        raise ValueError("an absolute path on the node, without `..`")
-    return posixpath.normpath(value)
-
-
-def _namespace(value: str) -> str:
-    if not is_dns_label(value):
-        raise ValueError("lower-case letters, digits and `-`, starting and ending with a letter or digit, at most 63")
-    return value
-
-
-def _claim_name(value: str) -> str:
-    if not is_dns_name(value):
-        raise ValueError("the name of a PersistentVolumeClaim: lower-case letters, digits, `-` and `.`")
-    return value
-
-
-def _file(value: Path) -> Path:
-    # Where a file is named, some put its content.
-    if not str(value).isprintable() or "apiVersion" in str(value):
-        raise ValueError("the path of a file, and not its content")
-    return value
-
-
-def _host(value: str) -> str:
-    if not is_ip_address(value) and normalize_host(value) is None:
-        raise ValueError("a host name or an IP address, without scheme or port")
-    return value
-
-
-def _api_server(value: str) -> str:
-    wrong = "a URL such as `https://host.docker.internal:6443`"
-    try:
-        url = urlsplit(value)
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
-    except ValueError as error:
-        raise ValueError(wrong) from error
-    if not usable or "@" in url.netloc or url.query or url.fragment or not value.isprintable() or " " in value:
-        raise ValueError(wrong)
-    return value.rstrip("/")
-
-
-def _api_key(value: SecretStr) -> SecretStr:
-    if not API_KEY.fullmatch(value.get_secret_value()):
-        raise ValueError("a key in printable ASCII without white space at its ends, since it travels in a header")
-    return value
-
-
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _names(value: object) -> object:
-    return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
-
-
-def _variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(_VARIABLE_NAME.fullmatch(name) for name in value):
-        raise ValueError("names of environment variables, separated by commas")
-    if not set(value).isdisjoint(_NEVER_PASSED):
-        raise ValueError(
-            "names of environment variables, separated by commas, but not "
-            f"{', '.join(_NEVER_PASSED[:-1])} or {_NEVER_PASSED[-1]}: the service itself decides what kubectl reads"
-        )
-    return value
 
 
 def _optional_fields(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -129,33 +53,8 @@ def _optional_fields(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _ingress_from(value: tuple[str, ...]) -> tuple[str, ...]:
-    for entry in value:
-        peer_of(entry)
-    return value
-
-
-def _amount(value: str) -> str:
-    try:
-        amount = parse(value)
-    except QuantityError:
-        amount = None
-    if not amount:
-        raise ValueError("a Kubernetes quantity above 0, such as `500m` or `2Gi`")
-    return value
-
-
-Amount = Annotated[str, AfterValidator(_amount)]
-NodePath = Annotated[str, AfterValidator(_node_path)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-ClaimName = Annotated[str, AfterValidator(_claim_name)]
-
-
-class Settings(BaseSettings):
-    """What the operator decided, from environment variables of the same name in upper case, and only in upper case.
-
-    An empty value counts as unset.
-    """
+class ClusterSettings(BaseSettings):
+    """What belongs to one cluster: how it is reached, and what stands in it. See Settings."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -166,9 +65,57 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    k8s_namespace: Annotated[str, AfterValidator(_namespace)] = Field(
+    k8s_namespace: Annotated[str, AfterValidator(namespace)] = Field(
         "deer-flow", description="Namespace of the sandboxes; made if it is missing."
     )
+    sandbox_service_type: Literal["NodePort", "ClusterIP"] = Field(
+        "NodePort", description="How a sandbox is reached: `NodePort`, or `ClusterIP` from inside the cluster."
+    )
+    node_host: Annotated[str, AfterValidator(host_or_address)] = Field(
+        "host.docker.internal", description="Host part of NodePort URLs."
+    )
+    sandbox_templates_dir: Path | None = Field(
+        None, description="Folder of further templates, a folder each; beside the ones that are shipped."
+    )
+    sandbox_network_policy: Literal["off", "isolated"] = Field(
+        "off",
+        description="`isolated`: a NetworkPolicy lets sandboxes reach the internet and the cluster's DNS only, and be "
+        "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is made, and one from before is left as it is.",
+    )
+    sandbox_ingress_from: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(ingress_from)] = (
+        Field(
+            (),
+            description="Who may reach isolated sandboxes, separated by commas: CIDRs (node-port traffic arrives from "
+            "the nodes' addresses), `namespace:KEY=VALUE`, `pod:KEY=VALUE` and `namespace:KEY=VALUE/pod:KEY=VALUE`.",
+        )
+    )
+    max_sandboxes: Annotated[int, Field(ge=0)] = Field(
+        0, description="Most sandboxes in the namespace; past it, 429. `0`: no limit."
+    )
+    kubeconfig_path: Annotated[Path, AfterValidator(file_path)] = Field(
+        Path("~/.kube/config"),
+        description="kubeconfig file (`KUBECONFIG` is not read). Without one, in a Pod, the service account's "
+        "token is used.",
+    )
+    k8s_api_server: Annotated[str, AfterValidator(api_server)] | None = Field(
+        None,
+        description="API server instead of the kubeconfig's, given to kubectl as `--server`; the certificate is "
+        "still checked against the kubeconfig's host.",
+    )
+    k8s_tls_server_name: Annotated[str, AfterValidator(host_or_address)] | None = Field(
+        None, description="Name that the API server's certificate must carry, instead of the kubeconfig's host."
+    )
+    k8s_insecure_skip_tls_verify: bool = Field(
+        False, description="`true`: do not check the API server's certificate. Logged as a warning."
+    )
+
+
+class Settings(ClusterSettings):
+    """What the operator decided, from environment variables of the same name in upper case, and only in upper case.
+
+    An empty value counts as unset. Beside what belongs to the cluster, this is what belongs to the service.
+    """
+
     sandbox_image: Annotated[str, AfterValidator(check_image)] = Field(DEFAULT_IMAGE, description="Image of a sandbox.")
     skills_host_path: NodePath | None = Field(
         None, description="Absolute path on the node, read-only at `/mnt/skills`. Unset: no skills volume."
@@ -196,12 +143,6 @@ class Settings(BaseSettings):
         description="Absolute path on the node under which every `extra_mounts` host path must lie. "
         "Unset: `extra_mounts` is refused (400).",
     )
-    sandbox_service_type: Literal["NodePort", "ClusterIP"] = Field(
-        "NodePort", description="How a sandbox is reached: `NodePort`, or `ClusterIP` from inside the cluster."
-    )
-    node_host: Annotated[str, AfterValidator(_host)] = Field(
-        "host.docker.internal", description="Host part of NodePort URLs."
-    )
     sandbox_container_port: Port = Field(8080, description="Port on which a sandbox's server listens.")
     sandbox_seccomp: Literal["RuntimeDefault", "Unconfined"] = Field(
         "RuntimeDefault",
@@ -210,10 +151,7 @@ class Settings(BaseSettings):
     sandbox_startup_failure_threshold: Annotated[int, Field(ge=1, le=86400)] = Field(
         120, description="Failures of the startup probe, one a second, before a sandbox's container is restarted."
     )
-    sandbox_templates_dir: Path | None = Field(
-        None, description="Folder of further templates, a folder each; beside the ones that are shipped."
-    )
-    allow_fields: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_optional_fields)] = (
+    allow_fields: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(_optional_fields)] = (
         Field(
             ("ttl_seconds", "idle_timeout_seconds", "wait_seconds", "env", "labels", "resources", "template"),
             description="Which optional fields of a create callers may use, separated by commas; any other is 403. "
@@ -225,9 +163,6 @@ class Settings(BaseSettings):
     max_memory: Amount = Field("4Gi", description="Most memory that a caller may ask for, as a Kubernetes quantity.")
     max_ephemeral_storage: Amount = Field(
         "10Gi", description="Most ephemeral storage that a caller may ask for, as a Kubernetes quantity."
-    )
-    max_sandboxes: Annotated[int, Field(ge=0)] = Field(
-        0, description="Most sandboxes in the namespace; past it, 429. `0`: no limit."
     )
     sandbox_ttl: Seconds = Field(
         0, description="Seconds after which a sandbox ends that asked for no `ttl_seconds`. `0`: never."
@@ -248,35 +183,7 @@ class Settings(BaseSettings):
     fail_fast_after: Annotated[float, Field(ge=0, le=86400)] = Field(
         30.0, description="Seconds for which a Pod may be unschedulable before `wait_seconds` gives up waiting for it."
     )
-    sandbox_network_policy: Literal["off", "isolated"] = Field(
-        "off",
-        description="`isolated`: a NetworkPolicy lets sandboxes reach the internet and the cluster's DNS only, and be "
-        "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is made, and one from before is left as it is.",
-    )
-    sandbox_ingress_from: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_ingress_from)
-    ] = Field(
-        (),
-        description="Who may reach isolated sandboxes, separated by commas: CIDRs (node-port traffic arrives from the "
-        "nodes' addresses), `namespace:KEY=VALUE`, `pod:KEY=VALUE` and `namespace:KEY=VALUE/pod:KEY=VALUE`.",
-    )
-    kubeconfig_path: Annotated[Path, AfterValidator(_file)] = Field(
-        Path("~/.kube/config"),
-        description="kubeconfig file (`KUBECONFIG` is not read). Without one, in a Pod, the service account's "
-        "token is used.",
-    )
-    k8s_api_server: Annotated[str, AfterValidator(_api_server)] | None = Field(
-        None,
-        description="API server instead of the kubeconfig's, given to kubectl as `--server`; the certificate is "
-        "still checked against the kubeconfig's host.",
-    )
-    k8s_tls_server_name: Annotated[str, AfterValidator(_host)] | None = Field(
-        None, description="Name that the API server's certificate must carry, instead of the kubeconfig's host."
-    )
-    k8s_insecure_skip_tls_verify: bool = Field(
-        False, description="`true`: do not check the API server's certificate. Logged as a warning."
-    )
-    provisioner_api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
+    provisioner_api_key: Annotated[SecretStr, AfterValidator(api_key)] | None = Field(
         None,
         description="Every path under `/api/` needs it in the `X-API-Key` header. It is one key, also with a comma in "
         "it; several go into the file. Unset, and no file: see `ALLOW_UNAUTHENTICATED`.",
@@ -291,13 +198,13 @@ class Settings(BaseSettings):
         description="Without an API key: `false` answers callers from loopback and private addresses, but in a Pod "
         "none; `true` answers whoever reaches the service. With a key it changes nothing.",
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(host_names)] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(host_names)] = Field(
         (),
         description="Without an API key: names, separated by commas, that callers may give the service in `Host`, "
         "without ports; beside IP addresses, names without a dot, `host.docker.internal`, `*.svc` and "
         "`*.svc.cluster.local`.",
     )
-    listen_host: Annotated[str, AfterValidator(_host)] | None = Field(
+    listen_host: Annotated[str, AfterValidator(host_or_address)] | None = Field(
         None,
         validation_alias=AliasChoices(LISTEN_HOST, FALLBACKS[LISTEN_HOST]),
         description="Address to listen on. Unset: that of `HOST`, else `0.0.0.0` with an API key and `127.0.0.1` "
@@ -311,7 +218,7 @@ class Settings(BaseSettings):
     kubectl: Path | None = Field(
         None, description="kubectl to use. Unset: the one on `PATH`, else the one that is installed with the service."
     )
-    kubectl_pass_env: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_variable_names)] = (
+    kubectl_pass_env: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(variable_names)] = (
         Field(
             (),
             description="Names, separated by commas, of variables that kubectl may see besides its own few; for "
@@ -336,11 +243,10 @@ class Settings(BaseSettings):
     kubectl_group: bool = Field(
         True, description="Do what arrives together in one call of kubectl; `false`: one call for each request."
     )
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(upper_case)] = Field(
         "INFO", description="Least level that is logged; kubectl's calls are logged at `DEBUG`."
     )
-
-    log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)] = Field(
+    log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(lower_case)] = Field(
         "auto",
         description="Form of the log: `json`, `console` for a person; `auto`: `console` on a terminal, else `json`.",
     )

@@ -1,7 +1,8 @@
-"""What is said of variables that can't be followed, and what of their values may be shown. Pure.
+"""What variables of the environment may hold, and what is said of those that can't be followed. Pure.
 
 A variable that narrows what a sandbox sees, or keeps a secret from it, stops the start where it can't be followed:
-ignored, it would open what it was to close.
+ignored, it would open what it was to close. Each check returns the value as it is used, or raises ValueError with the
+rule that stands in the message of the start.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import posixpath
 import re
 from dataclasses import dataclass
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
 
 from sandboxes.errors import StartupError
-from sandboxes.grammar import is_ip_address
+from sandboxes.grammar import QuantityError, is_dns_label, is_dns_name, is_ip_address, normalize_host, parse, peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 # DeerFlow's variables for the Lark CLI. They keep an app secret out of the sandbox: ignored, it would land there.
 UNSUPPORTED = ("LARK_CLI_", "DEERFLOW_LARK_")
@@ -120,3 +125,131 @@ def ignored_variables(environ: Mapping[str, str]) -> Iterator[str]:
         value, other = environ.get(variable), environ.get(fallback)
         if value and other and value != other:
             yield f"{fallback} is ignored: {variable} wins over it, and holds {value!r}."
+
+
+API_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
+
+
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+# Name files from which kubectl takes its cluster and the defaults of its flags: the service decides both.
+_NEVER_PASSED = ("KUBECONFIG", "KUBECTL_KUBERC", "KUBERC")
+
+
+def is_clean_absolute_path(path: str) -> bool:
+    """Whether `path` starts at the root, has no `..` and no control characters.
+
+    The API server refuses a hostPath with `..` (record: apply-hostpath-backstep).
+    """
+    return path.startswith("/") and ".." not in path.split("/") and path.isprintable()
+
+
+def _node_path(value: str) -> str:
+    if not is_clean_absolute_path(value):
+        raise ValueError("an absolute path on the node, without `..`")
+    return posixpath.normpath(value)
+
+
+def namespace(value: str) -> str:
+    """Return the name of a namespace; raises ValueError with a rule."""
+    if not is_dns_label(value):
+        raise ValueError("lower-case letters, digits and `-`, starting and ending with a letter or digit, at most 63")
+    return value
+
+
+def _claim_name(value: str) -> str:
+    if not is_dns_name(value):
+        raise ValueError("the name of a PersistentVolumeClaim: lower-case letters, digits, `-` and `.`")
+    return value
+
+
+def file_path(value: Path) -> Path:
+    """Return the path of a file; raises ValueError with a rule."""
+    # Where a file is named, some put its content.
+    if not str(value).isprintable() or "apiVersion" in str(value):
+        raise ValueError("the path of a file, and not its content")
+    return value
+
+
+def host_or_address(value: str) -> str:
+    """Return a host name or an address; raises ValueError with a rule."""
+    if not is_ip_address(value) and normalize_host(value) is None:
+        raise ValueError("a host name or an IP address, without scheme or port")
+    return value
+
+
+def api_server(value: str) -> str:
+    """Return the address of an API server; raises ValueError with a rule."""
+    wrong = "a URL such as `https://host.docker.internal:6443`"
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    if not usable or "@" in url.netloc or url.query or url.fragment or not value.isprintable() or " " in value:
+        raise ValueError(wrong)
+    return value.rstrip("/")
+
+
+def api_key(value: SecretStr) -> SecretStr:
+    """Return a key that can travel in a header; raises ValueError with a rule."""
+    if not API_KEY.fullmatch(value.get_secret_value()):
+        raise ValueError("a key in printable ASCII without white space at its ends, since it travels in a header")
+    return value
+
+
+def upper_case(value: object) -> object:
+    """Return a text in upper case."""
+    return value.upper() if isinstance(value, str) else value
+
+
+def lower_case(value: object) -> object:
+    """Return a text in lower case."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def words(value: object) -> object:
+    """Return the words of a text, which white space or commas part."""
+    return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
+
+
+def variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of variables that kubectl may see; raises ValueError with a rule."""
+    if not all(_VARIABLE_NAME.fullmatch(name) for name in value):
+        raise ValueError("names of environment variables, separated by commas")
+    if not set(value).isdisjoint(_NEVER_PASSED):
+        raise ValueError(
+            "names of environment variables, separated by commas, but not "
+            f"{', '.join(_NEVER_PASSED[:-1])} or {_NEVER_PASSED[-1]}: the service itself decides what kubectl reads"
+        )
+    return value
+
+
+def ingress_from(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the entries of SANDBOX_INGRESS_FROM; raises ValueError with a rule."""
+    for entry in value:
+        peer_of(entry)
+    return value
+
+
+def _amount(value: str) -> str:
+    try:
+        amount = parse(value)
+    except QuantityError:
+        amount = None
+    if not amount:
+        raise ValueError("a Kubernetes quantity above 0, such as `500m` or `2Gi`")
+    return value
+
+
+Amount = Annotated[str, AfterValidator(_amount)]
+
+
+NodePath = Annotated[str, AfterValidator(_node_path)]
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+ClaimName = Annotated[str, AfterValidator(_claim_name)]

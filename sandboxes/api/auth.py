@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
-from sandboxes.settings import API_KEY
+from sandboxes.variables import API_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
