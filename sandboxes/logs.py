@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 import traceback
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 import structlog
 from aiohttp.abc import AbstractAccessLogger
@@ -22,7 +22,7 @@ from sandboxes import masking
 from sandboxes.masking import HIDDEN, Form, forms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from aiohttp import web
@@ -37,10 +37,21 @@ QUIET_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 
 INDENT = "    | "
 
+
+class Source(NamedTuple):
+    """What knows secrets: those of all lines, and what else is hidden in the words of other programs.
+
+    These words are not repeated at all while `of_others` returns None.
+    """
+
+    of_all: Callable[[], tuple[Form, ...]]
+    of_others: Callable[[], tuple[Form, ...] | None]
+
+
 # What the current request brought and no line may show, in each of its forms.
 _SECRETS: contextvars.ContextVar[tuple[Form, ...]] = contextvars.ContextVar("secrets", default=())
 # What no line of this process may show, by where it comes from. The log is the process's, and so is this.
-SOURCES: dict[str, Callable[[], tuple[Form, ...]]] = {}
+SOURCES: dict[str, Source] = {}
 # Fields of a line that are words of our own.
 _OURS = frozenset({"level", "logger", "timestamp"})
 _BEARER = re.compile(r"(?i)(bearer\s+)[^\s\"',;]+")
@@ -64,17 +75,31 @@ def configure_logging(level: str, log_format: Format = "auto", *, secrets: Itera
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
-def hide_from(name: str, source: Callable[[], tuple[Form, ...]]) -> None:
+def hide_from(
+    name: str,
+    source: Callable[[], tuple[Form, ...]],
+    *,
+    of_others: Callable[[], tuple[Form, ...] | None] = lambda: (),
+) -> None:
     """Never show from now on what `source` returns, in no line of any logger; it takes the place of its namesake.
 
-    `source` is called for each line: so what it returns may change. It must not log.
+    `source` is called for each line: so what it returns may change. It must not log. `of_others`: see Source.
     """
-    SOURCES[name] = source
+    SOURCES[name] = Source(source, of_others)
 
 
 def masked(text: str) -> str:
     """Return the text as a line of the log would show it: for what is printed, or cut, and not logged."""
-    return _without_bearers(masking.hide(text, _SECRETS.get(), *(source() for source in SOURCES.values())))
+    return _without_bearers(masking.hide(text, *_all_forms()))
+
+
+def masked_of_others(text: str) -> str | None:
+    """Return the words of another program as a line may repeat them; None if it may repeat none."""
+    groups = [source.of_others() for source in SOURCES.values()]
+    known = [group for group in groups if group is not None]
+    if len(known) < len(groups):
+        return None
+    return _without_bearers(masking.hide(text, *_all_forms(), *known))
 
 
 def print_masked(text: object, file: TextIO | None = None) -> None:
@@ -195,8 +220,7 @@ def _hide_secrets(always: tuple[str, ...]) -> Processor:
     def hide(_logger: object, _name: str, event: EventDict) -> EventDict:
         texts = {key: value for key, value in event.items() if key not in _OURS and isinstance(value, str)}
         # Once a line, and lines are many, with a secret in hardly any: so they are looked for in all texts at once.
-        groups = (known, _SECRETS.get(), *[source() for source in SOURCES.values()])
-        found = masking.found_in("\0".join(texts.values()), *groups)
+        found = masking.found_in("\0".join(texts.values()), known, *_all_forms())
         for key, value in texts.items():
             text = value
             for form in found:
@@ -205,6 +229,12 @@ def _hide_secrets(always: tuple[str, ...]) -> Processor:
         return event
 
     return hide
+
+
+def _all_forms() -> Iterator[tuple[Form, ...]]:
+    yield _SECRETS.get()
+    for source in SOURCES.values():
+        yield source.of_all()
 
 
 def _without_bearers(text: str) -> str:

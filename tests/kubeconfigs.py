@@ -143,6 +143,8 @@ TEXTS: dict[str, Callable[[str], str]] = {
     "an alias of nothing": lambda text: text.replace("  token: ", f"  token: *{MARKER}-"),
     "JSON that is cut short": lambda text: json.dumps(yaml.safe_load(text))[:-9] + f'"{MARKER}',
     "two documents": lambda text: f"{text}\n---\ntoken: {MARKER}\nusers: {{}}\n",
+    "a broken second document": lambda text: f"{text}\n---\ntoken: [{MARKER}\n",
+    "an anchor twice": lambda text: text.replace("  token: ", f"  x: &a {MARKER}\n    y: &a {MARKER}\n    token: "),
     "a key twice": lambda text: text.replace("  token: ", f"  token: {MARKER}\n    token: "),
 }
 

@@ -40,7 +40,7 @@ from sandboxes.kubectl.output import (
 )
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.stderr import classify, without_repeats
-from sandboxes.kubectl.withheld import fault_of, not_shown, repeatable
+from sandboxes.kubectl.withheld import fault_of, may_repeat_others, not_shown, repeatable
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
@@ -354,7 +354,8 @@ def _bug_report(args: Sequence[str], completed: Completed, kubeconfig: str) -> s
     if fault := fault_of(f"{stderr}\n{stdout}" if stdout.startswith("Please") else stderr, kubeconfig):
         stdout, stderr = "", not_shown(fault, kubeconfig)
     else:
-        stdout, stderr = shown(stdout), shown(without_repeats(repeatable(stderr, kubeconfig)))
+        stdout = shown(stdout) if may_repeat_others() else "(not shown)"
+        stderr = shown(without_repeats(repeatable(stderr, kubeconfig)))
     return (
         f"command: kubectl {' '.join(args)}\n"
         f"exit code: {completed.returncode}\n"

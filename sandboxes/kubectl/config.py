@@ -109,7 +109,7 @@ async def connect(
     version = await version_of(KubectlRunner(binary, (cache,), env))
     kubeconfig = _kubeconfig(settings, environ, directory, service_account or SERVICE_ACCOUNT)
     credentials = Credentials(kubeconfig, environ, settings.kubectl_pass_env)
-    logs.hide_from(f"kubeconfig {kubeconfig}", credentials.forms)
+    logs.hide_from(f"kubeconfig {kubeconfig}", credentials.forms, of_others=credentials.forms_of_words)
     runner = KubectlRunner(binary, (cache, f"--kubeconfig={kubeconfig}"), env, before_start=credentials.forms)
     context = await read_context(runner, credentials)
     flags = server_flags(settings, context.server, context.tls_server_name)

@@ -6,28 +6,33 @@ kubectl says about it.
 
 from __future__ import annotations
 
+import math
 import stat
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sandboxes.kubectl.kubeconfig import Kubeconfig, Secrets, read_kubeconfig
+from sandboxes.kubectl.kubeconfig import read_kubeconfig
+from sandboxes.kubectl.secret_values import Secrets
+from sandboxes.masking import Form, Forms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from sandboxes.masking import Form
+# What was read stays hidden, since a kubectl that runs may have read it long ago. Bounded, so that credentials that
+# rotate for months fill no memory; these are the forms of some hundred tokens. The oldest go first.
+MOST_FORMS = 4_000
 
-# A kubectl that runs may have read what stood in a file some changes ago.
-KEPT_READINGS = 4
+# For how long other programs' words are not repeated once a file could not be read whole: a kubectl that runs may have
+# read it. Seconds.
+UNREADABLE_SECONDS = 3600.0
 
 # A file that was changed less than this before it was read may change again without a sign: file systems count time
 # in steps. Seconds.
 STEP_SECONDS = 2.0
 
-# More than any kubeconfig or token has; of a larger file nothing is known.
+# More than any kubeconfig or token has; a larger file counts as one that can't be read.
 MAX_FILE_BYTES = 4 * 1024 * 1024
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -43,39 +48,68 @@ class Credentials:
         self._kubeconfig = _File(kubeconfig)
         self._tokens: dict[str, _File] = {}
         self._of_environment = _secrets_of(environ, passed).forms()
-        self._forms = self._of_environment
+        self._shown = Forms(self._of_environment)
+        self._words = Forms()
+        self._is_whole = True
+        self._readable_at = -math.inf
         # The section and the name of two entries of the kubeconfig that have one name.
         self.doubled: tuple[str, str] | None = None
 
     def forms(self) -> tuple[Form, ...]:
         """Return what must not be shown now; reads what has changed since. Never raises, never logs."""
-        is_new = self._read_kubeconfig()
+        is_new = False
+        if (content := self._kubeconfig.changed()) is not None:
+            self._kubeconfig.learn(self._read_kubeconfig(content))
+            is_new = True
         for token in self._tokens.values():
-            is_new |= self._read_token(token)
+            if (content := token.changed()) is not None:
+                token.learn(_secrets_of_token(content))
+                is_new = True
+        files = (self._kubeconfig, *self._tokens.values())
         if is_new:
-            readings = [form for file in (self._kubeconfig, *self._tokens.values()) for form in file.forms()]
-            self._forms = tuple(dict.fromkeys((*self._of_environment, *readings)))
-        return self._forms
+            self._shown = Forms(
+                dict.fromkeys((*self._of_environment, *(form for file in files for form in file.forms)))
+            )
+            self._words = Forms(self._kubeconfig.words)
+        if not (self._is_whole and all(file.is_readable for file in files)):
+            self._readable_at = time.monotonic() + UNREADABLE_SECONDS
+        return self._shown
 
-    def _read_kubeconfig(self) -> bool:
-        if not self._kubeconfig.has_changed():
-            return False
-        found = read_kubeconfig(self._kubeconfig.content) or Kubeconfig()
-        self._kubeconfig.readings.append(found.secrets.forms())
+    def forms_of_words(self) -> tuple[Form, ...] | None:
+        """Return what else must not be shown of what credential plugins say.
+
+        None if nothing of it may be shown, nor of what kubectl says: a file could not be read whole, now or a while
+        ago.
+        """
+        self.forms()
+        return None if time.monotonic() < self._readable_at else self._words
+
+    def _read_kubeconfig(self, content: bytes) -> Secrets:
+        found = read_kubeconfig(content)
+        self._is_whole = found.is_whole
         self.doubled = found.doubled
         for name in found.token_files:
             if name not in self._tokens:
                 self._tokens[name] = _File(self._kubeconfig.path.parent / name)
-        return True
+        return found.secrets
 
-    @staticmethod
-    def _read_token(file: _File) -> bool:
-        if not file.has_changed():
-            return False
-        secrets = Secrets()
-        secrets.add(file.content.decode(errors="replace"), "token", surely=True)
-        file.readings.append(secrets.forms())
-        return True
+
+class _Known(dict[Form, None]):
+    """Forms, those that were read last at the end; more than MOST_FORMS only if one reading has more."""
+
+    def add(self, forms: tuple[Form, ...]) -> None:
+        """Take in what one reading has to hide."""
+        for form in forms:
+            self.pop(form, None)
+            self[form] = None
+        for form in [*self][: max(0, len(self) - max(MOST_FORMS, len(forms)))]:
+            del self[form]
+
+
+def _secrets_of_token(content: bytes) -> Secrets:
+    secrets = Secrets()
+    secrets.add(content.decode(errors="replace"), "token", surely=True)
+    return secrets
 
 
 def _secrets_of(environ: Mapping[str, str], passed: Iterable[str]) -> Secrets:
@@ -91,33 +125,44 @@ def _secrets_of(environ: Mapping[str, str], passed: Iterable[str]) -> Secrets:
 
 @dataclass
 class _File:
-    """A file that is read again when it has changed. `readings`: what its last contents had to hide."""
+    """A file that is read again when it has changed. `is_readable`: False while there may be more in it."""
 
     path: Path
-    content: bytes = b""
-    readings: deque[tuple[Form, ...]] = field(default_factory=lambda: deque(maxlen=KEPT_READINGS))
+    is_readable: bool = True
+    forms: _Known = field(default_factory=_Known)
+    words: _Known = field(default_factory=_Known)
+    _content: bytes = b""
     _seen: tuple[int, ...] | None = None
 
-    def forms(self) -> Iterator[Form]:
-        """Yield what is to be hidden of it, as it is and as it was."""
-        for reading in self.readings:
-            yield from reading
+    def learn(self, secrets: Secrets) -> None:
+        """Keep what stands in it now, beside what stood in it before."""
+        self.forms.add(secrets.forms())
+        self.words.add(secrets.forms_of_words())
 
-    def has_changed(self) -> bool:
-        """Read the file if it may be another than before; whether it is. What can't be read has not changed."""
+    def changed(self) -> bytes | None:
+        """Return the content of the file if it is another than before."""
         try:
             status = self.path.stat()
             signature = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            if signature == self._seen:
+                return None
             # Whoever reads a pipe takes what is in it.
-            if signature == self._seen or not stat.S_ISREG(status.st_mode):
-                return False
-            with self.path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        except (OSError, ValueError):
-            return False
+            content = self._read() if stat.S_ISREG(status.st_mode) else None
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            self.is_readable = True  # nor does kubectl find anything
+            return None
+        except OSError:
+            self.is_readable = False
+            return None
         is_settled = time.time() - max(signature[3:]) / 1e9 > STEP_SECONDS
         self._seen = signature if is_settled else None
-        if len(content) > MAX_FILE_BYTES:
-            content = b""
-        is_new, self.content = content != self.content, content
-        return is_new
+        self.is_readable = content is not None
+        if content is None or content == self._content:
+            return None
+        self._content = content
+        return content
+
+    def _read(self) -> bytes | None:
+        with self.path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        return content if len(content) <= MAX_FILE_BYTES else None

@@ -28,7 +28,7 @@ from sandboxes.errors import (
     ServiceAccountMissing,
     TemplateRefused,
 )
-from sandboxes.kubectl.withheld import fault_of, repeatable
+from sandboxes.kubectl.withheld import is_of_server, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,9 @@ _LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 _MESSAGE_START = re.compile(
     r'Error from server|error: |The [A-Z]\w* "[^"]*" is invalid|The connection to the server|Unable to connect'
 )
+
+# Of a longer message the rest only quotes; some patterns take a time that grows with the square of this.
+MOST_MATCHED = 8_000
 
 _VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: tls:")
@@ -348,8 +351,8 @@ def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
     said.sort(key=lambda message: bool(_MISSING.match(message)))
     for message in [*said, stderr]:
         for rule in RULES:
-            match = rule.pattern.search(message)
-            # No sentence takes a word from what is said about the kubeconfig.
-            if match and not (match.groupdict() and fault_of(message)):
+            match = rule.pattern.search(message[:MOST_MATCHED])
+            # No sentence takes a word from anybody who may know the kubeconfig.
+            if match and (not match.groupdict() or is_of_server(message)):
                 return rule.make(match, detail)
     return ClusterRefused("The cluster refused the request without a reason that is known", detail=detail)

@@ -1,38 +1,58 @@
 """Never repeats what kubectl says about its kubeconfig, which may quote it; says instead which fault it is. Pure.
 
 kubectl's loader prints whole users, tokens included (record: kubeconfig-user-twice), and its parsers the values that
-they don't like. What the API server says is not touched.
+they don't like. What the API server says is not touched. What credential plugins say is repeated without what they were
+given; nothing of it, nor of kubectl's own words, while a kubeconfig can't be read whole (see credentials).
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal
+
+from sandboxes import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_Speaker = Literal["server", "kubectl", "plugin"]
+
+# More of what kubectl said is neither looked at nor repeated; a list of some hundred refused objects has less.
+MOST_SAID = 64_000
+MOST_IN_LINE = 16_000
 
 # What the API server said, which has never seen the kubeconfig; and about stdin, which is of our own making.
 _OF_SERVER = re.compile(
     r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|Warning: |error: ([a-z]+ )*"?STDIN|'
     r"error: (Apply failed with|Operation cannot be fulfilled|You must be logged in|the server |no matches for kind)"
 )
+# What no program but kubectl says so, and only with the server's words; the causes stand in lines of their own.
+_SURELY_OF_SERVER = re.compile(r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|\* ')
 # A credential plugin failed, and what it said stands before.
 _OF_PLUGIN = re.compile(r"(Unable to connect|[IWEF]\d{4} ).*getting credentials: ")
+# What a plugin printed on stdout, and kubectl could not read, are credentials.
+_PLUGINS_STDOUT = re.compile(r"(?<=decoding stdout: ).*")
 # kubectl's other messages, and klog's lines.
 _OF_KUBECTL = re.compile(
     r"[Ee]rror: |[Ee]rror in |The connection to the server|Unable to connect|[IWEF]\d{4} \d\d:|Please enter "
 )
 
+# No pattern may take time that grows with the square of a line's length: what stands before may repeat its beginning.
 # Faults of a kubeconfig, by the words in which kubectl reports them (record: kubeconfig-*, plugin-*; the others are
 # from the source of client-go, tools/clientcmd and rest). The first that fits counts.
 _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.MULTILINE), fault)
     for pattern, fault in (
-        (r"duplicate name .*NamedAuthInfo|NamedAuthInfo.*duplicate name", "two of its users have one name"),
-        (r"duplicate name .*NamedCluster|NamedCluster.*duplicate name", "two of its clusters have one name"),
-        (r"duplicate name .*NamedContext|NamedContext.*duplicate name", "two of its contexts have one name"),
+        (r"^(?=.*duplicate name ).*NamedAuthInfo", "two of its users have one name"),
+        (r"^(?=.*duplicate name ).*NamedCluster", "two of its clusters have one name"),
+        (r"^(?=.*duplicate name ).*NamedContext", "two of its contexts have one name"),
         (r"duplicate name", "two of its entries have one name"),
         (r"illegal base64", "some of its data are not base64"),
         (
-            r"[Cc]ontext (\".*\" does not exist|was not found|.* must exist)|current-context|locate context",
+            r"[Cc]ontext (\".{,300}\" does not exist|was not found|.{,300} must exist)|current-context|locate context",
             "it has no such context",
         ),
         (
@@ -46,7 +66,7 @@ _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "its credential plugin is not configured as this kubectl wants it",
         ),
         (
-            r"unable to read (client|certificate|token)|^error: (open|stat|read) |: (open|stat|read) /.*: ",
+            r"unable to read (client|certificate|token)|^error: (open|stat|read) |: (open|stat|read) /[^:\n]*: ",
             "it, or a file that it names, can't be read",
         ),
         (
@@ -55,10 +75,10 @@ _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"invalid header field value", "its token has a character that no header may have"),
         (
-            r"[Cc]luster \".*\" does not exist|locate cluster|no server found|host must be a URL|default cluster",
+            r"[Cc]luster \".{,300}\" does not exist|locate cluster|no server found|host must be a URL|default cluster",
             "it names no usable API server",
         ),
-        (r"loading config file.*(yaml: |json: |converting|unmarshal|version|no kind)", "it can't be parsed"),
+        (r"^(?=.*loading config file).*(yaml: |json: |converting|unmarshal|version|no kind)", "it can't be parsed"),
         (
             r"yaml: |json: |error converting|unmarshal|invalid character|couldn't get version|no kind ",
             "it, or what answers at the server's address, can't be parsed",
@@ -74,12 +94,18 @@ _MENTION_BY_OTHERS = re.compile(
 )
 
 
+_MENTIONING_LINE = "(a line about a kubeconfig is not shown)\n"
+_NO_SECRETS_KNOWN = (
+    "(not shown: the kubeconfig, or a file that it names, can't be read whole, so it may be quoted here)\n"
+)
+
+
 def fault_of(said: str, kubeconfig: str = "") -> str | None:
     """Return which fault of the kubeconfig kubectl reports, as a clause without its words; None if it reports none.
 
     `kubeconfig`: its path, which is a mention, too.
     """
-    suspects, _ = _parted(said)
+    suspects = "".join(f"{line[:MOST_IN_LINE]}\n" for speaker, line in _parted(said) if speaker == "kubectl")
     for pattern, fault in _FAULTS:
         if pattern.search(suspects):
             return fault
@@ -90,11 +116,28 @@ def repeatable(said: str, kubeconfig: str = "") -> str:
     """Return what may be repeated of what kubectl said; all of it, unless it speaks of its kubeconfig."""
     if (fault := fault_of(said, kubeconfig)) is not None:
         return not_shown(fault, kubeconfig)
-    _, others = _parted(said)
-    for line in others:
-        if _MENTION_BY_OTHERS.search(line):
-            said = said.replace(line, "(a line about a kubeconfig is not shown)")
-    return said
+    parts: list[str] = []
+    for speaker, group in groupby(_parted(said), key=itemgetter(0)):
+        lines = [line if len(line) <= MOST_IN_LINE else "(a long line is not shown)\n" for _, line in group]
+        if not may_repeat_others():
+            sure = [line for line in lines if speaker == "server" and _SURELY_OF_SERVER.match(line)]
+            parts += sure if len(sure) == len(lines) else [_NO_SECRETS_KNOWN, *sure]
+        elif speaker == "plugin":
+            shown = (_MENTIONING_LINE if _MENTION_BY_OTHERS.search(line) else line for line in lines)
+            parts.append(logs.masked_of_others("".join(shown)) or "")
+        else:
+            parts += lines
+    return "".join(parts)
+
+
+def may_repeat_others() -> bool:
+    """Whether all that kubectl and its plugins may quote is known, so that their words can be repeated without it."""
+    return logs.masked_of_others("") is not None
+
+
+def is_of_server(message: str) -> bool:
+    """Whether kubectl hands on here what the API server said."""
+    return bool(_OF_SERVER.match(message))
 
 
 def not_shown(fault: str, kubeconfig: str = "") -> str:
@@ -106,21 +149,25 @@ def not_shown(fault: str, kubeconfig: str = "") -> str:
     )
 
 
-def _parted(said: str) -> tuple[str, list[str]]:
-    """Return the lines that kubectl says by itself, and those of other programs; the API server's are neither.
+def _parted(said: str) -> Iterator[tuple[_Speaker, str]]:
+    """Yield the lines with who says each, without what a plugin printed on stdout.
 
     Each message goes on until the next one begins; what comes before the first is a credential plugin's.
     """
-    of_kubectl: list[str] = []
-    of_others: list[str] = []
-    current: list[str] | None = of_others
-    for line in said.splitlines():
+    speaker: _Speaker = "plugin"
+    is_stdout = False
+    left = MOST_SAID
+    for line in said.splitlines(keepends=True):
+        left -= min(len(line), MOST_IN_LINE)
+        if left < 0:
+            break
         if _OF_SERVER.match(line):
-            current = None
+            speaker = "server"
         elif _OF_PLUGIN.match(line):
-            current = of_others
+            speaker = "plugin"
         elif _OF_KUBECTL.match(line):
-            current = of_kubectl
-        if current is not None:
-            current.append(line)
-    return "\n".join(of_kubectl), of_others
+            speaker = "kubectl"
+        elif is_stdout:
+            continue
+        is_stdout = _PLUGINS_STDOUT.search(line) is not None
+        yield speaker, _PLUGINS_STDOUT.sub("(not shown, since it may be credentials)", line)

@@ -31,7 +31,7 @@ from tests.waiting import until
 MakeSettings = Callable[..., Settings]
 
 # Those with which kubectl works, or is only refused: nothing is wrong with the file itself.
-WORKING = {"two documents", "a key twice"}
+WORKING = {"two documents", "a broken second document", "an anchor twice", "a key twice"}
 OF_OTHERS = {
     "a plugin that is missing",
     "a plugin that prints all",
@@ -189,8 +189,25 @@ async def test_what_a_plugin_prints_is_in_the_log_without_what_it_was_given(
     assert "\nSCRIPT=(hidden)\n" in line
     assert "\nLOGIN=(hidden)\n" in line
     assert '"certificate-authority-data":"(hidden)"' in line
-    assert "arguments: ['get-token', '--password', '(hidden)', '--key=(hidden)']" in line
+    assert "arguments: ['(hidden)', '--password', '(hidden)', '--key=(hidden)']" in line
     assert line.rstrip().endswith(f"exec: executable {path.parent}/login failed with exit code 3")
+
+
+@pytest.mark.parametrize("more", ["\n---\n- [a", "\n...\n}", f"\n---\n{'[' * 200}"])
+async def test_of_a_kubeconfig_that_only_kubectl_reads_no_word_of_a_plugin_is_repeated(
+    more: str, start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log
+) -> None:
+    """What is to be hidden in it is not known."""
+    good = cluster.kubeconfig.read_text()
+    path.write_text(good)
+    provisioner = await start_provisioner(KUBECONFIG_PATH=str(path), KUBECTL_START_AHEAD="false", LIVE_VIEW="false")
+    kubeconfigs.write("a plugin that prints all", good, path)
+    path.write_text(path.read_text() + more)
+    response = await provisioner.post(URL, json={"sandbox_id": "a"})
+    assert (response.status, "credential plugin failed" in await response.text()) == (502, True)
+    (line,) = (event["event"] for event in log.events if event["event"].startswith("ClusterRefused"))
+    assert "can't be read whole" in line
+    assert "HOME=" not in line
 
 
 # As processes: what is printed, and the log as it leaves them.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sandboxes.kubectl import credentials
-from sandboxes.kubectl.credentials import KEPT_READINGS, Credentials
+from sandboxes.kubectl.credentials import UNREADABLE_SECONDS, Credentials
 from sandboxes.masking import hide
 
 
@@ -63,12 +64,76 @@ def test_a_file_that_has_not_changed_for_a_while_is_not_read_again(path: Path, m
     assert found.forms() is before
 
 
-def test_what_stood_in_the_file_before_stays_hidden_for_a_while(path: Path) -> None:
+def test_what_stood_in_the_file_before_stays_hidden(path: Path) -> None:
+    """A watch that has read it may go on for hours."""
     found = Credentials(path, {}, ())
-    for number in range(2 * KEPT_READINGS):
+    for number in range(50):
         write(path, token=secret(number))
         found.forms()
-    assert known(found, range(2 * KEPT_READINGS)) == list(range(KEPT_READINGS, 2 * KEPT_READINGS))
+    assert known(found, range(50)) == list(range(50))
+
+
+def test_of_very_many_secrets_the_oldest_are_forgotten(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of one file not because of another."""
+    monkeypatch.setattr(credentials, "MOST_FORMS", 500)
+    path.write_text(yaml.safe_dump({"users": [{"name": "u", "user": {"tokenFile": "token", "password": secret(0)}}]}))
+    found = Credentials(path, {}, ())
+    for number in range(1, 600):
+        (tmp_path / "token").write_text(secret(number))
+        found.forms()
+    assert known(found, range(600))[0] == 0
+    assert known(found, range(1, 600))[0] in range(50, 550)
+    assert known(found, range(550, 600)) == list(range(550, 600))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("content", ["{", "a: [", "x: 1\n---\n- [", "[" * 100_000])
+def test_of_a_file_that_is_not_read_whole_no_other_program_may_speak(
+    path: Path, content: str, clock: list[float]
+) -> None:
+    """Nor for a while after it is whole again: a process that has read it may still run."""
+    write(path, token=secret(1))
+    found = Credentials(path, {}, ())
+    assert found.forms_of_words() is not None
+    path.write_text(content)
+    assert found.forms_of_words() is None
+    write(path, token=secret(2))
+    assert known(found, range(3)) == [1, 2]
+    clock[0] += UNREADABLE_SECONDS - 1
+    assert found.forms_of_words() is None
+    clock[0] += 2
+    assert found.forms_of_words() is not None
+
+
+def test_a_file_that_is_readable_again_with_the_same_content_counts_as_whole(path: Path, clock: list[float]) -> None:
+    write(path, token=secret(1))
+    found = Credentials(path, {}, ())
+    found.forms()
+    path.rename(path.with_name("moved"))
+    os.mkfifo(path)
+    assert found.forms_of_words() is None
+    path.with_name("moved").rename(path)
+    clock[0] += UNREADABLE_SECONDS + 1
+    assert found.forms_of_words() is not None
+
+
+def test_a_token_file_that_is_too_large_keeps_other_programs_silent(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path, tokenFile="token")
+    found = Credentials(path, {}, ())
+    assert found.forms_of_words() is not None
+    (tmp_path / "token").write_text(secret(1) * 20)
+    monkeypatch.setattr(credentials, "MAX_FILE_BYTES", 100)
+    assert found.forms_of_words() is None
 
 
 @pytest.mark.parametrize("content", ["{", None])
@@ -96,13 +161,17 @@ def test_a_token_file_is_read_and_read_again_when_it_rotates(path: Path, tmp_pat
 
 def test_nobody_waits_for_a_pipe(path: Path) -> None:
     os.mkfifo(path)
-    assert Credentials(path, {}, ()).forms() == ()
+    found = Credentials(path, {}, ())
+    assert found.forms() == ()
+    assert found.forms_of_words() is None
 
 
 def test_a_file_that_is_too_large_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credentials, "MAX_FILE_BYTES", 10)
     write(path, token=secret(1))
-    assert Credentials(path, {}, ()).forms() == ()
+    found = Credentials(path, {}, ())
+    assert found.forms() == ()
+    assert found.forms_of_words() is None
 
 
 def test_variables_for_plugins_and_user_info_of_proxies_are_hidden(path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 import yaml
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxes.kubectl.kubeconfig import read_kubeconfig, shown_address
+from sandboxes.kubectl.secret_values import Secrets
 from sandboxes.masking import hide
 from tests import kubeconfigs
 from tests.marker import MARKER, shows
@@ -31,9 +34,19 @@ GOOD = {
 
 def hidden(text: str, config: object) -> str:
     """Return the text as a line would show it that knows the kubeconfig's secrets."""
+    return hide(text, secrets_of(config).forms())
+
+
+def hidden_of_plugin(text: str, config: object) -> str:
+    """Return the text as a line would show it, if a credential plugin said it."""
+    secrets = secrets_of(config)
+    return hide(text, secrets.forms(), secrets.forms_of_words())
+
+
+def secrets_of(config: object) -> Secrets:
     found = read_kubeconfig((config if isinstance(config, str) else yaml.safe_dump(config)).encode())
-    assert found is not None
-    return hide(text, found.secrets.forms())
+    assert found.is_whole
+    return found.secrets
 
 
 def of_user(**user: Any) -> dict[str, Any]:
@@ -84,7 +97,15 @@ def test_a_secret_is_hidden_wherever_in_a_kubeconfig_it_stands(place: str) -> No
 
 
 # It has to be found as a whole: without its own lines and words.
-QUOTED = f'{SECRET} "\\ \u00e9/'
+QUOTED = f"{SECRET} \"\\ \u00e9/<'&>"
+
+
+def go_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def lower(text: str) -> str:
+    return re.sub("%..", lambda found: found[0].lower(), text)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +115,22 @@ QUOTED = f'{SECRET} "\\ \u00e9/'
         json.dumps({"a": QUOTED}),
         json.dumps({"a": QUOTED}, ensure_ascii=False),
         json.dumps(json.dumps({"a": QUOTED})),
+        go_json(QUOTED),
+        json.dumps(go_json(QUOTED), ensure_ascii=False),
+        yaml.safe_dump([QUOTED], default_style="'", allow_unicode=True, width=1000),
         quote(QUOTED, safe=""),
+        quote(QUOTED),
+        lower(quote(QUOTED, safe="")),
+        lower(quote(QUOTED)),
+        quote_plus(QUOTED),
+        lower(quote_plus(QUOTED)),
         repr([QUOTED]),
+        *(
+            encode(before.encode() + QUOTED.encode() + after.encode()).decode()
+            for encode in (base64.b64encode, base64.urlsafe_b64encode)
+            for before in ("", "a:", "bob:", "user:")
+            for after in ("", "\n", "xy")
+        ),
     ],
 )
 def test_a_secret_is_hidden_in_each_form_that_programs_write(text: str) -> None:
@@ -121,6 +156,27 @@ def test_data_in_base64_are_hidden_as_text_line_by_line_and_as_bytes(text: str) 
     assert not shows(hidden(text, of_user(**{"client-key-data": broken})))
 
 
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("padding", ["", "="])
+@pytest.mark.parametrize("password", ["1-2", "a?b>c", "hunterpw", "hunterpass1", "~~~???>>>"])
+def test_no_part_of_a_secret_in_base64_is_left(encode: Callable[[bytes], bytes], padding: str, password: str) -> None:
+    config = {**GOOD, "users": [{"name": "bob", "user": {"username": "alice", "password": f"{password}!"}}]}
+    for name in ("", "alice:", "bob:"):
+        text = encode(f"{name}{password}!".encode()).decode().rstrip("=") + padding
+        assert hidden(f"Basic {text}.", config).rstrip("=.") == "Basic (hidden)"
+
+
+@pytest.mark.parametrize("line_feed", ["\n", "\r\n", "\n    ", "\\n", "\\r\\n", "\\\\n  "])
+@pytest.mark.parametrize(
+    "form", [SECRET, quote_plus(f"{SECRET} <{SECRET}"), base64.b64encode(SECRET.encode()).decode()]
+)
+def test_a_secret_that_is_printed_over_two_lines_is_hidden(form: str, line_feed: str) -> None:
+    config = of_user(token=SECRET, password=f"{SECRET} <{SECRET}")
+    for at in range(1, len(form)):
+        assert "(hidden)" in hidden(f"says {form[:at]}{line_feed}{form[at:]} there", config)
+        assert not shows(hidden(f"says {form[:at]}{line_feed}{form[at:]} there", config).replace(line_feed, ""))
+
+
 def test_the_header_of_basic_authentication_is_hidden() -> None:
     text = base64.b64encode(b"name:pass-word").decode()
     assert hidden(f"Basic {text}", of_user(username="name", password="pass-word")) == "Basic (hidden)"
@@ -129,6 +185,45 @@ def test_the_header_of_basic_authentication_is_hidden() -> None:
 def test_both_values_of_a_doubled_key_are_hidden() -> None:
     text = yaml.safe_dump(GOOD).replace("token: ", "token: first-of-two\n    token: ")
     assert hidden(f"first-of-two token-{MARKER}", text) == "(hidden) (hidden)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["login", "hunterpass"], "hunterpass"),
+        (["login", "hunter"], "'hunter'"),
+        (["-c", "login --password=hunterpass"], "hunterpass"),
+        (["-c", "login -phunterpass"], "hunterpass"),
+        (["-c", "A=hunt; export A; login"], "hunt"),
+        (["-u", "bob:hunterpw"], "hunterpw"),
+        (["-c", "curl -u bob:hunterpw https://x"], "hunterpw"),
+        (["-c", 'printf \'{"token":"hunterpass"}\''], "hunterpass"),
+        (["default"], "default"),
+    ],
+)
+def test_each_argument_of_a_plugin_is_hidden_in_what_it_says(arguments: list[str], said: str) -> None:
+    text = hidden_of_plugin(f"can't use {said} for --password", of_plugin(args=arguments))
+    assert text in ("can't use (hidden) for --password", "can't use '(hidden)' for --password")
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+def test_an_argument_that_a_plugin_prints_over_two_lines_is_hidden(at: int) -> None:
+    said = f"no hunterpass: {'hunterpass'[:at]}\n  {'hunterpass'[at:]}, hunterpasses"
+    assert hidden_of_plugin(said, of_plugin(args=["login", "hunterpass"])) == "no (hidden): (hidden), hunterpasses"
+
+
+def test_remarks_and_keys_that_look_like_secrets_are_hidden_in_what_a_plugin_says() -> None:
+    text = yaml.safe_dump(of_user(**{f"{SECRET}-key": "x"})) + "# token: hunterpass\n"
+    assert hidden_of_plugin(f"{SECRET}-key, # token: hunterpass", text) == "(hidden), # (hidden): (hidden)"
+
+
+@pytest.mark.parametrize("value", ["true", "default", "kubernetes", "12345", "v1.2", "admin", "none"])
+def test_a_common_word_is_hidden_where_a_secret_stands_by_its_name(value: str) -> None:
+    said, shown = f"it says {value}, not x{value}x", f"it says (hidden), not x{value}x"
+    assert hidden(said, of_user(username="u", password=value)) == shown
+    assert hidden(said, of_plugin(env=[{"name": "API_TOKEN", "value": value}])) == shown
+    assert hidden(said, of_plugin(args=[f"--password={value}"])) == shown
+    assert hidden(said, of_plugin(env=[{"name": "MODE", "value": value}])) == said
 
 
 OURS = (
@@ -176,15 +271,42 @@ def test_a_password_is_hidden_even_if_it_is_a_name() -> None:
     assert hidden("the user admin", of_user(username="admin", password="admin")) == "the user (hidden)"
 
 
-@pytest.mark.parametrize("text", ["{", "a: b: c", "\t- x: [", "*nothing", "&a [*a]", "\x00", "- " * 2000, "[" * 5000])
-def test_what_can_not_be_parsed_adds_nothing(text: str) -> None:
-    assert read_kubeconfig(text.encode()) is None
+NOT_WHOLE = {
+    "cut short": "{",
+    "no YAML": "a: b: c",
+    "tabs": "\t- x: [",
+    "an alias of nothing": "*nothing",
+    "a list that holds itself": "&a [*a]",
+    "a NUL": "\x00",
+    "deep lists": "- " * 100_000,
+    "deep JSON": "[" * 100_000,
+    "deep mappings": "{a: " * 100_000,
+    "JSON that is followed by text": json.dumps(GOOD) + "]",
+    "many values": f"[{'x,' * 100_001}]",
+}
+
+
+@pytest.mark.parametrize("case", NOT_WHOLE)
+def test_a_file_that_can_not_be_read_whole_is_known_as_such(case: str) -> None:
+    assert not read_kubeconfig(NOT_WHOLE[case].encode()).is_whole
+
+
+@pytest.mark.parametrize("more", ["\n---\n{", "\n---\n- [a\n", "\n...\n: [x"])
+def test_a_broken_second_document_leaves_hidden_what_the_first_has(more: str) -> None:
+    found = read_kubeconfig((yaml.safe_dump(of_user(token=SECRET)) + more).encode())
+    assert not shows(hide(SECRET, found.secrets.forms()))
+    assert not found.is_whole
+
+
+def test_an_anchor_that_stands_twice_is_read_as_kubectl_reads_it() -> None:
+    text = f"users:\n- name: &a first-secret\n  user: {{token: *a, x: &a {SECRET}, password: *a}}\n"
+    assert hidden(f"first-secret {SECRET}", text) == "(hidden) (hidden)"
 
 
 def test_a_few_lines_that_mean_a_billion_are_given_up() -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
-    assert read_kubeconfig("\n".join(lines).encode()) is None
+    assert not read_kubeconfig("\n".join(lines).encode()).is_whole
 
 
 @given(st.binary() | st.text().map(str.encode) | st.builds(lambda value: yaml.safe_dump(value).encode(), st.text()))
@@ -205,7 +327,6 @@ def test_any_file_is_read_without_an_error(text: bytes) -> None:
 )
 def test_names_that_stand_twice_are_found(config: object, doubled: tuple[str, str] | None) -> None:
     found = read_kubeconfig(yaml.safe_dump(config).encode())
-    assert found is not None
     assert found.doubled == doubled
 
 

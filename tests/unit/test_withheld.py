@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandboxes import logs
 from sandboxes.kubectl.stderr import classify
-from sandboxes.kubectl.withheld import fault_of, not_shown, repeatable
+from sandboxes.kubectl.withheld import MOST_SAID, fault_of, not_shown, repeatable
+from sandboxes.masking import forms_of
 from tests.marker import MARKER
 from tests.record import case, case_names
 
@@ -51,7 +53,9 @@ def test_a_recorded_fault_of_a_kubeconfig_is_told_without_kubectls_words(name: s
     assert not any(secret in said for secret in ("SECRET", "TOKEN", "127.0.0.1", "proxy.example.org", "/nowhere"))
 
 
-@pytest.mark.parametrize("name", [name for name in case_names() if name not in FAULTS and case(name).stderr])
+@pytest.mark.parametrize(
+    "name", [name for name in case_names() if name not in (*FAULTS, "plugin-not-json") and case(name).stderr]
+)
 def test_what_is_not_about_the_kubeconfig_is_repeated(name: str) -> None:
     assert fault_of(case(name).stderr) is None
     assert repeatable(case(name).stderr) == case(name).stderr
@@ -103,6 +107,81 @@ def test_words_of_the_server_and_of_plugins_are_repeated(said: str) -> None:
 def test_of_a_plugins_lines_only_those_about_a_kubeconfig_are_left_out() -> None:
     said = f'sign in at https://login\nread kubeconfig: {MARKER}\nError from server (NotFound): pods "a" not found\n'
     assert repeatable(said) == said.replace(f"read kubeconfig: {MARKER}", "(a line about a kubeconfig is not shown)")
+
+
+@pytest.mark.parametrize(
+    "stdout",
+    [f'no kind "{MARKER}" is registered', f'parsing time "{MARKER}" as "2006"', f"json: bad\n{MARKER}\n* {MARKER}"],
+)
+@pytest.mark.parametrize(
+    "start", ["Unable to connect to the server", 'E1126 03:40:09.663110   21720 memcache.go:381] "']
+)
+def test_what_a_plugin_printed_on_stdout_is_not_repeated(stdout: str, start: str) -> None:
+    said = f"a notice\n{start}: getting credentials: decoding stdout: {stdout}\nerror: unexpected EOF\n"
+    shown = said.replace(stdout, "(not shown, since it may be credentials)")
+    assert repeatable(said, "/kube/config") == shown
+
+
+def test_of_a_plugin_that_prints_no_credentials_kubectls_reading_is_not_repeated() -> None:
+    said = repeatable(case("plugin-not-json").stderr)
+    assert said.endswith("getting credentials: decoding stdout: (not shown, since it may be credentials)\n")
+
+
+SERVERS = (
+    'Error from server (NotFound): pods "a" not found\n',
+    'Error from server (Forbidden): error when creating "STDIN": admission webhook "w" denied\n',
+    'The Pod "a" is invalid: \n',
+    "* spec.x: no\n",
+)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"{MARKER}\n",
+        f"error: unexpected {MARKER}\n",
+        f"Unable to connect to the server: dial tcp: lookup {MARKER}\n",
+        f"Unable to connect to the server: getting credentials: exec: executable {MARKER} not found\n",
+        f"Warning: {MARKER}\n",
+        f"{SERVERS[0]}{MARKER}\n",
+        f"E1126 03:40:09.663110   21720 memcache.go:381] {MARKER}\n",
+    ],
+)
+def test_while_secrets_are_unknown_only_the_api_server_is_repeated(said: str) -> None:
+    logs.hide_from("x", lambda: (), of_others=lambda: None)
+    text = repeatable(f"{said}{''.join(SERVERS)}")
+    assert MARKER not in text
+    assert text.endswith("".join(SERVERS))
+    assert "can't be read whole" in text
+    assert MARKER not in classify(said).detail
+
+
+def test_words_that_only_plugins_may_say_are_hidden_in_their_lines_alone() -> None:
+    logs.hide_from("x", lambda: forms_of(["hunter-two"]), of_others=lambda: forms_of(["hunter"], alone=True))
+    said = 'a notice: hunter, hunter-two\nError from server (NotFound): pods "hunter" not found\n'
+    assert repeatable(said) == said.replace("notice: hunter, hunter-two", "notice: (hidden), (hidden)")
+
+
+@pytest.mark.parametrize("start", ["error: ", "", "Error from server (BadRequest): "])
+@pytest.mark.parametrize(
+    "unit", ['context "', "Context ", "duplicate name ", 'cluster "', "loading config file ", ": open /", "kubeconfig "]
+)
+def test_a_megabyte_that_begins_a_fault_over_and_over_is_looked_through_at_once(start: str, unit: str) -> None:
+    """Patterns that begin anew at each of its words would take minutes."""
+    said = start + unit * (1_000_000 // len(unit))
+    assert len(repeatable(said)) < 1000
+    assert len(repeatable(f"{said}\n" * 3)) < 1000
+    assert MARKER not in classify(f"{said}\n{MARKER}", detail="").public
+
+
+def test_more_than_a_list_of_refused_objects_is_not_repeated() -> None:
+    line = 'Error from server (NotFound): pods "a" not found\n'
+    assert 0 < MOST_SAID - len(repeatable(line * 100_000)) < len(line)
+
+
+def test_a_sentence_takes_no_word_from_a_plugin() -> None:
+    assert MARKER not in classify(f'admission webhook "{MARKER}" denied').public
+    assert "w.x" in classify('Error from server: admission webhook "w.x" denied').public
 
 
 FRAMES = st.sampled_from(
