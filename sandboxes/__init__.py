@@ -1,8 +1,8 @@
 """The sandbox provisioner: REST calls in, Pods and Services on Kubernetes out, through kubectl.
 
-Arrows point one way (a test holds that)::
+Packages import only from those below them, see pyproject.toml::
 
-    provisioner → api → lifecycle → {manifests, status, access} → kubectl → failures → errors
+    cli → app → api → ops → service → cluster → {status, spec, kubectl} → settings → models → … → errors
 """
 
 # The program's version; all else that names it reads it here.

@@ -1,10 +1,11 @@
-"""Writes into README.md what is made from the code: the tables of variables and of metrics.
+"""Writes into README.md and CONTRIBUTING.md what is made from the code: variables, metrics, and the map of modules.
 
 `python -m scripts.readme`; a test compares what stands there with what this would write.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -47,6 +48,22 @@ def metrics_table() -> str:
     return "\n".join(lines)
 
 
+def module_map() -> str:
+    """Return the table of every module with the first line of what it says of itself."""
+    lines = ["| Module | What it does |", "|---|---|"]
+    for path in sorted((ROOT / "sandboxes").rglob("*.py"), key=lambda one: (one.parent.parts, one.name)):
+        first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        name = path.relative_to(ROOT)
+        shown = f"**`{name.parent}/`**" if name.stem == "__init__" else f"`{name}`"
+        lines.append(f"| {shown} | {first.replace('|', '/')} |")
+    return "\n".join(lines)
+
+
+def with_map(contributing: str) -> str:
+    """Return CONTRIBUTING's text with its map of modules written anew."""
+    return _replaced(contributing, "modules", module_map())
+
+
 def with_generated(readme: str) -> str:
     """Return the README's text with its generated parts written anew."""
     readme = _replaced(readme, "configuration", configuration_table())
@@ -60,5 +77,5 @@ def _replaced(readme: str, name: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(with_generated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, generated in ((ROOT / "README.md", with_generated), (ROOT / "CONTRIBUTING.md", with_map)):
+        path.write_text(generated(path.read_text(encoding="utf-8")), encoding="utf-8")

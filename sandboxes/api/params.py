@@ -1,4 +1,4 @@
-"""A request's query → a checked model, or the 422 that says what is wrong with it. Pure."""
+"""Requests → checked models, or the 422 that says what is wrong: bodies, queries, ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The REST API: routes and middlewares, no logic. What the routes promise is the contract in README.md."""
+"""The routes of the REST API, without logic. What they promise is `openapi/operations.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One cluster, as sandboxes see it: kubectl and the live view, kept in step, and the namespace.
+"""One cluster: its namespace, read by the informer where that may answer, and written with retries.
 
 Whatever belongs to one cluster hangs here, so that a second cluster is a second object and no new mechanism.
 """
@@ -45,7 +45,7 @@ class Cluster:
     `informer`: keeps what the cluster holds; None where it is off, and every read goes to the cluster. Nothing outside
     this package asks it.
 
-    Each method tries again what may pass by itself (`retries.py`), for as long as the caller's own limit lets it.
+    Each method tries again what may pass by itself (`retry.py`), for as long as the caller's own limit lets it.
     """
 
     kubectl: Kubectl

@@ -1,4 +1,4 @@
-"""What was noted of late, by key: bounded in time and in number. Pure, but for the clock that it is given."""
+"""A dict with expiring entries, bounded by age and size."""
 
 from __future__ import annotations
 

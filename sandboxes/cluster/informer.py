@@ -1,4 +1,4 @@
-"""The live view: what the cluster holds of sandboxes, kept by two watches, and honest about its age.
+"""The informer: what the cluster holds of sandboxes, kept by two watches, and honest about its age.
 
 Reads are answered from it while it is fresh: both watches run, and a list that started after they did, and not longer
 ago than the bound, has been taken in. What it can't answer with certainty is read live. It never says that something

@@ -1,4 +1,4 @@
-"""Trying again, as far as a failure says that it is of use."""
+"""Tries a call again, as often as its failure says that it is of use."""
 
 from __future__ import annotations
 

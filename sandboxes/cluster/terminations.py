@@ -1,4 +1,4 @@
-"""The cause of death: one line in the log when a sandbox's Pod ends, or its container does, without us having ended it.
+"""Logs the cause when a sandbox's Pod or container ends without a request of ours.
 
 Reads what the live view is told, and keeps of each Pod what was said of it, so that a resync or a watch that starts
 again says nothing twice. Without the live view nobody tells of deaths.

@@ -1,1 +1,1 @@
-"""kubectl, well kept: the only package that starts a process."""
+"""kubectl: the only package that starts a process."""

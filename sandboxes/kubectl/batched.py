@@ -1,4 +1,4 @@
-"""kubectl whose applies, gets and deletes go in groups: one List for many sandboxes, one error for each."""
+"""Applies, gets and deletes in batches: one List for many sandboxes, one error for each."""
 
 from __future__ import annotations
 

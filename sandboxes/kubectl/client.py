@@ -1,7 +1,7 @@
-"""kubectl, as the service uses it: `run()`, the one seam, and on it apply, get, list, delete and wait.
+"""kubectl as the service uses it: `run()`, and on it apply, create, get, list, delete and logs.
 
 Everything that is done to a cluster goes through here. A failed call raises an error of `errors.py`, made from
-kubectl's stderr by `failures.py`; its `detail` is a whole bug report, for the log.
+kubectl's stderr by `stderr.py`; its `detail` is a whole bug report, for the log.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Kubectl:
         """Run kubectl and return what it printed on stdout.
 
         `urgent` calls do not wait in line: they clean up after a failure, which must not fail because of the load.
-        Raises what `failures.classify` makes of its stderr, ClusterTimeout at the deadline, Busy when the line is
+        Raises what `stderr.classify` makes of its stderr, ClusterTimeout at the deadline, Busy when the line is
         full, KubectlNotRun when kubectl can't be run.
         stdout counts only if the exit code is 0 (kubectl.md 3), and even then proves nothing by itself: each caller
         checks that it is the answer to what was asked.

@@ -1,4 +1,4 @@
-"""One child process, well kept: fed, read within bounds, ended and reaped whatever happens. Knows no kubectl."""
+"""One child process: fed, read within bounds, ended and reaped whatever happens. Knows no kubectl."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
     from sandboxes.service.sandboxes import SandboxService
 
-# Seconds. A read of the live view takes less than 1 ms; a create has 21 s (lifecycle.py).
+# Seconds. A read of the live view takes less than 1 ms; a create has 21 s (deadlines.py).
 _REQUEST_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 _CALL_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 # A startup probe asks once a second, for two minutes by default.

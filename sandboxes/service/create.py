@@ -1,4 +1,4 @@
-"""Making a sandbox: look, apply what is missing, and after a failure leave nothing behind.
+"""Makes a sandbox: looks, applies what is missing, and is rolled back if it fails.
 
 What guards between processes is in the objects: the immutable revision, the owner's annotations, a new `applied-at`
 on every apply, and `confirmed` on what another process returned to a caller.

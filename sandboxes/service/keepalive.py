@@ -1,4 +1,4 @@
-"""When sandboxes were last used, written into their Pods at most once a minute each.
+"""Renews sandboxes, and writes down when they were last used, at most once a minute each.
 
 A use within the minute is remembered and written when the minute is over, or before the sandbox would count as idle:
 so no use is forgotten but by the death of this process, and that costs at most a minute of a sandbox's life.

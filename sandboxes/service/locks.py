@@ -1,4 +1,4 @@
-"""Limits of a request: its time, and that one task works on one id at a time."""
+"""One task at a time for each id, and a bound on how many do something at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sees to it that no sandbox is made, or handed out, where the namespace's NetworkPolicy could not be applied."""
+"""Lets no sandbox be made where the namespace's NetworkPolicy could not be applied."""
 
 from __future__ import annotations
 

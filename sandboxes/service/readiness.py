@@ -1,4 +1,4 @@
-"""Waiting until a sandbox is usable, or until it is clear that it won't be.
+"""Waits until a sandbox is usable, or until it is clear that it won't be.
 
 One task watches one sandbox, however many callers wait for it. While the live view may answer, it is woken by changes
 and starts no process; else it looks once a second. Knows nothing of requests: whoever waits no longer is cancelled.

@@ -1,4 +1,4 @@
-"""The reaper: every so often, deletes what has expired, has ended long ago, or was left behind.
+"""The reaper: deletes what has expired, has ended long ago, or was left behind.
 
 Any number of processes may do this at once. Each object is deleted only as the very version that was judged
 (`uid` and `resourceVersion` preconditions, kubectl.md 15), and whoever renews, uses, completes or confirms a sandbox

@@ -1,4 +1,4 @@
-"""Create, get, list, delete: what the REST API's routes do, and within which time.
+"""Create, get, list, delete: what the routes do, and within which time.
 
 Keeps no state of its own: the cluster is the database, so any number of processes can do this at once.
 """
@@ -188,7 +188,7 @@ class SandboxService:
         return await self._change(sandbox_id, lambda pod: keepalive.renew(self.cluster, pod, ttl_seconds))
 
     async def touch(self, sandbox_id: str) -> SandboxResponse:
-        """Count this as a use of the sandbox; written at most once a minute (`uses.py`). Raises as renew does."""
+        """Count this as a use of the sandbox; written at most once a minute (`keepalive.py`). Raises as renew does."""
         return await self._change(sandbox_id, self._uses.note)
 
     async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxResponse:

@@ -118,7 +118,7 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
     # On the Pod only: when two owners apply at once, the Pod's revision refuses one of them, but kubectl goes on to
     # apply that one's Service. So a Service says nothing that the other owner would not say, too; but for labels that
-    # were asked for, and these wait for the Pod (see creation.py).
+    # were asked for, and these wait for the Pod (see service/create.py).
     owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
     for said in _SAID_OF_TEMPLATES:
         pod["metadata"]["annotations"].pop(said, None)

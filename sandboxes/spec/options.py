@@ -1,4 +1,4 @@
-"""What a caller may ask for beyond the contract's own fields, and under which rules. Pure.
+"""What a create may ask for, and under which rules: the one place where a request is validated. Pure.
 
 Every rule here is checked before a request reaches the cluster. The fields are in `models/requests.py`, their syntax in
 `grammar.py`, and what becomes of them in the objects in `manifests.py`.

@@ -1,4 +1,4 @@
-"""Pod → whether it is ready, and why not, as its own status says it. Pure.
+"""Pod → its status word, whether it is ready, and why not. Pure.
 
 What only Events say of a Pod (`FailedMount`) is in `cause_in`. The words are Kubernetes' own; where it has none for
 what a status says, they are `Pending`, `ContainerCreating` and `NotReady`, which people know from kubectl.

@@ -1,4 +1,4 @@
-"""(Pod, Service) → what a caller is told. Pure, but for the answers that are kept.
+"""(Pod, Service) → what a caller is told, the URL included. Pure, but for the answers that are kept.
 
 A caller adopts any 200 as usable (contract.md). So a Pod that is gone, or going, or without a way in, is no sandbox.
 """

@@ -27,7 +27,7 @@ from tests.contract.service import URL, StartProvisioner, until
 
 LOAD_SECONDS = 5.0
 
-# SIGTERM, then running requests (server.py), then what still cleans up (creation.py).
+# SIGTERM, then running requests (server.py), then what still cleans up (rollback.py).
 GRACE_SECONDS = 28 + 12
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sandboxes.ops.metrics import FAMILIES
 from sandboxes.settings import Settings
 from sandboxes.variables import FALLBACKS
-from scripts.readme import with_generated
+from scripts.readme import with_generated, with_map
 from tests.conftest import ROOT, VARIABLES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,6 +16,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_configuration_table_is_what_settings_say() -> None:
     assert with_generated(README) == README, "run: python -m scripts.readme"
+
+
+def test_the_map_of_modules_is_the_modules_own_words() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert with_map(contributing) == contributing, "run: python -m scripts.readme"
+    named = set(re.findall(r"`(sandboxes/[\w/]+\.py|tests/[\w/]+\.py|manifests/[\w./-]+)`", contributing))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
     for name in Settings.model_fields:
         assert f"| `{name.upper()}` |" in README
     for name, fallback in FALLBACKS.items():
