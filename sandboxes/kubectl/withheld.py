@@ -1,4 +1,4 @@
-"""Never repeats what kubectl says about its kubeconfig, which may quote it; says instead which fault it is. Pure.
+"""Never repeats what kubectl says about its kubeconfig, which may quote it; says instead which fault it is.
 
 kubectl's loader prints whole users, tokens included (record: kubeconfig-user-twice), and its parsers the values that
 they don't like. What the API server says is not touched. What credential plugins say is repeated without what they were
