@@ -131,6 +131,9 @@ class Deadlines:
     # A file that was changed less than this before it was read may change again without a sign: file systems count
     # time in steps.
     file_step: float = 2.0
+    # For so long after a kubeconfig could be read again, no other program's words are repeated: a kubectl that started
+    # before may still speak.
+    secrets_unreadable: float = 3600.0
 
 
 DEADLINES = Deadlines()

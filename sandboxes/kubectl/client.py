@@ -7,6 +7,7 @@ kubectl's stderr by `stderr.py`; its `detail` is a whole bug report, for the log
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -44,7 +45,7 @@ from sandboxes.kubectl.withheld import fault_of, may_repeat_others, not_shown, r
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from sandboxes.kubectl.runner import Runner
     from sandboxes.objects import KubeObject
@@ -137,46 +138,32 @@ class Kubectl:
         check_ready(await self._call(("get", "--raw", "/readyz"), None, self._probe_slots))
 
     async def _call(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> bytes:
+        """Run kubectl when a slot is free, and return what it printed; see run()."""
         started = time.monotonic()
-        outcome = "cancelled"
+        ended, outcome = "not started", "cancelled"
         try:
-            stdout = await self._run(args, stdin, slots)
+            async with asyncio.timeout(self._deadline), self._slot(slots):
+                ended = "no answer"
+                completed = await self._runner(args, stdin=stdin)
+            ended = f"exit {completed.returncode}"
+            stdout = self._printed(args, completed)
             outcome = "ok"
+        except (OSError, OutputTooLarge) as error:  # TimeoutError is an OSError
+            failure = self._not_answered(args, error)
+            outcome = type(failure).__name__
+            raise failure from error
         except ProvisionerError as error:
             outcome = type(error).__name__
             raise
         finally:
-            self.called.send(args[0], outcome, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            logger.debug("kubectl %s: %s, %.0f ms", " ".join(args), ended, seconds * 1000)
+            self.called.send(args[0], outcome, seconds)
         return stdout
 
-    async def _run(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> bytes:
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(self._deadline):
-                completed = await self._run_in_slot(args, stdin, slots)
-        except TimeoutError as error:
-            self._log(args, "no answer", started)
-            detail = f"kubectl {' '.join(args)}: ended by us after {self._deadline:g} s"
-            raise ClusterTimeout("The cluster did not answer in time", detail=detail) from error
-        except OutputTooLarge as error:
-            self._log(args, "too much output", started)
-            raise ClusterRefused("The cluster's answer is too large", detail=f"kubectl {args}: {error}") from error
-        except OSError as error:
-            self._log(args, "not started", started)
-            detail = f"kubectl can't be started: {error}"
-            raise KubectlNotRun("The provisioner can't run kubectl", detail=detail) from error
-        self._log(args, f"exit {completed.returncode}", started)
-        if completed.returncode < 0:
-            detail = _bug_report(args, completed, self._kubeconfig)
-            raise ConnectionFailed("kubectl was ended before it could answer", detail=detail)
-        if completed.returncode != 0:
-            failure = classify(completed.stderr, detail=_bug_report(args, completed, self._kubeconfig))
-            if isinstance(failure, ObjectsMissing):
-                failure.stdout = completed.stdout
-            raise failure
-        return completed.stdout
-
-    async def _run_in_slot(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> Completed:
+    @contextlib.asynccontextmanager
+    async def _slot(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Wait for one of the slots and have it for the block; raises Busy if too many wait in line already."""
         is_in_line = slots is self._slots
         if is_in_line and slots.locked() and self._waiting >= self._max_waiting:
             raise Busy("The provisioner has too many requests waiting")
@@ -187,14 +174,31 @@ class Kubectl:
             self._waiting -= is_in_line
         self.running += 1
         try:
-            return await self._runner(args, stdin=stdin)
+            yield
         finally:
             self.running -= 1
             slots.release()
 
-    @staticmethod
-    def _log(args: Sequence[str], outcome: str, started: float) -> None:
-        logger.debug("kubectl %s: %s, %.0f ms", " ".join(args), outcome, (time.monotonic() - started) * 1000)
+    def _printed(self, args: Sequence[str], completed: Completed) -> bytes:
+        """Return what a kubectl that has ended well printed; raises what its end means otherwise."""
+        if completed.returncode == 0:
+            return completed.stdout
+        detail = _bug_report(args, completed, self._kubeconfig)
+        if completed.returncode < 0:
+            raise ConnectionFailed("kubectl was ended before it could answer", detail=detail)
+        failure = classify(completed.stderr, detail=detail)
+        if isinstance(failure, ObjectsMissing):
+            failure.stdout = completed.stdout
+        raise failure
+
+    def _not_answered(self, args: Sequence[str], error: Exception) -> ProvisionerError:
+        """Return the error for a kubectl that was ended by us, or never ran."""
+        if isinstance(error, TimeoutError):
+            detail = f"kubectl {' '.join(args)}: ended by us after {self._deadline:g} s"
+            return ClusterTimeout("The cluster did not answer in time", detail=detail)
+        if isinstance(error, OutputTooLarge):
+            return ClusterRefused("The cluster's answer is too large", detail=f"kubectl {args}: {error}")
+        return KubectlNotRun("The provisioner can't run kubectl", detail=f"kubectl can't be started: {error}")
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Apply by server-side apply and return the objects as the server stored them, in the same order.

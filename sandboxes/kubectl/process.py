@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from sandboxes.deadlines import DEADLINES
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
 MAX_STDOUT_BYTES = 128 * 1024 * 1024
 MAX_STDERR_BYTES = 1024 * 1024
 _CHUNK = 256 * 1024
-# For how long the rest of the output of a process that has ended is read.
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = DEADLINES.drain
 
 # prctl(2), Linux. Loaded here, since between fork and exec a child should do as little as can be.
 _PR_SET_PDEATHSIG = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerError, StartupError, TemplateRefused
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import child_environment, connect, find_kubectl, read_context, version_of
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
-
-# Seconds for one question; a cluster that takes longer is not ready.
-ANSWER_SECONDS = 10.0
 
 # A kubectl is 50 MB and 80 ms of CPU.
 AT_ONCE = 4
@@ -103,7 +101,7 @@ class _Asker:
     async def _ask(self, *args: str, stdin: bytes | None = None) -> Completed:
         """Run kubectl; no answer in time, and no kubectl, count as its failure."""
         try:
-            async with self._at_once, asyncio.timeout(ANSWER_SECONDS):
+            async with self._at_once, asyncio.timeout(DEADLINES.check):
                 return await self._runner(args, stdin=stdin)
         except TimeoutError:
             return Completed(1, b"", "Unable to connect to the server: i/o timeout")
@@ -214,7 +212,7 @@ class _Asker:
     async def template(self, name: str, template: Template) -> Line:
         """Say whether the cluster would take a sandbox of the template; only the default one must be."""
         kubectl = Kubectl(
-            self._runner, max_processes=1, max_waiting=1, deadline=ANSWER_SECONDS, kubeconfig=self._runner.kubeconfig
+            self._runner, max_processes=1, max_waiting=1, deadline=DEADLINES.check, kubeconfig=self._runner.kubeconfig
         )
         try:
             await kubectl.dry_run(trial_of(name, template, self._settings))
