@@ -89,20 +89,20 @@ async def compose(
     )
     kubectl.reuse(informer.held)
     _warn(settings, callers)
-    await check_cluster(kubectl, templates, settings)
+    await check_cluster(kubectl, templates, settings, deadlines)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
     cluster = Cluster(
         kubectl,
         informer if settings.live_view else NoInformer(),
         settings.k8s_namespace,
         policies=policies,
-        deaths=TerminationLog(deadlines=deadlines),
+        terminations=TerminationLog(deadlines=deadlines),
         deadlines=deadlines,
         batched=batched if settings.kubectl_group else None,
     )
-    lifecycle = SandboxService(cluster, templates, settings)
-    await protect(lifecycle.protection)
-    app = create_app(lifecycle, settings, keys, callers)
+    service = SandboxService(cluster, templates, settings)
+    await protect(service.protection, deadlines)
+    app = create_app(service, settings, keys, callers)
     app[METRICS].read_waiting(lambda: waiting.waiting)
     # The last to come up is the first to go down.
     if settings.kubectl_start_ahead:
@@ -112,9 +112,25 @@ async def compose(
     if settings.live_view:
         app.cleanup_ctx.append(_running(informer))
     if settings.reaper_interval:
-        app.cleanup_ctx.append(_running(lifecycle.reaper))
-    app.cleanup_ctx.append(_finally(lifecycle.finish))
+        app.cleanup_ctx.append(_running(service.reaper))
+    app.cleanup_ctx.append(_finally(service.finish))
     return app
+
+
+async def compose_once(settings: Settings, directory: Path) -> SandboxService:
+    """Put together what a command needs that does one thing and ends: no informer, no batches, nothing started ahead.
+
+    Raises StartupError without a usable kubectl or kubeconfig.
+    """
+    runner = await connect(settings, os.environ, directory)
+    kubectl = Kubectl(
+        runner,
+        max_processes=settings.kubectl_max_processes,
+        max_waiting=settings.kubectl_max_waiting,
+        kubeconfig=runner.kubeconfig,
+    )
+    cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
+    return SandboxService(cluster, load_all_templates(settings), settings)
 
 
 def _running(part: ProcessPool | Informer | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:

@@ -23,18 +23,13 @@ from pydantic import ValidationError
 from sandboxes import __version__
 from sandboxes import objects as kube
 from sandboxes.api import server
-from sandboxes.app import compose, load_all_templates
-from sandboxes.cluster.cluster import Cluster
-from sandboxes.cluster.no_informer import NoInformer
+from sandboxes.app import compose, compose_once, load_all_templates
 from sandboxes.errors import ProvisionerError, StartupError
-from sandboxes.kubectl.client import Kubectl
-from sandboxes.kubectl.config import connect
 from sandboxes.logs import configure_logging, print_masked
 from sandboxes.models.requests import CreateRequest
 from sandboxes.ops.doctor import check
 from sandboxes.ops.lines import Line, exit_code
 from sandboxes.service.attempt import now
-from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build, build_extras
 from sandboxes.spec.options import DEFAULT_TEMPLATE, validate
@@ -115,16 +110,8 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
     Raises StartupError without a usable kubectl or kubeconfig, ProvisionerError if the cluster can't be read.
     """
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
-        runner = await connect(settings, os.environ, Path(directory))
-        kubectl = Kubectl(
-            runner,
-            max_processes=settings.kubectl_max_processes,
-            max_waiting=settings.kubectl_max_waiting,
-            kubeconfig=runner.kubeconfig,
-        )
-        cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
-        reaper = SandboxService(cluster, load_all_templates(settings), settings).reaper
-        return await reaper.round(dry_run=dry_run or settings.reaper_dry_run)
+        service = await compose_once(settings, Path(directory))
+        return await service.reaper.round(dry_run=dry_run or settings.reaper_dry_run)
 
 
 async def check_all(settings: Settings) -> int:

@@ -147,4 +147,4 @@ async def within(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         detail = f"not done within the {seconds:.1f} s that this request may take"
-        raise ClusterTimeout("The cluster did not answer in time", detail=detail) from error
+        raise ClusterTimeout(detail=detail) from error

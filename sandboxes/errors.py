@@ -70,6 +70,9 @@ class SandboxNotFound(ProvisionerError):
 
     status = 404
 
+    def __init__(self, sandbox_id: str) -> None:
+        super().__init__(f"Sandbox '{sandbox_id}' not found")
+
 
 class SandboxConflict(ProvisionerError):
     """The id is taken by somebody else's sandbox, which stays untouched."""
@@ -137,7 +140,7 @@ class KubectlNotRun(ClusterUnavailable):
 
 
 class ObjectsChanged(ClusterUnavailable):
-    """The objects are not as we believed. The lifecycle looks again; a caller is told when that did not help."""
+    """The objects are not as we believed. The create looks again; a caller is told when that did not help."""
 
     retry_after = 1
 
@@ -182,7 +185,7 @@ class ServerFailed(ClusterUnavailable):
 
 
 class KeepsChanging(ClusterUnavailable):
-    """Somebody else changes the objects all the time, so what was to be done to them could not be."""
+    """Gave up: another writer kept modifying the Pod or Service."""
 
     def __init__(self) -> None:
         super().__init__("The sandbox is being changed by somebody else all the time")
@@ -209,12 +212,18 @@ class LogMissing(ClusterUnavailable):
 
 
 class Busy(ClusterUnavailable):
-    """Too many calls are waiting for kubectl already; nothing was tried."""
+    """Too many requests are waiting already; nothing was tried."""
 
     retry_after = 2
+
+    def __init__(self, public: str = "The provisioner has too many requests waiting") -> None:
+        super().__init__(public)
 
 
 class ClusterTimeout(ProvisionerError):
     """No answer within the time that this call may take."""
 
     status = 504
+
+    def __init__(self, public: str = "The cluster did not answer in time", *, detail: str = "") -> None:
+        super().__init__(public, detail=detail)

@@ -32,7 +32,7 @@ class QuantityError(ValueError):
     """A text that is no quantity, or is one out of bounds. The message goes on from the text: "must be …"."""
 
 
-def parse(text: str) -> Decimal:
+def parse_quantity(text: str) -> Decimal:
     """Return the number that the quantity stands for: of cores, or of bytes.
 
     Raises QuantityError for what is none, has a sign, is longer than MAX_LENGTH or more than LARGEST.

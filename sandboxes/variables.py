@@ -17,7 +17,15 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from sandboxes.errors import StartupError
-from sandboxes.grammar import QuantityError, is_dns_label, is_dns_name, is_ip_address, normalize_host, parse, peer_of
+from sandboxes.grammar import (
+    QuantityError,
+    is_dns_label,
+    is_dns_name,
+    is_ip_address,
+    normalize_host,
+    parse_quantity,
+    peer_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -235,7 +243,7 @@ def ingress_from(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _amount(value: str) -> str:
     try:
-        amount = parse(value)
+        amount = parse_quantity(value)
     except QuantityError:
         amount = None
     if not amount:

@@ -64,7 +64,7 @@ def existing_id(request: web.Request) -> str:
     """Return the id in the path; raises SandboxNotFound if no sandbox can have it."""
     sandbox_id = request.match_info["sandbox_id"]
     if not is_sandbox_id(sandbox_id):
-        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+        raise SandboxNotFound(sandbox_id)
     return sandbox_id
 
 

@@ -33,7 +33,7 @@ routes = web.RouteTableDef()
 
 
 def create_app(
-    lifecycle: SandboxService, settings: Settings, keys: ApiKeys | None = None, callers: Callers | None = None
+    service: SandboxService, settings: Settings, keys: ApiKeys | None = None, callers: Callers | None = None
 ) -> web.Application:
     """Return the application, not yet running.
 
@@ -41,13 +41,13 @@ def create_app(
     does not run in a Pod.
     """
     app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
-    app[SANDBOX_SERVICE] = lifecycle
-    app[DEADLINES] = lifecycle.cluster.deadlines
+    app[SANDBOX_SERVICE] = service
+    app[DEADLINES] = service.cluster.deadlines
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
     app[CALLERS] = callers or Callers(settings, in_pod=False)
-    app[HEALTH] = Health(lifecycle.cluster)
-    app[METRICS] = Metrics(lifecycle)
+    app[HEALTH] = Health(service.cluster)
+    app[METRICS] = Metrics(service)
     app.add_routes(routes)
     add_pages(app)
     app.on_response_prepare.append(name_the_request)

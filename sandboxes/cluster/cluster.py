@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import objects as kube
 from sandboxes.cluster.no_informer import NoInformer
@@ -22,10 +22,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sandboxes.cluster.informer import Informer
-    from sandboxes.kubectl.batched import BatchedKubectl
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
     from sandboxes.tasks import Signal
+
+
+class ObjectCalls(Protocol):
+    """The calls of kubectl that may be done for many at once; see Kubectl."""
+
+    async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
+        """Apply objects and return them as they are stored."""
+        ...
+
+    async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
+        """Set annotations of the very object that was read."""
+        ...
+
+    async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
+        """Return those of the named objects that exist."""
+        ...
+
+    async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
+        """Return every Pod and Service with the label of sandboxes."""
+        ...
+
+    async def delete(self, references: list[KubeObject]) -> None:
+        """Delete the named objects."""
+        ...
+
+
+class Batches(ObjectCalls, Protocol):
+    """The same calls, in batches."""
+
+    began: Signal[[str, int]]
+
+    def queues(self) -> dict[str, int]:
+        """Return how much waits now, by kind of work."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,8 +75,8 @@ class InformerState:
 class Cluster:
     """What reads and writes one namespace: each write is seen by the next read.
 
-    `informer`: keeps what the cluster holds; None where it is off, and every read goes to the cluster. Nothing outside
-    this package asks it.
+    `informer`: keeps what the cluster holds; with a NoInformer every read goes to the cluster. Nothing outside this
+    package asks it. `batched`: does what arrives together in one call; without it each is a call of its own.
 
     Each method tries again what may pass by itself (`retry.py`), for as long as the caller's own limit lets it.
     """
@@ -53,13 +86,12 @@ class Cluster:
     namespace: str
     # What stands in the namespace before any sandbox does.
     policies: tuple[KubeObject, ...] = ()
-    deaths: TerminationLog = field(default_factory=TerminationLog)
+    terminations: TerminationLog = field(default_factory=TerminationLog)
     deadlines: Deadlines = DEADLINES
-    # Does what arrives together in one call; without it each is a call of its own.
-    batched: BatchedKubectl | None = None
+    batched: Batches | None = None
 
     @property
-    def _objects(self) -> BatchedKubectl | Kubectl:
+    def _objects(self) -> ObjectCalls:
         return self.batched or self.kubectl
 
     def queues(self) -> dict[str, int]:
@@ -67,7 +99,7 @@ class Cluster:
         return {"process": self.kubectl.waiting, **(self.batched.queues() if self.batched else {})}
 
     def __post_init__(self) -> None:
-        self.informer.exchanged.connect(self.deaths.on_exchange)
+        self.informer.exchanged.connect(self.terminations.on_exchange)
 
     @property
     def has_informer(self) -> bool:
@@ -141,9 +173,9 @@ class Cluster:
         """Read those of the named objects that exist, of whatever kind, from the cluster itself."""
         return await persist(lambda: self._objects.get(references, urgent=urgent))
 
-    async def list_extras(self, sandbox_id: str | None = None) -> list[KubeObject]:
+    async def list_extras(self) -> list[KubeObject]:
         """Read what templates brought, see Kubectl.list_extras."""
-        return await persist(lambda: self.kubectl.list_extras(self.namespace, sandbox_id))
+        return await persist(lambda: self.kubectl.list_extras(self.namespace))
 
     async def create(self, objects: list[KubeObject]) -> bool:
         """Make new objects; whether all were made. Else one was there already, and nothing is known of the others."""
@@ -186,7 +218,7 @@ class Cluster:
         if not ours:
             return
         uids = {(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"] for obj in ours}
-        self.deaths.expect({name: uid for (kind, name), uid in uids.items() if kind == "Pod"})
+        self.terminations.expect({name: uid for (kind, name), uid in uids.items() if kind == "Pod"})
         references = [kube.reference(obj) for obj in ours]
         try:
             await persist(lambda: self._objects.delete(references))
@@ -201,7 +233,7 @@ class Cluster:
         Raises PreconditionFailed if it is another by now.
         """
         if obj["kind"] == "Pod":
-            self.deaths.expect({obj["metadata"]["name"]: obj["metadata"]["uid"]})
+            self.terminations.expect({obj["metadata"]["name"]: obj["metadata"]["uid"]})
         was_there = await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
         self.informer.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"]})
         return was_there

@@ -14,10 +14,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
-from sandboxes.cluster.expiring_dict import ExpiringDict
 from sandboxes.cluster.watch import Watch
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import ProvisionerError
+from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Informer:
         return self.is_fresh and None not in self._deleted.values()
 
     def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject]]:
-        """Yield the Pod and the Service of every sandbox that has both; only while it is certain of all."""
+        """Yield the Pod and the Service of every sandbox that has both; certain only if `is_certain_of_all`."""
         for (kind, name), pod in self._objects.items():
             if kind == "Pod":
                 service = self._objects.get(("Service", kube.service_name_beside(name)))
@@ -145,7 +145,7 @@ class Informer:
                     yield pod, service
 
     def objects(self) -> Iterator[KubeObject]:
-        """Yield all objects, also those of which there is only one half; only while it is certain of all."""
+        """Yield all objects, also those of which there is only one half; certain only if `is_certain_of_all`."""
         yield from self._objects.values()
 
     def note(self, objects: Iterable[KubeObject]) -> None:

@@ -1,7 +1,7 @@
 """Logs the cause when a sandbox's Pod or container ends without a request of ours.
 
 Reads what the live view is told, and keeps of each Pod what was said of it, so that a resync or a watch that starts
-again says nothing twice. Without the live view nobody tells of deaths.
+again says nothing twice. Without an informer there is nothing to log.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import objects as kube
-from sandboxes.cluster.expiring_dict import ExpiringDict
 from sandboxes.deadlines import DEADLINES
+from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.status.reasons import Trouble, has_ended, last_termination, of_pod_as_a_whole, shortened, trouble_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Life:
 
 
 class TerminationLog:
-    """Logs each death once: `on_exchange` is the listener of a View, `expect` is told before each delete of ours.
+    """Logs each death once: `on_exchange` is connected to the informer, `expect` is told before each delete of ours.
 
     `now`: a clock that never goes back, in seconds.
     """

@@ -210,7 +210,7 @@ async def _attempt(
         async with asyncio.timeout_at(end):
             return await call(items)
     except TimeoutError:
-        return ClusterTimeout("The cluster did not answer in time", detail="tried alone after its group failed")
+        return ClusterTimeout(detail="tried alone after its group failed")
     except ProvisionerError as error:
         return error
 

@@ -80,7 +80,7 @@ class Batcher(Generic[Item, Result]):
         when its caller is cancelled.
         """
         if len(self._queue) >= self._max_waiting + self._free * self._most:
-            raise Busy("The provisioner has too many requests waiting")
+            raise Busy
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         entry = _Entry(item, future, contextvars.copy_context())
@@ -97,7 +97,7 @@ class Batcher(Generic[Item, Result]):
 
     def _give_up(self, entry: _Entry[Item, Result]) -> None:
         if entry in self._queue and not entry.future.done():
-            entry.future.set_exception(Busy("The provisioner has too many requests waiting"))
+            entry.future.set_exception(Busy())
 
     @property
     def longest(self) -> int:
@@ -135,9 +135,7 @@ class Batcher(Generic[Item, Result]):
             async with asyncio.timeout(self._deadlines.batch_limit):
                 results = await self._work([entry.item for entry in entries])
         except TimeoutError as error:
-            late = ClusterTimeout(
-                "The cluster did not answer in time", detail=f"a group took over {self._deadlines.batch_limit:g} s"
-            )
+            late = ClusterTimeout(detail=f"a group took over {self._deadlines.batch_limit:g} s")
             late.__cause__ = error
             _fail(entries, late)
         except Exception as error:  # handed to each of those who wait for it

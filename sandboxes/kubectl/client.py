@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 FIELD_MANAGER = "provisioner"
 
 # A flag on the command line wins over the user's kuberc (record: kuberc-apply-dry-run-none), should kubectl read it in
-# spite of the environment that it is given (connection.child_environment). kubectl 1.27 has these flags, too.
+# spite of the environment that it is given (config.child_environment). kubectl 1.27 has these flags, too.
 STORES = "--dry-run=none"
 
 # The calls that read objects on stdin, and do nothing until they have them: these can be started ahead.
@@ -166,7 +166,7 @@ class Kubectl:
         """Wait for one of the slots and have it for the block; raises Busy if too many wait in line already."""
         is_in_line = slots is self._slots
         if is_in_line and slots.locked() and self._waiting >= self._max_waiting:
-            raise Busy("The provisioner has too many requests waiting")
+            raise Busy
         self._waiting += is_in_line
         try:
             await slots.acquire()
@@ -195,7 +195,7 @@ class Kubectl:
         """Return the error for a kubectl that was ended by us, or never ran."""
         if isinstance(error, TimeoutError):
             detail = f"kubectl {' '.join(args)}: ended by us after {self._deadline:g} s"
-            return ClusterTimeout("The cluster did not answer in time", detail=detail)
+            return ClusterTimeout(detail=detail)
         if isinstance(error, OutputTooLarge):
             return ClusterRefused("The cluster's answer is too large", detail=f"kubectl {args}: {error}")
         return KubectlNotRun("The provisioner can't run kubectl", detail=f"kubectl can't be started: {error}")
@@ -265,10 +265,9 @@ class Kubectl:
             objects_in(stdout) if len(stdout) < LONG else await asyncio.to_thread(objects_in_long, stdout, self._held)
         )
 
-    async def list_extras(self, namespace: str, sandbox_id: str | None = None) -> list[KubeObject]:
-        """Return what templates brought, of one sandbox or of all, but for what stays when its sandbox goes."""
-        of_sandbox = kube.ID_LABEL if sandbox_id is None else f"{kube.ID_LABEL}={sandbox_id}"
-        selector = f"{of_sandbox},{kube.MANAGED_BY_LABEL}={kube.MANAGED_BY},{kube.KEEP_LABEL}!=true"
+    async def list_extras(self, namespace: str) -> list[KubeObject]:
+        """Return what templates brought, but for what stays when its sandbox goes."""
+        selector = f"{kube.ID_LABEL},{kube.MANAGED_BY_LABEL}={kube.MANAGED_BY},{kube.KEEP_LABEL}!=true"
         resources = ",".join(kube.RESOURCES[kind] for _, kind in sorted(kube.EXTRA_KINDS))
         return objects_in(await self.run("get", resources, "-n", namespace, "-l", selector, "-o", "json"))
 

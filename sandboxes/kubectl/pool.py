@@ -75,7 +75,7 @@ class ProcessPool:
             await self._end([child for shelf in self._shelves.values() for _, child in _emptied(shelf)])
 
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
-        """Run kubectl once; see kubectl.Runner. Refused credentials are tried once more, with new processes."""
+        """Run kubectl once; see runner.Runner. Refused credentials are tried once more, with new processes."""
         shelf = self._shelves.get(tuple(args))
         if shelf is None or stdin is None or not self._is_open:
             return await self._runner(args, stdin=stdin)

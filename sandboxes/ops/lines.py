@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sandboxes.grammar import QuantityError, parse
+from sandboxes.grammar import QuantityError, parse_quantity
 
 if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
@@ -59,6 +59,6 @@ def quota_line(quota: KubeObject) -> Line:
 
 def _is_used_up(used: str, hard: str) -> bool:
     try:
-        return parse(used) >= parse(hard)
+        return parse_quantity(used) >= parse_quantity(hard)
     except QuantityError:
         return False

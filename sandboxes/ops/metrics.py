@@ -126,7 +126,7 @@ FAMILIES = {
 class Metrics:
     """The metrics of one application; those of the process (`process_…`) are among them."""
 
-    def __init__(self, lifecycle: SandboxService) -> None:
+    def __init__(self, service: SandboxService) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = self._histogram("provisioner_http_request_seconds")
@@ -137,19 +137,19 @@ class Metrics:
         self._groups = self._histogram("provisioner_group_size")
         self._reaped = self._counter("provisioner_reaped_total")
         ready_seconds = self._histogram("provisioner_create_to_ready_seconds")
-        self._present = _Present(lifecycle)
+        self._present = _Present(service)
         self._registry.register(self._present)
-        cluster = lifecycle.cluster
+        cluster = service.cluster
         cluster.kubectl.called.connect(
             lambda verb, outcome, seconds: self._calls.labels(verb, outcome).observe(seconds)
         )
         if cluster.batched is not None:
             cluster.batched.began.connect(lambda work, size: self._groups.labels(work).observe(size))
-        lifecycle.reaper.reaped.connect(lambda reason: self._reaped.labels(reason).inc())
+        service.reaper.reaped.connect(lambda reason: self._reaped.labels(reason).inc())
         if cluster.has_informer:
             ready_times = _ReadyTimes(cluster, ready_seconds.observe)
             cluster.exchanged.connect(ready_times.on_exchange)
-            lifecycle.made.connect(ready_times.on_made)
+            service.made.connect(ready_times.on_made)
 
     def read_waiting(self, waiting: Callable[[], int]) -> None:
         """Have `waiting` asked, at each scrape, how many kubectl processes wait."""
@@ -184,8 +184,8 @@ class Metrics:
 class _Present(Collector):
     """What is read at the time of a scrape."""
 
-    def __init__(self, lifecycle: SandboxService) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, service: SandboxService) -> None:
+        self._service = service
         self.waiting: Callable[[], int] = lambda: 0
 
     def describe(self) -> Iterable[Metric]:
@@ -194,7 +194,7 @@ class _Present(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric as it is now."""
-        cluster = self._lifecycle.cluster
+        cluster = self._service.cluster
         processes = {"running": cluster.kubectl.running, "waiting": self.waiting()}
         if cluster.has_informer:
             processes["watching"] = cluster.informer_state.watching
@@ -210,7 +210,7 @@ class _Present(Collector):
         for resource, times in state.restarts.items():
             restarts.add_metric([resource], times)
         yield restarts
-        yield _gauge("provisioner_sandboxes", self._lifecycle.statuses() or {})
+        yield _gauge("provisioner_sandboxes", self._service.statuses() or {})
 
 
 def _gauge(name: str, values: dict[str, int] | float) -> GaugeMetricFamily:

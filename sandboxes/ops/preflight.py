@@ -12,7 +12,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes.cluster.retry import persist
-from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import (
     ClusterRefused,
     ClusterTimeout,
@@ -28,6 +27,7 @@ from sandboxes.spec.options import CreateOptions, Sandbox
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
     from sandboxes.service.network_policy import Protection
@@ -37,16 +37,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-async def check_cluster(kubectl: Kubectl, templates: Mapping[str, Template], settings: Settings) -> None:
+async def check_cluster(
+    kubectl: Kubectl, templates: Mapping[str, Template], settings: Settings, deadlines: Deadlines
+) -> None:
     """Make the namespace if it is missing, and have the cluster check each template by a dry run.
 
     Raises StartupError if the schema refuses a template.
     """
     try:
-        async with asyncio.timeout(DEADLINES.preflight):
+        async with asyncio.timeout(deadlines.preflight):
             await _check_namespace(kubectl, settings.k8s_namespace)
         for name, template in templates.items():
-            async with asyncio.timeout(DEADLINES.preflight):
+            async with asyncio.timeout(deadlines.preflight):
                 await _check_template(kubectl, name, template, settings)
     except TimeoutError:
         logger.warning("The cluster does not answer. Serving anyway: requests get 504 until it does.")
@@ -54,10 +56,10 @@ async def check_cluster(kubectl: Kubectl, templates: Mapping[str, Template], set
         logger.warning("%s. Serving anyway: requests get %d until it can.\n%s", error, error.status, error.detail)
 
 
-async def protect(protection: Protection) -> None:
+async def protect(protection: Protection, deadlines: Deadlines) -> None:
     """Have the namespace's policies applied, where there are any; creates are refused until they could be."""
     try:
-        async with asyncio.timeout(DEADLINES.preflight):
+        async with asyncio.timeout(deadlines.preflight):
             await protection.ensure()
     except TimeoutError:
         logger.warning(

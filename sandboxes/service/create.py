@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import expiry
 from sandboxes import objects as kube
-from sandboxes.cluster.expiring_dict import ExpiringDict
 from sandboxes.deadlines import within
 from sandboxes.errors import (
     ClusterTimeout,
@@ -26,6 +25,7 @@ from sandboxes.errors import (
     ProvisionerError,
     SandboxConflict,
 )
+from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
 from sandboxes.service.attempt import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now

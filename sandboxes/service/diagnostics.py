@@ -64,7 +64,7 @@ async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings) -> Dia
     async with within(cluster.deadlines.diagnosis):
         pod, service = await _look(cluster, sandbox_id)
     if pod is None or kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod):
-        raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+        raise SandboxNotFound(sandbox_id)
     name = (kube.sandbox_container(pod) or pod["spec"]["containers"][0])["name"]
     previous = None
     async with asyncio.TaskGroup() as group:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sandboxes import objects as kube
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
@@ -34,12 +34,17 @@ MAX_WAITING = 1000
 MAX_READERS = 256
 
 
+# The first of all that a subscriber gets is `state`; the others are about one sandbox.
+EventType = Literal["state", "created", "changed", "ready", "expiring", "deleted"]
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
+
+
 @dataclass(frozen=True)
 class Event:
     """One thing that happened. `number` grows from event to event, also over a restart; `data` is JSON in one line."""
 
     number: int
-    name: str
+    name: EventType
     data: bytes
 
 
@@ -197,12 +202,12 @@ class EventBroker:
         if end is not None:
             end.timer.cancel()
 
-    def _tell(self, name: str, about: SandboxResponse) -> None:
+    def _tell(self, name: EventType, about: SandboxResponse) -> None:
         event = self._event(name, about)
         for reader in self._readers:
             reader.put(event)
 
-    def _event(self, name: str, about: SandboxResponse | SandboxList) -> Event:
+    def _event(self, name: EventType, about: SandboxResponse | SandboxList) -> Event:
         return Event(next(self._numbers), name, about.as_json)
 
 

@@ -51,7 +51,7 @@ class Bulkhead:
     async def one(self) -> AsyncIterator[None]:
         """Wait for a turn and have it for the block; raises Busy at once if too many wait already."""
         if self._slots.locked() and self._waiting >= self._most:
-            raise Busy("The provisioner has too many requests waiting")
+            raise Busy
         self._waiting += 1
         try:
             await self._slots.acquire()

@@ -64,7 +64,7 @@ class ReadinessWaiter:
         self._settings = settings
         self._deadlines = cluster.deadlines
         self._urls = UrlProber(cluster.deadlines)
-        self._vigils: dict[str, tuple[_Waiter, asyncio.Task[WaitedResponse]]] = {}
+        self._waiters: dict[str, tuple[_Waiter, asyncio.Task[WaitedResponse]]] = {}
         self._is_released = False
         # Five hundred Pods whose images are being pulled look at their Events one after another.
         self._events_turn = asyncio.Lock()
@@ -78,73 +78,73 @@ class ReadinessWaiter:
         """
         if self._is_released:
             return waited(answer)
-        vigil, task = self._join(answer.sandbox_id)
+        waiter, task = self._join(answer.sandbox_id)
         try:
             await asyncio.wait({task}, timeout=max(until - _now(), 0.0))
             if task.done() and not task.cancelled():
                 return task.result()
-            if vigil.failure is not None:
-                raise vigil.failure
-            return vigil.seen or waited(answer)
+            if waiter.failure is not None:
+                raise waiter.failure
+            return waiter.seen or waited(answer)
         finally:
-            self._leave(vigil, task)
+            self._leave(waiter, task)
 
     async def release(self) -> None:
         """Have all who wait answered at once with what is known, and let nobody wait any more."""
         self._is_released = True
-        tasks = [task for _, task in self._vigils.values()]
+        tasks = [task for _, task in self._waiters.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._urls.close()
 
     def _join(self, sandbox_id: str) -> tuple[_Waiter, asyncio.Task[WaitedResponse]]:
-        known = self._vigils.get(sandbox_id)
+        known = self._waiters.get(sandbox_id)
         if known is None or known[1].done():
-            vigil = _Waiter(sandbox_id)
-            task = asyncio.create_task(self._keep(vigil), name=f"wait for sandbox {sandbox_id}")
+            waiter = _Waiter(sandbox_id)
+            task = asyncio.create_task(self._keep(waiter), name=f"wait for sandbox {sandbox_id}")
             # Whoever waited for it may be gone when it fails.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            known = self._vigils[sandbox_id] = (vigil, task)
+            known = self._waiters[sandbox_id] = (waiter, task)
         known[0].callers += 1
         return known
 
-    def _leave(self, vigil: _Waiter, task: asyncio.Task[WaitedResponse]) -> None:
-        vigil.callers -= 1
-        if not vigil.callers:
+    def _leave(self, waiter: _Waiter, task: asyncio.Task[WaitedResponse]) -> None:
+        waiter.callers -= 1
+        if not waiter.callers:
             task.cancel()
-            if self._vigils.get(vigil.sandbox_id) == (vigil, task):
-                del self._vigils[vigil.sandbox_id]
+            if self._waiters.get(waiter.sandbox_id) == (waiter, task):
+                del self._waiters[waiter.sandbox_id]
 
     def _on_change(self, kind: str, name: str) -> None:
-        known = self._vigils.get(kube.id_in_name(kind, name))
+        known = self._waiters.get(kube.id_in_name(kind, name))
         if known is not None:
             known[0].changed.set()
 
-    async def _keep(self, vigil: _Waiter) -> WaitedResponse:
+    async def _keep(self, waiter: _Waiter) -> WaitedResponse:
         """Watch until there is nothing left to wait for."""
         try:
             while True:
-                vigil.changed.clear()
+                waiter.changed.clear()
                 pause = self._deadlines.look
                 try:
-                    pod, service = await self._look(vigil.sandbox_id)
+                    pod, service = await self._look(waiter.sandbox_id)
                 except ProvisionerError as error:
-                    vigil.failure = error
+                    waiter.failure = error
                 else:
-                    vigil.failure = None
+                    waiter.failure = None
                     answer = answer_for(pod, service, self._settings)
                     if pod is None or answer is None:
-                        raise SandboxNotFound(f"Sandbox '{vigil.sandbox_id}' not found")
-                    outcome = await self._outcome(vigil, pod, answer)
+                        raise SandboxNotFound(waiter.sandbox_id)
+                    outcome = await self._outcome(waiter, pod, answer)
                     if outcome is not None:
                         return outcome
-                    if vigil.ready_since is not None and not vigil.was_reached:
+                    if waiter.ready_since is not None and not waiter.was_reached:
                         pause = self._deadlines.url_pause
-                await _set_within(vigil.changed, pause)
+                await _set_within(waiter.changed, pause)
         finally:
-            if vigil.events is not None:
-                vigil.events.cancel()
+            if waiter.events is not None:
+                waiter.events.cancel()
 
     async def _look(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         """Return what there is, from the view where it may answer; a miss is confirmed."""
@@ -154,72 +154,72 @@ class ReadinessWaiter:
         async with within(self._deadlines.read):
             return await self._cluster.look(sandbox_id)
 
-    async def _outcome(self, vigil: _Waiter, pod: KubeObject, answer: SandboxResponse) -> WaitedResponse | None:
+    async def _outcome(self, waiter: _Waiter, pod: KubeObject, answer: SandboxResponse) -> WaitedResponse | None:
         """Return the answer if there is nothing left to wait for."""
-        vigil.meet(pod)
-        vigil.seen = waited(answer)
+        waiter.meet(pod)
+        waiter.seen = waited(answer)
         if answer.ready:
-            return await self._outcome_of_url(vigil, answer)
-        vigil.ready_since = None
+            return await self._outcome_of_url(waiter, answer)
+        waiter.ready_since = None
         if answer.reason in HOPELESS or answer.status in ("Failed", "Succeeded"):
-            return vigil.seen
-        if self._is_unschedulable_for_long(vigil, pod):
-            return vigil.seen
-        self._look_for_failed_mount(vigil, pod)
-        if vigil.failed_mount is not None:
-            return waited(answer, reason=vigil.failed_mount["reason"], message=vigil.failed_mount.get("message"))
+            return waiter.seen
+        if self._is_unschedulable_for_long(waiter, pod):
+            return waiter.seen
+        self._look_for_failed_mount(waiter, pod)
+        if waiter.failed_mount is not None:
+            return waited(answer, reason=waiter.failed_mount["reason"], message=waiter.failed_mount.get("message"))
         return None
 
-    async def _outcome_of_url(self, vigil: _Waiter, answer: SandboxResponse) -> WaitedResponse | None:
-        if vigil.ready_since is None:
-            vigil.ready_since = _now()
+    async def _outcome_of_url(self, waiter: _Waiter, answer: SandboxResponse) -> WaitedResponse | None:
+        if waiter.ready_since is None:
+            waiter.ready_since = _now()
         reach = await self._urls.ask(answer.sandbox_url)
         if reach is Reach.ANSWERS:
             return waited(answer, url_checked=True)
-        vigil.was_reached = vigil.was_reached or reach is Reach.NOT_YET
-        if not vigil.was_reached and _now() - vigil.ready_since >= self._deadlines.url_unreached:
-            return vigil.seen
+        waiter.was_reached = waiter.was_reached or reach is Reach.NOT_YET
+        if not waiter.was_reached and _now() - waiter.ready_since >= self._deadlines.url_unreached:
+            return waiter.seen
         return None
 
-    def _is_unschedulable_for_long(self, vigil: _Waiter, pod: KubeObject) -> bool:
+    def _is_unschedulable_for_long(self, waiter: _Waiter, pod: KubeObject) -> bool:
         """Whether no node has been right for FAIL_FAST_AFTER, by the Pod's own time or since we have seen it."""
         since = _unschedulable_since(pod)
         if since is None:
-            vigil.unschedulable_since = None
+            waiter.unschedulable_since = None
             return False
-        if vigil.unschedulable_since is None:
-            vigil.unschedulable_since = _now()
+        if waiter.unschedulable_since is None:
+            waiter.unschedulable_since = _now()
         told = (datetime.now(UTC) - since).total_seconds()
-        return max(told, _now() - vigil.unschedulable_since) >= self._settings.fail_fast_after
+        return max(told, _now() - waiter.unschedulable_since) >= self._settings.fail_fast_after
 
-    def _look_for_failed_mount(self, vigil: _Waiter, pod: KubeObject) -> None:
+    def _look_for_failed_mount(self, waiter: _Waiter, pod: KubeObject) -> None:
         """Have the Pod's Events looked at beside, if it is time; what they tell wakes the vigil."""
         if not _is_creating(pod):
-            vigil.events_due = vigil.failed_mount = None
+            waiter.events_due = waiter.failed_mount = None
             return
-        if vigil.events_due is None:
-            vigil.events_due = _now() + self._deadlines.events_first
-        if _now() >= vigil.events_due and (vigil.events is None or vigil.events.done()):
-            vigil.events = asyncio.create_task(self._read_events(vigil, pod))
+        if waiter.events_due is None:
+            waiter.events_due = _now() + self._deadlines.events_first
+        if _now() >= waiter.events_due and (waiter.events is None or waiter.events.done()):
+            waiter.events = asyncio.create_task(self._read_events(waiter, pod))
 
-    async def _read_events(self, vigil: _Waiter, pod: KubeObject) -> None:
+    async def _read_events(self, waiter: _Waiter, pod: KubeObject) -> None:
         pause = self._deadlines.events_pause
         try:
             async with self._events_turn, within(self._deadlines.read):
                 # Until it was its turn, the container may have been created.
-                events = [] if vigil.events_due is None else await self._cluster.events_of(pod)
+                events = [] if waiter.events_due is None else await self._cluster.events_of(pod)
         except ProvisionerError as error:
             # Without the right to read Events a wait lasts longer, and that is all.
-            logger.info("the Events of sandbox %s can't be read: %s", vigil.sandbox_id, error)
+            logger.info("the Events of sandbox %s can't be read: %s", waiter.sandbox_id, error)
             if isinstance(error, ClusterRefused):
                 pause = float("inf")
             events = []
-        if vigil.events_due is not None:
-            vigil.events_due = _now() + pause
+        if waiter.events_due is not None:
+            waiter.events_due = _now() + pause
         for event in events:
             if event.get("type") == "Warning" and event.get("reason") == "FailedMount":
-                vigil.failed_mount = event
-                vigil.changed.set()
+                waiter.failed_mount = event
+                waiter.changed.set()
 
 
 def waited(

@@ -82,45 +82,45 @@ class Reaper:
 
         What a template brought for a sandbox that is gone is due, too. Raises as `due` does.
         """
-        doomed = await self.due(halves_must_last=halves_must_last)
+        due = await self.due(halves_must_last=halves_must_last)
         if not dry_run:
-            doomed = await self.reap(doomed)
+            due = await self.reap(due)
         leftovers = await self._extras.remove_leftovers(self._settings.reaper_grace, dry_run=dry_run)
         if not dry_run:
             self._tell("leftover" for _ in leftovers)
-        lines = [f"{one.sandbox_id}: {one.reason}" for one in doomed] + [f"{one}: its Pod is gone" for one in leftovers]
+        lines = [f"{one.sandbox_id}: {one.reason}" for one in due] + [f"{one}: its Pod is gone" for one in leftovers]
         if dry_run:
             for line in lines:
                 logger.info("the reaper would delete %s", line)
         return lines
 
-    async def due(self, *, halves_must_last: bool = False) -> list[Expired]:
+    async def due(self, *, halves_must_last: bool = False) -> list[Due]:
         """Return what is to be deleted now.
 
         `halves_must_last`: a half only when rounds have seen it as one for REAPER_GRACE seconds.
         Raises ProvisionerError if the cluster can't be read.
         """
         now = expiry.present()
-        doomed = [
+        due = [
             one
-            for one in expired_of(await self._cluster.all_objects(), self._settings, now)
+            for one in due_of(await self._cluster.all_objects(), self._settings, now)
             if not self._is_in_use(one, now)
         ]
-        return self._without_new_halves(doomed) if halves_must_last else doomed
+        return self._without_new_halves(due) if halves_must_last else due
 
-    async def reap(self, doomed: list[Expired]) -> list[Expired]:
+    async def reap(self, due: list[Due]) -> list[Due]:
         """Delete what has not changed since it was judged; return those that this process ended, and no other did.
 
         What can't be deleted is logged.
         """
         slots = asyncio.Semaphore(AT_ONCE)
 
-        async def reap_in_turn(one: Expired) -> bool:
+        async def reap_in_turn(one: Due) -> bool:
             async with slots:
                 return await self._reap(one)
 
-        reaped = await asyncio.gather(*(reap_in_turn(one) for one in doomed))
-        deleted = [one for one, is_gone in zip(doomed, reaped, strict=True) if is_gone]
+        reaped = await asyncio.gather(*(reap_in_turn(one) for one in due))
+        deleted = [one for one, is_gone in zip(due, reaped, strict=True) if is_gone]
         self._tell(one.kind for one in deleted)
         return deleted
 
@@ -128,38 +128,38 @@ class Reaper:
         for kind in kinds:
             self.reaped.send(kind)
 
-    def _is_in_use(self, doomed: Expired, now: datetime) -> bool:
-        pod = doomed.objects[0]
+    def _is_in_use(self, due: Due, now: datetime) -> bool:
+        pod = due.objects[0]
         used = self._uses.latest(pod)
         return used is not None and expiry.ends_at(pod, used) > now
 
-    def _without_new_halves(self, doomed: list[Expired]) -> list[Expired]:
+    def _without_new_halves(self, due: list[Due]) -> list[Due]:
         now = asyncio.get_running_loop().time()
-        halves = {(one.sandbox_id, one.objects[0]["metadata"]["uid"]): one for one in doomed if one.is_half}
+        halves = {(one.sandbox_id, one.objects[0]["metadata"]["uid"]): one for one in due if one.is_half}
         self._halves = {key: self._halves.get(key, now) for key in halves}
         new = [halves[key] for key, since in self._halves.items() if now - since < self._settings.reaper_grace]
-        return [one for one in doomed if one not in new]
+        return [one for one in due if one not in new]
 
-    async def _reap(self, doomed: Expired) -> bool:
-        """Delete what is doomed of one sandbox; whether this process ended it, by deleting the first of its objects.
+    async def _reap(self, due: Due) -> bool:
+        """Delete what is due of one sandbox; whether this process ended it, by deleting the first of its objects.
 
         Of several that reap it at once, one does. What is left of it then is a half, and is reaped as such.
         """
         ended = False
         try:
-            async with self._locks.hold(doomed.sandbox_id, self._cluster.deadlines.reaper_lock):
-                if self._is_in_use(doomed, expiry.present()):  # since it was judged
+            async with self._locks.hold(due.sandbox_id, self._cluster.deadlines.reaper_lock):
+                if self._is_in_use(due, expiry.present()):  # since it was judged
                     return False
-                for obj in doomed.objects:
+                for obj in due.objects:
                     # Gone already: another process was faster, or the answer to an earlier try was lost.
                     was_there = await self._cluster.delete_exactly(obj)
-                    ended = ended or (was_there and obj is doomed.objects[0])
+                    ended = ended or (was_there and obj is due.objects[0])
                     outcome = "deleted by the reaper" if was_there else "gone before the reaper came"
-                    logger.info("sandbox %s: %s %s: %s", doomed.sandbox_id, obj["kind"], outcome, doomed.reason)
+                    logger.info("sandbox %s: %s %s: %s", due.sandbox_id, obj["kind"], outcome, due.reason)
         except PreconditionFailed:
-            logger.debug("sandbox %s was changed just now, and stays", doomed.sandbox_id)
+            logger.debug("sandbox %s was changed just now, and stays", due.sandbox_id)
         except ProvisionerError as error:
-            logger.warning("sandbox %s could not be reaped: %s\n%s", doomed.sandbox_id, error, error.detail)
+            logger.warning("sandbox %s could not be reaped: %s\n%s", due.sandbox_id, error, error.detail)
         return ended
 
 
@@ -167,7 +167,7 @@ Kind = Literal["expired", "idle", "ended", "half"]
 
 
 @dataclass(frozen=True)
-class Expired:
+class Due:
     """What of one sandbox is to be deleted: these very versions, in this order.
 
     One of `kind` "half" was never completed, or has lost its other half a moment ago; nothing in it tells which.
@@ -184,7 +184,7 @@ class Expired:
         return self.kind == "half"
 
 
-def expired_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> list[Expired]:
+def due_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> list[Due]:
     """Return, sorted by id, what is to be deleted of these Pods and Services, which are all that there are."""
     sandboxes: dict[str, dict[str, KubeObject]] = {}
     for obj in objects:
@@ -200,7 +200,7 @@ def expired_of(objects: Iterable[KubeObject], settings: Settings, now: datetime)
         if reason:
             # The Pod first: without it nothing is left that could do anything, and its Service is a half.
             ours = [one for one in (pod, service) if one is not None and _is_ours(one)]
-            found.append(Expired(sandbox_id, reason, tuple(ours), kind))
+            found.append(Due(sandbox_id, reason, tuple(ours), kind))
     return found
 
 

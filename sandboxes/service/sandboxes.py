@@ -112,7 +112,7 @@ class SandboxService:
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return how the sandbox is, and why; see diagnose. Raises SandboxNotFound as get() does."""
         if self._creation.is_refused(sandbox_id):
-            raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+            raise SandboxNotFound(sandbox_id)
         async with within(self.cluster.deadlines.read), self._diagnosing.one():
             return await diagnose(self.cluster, sandbox_id, self._settings)
 
@@ -219,7 +219,7 @@ class SandboxService:
         used = None if pod is None else self._uses.latest(pod)
         answer = answer_for(pod, service, self._settings, used=used)
         if answer is None or self._creation.is_refused(sandbox_id):
-            raise SandboxNotFound(f"Sandbox '{sandbox_id}' not found")
+            raise SandboxNotFound(sandbox_id)
         return answer
 
 

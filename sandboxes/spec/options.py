@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import objects as kube
 from sandboxes.errors import BadRequest, FieldNotAllowed, InvalidField, Unprocessable
-from sandboxes.grammar import QuantityError, check_image, key_problem, label_value_problem, parse
+from sandboxes.grammar import QuantityError, check_image, key_problem, label_value_problem, parse_quantity
 from sandboxes.models.requests import MAX_ANNOTATION_BYTES, MAX_ENV_BYTES, OPTIONAL_FIELDS
 from sandboxes.spec.mounts import checked_mounts
 
@@ -191,12 +191,12 @@ class _Resources:
         if name not in self._caps:
             return f"A resource is one of {', '.join(self._caps)}"
         try:
-            amount = parse(text)
+            amount = parse_quantity(text)
         except QuantityError as error:
             return f"The amount {error}"
         if amount <= 0:
             return "The amount must be more than 0"
-        if amount > parse(self._caps[name]):
+        if amount > parse_quantity(self._caps[name]):
             return f"The amount must be at most {self._caps[name]}, which is the operator's limit"
         return None
 
@@ -219,7 +219,7 @@ def _is_above(request: str, limit: str) -> bool:
     amounts: list[Decimal] = []
     for text in (request, limit):
         try:
-            amounts.append(parse(text))
+            amounts.append(parse_quantity(text))
         except QuantityError:
             return False
     return amounts[0] > amounts[1]

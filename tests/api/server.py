@@ -1,4 +1,4 @@
-"""A test server that treats callers who hang up as the service's own does (sandboxes/server.py)."""
+"""A test server that treats callers who hang up as the service's own does (sandboxes/api/server.py)."""
 
 from __future__ import annotations
 

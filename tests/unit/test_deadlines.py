@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 
 import pytest
 
 from sandboxes.deadlines import DEADLINES, Deadlines, within
 from sandboxes.errors import ClusterTimeout
+from sandboxes.models.requests import ANSWER_SECONDS
+from tests.conftest import ROOT
 
 # What callers give a request (the REST contract), in seconds.
-CALLERS_CREATE, CALLERS_DELETE, CALLERS_READ, CALLERS_WAIT = 30, 15, 10, 25
+CALLERS_CREATE, CALLERS_DELETE, CALLERS_READ, CALLERS_WAIT = 30, 15, 10, ANSWER_SECONDS
 
 D = DEADLINES
 
@@ -59,3 +62,19 @@ async def test_past_its_limit_a_block_is_a_timeout_of_the_cluster() -> None:
     with pytest.raises(ClusterTimeout):
         async with within(0.01):
             await asyncio.Event().wait()
+
+
+def test_every_limit_is_read_by_the_service() -> None:
+    paths = [path for path in (ROOT / "sandboxes").rglob("*.py") if path.name != "deadlines.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    unread = [
+        one.name for one in dataclasses.fields(Deadlines) if not re.search(rf"(?i)deadlines\]?\.{one.name}\b", code)
+    ]
+    assert unread == []
+
+
+def test_no_module_has_a_limit_of_its_own() -> None:
+    own = re.compile(r"^_?[A-Z_]*(SECONDS|PAUSES?|TIMEOUT)[A-Z_]* *(:[^=]*)?= *\(?[0-9]", re.MULTILINE)
+    found = {path.stem: own.findall(path.read_text(encoding="utf-8")) for path in (ROOT / "sandboxes").rglob("*.py")}
+    # How long a sandbox may be asked to live, and what callers are promised.
+    assert {name for name, limits in found.items() if limits} == {"requests"}

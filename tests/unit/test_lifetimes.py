@@ -11,7 +11,7 @@ import pytest
 
 from sandboxes import expiry
 from sandboxes import objects as kube
-from sandboxes.service.reaper import expired_of
+from sandboxes.service.reaper import due_of
 from sandboxes.settings import Settings
 from tests.record import case, recorded_pods
 
@@ -106,7 +106,7 @@ def test_what_was_marked_is_read_back() -> None:
 def test_what_is_due_and_why(
     make_settings: MakeSettings, objects: list[dict[str, Any]], seconds: int, doomed: str | None
 ) -> None:
-    found = expired_of(objects, make_settings(), START + timedelta(seconds=seconds))
+    found = due_of(objects, make_settings(), START + timedelta(seconds=seconds))
     assert [one.reason for one in found] == ([] if doomed is None else [doomed])
     assert [one.objects for one in found] == ([] if doomed is None else [tuple(objects)])
 
@@ -122,13 +122,13 @@ def test_nothing_is_due_that_is_not_ours_or_going_already(make_settings: MakeSet
         del expired["metadata"]["labels"]["app"]
     else:
         expired["metadata"]["name"] = "sandbox-b"
-    assert expired_of([expired], make_settings(), START + timedelta(days=1)) == []
+    assert due_of([expired], make_settings(), START + timedelta(days=1)) == []
 
 
 @pytest.mark.parametrize("name", recorded_pods())
 def test_no_recorded_pod_is_due_by_itself_but_those_that_have_ended(make_settings: MakeSettings, name: str) -> None:
     recorded = copy.deepcopy(recorded_pods()[name])
     recorded["metadata"] |= {"labels": kube.labels_of("x"), "name": kube.pod_name("x")}
-    due = expired_of([recorded, service("x")], make_settings(), expiry.created_at(recorded) + timedelta(days=30))
+    due = due_of([recorded, service("x")], make_settings(), expiry.created_at(recorded) + timedelta(days=30))
     ended = recorded["status"]["phase"] in {"Failed", "Succeeded"}
     assert bool(due) == (ended and "deletionTimestamp" not in recorded["metadata"])

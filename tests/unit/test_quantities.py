@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devcluster import quantities as stand_in
-from sandboxes.grammar import LARGEST, QuantityError, parse
+from sandboxes.grammar import LARGEST, QuantityError, parse_quantity
 from tests.record import case
 
 SUFFIXES = ("", *"numkMGTPE", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
@@ -47,7 +47,7 @@ SUFFIXES = ("", *"numkMGTPE", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
     ],
 )
 def test_the_number_that_a_quantity_stands_for(text: str, number: str) -> None:
-    assert parse(text) == Decimal(number)
+    assert parse_quantity(text) == Decimal(number)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_no_quantity(text: str) -> None:
 @pytest.mark.parametrize("text", [str(LARGEST + 1), "8Ei", "10E", "1e19", "9" * 64])
 def test_more_than_kubernetes_can_hold_is_refused_and_not_lowered(text: str) -> None:
     with pytest.raises(QuantityError, match=r"at most 2\^63-1"):
-        parse(text)
+        parse_quantity(text)
 
 
 def test_the_quantity_that_a_real_server_refused_is_none() -> None:
@@ -83,18 +83,18 @@ def test_the_stand_in_reads_every_quantity_alike(number: str, tail: str) -> None
     if expected > LARGEST:
         assert not _is_quantity(number + tail)
     else:
-        assert parse(number + tail) == expected
+        assert parse_quantity(number + tail) == expected
 
 
 @given(text=st.text(max_size=8) | st.from_regex(r"\A[0-9.eEinumkMGTP+-]{1,12}\Z"))
 def test_any_text_is_a_quantity_or_an_error_and_the_stand_in_knows_each(text: str) -> None:
     if _is_quantity(text):
-        assert parse(text) == stand_in.parse(text)
+        assert parse_quantity(text) == stand_in.parse(text)
 
 
 def _is_quantity(text: str) -> bool:
     try:
-        parse(text)
+        parse_quantity(text)
     except QuantityError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandboxes.cluster.expiring_dict import ExpiringDict
+from sandboxes.expiring_dict import ExpiringDict
 
 
 class Clock:

@@ -24,6 +24,7 @@ from sandboxes.models.responses import (
     TemplateList,
     WaitedResponse,
 )
+from sandboxes.service.events import EVENT_TYPES
 from sandboxes.service.listing import ListQuery
 
 if TYPE_CHECKING:
@@ -152,10 +153,10 @@ OPERATIONS = (
         "/api/events",
         "stream_events",
         "Stream every change",
-        "Server-sent events, without end. The first is `state`, with the list of all sandboxes; then `created`, "
-        f"`changed`, `ready`, `expiring` ({DEADLINES.expiring:.0f} s before the expiry) and `deleted`, each with the "
-        "sandbox as `GET` of it answers; a deleted sandbox has the status `NotFound`. A comment after every "
-        f"{DEADLINES.sse_comment:.0f} s of silence keeps the connection open.",
+        f"Server-sent events, without end: {', '.join(f'`{name}`' for name in EVENT_TYPES)}. The first is `state`, "
+        "with the list of all sandboxes; the others have one sandbox as `GET` of it answers. `expiring` comes "
+        f"{DEADLINES.expiring:.0f} s before the expiry; a deleted sandbox has the status `NotFound`. A comment after "
+        f"every {DEADLINES.sse_comment:.0f} s of silence keeps the connection open.",
         media_types=(EVENTS,),
         example='id: 1795341600000\nevent: state\ndata: {"sandboxes":[],"count":0}\n\n',
         failures=("EventsUnavailable",),
