@@ -40,7 +40,7 @@ _BETWEEN = b",\n"
 def loads(text: bytes) -> Any:  # noqa: ANN401 - JSON
     """Return what JSON says; equal strings are one (of 63 bytes at most, and of the 16,384 last ones at most).
 
-    So a Pod is 10 KB in memory, and not 20 (tests/unit/test_wire.py). Raises ValueError.
+    So a Pod is 10 KB in memory, and not 20 (tests/unit/test_output_json.py). Raises ValueError.
     """
     return from_json(text, cache_strings="all")
 

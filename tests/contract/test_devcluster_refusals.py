@@ -205,7 +205,7 @@ ELSEWHERE = {
     "plugin-missing-hint": A_PLUGINS,
     "plugin-not-json": "no server is asked: "
     "test_withheld.py::test_of_a_plugin_that_prints_no_credentials_kubectls_reading_is_not_repeated",
-    "unknown-host": "asks the machine's DNS: test_failures.py::test_a_recorded_failure_is_understood",
+    "unknown-host": "asks the machine's DNS: test_stderr.py::test_a_recorded_failure_is_understood",
 }
 ALONE = ("pod-left-without-service", "server-hangs", "server-hangs-no-request-timeout")
 """Cases that a test of their own replays, by `case(name)`."""

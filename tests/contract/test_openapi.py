@@ -113,7 +113,7 @@ def seen() -> Iterator[dict[str, list[int]]]:
         documented = {int(status) for status in DOCUMENT["paths"][path][method.lower()]["responses"]}
         to_be_met = {200, 304, 401, 404, 422} & documented
         if label == "POST /api/sandboxes":
-            to_be_met -= {404}  # takes a delete while it waits: tests/contract/test_waits.py
+            to_be_met -= {404}  # takes a delete while it waits: tests/contract/test_readiness.py
         assert to_be_met <= set(answered), label
 
 

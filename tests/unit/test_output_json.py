@@ -1,4 +1,4 @@
-"""What kubectl prints becomes the same objects as the JSON library's, only smaller."""
+"""kubectl's JSON becomes the same objects as the JSON library's, only smaller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a sandbox ends, by what its Pod says; and what the reaper makes of that."""
+"""When a sandbox ends, by its Pod's annotations and status; and what the reaper makes of that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exit code of 0 and a name on stdout prove nothing: what kubectl must have printed to be believed."""
+"""What kubectl must have printed to be believed: an exit code of 0 and a name on stdout prove nothing."""
 
 from __future__ import annotations
 

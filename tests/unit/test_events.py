@@ -1,4 +1,4 @@
-"""What readers of the feed are told, and in which order; on the recorded Pod."""
+"""What readers of the event stream are told, and in which order; on the recorded Pod."""
 
 from __future__ import annotations
 

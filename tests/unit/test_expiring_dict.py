@@ -1,4 +1,4 @@
-"""What was noted of late: found within its time, and never more of it than the bound."""
+"""A dict with expiring entries: found within its time, and never more of them than the bound."""
 
 from __future__ import annotations
 

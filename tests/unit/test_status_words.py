@@ -1,0 +1,79 @@
+"""Pod → its status word, on every Pod of the record."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from sandboxes.status.reasons import has_ended, readiness_of, status_of
+from tests.record import recorded_pods, watch_events
+
+WORDS = {
+    "pod-crash-loop": "Failed",
+    "pod-creating": "Pending",
+    "pod-failed": "Failed",
+    "pod-failed-mount": "Pending",
+    "pod-image-pull-backoff": "Pending",
+    "pod-oom-killed": "Running",
+    "pod-ready": "Running",
+    "pod-running-unready": "Running",
+    "pod-succeeded": "Succeeded",
+    "pod-terminating": "NotFound",
+    "pod-unschedulable": "Pending",
+}
+
+
+def test_every_recorded_pod_has_its_word() -> None:
+    assert {name: status_of(pod) for name, pod in recorded_pods().items()} == WORDS
+
+
+def test_every_pod_of_the_recorded_watch_has_a_word() -> None:
+    words = {status_of(event["object"]) for event in watch_events() if event["object"]["kind"] == "Pod"}
+    assert {"Pending", "Running", "Failed", "Succeeded", "NotFound"} <= words
+
+
+def on_lost_node() -> Any:
+    """Return a Pod as the control plane leaves it when its node stops answering: `MarkPodsNotReady` of Kubernetes."""
+    pod = copy.deepcopy(recorded_pods()["pod-ready"])
+    (ready,) = (one for one in pod["status"]["conditions"] if one["type"] == "Ready")
+    ready |= {"status": "False", "lastTransitionTime": "2026-11-22T05:00:00Z"}
+    return pod
+
+
+def test_a_lost_node_is_unknown() -> None:
+    assert status_of(on_lost_node()) == "Unknown"
+    pod = on_lost_node()
+    pod["spec"]["nodeName"] = "n7"
+    assert readiness_of(pod) == (False, "NodeNotReady", "node n7 does not answer")
+    pod["status"] = {"phase": "Unknown"}
+    assert status_of(pod) == "Unknown"
+
+
+def test_a_lost_node_of_an_old_cluster_is_unknown() -> None:
+    pod = copy.deepcopy(recorded_pods()["pod-ready"])
+    pod["status"]["reason"] = "NodeLost"
+    assert status_of(pod) == "Unknown"
+
+
+def test_a_pod_that_only_waits_for_a_readiness_gate_is_not_lost() -> None:
+    pod = on_lost_node()
+    (ready,) = (one for one in pod["status"]["conditions"] if one["type"] == "Ready")
+    ready |= {"reason": "ReadinessGatesNotReady", "message": "corresponding condition of pod readiness gate"}
+    assert status_of(pod) == "Running"
+    assert readiness_of(pod)[1] == "ReadinessGatesNotReady"
+
+
+def test_a_pod_that_was_just_stored_is_pending() -> None:
+    pod = copy.deepcopy(recorded_pods()["pod-creating"])
+    del pod["status"]
+    assert status_of(pod) == "Pending"
+
+
+def test_only_the_sandbox_container_can_crash_the_sandbox() -> None:
+    pod = copy.deepcopy(recorded_pods()["pod-crash-loop"])
+    pod["status"]["containerStatuses"][0]["name"] = "sidecar"
+    assert status_of(pod) == "Running"
+
+
+def test_which_pods_have_ended() -> None:
+    assert {name for name, pod in recorded_pods().items() if has_ended(pod)} == {"pod-failed", "pod-succeeded"}
