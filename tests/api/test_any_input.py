@@ -7,11 +7,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from sandboxes.models.requests import OPTIONAL_FIELDS
 from tests.api.conftest import URL, Client, MakeClient
+from tests.api.examples import SETTINGS
 from tests.fakes import FakeCluster
 
 JSON = st.recursive(
@@ -54,11 +55,6 @@ ALMOST = st.fixed_dictionaries(
 )
 BODIES = st.binary(max_size=200) | (JSON | ALMOST).map(lambda value: json.dumps(value).encode())
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=60)
-
-SETTINGS = settings(
-    max_examples=settings().max_examples * 3 // 2,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 @pytest.fixture

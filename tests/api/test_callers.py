@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.api.client import assert_is_json, create
 from tests.api.conftest import URL, Client, MakeClient
-from tests.api.test_any_input import SETTINGS
-from tests.api.test_metrics import requests, scrape, value
+from tests.api.examples import SETTINGS
 from tests.fakes import FakeCluster
+from tests.metrics import requests, scrape, value
 
 EVIL = "http://evil.example"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]

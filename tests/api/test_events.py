@@ -27,7 +27,7 @@ from sandboxes.spec.templates import Template
 from tests.api.conftest import Client, MakeClient
 from tests.api.server import LikeOurs
 from tests.fakes import FakeCluster
-from tests.unit.test_events import StillView
+from tests.informers import StillView
 from tests.waiting import until
 
 EVENTS = "/api/events"

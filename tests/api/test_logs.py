@@ -21,7 +21,7 @@ from sandboxes.spec.templates import Template
 from tests.api.conftest import URL, Client
 from tests.api.server import LikeOurs
 from tests.fakes import FakeCluster
-from tests.unit.test_logs import Log
+from tests.logs import Log
 from tests.waiting import until
 
 

@@ -1,4 +1,4 @@
-"""What a caller may ask for, over HTTP: who may not is told so, and what is wrong reaches no cluster."""
+"""The options of a create, over HTTP: what is not allowed or not valid reaches no cluster."""
 
 from __future__ import annotations
 

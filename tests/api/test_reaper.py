@@ -10,8 +10,8 @@ from sandboxes import expiry
 from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.service.reaper import Reaper
 from tests.api.conftest import URL, Client, MakeClient
-from tests.api.test_metrics import scrape, value
 from tests.fakes import FakeCluster
+from tests.metrics import scrape, value
 
 
 def reaper_of(client: Client) -> Reaper:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 CONFIG = """
@@ -33,3 +35,9 @@ def write_configured(templates: Path) -> Path:
         (folder / shipped.name).write_text(text.replace("  volumes:\n", volume))
     (folder / "config.yaml").write_text(CONFIG)
     return templates
+
+
+@pytest.fixture
+def templates(tmp_path: Path) -> Path:
+    """A folder with one template, `configured`, which brings a ConfigMap and a NetworkPolicy."""
+    return write_configured(tmp_path / "templates")

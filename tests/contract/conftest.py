@@ -14,12 +14,13 @@ import pytest
 
 from devcluster import Cluster
 from tests.audit import AS_TESTER, ASKED, DEFAULTS, Asked
+from tests.contract.configured import templates
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.contract.views import tampered
 from tests.waiting import until
 
 __all__ = [
-    "fast_cluster", "provisioner", "start_provisioner", "tampered", "until", "without_reaper",
+    "fast_cluster", "provisioner", "start_provisioner", "tampered", "templates", "until", "without_reaper",
 ]  # fmt: skip
 
 KUBECTL = Path(sys.executable).parent / "kubectl"

@@ -1,4 +1,4 @@
-"""Waiting processes and group commit, on devcluster: what they save, and that nobody pays for it."""
+"""The pool of processes and group commit, on devcluster: what they save, and that no caller pays for another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hard to break: some tens of callers at work, one fault after another, and then the count of what was lost."""
+"""Some tens of callers at work, one fault after another, and then the count of what was lost."""
 
 from __future__ import annotations
 

@@ -21,10 +21,7 @@ from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.kubectls import new_kubectl, old_kubectl
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
-from tests.contract.test_templates import templates
 from tests.deploy import OVERLAYS, built, objects, overlay_with
-
-__all__ = ["templates"]
 
 NS = "deer-flow"
 KINDS = {

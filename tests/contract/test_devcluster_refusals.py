@@ -13,18 +13,9 @@ import pytest
 from devcluster import Cluster
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
-from tests.contract.test_devcluster_record import (
-    CASES,
-    SPECIALS,
-    UNAUTHORIZED,
-    Stage,
-    level,
-    printed,
-    rec,
-    sandboxes_b_c,
-    staged,
-)
-from tests.contract.test_devcluster_states import ARRANGED, SEEN
+from tests.contract.levels import level, printed
+from tests.contract.pod_states import ARRANGED, SEEN
+from tests.contract.stages import CASES, SPECIALS, UNAUTHORIZED, Stage, rec, sandboxes_b_c, staged
 from tests.record import case, case_names
 
 

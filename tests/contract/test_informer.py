@@ -1,4 +1,4 @@
-"""The live view and its honesty: what a read says, whatever becomes of lists and of the cluster."""
+"""The informer and its honesty: what a read says, whatever becomes of lists and of the cluster."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ from tests import kubeconfigs
 from tests.conftest import ROOT
 from tests.contract.processes import environment, free_port, run, running
 from tests.contract.service import KUBECTL, URL, StartProvisioner
+from tests.logs import Log
 from tests.marker import MARKER, shows
-from tests.unit.test_logs import Log
 from tests.waiting import until
 
 MakeSettings = Callable[..., Settings]

@@ -12,8 +12,8 @@ from devcluster import Cluster
 from sandboxes import expiry
 from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.ops.metrics import FAMILIES
-from tests.api.test_metrics import Samples, samples, value
 from tests.contract.service import URL, Provisioner, create, until
+from tests.metrics import Samples, samples, value
 
 
 async def scrape(service: Provisioner) -> Samples:

@@ -1,4 +1,4 @@
-"""What a caller asks for, as a real kubectl applies it and reads it back."""
+"""The options of a create, as a real kubectl applies them and reads them back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service tells of a sandbox in each state, through a real kubectl: reasons, diagnoses, causes of death."""
+"""Reasons, diagnoses and causes of termination of a sandbox in each state, through a real kubectl."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import SANDBOX_SERVICE
-from tests.api.test_metrics import samples, value
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import URL, StartProvisioner, until
+from tests.metrics import samples, value
 
 LOAD_SECONDS = 5.0
 

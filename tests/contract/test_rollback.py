@@ -1,4 +1,4 @@
-"""What a refused create leaves: nothing, unless somebody has asked for the sandbox since."""
+"""What a refused create leaves: nothing, unless another caller has asked for the sandbox since."""
 
 from __future__ import annotations
 

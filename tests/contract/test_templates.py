@@ -14,7 +14,6 @@ from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.service.template_objects import Extras
 from tests.audit import TEMPLATES
 from tests.conftest import ROOT
-from tests.contract.configured import write_configured
 from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
@@ -22,12 +21,6 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create, u
 NS = "deer-flow"
 with_objects_of_its_own = pytest.mark.role(TEMPLATES)
 """What an operator who has such templates deploys, besides."""
-
-
-@pytest.fixture
-def templates(tmp_path: Path) -> Path:
-    """A folder with one template, `configured`, which brings a ConfigMap and a NetworkPolicy."""
-    return write_configured(tmp_path / "templates")
 
 
 def extras_of(provisioner: Provisioner) -> Extras:

@@ -1,4 +1,4 @@
-"""Every way in which a watch of the live view can fail, and what a read then says."""
+"""Every way in which a watch of the informer can fail, and what a read then says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done together, and what each caller is told when a part of it fails."""
+"""Batched calls of kubectl: what is done together, and what each caller is told when a part fails."""
 
 from __future__ import annotations
 

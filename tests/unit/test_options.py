@@ -1,4 +1,4 @@
-"""What a caller may ask for: who may, under which rules, and what becomes of it in the objects."""
+"""The options of a create: who may set which, under which rules, and what becomes of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many processes wait, and which: real processes, a small shell in kubectl's place."""
+"""How many processes the pool keeps waiting, and which: real processes, a small shell in kubectl's place."""
 
 from __future__ import annotations
 

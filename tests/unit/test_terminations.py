@@ -1,4 +1,4 @@
-"""The cause of death in the log: once for each death, on the recorded watch and on what a watch does besides."""
+"""The cause of an ended Pod or container in the log, once each; on the recorded watch and beyond it."""
 
 from __future__ import annotations
 
