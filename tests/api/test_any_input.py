@@ -86,13 +86,17 @@ async def checked(
 
 @SETTINGS
 @given(body=BODIES)
-async def test_any_body(client: Client, cluster: FakeCluster, body: bytes) -> None:
+async def test_any_body_is_answered_in_json_and_never_with_500(
+    client: Client, cluster: FakeCluster, body: bytes
+) -> None:
     await checked(client, cluster, "POST", URL, data=body)
 
 
 @SETTINGS
 @given(asked=ASKED)
-async def test_any_asks(open_client: Client, cluster: FakeCluster, asked: dict[str, Any]) -> None:
+async def test_any_options_are_answered_in_json_and_change_nothing_if_refused(
+    open_client: Client, cluster: FakeCluster, asked: dict[str, Any]
+) -> None:
     before = {key: dict(obj["metadata"]) for key, obj in cluster.objects.items()}
     response = await checked(open_client, cluster, "POST", URL, data=json.dumps(asked).encode())
     event(f"status {response.status}")
@@ -104,7 +108,7 @@ async def test_any_asks(open_client: Client, cluster: FakeCluster, asked: dict[s
 
 @SETTINGS
 @given(asked=ASKED)
-async def test_any_asks_where_none_are_allowed(
+async def test_options_that_are_not_allowed_are_refused_and_reach_no_cluster(
     strict_client: Client, cluster: FakeCluster, asked: dict[str, Any]
 ) -> None:
     response = await checked(strict_client, cluster, "POST", URL, data=json.dumps(asked).encode())
@@ -116,5 +120,7 @@ async def test_any_asks_where_none_are_allowed(
 
 @SETTINGS
 @given(name=PATHS, method=st.sampled_from(["GET", "DELETE", "POST", "PUT"]))
-async def test_any_id(client: Client, cluster: FakeCluster, name: str, method: str) -> None:
+async def test_any_id_in_a_path_is_answered_in_json_and_never_with_500(
+    client: Client, cluster: FakeCluster, name: str, method: str
+) -> None:
     await checked(client, cluster, method, f"{URL}/{name}")

@@ -54,7 +54,7 @@ async def test_create_get_list_delete(client: Client, cluster: FakeCluster) -> N
         assert_is_json(response)
 
 
-async def test_an_empty_list(client: Client) -> None:
+async def test_a_list_without_sandboxes_is_empty_and_counts_0(client: Client) -> None:
     response = await client.get(URL)
     assert (response.status, await response.json()) == (200, {"sandboxes": [], "count": 0})
 

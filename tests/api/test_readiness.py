@@ -105,7 +105,7 @@ async def test_ready_and_reached_is_answered_at_once(
 
 
 @pytest.mark.parametrize("status", [503, 302])
-async def test_an_url_that_answers_otherwise_is_waited_for_to_the_end_and_no_redirect_is_followed(
+async def test_a_url_that_answers_otherwise_is_waited_for_to_the_end_without_a_redirect(
     make_client: MakeClient, cluster: FakeCluster, start_sandbox: StartSandbox, status: int
 ) -> None:
     client = await make_client(NODE_HOST="127.0.0.1")

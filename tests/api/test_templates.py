@@ -109,7 +109,9 @@ async def test_a_claim_stays_and_its_owner_gets_it_again_and_another_409(client:
         ("create", "refused", 503),
     ],
 )
-async def test_all_or_nothing(client: Client, cluster: FakeCluster, verb: str, case: str, status: int) -> None:
+async def test_a_refused_create_leaves_nothing_of_its_template(
+    client: Client, cluster: FakeCluster, verb: str, case: str, status: int
+) -> None:
     cluster.answer_next(verb, case, times=4)
     assert (await post(client, template="persistent"))[0] == status
     assert cluster.objects == {}

@@ -86,7 +86,7 @@ impatient = pytest.mark.deadlines(
 # The API server
 
 
-async def test_the_api_server_restarts(service: Service, cluster: Cluster) -> None:
+async def test_nothing_is_lost_when_the_api_server_restarts(service: Service, cluster: Cluster) -> None:
     async with callers(service.ledger, service.session):
         for forget in (False, True):
             await until(more(lambda: service.made, 20))
@@ -96,7 +96,7 @@ async def test_the_api_server_restarts(service: Service, cluster: Cluster) -> No
 
 
 @impatient
-async def test_the_api_server_hangs(service: Service, cluster: Cluster) -> None:
+async def test_nothing_is_lost_when_the_api_server_hangs(service: Service, cluster: Cluster) -> None:
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 20))
         cluster.faults.hang()
@@ -107,7 +107,7 @@ async def test_the_api_server_hangs(service: Service, cluster: Cluster) -> None:
 
 
 @impatient
-async def test_the_api_server_is_slow(service: Service, cluster: Cluster) -> None:
+async def test_nothing_is_lost_when_the_api_server_is_slow(service: Service, cluster: Cluster) -> None:
     async with callers(service.ledger, service.session, number=10):
         await until(more(lambda: service.made, 10))
         cluster.faults.slow(5)
@@ -119,7 +119,9 @@ async def test_the_api_server_is_slow(service: Service, cluster: Cluster) -> Non
 
 @impatient
 @pytest.mark.parametrize("code", [429, 500, 503])
-async def test_the_api_server_answers_errors_for_a_while(service: Service, cluster: Cluster, code: int) -> None:
+async def test_nothing_is_lost_when_the_api_server_answers_errors_for_a_while(
+    service: Service, cluster: Cluster, code: int
+) -> None:
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 20))
         cluster.faults.answer(code)
@@ -129,7 +131,9 @@ async def test_the_api_server_answers_errors_for_a_while(service: Service, clust
     await service.stands()
 
 
-async def test_connections_are_cut_in_the_middle_of_batches(service: Service, cluster: Cluster) -> None:
+async def test_nothing_is_lost_when_connections_are_cut_in_the_middle_of_batches(
+    service: Service, cluster: Cluster
+) -> None:
     """What was asked is done, and the answer never comes: of a Pod, of a Service, of a delete, at any place."""
     choice = random.Random(5)  # noqa: S311 - no secret
     async with callers(service.ledger, service.session):
@@ -156,7 +160,7 @@ def kubectls_of(pid: int) -> list[int]:
     return found
 
 
-async def test_kubectl_is_killed_at_any_moment(service: Service) -> None:
+async def test_nothing_is_lost_when_kubectl_is_killed_at_any_moment(service: Service) -> None:
     choice = random.Random(7)  # noqa: S311 - no secret
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 10))
@@ -181,7 +185,9 @@ esac
 """
 
 
-async def test_kubectl_prints_garbage(start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path) -> None:
+async def test_nothing_is_lost_when_kubectl_prints_garbage(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
+) -> None:
     switch, kubectl = tmp_path / "garbled", tmp_path / "kubectl"
     kubectl.write_text(GARBLED.format(switch=switch, kubectl=KUBECTL))
     kubectl.chmod(0o755)
@@ -197,7 +203,7 @@ async def test_kubectl_prints_garbage(start_provisioner: StartProvisioner, clust
         await service.stands()
 
 
-async def test_kubectls_cache_can_not_be_written(service: Service, tmp_path: Path) -> None:
+async def test_nothing_is_lost_when_kubectls_cache_can_not_be_written(service: Service, tmp_path: Path) -> None:
     """A file in the place of the folder: as root, too, nothing can be read or written there, as on a full disk."""
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 10))
@@ -230,7 +236,7 @@ exec {kubectl} "$@"
     [(FULL_DISK, "no space left on device"), (NO_LARGER_FILES, "file too large")],
     ids=["ENOSPC", "EFBIG"],
 )
-async def test_kubectls_cache_is_on_a_full_disk(
+async def test_no_call_fails_when_kubectls_cache_is_on_a_full_disk(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, script: str, said: str
 ) -> None:
     binary = tmp_path / "kubectl"
@@ -258,7 +264,7 @@ async def test_kubectls_cache_is_on_a_full_disk(
 # Callers
 
 
-async def test_five_hundred_callers_at_once(service: Service) -> None:
+async def test_nothing_is_lost_with_five_hundred_callers_at_once(service: Service) -> None:
     ids = [f"c{number}" for number in range(500)]
     statuses = await asyncio.gather(*(service.ledger.create(service.session, one) for one in ids))
     assert set(statuses) <= {200, 503}
@@ -266,7 +272,7 @@ async def test_five_hundred_callers_at_once(service: Service) -> None:
     await service.stands()
 
 
-async def test_callers_hang_up_in_the_middle(service: Service) -> None:
+async def test_nothing_is_lost_when_callers_hang_up_in_the_middle(service: Service) -> None:
     choice = random.Random(11)  # noqa: S311 - no secret
 
     async def hang_up(number: int) -> None:
@@ -283,7 +289,7 @@ async def test_callers_hang_up_in_the_middle(service: Service) -> None:
 # What the operator does
 
 
-async def test_credentials_are_rotated(service: Service, cluster: Cluster) -> None:
+async def test_nothing_is_lost_when_credentials_are_rotated(service: Service, cluster: Cluster) -> None:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     async with callers(service.ledger, service.session):
         for number in range(2):
@@ -298,7 +304,9 @@ async def test_credentials_are_rotated(service: Service, cluster: Cluster) -> No
     await service.stands()
 
 
-async def test_the_namespace_is_deleted(service: Service, cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_the_service_works_on_after_its_namespace_is_deleted_and_made_anew(
+    service: Service, cluster: Cluster, kubectl: Kubectl
+) -> None:
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 20))
         namespace = cluster.get("Namespace", "", NAMESPACE)
@@ -316,7 +324,9 @@ async def test_the_namespace_is_deleted(service: Service, cluster: Cluster, kube
     await service.stands()
 
 
-async def test_the_quota_is_reached_in_the_middle_of_a_batch(service: Service, cluster: Cluster) -> None:
+async def test_when_the_quota_is_reached_in_a_batch_some_are_whole_and_the_others_are_429(
+    service: Service, cluster: Cluster
+) -> None:
     """Some are whole, the others are refused, each for its own reason; and more find room when there is some."""
     is_used_up = asyncio.Event()
 

@@ -158,7 +158,7 @@ async def test_a_list_that_comes_late_brings_nothing_back(
     assert await status_of(provisioner) == 404
 
 
-async def test_the_api_server_restarted(
+async def test_a_restarted_api_server_without_old_versions_is_listed_anew(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     await create(provisioner)
@@ -170,7 +170,9 @@ async def test_the_api_server_restarted(
     assert await ids(provisioner) == {"a", "new"}
 
 
-async def test_the_cluster_away_and_back(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_read_is_503_while_the_cluster_is_away_and_200_when_it_is_back(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
     await create(provisioner)
     await fresh(provisioner)
     cluster.faults.refuse()

@@ -463,7 +463,7 @@ async def test_smoke_sh_without_a_service_says_so(tmp_path: Path) -> None:
     assert "smoke: GET /health got no answer" in stderr
 
 
-async def test_a_process_killed_between_pod_and_service_leaves_a_half_that_the_next_create_completes(
+async def test_the_next_create_completes_the_half_of_a_process_killed_between_pod_and_service(
     cluster: Cluster, tmp_path: Path, start_provisioner: StartProvisioner
 ) -> None:
     port = free_port()

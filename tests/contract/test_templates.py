@@ -264,7 +264,7 @@ async def test_what_a_process_that_died_left_is_removed_when_it_is_old_and_no_po
     assert names(cluster, "PersistentVolumeClaim") == ["sandbox-c-data"]
 
 
-async def test_a_missing_runtime_class_is_said_at_the_create_and_a_restricted_sandbox_gets_no_host_path(
+async def test_an_isolated_sandbox_needs_its_runtime_class_and_gets_no_host_path(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner = await start_provisioner(

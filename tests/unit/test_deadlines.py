@@ -47,7 +47,7 @@ D = DEADLINES
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_it_ends_before(sooner: str, later: tuple[float, float]) -> None:
+def test_the_sooner_of_two_limits_is_shorter_than_the_later(sooner: str, later: tuple[float, float]) -> None:
     assert later[0] < later[1], sooner
 
 

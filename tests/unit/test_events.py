@@ -79,7 +79,7 @@ async def test_a_reader_gets_the_present_state_and_then_what_happens(feed: Event
     assert events[-1][1]["ready"] is False
 
 
-async def test_the_numbers_grow(feed: EventBroker, view: StillView) -> None:
+async def test_the_numbers_of_events_only_grow(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     for number in range(5):
         view.put(f"s{number}")

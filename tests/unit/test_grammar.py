@@ -198,7 +198,9 @@ def test_a_list_says_what_is_wrong_with_a_label_as_a_create_does(judges: Judges)
         *((name, False, False) for name in ("", "A", "a_b", "-a", "a-", ".a", "a.", "a..b", "a\n", "ä")),
     ],
 )
-def test_names_of_objects(judges: Judges, name: str, label: bool, subdomain: bool) -> None:
+def test_names_of_claims_and_namespaces_are_accepted_as_kubernetes_does(
+    judges: Judges, name: str, label: bool, subdomain: bool
+) -> None:
     assert grammar.is_dns_label(name) is label
     assert grammar.is_dns_name(name) is subdomain
     # An empty variable counts as unset.

@@ -58,7 +58,7 @@ def test_the_number_that_a_quantity_stands_for(text: str, number: str) -> None:
         *("\u0661", "1e\u0663", "1e100", "1e999999999", "1" * 65, "0" * 10_000),
     ],
 )
-def test_what_is_no_quantity(text: str) -> None:
+def test_a_text_that_is_no_quantity_is_not_taken_for_one(text: str) -> None:
     assert not _is_quantity(text)
 
 

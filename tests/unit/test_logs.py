@@ -95,7 +95,7 @@ async def test_every_line_of_a_request_and_of_what_it_starts_has_its_ids(log: Lo
     ]
 
 
-async def test_what_is_done_for_several_requests_has_all_their_ids_and_what_is_done_for_one_has_its_own(
+async def test_lines_about_a_batch_have_the_ids_of_all_its_requests_and_others_their_own(
     log: Log,
 ) -> None:
     go = asyncio.Event()

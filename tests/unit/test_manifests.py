@@ -55,7 +55,7 @@ def mounts(pod: Any) -> Any:
     return {mount.pop("mountPath"): mount for mount in container(pod)["volumeMounts"]}
 
 
-def test_the_whole_pod(make_settings: MakeSettings, template: Template) -> None:
+def test_a_pod_is_built_with_these_very_fields_and_no_others(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(SKILLS_HOST_PATH="/skills", THREADS_HOST_PATH="/threads")
     pod, _ = rendered(settings, template)
     probe = {"httpGet": {"path": "/v1/sandbox", "port": 8080}, "timeoutSeconds": 3}
@@ -106,7 +106,9 @@ def test_the_whole_pod(make_settings: MakeSettings, template: Template) -> None:
     }
 
 
-def test_the_whole_service(make_settings: MakeSettings, template: Template) -> None:
+def test_a_service_is_built_with_these_very_fields_and_no_others(
+    make_settings: MakeSettings, template: Template
+) -> None:
     _, service = rendered(make_settings(), template)
     assert service == {
         "apiVersion": "v1",

@@ -329,7 +329,7 @@ def test_no_label_is_one_that_a_sandboxs_service_selects(checks: Checks) -> None
         assert checks.locations(labels={key: "another"}) == [["labels", key]]
 
 
-def test_all_that_is_asked_for_is_of_the_revision_so_that_the_second_of_two_creates_changes_nothing(
+def test_each_option_is_part_of_the_revision_and_a_repeated_create_changes_nothing(
     checks: Checks,
 ) -> None:
     others: list[dict[str, Any]] = [

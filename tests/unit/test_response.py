@@ -30,7 +30,7 @@ def pair(make_settings: MakeSettings, template: Template) -> tuple[Any, Any]:
     return pod, service
 
 
-def test_a_whole_sandbox(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_a_whole_sandbox_is_answered_with_every_field(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     answer = answer_for(*pair, make_settings(NODE_HOST="node.example"))
     assert answer is not None
     assert answer.model_dump() == {
