@@ -92,7 +92,6 @@ async def namespace_is_gone(cluster: Cluster) -> bool:
     return cluster.get("Namespace", "", NS) is None
 
 
-@pytest.mark.deadlines(policy_confirmed=0.0)
 async def test_a_policy_that_somebody_deleted_is_back_before_a_later_create(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
@@ -100,5 +99,6 @@ async def test_a_policy_that_somebody_deleted_is_back_before_a_later_create(
     assert (await kubectl("delete", "networkpolicy", "sandboxes-isolated", "-n", NS)).rc == 0
     await create(provisioner, "a")
     assert policies(cluster) == []  # an apply counts for a while
+    provisioner.set_deadlines(policy_confirmed=0.0)
     await create(provisioner, "b")
     assert policies(cluster) == ["sandboxes-isolated"]
