@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 # The JSON of a Kubernetes object has the shape that its kind says; nothing here knows all of it.
 KubeObject: TypeAlias = dict[str, Any]
+# The kind and the name of an object.
+Key: TypeAlias = tuple[str, str]
 
 APP_LABEL = "app"
 APP = "deer-flow-sandbox"
@@ -96,6 +98,11 @@ def labels_of(sandbox_id: str) -> dict[str, str]:
         "app.kubernetes.io/component": "sandbox",
         MANAGED_BY_LABEL: MANAGED_BY,
     }
+
+
+def key_of(obj: KubeObject) -> Key:
+    """Return kind and name, which tell an object from all others of its namespace."""
+    return obj["kind"], obj["metadata"]["name"]
 
 
 def get_labels(obj: KubeObject) -> dict[str, str]:

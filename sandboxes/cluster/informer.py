@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 
     from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.runner import KubectlRunner
-    from sandboxes.objects import KubeObject
+    from sandboxes.objects import Key, KubeObject
 
 logger = logging.getLogger(__name__)
 
-_RESOURCES = {"Pod": "pods", "Service": "services"}
-
-Key = tuple[str, str]
+_RESOURCES = {kind: kube.RESOURCES[kind] for kind in ("Pod", "Service")}
 
 
 class Informer:
@@ -152,7 +150,7 @@ class Informer:
         """Take in what a call of our own has just read or written."""
         for obj in objects:
             if obj["kind"] in _RESOURCES:
-                key = _key(obj)
+                key = kube.key_of(obj)
                 if self._deleted.get(key, "") is None:  # what was in doubt is known again
                     self._forget_delete(key)
                 self._put(obj)
@@ -179,7 +177,7 @@ class Informer:
 
     def note_read(self, sandbox_id: str, objects: Iterable[KubeObject], started: float) -> None:
         """Take in what a live read that began at `started` (loop time) has found of a sandbox, and what it has not."""
-        found = {_key(obj): obj for obj in objects}
+        found = {kube.key_of(obj): obj for obj in objects}
         for key in _keys(sandbox_id):
             if key not in found and self._heard.get(key, 0.0) < started:
                 self._remove(key)
@@ -199,7 +197,7 @@ class Informer:
         self._sync_wanted.set()
 
     def _on_event(self, kind_of_event: str, obj: KubeObject) -> None:
-        key = _key(obj)
+        key = kube.key_of(obj)
         self._told[key] = _version(obj)
         if kind_of_event != "DELETED":
             self._put(obj)
@@ -214,7 +212,7 @@ class Informer:
 
     def _put(self, obj: KubeObject) -> None:
         """Take in an object, unless it is older than what is known, or one that we have deleted."""
-        key = _key(obj)
+        key = kube.key_of(obj)
         known = self._objects.get(key)
         if obj["metadata"]["uid"] in self._gone or (known is not None and not _is_newer(obj, known)):
             return
@@ -249,7 +247,7 @@ class Informer:
 
     def held(self, obj: KubeObject) -> KubeObject:
         """Return the same version of the object from the view, if it is there, else the object."""
-        known = self._objects.get(_key(obj))
+        known = self._objects.get(kube.key_of(obj))
         same = ("uid", "resourceVersion")
         if known is None or any(known["metadata"][field] != obj["metadata"][field] for field in same):
             return obj
@@ -295,7 +293,7 @@ class Informer:
         """Take in a list, which is right for all that nobody has told since it began; return its versions."""
         started, starts = _now(), self._starts
         running = all(watch.is_running for watch in self._watches.values())
-        listed = {_key(obj): obj for obj in await self._list(self._namespace)}
+        listed = {kube.key_of(obj): obj for obj in await self._list(self._namespace)}
         for key in [key for key, heard in self._heard.items() if heard < started]:
             if key in listed and listed[key]["metadata"]["uid"] == self._uid(key):
                 if _version(listed[key]) != _version(self._objects[key]):
@@ -341,10 +339,6 @@ class Informer:
 
 def _keys(sandbox_id: str) -> tuple[Key, Key]:
     return ("Pod", kube.pod_name(sandbox_id)), ("Service", kube.service_name(sandbox_id))
-
-
-def _key(obj: KubeObject) -> Key:
-    return obj["kind"], obj["metadata"]["name"]
 
 
 def _is_newer(obj: KubeObject, known: KubeObject) -> bool:

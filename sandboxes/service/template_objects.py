@@ -11,7 +11,7 @@ import itertools
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from sandboxes import expiry
 from sandboxes import objects as kube
@@ -30,13 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster.cluster import Cluster
-    from sandboxes.objects import KubeObject
+    from sandboxes.objects import Key, KubeObject
     from sandboxes.service.locks import Locks
     from sandboxes.spec.templates import Template
 
 logger = logging.getLogger(__name__)
-
-Key: TypeAlias = tuple[str, str]
 
 # Each round ends because somebody else changed the objects; so many in a row is no accident.
 MAX_ROUNDS = 8
@@ -100,7 +98,7 @@ class Extras:
                 continue
             if not await self._touch(wanted, found):
                 continue
-            missing = [obj for obj in wanted.objects if _key(obj) not in found]
+            missing = [obj for obj in wanted.objects if kube.key_of(obj) not in found]
             if await self._create(missing):
                 return
         raise KeepsChanging
@@ -183,7 +181,7 @@ class Extras:
                     "sandbox %s: its extra objects can't be deleted: %s\n%s", sandbox_id, error, error.detail
                 )
                 continue
-            deleted += [" ".join(_key(obj)) for obj in old[sandbox_id]]
+            deleted += [" ".join(kube.key_of(obj)) for obj in old[sandbox_id]]
         return deleted
 
     async def finish(self) -> None:
@@ -273,7 +271,7 @@ class Extras:
                 for obj in meant:
                     if not kube.is_terminating(obj):
                         await self._cluster.delete_exactly(obj, urgent=True)
-                        logger.info("%s %s deleted", *_key(obj))
+                        logger.info("%s %s deleted", *kube.key_of(obj))
             except PreconditionFailed:
                 continue
             return
@@ -281,11 +279,7 @@ class Extras:
 
     async def _find(self, objects: list[KubeObject], *, urgent: bool = False) -> dict[Key, KubeObject]:
         found = await self._cluster.find([kube.reference(obj) for obj in objects], urgent=urgent)
-        return {_key(obj): obj for obj in found}
-
-
-def _key(obj: KubeObject) -> Key:
-    return obj["kind"], obj["metadata"]["name"]
+        return {kube.key_of(obj): obj for obj in found}
 
 
 def _mark(obj: KubeObject) -> str:
