@@ -30,16 +30,6 @@ REFERENCE: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def cluster() -> FakeCluster:
-    return FakeCluster()
-
-
-@pytest.fixture
-def kubectl(cluster: FakeCluster) -> Kubectl:
-    return Kubectl(cluster, max_processes=2, max_waiting=1)
-
-
 async def test_apply_and_delete_are_called_as_recorded(cluster: FakeCluster, kubectl: Kubectl) -> None:
     """The calls whose answers are recorded are the calls that are made."""
     await kubectl.apply([{**REFERENCE, "spec": {"containers": []}}])

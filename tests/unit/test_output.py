@@ -30,16 +30,6 @@ POLICY: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def cluster() -> FakeCluster:
-    return FakeCluster()
-
-
-@pytest.fixture
-def kubectl(cluster: FakeCluster) -> Kubectl:
-    return Kubectl(cluster, max_processes=2, max_waiting=1)
-
-
 def is_not_believed() -> pytest.RaisesExc[errors.ClusterUnavailable]:
     return pytest.raises(errors.ClusterUnavailable, match="The provisioner can't read what kubectl answers")
 
