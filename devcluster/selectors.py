@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from devcluster.errors import bad_request
+from devcluster.errors import ApiError, bad_request
 from devcluster.objects import Json, labels_of
 from devcluster.resources import EVENTS, PODS, Resource
 
 Matcher = Callable[[Json], bool]
 
 _TOKEN = re.compile(r"\s*(?:(==|!=|=|!|,|\(|\)|<|>)|([^\s=!,()<>]+))")
+_SYMBOLS = ("==", "!=", "=", "!", "(", ")", "<", ">")
 _EVENT_FIELDS = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
 _COMMON_FIELDS = ("metadata.name", "metadata.namespace")
 _FIELDS = {
@@ -75,26 +76,34 @@ class _LabelParser:
         if operator in ("", ","):
             return Requirement(key, "exists", frozenset())
         self._at += 1
+        return Requirement(key, operator, frozenset(self._operands(operator)))
+
+    def _operands(self, operator: str) -> list[str]:
         if operator in ("in", "notin"):
-            return Requirement(key, operator, frozenset(self._values()))
+            return self._values()
         if operator not in ("=", "==", "!="):
-            raise bad_request(
-                f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt"  # the server's own list
-            )
+            raise _unparsed(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")  # the server's own list
         value = "" if self._peek() in ("", ",") else self._take()
-        return Requirement(key, operator, frozenset((value,)))
+        if value in _SYMBOLS:
+            raise _unparsed(f"found '{value}', expected: identifier")
+        return [value]
 
     def _values(self) -> list[str]:
         opening = self._take()
         if opening != "(":
-            raise bad_request(f"found '{opening}' expected: '('")
+            raise _unparsed(f"found '{opening}' expected: '('")
         values = []
         while (part := self._take()) not in (")", ""):
             if part != ",":
                 values.append(part)
         if part != ")":
-            raise bad_request("found '', expected: ',' or ')'")
+            raise _unparsed("found '', expected: ',' or ')'")
         return values
+
+
+def _unparsed(why: str) -> ApiError:
+    """Say what is wrong within one requirement (`raw-list-bad-selector`)."""
+    return bad_request(f"unable to parse requirement: {why}")
 
 
 def label_matcher(text: str) -> Matcher | None:
