@@ -32,6 +32,7 @@ from devcluster.schema import Schema
 from devcluster.server import ApiServer
 from devcluster.store import Store
 from devcluster.volumes import ClaimController
+from devcluster.watches import Watches
 
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 NODE_PORTS = range(30000, 32768)
@@ -56,7 +57,9 @@ class Cluster:
     `cluster.kmock.requests` are the last requests. It keeps a bounded number of them, so for "only the next one" use
     `devcluster.once` and not a slice of the history. `faults` is what can break; see there.
 
-    Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock.
+    Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock; `timeoutSeconds` of a
+    watch and the minutes between its bookmarks are such seconds, too. Without `watch_list` a watch can't begin with the
+    state by `sendInitialEvents`, as on servers of 1.31 and 1.33.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword for each thing that a test may set
@@ -70,6 +73,7 @@ class Cluster:
         service_account_after: float = 0.3,
         tls: bool = True,
         speed: float = 1.0,
+        watch_list: bool = True,
     ) -> None:
         self._port = port
         self._directory = directory
@@ -78,6 +82,7 @@ class Cluster:
         self._service_account_after = service_account_after
         self._tls = tls
         self._clock = Clock(speed)
+        self._watch_list = watch_list
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -169,7 +174,16 @@ class Cluster:
 
     def end_watches(self) -> None:
         """End all watches that are open, cleanly, as a server does from time to time."""
-        self._listing.stop()
+        self._watches.end()
+
+    def open_watches(self, kind: str = "") -> int:
+        """Give how many watches are open, of a kind (`Pod`) or of all: from then on they miss no change."""
+        return len(self._watches.open(BY_KIND[kind].plural if kind else ""))
+
+    def send_bookmarks(self, kind: str = "") -> None:
+        """Send a bookmark now to the open watches that asked for them, of a kind (`Pod`) or of all."""
+        for watch in self._watches.open(BY_KIND[kind].plural if kind else ""):
+            watch.bookmark()
 
     async def _start(self, stack: AsyncExitStack) -> None:
         directory = self._directory or Path(tempfile.mkdtemp(prefix="devcluster-"))
@@ -199,9 +213,15 @@ class Cluster:
         proxy = NodePortProxy(self._store, self._kubelet, node_ports)
         await proxy.start()
         stack.push_async_callback(proxy.stop)
-        self._listing = Listing(self._store, self._clock)
+        self._watches = Watches(self._store, self._clock, watch_list=self._watch_list)
         self._server = ApiServer(
-            api, deletion, self._listing, Logs(self._store, self._kubelet), OpenApi(schema), self._credentials.token
+            api,
+            deletion,
+            Listing(self._store),
+            self._watches,
+            Logs(self._store, self._kubelet),
+            OpenApi(schema),
+            self._credentials.token,
         )
         await stack.enter_async_context(self._server)
         for name in FIRST_NAMESPACES:
@@ -213,9 +233,9 @@ class Cluster:
         server = web.Server(self._server, handler_cancellation=True)
         port = Port(server, self._port, self._credentials.context)
         stack.push_async_callback(port.shutdown, _SHUTDOWN_SECONDS)
-        stack.callback(self._listing.stop)
+        stack.callback(self._watches.stop)
         stack.callback(port.stop)
-        self._faults = Faults(self._server.rules, port, self._listing)
+        self._faults = Faults(self._server.rules, port, self._watches)
         stack.callback(self._server.rules.clear)
         port.open()
         self._url = f"{'https' if self._tls else 'http'}://{LOOPBACK}:{port.number}"

@@ -27,16 +27,24 @@ class Cause:
 class ApiError(Exception):
     """A request that is refused; `status` is the body of the answer."""
 
-    def __init__(self, code: HTTPStatus, reason: str, message: str, details: Json | None = None) -> None:
+    def __init__(
+        self, code: HTTPStatus, reason: str, message: str, details: Json | None = None, metadata: Json | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.message = message
         self.details = details
+        self.metadata = metadata or {}
+
+    @property
+    def retry_after(self) -> int:
+        """Give after how many seconds to ask again; 0 where it is of no use."""
+        return int((self.details or {}).get("retryAfterSeconds", 0))
 
     def status(self) -> Json:
         """Give the `Status` object, in the key order of the record."""
-        status: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        status: Json = {"kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure"}
         status["message"] = self.message
         if self.reason:
             status["reason"] = self.reason
@@ -97,14 +105,22 @@ def forbidden(resource: Resource, name: str, why: str, causes: list[Json] | None
 
 def invalid(resource: Resource, name: str, causes: list[Cause]) -> ApiError:
     """Say that the object breaks its kind's rules; at least one cause (`apply-invalid`, in the HTTP record)."""
+    return _invalid(resource.group, resource.kind, name, causes)
+
+
+def invalid_options(causes: list[Cause]) -> ApiError:
+    """Say that what the query of a list or a watch asks for doesn't go together; at least one cause."""
+    return _invalid("meta.k8s.io", "ListOptions", "", causes)
+
+
+def _invalid(group: str, kind: str, name: str, causes: list[Cause]) -> ApiError:
     text = str(causes[0]) if len(causes) == 1 else f"[{', '.join(str(cause) for cause in causes)}]"
-    details: Json = {"name": name}
-    if resource.group:
-        details["group"] = resource.group
-    details["kind"] = resource.kind
+    details: Json = {"name": name} if name else {}
+    if group:
+        details["group"] = group
+    details["kind"] = kind
     details["causes"] = [{"reason": c.reason, "message": c.message, "field": c.field} for c in causes]
-    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
-    message = f'{kind} "{name}" is invalid: {text}'
+    message = f'{kind}{group and "."}{group} "{name}" is invalid: {text}'
     return ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", message, details)
 
 
@@ -144,9 +160,17 @@ def unauthorized() -> ApiError:
     return ApiError(HTTPStatus.UNAUTHORIZED, "Unauthorized", "Unauthorized")
 
 
-def expired(message: str) -> ApiError:
-    """Say that a resource version, or a continue token, is no longer kept."""
-    return ApiError(HTTPStatus.GONE, "Expired", message)
+def expired(message: str, proceed: str = "") -> ApiError:
+    """Say that a resource version is no longer kept; `proceed` continues a list in another one."""
+    return ApiError(HTTPStatus.GONE, "Expired", message, metadata={"continue": proceed} if proceed else None)
+
+
+def too_large_version(asked: int, current: int) -> ApiError:
+    """Say that a resource version is still to come."""
+    message = f"Too large resource version: {asked}, current: {current}"
+    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+    details = {"causes": causes, "retryAfterSeconds": 1}
+    return ApiError(HTTPStatus.GATEWAY_TIMEOUT, "Timeout", f"Timeout: {message}", details)
 
 
 def no_such_path() -> ApiError:

@@ -13,13 +13,13 @@ from http import HTTPStatus
 import kmock
 from aiohttp import web
 
-from devcluster.errors import ApiError
-from devcluster.listing import Listing
-from devcluster.objects import JsonValue
+from devcluster.errors import ApiError, expired
+from devcluster.objects import Json, JsonValue
 from devcluster.port import Port
 from devcluster.requests import verb_of
 from devcluster.responses import CutResponse, WatchResponse, respond, with_warning
 from devcluster.store import compact
+from devcluster.watches import Watches
 
 Serve = Callable[[kmock.Request], Awaitable[web.StreamResponse]]
 
@@ -73,13 +73,18 @@ class Fault:
 
     def answer(self) -> web.Response:
         """Give the answer in the place of the server's."""
-        code = HTTPStatus(self.code)
-        reason, message = _STATUS.get(code, ("", code.description or code.phrase))
         details = None if self.retry_after is None else {"retryAfterSeconds": self.retry_after}
-        response = respond(compact(ApiError(code, reason, message, details).status()), code)
+        error = _error(self.code, details)
+        response = respond(compact(error.status()), error.code)
         if self.retry_after is not None:
             response.headers["Retry-After"] = str(self.retry_after)
         return response
+
+
+def _error(number: int, details: Json | None = None) -> ApiError:
+    code = HTTPStatus(number)
+    reason, message = _STATUS.get(code, ("", code.description or code.phrase))
+    return ApiError(code, reason, message, details)
 
 
 class Rules:
@@ -146,10 +151,10 @@ class Faults:
     clock's, since it is kubectl that waits.
     """
 
-    def __init__(self, rules: Rules, port: Port, listing: Listing) -> None:
+    def __init__(self, rules: Rules, port: Port, watches: Watches) -> None:
         self._rules = rules
         self._port = port
-        self._listing = listing
+        self._watches = watches
 
     def clear(self) -> None:
         """Put everything right again."""
@@ -157,13 +162,19 @@ class Faults:
         self._port.deaf = False
         self._port.drop_unheard()
         self._port.open()
+        self.release_watches()
 
     def refuse(self) -> None:
         """Close the port: what is connected is dropped, and connecting is refused, until `clear`."""
         self._port.close()
 
-    def hang(self, *, verb: str = "", resource: str = "", times: int | None = None) -> None:
-        """Take connections, or the requests that match, and never answer. `clear` drops them."""
+    def hang(self, *, verb: str = "", resource: str = "", times: int | None = None, open_watches: bool = False) -> None:
+        """Take connections, or the requests that match, and never answer. `clear` drops them.
+
+        Watches that are open go on, or with `open_watches` fall silent, too, until `clear`.
+        """
+        if open_watches:
+            self.silence_watches(resource)
         self._rules.add(Fault(verb, resource, times, hangs=True))
         self._port.deaf = not (verb or resource or times)
 
@@ -194,9 +205,35 @@ class Faults:
         """
         self._rules.add(Fault(verb, resource, times, after_bytes=after_bytes))
 
-    def cut_watches(self) -> None:
-        """Cut the connections of all open watches; `Cluster.end_watches` ends them cleanly."""
-        self._listing.stop(cut=True)
+    def silence_watches(self, resource: str = "") -> None:
+        """Let the open watches say nothing more, and not end: their connections stay, and all is kept back.
+
+        Of one resource (`pods`), or all. Watches that are opened later are served as ever; `hang(verb="watch")` is for
+        those.
+        """
+        for watch in self._watches.open(resource):
+            watch.silence()
+
+    def release_watches(self, resource: str = "") -> None:
+        """Let watches that are silent say what was kept back, and go on. `clear` does it, too."""
+        for watch in self._watches.open(resource):
+            watch.release()
+
+    def cut_watches(self, resource: str = "") -> None:
+        """Cut the connections of open watches, silent or not; `Cluster.end_watches` ends them cleanly."""
+        for watch in self._watches.open(resource):
+            watch.cut()
+
+    def expire_watches(self, resource: str = "") -> None:
+        """End open watches with 410 as an ERROR event; versions up to now are too old to watch from or list at."""
+        self._watches.forget(resource)
+        for watch in self._watches.open(resource):
+            watch.fail(expired("The resourceVersion for the provided watch is too old."))
+
+    def fail_watches(self, code: int = 500, resource: str = "") -> None:
+        """End open watches with an ERROR event of this code; versions stay."""
+        for watch in self._watches.open(resource):
+            watch.fail(_error(code))
 
     async def restart(self, seconds: float = 0.2, *, forget: bool = False) -> None:
         """Be gone for a moment, with all connections; what is stored stays, and resource versions go on.
@@ -205,6 +242,6 @@ class Faults:
         """
         self._port.close()
         if forget:
-            self._listing.forget()
+            self._watches.forget()
         await asyncio.sleep(seconds)
         self._port.open()

@@ -10,9 +10,10 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from devcluster.api import Answer
-from devcluster.listing import Listing, ListOptions
+from devcluster.queries import ListOptions
 from devcluster.requests import Target
 from devcluster.store import compact
+from devcluster.watches import Watches
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,9 +30,9 @@ class WatchResponse(web.StreamResponse):
     cut_after: int | None = None
     """After how many bytes the connection is to be cut, for a test."""
 
-    def __init__(self, listing: Listing, target: Target, options: ListOptions) -> None:
+    def __init__(self, watches: Watches, target: Target, options: ListOptions) -> None:
         super().__init__(headers={"Content-Type": JSON, "Cache-Control": "no-cache, private"})
-        self._listing = listing
+        self._watches = watches
         self._target = target
         self._options = options
         self._transport: asyncio.Transport | None = None
@@ -43,7 +44,7 @@ class WatchResponse(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Write all events, then the end. aiohttp calls this when the head is out."""
-        events = self._listing.watch(self._target.resource, self._target.namespace, self._options)
+        events = self._watches.events(self._target.resource, self._target.namespace, self._options)
         try:
             async with aclosing(events):
                 async for event in events:

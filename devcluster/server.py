@@ -20,10 +20,11 @@ from devcluster.authorization import Authorization
 from devcluster.deletion import Deletion
 from devcluster.errors import ApiError, internal, no_such_path, not_allowed, unauthorized, unsupported_media_type
 from devcluster.faults import Rules
-from devcluster.listing import Listing, ListOptions
+from devcluster.listing import Listing
 from devcluster.logs import Logs
 from devcluster.objects import Json
 from devcluster.openapi import OpenApi
+from devcluster.queries import ListOptions, is_watch
 from devcluster.requests import (
     APPLY_PATCH,
     Target,
@@ -38,6 +39,7 @@ from devcluster.requests import (
 from devcluster.resources import ACCESS_REVIEWS, NAMESPACES, PODS, Resource
 from devcluster.responses import UNCACHED, WatchResponse, respond, written
 from devcluster.store import compact
+from devcluster.watches import Watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +57,14 @@ class ApiServer(kmock.KubernetesScaffold):
     """The handler behind the port."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - it is where everything comes together
-        self, api: Api, deletion: Deletion, listing: Listing, logs: Logs, openapi: OpenApi, token: str
+        self,
+        api: Api,
+        deletion: Deletion,
+        listing: Listing,
+        watches: Watches,
+        logs: Logs,
+        openapi: OpenApi,
+        token: str,
     ) -> None:
         super().__init__()
         self.rules = Rules()
@@ -66,6 +75,7 @@ class ApiServer(kmock.KubernetesScaffold):
         self._api = api
         self._deletion = deletion
         self._listing = listing
+        self._watches = watches
         self._openapi = openapi
         self._token = token
 
@@ -99,7 +109,10 @@ class ApiServer(kmock.KubernetesScaffold):
                     log.debug("nothing canned for %s %s", request.method, request.url)
             return self._serve(request)
         except ApiError as refused:
-            return respond(compact(refused.status()), refused.code)
+            response = respond(compact(refused.status()), refused.code)
+            if refused.retry_after:
+                response.headers["Retry-After"] = str(refused.retry_after)
+            return response
         except kmock.KubernetesError as canned:
             return await self._render_error(canned)
         except Exception as error:
@@ -163,19 +176,22 @@ class ApiServer(kmock.KubernetesScaffold):
     def _get(self, target: Target, request: kmock.Request) -> web.StreamResponse:
         if not target.resource.stored:
             raise not_allowed(target.resource)
-        if request.params.get("watch") in ("true", "1"):
+        if is_watch(request.params):
             query = {**request.params, "fieldSelector": f"metadata.name={target.name}"}
-            options = ListOptions.read(target.resource, query)
-            return WatchResponse(self._listing, target, options)
+            return self._watch(target, query)
         return respond(self._api.get(target.resource, target.namespace, target.name).body())
 
     def _list(self, target: Target, request: kmock.Request) -> web.StreamResponse:
         if not target.resource.stored:
             raise not_allowed(target.resource)
+        if is_watch(request.params):
+            return self._watch(target, dict(request.params))
         options = ListOptions.read(target.resource, dict(request.params))
-        if request.params.get("watch") in ("true", "1"):
-            return WatchResponse(self._listing, target, options)
         return respond(self._listing.list(target.resource, target.namespace, options))
+
+    def _watch(self, target: Target, query: dict[str, str]) -> web.StreamResponse:
+        options = ListOptions.read(target.resource, query, watch_list=self._watches.watch_list)
+        return WatchResponse(self._watches, target, options)
 
     def _create(self, target: Target, request: kmock.Request) -> web.StreamResponse:
         sent = body_of(request)

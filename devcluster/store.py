@@ -69,6 +69,11 @@ def compact(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def _in_order(records: dict[Key, Record], namespace: str) -> list[Record]:
+    keys = sorted(key for key in records if not namespace or key[0] == namespace)
+    return [records[key] for key in keys]
+
+
 class Store:
     """All objects of all resources."""
 
@@ -91,9 +96,22 @@ class Store:
 
     def find(self, resource: Resource, namespace: str = "") -> list[Record]:
         """Give the objects of a namespace, or of all of them, in the order of their keys."""
-        records = self._records[resource]
-        keys = sorted(key for key in records if not namespace or key[0] == namespace)
-        return [records[key] for key in keys]
+        return _in_order(self._records[resource], namespace)
+
+    def find_at(self, resource: Resource, namespace: str, version: int) -> list[Record] | None:
+        """Give them as they were at that version; None when the changes since are no longer all known."""
+        if version < self._forgotten[resource]:
+            return None
+        records = dict(self._records[resource])
+        for change in reversed(self._logs[resource]):
+            if change.record.version <= version:
+                break
+            key = (namespace_of(change.obj), name_of(change.obj))
+            if change.previous is None:
+                records.pop(key, None)
+            else:
+                records[key] = change.previous
+        return _in_order(records, namespace)
 
     def put(self, resource: Resource, obj: Json) -> Record:
         """Store the object under the next resource version, which is written into it: the object is now the store's."""
