@@ -16,6 +16,7 @@ from tests.contract.faults import refuse_next
 from tests.contract.levels import level, printed
 from tests.contract.pod_states import ARRANGED, SEEN
 from tests.contract.stages import CASES, SPECIALS, UNAUTHORIZED, Stage, rec, sandboxes_b_c, staged
+from tests.contract.test_devcluster_raw import RAW
 from tests.record import case, case_names
 
 
@@ -204,7 +205,7 @@ ALONE = ("pod-left-without-service", "server-hangs", "server-hangs-no-request-ti
 
 def test_every_recorded_call_is_replayed_or_named_here() -> None:
     replayed = {name for names in CASES.values() for name in names} | {special.case for special in SPECIALS}
-    replayed |= {*UNAUTHORIZED, *SEEN, *ARRANGED, *PUT_ON, *MISUNDERSTANDINGS, *UNUSABLE, *ALONE}
+    replayed |= {*UNAUTHORIZED, *SEEN, *ARRANGED, *PUT_ON, *MISUNDERSTANDINGS, *UNUSABLE, *ALONE, *RAW}
     assert replayed.isdisjoint(ELSEWHERE)
     assert replayed | ELSEWHERE.keys() == set(case_names())
     here = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_devcluster_*.py"))
