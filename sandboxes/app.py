@@ -81,13 +81,8 @@ async def compose(
         deadlines=deadlines,
     )
     informer = Informer(
-        runner,
-        (batched if settings.kubectl_group else kubectl).list_sandboxes,
-        settings.k8s_namespace,
-        max_age=settings.live_view_max_age,
-        deadlines=deadlines,
+        kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
     )
-    kubectl.reuse(informer.held)
     _warn(settings, callers)
     await check_cluster(kubectl, templates, settings, deadlines)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()

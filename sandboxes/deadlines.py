@@ -52,6 +52,8 @@ class Deadlines:
     template_objects_lock: float = 60.0
     template_objects_finish: float = 5.0
 
+    # The reaper looks for what templates left behind at least so often, and after Pods that had any.
+    leftovers: float = 600.0
     # The reaper waits so long for a sandbox on which a request works; the next round looks again.
     reaper_lock: float = 5.0
 
@@ -111,17 +113,14 @@ class Deadlines:
     batch_patience: float = 8.0
     batch_spare: float = 1.0
 
-    # The informer. A watch that ends is started again after these pauses; one that lived for `watch_settled` has earned
-    # the first pause again.
+    # The informer. A watch that fails is started again after these pauses; after one that lived for `watch_settled`
+    # they begin anew.
     watch_pauses: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
     watch_settled: float = 30.0
-    # Where there is nothing to list kubectl says nothing, and nothing marks that it has listed: it is taken to watch
-    # after so long. The informer trusts that no further than an empty list of its own bears it out.
-    watch_first_list: float = 1.0
-    # A watch that has not told of a change so long after a list showed it does not tell any more.
-    watch_telling: float = 10.0
-    # No answer that began before an object was gone comes so long after: well over a call's deadline.
-    gone_remembered: float = 120.0
+    # How long the first watch after a failure lasts. Its end shows that nothing was missed; whole seconds.
+    watch_catch_up: int = 1
+    # A watch that has not ended so long after its time is silent. A credential plugin may take as long to start it.
+    watch_silence: float = 25.0
     # For so long after a delete of ours, the Pod's deletion is ours; a call of kubectl ends long before.
     deletion_expected: float = 120.0
     # A container that ran so long is not in a crash loop (any more): the kubelet begins anew with its back-off then.

@@ -150,10 +150,15 @@ def sandbox_container(pod: KubeObject) -> KubeObject:
     return found
 
 
+def resource_of(kind: str) -> str:
+    """Return the plural of one of RESOURCES as it stands in a path, without its group."""
+    return RESOURCES[kind].partition(".")[0]
+
+
 def path_of(obj: KubeObject) -> str:
     """Return the path of an object of one of RESOURCES at the API server."""
     root = f"/apis/{obj['apiVersion']}" if "/" in obj["apiVersion"] else f"/api/{obj['apiVersion']}"
-    resource = RESOURCES[obj["kind"]].partition(".")[0]
+    resource = resource_of(obj["kind"])
     return f"{root}/namespaces/{obj['metadata']['namespace']}/{resource}/{obj['metadata']['name']}"
 
 

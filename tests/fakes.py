@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl
 
 from sandboxes.kubectl.process import Completed
 from tests.record import RECORDED, case
@@ -84,10 +85,8 @@ class FakeCluster:
                 return Completed(0, f"namespace/{args[2]}\n".encode() if args[2] in self.namespaces else b"", "")
             case "get" if args[1:] == ("--raw", "/readyz"):
                 return Completed(0, case("readyz").stdout.encode(), "")
-            case "get" if args[1] == "events":
-                return self._events(args)
-            case "get":
-                return self._list(args)
+            case "get" if args[1] == "--raw":
+                return self._list(args[2])
             case "logs":
                 return self._logs(args)
             case "delete" if "--raw" in args:
@@ -272,26 +271,29 @@ class FakeCluster:
         missing = [item for item in items if self.key(item) not in self.objects]
         return "".join(sentence.format(_resource(item), item["metadata"]["name"]) for item in missing)
 
-    def _list(self, args: Sequence[str]) -> Completed:
-        kinds = {_KINDS[name] for name in args[1].split(",")}
-        namespace = args[args.index("-n") + 1]
-        selector = args[args.index("-l") + 1]
+    def _list(self, path_and_query: str) -> Completed:
+        """Return one page of a raw list, with as many items as it may have (record: raw-list-limit)."""
+        path, _, query_string = path_and_query.partition("?")
+        query = dict(parse_qsl(query_string))
+        *root, _, namespace, plural = path.split("/")
+        kind = "Event" if plural == "events" else _KINDS[plural if root[1] == "api" else f"{plural}.{root[2]}"]
+        fields = dict(term.split("=") for term in query["fieldSelector"].split(",")) if "fieldSelector" in query else {}
+        of_kind = self.events if kind == "Event" else [obj for key, obj in self.objects.items() if key[0] == kind]
         found = [
             obj
-            for (kind, space, _), obj in self.objects.items()
-            if kind in kinds and space == namespace and _selects(selector, obj["metadata"].get("labels", {}))
+            for obj in of_kind
+            if obj["metadata"]["namespace"] == namespace
+            and _selects(query.get("labelSelector", ""), obj["metadata"].get("labels", {}))
+            and all(obj["involvedObject"][field.rpartition(".")[2]] == value for field, value in fields.items())
         ]
-        return _ok({"kind": "List", "items": found})
-
-    def _events(self, args: Sequence[str]) -> Completed:
-        asked = dict(term.split("=") for term in args[args.index("--field-selector") + 1].split(","))
-        found = [
-            event
-            for event in self.events
-            if event["metadata"]["namespace"] == args[args.index("-n") + 1]
-            and all(event["involvedObject"][path.rpartition(".")[2]] == value for path, value in asked.items())
+        start = int(query.get("continue", "0"))
+        end = start + int(query["limit"])
+        metadata = {"resourceVersion": str(next(self._versions))} | ({"continue": str(end)} if found[end:] else {})
+        items = [
+            {key: part for key, part in obj.items() if key not in ("kind", "apiVersion")} for obj in found[start:end]
         ]
-        return _ok({"kind": "List", "items": found})
+        version = "/".join(root[2:])
+        return _ok({"kind": f"{kind}List", "apiVersion": version, "metadata": metadata, "items": items})
 
     def _logs(self, args: Sequence[str]) -> Completed:
         namespace, name, container = args[2], args[3], args[args.index("-c") + 1]
@@ -334,7 +336,7 @@ def _resource(item: dict[str, Any]) -> str:
 
 def _selects(selector: str, labels: dict[str, str]) -> bool:
     """Whether `a=b,c,d!=e` is true of the labels."""
-    for part in selector.split(","):
+    for part in filter(None, selector.split(",")):
         if "!=" in part:
             key, _, value = part.partition("!=")
             if labels.get(key) == value:

@@ -18,7 +18,7 @@ class StillView(Informer):
     def __init__(self) -> None:
         runner = KubectlRunner(Path("/never/started"), (), {})
         kubectl = Kubectl(runner, max_processes=1, max_waiting=1)
-        super().__init__(runner, kubectl.list_sandboxes, "rec", max_age=60)
+        super().__init__(kubectl, runner, "rec", max_age=60)
         self.fresh = True
         self._versions = 1_000_000
 
@@ -51,5 +51,4 @@ class StillView(Informer):
 
     def drop(self, sandbox_id: str) -> None:
         """Let a sandbox be gone."""
-        pair = [obj for obj in self.sandbox(sandbox_id) if obj is not None]
-        self.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"] for obj in pair})
+        self.note_deleted(obj for obj in self.sandbox(sandbox_id) if obj is not None)

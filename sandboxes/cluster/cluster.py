@@ -63,7 +63,7 @@ class Batches(ObjectCalls, Protocol):
 
 @dataclass(frozen=True)
 class InformerState:
-    """How the informer is. `age`: seconds since the list that confirmed it; `restarts`: of watches, by resource."""
+    """How the informer is. `age`: seconds since it was confirmed; `restarts`: of watches that failed, by resource."""
 
     is_fresh: bool
     age: float
@@ -160,9 +160,9 @@ class Cluster:
     async def look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
         """Read a sandbox's Pod and Service from the cluster itself."""
         references = kube.references_of(sandbox_id, self.namespace)
-        started = asyncio.get_running_loop().time()
+        before = self.informer.before_read(sandbox_id)
         objects = await persist(lambda: self._objects.get(references, urgent=urgent))
-        self.informer.note_read(sandbox_id, objects, started)
+        self.informer.note_read(sandbox_id, objects, before)
         return of_kind("Pod", objects), of_kind("Service", objects)
 
     async def list_live(self) -> list[KubeObject]:
@@ -174,7 +174,7 @@ class Cluster:
         return await persist(lambda: self._objects.get(references, urgent=urgent))
 
     async def list_extras(self) -> list[KubeObject]:
-        """Read what templates brought, see Kubectl.list_extras."""
+        """List what templates brought, see Kubectl.list_extras."""
         return await persist(lambda: self.kubectl.list_extras(self.namespace))
 
     async def create(self, objects: list[KubeObject]) -> bool:
@@ -217,15 +217,16 @@ class Cluster:
         ours = [obj for obj in pair if obj is not None and kube.sandbox_id_of(obj) == sandbox_id]
         if not ours:
             return
-        uids = {(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"] for obj in ours}
-        self.terminations.expect({name: uid for (kind, name), uid in uids.items() if kind == "Pod"})
+        self.terminations.expect(
+            {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in ours if obj["kind"] == "Pod"}
+        )
         references = [kube.reference(obj) for obj in ours]
         try:
             await persist(lambda: self._objects.delete(references))
         except (ProvisionerError, asyncio.CancelledError):
             self.informer.doubt(sandbox_id)
             raise
-        self.informer.note_deleted(uids)
+        self.informer.note_deleted(ours)
 
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
         """Delete the very version of an object that was read; whether it was there, and not gone already.
@@ -235,7 +236,7 @@ class Cluster:
         if obj["kind"] == "Pod":
             self.terminations.expect({obj["metadata"]["name"]: obj["metadata"]["uid"]})
         was_there = await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
-        self.informer.note_deleted({(obj["kind"], obj["metadata"]["name"]): obj["metadata"]["uid"]})
+        self.informer.note_deleted([obj])
         return was_there
 
     async def is_gone(self, obj: KubeObject) -> bool:

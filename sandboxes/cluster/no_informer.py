@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from sandboxes.cluster.informer import Before
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
@@ -52,11 +53,15 @@ class NoInformer:
     def note(self, _objects: Iterable[KubeObject]) -> None:
         """Forget it."""
 
-    def note_deleted(self, _uids: dict[tuple[str, str], str]) -> None:
+    def note_deleted(self, _objects: Iterable[KubeObject]) -> None:
         """Forget it."""
 
     def doubt(self, _sandbox_id: str) -> None:
         """Forget it."""
 
-    def note_read(self, _sandbox_id: str, _objects: Iterable[KubeObject], _started: float) -> None:
+    def before_read(self, _sandbox_id: str) -> Before:
+        """Return that nothing is known."""
+        return Before(None, None, None)
+
+    def note_read(self, _sandbox_id: str, _objects: Iterable[KubeObject], _before: Before) -> None:
         """Forget it."""

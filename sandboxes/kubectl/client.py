@@ -25,6 +25,7 @@ from sandboxes.errors import (
     ObjectsMissing,
     ProvisionerError,
 )
+from sandboxes.kubectl import raw
 from sandboxes.kubectl.output import (
     LONG,
     check_changed,
@@ -33,8 +34,6 @@ from sandboxes.kubectl.output import (
     check_ready,
     has_line,
     objects_created,
-    objects_in,
-    objects_in_long,
     objects_named,
     objects_stored,
     shown,
@@ -45,8 +44,9 @@ from sandboxes.kubectl.withheld import fault_of, may_repeat_others, not_shown, r
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
+    from sandboxes.kubectl.raw import Collection, Page
     from sandboxes.kubectl.runner import Runner
     from sandboxes.objects import KubeObject
 
@@ -105,14 +105,6 @@ class Kubectl:
         self.running = 0
         # After each call: its verb, `ok` or the error's class, and how many seconds it took.
         self.called: Signal[[str, str, float]] = Signal()
-        self._held: Callable[[KubeObject], KubeObject] = lambda obj: obj
-
-    def reuse(self, held: Callable[[KubeObject], KubeObject]) -> None:
-        """Have `held(object)` put in the place of each object of a long list: the same version, if it is held already.
-
-        Else what is held and what was listed would both be in memory for a while. It is called in another thread.
-        """
-        self._held = held
 
     @property
     def waiting(self) -> int:
@@ -257,27 +249,36 @@ class Kubectl:
                 return objects_named(stdout, wanted)
         return []
 
+    async def pages(self, collection: Collection) -> AsyncGenerator[Page]:
+        """Yield a list page by page; together they show one moment, whose version each of them has.
+
+        Raises ServerFailed if reading them took so long that the API server has forgotten that moment.
+        """
+        proceed = ""
+        while True:
+            stdout = await self.run("get", "--raw", collection.list_path(proceed))
+            is_long = len(stdout) >= LONG
+            page = await asyncio.to_thread(collection.read_page, stdout) if is_long else collection.read_page(stdout)
+            yield page
+            proceed = page.proceed
+            if not proceed:
+                return
+
+    async def list_objects(self, *collections: Collection) -> list[KubeObject]:
+        """Return the objects of these collections, one after another: a list takes one process at a time."""
+        return [obj for one in collections async for page in self.pages(one) for obj in page.objects]
+
     async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
         """Return every Pod and Service with the label of sandboxes."""
-        args = ("get", "pods,services", "-n", namespace, "-l", f"{kube.APP_LABEL}={kube.APP}", "-o", "json")
-        stdout = await self.run(*args)
-        return (
-            objects_in(stdout) if len(stdout) < LONG else await asyncio.to_thread(objects_in_long, stdout, self._held)
-        )
+        return await self.list_objects(raw.sandboxes_of(namespace, "Pod"), raw.sandboxes_of(namespace, "Service"))
 
     async def list_extras(self, namespace: str) -> list[KubeObject]:
         """Return what templates brought, but for what stays when its sandbox goes."""
-        selector = f"{kube.ID_LABEL},{kube.MANAGED_BY_LABEL}={kube.MANAGED_BY},{kube.KEEP_LABEL}!=true"
-        resources = ",".join(kube.RESOURCES[kind] for _, kind in sorted(kube.EXTRA_KINDS))
-        return objects_in(await self.run("get", resources, "-n", namespace, "-l", selector, "-o", "json"))
+        return await self.list_objects(*raw.extras_of(namespace))
 
     async def events_of(self, obj: KubeObject) -> list[KubeObject]:
         """Return the Events about this very object (record: events-failed-mount)."""
-        metadata = obj["metadata"]
-        about = f"involvedObject.name={metadata['name']},involvedObject.uid={metadata['uid']}"
-        return objects_in(
-            await self.run("get", "events", "-n", metadata["namespace"], "--field-selector", about, "-o", "json")
-        )
+        return await self.list_objects(raw.events_of(obj))
 
     async def logs(self, pod: KubeObject, container: str, *, lines: int, most: int, previous: bool = False) -> bytes:
         """Return the last `lines` of what a container has written, the one before its last restart if `previous`.

@@ -8,7 +8,6 @@ kind of call has its own check here.
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -28,14 +27,6 @@ SHOWN_IN_DETAIL = 4000
 # Bytes of JSON from which on parsing at once would hold up all other requests: 1 MB takes some 10 ms.
 LONG = 1_000_000
 
-# How kubectl prints a List: indented by four spaces a level. No string holds a line feed as it stands, so a line of
-# eight spaces and a brace can only be the end of an item.
-_LIST_HEAD = re.compile(rb'\s*\{\s*"apiVersion": "v1",\s*"items": \[\n(?=        \{\n)')
-
-_ITEM_END = b"\n        }"
-
-_BETWEEN = b",\n"
-
 
 def loads(text: bytes) -> Any:  # noqa: ANN401 - JSON
     """Return what JSON says; equal strings are one (of 63 bytes at most, and of the 16,384 last ones at most).
@@ -45,56 +36,13 @@ def loads(text: bytes) -> Any:  # noqa: ANN401 - JSON
     return from_json(text, cache_strings="all")
 
 
-def loads_by_items(text: bytes, held: Callable[[Any], Any] = lambda item: item) -> Any:  # noqa: ANN401 - JSON
-    """Do what `loads` does, an item of the List at a time: other threads get their turn in between.
-
-    In the place of each item stands what `held` returns for it, but for a List that is printed otherwise.
-    """
-    spans = item_spans(text)
-    if not spans:
-        return loads(text)
-    items = [held(loads(text[start:end])) for start, end in spans]
-    return {**loads(text[: spans[0][0]] + text[spans[-1][1] :]), "items": items}
-
-
-def item_spans(text: bytes) -> list[tuple[int, int]]:
-    """Return where each item of a List begins and ends; none if it has none, is cut short, or is printed otherwise."""
-    head = _LIST_HEAD.match(text)
-    spans: list[tuple[int, int]] = []
-    start = None if head is None else head.end()
-    while start is not None:
-        brace = text.find(_ITEM_END, start)
-        if brace < 0:
-            return []
-        end = brace + len(_ITEM_END)
-        spans.append((start, end))
-        start = end + len(_BETWEEN) if text.startswith(_BETWEEN, end) else None
-    return spans
-
-
 def without_managed_fields(obj: KubeObject) -> KubeObject:
     """Return the object without what only the API server needs, which is half of it.
 
-    kubectl leaves that out of all that it prints, but for the events of a watch (record: watch-pods).
+    kubectl leaves that out of what it prints with `-o json`, and raw answers have it.
     """
     obj["metadata"].pop("managedFields", None)
     return obj
-
-
-def objects_in(stdout: bytes, loads: Callable[[bytes], object] = loads) -> list[KubeObject]:
-    """Return the objects of a List, as kubectl prints whatever it was asked to list (record: list-empty).
-
-    Raises ClusterUnavailable if it is anything else.
-    """
-    return _objects(stdout, loads, _items)
-
-
-def objects_in_long(stdout: bytes, held: Callable[[KubeObject], KubeObject]) -> list[KubeObject]:
-    """Do what `objects_in` does, an object at a time: other threads get their turn in between.
-
-    In the place of each object stands what `held` returns for it, at once: so a list takes no more than what is new.
-    """
-    return objects_in(stdout, lambda text: loads_by_items(text, held))
 
 
 def objects_named(stdout: bytes, wanted: Sequence[KubeObject]) -> list[KubeObject]:

@@ -123,6 +123,10 @@ class Child:
             if len(pending) > limit:
                 raise OutputTooLarge(f"a line of more than {limit} bytes")
 
+    async def ends(self) -> None:
+        """Return when it has ended by itself; its exit code is told by `kill`."""
+        await self._process.wait()
+
     async def kill(self) -> Completed:
         """End it with its group and reap it, even while the caller is being cancelled; return what is known."""
         with contextlib.suppress(ProcessLookupError):  # it and its group have ended already

@@ -45,6 +45,8 @@ MOST_MATCHED = 8_000
 _VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: tls:")
 
+_EXPIRED = re.compile(r"Error from server \((?:Expired|Gone)\)")
+
 # An object that was named and is not there; what is not of this form is no answer about an object.
 _MISSING = re.compile(
     r'Error from server \(NotFound\): (?:error when deleting "STDIN": )?'
@@ -285,7 +287,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "server-failed",
-        r"\((InternalError|ServiceUnavailable|TooManyRequests)\)|currently unable to handle|etcdserver"
+        # Expired: the rest of a list that took too long to read page by page.
+        r"\((InternalError|ServiceUnavailable|TooManyRequests|Expired|Gone)\)|currently unable to handle|etcdserver"
         r"|too many requests|rpc error|Internal error occurred|unexpected error when reading response body",
         ServerFailed,
         "The cluster can't do this just now",
@@ -294,6 +297,11 @@ RULES: tuple[Rule, ...] = (
     _rule("forbidden", r"\(Forbidden\)", ClusterRefused, "The cluster forbids this without a reason that is known"),
     _rule("bad-request", r"\(BadRequest\)", ClusterRefused, "The cluster does not understand the request"),
 )
+
+
+def is_expired(stderr: str) -> bool:
+    """Whether the API server has forgotten the version, or the rest of a list, that was asked for (410)."""
+    return any(_EXPIRED.match(message) for message in messages(stderr))
 
 
 def is_unauthorized(stderr: str) -> bool:

@@ -13,8 +13,9 @@ from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerErro
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import child_environment, connect, find_kubectl, read_context, version_of
 from sandboxes.kubectl.kubeconfig import shown_address
-from sandboxes.kubectl.output import check_ready, has_line, objects_in
+from sandboxes.kubectl.output import check_ready, has_line
 from sandboxes.kubectl.process import Completed, OutputTooLarge
+from sandboxes.kubectl.raw import quotas_of
 from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.kubectl.stderr import classify
 from sandboxes.ops.lines import Line, Verdict, quota_line, rights_line
@@ -200,11 +201,12 @@ class _Asker:
 
     async def quotas(self) -> list[Line]:
         """Say of each ResourceQuota what of it is used up."""
-        completed = await self._ask("get", "resourcequotas", "-n", self._namespace, "-o", "json")
+        quotas = quotas_of(self._namespace)
+        completed = await self._ask("get", "--raw", quotas.list_path())
         if completed.returncode != 0:
             return [self._refused("quota", completed)]
         try:
-            items = objects_in(completed.stdout)
+            items = quotas.read_page(completed.stdout).objects
         except ClusterUnavailable as error:
             return [Line(Verdict.FAIL, f"quota: {error.public}")]
         return [quota_line(item) for item in items] or [Line(Verdict.OK, "quota: none")]

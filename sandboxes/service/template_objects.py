@@ -79,6 +79,9 @@ class Extras:
         self._deadlines = cluster.deadlines
         self._tasks = BackgroundTasks()
         self._may_list = True
+        # When (loop time) to look next for what was left behind.
+        self._look_at = 0.0
+        cluster.exchanged.connect(self._on_exchange)
 
     async def make(self, wanted: TemplateObjects, wait_until_gone: Callable[[KubeObject], Awaitable[None]]) -> None:
         """Have all the objects there, as the owner's, and touched. The caller holds the lock and has seen no Pod.
@@ -150,10 +153,15 @@ class Extras:
     async def remove_leftovers(self, grace: float, *, dry_run: bool = False) -> list[str]:
         """Delete what templates brought for Pods that do not exist, and was touched over `grace` seconds ago.
 
-        One list call, and one more where there are extra objects and no live view. Returns what was deleted, or with
-        `dry_run` would be, such as "ConfigMap sandbox-a-config". What says that it stays does, and what can't be
-        deleted is logged. Raises what a list raises; without the right to list all these kinds nothing is deleted.
+        With a live view it looks only after Pods that had such objects are gone, and every ten minutes. Returns what
+        was deleted, or with `dry_run` would be, such as "ConfigMap sandbox-a-config". What says that it stays does, and
+        what can't be deleted is logged. Raises what a list raises; without the right to list all these kinds nothing is
+        deleted.
         """
+        now = asyncio.get_running_loop().time()
+        if self._cluster.has_informer and now < self._look_at:
+            return []
+        self._look_at = now + self._deadlines.leftovers
         try:
             listed = await self._cluster.list_extras()
         except ClusterRefused as error:
@@ -163,26 +171,34 @@ class Extras:
             return []
         self._may_list = True
         old: dict[str, list[KubeObject]] = {}
+        young: dict[str, list[KubeObject]] = {}
         for obj in listed:
             sandbox_id = _sandbox_id_of(obj)
-            if (
-                sandbox_id is not None
-                and expiry.present() - expiry.touched_at(obj) > timedelta(seconds=grace)
-                and not kube.is_terminating(obj)
-            ):
-                old.setdefault(sandbox_id, []).append(obj)
+            if sandbox_id is not None and not kube.is_terminating(obj):
+                is_old = expiry.present() - expiry.touched_at(obj) > timedelta(seconds=grace)
+                (old if is_old else young).setdefault(sandbox_id, []).append(obj)
         deleted: list[str] = []
-        for sandbox_id in await self._without_pod(old):
+        without_pod = await self._without_pod({**old, **young})
+        if not young.keys().isdisjoint(without_pod):
+            self._look_at = 0.0
+        for sandbox_id in (one for one in without_pod if one in old):
             try:
                 if not dry_run:
                     await self._remove(sandbox_id, old[sandbox_id])
             except ProvisionerError as error:  # the others' turn comes all the same
+                self._look_at = 0.0
                 logger.warning(
                     "sandbox %s: its extra objects can't be deleted: %s\n%s", sandbox_id, error, error.detail
                 )
                 continue
             deleted += [" ".join(kube.key_of(obj)) for obj in old[sandbox_id]]
         return deleted
+
+    def _on_exchange(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if old is not None and old["kind"] == "Pod" and new is None:
+            template = self._templates.get(kube.get_annotations(old).get(kube.TEMPLATE_ANNOTATION, ""))
+            if template is None or _going(template):
+                self._look_at = 0.0
 
     async def finish(self) -> None:
         """Give what waits for Pods to go a while to end; the rest is the reaper's."""

@@ -169,7 +169,7 @@ async def test_a_mount_that_fails_is_told_with_the_event_that_says_so(client: Cl
     await create(client)
     be(cluster, "pod-failed-mount")
     waiting = asyncio.create_task(waited(client))
-    await until(lambda: any("events" in call for call in cluster.calls))
+    await until(lambda: any("/events?" in call[-1] for call in cluster.calls))
     cluster.events = events_about(cluster.pod("a"), "events-failed-mount")
     async with asyncio.timeout(10):
         answer = await waiting

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sandboxes.api.app_keys import SANDBOX_SERVICE
+from sandboxes.objects import EXTRA_KINDS
 from sandboxes.spec.templates import Template, load_templates
 from tests.api.conftest import URL, Client, MakeClient
 from tests.conftest import ROOT
@@ -192,9 +193,9 @@ async def test_what_is_left_of_a_pod_that_vanished_is_removed_after_its_grace(
     assert CONFIG not in cluster.objects
 
 
-async def test_with_nothing_there_looking_for_leftovers_is_one_call(client: Client, cluster: FakeCluster) -> None:
+async def test_looking_for_leftovers_is_one_list_of_each_kind(client: Client, cluster: FakeCluster) -> None:
     assert await client.app[SANDBOX_SERVICE].extras.remove_leftovers(0) == []
-    assert len(cluster.calls) == 1
+    assert len(cluster.calls) == len(EXTRA_KINDS)
 
 
 async def test_without_the_right_to_list_extra_objects_there_are_no_leftovers(

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from sandboxes.kubectl import output
 from tests.contract import kubectls
 from tests.contract.conftest import Kubectl, pod, service, until
 from tests.contract.service import URL, StartProvisioner, create
@@ -53,17 +52,6 @@ async def test_apply_get_and_delete_by_stdin(cluster: Cluster, kubectl: Kubectl)
     assert (deleted.rc, deleted.stdout) == (0, "pod/x\nservice/x-svc\n")
     await until(lambda: not cluster.objects("Pod"))
     assert cluster.objects("Service") == []
-
-
-async def test_a_list_is_printed_so_that_it_can_be_read_an_item_at_a_time(kubectl: Kubectl) -> None:
-    applied = await kubectl.apply(pod(), service(), pod("y"))
-    assert applied.rc == 0, applied.stderr
-    listed = await kubectl("get", "pods,services", "-o", "json")
-    text = listed.stdout.encode()
-    names = [output.loads(text[start:end])["metadata"]["name"] for start, end in output.item_spans(text)]
-    assert {"x", "y", "x-svc"} <= set(names)
-    assert names == [item["metadata"]["name"] for item in listed.json["items"]]
-    assert output.loads_by_items(text) == listed.json
 
 
 async def test_what_is_missing_is_not_found(kubectl: Kubectl) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import logging
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,8 @@ from typing import Any
 import pytest
 
 from sandboxes import errors, logs
-from sandboxes.cluster.informer import Informer
 from sandboxes.kubectl.client import STORES, URGENT_PROCESSES, Kubectl
-from sandboxes.kubectl.output import LONG, SHOWN_IN_DETAIL
+from sandboxes.kubectl.output import SHOWN_IN_DETAIL
 from sandboxes.kubectl.process import Completed
 from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.masking import forms_of
@@ -98,19 +95,6 @@ async def test_of_two_deletes_of_the_very_same_object_one_says_that_it_was_there
     obj = cluster.put(REFERENCE)
     assert await kubectl.delete_exactly(obj)
     assert not await kubectl.delete_exactly(obj)
-
-
-async def test_a_list_of_nothing_is_no_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    cluster.print_next("get", b'{"kind": "List", "items": []}')
-    assert await kubectl.list_sandboxes("deer-flow") == []
-
-
-async def test_a_kubectl_that_prints_nothing_has_not_said_that_nothing_is_there(
-    cluster: FakeCluster, kubectl: Kubectl
-) -> None:
-    cluster.print_next("get", b"")
-    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
-        await kubectl.list_sandboxes("deer-flow")
 
 
 async def test_an_answer_may_be_one_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
@@ -296,69 +280,3 @@ async def test_only_short_calls_spare_the_garbage_collector_and_the_operators_wo
     assert (await runner(["get"], stdin=None)).stdout == b"unset\n"
     passed = KubectlRunner(script, (), {"PATH": "/usr/bin:/bin", "GOGC": "50"})
     assert (await passed(["get"], stdin=b"{}")).stdout == b"50\n"
-
-
-TIMES = 30
-
-
-@pytest.mark.parametrize("indent", [4, None])
-async def test_a_long_list_is_read_as_a_short_one_is(
-    cluster: FakeCluster, kubectl: Kubectl, indent: int | None
-) -> None:
-    cluster.print_next("get", _long_list(indent))
-    assert await kubectl.list_sandboxes("deer-flow") == case("list-mixed").items * TIMES
-
-
-async def test_a_long_list_takes_no_memory_for_what_the_view_holds_already(
-    cluster: FakeCluster, kubectl: Kubectl
-) -> None:
-    view = Informer(KubectlRunner(Path("kubectl"), (), {}), kubectl.list_sandboxes, "deer-flow", max_age=60)
-    kubectl.reuse(view.held)
-    items = case("list-mixed").items
-    view.note(copy.deepcopy(items))
-    held = {id(obj) for obj in view.objects()}
-    changed = copy.deepcopy(items[0])
-    changed["metadata"]["resourceVersion"] += "0"
-    cluster.print_next("get", _long_list(4, changed))
-    *same, other = await kubectl.list_sandboxes("deer-flow")
-    assert {id(obj) for obj in same} == held
-    assert other == changed
-
-
-async def test_while_a_long_list_is_read_other_requests_have_their_turn(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    loop, has_turned = asyncio.get_running_loop(), threading.Event()
-    seen: list[bool] = []
-
-    def wait_for_the_loop(obj: dict[str, Any]) -> dict[str, Any]:
-        if not seen:
-            loop.call_soon_threadsafe(has_turned.set)
-            seen.append(has_turned.wait(5))
-        return obj
-
-    kubectl.reuse(wait_for_the_loop)
-    cluster.print_next("get", _long_list(4))
-    assert len(await kubectl.list_sandboxes("deer-flow")) == len(case("list-mixed").items) * TIMES
-    assert seen == [True]
-
-
-async def test_a_long_list_that_is_cut_short_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    cluster.print_next("get", _long_list(None)[:-1])
-    with pytest.raises(errors.ClusterUnavailable):
-        await kubectl.list_sandboxes("deer-flow")
-
-
-def _long_list(indent: int | None, *last: dict[str, Any]) -> bytes:
-    """Return a List of the recorded items TIMES over and then `last`, as json.dumps would write it, but sooner."""
-    many, few = (_list_of(items, indent) for items in (case("list-mixed").items, last))
-    head, bracket, rest = many.partition("[")
-    printed, _, tail = rest.rpartition("]")
-    of_last = few.partition("[")[2].rpartition("]")[0]
-    repeated = ",".join([part.rstrip() for part in [*[printed] * TIMES, of_last] if part])
-    text = f"{head}{bracket}{repeated}]{tail}".encode()
-    assert len(text) > LONG
-    return text
-
-
-def _list_of(items: Sequence[dict[str, Any]], indent: int | None) -> str:
-    document = {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
-    return json.dumps(document, indent=indent)

@@ -300,9 +300,3 @@ async def test_a_namespace_is_there_by_its_whole_line_only(cluster: FakeCluster,
             await kubectl.namespace_exists("deer-flow")
     assert await kubectl.namespace_exists("deer-flow")
     assert not await kubectl.namespace_exists("other")
-
-
-async def test_a_list_that_is_none_is_not_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    cluster.print_next("get", json.dumps(POD).encode())
-    with is_not_believed():
-        await kubectl.list_sandboxes("deer-flow")

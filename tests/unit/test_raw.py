@@ -1,0 +1,181 @@
+"""Raw lists and watches: what is asked for, and which answers are believed; the answers are the record's."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from sandboxes import errors
+from sandboxes import objects as kube
+from sandboxes.kubectl import raw
+from sandboxes.kubectl.client import Kubectl
+from sandboxes.kubectl.output import LONG
+from tests.fakes import FakeCluster
+from tests.record import case
+
+PODS = raw.sandboxes_of("deer-flow", "Pod")
+
+
+def recorded(name: str) -> Any:
+    """Return the recorded answer, for a test to change."""
+    return copy.deepcopy(case(name).stdout)
+
+
+def printed(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+@pytest.fixture
+def kubectl(cluster: FakeCluster) -> Kubectl:
+    return Kubectl(cluster, max_processes=2, max_waiting=2)
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+def test_a_list_is_asked_for_as_in_the_record() -> None:
+    asked = urlsplit(raw.sandboxes_of("rec3", "Pod").list_path())
+    recorded_path = urlsplit(case("raw-list-limit").argv[-1])
+    assert asked.path == recorded_path.path
+    assert dict(parse_qsl(asked.query)) == dict(parse_qsl(recorded_path.query)) | {"limit": str(raw.PAGE)}
+
+
+def test_a_watch_is_asked_for_as_in_the_record() -> None:
+    asked = urlsplit(raw.sandboxes_of("rec3", "Pod").watch_path(315782, 75))
+    recorded_path = urlsplit(case("raw-watch").argv[-1])
+    assert asked.path == recorded_path.path
+    assert dict(parse_qsl(asked.query)) == dict(parse_qsl(recorded_path.query))
+
+
+def test_extras_are_asked_for_in_their_api_groups() -> None:
+    paths = [urlsplit(one.list_path()).path for one in raw.extras_of("ns")]
+    assert sorted(paths) == [
+        "/api/v1/namespaces/ns/configmaps",
+        "/api/v1/namespaces/ns/persistentvolumeclaims",
+        "/apis/networking.k8s.io/v1/namespaces/ns/networkpolicies",
+    ]
+
+
+def test_items_become_objects_as_kubectl_prints_them() -> None:
+    page = PODS.read_page(printed(recorded("raw-list-one")))
+    (pod,) = page.objects
+    assert (pod["apiVersion"], pod["kind"], pod["metadata"]["name"]) == ("v1", "Pod", "raw-b")
+    assert "managedFields" not in pod["metadata"]
+    assert page.version == 315848
+    assert page.proceed == ""
+
+
+@pytest.mark.parametrize("items", [[], None])
+def test_a_list_of_nothing_is_empty(items: object) -> None:
+    page = PODS.read_page(printed(recorded("raw-list-empty") | {"items": items}))
+    assert page == raw.Page([], 315782, "")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"ok",
+        lambda _: b"[]",
+        lambda _: b"null",
+        lambda document: printed(document)[:-1],
+        lambda document: printed(document | {"kind": "ServiceList"}),
+        lambda document: printed(document | {"kind": "List"}),
+        lambda document: printed(document | {"metadata": {}}),
+        lambda document: printed(document | {"metadata": {"resourceVersion": ""}}),
+        lambda document: printed({key: part for key, part in document.items() if key != "items"}),
+        lambda document: printed(document | {"items": [{}]}),
+        lambda document: printed(document | {"items": [{"metadata": {"name": "a", "resourceVersion": "1"}}]}),
+        lambda document: printed(document | {"items": [{"metadata": {"name": "a", "uid": "u"}}]}),
+        lambda document: printed(document | {"items": "abc"}),
+    ],
+)
+def test_what_is_no_list_of_this_kind_is_not_believed(damage: Any) -> None:
+    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
+        PODS.read_page(damage(recorded("raw-list-one")))
+
+
+def test_every_recorded_event_is_read() -> None:
+    lines = recorded("raw-watch")
+    events = [PODS.read_event(printed(line)) for line in lines]
+    assert [event.type for event in events] == [line["type"] for line in lines]
+    versions = [event.version for event in events]
+    assert versions == sorted(versions)
+    assert {"ADDED", "MODIFIED", "DELETED", "BOOKMARK"} == {event.type for event in events}
+    assert not any("managedFields" in event.obj["metadata"] for event in events if event.type != "BOOKMARK")
+
+
+def test_an_error_event_has_its_status() -> None:
+    (line,) = recorded("raw-watch-too-old")
+    event = PODS.read_event(printed(line))
+    assert (event.type, event.obj["code"], event.version) == ("ERROR", 410, 0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"no JSON",
+        b'{"type": "ADDED", "object": {"ki',
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"type": "ADDED"}',
+        b'{"type": "ADDED", "object": null}',
+        b'{"type": "ADDED", "object": {"kind": "Pod"}}',
+        b'{"type": "ADDED", "object": {"kind": "Pod", "metadata": {"name": "a", "uid": "u"}}}',
+        b'{"type": "ADDED", "object": {"kind": "Pod", "metadata": {"name": "a", "resourceVersion": "1"}}}',
+        b'{"type": "ADDED", "object": {"kind": "Pod", "metadata": {"name": "a", "uid": "u", "resourceVersion": "x"}}}',
+        b'{"type": "ADDED", "object": {"kind": "Node", "metadata": {"name": "a", "uid": "u", "resourceVersion": "1"}}}',
+        b'{"type": "OTHER", "object": {"kind": "Pod", "metadata": {"name": "a", "uid": "u", "resourceVersion": "1"}}}',
+        b'{"type": ["ADDED"], "object": {}}',
+        b'{"type": "BOOKMARK", "object": {"kind": "Pod", "metadata": {}}}',
+        b'{"type": "ERROR", "object": 7}',
+    ],
+)
+def test_a_line_that_is_no_event_of_this_kind_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        PODS.read_event(line)
+
+
+async def test_a_list_of_several_pages_is_whole(
+    cluster: FakeCluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "PAGE", 2)
+    for number in range(5):
+        name = {"name": f"sandbox-s{number}", "namespace": "deer-flow", "labels": kube.labels_of(f"s{number}")}
+        cluster.put({"apiVersion": "v1", "kind": "Pod", "metadata": name, "spec": {}})
+    listed = await kubectl.list_objects(PODS)
+    assert [obj["metadata"]["name"] for obj in listed] == [f"sandbox-s{number}" for number in range(5)]
+    assert cluster.verbs() == {"get": 3}
+
+
+async def test_a_long_page_is_read_as_a_short_one_is(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    document = recorded("raw-list-one")
+    document["items"] *= 300
+    assert len(printed(document)) > LONG
+    cluster.print_next("get", printed(document))
+    assert len(await kubectl.list_objects(PODS)) == 300
+
+
+async def test_a_kubectl_that_prints_nothing_has_not_said_that_nothing_is_there(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    cluster.print_next("get", b"")
+    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
+        await kubectl.list_sandboxes("deer-flow")
+
+
+async def test_a_list_whose_rest_is_forgotten_is_tried_again_from_the_start(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    cluster.say_next("get", "Error from server (Expired): The provided continue parameter is too old to display\n")
+    with pytest.raises(errors.ServerFailed) as raised:
+        await kubectl.list_objects(PODS)
+    assert raised.value.pauses
