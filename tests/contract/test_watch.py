@@ -15,7 +15,7 @@ from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
 from tests.contract.conftest import Kubectl
-from tests.contract.service import Provisioner, StartProvisioner, create
+from tests.contract.service import StartProvisioner, create
 from tests.contract.views import (
     QUICK_VIEW,
     TamperedKubectl,
@@ -34,15 +34,26 @@ from tests.waiting import until
 pytestmark = QUICK_VIEW
 
 
-@pytest.mark.parametrize("way", ["killed", "ended by the server"])
-async def test_a_watch_that_ends_is_started_again_and_misses_nothing(
-    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, template: Template, tmp_path: Path, way: str
+@pytest.mark.parametrize("way", ["killed", "ended by the server", "cut off"])
+async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
+    start_provisioner: StartProvisioner,
+    tampered: TamperedKubectl,
+    cluster: Cluster,
+    kubectl: Kubectl,
+    template: Template,
+    tmp_path: Path,
+    way: str,
 ) -> None:
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner, "old")
     await fresh(provisioner)
+    lists = tampered.calls()["list"]
+    tampered.be("watch-late")  # from the next watch on
     if way == "killed":
         for pid in watches(tmp_path):
             os.kill(pid, signal.SIGKILL)
+    elif way == "cut off":
+        cluster.faults.cut_watches()
     else:
         cluster.end_watches()
     await until(lambda: not provisioner.view.is_fresh)
@@ -51,9 +62,32 @@ async def test_a_watch_that_ends_is_started_again_and_misses_nothing(
     await delete_by_hand(kubectl, "old")
     assert await status_of(provisioner, "new") == 200
     assert await status_of(provisioner, "old") == 404
-    assert await ids(provisioner) == {"new"}
+    assert tampered.calls()["list"] == lists
+    (tmp_path / "go").touch()
     await fresh(provisioner)
     assert await ids(provisioner) == {"new"}
+    assert tampered.calls()["list"] == lists
+
+
+async def test_a_version_that_is_forgotten_is_a_new_list(
+    start_provisioner: StartProvisioner,
+    tampered: TamperedKubectl,
+    cluster: Cluster,
+    kubectl: Kubectl,
+    template: Template,
+) -> None:
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
+    await create(provisioner, "old")
+    await fresh(provisioner)
+    lists = tampered.calls()["list"]
+    await cluster.faults.restart(forget=True)
+    await by_hand(kubectl, template, "new")
+    await delete_by_hand(kubectl, "old")
+    await until(lambda: tampered.calls()["list"] >= lists + 2)
+    await fresh(provisioner)
+    await until(lambda: in_list(provisioner, "new"))
+    assert await ids(provisioner) == {"new"}
+    assert tampered.calls()["list"] == lists + 2
 
 
 @pytest.mark.parametrize(
@@ -82,96 +116,60 @@ async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
     await until(lambda: provisioner.view.is_fresh, seconds=30)
 
 
-async def test_a_watch_that_does_not_tell_what_a_list_shows_is_started_again(
-    start_provisioner: StartProvisioner, tampered: TamperedKubectl, kubectl: Kubectl, template: Template
-) -> None:
-    tampered.be("watch-hangs")
-    provisioner = await start_provisioner(KUBECTL=str(tampered.path), LIVE_VIEW_MAX_AGE="2")
-    await fresh(provisioner)
-    before = tampered.calls()["watch"]
-    await by_hand(kubectl, template, "theirs")
-    await until(lambda: tampered.calls()["watch"] > before, seconds=20)
-
-
-@pytest.mark.deadlines(watch_telling=10.0)
-async def test_a_watch_that_is_long_in_coming_is_not_taken_to_watch(
+async def test_what_ends_before_a_late_watch_begins_is_told_by_it(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     kubectl: Kubectl,
     template: Template,
     tmp_path: Path,
 ) -> None:
-    """As where an exec plugin takes seconds for a token. What ends before the watch lists, it never tells."""
+    """A credential plugin can take seconds for a token."""
     assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
     for sandbox_id in ("gone", "stays"):
         await by_hand(kubectl, template, sandbox_id)
     tampered.be("watch-late")
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await until(lambda: provisioner.view.sandbox("gone")[0] is not None)
-    await until(lambda: provisioner.view.watching == 2)
-    assert await status_of(provisioner, "gone") == 200
     await delete_by_hand(kubectl, "gone")
+    (tmp_path / "go").touch()
     await until(lambda: is_status(provisioner, "gone", 404))
-    assert await ids(provisioner) == {"stays"}
-    assert not provisioner.view.is_fresh
-    (tmp_path / "go").touch()
+    await until(lambda: provisioner.view.sandbox("gone") == (None, None))
     await fresh(provisioner)
-    assert tampered.calls()["watch"] == 2, "they were waited for"
-    assert await status_of(provisioner, "gone") == 404
     assert await ids(provisioner) == {"stays"}
 
 
-async def test_a_watch_that_is_silent_because_all_is_gone_is_taken_to_watch(
-    start_provisioner: StartProvisioner, tampered: TamperedKubectl, kubectl: Kubectl, template: Template, tmp_path: Path
+async def test_a_silent_watch_is_opened_again_without_a_list(
+    start_provisioner: StartProvisioner,
+    tampered: TamperedKubectl,
+    kubectl: Kubectl,
+    template: Template,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
-    await by_hand(kubectl, template, "gone")
-    tampered.be("watch-late")
-    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await until(lambda: provisioner.view.sandbox("gone")[0] is not None)
-    await delete_by_hand(kubectl, "gone")
-    (tmp_path / "go").touch()
-    await fresh(provisioner)
-    assert await ids(provisioner) == set()
-    await by_hand(kubectl, template, "new")
-    await until(lambda: in_list(provisioner, "new"))
-    await fresh(provisioner)
-
-
-async def test_watches_that_no_longer_tell_what_is_gone_are_started_again(
-    start_provisioner: StartProvisioner, kubectl: Kubectl, template: Template, tmp_path: Path
-) -> None:
-    provisioner = await start_provisioner(LIVE_VIEW_MAX_AGE="4")
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path), LIVE_VIEW_MAX_AGE="4")
     for sandbox_id in ("a", "b"):
         await by_hand(kubectl, template, sandbox_id)
-    await fresh(provisioner)
     await until(lambda: in_list(provisioner, "b"))
+    await fresh(provisioner)
+    lists = tampered.calls()["list"]
     stopped = watches(tmp_path)
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
-    try:
-        await delete_by_hand(kubectl, "a")
-        await until(lambda: not set(stopped) & set(watches(tmp_path)), seconds=20)
-    finally:
-        for pid in set(stopped) & set(watches(tmp_path)):
-            os.kill(pid, signal.SIGCONT)
+    await delete_by_hand(kubectl, "a")
+    await until(lambda: not set(stopped) & set(watches(tmp_path)), seconds=20)
+    await until(lambda: provisioner.view.sandbox("a") == (None, None), seconds=20)
     await fresh(provisioner)
     assert await ids(provisioner) == {"b"}
+    assert not [record for record in caplog.records if record.name.startswith("sandboxes.cluster.reflector")]
 
 
-async def test_lists_in_the_place_of_events_and_a_line_of_2_mb_are_read(
+async def test_an_event_of_2_mb_is_read(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl, template: Template, tmp_path: Path
 ) -> None:
-    """Above 500 objects the first events are whole lists (kubectl.md 13)."""
-    pods = []
-    for number in range(3):
-        pod, _ = build(Sandbox(f"s{number}", "t", "u"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z")
-        pod["metadata"] |= {"uid": f"u{number}", "resourceVersion": "5"}
-        pod["metadata"]["annotations"]["note"] = "x" * 700_000
-        pods.append(pod)
-    line = json.dumps({"type": "ADDED", "object": {"kind": "PodList", "apiVersion": "v1", "items": pods}})
-    assert len(line) > 2_000_000
-    (tmp_path / "said").write_text(line + "\n")
-    tampered.be("watch-lists")
+    pod, _ = build(Sandbox("big", "t", "u"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z")
+    pod["metadata"] |= {"uid": "u1", "resourceVersion": "999999999"}
+    pod["metadata"]["annotations"]["note"] = "x" * 2_000_000
+    (tmp_path / "said").write_text(json.dumps({"type": "ADDED", "object": pod}) + "\n")
+    tampered.be("watch-says")
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await until(lambda: provisioner.view.sandbox("s2")[0] is not None)
+    await until(lambda: provisioner.view.sandbox("big")[0] is not None)

@@ -34,18 +34,18 @@ class TamperedKubectl:
             f"mode=$(cat {self._mode})\n"
             f'echo "$*" >> {self._calls}\n'
             'case "$mode $*" in\n'
-            f"  watch-lists*--watch*) cat {directory}/said; exec sleep 600 ;;\n"
-            "  watch-hangs*--watch*) exec sleep 600 ;;\n"
-            f"  watch-late*--watch*) while [ ! -e {directory}/go ]; do sleep 0.05; done ;;\n"
-            "  watch-ends*--watch*) exit 0 ;;\n"
-            "  watch-garbage*--watch*) echo 'no JSON at all'; exec sleep 600 ;;\n"
-            '  watch-half*--watch*) printf \'{"type": "ADDED", "object": {"ki\'; exit 0 ;;\n'
-            '  watch-forbidden*--watch*) echo \'Error from server (Forbidden): pods is forbidden: User "u" cannot list '
+            f"  watch-says*watch=1*) cat {directory}/said; exec sleep 600 ;;\n"
+            "  watch-hangs*watch=1*) exec sleep 600 ;;\n"
+            f"  watch-late*watch=1*) while [ ! -e {directory}/go ]; do sleep 0.05; done ;;\n"
+            "  watch-ends*watch=1*) exit 0 ;;\n"
+            "  watch-garbage*watch=1*) echo 'no JSON at all'; exec sleep 600 ;;\n"
+            '  watch-half*watch=1*) printf \'{"type": "ADDED", "object": {"ki\'; exit 0 ;;\n'
+            '  watch-forbidden*watch=1*) echo \'Error from server (Forbidden): pods is forbidden: User "u" cannot watch '
             'resource "pods" in API group "" in the namespace "deer-flow"\' >&2; exit 1 ;;\n'
-            '  list-fails*pods,services*) echo \'{"apiVersion":"v1","items":[],"kind":"List"}\';'
+            '  list-fails*limit=*) echo \'{"apiVersion":"v1","items":[],"kind":"PodList"}\';'
             " echo 'Error from server (InternalError): no' >&2; exit 1 ;;\n"
-            f'  list-lags*pods,services*) {KUBECTL} "$@" > {directory}/list.$$; echo "$*" >> {directory}/lagging;'
-            f" sleep 1; exec cat {directory}/list.$$ ;;\n"
+            f'  list-lags*limit=*) {KUBECTL} "$@" > {directory}/list.$$; echo "$*" >> {directory}/lagging;'
+            f" while [ ! -e {directory}/go ]; do sleep 0.05; done; exec cat {directory}/list.$$ ;;\n"
             "esac\n"
             f'exec {KUBECTL} "$@"\n'
         )
@@ -58,9 +58,7 @@ class TamperedKubectl:
     def calls(self) -> Counter[str]:
         """Count the calls by kind."""
         lines = self._calls.read_text().splitlines()
-        return Counter(
-            "watch" if "--watch" in line else "list" if "pods,services" in line else "other" for line in lines
-        )
+        return Counter("watch" if "watch=1" in line else "list" if "limit=" in line else "other" for line in lines)
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ def tampered(tmp_path: Path) -> TamperedKubectl:
 
 
 # Watches are started again, and silent ones found, in less time.
-QUICK_VIEW = pytest.mark.deadlines(watch_pauses=(0.05, 0.1), watch_first_list=0.5, watch_telling=0.5)
+QUICK_VIEW = pytest.mark.deadlines(watch_pauses=(0.05, 0.1), watch_silence=1.0)
 
 
 async def fresh(provisioner: Provisioner) -> None:
@@ -94,7 +92,7 @@ def watches(tmp_path: Path) -> list[int]:
     found = []
     for pid in processes_with(str(tmp_path)):
         try:
-            if b"--watch" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"watch=1" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
         except OSError:  # it has ended
             continue

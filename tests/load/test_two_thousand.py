@@ -71,7 +71,7 @@ def memory_of(marker: str) -> Memory:
         if any(part.endswith(b"provisioner.py") for part in command):
             kind = "service"
         else:
-            kind = "watches" if b"--watch" in command else "waiting"
+            kind = "watches" if any(b"watch=1" in part for part in command) else "waiting"
         kinds[kind] += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
     return Memory(**kinds)
 
