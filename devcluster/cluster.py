@@ -57,9 +57,9 @@ class Cluster:
     `cluster.kmock.requests` are the last requests. It keeps a bounded number of them, so for "only the next one" use
     `devcluster.once` and not a slice of the history. `faults` is what can break; see there.
 
-    Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock; `timeoutSeconds` of a
-    watch and the minutes between its bookmarks are such seconds, too. Without `watch_list` a watch can't begin with the
-    state by `sendInitialEvents`, as on servers of 1.31 and 1.33.
+    Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock. Clients measure how long
+    a watch lasts, so its `timeoutSeconds` and bookmarks run `watch_speed` times as fast instead. Without `watch_list` a
+    watch can't begin with the state by `sendInitialEvents`, as on servers of 1.31 and 1.33.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword for each thing that a test may set
@@ -73,6 +73,7 @@ class Cluster:
         service_account_after: float = 0.3,
         tls: bool = True,
         speed: float = 1.0,
+        watch_speed: float = 1.0,
         watch_list: bool = True,
     ) -> None:
         self._port = port
@@ -82,6 +83,7 @@ class Cluster:
         self._service_account_after = service_account_after
         self._tls = tls
         self._clock = Clock(speed)
+        self._watch_clock = Clock(watch_speed)
         self._watch_list = watch_list
         self._stack = AsyncExitStack()
 
@@ -204,6 +206,7 @@ class Cluster:
         node_ports = NodePorts(self._node_port_range)
         stack.callback(node_ports.close)
         stack.callback(self._clock.stop)
+        stack.callback(self._watch_clock.stop)
         self._store = Store()
         api = Api(self._store, schema, strategies(ClusterIPs(), node_ports))
         deletion = Deletion(api)
@@ -213,7 +216,7 @@ class Cluster:
         proxy = NodePortProxy(self._store, self._kubelet, node_ports)
         await proxy.start()
         stack.push_async_callback(proxy.stop)
-        self._watches = Watches(self._store, self._clock, watch_list=self._watch_list)
+        self._watches = Watches(self._store, self._watch_clock, watch_list=self._watch_list)
         self._server = ApiServer(
             api,
             deletion,

@@ -47,7 +47,7 @@ async def rec3(cluster: Cluster, kubectl: Kubectl) -> None:
 
 @pytest.fixture
 async def quick(tmp_path: Path) -> AsyncIterator[tuple[Cluster, Kubectl]]:
-    async with Cluster(directory=tmp_path / "quick", speed=SPEED) as cluster:
+    async with Cluster(directory=tmp_path / "quick", speed=SPEED, watch_speed=SPEED) as cluster:
         kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home")
         await rec3(cluster, kubectl)
         yield cluster, kubectl
@@ -179,7 +179,7 @@ async def test_a_recorded_watch_tells_of_a_pods_whole_life(quick: tuple[Cluster,
 
 
 async def test_bookmarks_come_each_minute_and_shortly_before_the_end(tmp_path: Path) -> None:
-    async with Cluster(directory=tmp_path / "c", speed=100) as cluster:
+    async with Cluster(directory=tmp_path / "c", watch_speed=100) as cluster:
         kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home")
         for seconds, count in ((150, 3), (63, 2), (61, 1), (2, 0)):
             path = f"/api/v1/services?watch=1&resourceVersion=1&allowWatchBookmarks=true&timeoutSeconds={seconds}"

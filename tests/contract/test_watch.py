@@ -47,6 +47,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner, "old")
     await fresh(provisioner)
+    await until(lambda: cluster.open_watches() == 2)
     lists = tampered.calls()["list"]
     tampered.be("watch-late")  # from the next watch on
     if way == "killed":
@@ -79,8 +80,9 @@ async def test_a_version_that_is_forgotten_is_a_new_list(
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner, "old")
     await fresh(provisioner)
+    await until(lambda: cluster.open_watches() == 2)
     lists = tampered.calls()["list"]
-    await cluster.faults.restart(forget=True)
+    cluster.faults.expire_watches()
     await by_hand(kubectl, template, "new")
     await delete_by_hand(kubectl, "old")
     await until(lambda: tampered.calls()["list"] >= lists + 2)
@@ -160,6 +162,7 @@ async def test_a_silent_watch_is_opened_again_without_a_list(
     await until(lambda: provisioner.view.sandbox("a") == (None, None), seconds=20)
     await fresh(provisioner)
     assert await ids(provisioner) == {"b"}
+    assert tampered.calls()["list"] == lists
     assert not [record for record in caplog.records if record.name.startswith("sandboxes.cluster.reflector")]
 
 

@@ -40,8 +40,8 @@ class TamperedKubectl:
             "  watch-ends*watch=1*) exit 0 ;;\n"
             "  watch-garbage*watch=1*) echo 'no JSON at all'; exec sleep 600 ;;\n"
             '  watch-half*watch=1*) printf \'{"type": "ADDED", "object": {"ki\'; exit 0 ;;\n'
-            '  watch-forbidden*watch=1*) echo \'Error from server (Forbidden): pods is forbidden: User "u" cannot watch '
-            'resource "pods" in API group "" in the namespace "deer-flow"\' >&2; exit 1 ;;\n'
+            '  watch-forbidden*watch=1*) echo \'Error from server (Forbidden): pods is forbidden: User "u" cannot '
+            'watch resource "pods" in API group "" in the namespace "deer-flow"\' >&2; exit 1 ;;\n'
             '  list-fails*limit=*) echo \'{"apiVersion":"v1","items":[],"kind":"PodList"}\';'
             " echo 'Error from server (InternalError): no' >&2; exit 1 ;;\n"
             f'  list-lags*limit=*) {KUBECTL} "$@" > {directory}/list.$$; echo "$*" >> {directory}/lagging;'

@@ -209,16 +209,6 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     ),
     "plugin-not-json": (errors.TemplateRefused, 502, "The cluster does not know a field of the sandbox's template"),
     "plugin-v1alpha1": (errors.ClusterRefused, 502, "The cluster refused the request without a reason that is known"),
-    "raw-get-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
-    "raw-list-bad-selector": (errors.ClusterRefused, 502, "The cluster does not understand the request"),
-    "raw-list-forbidden": (errors.ClusterRefused, 502, "The provisioner lacks the right to list pods in the cluster"),
-    "raw-list-unknown-resource": (errors.ServerFailed, 503, "The cluster does not answer as an API server does"),
-    "raw-watch-api-killed": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
-    "raw-watch-forbidden": (
-        errors.ClusterRefused,
-        502,
-        "The provisioner lacks the right to watch pods in the cluster",
-    ),
 }
 
 
