@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
 from devcluster import Cluster
-from scripts.bench import SERVICE, Failed, direct_client, percentile
+from scripts.bench_clients import SERVICE, Failed, direct_client, percentile
 from tests.conftest import ROOT
 from tests.contract.faults import refuse_next
 from tests.contract.processes import environment, free_port, run
