@@ -7,6 +7,15 @@
   and `health` is GET /version. Set the provisioner's variables for it, such as K8S_NAMESPACE and SANDBOX_IMAGE.
 - memory: PSS of the service and its children, in MB of 10^6 bytes, before the first round and after the last (Linux).
 
+With --start, --fill, --idle or --changes the live view is measured instead, in this order, a line for each:
+
+- start to ready: from starting COMMAND, which gets this environment, until GET /readyz is 200. What --fill makes is
+  there before, in a namespace that must be there, too.
+- list: GET /api/sandboxes, one at a time.
+- idle: CPU time of the service and its children, also of those that ended meanwhile, in % of one core (Linux).
+- memory: the service's, and the most that one child held in that time, looked at once a second.
+- seen after: from sending a change of a Pod to the API server until GET /api/events has told of it.
+
 API_KEY, else PROVISIONER_API_KEY, is sent as X-API-Key. What a run made, bench-…, is deleted at its end, also after
 Ctrl-C. Exit code: 0; 1 if anything failed, was cut short or is left behind; 2 for bad options; 130 after Ctrl-C.
 """
@@ -31,6 +40,7 @@ if not __package__:  # run by its path: its modules are found from the root, as 
 
 from scripts.bench_clients import SERVICE, Client, Failed, Run, Sample, direct_client, percentile, sample
 from scripts.bench_processes import listener, memory
+from scripts.bench_view import CHANGES, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +115,7 @@ async def run(options: argparse.Namespace) -> int:
     """Measure, clean up, and print what came of it; returns the exit code."""
     key = os.environ.get("API_KEY") or os.environ.get("PROVISIONER_API_KEY")
     clients = [Client("provisioner", SERVICE, options.base_url.rstrip("/"), {"X-API-Key": key} if key else {})]
-    bench = Bench(clients, options)
+    bench = (View if options.is_view else Bench)(clients, options)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, bench.stop, "interrupted")
@@ -141,9 +151,22 @@ def main() -> int:
         ("--pid", None, "whose memory is shown (default: who listens at BASE_URL, where that can be seen)"),
     ):
         parser.add_argument(name, type=int, default=default, metavar="N", help=text)
+    view = parser.add_argument_group("the live view", "with any of these, it is measured instead of the phases")
+    view.add_argument("--start", metavar="COMMAND", help="start the service at BASE_URL by this, and end it at the end")
+    for name, metavar, text in (
+        ("--fill", "N", "make so many sandboxes at the API server first; needs --direct"),
+        ("--idle", "SECONDS", "measure the CPU time for so long, while nobody calls"),
+        ("--changes", "RATE", f"make {CHANGES} changes at the API server, so many a second; needs --direct"),
+    ):
+        view.add_argument(name, type=int, default=0, metavar=metavar, help=text)
     options = parser.parse_args()
+    options.is_view = bool(options.start or options.fill or options.idle or options.changes)
     if min(options.sandboxes, options.callers, options.rounds, options.max_seconds) < 1:
         parser.error("every N is at least 1")
+    if min(options.fill, options.idle, options.changes) < 0:
+        parser.error("--fill, --idle and --changes are not negative")
+    if (options.fill or options.changes) and not options.direct:
+        parser.error("--fill and --changes need --direct")
     return asyncio.run(run(options))
 
 

@@ -24,17 +24,21 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import aiohttp
 
+from sandboxes.objects import THREAD_ANNOTATION
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 REQUEST_SECONDS = 30.0  # a caller gives a create as much, and everything else less
 GONE_SECONDS = 60.0  # how long deleted sandboxes may take to be gone
+DELETES_A_SECOND = 20.0  # the least that a server is taken to manage: many sandboxes have longer to be gone
 CLEANERS = 8  # few at once: what is left may be there because the service could not keep up
 ID, A_SANDBOX = "bench-id", re.compile(r"bench-[0-9a-f]{8}-\d+")
+MARK = "bench-mark"
 
 Works: TypeAlias = dict[str, list[tuple[str, str, str]]]
-"""For each work its requests, with ID for the sandbox's: method, path, body."""
+"""For each work its requests, with ID for the sandbox's and MARK for what a change writes: method, path, body."""
 
 SERVICE: Works = {
     "health": [("GET", "/health", "")],
@@ -131,6 +135,10 @@ def direct_client(kubeconfig: str, made: set[str]) -> Client:
         works["get"].append(("GET", path, ""))
         works["list"].append(("GET", f"{every}?labelSelector=app%3Ddeer-flow-sandbox", ""))
         works["delete"].append(("DELETE", path, ""))
+        if one["kind"] == "Pod":
+            metadata = {"name": one["metadata"]["name"], "annotations": {THREAD_ANNOTATION: MARK}}
+            change = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+            works["change"].append(("PATCH", f"{path}?fieldManager=bench&force=true", json.dumps(change)))
     kubectl = os.environ.get("KUBECTL") or str(Path(sys.executable).parent / "kubectl")
     flags = (f"--kubeconfig={kubeconfig}", "--raw", "--minify", "--flatten", "--output=json")
     view = json.loads(output_of(kubectl, "config", "view", *flags))
@@ -202,15 +210,20 @@ class Run:
         """Begin nothing more; what is under way may end."""
         self.stopped = self.stopped or why
 
+    def cleaners(self) -> Sequence[Client]:
+        """Return by which clients `clear` deletes, one after the other."""
+        return self.clients
+
     async def clear(self) -> set[str]:
-        """Delete what may be there, and wait until no server lists it; returns what is left after GONE_SECONDS."""
-        left, deadline = set(self.clients[0].made), monotonic() + GONE_SECONDS
+        """Delete what may be there, and wait until no server lists it; returns what is left when time is up."""
+        left = set(self.clients[0].made)
+        deadline = monotonic() + GONE_SECONDS + len(left) / DELETES_A_SECOND
         while True:
-            for client in self.clients:
+            for client in self.cleaners():
                 items = itertools.takewhile(lambda _: monotonic() < deadline, sorted(left))
                 await sample(partial(client.do, "delete"), items, CLEANERS)
             left = set(self.clients[0].made)
-            for client in self.clients:
+            for client in self.cleaners():
                 with suppress(Failed):  # what was not deleted is in `made`
                     named, _ = await client.ask("list")
                     left |= {one for one in set().union(*named) if one.startswith(self.prefix)}

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import re
+import shlex
 import signal
 import ssl
 import sys
@@ -21,7 +22,7 @@ from devcluster import Cluster
 from scripts.bench_clients import SERVICE, Failed, direct_client, percentile
 from tests.conftest import ROOT
 from tests.contract.faults import refuse_next
-from tests.contract.processes import environment, free_port, run
+from tests.contract.processes import PROVISIONER, environment, free_port, processes_with, run
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, create, until
 
 BENCH = (sys.executable, str(ROOT / "scripts" / "bench.py"))
@@ -152,6 +153,64 @@ async def test_a_failed_create_and_a_failed_delete_are_said_and_nothing_is_left(
     assert "bench: provisioner: create was answered 429" in stderr
     assert "LEFT BEHIND" not in stderr
     await is_empty(cluster)
+
+
+async def test_the_live_view_is_measured_and_what_was_made_for_it_is_deleted(
+    cluster: Cluster, start_provisioner: StartProvisioner, tmp_path: Path
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_SERVICE_TYPE="ClusterIP")
+    await create(provisioner, "bench-00000000-1")  # another run's
+    options = ("--direct", str(cluster.kubeconfig), "--fill", "60", "--idle", "1", "--changes", "200")
+    returncode, stdout, stderr = await bench(
+        tmp_path, base_url(provisioner), *options, SANDBOX_SERVICE_TYPE="ClusterIP"
+    )
+    assert (returncode, stderr) == (0, "")
+    listed, idle, held, seen = stdout.splitlines()
+    percentiles = r"p50 [\d.]+ ms, p99 [\d.]+ ms"
+    assert re.fullmatch(rf"list: 61 sandboxes, {percentiles}", listed)
+    assert re.fullmatch(r"idle: [\d.]+ s, CPU [\d.]+ % of one core: the service [\d.]+ %, its children [\d.]+ %", idle)
+    megabytes = r"[\d.]+ MB PSS \([\d.]+ RSS\)"
+    assert re.fullmatch(rf"memory of {os.getpid()}: {megabytes}; its largest child: {megabytes}", held)
+    counts = r"1000 of 1000 changes, [\d.]+/s"
+    assert re.fullmatch(rf"seen after: {percentiles}; {counts}; answered after {percentiles}", seen)
+    await until(lambda: pods(cluster) == ["sandbox-bench-00000000-1"])
+
+
+async def test_a_service_that_is_started_to_be_measured_is_ended(
+    cluster: Cluster, provisioner: Provisioner, tmp_path: Path
+) -> None:
+    await create(provisioner)  # the namespace is there before the service
+    port = free_port()
+    options = ("--direct", str(cluster.kubeconfig), "--fill", "3", "--start", shlex.join(PROVISIONER))
+    service = {"KUBECONFIG_PATH": str(cluster.kubeconfig), "LISTEN_PORT": str(port)}
+    returncode, stdout, stderr = await bench(tmp_path, f"http://127.0.0.1:{port}", *options, **service)
+    assert (returncode, "bench:" in stderr) == (0, False), stderr
+    assert re.match(r"start to ready: [\d.]+ s\nlist: 4 sandboxes, ", stdout)
+    await until(lambda: not processes_with(f"LISTEN_PORT={port}"))
+    await until(lambda: pods(cluster) == ["sandbox-a"])
+
+
+async def test_a_service_that_ends_before_it_is_ready_is_said(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    returncode, stdout, stderr = await bench(tmp_path, url, "--start", f"{sys.executable} -c exit(3)")
+    assert (returncode, stdout) == (1, "")
+    assert stderr == "bench: the service ended with 3 before it was ready\n"
+
+
+async def test_measuring_the_live_view_that_is_cut_short_deletes_what_it_made(
+    cluster: Cluster, provisioner: Provisioner, tmp_path: Path
+) -> None:
+    options = ("--direct", str(cluster.kubeconfig), "--fill", "5", "--idle", "600", "--max-seconds", "3")
+    returncode, _, stderr = await bench(tmp_path, base_url(provisioner), *options)
+    assert returncode == 1
+    assert stderr == "bench: --max-seconds are over: phases that had not ended are left out\n"
+    await is_empty(cluster)
+
+
+async def test_changes_need_an_api_server(tmp_path: Path) -> None:
+    returncode, _, stderr = await bench(tmp_path, "http://127.0.0.1:1", "--changes", "50")
+    assert returncode == 2
+    assert "--fill and --changes need --direct" in stderr
 
 
 async def test_direct_shows_the_client_certificate_and_checks_the_servers(
