@@ -9,8 +9,8 @@
 
 With --start, --fill, --idle or --changes the live view is measured instead, in this order, a line for each:
 
-- start to ready: from starting COMMAND, which gets this environment, until GET /readyz is 200. What --fill makes is
-  there before, in a namespace that must be there, too.
+- start to ready: from starting COMMAND, which gets this environment, until GET /readyz is 200; that believes for some
+  seconds what it found. What --fill makes is there before, and so must its namespace be.
 - list: GET /api/sandboxes, one at a time.
 - idle: CPU time of the service and its children, also of those that ended meanwhile, in % of one core (Linux).
 - memory: the service's, and the most that one child held in that time, looked at once a second.
