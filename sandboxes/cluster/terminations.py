@@ -1,7 +1,7 @@
 """Logs the cause when a sandbox's Pod or container ends without a request of ours.
 
-Reads what the live view is told, and keeps of each Pod what was said of it, so that a resync or a watch that starts
-again says nothing twice. Without an informer there is nothing to log.
+Reads what the live view is told, and keeps of each Pod what was said of it, so that a new list says nothing twice.
+Without an informer there is nothing to log.
 """
 
 from __future__ import annotations

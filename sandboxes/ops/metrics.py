@@ -94,12 +94,10 @@ FAMILIES = {
             "provisioner_view_age_seconds",
             "gauge",
             (),
-            "Time since the list that last confirmed the live view began; `+Inf` before the first.",
+            "Time since the live view was last shown to be current; `+Inf` while a watch has failed.",
         ),
         Family("provisioner_view_fresh", "gauge", (), "1 if reads are answered from the live view, else 0."),
-        Family(
-            "provisioner_watch_restarts_total", "counter", ("resource",), "How often a watch was started once more."
-        ),
+        Family("provisioner_watch_restarts_total", "counter", ("resource",), "Watches that ended before their time."),
         Family(
             "provisioner_sandboxes",
             "gauge",

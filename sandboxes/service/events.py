@@ -1,7 +1,7 @@
 """Publishes what happens to sandboxes: created, changed, ready, expiring, deleted. Knows no HTTP.
 
-It compares what callers would be told before and after each change of the live view, so a watch that starts again, or
-a list that shows what is known, tells nothing. While nobody reads, it does nothing and holds nothing.
+It compares what callers would be told before and after each change of the live view, so a new list that shows what is
+known tells nothing. While nobody reads, it does nothing and holds nothing.
 """
 
 from __future__ import annotations

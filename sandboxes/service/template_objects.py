@@ -170,17 +170,11 @@ class Extras:
             self._may_list = False
             return []
         self._may_list = True
-        old: dict[str, list[KubeObject]] = {}
-        young: dict[str, list[KubeObject]] = {}
-        for obj in listed:
-            sandbox_id = _sandbox_id_of(obj)
-            if sandbox_id is not None and not kube.is_terminating(obj):
-                is_old = expiry.present() - expiry.touched_at(obj) > timedelta(seconds=grace)
-                (old if is_old else young).setdefault(sandbox_id, []).append(obj)
-        deleted: list[str] = []
+        old, young = _by_age(listed, timedelta(seconds=grace))
         without_pod = await self._without_pod({**old, **young})
-        if not young.keys().isdisjoint(without_pod):
-            self._look_at = 0.0
+        if dry_run or not young.keys().isdisjoint(without_pod):
+            self._look_at = 0.0  # the next round has something to do
+        deleted: list[str] = []
         for sandbox_id in (one for one in without_pod if one in old):
             try:
                 if not dry_run:
@@ -296,6 +290,20 @@ class Extras:
     async def _find(self, objects: list[KubeObject], *, urgent: bool = False) -> dict[Key, KubeObject]:
         found = await self._cluster.find([kube.reference(obj) for obj in objects], urgent=urgent)
         return {kube.key_of(obj): obj for obj in found}
+
+
+def _by_age(
+    objects: list[KubeObject], grace: timedelta
+) -> tuple[dict[str, list[KubeObject]], dict[str, list[KubeObject]]]:
+    """Return by sandbox the extra objects that were touched longer than `grace` ago, and the others."""
+    old: dict[str, list[KubeObject]] = {}
+    young: dict[str, list[KubeObject]] = {}
+    for obj in objects:
+        sandbox_id = _sandbox_id_of(obj)
+        if sandbox_id is not None and not kube.is_terminating(obj):
+            is_old = expiry.present() - expiry.touched_at(obj) > grace
+            (old if is_old else young).setdefault(sandbox_id, []).append(obj)
+    return old, young
 
 
 def _mark(obj: KubeObject) -> str:

@@ -20,6 +20,7 @@ from sandboxes.service import events
 from tests.contract.conftest import Kubectl
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import URL, Provisioner, create
+from tests.contract.views import end_watches
 from tests.waiting import until
 
 EVENTS = "/api/events"
@@ -108,7 +109,7 @@ async def test_a_watch_that_starts_again_and_a_resync_tell_nothing_twice(
         await create(provisioner, wait_seconds=20)
         await until(stream.has("ready", "a"))
         before = len(stream.told)
-        cluster.end_watches()
+        await end_watches(cluster)
         await until(lambda: not provisioner.view.is_fresh)
         await until(lambda: provisioner.view.is_fresh, seconds=30)
         await create(provisioner, "marker")
@@ -121,7 +122,7 @@ async def test_what_happened_while_no_watch_ran_is_told_when_it_is_known(
 ) -> None:
     await create(provisioner, wait_seconds=20)
     async with reading(provisioner) as stream:
-        cluster.end_watches()
+        await end_watches(cluster)
         await until(lambda: not provisioner.view.is_fresh)
         cluster.set_pod("deer-flow", "sandbox-a", ready=False)
         await until(stream.has("changed", "a"), seconds=30)

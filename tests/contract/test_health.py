@@ -9,6 +9,7 @@ import pytest
 
 from devcluster import Cluster
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, create, until
+from tests.contract.views import end_watches
 
 READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"}
 
@@ -76,7 +77,7 @@ async def test_a_kubectl_that_is_gone_is_named(start_provisioner: StartProvision
 
 async def test_watches_that_the_server_ends_don_t_make_it_unready(provisioner: Provisioner, cluster: Cluster) -> None:
     assert await readiness(provisioner) == (200, READY)
-    cluster.end_watches()
+    await end_watches(cluster)
     await until(lambda: not provisioner.view.is_fresh)
     assert await readiness(provisioner) == (200, READY)
 

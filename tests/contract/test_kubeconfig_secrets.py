@@ -139,15 +139,16 @@ async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_tha
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     provisioner = await start_provisioner(KUBECONFIG_PATH=str(path), LIVE_VIEW_MAX_AGE="2")
-    await until(lambda: provisioner.view.is_fresh)
+    await until(lambda: cluster.open_watches() == 2)
     kubeconfigs.write("two users", good, path)
-    cluster.end_watches()
+    cluster.faults.cut_watches("pods")
+    cluster.faults.expire_watches("services")
 
     def said(what: str) -> list[str]:
         return [line for line in log.lines if what in line and "two of its users have one name" in line]
 
     await until(lambda: said("the watch of pods ended"), seconds=30)
-    await until(lambda: said("the live view could not be compared"), seconds=30)
+    await until(lambda: said("the services of the live view can't be listed"), seconds=30)
     await until(lambda: any("renewing the waiting processes" in line for line in log.lines), seconds=30)
 
     async def is_refused() -> bool:

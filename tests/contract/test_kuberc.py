@@ -205,12 +205,13 @@ async def test_every_kubectl_that_anything_starts_is_kept_from_the_users_setting
         "config view",
         "apply",
         "get -o json -f -",
-        "--watch",
+        "watch=1",
+        "limit=500",
         "delete",
-        "--raw",
+        "get --raw /readyz",
         "create --raw",
         "logs",
-        "get events",
+        "/events?",
     )
     assert [verb for verb in verbs if verb not in calls] == []
     for arguments, *variables in starts:

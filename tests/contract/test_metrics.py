@@ -13,6 +13,7 @@ from sandboxes import expiry
 from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.ops.metrics import FAMILIES
 from tests.contract.service import URL, Provisioner, create, until
+from tests.contract.views import end_watches
 from tests.metrics import Samples, samples, value
 
 
@@ -76,6 +77,7 @@ async def test_a_sandbox_that_was_there_before_is_not_measured_again(
 
 
 async def test_groups_and_queues_are_seen(provisioner: Provisioner, cluster: Cluster) -> None:
+    await provisioner.view.becomes_fresh()  # its lists are processes, too
     cluster.faults.slow(0.3, verb="patch")
     tasks = [asyncio.create_task(create(provisioner, f"s{number}")) for number in range(20)]
 
@@ -99,7 +101,7 @@ async def test_processes_that_wait_and_watches_that_start_again_are_seen(
     await reads(provisioner, 4, "provisioner_kubectl_processes", state="waiting")
     await reads(provisioner, 2, "provisioner_kubectl_processes", state="watching")
     assert value(await scrape(provisioner), "provisioner_watch_restarts_total", resource="pods") == 0
-    cluster.end_watches()
+    await end_watches(cluster)
     await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="pods")
     await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="services")
 

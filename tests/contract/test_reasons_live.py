@@ -16,6 +16,7 @@ import pytest
 from devcluster import Cluster
 from tests.contract.conftest import SPEED, Kubectl
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
+from tests.contract.views import end_watches
 from tests.waiting import until
 
 POD, NAMESPACE = "sandbox-a", "deer-flow"
@@ -222,7 +223,7 @@ async def test_a_death_is_logged_once_however_often_it_is_told(
     await until(lambda: provisioner.view.is_fresh)
     put(cluster, *states)
     await until(lambda: lines(deaths))
-    cluster.end_watches()
+    await end_watches(cluster)
     await until(lambda: not provisioner.view.is_fresh)
     annotated = await kubectl("annotate", f"pod/{POD}", "-n", NAMESPACE, "seen=again")
     assert annotated.rc == 0, annotated.stderr

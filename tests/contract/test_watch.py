@@ -21,6 +21,7 @@ from tests.contract.views import (
     TamperedKubectl,
     by_hand,
     delete_by_hand,
+    end_watches,
     fresh,
     ids,
     in_list,
@@ -56,7 +57,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
     elif way == "cut off":
         cluster.faults.cut_watches()
     else:
-        cluster.end_watches()
+        await end_watches(cluster)
     await until(lambda: not provisioner.view.is_fresh)
     # created, and deleted, while no watch runs
     await by_hand(kubectl, template, "new")

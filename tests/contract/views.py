@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from devcluster import Cluster
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
@@ -86,6 +87,12 @@ async def is_status(provisioner: Provisioner, sandbox_id: str, status: int) -> b
 async def ids(provisioner: Provisioner) -> set[str]:
     answer = await (await provisioner.get(URL)).json()
     return {sandbox["sandbox_id"] for sandbox in answer["sandboxes"]}
+
+
+async def end_watches(cluster: Cluster) -> None:
+    """Have the API server end the watches of the one service that runs, as soon as it has them."""
+    await until(lambda: cluster.open_watches() == 2)
+    cluster.end_watches()
 
 
 def watches(tmp_path: Path) -> list[int]:
