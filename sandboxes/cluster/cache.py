@@ -36,7 +36,8 @@ class ResourceCache:
         self.version: int | None = None
         self.proven_at: float | None = None
         self.proofs = 0
-        # Our own writes and reads that are ahead of the watch: name → version.
+        # What our own calls know ahead of the watch: name → version. What is told of this version or of
+        # an older one is past, also where nothing of that name is here any more.
         self._ahead: dict[str, int] = {}
         # Objects that are known to end, but whose end the watch has not told yet: uid → a version that they had.
         self._ending: dict[str, int] = {}
@@ -54,8 +55,7 @@ class ResourceCache:
             metadata = obj["metadata"]
             self._listed[metadata["name"]] = metadata["uid"]
             known = self.objects.get(metadata["name"])
-            version = version_of(obj)
-            is_older = known is not None and self._ahead.get(metadata["name"], 0) >= version
+            is_older = self._ahead.get(metadata["name"], 0) >= version_of(obj)
             is_same = known is not None and _identity(known) == _identity(obj)
             if not (is_older or is_same or self._is_hidden(obj)):
                 self._put(obj)
@@ -120,10 +120,15 @@ class ResourceCache:
         name, uid, version = obj["metadata"]["name"], obj["metadata"]["uid"], version_of(obj)
         known = self.objects.get(name)
         if known is not None and known["metadata"]["uid"] == uid:
-            self._ending[uid] = max(version, version_of(known))
+            version = max(version, version_of(known))
+        elif self.version is not None and version <= self.version:
+            return  # the watch has told its end
+        self._ending[uid] = version
+        # An older object of that name ended before this one began.
+        if known is not None and version_of(known) <= version:
             self._remove(name)
-        elif self.version is None or version > self.version:
-            self._ending[uid] = version
+        if self.version is None or version > self.version:
+            self._ahead[name] = max(version, self._ahead.get(name, 0))
 
     def _advance(self, version: int) -> None:
         self.version = version
@@ -135,9 +140,10 @@ class ResourceCache:
         self.proofs += 1
 
     def _is_known(self, obj: KubeObject) -> bool:
-        """Whether this version of the object, or a newer one, is here."""
-        known = self.objects.get(obj["metadata"]["name"])
-        return known is not None and version_of(known) >= version_of(obj)
+        """Whether this version of the object, or a newer one, is here or has been."""
+        name, version = obj["metadata"]["name"], version_of(obj)
+        known = self.objects.get(name)
+        return self._ahead.get(name, 0) >= version or (known is not None and version_of(known) >= version)
 
     def _is_hidden(self, obj: KubeObject) -> bool:
         """Whether this version is from before the end that is known of the object."""

@@ -1,0 +1,318 @@
+"""The cache of one kind against a model of the API server: a log of versions, told late, cut off, forgotten and listed.
+
+Our own calls are answered in any order, and before or after the watch tells of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from sandboxes import objects as kube
+from sandboxes.cluster.cache import ResourceCache
+from sandboxes.kubectl.raw import Event, EventType
+from sandboxes.objects import KubeObject
+
+NAMES = st.sampled_from(["a", "b", "c"])
+
+
+class Server:
+    """Every change of every object, by version; None where the object is gone."""
+
+    def __init__(self) -> None:
+        self.version = 100
+        self.log: list[tuple[int, EventType, KubeObject]] = []
+        self.history: dict[str, list[tuple[int, KubeObject | None]]] = {name: [(0, None)] for name in "abc"}
+
+    def state(self, name: str) -> KubeObject | None:
+        return self.history[name][-1][1]
+
+    def live(self) -> list[KubeObject]:
+        return [obj for name in self.history if (obj := self.state(name)) is not None]
+
+    def states_since(self, name: str, version: int) -> list[KubeObject | None]:
+        """Return what the object was at `version`, and all that it became later."""
+        history = self.history[name]
+        first = max(index for index, (since, _) in enumerate(history) if since <= version)
+        return [obj for _, obj in history[first:]]
+
+    def write(self, event: EventType, name: str, uid: str, *, is_ending: bool = False) -> KubeObject:
+        self.version += 1
+        metadata: dict[str, Any] = {"name": name, "uid": uid, "resourceVersion": str(self.version)}
+        if is_ending:
+            metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        obj = {"kind": "Pod", "metadata": metadata}
+        self.log.append((self.version, event, obj))
+        self.history[name].append((self.version, None if event == "DELETED" else obj))
+        return obj
+
+    def update(self, obj: KubeObject) -> KubeObject:
+        metadata = obj["metadata"]
+        return self.write("MODIFIED", metadata["name"], metadata["uid"], is_ending=kube.is_terminating(obj))
+
+    def after(self, version: int) -> list[tuple[int, EventType, KubeObject]]:
+        return [line for line in self.log if line[0] > version]
+
+
+@dataclass
+class Read:
+    """A live read. `found`: what the API server answered, once it has."""
+
+    name: str
+    before: KubeObject | None
+    is_answered: bool = False
+    found: KubeObject | None = None
+
+
+class CacheAgainstServer(RuleBasedStateMachine):
+    """Does what callers, other clients, the API server and the network can do, one step at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = Server()
+        self.replayed: dict[str, KubeObject] = {}
+        self.cache = ResourceCache(self.replay)
+        self.clock = 0.0
+        self.proven_at: float | None = None
+        # Where the watch is: the last version that it told.
+        self.told = 0
+        # What is left of a list that is being read; None while there is a watch.
+        self.rest: list[KubeObject] | None = []
+        self.listed_at = 0
+        self.began = 0.0
+        # What our own calls will be answered, and what they have been: versions by name, uids that were to end.
+        self.answers: list[Callable[[], None]] = []
+        self.reads: list[Read] = []
+        self.noted: dict[str, int] = {}
+        self.ended: set[str] = set()
+        self.shown: dict[str, int] = {}
+
+    def replay(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        either = new or old
+        assert either is not None
+        name = either["metadata"]["name"]
+        known = self.replayed.pop(name, None)
+        assert (known is None) == (old is None)
+        if known is not None and old is not None:
+            # What the watch told last of an object that is gone may be newer than what was here.
+            assert known is old or (new is None and known["metadata"]["uid"] == old["metadata"]["uid"])
+        if new is not None:
+            self.replayed[name] = new
+
+    def tick(self) -> float:
+        self.clock += 1
+        return self.clock
+
+    @initialize()
+    def first_list(self) -> None:
+        self.begin_list()
+
+    # What others and we do to the objects
+
+    @rule(name=NAMES, ours=st.booleans())
+    def write(self, name: str, ours: bool) -> None:
+        known = self.server.state(name)
+        obj = self.server.update(known) if known else self.server.write("ADDED", name, f"uid-{self.server.version}")
+        if ours:
+            self.answers.append(lambda: self.note(obj))
+
+    @rule(name=NAMES, ours=st.booleans(), has_grace=st.booleans(), reads_cache=st.booleans())
+    def delete(self, name: str, ours: bool, has_grace: bool, reads_cache: bool) -> None:
+        obj = self.server.state(name)
+        if obj is None or kube.is_terminating(obj):
+            return
+        uid = obj["metadata"]["uid"]
+        known = self.cache.objects.get(name)
+        read = known if reads_cache and known is not None and known["metadata"]["uid"] == uid else obj
+        self.server.write("MODIFIED" if has_grace else "DELETED", name, uid, is_ending=True)
+        if ours:
+            self.answers.append(lambda: self.note_end(read))
+
+    @rule(name=NAMES)
+    def finish(self, name: str) -> None:
+        obj = self.server.state(name)
+        if obj is not None and kube.is_terminating(obj):
+            self.server.write("DELETED", name, obj["metadata"]["uid"], is_ending=True)
+
+    @rule()
+    def write_something_else(self) -> None:
+        self.server.version += 1
+
+    # What our calls are answered
+
+    def note(self, obj: KubeObject) -> None:
+        name = obj["metadata"]["name"]
+        self.noted[name] = max(self.noted.get(name, 0), int(obj["metadata"]["resourceVersion"]))
+        self.cache.note(obj)
+
+    def note_end(self, obj: KubeObject) -> None:
+        self.ended.add(obj["metadata"]["uid"])
+        self.cache.note_end(obj)
+
+    @precondition(lambda self: self.answers)
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        self.answers.pop(data.draw(st.integers(0, len(self.answers) - 1)))()
+
+    @rule(name=NAMES)
+    def begin_read(self, name: str) -> None:
+        self.reads.append(Read(name, self.cache.objects.get(name)))
+
+    @precondition(lambda self: self.reads)
+    @rule(data=st.data())
+    def go_on_with_read(self, data: st.DataObject) -> None:
+        read = data.draw(st.sampled_from(self.reads))
+        if not read.is_answered:
+            read.is_answered, read.found = True, self.server.state(read.name)
+            return
+        self.reads.remove(read)
+        if read.found is not None:
+            self.note(read.found)
+        elif read.before is not None:
+            self.note_end(read.before)
+
+    # What the watch does
+
+    def deliver(self, count: int) -> None:
+        for version, event, obj in self.server.after(self.told)[:count]:
+            self.told = version
+            self.cache.apply_event(Event(event, obj, version), self.tick())
+            if self.proven_at is not None:
+                self.proven_at = self.clock
+
+    @precondition(lambda self: self.rest is None)
+    @rule(count=st.integers(1, 4))
+    def tell(self, count: int) -> None:
+        self.deliver(count)
+
+    @precondition(lambda self: self.rest is None)
+    @rule(count=st.integers(1, 3))
+    def repeat(self, count: int) -> None:
+        proven_at = self.proven_at
+        for version, event, obj in [line for line in self.server.log if line[0] <= self.told][-count:]:
+            self.cache.apply_event(Event(event, obj, version), self.tick())
+        assert self.cache.proven_at == proven_at
+
+    @precondition(lambda self: self.rest is None)
+    @rule(back=st.integers(0, 3))
+    def bookmark(self, back: int) -> None:
+        """Tell a version before the next event: it comes after all events up to it."""
+        coming = self.server.after(self.told)
+        last = coming[0][0] - 1 if coming else self.server.version
+        self.told = max(self.told, last - back)
+        self.cache.apply_event(Event("BOOKMARK", {}, self.told), self.tick())
+        self.proven_at = self.clock
+
+    @precondition(lambda self: self.rest is None)
+    @rule()
+    def end_in_time(self) -> None:
+        self.deliver(len(self.server.log))
+        self.cache.ended_in_time(self.tick())
+        self.proven_at = self.clock
+
+    @precondition(lambda self: self.rest is None)
+    @rule()
+    def cut(self) -> None:
+        """End the watch; the next one goes on from what the cache knows, and it must miss nothing."""
+        self.cache.failed()
+        self.proven_at = None
+        assert self.cache.version is not None
+        assert self.server.after(self.cache.version) == self.server.after(self.told)
+        self.told = self.cache.version
+
+    # What lists do
+
+    @rule(luck=st.integers(0, 5))
+    def meet_a_failure(self, luck: int) -> None:
+        """Forget the version (410), or begin anew with a list that failed; not too often, so that lags grow."""
+        if luck == 0:
+            self.begin_list()
+
+    def begin_list(self) -> None:
+        self.began = self.tick()
+        self.cache.begin_list()
+        self.proven_at = None
+        # Nothing may be answered from the cache until the list has ended, so late answers may show what is past.
+        self.shown = {}
+        self.listed_at, self.rest = self.server.version, self.server.live()
+
+    @precondition(lambda self: self.rest is not None)
+    @rule(size=st.integers(1, 3))
+    def read_page(self, size: int) -> None:
+        assert self.rest is not None
+        page, self.rest = self.rest[:size], self.rest[size:]
+        held = {id(obj): (name, obj) for name, obj in self.cache.objects.items()}
+        self.cache.add_page([{**obj} for obj in page])
+        for name, obj in held.values():
+            now = self.cache.objects[name]
+            assert now is obj or now != obj  # the same version is not held twice
+        if not self.rest:
+            self.cache.end_list(self.listed_at, self.began)
+            self.told, self.rest, self.proven_at = self.listed_at, None, self.began
+
+    # What must hold at any time
+
+    @invariant()
+    def what_is_shown_is_no_older_than_what_was_told_or_answered(self) -> None:
+        for name in self.server.history:
+            shown = self.cache.objects.get(name)
+            states = self.server.states_since(name, max(self.cache.version or 0, self.noted.get(name, 0)))
+            if shown is not None:
+                assert shown in states or self.cache.version is None
+            else:
+                assert self.cache.version is None or any(
+                    state is None or state["metadata"]["uid"] in self.ended for state in states
+                )
+
+    @invariant()
+    def what_is_shown_never_goes_back(self) -> None:
+        for name, obj in self.cache.objects.items():
+            version = int(obj["metadata"]["resourceVersion"])
+            assert version >= self.shown.get(name, 0)
+            self.shown[name] = version
+
+    @invariant()
+    def what_we_had_deleted_is_not_shown_as_alive(self) -> None:
+        alive = {obj["metadata"]["uid"] for obj in self.cache.objects.values() if not kube.is_terminating(obj)}
+        assert not alive & self.ended
+
+    @invariant()
+    def changes_that_were_told_make_up_what_is_held(self) -> None:
+        assert self.replayed == self.cache.objects
+
+    @invariant()
+    def it_is_proven_by_what_shows_that_it_is_current(self) -> None:
+        assert self.cache.proven_at == self.proven_at
+        assert self.cache.version == (self.told if self.rest is None else None)
+
+    @invariant()
+    def once_all_is_told_it_is_the_servers_state(self) -> None:
+        if self.rest is not None or self.server.after(self.told):
+            return
+        live = {obj["metadata"]["name"]: obj for obj in self.server.live()}
+        ending = {name for name, obj in live.items() if obj["metadata"]["uid"] in self.ended}
+        assert self.cache.objects == {name: live[name] for name in live.keys() - (ending - self.cache.objects.keys())}
+        assert not self.cache._ahead  # noqa: SLF001 - what is left there is left for ever
+        assert self.cache._ending.keys() <= {obj["metadata"]["uid"] for obj in live.values()}  # noqa: SLF001
+
+    def teardown(self) -> None:
+        """Let all be answered, ended and told: then nothing is left over."""
+        for answer in self.answers:
+            answer()
+        for name in self.server.history:
+            self.finish(name)
+        while self.rest is not None:
+            self.read_page(size=3)
+        self.deliver(len(self.server.log))
+        self.once_all_is_told_it_is_the_servers_state()
+        assert self.cache.objects == {obj["metadata"]["name"]: obj for obj in self.server.live()}
+        assert not self.cache._ending  # noqa: SLF001
+
+
+CacheAgainstServer.TestCase.settings = settings(stateful_step_count=40)
+TestCacheAgainstServer = CacheAgainstServer.TestCase
