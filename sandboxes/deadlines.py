@@ -113,8 +113,8 @@ class Deadlines:
     batch_patience: float = 8.0
     batch_spare: float = 1.0
 
-    # The informer. A watch that fails is started again after these pauses; after one that lived for `watch_settled`
-    # they begin anew.
+    # The informer. A watch that fails is started again after these pauses; they begin anew where the view was up to
+    # date for `watch_settled`.
     watch_pauses: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
     watch_settled: float = 30.0
     # How long the first watch after a failure lasts. Its end shows that nothing was missed; whole seconds.

@@ -2,7 +2,8 @@
 
 Which end of a watch means what (kubectl.md 37):
 
-- its time is over, or it has been silent for longer: the next watch goes on from the last version, at once.
+- its time is over: the next watch goes on from the last version, at once.
+- it has been silent for longer: the same, but by a short one, as after a failure.
 - 410, before the first event or in the middle: the API server has forgotten that version, so a new list.
 - a line that is no event, an ERROR that is not 410, versions that go back: a warning, and a new list.
 - anything else, such as a killed API server: a pause, then the next watch goes on from the last version. It is a short
@@ -87,26 +88,31 @@ class Reflector:
         self.is_watching = False
         # How many watches ended before their time.
         self.restarts = 0
+        # Whether the log has a warning of the failures that go on.
+        self._is_warned = False
 
     async def keep(self) -> None:
         """List and watch until cancelled; what fails is logged and tried again."""
         failures = 0
+        is_well, well_since = True, _now()
         while True:
-            began = _now()
             try:
                 if self._cache.version is None:
                     await self._list()
-                if failures and self._cache.proven_at is not None:
+                if not is_well and self._cache.proven_at is not None:
                     logger.info("the live view of %s is up to date again", self._collection.resource)
-                    failures = 0
-                began = _now()
+                    is_well, well_since = True, _now()
                 await self._watch()
                 continue
             except Exception as error:
                 # Whatever one answer breaks, the next one may not: without a view every read would be live for ever.
-                # A watch that lived for so long has earned the first pause again.
-                failures = 1 if _now() - began > self._deadlines.watch_settled else failures + 1
-                self._take_failure(error, failures)
+                # What was well for so long has earned the first pause again. One good list has not: each watch after it
+                # may fail, and lists in a row are what an API server can bear least.
+                if is_well and _now() - well_since > self._deadlines.watch_settled:
+                    failures, self._is_warned = 0, False
+                is_well = False
+                failures += 1
+                self._take_failure(error)
             pauses = self._deadlines.watch_pauses
             await asyncio.sleep(pauses[min(failures, len(pauses)) - 1])
 
@@ -136,7 +142,9 @@ class Reflector:
                 await self._read(child)
                 await child.ends()
         except TimeoutError:
+            # What it did not tell for so long comes all at once, or stops again in the middle.
             logger.debug("the watch of %s is silent: going on with another one", self._collection.resource)
+            self._cache.failed()
             return
         finally:
             self.is_watching = False
@@ -164,25 +172,30 @@ class Reflector:
                 self._cache.apply_event(event, _now())
                 self._on_progress()
 
-    def _take_failure(self, error: Exception, failures: int) -> None:
+    def _take_failure(self, error: Exception) -> None:
         resource = self._collection.resource
         if self._cache.version is None:
-            level = logging.WARNING if failures == 1 else logging.INFO
             detail = error.detail if isinstance(error, ProvisionerError) else repr(error)
-            logger.log(level, "the %s of the live view can't be listed: %s\n%s", resource, error, detail)
+            logger.log(self._level(), "the %s of the live view can't be listed: %s\n%s", resource, error, detail)
             return
         self.restarts += 1
         if isinstance(error, _Expired):
             logger.info("the watch of %s can't go on from its version, listing again (%s)", resource, error)
             self._cache.forget_version()
         elif isinstance(error, (_Failed, OSError)):
-            level = logging.WARNING if failures == 1 else logging.INFO
-            logger.log(level, "the watch of %s ended, reads are live until it is back (%s)", resource, error)
+            logger.log(self._level(), "the watch of %s ended, reads are live until it is back (%s)", resource, error)
             self._cache.failed()
         else:
             is_bug = not isinstance(error, (_Broken, WentBack, OutputTooLarge))
+            self._is_warned = True
             logger.warning("the watch of %s makes no sense, listing again: %s", resource, error, exc_info=is_bug)
             self._cache.forget_version()
+
+    def _level(self) -> int:
+        """Return WARNING once for all failures of an outage, then INFO."""
+        level = logging.INFO if self._is_warned else logging.WARNING
+        self._is_warned = True
+        return level
 
 
 def _now() -> float:

@@ -18,7 +18,8 @@ from sandboxes.cluster.cache import ResourceCache
 from sandboxes.kubectl.raw import Event, EventType
 from sandboxes.objects import KubeObject
 
-NAMES = st.sampled_from(["a", "b", "c"])
+# Few, so that much happens to each; three make a list of several pages.
+NAMES = st.sampled_from(["a", "a", "b", "c"])
 
 
 class Server:
@@ -50,10 +51,6 @@ class Server:
         self.log.append((self.version, event, obj))
         self.history[name].append((self.version, None if event == "DELETED" else obj))
         return obj
-
-    def update(self, obj: KubeObject) -> KubeObject:
-        metadata = obj["metadata"]
-        return self.write("MODIFIED", metadata["name"], metadata["uid"], is_ending=kube.is_terminating(obj))
 
     def after(self, version: int) -> list[tuple[int, EventType, KubeObject]]:
         return [line for line in self.log if line[0] > version]
@@ -114,36 +111,38 @@ class CacheAgainstServer(RuleBasedStateMachine):
 
     # What others and we do to the objects
 
-    @rule(name=NAMES, ours=st.booleans())
-    def write(self, name: str, ours: bool) -> None:
-        known = self.server.state(name)
-        obj = self.server.update(known) if known else self.server.write("ADDED", name, f"uid-{self.server.version}")
-        if ours:
-            self.answers.append(lambda: self.note(obj))
-
-    @rule(name=NAMES, ours=st.booleans(), has_grace=st.booleans(), reads_cache=st.booleans())
-    def delete(self, name: str, ours: bool, has_grace: bool, reads_cache: bool) -> None:
+    @rule(
+        name=NAMES, is_delete=st.booleans(), has_grace=st.booleans(), who=st.sampled_from(["others", "we", "at once"])
+    )
+    def change(self, name: str, is_delete: bool, has_grace: bool, who: str) -> None:
+        """Create, update or delete; what is terminating can only go. `who`: others, or we, and are answered at once."""
         obj = self.server.state(name)
-        if obj is None or kube.is_terminating(obj):
-            return
-        uid = obj["metadata"]["uid"]
-        known = self.cache.objects.get(name)
-        read = known if reads_cache and known is not None and known["metadata"]["uid"] == uid else obj
-        self.server.write("MODIFIED" if has_grace else "DELETED", name, uid, is_ending=True)
-        if ours:
-            self.answers.append(lambda: self.note_end(read))
-
-    @rule(name=NAMES)
-    def finish(self, name: str) -> None:
-        obj = self.server.state(name)
-        if obj is not None and kube.is_terminating(obj):
+        if obj is None:
+            made = self.server.write("ADDED", name, f"uid-{self.server.version}")
+            self.will_be_answered(lambda: self.note(made), who)
+        elif kube.is_terminating(obj):
             self.server.write("DELETED", name, obj["metadata"]["uid"], is_ending=True)
+        elif is_delete:
+            uid = obj["metadata"]["uid"]
+            known = self.cache.objects.get(name)
+            read = known if known is not None and known["metadata"]["uid"] == uid else obj
+            self.server.write("MODIFIED" if has_grace else "DELETED", name, uid, is_ending=True)
+            self.will_be_answered(lambda: self.note_end(read), who)
+        else:
+            updated = self.server.write("MODIFIED", name, obj["metadata"]["uid"])
+            self.will_be_answered(lambda: self.note(updated), who)
 
     @rule()
-    def write_something_else(self) -> None:
+    def change_something_else(self) -> None:
         self.server.version += 1
 
     # What our calls are answered
+
+    def will_be_answered(self, answer: Callable[[], None], who: str) -> None:
+        if who == "at once":
+            answer()
+        elif who == "we":
+            self.answers.append(answer)
 
     def note(self, obj: KubeObject) -> None:
         name = obj["metadata"]["name"]
@@ -304,8 +303,9 @@ class CacheAgainstServer(RuleBasedStateMachine):
         """Let all be answered, ended and told: then nothing is left over."""
         for answer in self.answers:
             answer()
-        for name in self.server.history:
-            self.finish(name)
+        for obj in self.server.live():
+            if kube.is_terminating(obj):
+                self.server.write("DELETED", obj["metadata"]["name"], obj["metadata"]["uid"], is_ending=True)
         while self.rest is not None:
             self.read_page(size=3)
         self.deliver(len(self.server.log))
