@@ -36,6 +36,8 @@ class ResourceCache:
         self.version: int | None = None
         self.proven_at: float | None = None
         self.proofs = 0
+        # The last `version`, which counts for our own calls also while there is none: they may be answered late.
+        self._told = 0
         # What our own calls know ahead of the watch: name → version. What is told of this version or of
         # an older one is past, also where nothing of that name is here any more.
         self._ahead: dict[str, int] = {}
@@ -110,8 +112,7 @@ class ResourceCache:
     def note(self, obj: KubeObject) -> None:
         """Take in what a call of our own has just read or written, unless the watch has told something newer."""
         version = version_of(obj)
-        is_told = self.version is not None and version <= self.version
-        if not (is_told or self._is_known(obj) or self._is_hidden(obj)):
+        if not (version <= self._told or self._is_known(obj) or self._is_hidden(obj)):
             self._ahead[obj["metadata"]["name"]] = version
             self._put(obj)
 
@@ -121,17 +122,17 @@ class ResourceCache:
         known = self.objects.get(name)
         if known is not None and known["metadata"]["uid"] == uid:
             version = max(version, version_of(known))
-        elif self.version is not None and version <= self.version:
+        elif version <= self._told:
             return  # the watch has told its end
         self._ending[uid] = version
         # An older object of that name ended before this one began.
         if known is not None and version_of(known) <= version:
             self._remove(name)
-        if self.version is None or version > self.version:
+        if version > self._told:
             self._ahead[name] = max(version, self._ahead.get(name, 0))
 
     def _advance(self, version: int) -> None:
-        self.version = version
+        self.version = self._told = version
         if self._ahead:
             self._ahead = {name: ahead for name, ahead in self._ahead.items() if ahead > version}
 

@@ -96,6 +96,13 @@ def test_an_own_write_that_was_told_gone_is_not_brought_back(cache: Cache) -> No
     assert cache.shown == {}
 
 
+def test_what_was_told_gone_is_not_brought_back_while_a_list_is_read(cache: Cache) -> None:
+    cache.tell("DELETED", pod(13))
+    cache.begin_list()
+    cache.note(pod(12))
+    assert cache.shown == {}
+
+
 def test_an_answer_that_comes_after_that_of_a_newer_write_changes_nothing(cache: Cache) -> None:
     cache.note(pod(14))
     cache.note(pod(13))
