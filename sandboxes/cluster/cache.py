@@ -27,7 +27,7 @@ class ResourceCache:
     """Objects by name. `version`: everything up to this resourceVersion is known; None before the first list.
 
     `proven_at`: when the cache was last shown to be current, in seconds of the caller's clock; None before the first
-    list, and after a watch has failed until the next one has caught up. `proofs` counts them.
+    list, and after a watch has failed until the next one has caught up.
     """
 
     def __init__(self, on_change: Callable[[KubeObject | None, KubeObject | None], None]) -> None:
@@ -35,7 +35,6 @@ class ResourceCache:
         self.objects: dict[str, KubeObject] = {}
         self.version: int | None = None
         self.proven_at: float | None = None
-        self.proofs = 0
         # The last `version`, which counts for our own calls also while there is none: they may be answered late.
         self._told = 0
         # What our own calls know ahead of the watch: name → version. What is told of this version or of
@@ -138,7 +137,6 @@ class ResourceCache:
 
     def _prove(self, now: float) -> None:
         self.proven_at = now
-        self.proofs += 1
 
     def _is_known(self, obj: KubeObject) -> bool:
         """Whether this version of the object, or a newer one, is here or has been."""

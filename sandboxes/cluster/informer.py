@@ -35,7 +35,7 @@ class Before(NamedTuple):
 
     pod: KubeObject | None
     service: KubeObject | None
-    doubt: tuple[int, ...] | None
+    doubt: float | None
 
 
 class Informer:
@@ -59,8 +59,8 @@ class Informer:
         # After each change: the object as it was here, and as it is.
         self.exchanged: Signal[[KubeObject | None, KubeObject | None]] = Signal()
         self._caches = {kind: ResourceCache(self._on_change) for kind in KINDS}
-        # Sandboxes of which a delete of ours was not answered: how many proofs each cache had had by then.
-        self._doubts: dict[str, tuple[int, ...]] = {}
+        # Sandboxes of which a delete of ours was not answered, and when that was.
+        self._doubts: dict[str, float] = {}
         self._progress = asyncio.Event()
         self._reflectors = {
             kind: Reflector(
@@ -143,7 +143,8 @@ class Informer:
     def note(self, objects: Iterable[KubeObject]) -> None:
         """Take in what a call of our own has just read or written: the next read sees it."""
         for obj in objects:
-            if obj["kind"] in self._caches:
+            # Of what is not a sandbox's no watch would tell the end.
+            if obj["kind"] in self._caches and kube.get_labels(obj).get(kube.APP_LABEL) == kube.APP:
                 self._caches[obj["kind"]].note(obj)
 
     def note_deleted(self, objects: Iterable[KubeObject]) -> None:
@@ -154,7 +155,7 @@ class Informer:
 
     def doubt(self, sandbox_id: str) -> None:
         """Do not answer for a sandbox until both caches have been confirmed again: a delete of ours got no answer."""
-        self._doubts[sandbox_id] = self._proofs()
+        self._doubts[sandbox_id] = asyncio.get_running_loop().time()
 
     def before_read(self, sandbox_id: str) -> Before:
         """Return what `note_read` needs to know of the time before a live read."""
@@ -171,13 +172,12 @@ class Informer:
 
     def _is_doubted(self, sandbox_id: str) -> bool:
         doubt = self._doubts.get(sandbox_id)
-        if doubt is not None and all(now > then for now, then in zip(self._proofs(), doubt, strict=True)):
+        # By when, not by how often: a list that began before the delete shows what was before it.
+        proven = [cache.proven_at for cache in self._caches.values()]
+        if doubt is not None and all(one is not None and one > doubt for one in proven):
             del self._doubts[sandbox_id]
             doubt = None
         return doubt is not None
-
-    def _proofs(self) -> tuple[int, ...]:
-        return tuple(cache.proofs for cache in self._caches.values())
 
     def _on_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
         either = new or old
