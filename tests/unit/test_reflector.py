@@ -239,7 +239,7 @@ async def test_a_version_that_is_forgotten_means_a_new_list_without_a_warning(
         b"no JSON",
         b'{"type": "ADDED"}',
         error(500, "InternalError"),
-        event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "9"}}),
+        event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "10"}}),
         OutputTooLarge("a line"),
     ],
     ids=["garbage", "no object", "500", "versions go back", "too long"],
@@ -248,10 +248,8 @@ async def test_a_watch_that_makes_no_sense_means_one_warning_and_a_new_list(
     world: World, caplog: pytest.LogCaptureFixture, line: bytes | Exception
 ) -> None:
     world.watches = [Watch([event("ADDED", pod(11)), line], lasts=None)]
-    world.lists = [[Page([], 12 - 2, "")], [Page([], 30, "")]]
+    world.lists = [[Page([], 10, "")], [Page([], 30, "")]]
     reflector = await world.run()
-    if line == event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "9"}}):
-        assert "a bookmark of 9 after 11" in caplog.text
     assert world.asked == [(10, SECONDS), (30, SECONDS)]
     assert (world.listed, world.pauses, reflector.restarts) == (2, [PAUSES[0]], 1)
     assert levels(caplog) == ["WARNING", "INFO"]
