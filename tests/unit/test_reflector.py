@@ -208,7 +208,8 @@ async def test_after_a_watch_was_cut_a_short_one_goes_on_and_its_end_restores_tr
 async def test_an_outage_has_one_warning_and_longer_and_longer_pauses(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    refused = [Watch([], 0, 1, "Unable to connect to the server: EOF\n") for _ in range(3)]
+    # All in all it lasts for longer than what is well must last to have the first pause again.
+    refused = [Watch([], 20, 1, "Unable to connect to the server: EOF\n") for _ in range(3)]
     world.watches = [*refused, OSError("no kubectl"), Watch(lasts=CATCH_UP)]
     reflector = await world.run()
     assert world.asked == [(10, SECONDS), *[(10, CATCH_UP)] * 4, (10, SECONDS)]
