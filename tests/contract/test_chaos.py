@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +144,39 @@ async def test_nothing_is_lost_when_connections_are_cut_in_the_middle_of_batches
         await until(more(lambda: service.made, 20))
     cluster.faults.clear()
     await service.stands()
+
+
+TROUBLE_OF_WATCHES: dict[str, Callable[[Cluster], None]] = {
+    "cut": lambda cluster: cluster.faults.cut_watches(),
+    "ended": lambda cluster: cluster.end_watches(),
+    "silent": lambda cluster: cluster.faults.silence_watches(),
+    "410": lambda cluster: cluster.faults.expire_watches(),
+    "500": lambda cluster: cluster.faults.fail_watches(500),
+    "answered 429": lambda cluster: answer_next_watches(cluster, 429),
+    "answered 500": lambda cluster: answer_next_watches(cluster, 500),
+}
+
+
+def answer_next_watches(cluster: Cluster, code: int) -> None:
+    cluster.faults.answer(code, verb="watch", times=4)
+    cluster.end_watches()
+
+
+@pytest.mark.deadlines(watch_pauses=(0.05, 0.1), watch_silence=0.5)
+@pytest.mark.parametrize("trouble", TROUBLE_OF_WATCHES)
+async def test_nothing_is_lost_or_told_wrong_whatever_becomes_of_watches(
+    start_provisioner: StartProvisioner, cluster: Cluster, trouble: str
+) -> None:
+    provisioner = await start_provisioner(**SETTINGS, LIVE_VIEW_MAX_AGE="4")
+    async with calling(provisioner, Ledger(cluster)) as service:
+        async with callers(service.ledger, service.session):
+            for _ in range(3):
+                await until(lambda: cluster.open_watches() == 2)
+                await until(more(lambda: service.made, 10))
+                TROUBLE_OF_WATCHES[trouble](cluster)
+            await until(more(lambda: service.made, 10))
+        await service.stands()
+        await until(lambda: provisioner.view.is_fresh)
 
 
 # kubectl

@@ -12,7 +12,7 @@ from devcluster import Cluster
 from sandboxes import expiry
 from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.ops.metrics import FAMILIES
-from tests.contract.service import URL, Provisioner, create, until
+from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.contract.views import end_watches
 from tests.metrics import Samples, samples, value
 
@@ -76,17 +76,20 @@ async def test_a_sandbox_that_was_there_before_is_not_measured_again(
     assert value(await scrape(provisioner), "provisioner_create_to_ready_seconds_count") == 0
 
 
-async def test_groups_and_queues_are_seen(provisioner: Provisioner, cluster: Cluster) -> None:
-    await provisioner.view.becomes_fresh()  # its lists are processes, too
+async def test_groups_and_queues_are_seen(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+    provisioner = await start_provisioner(KUBECTL_MAX_PROCESSES="2")
     cluster.faults.slow(0.3, verb="patch")
     tasks = [asyncio.create_task(create(provisioner, f"s{number}")) for number in range(20)]
 
     async def all_busy() -> bool:
-        return value(await scrape(provisioner), "provisioner_kubectl_processes", state="running") >= 4
+        return value(await scrape(provisioner), "provisioner_kubectl_processes", state="running") == 2
+
+    async def many_wait() -> bool:
+        return value(await scrape(provisioner), "provisioner_queue_length", work="apply") >= 10
 
     await until(all_busy)
     tasks += [asyncio.create_task(create(provisioner, f"t{number}")) for number in range(10)]
-    await reads(provisioner, 10, "provisioner_queue_length", work="apply")
+    await until(many_wait)
     cluster.faults.clear()
     await asyncio.gather(*tasks)
     found = await scrape(provisioner)
