@@ -7,6 +7,7 @@ The README's configuration table is made from the fields here (`python -m script
 from __future__ import annotations
 
 import os
+import posixpath
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,7 @@ from sandboxes.variables import (
     ClaimName,
     NodePath,
     Port,
+    ThreadsPath,
     api_key,
     api_server,
     file_path,
@@ -40,6 +42,9 @@ from sandboxes.variables import (
     variable_names,
     words,
 )
+
+# Where DeerFlow's own containers have what its chart keeps on the claim.
+DEERFLOW_HOME = "/app/backend/.deer-flow"
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
 
@@ -120,9 +125,10 @@ class Settings(ClusterSettings):
     skills_host_path: NodePath | None = Field(
         None, description="Absolute path on the node, read-only at `/mnt/skills`. Unset: no skills volume."
     )
-    threads_host_path: NodePath | None = Field(
+    threads_host_path: ThreadsPath | None = Field(
         None,
         description="Absolute path on the node; `{thread_id}/user-data` below it is read-write at `/mnt/user-data`. "
+        "It may have `{user_id}` and `{thread_id}` in it; with the latter only `user-data` is below it. "
         "Unset: `user-data` is an `emptyDir`, said in a warning.",
     )
     skills_pvc_name: ClaimName | None = Field(
@@ -141,7 +147,19 @@ class Settings(ClusterSettings):
     deer_flow_host_base_dir: NodePath | None = Field(
         None,
         description="Absolute path on the node under which every `extra_mounts` host path must lie. "
-        "Unset: `extra_mounts` is refused (400).",
+        "Unset: `/app/backend/.deer-flow` with `USERDATA_PVC_NAME`; else the parent of a `THREADS_HOST_PATH` that ends "
+        "in `/threads`; else `extra_mounts` is refused (400).",
+    )
+    lark_cli_init_image: Annotated[str, AfterValidator(check_image)] | None = Field(
+        None, description="Image of DeerFlow's Lark CLI, which an init container copies into sandboxes that want it."
+    )
+    lark_cli_broker_image: Annotated[str, AfterValidator(check_image)] | None = Field(
+        None,
+        description="Image of DeerFlow's broker for the Lark CLI: a sidecar that keeps the credentials out of the "
+        "sandbox. Instead of `LARK_CLI_INIT_IMAGE`.",
+    )
+    deerflow_lark_broker_deny_subcommands: str | None = Field(
+        None, description="Subcommands that the broker refuses, separated by commas. Needs `LARK_CLI_BROKER_IMAGE`."
     )
     sandbox_container_port: Port = Field(8080, description="Port on which a sandbox's server listens.")
     sandbox_seccomp: Literal["RuntimeDefault", "Unconfined"] = Field(
@@ -276,6 +294,8 @@ class Settings(ClusterSettings):
             raise StartupError(variables.message([*_described(error), *problems])) from error
         if settings.skills_pvc_subpath_template and not settings.skills_pvc_name:
             problems.append("SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME, whose path it would be.")
+        if settings.deerflow_lark_broker_deny_subcommands and not settings.lark_cli_broker_image:
+            problems.append("DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS is set without LARK_CLI_BROKER_IMAGE.")
         if problems:
             raise StartupError(variables.message(problems))
         return settings
@@ -286,6 +306,7 @@ class Settings(ClusterSettings):
         overriding = {
             "skills_host_path": self.skills_pvc_name and "SKILLS_PVC_NAME",
             "threads_host_path": self.userdata_pvc_name and "USERDATA_PVC_NAME",
+            "lark_cli_init_image": self.lark_cli_broker_image and "LARK_CLI_BROKER_IMAGE",
             "node_host": self.sandbox_service_type == "ClusterIP" and "SANDBOX_SERVICE_TYPE=ClusterIP",
             "sandbox_ingress_from": self.sandbox_network_policy == "off" and "SANDBOX_NETWORK_POLICY=off",
             "k8s_tls_server_name": self.k8s_insecure_skip_tls_verify and "K8S_INSECURE_SKIP_TLS_VERIFY",
@@ -294,6 +315,21 @@ class Settings(ClusterSettings):
         return [
             f"{field.upper()} (by {by})" for field, by in overriding.items() if by and field in self.model_fields_set
         ]
+
+    @property
+    def base_directory(self) -> str | None:
+        """Directory that the host paths of all extra mounts must be below; None where they are refused.
+
+        DeerFlow's chart and compose file imply it by other variables. The root is never implied: it would show a
+        caller all of the node.
+        """
+        if self.deer_flow_host_base_dir:
+            return self.deer_flow_host_base_dir
+        if self.userdata_pvc_name:
+            return DEERFLOW_HOME
+        path = self.threads_host_path or ""
+        implied = posixpath.dirname(path) if posixpath.basename(path) == "threads" and "{" not in path else ""
+        return implied.rstrip("/") or None
 
     @property
     def has_key(self) -> bool:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # DeerFlow's variables for the Lark CLI. They keep an app secret out of the sandbox: ignored, it would land there.
-UNSUPPORTED = ("LARK_CLI_", "DEERFLOW_LARK_")
+LARK_PREFIXES = ("LARK_CLI_", "DEERFLOW_LARK_")
+LARK_VARIABLES = frozenset({"LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS"})
 
 # Characters of a refused value that a message shows; what is longer is no value that somebody mistyped.
 MOST_SHOWN = 200
@@ -49,9 +50,9 @@ def message(problems: Sequence[str]) -> str:
 def unsupported(environ: Mapping[str, str]) -> list[str]:
     """Return a sentence for each variable that is set and asks for what this version can't do."""
     return [
-        f"{name} is set, but this version can't give sandboxes the Lark CLI: unset it."
+        f"{name} is set, but this version does not know it: unset it."
         for name, value in sorted(environ.items())
-        if value and name.startswith(UNSUPPORTED)
+        if value and name.startswith(LARK_PREFIXES) and name not in LARK_VARIABLES
     ]
 
 
@@ -159,6 +160,15 @@ def _node_path(value: str) -> str:
     return posixpath.normpath(value)
 
 
+def threads_path(value: str) -> str:
+    """Check THREADS_HOST_PATH, which may have `{user_id}` and `{thread_id}`; raises ValueError with a rule."""
+    wrong = "an absolute path on the node, without `..`, with no other placeholders than `{user_id}` and `{thread_id}`"
+    filled = value.replace("{user_id}", "u").replace("{thread_id}", "t")
+    if set(filled) & set("{}") or not is_clean_absolute_path(filled):
+        raise ValueError(wrong)
+    return posixpath.normpath(value)
+
+
 def namespace(value: str) -> str:
     """Return the name of a namespace; raises ValueError with a rule."""
     if not is_dns_label(value):
@@ -252,6 +262,9 @@ def _amount(value: str) -> str:
 
 
 Amount = Annotated[str, AfterValidator(_amount)]
+
+
+ThreadsPath = Annotated[str, AfterValidator(threads_path)]
 
 
 NodePath = Annotated[str, AfterValidator(_node_path)]

@@ -16,7 +16,7 @@ from hypothesis import settings as examples
 from sandboxes.deadlines import Deadlines
 from sandboxes.settings import Settings
 from sandboxes.spec.templates import Template, load_template
-from sandboxes.variables import FALLBACKS, UNSUPPORTED
+from sandboxes.variables import FALLBACKS, LARK_PREFIXES
 from tests.marker import (
     no_secrets_of_other_tests,
     pytest_configure,
@@ -44,7 +44,7 @@ def pytest_collection_finish() -> None:
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the variables of whoever runs the tests out of them."""
     for name in os.environ:
-        if name in VARIABLES or name.startswith(UNSUPPORTED):
+        if name in VARIABLES or name.startswith(LARK_PREFIXES):
             monkeypatch.delenv(name)
 
 

@@ -83,7 +83,14 @@ async def capabilities(request: web.Request) -> web.Response:
     """Say what this service can do."""
     settings = request.app[SETTINGS]
     fields = sorted(set(settings.allow_fields))
-    return json_response(Capabilities(extra_mounts=settings.deer_flow_host_base_dir is not None, fields=fields))
+    return json_response(
+        Capabilities(
+            lark_cli_init_image=settings.lark_cli_init_image is not None,
+            lark_cli_broker_image=settings.lark_cli_broker_image is not None,
+            extra_mounts=settings.base_directory is not None,
+            fields=fields,
+        )
+    )
 
 
 @routes.get("/api/templates")

@@ -59,7 +59,6 @@ ANSWER_SECONDS = 25
 
 # Field descriptions that stand in two models.
 WAIT = f"Seconds to wait until the sandbox can be used. The answer comes within {ANSWER_SECONDS} s in any case."
-_NO_EFFECT = "Accepted, without effect."
 
 WaitSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -106,9 +105,21 @@ class CreateRequest(BaseModel):
         max_length=MAX_EXTRA_MOUNTS,
         description="Directories of the node to mount. 400 if one breaks a rule, or if the operator allows none.",
     )
-    include_legacy_skills: bool = Field(default=False, description=_NO_EFFECT)
-    provision_lark_cli_runtime: bool = Field(default=False, description=_NO_EFFECT)
-    provision_lark_cli_broker: bool = Field(default=False, description=_NO_EFFECT)
+    skills_container_path: str | None = Field(
+        default=None,
+        description="Absolute path of the skills in the sandbox. Null or absent: `/mnt/skills`. 400 if it overlaps a "
+        "reserved directory.",
+        examples=["/mnt/skills"],
+    )
+    include_legacy_skills: bool = Field(
+        default=False, description="Whichever value it has, it shows a DeerFlow that keeps the skills by category."
+    )
+    provision_lark_cli_runtime: bool = Field(
+        default=False, description="Add the Lark CLI, if `lark_cli_init_image` is among the capabilities."
+    )
+    provision_lark_cli_broker: bool = Field(
+        default=False, description="Add the broker of the Lark CLI, if `lark_cli_broker_image` is."
+    )
     template: str | None = Field(
         default=None, description="Template name, see `GET /api/templates`. Absent: `default`."
     )

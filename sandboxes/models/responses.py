@@ -239,8 +239,13 @@ class TemplateList(BaseModel):
 class Capabilities(BaseModel):
     """What this service can do."""
 
-    lark_cli_init_image: Literal[False] = Field(default=False, description="Always false.")
-    lark_cli_broker_image: Literal[False] = Field(default=False, description="Always false.")
+    lark_cli_init_image: bool = Field(description="Whether `LARK_CLI_INIT_IMAGE` is set.", examples=[False])
+    lark_cli_broker_image: bool = Field(description="Whether `LARK_CLI_BROKER_IMAGE` is set.", examples=[False])
+    mount_contract_version: Literal[2] = Field(
+        default=2,
+        description="Version of DeerFlow's mounts: answers to creates tell whose sandbox it is.",
+        examples=[2],
+    )
     extra_mounts: bool = Field(description="Whether the operator allows `extra_mounts`.", examples=[False])
     fields: list[str] = Field(
         description="Optional fields of a create that a caller may use, sorted.",

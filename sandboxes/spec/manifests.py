@@ -16,19 +16,16 @@ from typing import TYPE_CHECKING, Any
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.objects import SERVICE_PORT
+from sandboxes.spec.lark import add_lark
 from sandboxes.spec.templates import suffix_of
+from sandboxes.spec.volumes import volumes_of
 
 if TYPE_CHECKING:
-    from sandboxes.models.requests import ExtraMount
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.options import CreateOptions, Sandbox
     from sandboxes.spec.templates import Template
 
-
-USER_DATA_PATH = "/mnt/user-data"
-SKILLS_PATH = "/mnt/skills"
-PVC_ROOT = "deer-flow"
 
 # What a template says to the service, and not of its Pods.
 _SAID_OF_TEMPLATES = (kube.DESCRIPTION_ANNOTATION, kube.POD_SECURITY_ANNOTATION)
@@ -134,13 +131,14 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     seccomp = "RuntimeDefault" if template.is_restricted else settings.sandbox_seccomp
     spec.setdefault("securityContext", {})["seccompProfile"] = {"type": seccomp}
     container.get("startupProbe", {})["failureThreshold"] = settings.sandbox_startup_failure_threshold
-    for volume, mount in _volumes(sandbox, settings):
+    for volume, mount in volumes_of(sandbox, settings):
         if _is_own_claim(volume["name"], spec, claims) or (template.is_restricted and "hostPath" in volume):
             continue
         _replace(spec, "volumes", volume, "name")
         _narrow_mounts(spec, mount)
         _mount(container, mount)
     _set_asked(container, sandbox.asks)
+    add_lark(spec, container, sandbox, settings)
     revision = _revision(pod, [ttl, idle, sandbox.asks.labels, sandbox.asks.annotations])
     _replace(container, "env", {"name": kube.REVISION_VARIABLE, "value": revision}, "name")
     return pod
@@ -251,58 +249,6 @@ def _mount(container: KubeObject, ours: KubeObject) -> None:
                 mounts[index] = ours
             return
     mounts.append(ours)
-
-
-def _volumes(sandbox: Sandbox, settings: Settings) -> list[tuple[KubeObject, KubeObject]]:
-    """Return (volume, mount) pairs, parents before what is mounted inside them."""
-    pairs = [*_skills(sandbox, settings), _user_data(sandbox, settings)]
-    pairs += [_extra_mount(index, mount, settings) for index, mount in enumerate(sandbox.extra_mounts)]
-    return pairs
-
-
-def _skills(sandbox: Sandbox, settings: Settings) -> list[tuple[KubeObject, KubeObject]]:
-    # Read-only at the mount, and not at the claim's source: two volumes of one claim share what the kubelet mounts, so
-    # a read-only source makes user data on the same claim read-only, too.
-    mount: KubeObject = {"name": kube.SKILLS_VOLUME, "mountPath": SKILLS_PATH, "readOnly": True}
-    if settings.skills_pvc_name:
-        if settings.skills_pvc_subpath_template:
-            mount["subPath"] = settings.skills_pvc_subpath_template.format(
-                user_id=sandbox.user_id, thread_id=sandbox.thread_id
-            )
-        claim = {"claimName": settings.skills_pvc_name}
-        return [({"name": kube.SKILLS_VOLUME, "persistentVolumeClaim": claim}, mount)]
-    if settings.skills_host_path:
-        host_path = {"path": settings.skills_host_path, "type": "Directory"}
-        return [({"name": kube.SKILLS_VOLUME, "hostPath": host_path}, mount)]
-    return []
-
-
-def _user_data(sandbox: Sandbox, settings: Settings) -> tuple[KubeObject, KubeObject]:
-    volume: KubeObject = {"name": kube.USER_DATA_VOLUME}
-    mount: KubeObject = {"name": kube.USER_DATA_VOLUME, "mountPath": USER_DATA_PATH}
-    if settings.userdata_pvc_name:
-        volume["persistentVolumeClaim"] = {"claimName": settings.userdata_pvc_name}
-        mount["subPath"] = f"{PVC_ROOT}/users/{sandbox.user_id}/threads/{sandbox.thread_id}/user-data"
-    elif settings.threads_host_path:
-        path = f"{settings.threads_host_path.rstrip('/')}/{sandbox.thread_id}/user-data"
-        volume["hostPath"] = {"path": path, "type": "DirectoryOrCreate"}
-    else:
-        volume["emptyDir"] = {}
-    return volume, mount
-
-
-def _extra_mount(index: int, mount: ExtraMount, settings: Settings) -> tuple[KubeObject, KubeObject]:
-    name = f"extra-{index}"
-    volume: KubeObject = {"name": name}
-    volume_mount: KubeObject = {"name": name, "mountPath": mount.container_path, "readOnly": mount.read_only}
-    if settings.userdata_pvc_name:
-        below = mount.host_path.removeprefix((settings.deer_flow_host_base_dir or "").rstrip("/") + "/")
-        volume["persistentVolumeClaim"] = {"claimName": settings.userdata_pvc_name}
-        volume_mount["subPath"] = f"{PVC_ROOT}/{below}"
-    else:
-        kind = "Directory" if mount.read_only else "DirectoryOrCreate"
-        volume["hostPath"] = {"path": mount.host_path, "type": kind}
-    return volume, volume_mount
 
 
 def _revision(pod: KubeObject, asked: list[object]) -> str:

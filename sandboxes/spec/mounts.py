@@ -1,7 +1,7 @@
-"""The rules of `extra_mounts`: which directories of the node a caller may have in a sandbox, and where.
+"""The rules of `extra_mounts`: which directories a caller may mount into a sandbox, and where. Pure.
 
-Pure. Every host path must lie below one directory that the operator named; the places inside the sandbox are a
-fixed list (contract.md). A breach is a 400 with one sentence.
+Every host path must be below one base directory. The container paths are a fixed list, part of which moves with
+`skills_container_path` (DeerFlow's provisioner has the same list). A violation is a 400 with one sentence.
 """
 
 from __future__ import annotations
@@ -15,49 +15,101 @@ from sandboxes.models.requests import ExtraMount
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_PATH_BYTES = 4095  # Linux's PATH_MAX less the final NUL: a longer one can't be mounted by any kubelet
+MAX_PATH_BYTES = 4095  # Linux's PATH_MAX less the final NUL: no kubelet can mount a longer one
 
-CONTAINER_PATHS = frozenset(
-    {
-        "/mnt/acp-workspace",
-        "/mnt/skills/custom",
-        "/mnt/skills/integrations",
-        "/mnt/integrations/lark-cli/config",
-        "/mnt/integrations/lark-cli/config/locks",
-        "/mnt/integrations/lark-cli/data",
-        "/mnt/integrations/lark-cli/runtime",
-    }
+DEFAULT_SKILLS_PATH = "/mnt/skills"
+SKILL_CATEGORIES = ("public", "custom", "legacy", "integrations")
+
+UPLOADS = "/mnt/user-data/.upload-conversions"
+
+_LARK_PATHS = frozenset(
+    f"/mnt/integrations/lark-cli/{folder}" for folder in ("config", "config/locks", "data", "runtime")
 )
 
+# Directories with a meaning of their own, where no skills may be: DeerFlow's three, and those of the container runtime.
+_RESERVED = ("/mnt/user-data", "/mnt/acp-workspace", "/mnt/integrations/lark-cli", "/proc", "/sys", "/dev")
 
-def checked_mounts(mounts: Sequence[ExtraMount], base: str | None) -> tuple[ExtraMount, ...]:
-    """Return `mounts` with normalised paths, parents before what is mounted inside them.
 
-    `base` is the operator's directory, or None where there is none. Raises BadRequest at the first breach.
+def container_paths(skills_path: str) -> frozenset[str]:
+    """List the container paths that extra mounts may have with the skills at `skills_path`."""
+    skills = {f"{skills_path}/{category}" for category in SKILL_CATEGORIES}
+    return frozenset({"/mnt/acp-workspace", UPLOADS, *_LARK_PATHS, *skills})
+
+
+def checked_skills_path(path: str | None) -> str:
+    """Normalize `skills_container_path`, by default `/mnt/skills`. Raises BadRequest if no skills may be there."""
+    if path is None:
+        return DEFAULT_SKILLS_PATH
+    # A colon ends a path for the container runtime; the API server refuses it.
+    if not path.startswith("/") or ":" in path or ".." in path.split("/") or not path.isprintable():
+        raise BadRequest("skills_container_path is not an absolute path without '..' and ':'")
+    normal = _normalized(path)
+    if len(normal.encode()) > MAX_PATH_BYTES:
+        raise BadRequest(f"skills_container_path has more than {MAX_PATH_BYTES} bytes")
+    if normal == "/" or any(_overlap(normal, reserved) for reserved in _RESERVED):
+        raise BadRequest("skills_container_path overlaps a reserved directory: one of " + ", ".join(("/", *_RESERVED)))
+    return normal
+
+
+def checked_mounts(
+    mounts: Sequence[ExtraMount], base: str | None, skills_path: str = DEFAULT_SKILLS_PATH
+) -> tuple[ExtraMount, ...]:
+    """Normalize the paths of `mounts` and sort them, parents before what is mounted below them.
+
+    `base`: the directory of the node that all host paths must be below; None if the operator named none.
+    Raises BadRequest at the first violation.
     """
     if not mounts:
         return ()
     if base is None:
         raise BadRequest("extra_mounts is not available here: the operator has not set DEER_FLOW_HOST_BASE_DIR")
-    checked = [_checked(mount, base) for mount in mounts]
+    allowed = container_paths(skills_path)
+    checked = [_checked(mount, base, allowed) for mount in mounts]
     seen: set[str] = set()
     for mount in checked:
         if mount.container_path in seen:
             raise BadRequest(f"extra_mounts names the container path {mount.container_path} twice")
         seen.add(mount.container_path)
+    for parent in checked:
+        for child in checked:
+            _check_nested(parent, child)
     return tuple(sorted(checked, key=lambda mount: mount.container_path))
 
 
-def _checked(mount: ExtraMount, base: str) -> ExtraMount:
+def _checked(mount: ExtraMount, base: str, allowed: frozenset[str]) -> ExtraMount:
     container_path = posixpath.normpath(mount.container_path)
-    if container_path not in CONTAINER_PATHS:
-        raise BadRequest("extra_mounts has a container path that is not one of " + ", ".join(sorted(CONTAINER_PATHS)))
+    if container_path not in allowed or ".." in mount.container_path.split("/"):
+        raise BadRequest("extra_mounts has a container path that is not one of " + ", ".join(sorted(allowed)))
+    if container_path == UPLOADS and not mount.read_only:
+        raise BadRequest(f"extra_mounts may have {UPLOADS} only with read_only")
     if not mount.host_path.startswith("/") or not mount.host_path.isprintable():
         raise BadRequest("extra_mounts has a host path that is not an absolute path")
-    # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
-    host_path = "/" + posixpath.normpath(mount.host_path).lstrip("/")
+    host_path = _normalized(mount.host_path)
     if len(host_path.encode()) > MAX_PATH_BYTES:
         raise BadRequest(f"extra_mounts has a host path of more than {MAX_PATH_BYTES} bytes")
     if not host_path.startswith(base.rstrip("/") + "/"):
         raise BadRequest("extra_mounts has a host path outside the directory that the operator allows")
     return ExtraMount(host_path=host_path, container_path=container_path, read_only=mount.read_only)
+
+
+def _check_nested(parent: ExtraMount, child: ExtraMount) -> None:
+    """Raise BadRequest if the container runtime can't create the mount point of `child` in a read-only `parent`.
+
+    It exists there if the child's source is that very directory of the parent's source.
+    """
+    below = child.container_path.removeprefix(parent.container_path)
+    is_below = parent.read_only and below != child.container_path and below.startswith("/")
+    if is_below and child.host_path != parent.host_path + below:
+        raise BadRequest(
+            f"extra_mounts mounts {child.container_path} below the read-only {parent.container_path}, whose host path "
+            "does not contain it"
+        )
+
+
+def _normalized(path: str) -> str:
+    # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

@@ -15,7 +15,8 @@ from sandboxes import objects as kube
 from sandboxes.errors import BadRequest, FieldNotAllowed, InvalidField, Unprocessable
 from sandboxes.grammar import QuantityError, check_image, key_problem, label_value_problem, parse_quantity
 from sandboxes.models.requests import MAX_ANNOTATION_BYTES, MAX_ENV_BYTES, OPTIONAL_FIELDS
-from sandboxes.spec.mounts import checked_mounts
+from sandboxes.spec.lark import lark_of, mounts_without_credentials
+from sandboxes.spec.mounts import DEFAULT_SKILLS_PATH, checked_mounts, checked_skills_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from sandboxes.models.requests import CreateRequest, ExtraMount, ResourceRequirements
     from sandboxes.settings import Settings
+    from sandboxes.spec.lark import Lark
     from sandboxes.spec.templates import Template
 
 DEFAULT_TEMPLATE = "default"
@@ -67,6 +69,12 @@ class Sandbox:
     user_id: str
     extra_mounts: tuple[ExtraMount, ...] = ()
     asks: CreateOptions = NO_OPTIONS
+    skills_path: str = DEFAULT_SKILLS_PATH
+    # Whether the caller is a DeerFlow that keeps the skills by category, which it shows by `include_legacy_skills`.
+    knows_skill_categories: bool = False
+    lark: Lark = ""
+    # Those of the extra mounts that only the broker of the Lark CLI has.
+    broker_mounts: tuple[ExtraMount, ...] = ()
     # Seconds; 0: for ever, None: as the operator says.
     ttl_seconds: int | None = None
     idle_timeout_seconds: int | None = None
@@ -92,12 +100,20 @@ def validate(request: CreateRequest, templates: Mapping[str, Template], settings
     options = _checked_options(request, templates, settings)
     if request.extra_mounts and templates[options.template].is_restricted:
         raise BadRequest(f"extra_mounts is not available with the template '{options.template}'")
+    skills_path = checked_skills_path(request.skills_container_path)
+    lark = "" if templates[options.template].is_restricted else lark_of(request, settings)
+    mounts = checked_mounts(request.extra_mounts, settings.base_directory, skills_path)
+    extra_mounts, broker_mounts = mounts_without_credentials(mounts, lark, settings)
     return Sandbox(
         sandbox_id=request.sandbox_id,
         thread_id=request.thread_id or request.sandbox_id,
         user_id=request.user_id,
-        extra_mounts=checked_mounts(request.extra_mounts, settings.deer_flow_host_base_dir),
+        extra_mounts=extra_mounts,
         asks=options,
+        skills_path=skills_path,
+        knows_skill_categories="include_legacy_skills" in request.model_fields_set,
+        lark=lark,
+        broker_mounts=broker_mounts,
         ttl_seconds=request.ttl_seconds,
         idle_timeout_seconds=request.idle_timeout_seconds,
     )

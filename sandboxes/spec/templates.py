@@ -29,8 +29,8 @@ RESTRICTED = "restricted"
 # Without a dash, so that `sandbox-{id}-{suffix}` can be read in one way only.
 _EXTRA_NAME = re.compile(r"sandbox-example-(?P<suffix>[a-z0-9]{1,63})")
 
-# The volumes of a request's `extra_mounts`, by their place in it.
-EXTRA_VOLUME = re.compile(r"extra-[0-9]+")
+# The volumes that the service adds for a request's mounts, skills and Lark CLI.
+ADDED_VOLUME = re.compile(r"extra-[0-9]+|skills-(public|custom|legacy)|lark-cli-runtime")
 
 _OTHER_ENDINGS = frozenset({".yml", ".json"})
 
@@ -193,8 +193,8 @@ class _Volume(_Named):
     @classmethod
     def _is_the_templates(cls, name: str) -> str:
         # A mount of the template's would show what a caller asks for.
-        if EXTRA_VOLUME.fullmatch(name):
-            raise ValueError("the service gives this name to the volumes of `extra_mounts`")
+        if ADDED_VOLUME.fullmatch(name):
+            raise ValueError("the service gives this name to the volumes of a request")
         return name
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from sandboxes.errors import BadRequest
 from sandboxes.models.requests import ExtraMount
-from sandboxes.spec.mounts import CONTAINER_PATHS, checked_mounts
+from sandboxes.spec.mounts import checked_mounts, checked_skills_path, container_paths
 
 BASE = "/srv/deer-flow"
 
@@ -15,24 +15,96 @@ def mount(host_path: str, container_path: str = "/mnt/acp-workspace", *, read_on
     return ExtraMount(host_path=host_path, container_path=container_path, read_only=read_only)
 
 
-def test_the_container_paths_are_the_contract() -> None:
-    assert {
+LARK = "/mnt/integrations/lark-cli"
+FIXED = {
+    "/mnt/acp-workspace",
+    "/mnt/user-data/.upload-conversions",
+    f"{LARK}/config",
+    f"{LARK}/config/locks",
+    f"{LARK}/data",
+    f"{LARK}/runtime",
+}
+
+
+@pytest.mark.parametrize("root", ["/mnt/skills", "/opt/skills"])
+def test_the_container_paths_are_the_contract(root: str) -> None:
+    assert container_paths(root) == FIXED | {f"{root}/{one}" for one in ("public", "custom", "legacy", "integrations")}
+
+
+def test_the_skills_are_at_mnt_skills_by_default() -> None:
+    assert checked_skills_path(None) == "/mnt/skills"
+
+
+@pytest.mark.parametrize("path", ["/opt/skills", "//opt//skills/", "/opt/./skills"])
+def test_the_skills_path_is_normalized(path: str) -> None:
+    assert checked_skills_path(path) == "/opt/skills"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "skills",
+        "/",
+        "//",
+        "/mnt",
+        "/mnt/user-data",
+        "/mnt/user-data/",
+        "/mnt/user-data/skills",
         "/mnt/acp-workspace",
-        "/mnt/skills/custom",
-        "/mnt/skills/integrations",
-        "/mnt/integrations/lark-cli/config",
-        "/mnt/integrations/lark-cli/config/locks",
-        "/mnt/integrations/lark-cli/data",
-        "/mnt/integrations/lark-cli/runtime",
-    } == CONTAINER_PATHS
+        "/mnt/acp-workspace/x",
+        "/mnt/integrations",
+        LARK,
+        f"{LARK}/skills",
+        "/mnt/skills/..",
+        "/mnt/x/../skills",
+        "/mnt/sk:lls",
+        "/mnt/skills\n",
+        "/mnt/skills\0",
+        "/proc/skills",
+        "/sys",
+        "/dev/shm",
+        "/" + "a" * 4096,
+    ],
+)
+def test_a_skills_path_that_is_relative_reserved_or_odd_is_refused(path: str) -> None:
+    with pytest.raises(BadRequest, match="skills_container_path"):
+        checked_skills_path(path)
+
+
+def test_with_the_skills_elsewhere_no_mount_may_be_at_mnt_skills() -> None:
+    """Else it would show skills that an agent's policy hides."""
+    with pytest.raises(BadRequest):
+        checked_mounts([mount(f"{BASE}/a", "/mnt/skills/custom")], BASE, "/opt/skills")
+
+
+def test_uploads_may_be_mounted_read_only_and_not_else() -> None:
+    uploads = "/mnt/user-data/.upload-conversions"
+    assert checked_mounts([mount(f"{BASE}/a", uploads, read_only=True)], BASE)
+    with pytest.raises(BadRequest, match="read_only"):
+        checked_mounts([mount(f"{BASE}/a", uploads)], BASE)
+
+
+@pytest.mark.parametrize(
+    "host_path", [f"{BASE}/locks", f"{BASE}/config", f"{BASE}/config/locks/x", f"{BASE}/config-locks"]
+)
+def test_a_mount_that_a_read_only_parent_does_not_contain_is_refused(host_path: str) -> None:
+    config = mount(f"{BASE}/config", f"{LARK}/config", read_only=True)
+    with pytest.raises(BadRequest, match="below the read-only"):
+        checked_mounts([mount(host_path, f"{LARK}/config/locks"), config], BASE)
+
+
+def test_below_a_writable_parent_any_source_may_be_mounted() -> None:
+    config, locks = mount(f"{BASE}/config", f"{LARK}/config"), mount(f"{BASE}/locks", f"{LARK}/config/locks")
+    assert checked_mounts([locks, config], BASE) == (config, locks)
 
 
 def test_paths_are_normalised_and_parents_come_first() -> None:
-    locks = mount(f"{BASE}//u/./locks/", "/mnt/integrations/lark-cli/config/locks/")
+    locks = mount(f"{BASE}//u/./config/locks/", "/mnt/integrations/lark-cli/config/locks/")
     config = mount(f"{BASE}/u/x/../config", "/mnt/integrations/lark-cli/config", read_only=True)
     assert checked_mounts([locks, config], BASE) == (
         mount(f"{BASE}/u/config", "/mnt/integrations/lark-cli/config", read_only=True),
-        mount(f"{BASE}/u/locks", "/mnt/integrations/lark-cli/config/locks"),
+        mount(f"{BASE}/u/config/locks", "/mnt/integrations/lark-cli/config/locks"),
     )
 
 
