@@ -93,22 +93,30 @@ def _skills(sandbox: Sandbox, settings: Settings) -> list[Mounted]:
     root = sandbox.skills_path
     taken = {mount.container_path for mount in sandbox.extra_mounts}
     operators = _operators_skills(sandbox, settings)
+    if operators is not None and not any(path.startswith(f"{root}/") for path in taken):
+        return [_mounted(kube.SKILLS_VOLUME, operators, root, read_only=True)]
+    sources = _categories(sandbox, settings)
     if operators is not None:
-        if not any(path.startswith(f"{root}/") for path in taken):
-            return [_mounted(kube.SKILLS_VOLUME, operators, root, read_only=True)]
-        if f"{root}/public" in taken:
-            return []
-        return [_mounted("skills-public", _below(operators, "public"), f"{root}/public", read_only=True)]
+        sources["public"] = _below(operators, "public")
+    return [
+        _mounted(f"skills-{category}", sources[category], f"{root}/{category}", read_only=True)
+        for category in _CATEGORIES
+        if category in sources and f"{root}/{category}" not in taken
+    ]
+
+
+def _categories(sandbox: Sandbox, settings: Settings) -> dict[str, _Source]:
+    """Locate the folders that DeerFlow keeps for each category of skills.
+
+    Empty where they do not exist: a Pod that mounts a missing directory never starts.
+    """
     base = settings.base_directory
-    # Elsewhere these folders do not exist, and a Pod that mounts a missing directory never starts.
     if base is None or not (settings.deer_flow_host_base_dir or sandbox.knows_skill_categories):
-        return []
-    found = []
+        return {}
+    found = {}
     for category, is_users in _CATEGORIES.items():
-        if f"{root}/{category}" not in taken:
-            relative = f"users/{sandbox.user_id}/skills_view/{category}" if is_users else f"skills_view/{category}"
-            source = _source(posixpath.join(base, relative), relative, settings, must_exist=True)
-            found.append(_mounted(f"skills-{category}", source, f"{root}/{category}", read_only=True))
+        relative = f"users/{sandbox.user_id}/skills_view/{category}" if is_users else f"skills_view/{category}"
+        found[category] = _source(posixpath.join(base, relative), relative, settings, must_exist=True)
     return found
 
 

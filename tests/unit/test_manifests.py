@@ -252,7 +252,8 @@ def test_no_claim_is_read_only_at_its_source(make_settings: MakeSettings, templa
     extra = (ExtraMount(host_path="/base/b", container_path="/mnt/skills/custom", read_only=True),)
     settings = make_settings(SKILLS_PVC_NAME="one", USERDATA_PVC_NAME="one", DEER_FLOW_HOST_BASE_DIR="/base")
     pod, _ = rendered(settings, template, Sandbox("abc", "t", "u", extra))
-    assert [volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"]] == [{"claimName": "one"}] * 3
+    assert set(volumes(pod)) == {"skills-public", "skills-legacy", "user-data", "extra-0"}
+    assert all(source == {"persistentVolumeClaim": {"claimName": "one"}} for source in volumes(pod).values())
 
 
 def test_extra_mounts_are_directories_of_the_node(make_settings: MakeSettings, template: Template) -> None:

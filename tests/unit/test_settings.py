@@ -218,11 +218,21 @@ def test_a_path_of_a_skills_claim_that_is_not_there_stops_the_start(make_setting
         make_settings(SKILLS_PVC_SUBPATH_TEMPLATE="users/{user_id}", SKILLS_HOST_PATH="/skills")
 
 
+def test_a_deny_list_without_the_broker_that_would_obey_it_stops_the_start(make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError, match="DENY_SUBCOMMANDS is set without LARK_CLI_BROKER_IMAGE"):
+        make_settings(DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS="auth")
+
+
 @pytest.mark.parametrize(
-    "variable",
-    ["LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS", "LARK_CLI_NEXT"],
+    "path", ["relative", "/a/../b", "/a/{user}", "/a/{thread_id", "/a/{0}", "/a/{thread_id!r}", "/a/{{}}"]
 )
-def test_a_variable_of_the_lark_cli_stops_the_start(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_threads_path_has_no_other_placeholders(path: str, make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError, match="THREADS_HOST_PATH"):
+        make_settings(THREADS_HOST_PATH=path)
+
+
+@pytest.mark.parametrize("variable", ["LARK_CLI_NEXT", "DEERFLOW_LARK_NEXT"])
+def test_an_unknown_variable_of_the_lark_cli_stops_the_start(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "")
     Settings.load()
     monkeypatch.setenv(variable, "secret-value")
