@@ -203,10 +203,6 @@ def references_of(sandbox_id: str, namespace: str) -> list[KubeObject]:
     ]
 
 
-# The port of the Service, whatever the container listens on: cluster-DNS URLs end in it (contract.md).
-SERVICE_PORT = 8080
-
-
 def of_kind(kind: str, objects: list[KubeObject]) -> KubeObject | None:
     """Return the first of the objects that is of this kind."""
     return next((obj for obj in objects if obj["kind"] == kind), None)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxes import expiry
 from sandboxes import objects as kube
-from sandboxes.objects import SERVICE_PORT
 from sandboxes.spec.lark import add_lark
 from sandboxes.spec.templates import suffix_of
 from sandboxes.spec.volumes import volumes_of
@@ -152,7 +151,7 @@ def _build_service(sandbox: Sandbox, template: KubeObject, settings: Settings) -
     spec["selector"] = {kube.ID_LABEL: sandbox.sandbox_id}
     port = {
         "name": kube.PORT_NAME,
-        "port": SERVICE_PORT,
+        "port": settings.sandbox_container_port,
         "targetPort": settings.sandbox_container_port,
         "protocol": "TCP",
     }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.expiry import expires_at
 from sandboxes.models.responses import SandboxResponse
-from sandboxes.objects import SERVICE_PORT
 from sandboxes.status.reasons import readiness_of, status_of
 
 if TYPE_CHECKING:
@@ -109,11 +108,11 @@ def _sorted(answers: Iterable[SandboxResponse | None]) -> list[SandboxResponse]:
 
 def sandbox_url(service: KubeObject, settings: Settings) -> str | None:
     """Return the URL, or None while (or if) the Service gives no way in of the configured kind."""
+    ports = service["spec"].get("ports") or []
+    port: KubeObject = next((one for one in ports if one.get("name") == kube.PORT_NAME), {})
     if settings.sandbox_service_type == "ClusterIP":
-        metadata = service["metadata"]
-        return f"http://{metadata['name']}.{metadata['namespace']}.svc.cluster.local:{SERVICE_PORT}"
-    for port in service["spec"].get("ports") or []:
-        if port.get("name") == kube.PORT_NAME and port.get("nodePort"):
-            host = f"[{settings.node_host}]" if ":" in settings.node_host else settings.node_host
-            return f"http://{host}:{port['nodePort']}"
-    return None
+        # The port that it has, and not the one of today's settings: the sandbox may be older.
+        metadata, number = service["metadata"], port.get("port")
+        return f"http://{metadata['name']}.{metadata['namespace']}.svc.cluster.local:{number}" if number else None
+    host = f"[{settings.node_host}]" if ":" in settings.node_host else settings.node_host
+    return f"http://{host}:{port['nodePort']}" if port.get("nodePort") else None

@@ -284,7 +284,7 @@ def test_another_container_port_is_probed_and_targeted(make_settings: MakeSettin
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container(pod)[probe]["httpGet"]["port"] == 9000
     assert service["spec"]["ports"][0]["targetPort"] == 9000
-    assert service["spec"]["ports"][0]["port"] == 8080
+    assert service["spec"]["ports"][0]["port"] == 9000
 
 
 def test_settings_reach_the_pod(make_settings: MakeSettings, template: Template) -> None:
