@@ -156,6 +156,8 @@ class Reflector:
             raise _Failed(said or f"exit {completed.returncode}, without a word")
         if _now() - began < seconds:
             raise _Failed(f"it was ended after {_now() - began:.1f} s of {seconds}")
+        if child.unfinished:  # no API server ends a watch so, but what stands before it may
+            raise _Failed(f"it was ended in the middle of a line of {len(child.unfinished)} bytes")
         self._cache.ended_in_time(_now())
         self._on_progress()
 

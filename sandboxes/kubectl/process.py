@@ -92,6 +92,8 @@ class Child:
         self._process = process
         self._stdout = stdout
         self._stderr = stderr
+        # What `lines` has read last, without a line feed, and therefore not yielded.
+        self.unfinished = b""
 
     @property
     def has_ended(self) -> bool:
@@ -111,7 +113,8 @@ class Child:
     async def lines(self, limit: int) -> AsyncGenerator[bytes]:
         """Yield its output line by line, without the line feed, until it ends or closes it.
 
-        What it says last without a line feed is not yielded. Raises OutputTooLarge if a line is longer than `limit`.
+        What it says last without a line feed is not yielded, but `unfinished`. Raises OutputTooLarge if a line is
+        longer than `limit`.
         """
         pending = bytearray()
         while part := await self._stdout.reader.read(_CHUNK):
@@ -122,6 +125,7 @@ class Child:
             pending += rest
             if len(pending) > limit:
                 raise OutputTooLarge(f"a line of more than {limit} bytes")
+        self.unfinished = bytes(pending)
 
     async def ends(self) -> None:
         """Return when it has ended by itself; its exit code is told by `kill`."""

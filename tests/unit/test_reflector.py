@@ -53,6 +53,7 @@ class Watch:
     lasts: float | None = SECONDS
     returncode: int = 0
     stderr: str = ""
+    unfinished: bytes = b""
     # Called when all lines have been read.
     then: Callable[[], object] = lambda: None
     killed: bool = False
@@ -187,8 +188,9 @@ async def test_a_watch_whose_time_is_over_is_followed_by_the_next_at_once(
         Watch([event("ADDED", pod(11))], 5, 1, "Error from server (TooManyRequests): try again later\n"),
         Watch([event("ADDED", pod(11))], 5, 1, "Error from server (InternalError): no\n"),
         Watch([event("ADDED", pod(11))], 5, -9, ""),
+        Watch([event("ADDED", pod(11))], unfinished=b"<html>"),
     ],
-    ids=["clean, too early", "the API server is killed", "429", "500", "kubectl is killed"],
+    ids=["clean, too early", "the API server is killed", "429", "500", "kubectl is killed", "half a line"],
 )  # fmt: skip
 async def test_after_a_watch_was_cut_a_short_one_goes_on_and_its_end_restores_trust(
     world: World, caplog: pytest.LogCaptureFixture, cut: Watch
