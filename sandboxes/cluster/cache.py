@@ -65,7 +65,10 @@ class ResourceCache:
         """Remove what was not listed; from here on a watch from `version` tells everything. `began`: the list's start.
 
         A page shows the same moment as all others, so what is missing in all of them did not exist at `version`.
+        Raises WentBack: pages may have been taken for older than they are, so the next list is the one that counts.
         """
+        if version < self._told:
+            raise self._went_back(f"a list of {version} after {self._told}")
         for name in [name for name in self.objects if name not in self._listed and self._ahead.get(name, 0) <= version]:
             self._remove(name)
         # An end that was known before the list is told by no watch that begins after it.
@@ -80,7 +83,7 @@ class ResourceCache:
         assert self.version is not None  # noqa: S101 - a watch starts at a list's version
         if event.type == "BOOKMARK":
             if event.version < self.version:
-                raise WentBack(f"a bookmark of {event.version} after {self.version}")
+                raise self._went_back(f"a bookmark of {event.version} after {self.version}")
             self._advance(event.version)
             self._prove(now)
             return
@@ -134,6 +137,11 @@ class ResourceCache:
         self.version = self._told = version
         if self._ahead:
             self._ahead = {name: ahead for name, ahead in self._ahead.items() if ahead > version}
+
+    def _went_back(self, how: str) -> WentBack:
+        """Forget what our own calls know, for it is of another history: nothing of it may hide what is here now."""
+        self._told, self._ahead, self._ending = 0, {}, {}
+        return WentBack(how)
 
     def _prove(self, now: float) -> None:
         self.proven_at = now
