@@ -150,6 +150,10 @@ class Reaper:
             async with self._locks.hold(due.sandbox_id, self._cluster.deadlines.reaper_lock):
                 if self._is_in_use(due, expiry.present()):  # since it was judged
                     return False
+                # The view may be as old as LIVE_VIEW_MAX_AGE of one kind only, and no precondition is about the other.
+                if due.is_half and None not in await self._cluster.look(due.sandbox_id):
+                    logger.debug("sandbox %s is whole by now, and stays", due.sandbox_id)
+                    return False
                 for obj in due.objects:
                     # Gone already: another process was faster, or the answer to an earlier try was lost.
                     was_there = await self._cluster.delete_exactly(obj)
