@@ -133,9 +133,8 @@ class Extras:
             return None
 
     async def _find_leaving(self, sandbox_id: str) -> PendingDeletion | None:
-        if self._cluster.is_certain(sandbox_id):
-            pod, _ = self._cluster.seen(sandbox_id)
-        else:
+        pod, _ = self._cluster.seen(sandbox_id)
+        if pod is None:  # another replica may have made it just now
             pod, _ = await self._cluster.look(sandbox_id)
         template = self._templates.get(kube.get_annotations(pod).get(kube.TEMPLATE_ANNOTATION, "")) if pod else None
         if pod is None or template is None or not _going(template):
@@ -163,22 +162,25 @@ class Extras:
             return []
         self._look_at = now + self._deadlines.leftovers
         try:
-            listed = await self._cluster.list_extras()
+            old, young = _by_age(await self._cluster.list_extras(), timedelta(seconds=grace))
+            without_pod = await self._without_pod({**old, **young})
         except ClusterRefused as error:
             if self._may_list:
                 logger.warning("Extra objects of templates can't be listed: %s\n%s", error, error.detail)
             self._may_list = False
             return []
+        except ProvisionerError:
+            self._look_at = 0.0  # what there was to look for is still there
+            raise
         self._may_list = True
-        old, young = _by_age(listed, timedelta(seconds=grace))
-        without_pod = await self._without_pod({**old, **young})
         if dry_run or not young.keys().isdisjoint(without_pod):
             self._look_at = 0.0  # the next round has something to do
         deleted: list[str] = []
         for sandbox_id in (one for one in without_pod if one in old):
             try:
-                if not dry_run:
-                    await self._remove(sandbox_id, old[sandbox_id])
+                if not (dry_run or await self._remove(sandbox_id, old[sandbox_id])):
+                    self._look_at = 0.0  # its Pod is not gone yet, or there is a new one
+                    continue
             except ProvisionerError as error:  # the others' turn comes all the same
                 self._look_at = 0.0
                 logger.warning(
@@ -266,12 +268,13 @@ class Extras:
         names = {pod["metadata"]["name"] for pod in pods}
         return [one for one in sandbox_ids if kube.pod_name(one) not in names]
 
-    async def _remove(self, sandbox_id: str, objects: list[KubeObject]) -> None:
-        """Delete what nobody has touched since it was listed, if there is no Pod."""
+    async def _remove(self, sandbox_id: str, objects: list[KubeObject]) -> bool:
+        """Delete what nobody has touched since it was listed, if there is no Pod; whether there was none."""
         async with self._locks.hold(sandbox_id, self._deadlines.template_objects_lock):
             pod, _ = await self._cluster.look(sandbox_id)
             if pod is None:
                 await self._delete_where(objects, _untouched(objects))
+            return pod is None
 
     async def _delete_where(self, objects: list[KubeObject], is_meant: Callable[[KubeObject], bool]) -> None:
         """Delete those of the objects that are meant as they are now; read again when one was changed meanwhile."""

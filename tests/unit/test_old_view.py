@@ -12,6 +12,7 @@ import pytest
 from sandboxes import objects as kube
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.informer import Informer
+from sandboxes.errors import ClusterTimeout
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.objects import KubeObject
@@ -90,3 +91,43 @@ async def test_what_is_a_half_in_the_cluster_too_is_deleted(stage: Stage) -> Non
     stage.view.list(stage.put("Pod"))
     assert len(await stage.reaper.round(dry_run=False)) == 1
     assert stage.kinds == set()
+
+
+MARKS = {kube.THREAD_ANNOTATION: "t", kube.APPLIED_AT_ANNOTATION: CREATED}
+
+
+async def test_what_a_pod_leaves_that_the_view_has_not_seen_yet_is_known(stage: Stage) -> None:
+    stage.view.list()
+    pod = stage.put("Pod", **MARKS, **{kube.TEMPLATE_ANNOTATION: "t"})
+    config = stage.put("ConfigMap", **MARKS)
+    leaving = await stage.extras.leaving("a")
+    assert leaving is not None
+    assert (leaving.pod, leaving.objects) == (pod, [config])
+
+
+@pytest.mark.parametrize("step", ["lists", "looks for Pods"])
+async def test_a_look_for_leftovers_that_got_no_answer_is_made_again_in_the_next_round(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    stage.put("ConfigMap", **MARKS)  # and a view that can't answer, so that the Pods are looked for, too
+
+    async def fail(*_: object, **__: object) -> None:
+        raise ClusterTimeout(detail="no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Kubectl, "list_extras" if step == "lists" else "get", fail)
+        with pytest.raises(ClusterTimeout):
+            await stage.extras.remove_leftovers(1)
+    assert await stage.extras.remove_leftovers(1) == ["ConfigMap sandbox-a-config"]
+    assert stage.kinds == set()
+
+
+async def test_what_a_pod_needs_that_the_view_does_not_show_is_neither_deleted_nor_told_so(stage: Stage) -> None:
+    stage.view.list()
+    pod = stage.put("Pod", **MARKS)
+    stage.put("ConfigMap", **MARKS)
+    assert await stage.extras.remove_leftovers(1) == []
+    assert stage.kinds == {"Pod", "ConfigMap"}
+    del stage.fake.objects[FakeCluster.key(pod)]
+    stage.view.list()
+    assert await stage.extras.remove_leftovers(1) == ["ConfigMap sandbox-a-config"]
