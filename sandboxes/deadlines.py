@@ -116,9 +116,10 @@ class Deadlines:
     # The informer. A watch that fails is started again after these pauses; they begin anew where the view was up to
     # date for `watch_settled`.
     watch_pauses: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
-    watch_settled: float = 30.0
-    # How long the first watch after a failure lasts. Its end shows that nothing was missed; whole seconds.
-    watch_catch_up: int = 1
+    watch_settled: float = 10.0
+    # How long the first watch after a failure lasts, in whole seconds. Its end shows that nothing was missed; API
+    # servers also send a bookmark 2 s before (kubernetes/apiserver, storage/cacher).
+    watch_catch_up: int = 3
     # A watch that has not ended so long after its time is silent. A credential plugin may take as long to start it.
     watch_silence: float = 25.0
     # For so long after a delete of ours, the Pod's deletion is ours; a call of kubectl ends long before.

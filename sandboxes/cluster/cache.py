@@ -49,6 +49,9 @@ class ResourceCache:
         """Prepare for the pages of a list; until `end_list` the cache holds what it held, and what the pages bring."""
         self.forget_version()
         self._listed = {}
+        # The list shows what was written before it began. So these do not grow where lists fail all the time.
+        self._ahead.clear()
+        self._ending.clear()
 
     def add_page(self, objects: Iterable[KubeObject]) -> None:
         """Take in a page of a list. What is the same version here already is kept, so nothing is held twice."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 KINDS = ("Pod", "Service")
 
+_MOST_FOREIGN = 10_000
+
 # How much of the time within which the view must be confirmed a watch lasts, whose end confirms it.
 _WATCH_SHARE = 0.75
 
@@ -61,6 +63,8 @@ class Informer:
         self._caches = {kind: ResourceCache(self._on_change) for kind in KINDS}
         # Sandboxes of which a delete of ours was not answered, and when that was.
         self._doubts: dict[str, float] = {}
+        # Sandbox ids whose names other objects have, oldest first: no watch tells of those.
+        self._foreign: dict[str, None] = {}
         self._progress = asyncio.Event()
         self._reflectors = {
             kind: Reflector(
@@ -120,7 +124,7 @@ class Informer:
 
     def is_certain(self, sandbox_id: str) -> bool:
         """Whether the view may answer for this sandbox: it is fresh, and it has seen what became of our deletes."""
-        return self.is_fresh and not self._is_doubted(sandbox_id)
+        return self.is_fresh and not self._is_doubted(sandbox_id) and sandbox_id not in self._foreign
 
     @property
     def is_certain_of_all(self) -> bool:
@@ -143,8 +147,8 @@ class Informer:
     def note(self, objects: Iterable[KubeObject]) -> None:
         """Take in what a call of our own has just read or written: the next read sees it."""
         for obj in objects:
-            # Of what is not a sandbox's no watch would tell the end.
-            if obj["kind"] in self._caches and kube.get_labels(obj).get(kube.APP_LABEL) == kube.APP:
+            # Of others no watch would tell the end.
+            if obj["kind"] in self._caches and _is_selected(obj):
                 self._caches[obj["kind"]].note(obj)
 
     def note_deleted(self, objects: Iterable[KubeObject]) -> None:
@@ -167,6 +171,11 @@ class Informer:
         held = [obj for obj in (before.pod, before.service) if obj is not None]
         self.note_deleted(obj for obj in held if kube.key_of(obj) not in found)
         self.note(found.values())
+        self._foreign.pop(sandbox_id, None)
+        if any(not _is_selected(obj) for obj in found.values()):
+            self._foreign[sandbox_id] = None
+            if len(self._foreign) > _MOST_FOREIGN:
+                del self._foreign[next(iter(self._foreign))]
         if before.doubt is not None and self._doubts.get(sandbox_id) == before.doubt:
             del self._doubts[sandbox_id]
 
@@ -188,3 +197,8 @@ class Informer:
     def _wake(self) -> None:
         self._progress.set()
         self._progress = asyncio.Event()
+
+
+def _is_selected(obj: KubeObject) -> bool:
+    """Whether the watches select the object."""
+    return kube.get_labels(obj).get(kube.APP_LABEL) == kube.APP

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sandboxes.cluster.cache import WentBack
 from sandboxes.errors import ProvisionerError
+from sandboxes.kubectl.output import shown
 from sandboxes.kubectl.process import OutputTooLarge
 from sandboxes.kubectl.stderr import is_expired
 from sandboxes.kubectl.withheld import repeatable
@@ -43,7 +44,7 @@ _GONE = 410
 class Lists(Protocol):
     """What reads lists, see Kubectl."""
 
-    def pages(self, collection: Collection) -> AsyncGenerator[Page]:
+    def pages(self, collection: Collection, *, urgent: bool = False) -> AsyncGenerator[Page]:
         """Yield a list page by page."""
         ...
 
@@ -119,7 +120,8 @@ class Reflector:
     async def _list(self) -> None:
         began = _now()
         self._cache.begin_list()
-        async with contextlib.aclosing(self._lists.pages(self._collection)) as pages:
+        # Not in the callers' line: without the view each of their reads would be in it, too.
+        async with contextlib.aclosing(self._lists.pages(self._collection, urgent=True)) as pages:
             async for page in pages:
                 self._cache.add_page(page.objects)
                 version = page.version
@@ -142,6 +144,8 @@ class Reflector:
                 await self._read(child)
                 await child.ends()
         except TimeoutError:
+            if self._cache.proven_at is None:
+                raise _Failed("neither it nor the one before said a word in time") from None
             # What it did not tell for so long comes all at once, or stops again in the middle.
             logger.debug("the watch of %s is silent: going on with another one", self._collection.resource)
             self._cache.failed()
@@ -169,7 +173,7 @@ class Reflector:
                 except ValueError as error:
                     raise _Broken(str(error)) from error
                 if event.type == "ERROR":
-                    said = f"{event.obj.get('reason')}: {event.obj.get('message')}"
+                    said = shown(f"{event.obj.get('reason')}: {event.obj.get('message')}")
                     raise (_Expired if event.obj.get("code") == _GONE else _Broken)(said)
                 self._cache.apply_event(event, _now())
                 self._on_progress()
@@ -177,8 +181,10 @@ class Reflector:
     def _take_failure(self, error: Exception) -> None:
         resource = self._collection.resource
         if self._cache.version is None:
+            is_bug = not isinstance(error, (ProvisionerError, WentBack))
             detail = error.detail if isinstance(error, ProvisionerError) else repr(error)
-            logger.log(self._level(), "the %s of the live view can't be listed: %s\n%s", resource, error, detail)
+            sentence = "the %s of the live view can't be listed: %s\n%s"
+            logger.log(self._level(), sentence, resource, error, detail, exc_info=is_bug)
             return
         self.restarts += 1
         if isinstance(error, _Expired):

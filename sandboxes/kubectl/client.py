@@ -37,6 +37,7 @@ from sandboxes.kubectl.output import (
     objects_named,
     objects_stored,
     shown,
+    unreadable,
 )
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.stderr import classify, without_repeats
@@ -249,20 +250,22 @@ class Kubectl:
                 return objects_named(stdout, wanted)
         return []
 
-    async def pages(self, collection: Collection) -> AsyncGenerator[Page]:
+    async def pages(self, collection: Collection, *, urgent: bool = False) -> AsyncGenerator[Page]:
         """Yield a list page by page; together they show one moment, whose version each of them has.
 
-        Raises ServerFailed if reading them took so long that the API server has forgotten that moment.
+        `urgent`: see `run`. Raises ServerFailed if reading them took too long: the API server forgets that moment.
         """
         proceed = ""
         while True:
-            stdout = await self.run("get", "--raw", collection.list_path(proceed))
+            stdout = await self.run("get", "--raw", collection.list_path(proceed), urgent=urgent)
             is_long = len(stdout) >= LONG
             page = await asyncio.to_thread(collection.read_page, stdout) if is_long else collection.read_page(stdout)
             yield page
-            proceed = page.proceed
-            if not proceed:
+            if not page.proceed:
                 return
+            if page.proceed == proceed:  # a cache on the way that repeats itself
+                raise unreadable("the next page of a list", stdout)
+            proceed = page.proceed
 
     async def list_objects(self, *collections: Collection) -> list[KubeObject]:
         """Return the objects of these collections, one after another: a list takes one process at a time."""

@@ -93,7 +93,7 @@ class Collection:
                 raise ValueError(f"an event about a {obj['kind']}")
             version = int(obj["metadata"]["resourceVersion"])
             if kind_of_event != "BOOKMARK":
-                version_of(obj)
+                _check(obj)
                 without_managed_fields(obj)
             return Event(kind_of_event, obj, version)
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -104,7 +104,7 @@ class Collection:
             raise ValueError(f"a {document['kind']}")
         objects = [self._whole(item) for item in document["items"] or []]  # Go's list of nothing may be null
         for obj in objects:
-            version_of(obj)
+            _check(obj)
         metadata = document["metadata"]
         return Page(objects, int(metadata["resourceVersion"]), metadata.get("continue") or "")
 
@@ -141,9 +141,13 @@ def quotas_of(namespace: str) -> Collection:
 def version_of(obj: KubeObject) -> int:
     """Return an object's resourceVersion; numbers that grow with each change of its kind (KEP-5504).
 
-    Raises KeyError or ValueError for what has no name, no uid or no such version.
+    Raises KeyError or ValueError where there is none.
     """
-    metadata = obj["metadata"]
-    if not (metadata["name"] and metadata["uid"]):
-        raise ValueError("an object without a name or a uid")
-    return int(metadata["resourceVersion"])
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def _check(obj: KubeObject) -> None:
+    """Raise KeyError or ValueError for an object that can't be told from others."""
+    if not all(obj["metadata"][field] for field in ("name", "namespace", "uid")):
+        raise ValueError("an object without a name, a namespace or a uid")
+    version_of(obj)

@@ -31,7 +31,10 @@ EXPIRED = "Error from server (Expired): too old resource version: 1 (314068)\n"
 
 
 def pod(version: int, name: str = "a") -> dict[str, Any]:
-    return {"kind": "Pod", "metadata": {"name": name, "uid": f"u-{name}", "resourceVersion": str(version)}}
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "n", "uid": f"u-{name}", "resourceVersion": str(version)},
+    }
 
 
 def event(kind: str, obj: object) -> bytes:
@@ -98,8 +101,9 @@ class World:
         self.last = Watch(lasts=None)
         self.proven_before: list[bool] = []
 
-    async def pages(self, collection: Collection) -> AsyncGenerator[Page]:
+    async def pages(self, collection: Collection, *, urgent: bool = False) -> AsyncGenerator[Page]:
         assert collection == sandboxes_of("ns", "Pod")
+        assert urgent, "it would wait in the callers' line"
         self.listed += 1
         self.pass_time(self.list_lasts)
         for page in self.lists.pop(0) if self.lists else [Page([], 10, "")]:
