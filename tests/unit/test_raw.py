@@ -122,7 +122,7 @@ def test_an_error_event_has_its_status() -> None:
 WHOLE = {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}
 
 
-def event(kind: str = "Pod", type: object = "ADDED", **metadata: str | None) -> bytes:  # noqa: A002 - the API's word
+def event(kind: str = "Pod", type: object = "ADDED", **metadata: Any) -> bytes:  # noqa: A002 - the API's word
     """Print an event; None takes a field of its metadata away."""
     fields = {name: value for name, value in {**WHOLE, **metadata}.items() if value is not None}
     return printed({"type": type, "object": {"kind": kind, "metadata": fields}})
