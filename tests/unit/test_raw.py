@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -140,7 +140,7 @@ def event(kind: str = "Pod", type: object = "ADDED", **metadata: Any) -> bytes: 
         b'{"type": "ADDED"}',
         b'{"type": "ADDED", "object": null}',
         b'{"type": "ADDED", "object": {"kind": "Pod"}}',
-        *(event(**{field: None}) for field in WHOLE),
+        *(event(**cast(Any, {field: None})) for field in WHOLE),
         event(resourceVersion="x"),
         event(kind="Node"),
         event(type="OTHER"),
