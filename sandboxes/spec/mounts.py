@@ -1,7 +1,7 @@
-"""The rules of `extra_mounts`: which directories of the node a caller may have in a sandbox, and where.
+"""Validates `extra_mounts`: the node's directories that a caller may mount, and their mount paths. Pure.
 
-Pure. Every host path must lie below one directory that the operator named; the places inside the sandbox are a
-fixed list (contract.md). A breach is a 400 with one sentence.
+Every host path must be below the operator's base directory; the container paths are a fixed list (contract.md). A
+violation is a 400.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sandboxes.models.requests import ExtraMount
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_PATH_BYTES = 4095  # Linux's PATH_MAX less the final NUL: a longer one can't be mounted by any kubelet
+MAX_PATH_BYTES = 4095  # Linux's PATH_MAX minus the final NUL; no kubelet can mount a longer path
 
 CONTAINER_PATHS = frozenset(
     {
@@ -31,9 +31,9 @@ CONTAINER_PATHS = frozenset(
 
 
 def checked_mounts(mounts: Sequence[ExtraMount], base: str | None) -> tuple[ExtraMount, ...]:
-    """Return `mounts` with normalised paths, parents before what is mounted inside them.
+    """Return `mounts` with normalised paths, outer container paths before nested ones.
 
-    `base` is the operator's directory, or None where there is none. Raises BadRequest at the first breach.
+    `base` is DEER_FLOW_HOST_BASE_DIR, None if unset. Raises BadRequest for the first violation.
     """
     if not mounts:
         return ()
@@ -54,7 +54,7 @@ def _checked(mount: ExtraMount, base: str) -> ExtraMount:
         raise BadRequest("extra_mounts has a container path that is not one of " + ", ".join(sorted(CONTAINER_PATHS)))
     if not mount.host_path.startswith("/") or not mount.host_path.isprintable():
         raise BadRequest("extra_mounts has a host path that is not an absolute path")
-    # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
+    # normpath keeps exactly two leading slashes, as POSIX allows; treat them as one.
     host_path = "/" + posixpath.normpath(mount.host_path).lstrip("/")
     if len(host_path.encode()) > MAX_PATH_BYTES:
         raise BadRequest(f"extra_mounts has a host path of more than {MAX_PATH_BYTES} bytes")

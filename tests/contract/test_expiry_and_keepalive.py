@@ -205,7 +205,7 @@ async def test_a_use_that_could_not_be_written_in_time_is_written_later(
     await create(provisioner, idle_timeout_seconds=60)
     assert (await provisioner.post(f"{URL}/a/touch")).status == 200
     cluster.faults.answer(503, verb="patch")
-    await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
+    await until(lambda: "the last use of a sandbox could not be written" in caplog.text)
     cluster.faults.clear()
     await until(lambda: "provisioner/used-at" in annotations_of(cluster))
 

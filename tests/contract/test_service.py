@@ -260,7 +260,7 @@ async def test_what_only_has_a_sandboxs_name_is_nobodys_to_delete(
     response = await provisioner.post(URL, json={"sandbox_id": "redis-0"})
     assert others_service() == before
     assert response.status == 409
-    assert (await response.json())["detail"] == "Something that is no sandbox has the name of sandbox 'redis-0'"
+    assert (await response.json())["detail"] == "An object that is not a sandbox has the name of sandbox 'redis-0'"
 
     def left(kind: str) -> set[str]:
         return {obj["metadata"]["name"] for obj in cluster.objects(kind, "deer-flow")}

@@ -108,4 +108,4 @@ async def test_a_use_of_a_sandbox_that_is_gone_is_forgotten(caplog: pytest.LogCa
     await uses.note(pod)
     await uses.finish()
     assert uses.latest(pod) is None
-    assert "could not be written down" not in caplog.text
+    assert "could not be written" not in caplog.text

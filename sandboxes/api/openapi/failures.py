@@ -51,7 +51,7 @@ _ALL = (
         "FieldNotAllowed",
         403,
         "The request has an optional field that the operator does not allow; or it is one of `BrowserRefused`.",
-        {"detail": "The operator does not allow a request to have: image"},
+        {"detail": "The operator does not allow these fields: image"},
     ),
     Failure(
         "BrowserRefused",
