@@ -75,7 +75,7 @@ class SandboxNotFound(ProvisionerError):
 
 
 class SandboxConflict(ProvisionerError):
-    """The id belongs to a sandbox of another thread or user, which was not changed."""
+    """The id, or the name of an object, belongs to another owner; that object was not changed."""
 
     status = 409
 
