@@ -218,19 +218,19 @@ class Cluster:
         pair = self.seen(sandbox_id)
         if None in pair:
             pair = await self.look(sandbox_id)
-        ours = [obj for obj in pair if obj is not None and kube.sandbox_id_of(obj) == sandbox_id]
-        if not ours:
+        owned = [obj for obj in pair if obj is not None and kube.sandbox_id_of(obj) == sandbox_id]
+        if not owned:
             return
         self.terminations.expect(
-            {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in ours if obj["kind"] == "Pod"}
+            {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in owned if obj["kind"] == "Pod"}
         )
-        references = [kube.reference(obj) for obj in ours]
+        references = [kube.reference(obj) for obj in owned]
         try:
             await persist(lambda: self._objects.delete(references))
         except (ProvisionerError, asyncio.CancelledError):
             self.informer.doubt(sandbox_id)
             raise
-        self.informer.note_deleted(ours)
+        self.informer.note_deleted(owned)
 
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
         """Delete the object if its resourceVersion is unchanged; return False if it was gone already.

@@ -149,11 +149,11 @@ class Reflector:
         finally:
             self.is_watching = False
             completed = await child.kill()
-        said = repeatable(completed.stderr, self._runner.kubeconfig).strip()
+        message = repeatable(completed.stderr, self._runner.kubeconfig).strip()
         if is_expired(completed.stderr):
-            raise _Expired(said)
+            raise _Expired(message)
         if completed.returncode != 0:
-            raise _Failed(said or f"exit {completed.returncode}, no message")
+            raise _Failed(message or f"exit {completed.returncode}, no message")
         if _now() - began < seconds:
             raise _Failed(f"it was ended after {_now() - began:.1f} s of {seconds}")
         self._cache.ended_in_time(_now())
@@ -167,8 +167,8 @@ class Reflector:
                 except ValueError as error:
                     raise _Broken(str(error)) from error
                 if event.type == "ERROR":
-                    said = f"{event.obj.get('reason')}: {event.obj.get('message')}"
-                    raise (_Expired if event.obj.get("code") == _GONE else _Broken)(said)
+                    message = f"{event.obj.get('reason')}: {event.obj.get('message')}"
+                    raise (_Expired if event.obj.get("code") == _GONE else _Broken)(message)
                 self._cache.apply_event(event, _now())
                 self._on_progress()
 

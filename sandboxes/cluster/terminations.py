@@ -32,12 +32,12 @@ _Cause: TypeAlias = "tuple[str, int | None] | None"
 
 @dataclass
 class _Life:
-    """What was logged about one Pod. `ours`: the service deleted it."""
+    """What was logged about one Pod. `expected`: the service is deleting it."""
 
     uid: str
     run: _Run
     has_ended: bool
-    ours: bool = False
+    expected: bool = False
     cause: _Cause = None
 
 
@@ -72,7 +72,7 @@ class TerminationLog:
             # Terminations before the first observation are not logged: this process may have just started.
             life = self._lives[name] = _Life(_uid(pod), _run(pod), has_ended(pod))
         if kube.is_terminating(pod):
-            life.ours = life.ours or self._is_expected(pod)
+            life.expected = life.expected or self._is_expected(pod)
             return  # logged when the Pod is gone
         # The kubelet drops the status of old runs after a while, which is not a new termination.
         run, ended = _run(pod) or life.run, has_ended(pod)
@@ -88,7 +88,7 @@ class TerminationLog:
 
     def _vanished(self, pod: KubeObject) -> None:
         life = self._lives.pop(pod["metadata"]["name"], None)
-        if life is None or life.has_ended or life.ours or self._is_expected(pod):
+        if life is None or life.has_ended or life.expected or self._is_expected(pod):
             return
         trouble = of_pod_as_a_whole(pod) or Trouble("Deleted", "its Pod was deleted, but not by this process")
         ended = last_termination(pod) or {}
