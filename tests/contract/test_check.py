@@ -271,7 +271,7 @@ async def test_what_kubectl_does_not_prove_fails(
     kubectl.chmod(0o755)
     checked = await check(cluster, tmp_path, KUBECTL=str(kubectl))
     assert (checked.returncode, checked.stderr) == (returncode, "")
-    assert checked.of(what) == f"FAIL          {what}: The provisioner can't read what kubectl answers"
+    assert checked.of(what) == f"FAIL          {what}: The provisioner can't read kubectl's output"
 
 
 @pytest.mark.parametrize("content", [None, "{", ""])

@@ -99,7 +99,7 @@ def test_a_list_of_nothing_is_empty(items: object) -> None:
     ],
 )
 def test_what_is_no_list_of_this_kind_is_not_believed(damage: Any) -> None:
-    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
+    with pytest.raises(errors.ClusterUnavailable, match="can't read kubectl's output"):
         PODS.read_page(damage(recorded("raw-list-one")))
 
 
@@ -179,7 +179,7 @@ async def test_a_kubectl_that_prints_nothing_has_not_said_that_nothing_is_there(
     cluster: FakeCluster, kubectl: Kubectl
 ) -> None:
     cluster.print_next("get", b"")
-    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
+    with pytest.raises(errors.ClusterUnavailable, match="can't read kubectl's output"):
         await kubectl.list_sandboxes("deer-flow")
 
 

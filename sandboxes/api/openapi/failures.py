@@ -98,7 +98,7 @@ _ALL = (
         "LimitReached",
         429,
         "A quota or `MAX_SANDBOXES` is reached, or the cluster's node ports are used up.",
-        {"detail": "There are 100 sandboxes, and 100 is the most"},
+        {"detail": "The limit of 100 sandboxes is reached: 100 exist"},
         (LimitProblem, Problem),
         retry_after=True,
     ),
