@@ -197,5 +197,5 @@ async def test_a_list_that_leads_to_the_same_page_again_is_refused(cluster: Fake
     page["metadata"]["continue"] = "token"
     for _ in range(2):
         cluster.print_next("get", printed(page))
-    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
+    with pytest.raises(errors.ClusterUnavailable, match="can't read kubectl's output"):
         await kubectl.list_objects(PODS)
