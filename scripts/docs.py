@@ -1,4 +1,4 @@
-"""Writes what the docs say twice: the reference, the map of modules and the changes of the newest version.
+"""Writes the parts of the docs that repeat the code: the reference, the map of modules, the changes of a version.
 
 `python -m scripts.docs` writes all generated parts; with `--check` it changes nothing, names the files that are out of
 date and ends with 1. A part stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
@@ -11,15 +11,18 @@ import ast
 import functools
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.api.openapi import document as openapi
 from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.openapi.operations import OPERATIONS
+from sandboxes.app import load_all_templates
 from sandboxes.deadlines import DEADLINES
 from sandboxes.models.requests import ANSWER_SECONDS, OPTIONAL_FIELDS, CreateRequest
 from sandboxes.ops.metrics import FAMILIES
+from sandboxes.ops.rights import RIGHTS_WANTED, rights_needed
 from sandboxes.settings import Settings
 from sandboxes.status.advice import SUMMARIES
 from sandboxes.status.reasons import HOPELESS
@@ -109,6 +112,34 @@ def metrics_table() -> str:
             for one in FAMILIES.values()
         ),
     )
+
+
+def templates_table() -> str:
+    """Format the templates that are shipped, with what each says of itself and the kinds of its own objects."""
+    rows = (
+        (f"`{name}`", one.description, ", ".join(sorted({extra["kind"] for extra in one.extras})) or "-")
+        for name, one in sorted(load_all_templates(_defaults()).items())
+    )
+    return table(("Template", "What it is for", "Objects of its own"), rows)
+
+
+def rights_table() -> str:
+    """Format the rights in the sandboxes' namespace, with the templates that are shipped and nothing set."""
+    needed = rights_needed(load_all_templates(_defaults()), _defaults())
+    rows = [(f"`{resource}`", ", ".join(verbs), "it does not work") for resource, verbs in needed.items()]
+    rows += [(f"`{resource}`", ", ".join(verbs), loss) for resource, (verbs, loss) in RIGHTS_WANTED.items()]
+    return table(("Resource", "Verbs", "Without them"), rows)
+
+
+def _defaults() -> Settings:
+    return Settings.model_construct()
+
+
+def layers_text() -> str:
+    """Format the order of imports, from pyproject.toml."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers: list[str] = next(one["layers"] for one in told if one["type"] == "layers")
+    return "\n".join(["```text", *(layer.replace(" : ", ", ") for layer in layers), "```"])
 
 
 def reasons_table() -> str:
@@ -307,6 +338,9 @@ def changes() -> str:
 
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "CONTRIBUTING.md": {"modules": module_map},
+    "docs/explanation/architecture.md": {"layers": layers_text},
+    "docs/how-to/clusters.md": {"rights": rights_table},
+    "docs/how-to/templates.md": {"templates": templates_table},
     "docs/how-to/upgrade.md": {"changes": changes},
     "docs/reference/rest-api.md": {
         "routes": routes_table,

@@ -10,6 +10,7 @@ import pytest
 
 from sandboxes.models.responses import Status
 from sandboxes.ops.metrics import FAMILIES
+from sandboxes.service.events import EVENT_TYPES
 from sandboxes.settings import Settings
 from sandboxes.status.advice import SUMMARIES
 from sandboxes.status.reasons import HOPELESS
@@ -77,6 +78,11 @@ def test_the_table_of_reasons_names_each_and_those_that_end_a_wait() -> None:
 def test_the_table_of_status_words_has_each() -> None:
     told = TEXTS["docs/reference/status-and-reasons.md"].partition("| `status` | When |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE) == list(get_args(Status))
+
+
+def test_the_table_of_events_has_each() -> None:
+    told = TEXTS["docs/how-to/wait-list-events.md"].partition("| Event | When |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE)) == sorted(EVENT_TYPES)
 
 
 def test_a_cell_of_a_table_ends_only_at_its_own_end() -> None:
