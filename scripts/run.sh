@@ -2,7 +2,7 @@
 # Serves the provisioner: on the cluster of your kubeconfig if there is one, else on an embedded stand-in.
 #
 #   ./scripts/run.sh                    on 127.0.0.1:8002
-#   LISTEN_PORT=9000 ./scripts/run.sh   README.md lists every variable
+#   LISTEN_PORT=9000 ./scripts/run.sh   docs/reference/configuration.md lists every variable
 #
 # Needs Python 3.11 or later and nothing else: the rest goes into a virtual environment beside this project.
 set -euo pipefail
