@@ -19,10 +19,10 @@ import yaml
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import SANDBOX_SERVICE
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import recorded_refusal
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger, callers, more
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, until
+from tests.kubectl import Kubectl
 from tests.marker import MARKER
 
 SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}

@@ -17,10 +17,10 @@ from sandboxes.app import load_all_templates
 from sandboxes.ops.rights import RIGHTS_WANTED, rights_needed
 from sandboxes.settings import Settings
 from tests.conftest import ROOT
-from tests.contract.conftest import Kubectl
 from tests.contract.kubectls import new_kubectl
 from tests.contract.processes import environment, free_port, run
 from tests.deploy import objects
+from tests.kubectl import Kubectl
 from tests.marker import MARKER
 
 NS = "deer-flow"

@@ -17,11 +17,11 @@ from sandboxes.deadlines import DEADLINES
 from sandboxes.grammar import peer_of
 from sandboxes.settings import Settings
 from tests.audit import PRODUCTION, TEMPLATES
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.kubectls import new_kubectl, old_kubectl
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.deploy import OVERLAYS, built, objects, overlay_with
+from tests.kubectl import Kubectl
 
 NS = "deer-flow"
 KINDS = {

@@ -17,10 +17,10 @@ import pytest
 from devcluster import Cluster
 from sandboxes import objects as kube
 from sandboxes.service import events
-from tests.contract.conftest import Kubectl
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import URL, Provisioner, create
 from tests.contract.views import end_watches
+from tests.kubectl import Kubectl
 from tests.waiting import until
 
 EVENTS = "/api/events"

@@ -16,9 +16,9 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 
 POD = ("Pod", "deer-flow", "sandbox-a")
 SERVICE = ("Service", "deer-flow", "sandbox-a-svc")

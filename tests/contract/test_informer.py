@@ -16,7 +16,6 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.conftest import Kubectl
 from tests.contract.processes import processes_with
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import (
@@ -30,6 +29,7 @@ from tests.contract.views import (
     not_in_list,
     status_of,
 )
+from tests.kubectl import Kubectl
 from tests.waiting import until
 
 pytestmark = QUICK_VIEW

@@ -17,10 +17,10 @@ from tests.audit import TEMPLATES
 from tests.conftest import ROOT
 from tests.contract import kubectls
 from tests.contract.configured import write_configured
-from tests.contract.conftest import Kubectl, pod
 from tests.contract.kuberc import write_kuberc
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, run, running
 from tests.contract.service import KUBECTL, URL, StartProvisioner, create
+from tests.kubectl import Kubectl, pod
 from tests.waiting import until
 
 NS = "deer-flow"

@@ -9,8 +9,8 @@ import pytest
 
 from devcluster import Cluster, once
 from tests.audit import PRODUCTION
-from tests.contract.conftest import Kubectl
 from tests.contract.service import URL, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 
 pytestmark = pytest.mark.role(PRODUCTION)
 

@@ -35,10 +35,10 @@ from sandboxes.api.openapi.operations import OPERATIONS, Operation
 from sandboxes.api.openapi.schemas import schemas
 from sandboxes.models.requests import OPTIONAL_FIELDS
 from sandboxes.models.responses import SandboxList, SandboxResponse
-from tests.contract.conftest import SPEED
 from tests.contract.faults import refuse_next
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import StartProvisioner, create
+from tests.kubectl import SPEED
 from tests.waiting import until
 
 KEY = {"X-API-Key": "a-key"}

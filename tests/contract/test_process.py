@@ -20,10 +20,10 @@ import yaml
 from devcluster import Cluster, once
 from sandboxes.kubectl.config import SERVICE_ACCOUNT
 from tests.conftest import ROOT, VARIABLES
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, run, running
 from tests.contract.service import KUBECTL, URL, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 from tests.record import case
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import SPEED
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import TamperedKubectl, fresh
+from tests.kubectl import SPEED
 from tests.waiting import until
 
 NAMESPACE = "deer-flow"

@@ -14,9 +14,9 @@ import kmock
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import SPEED, Kubectl
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import end_watches
+from tests.kubectl import SPEED, Kubectl
 from tests.waiting import until
 
 POD, NAMESPACE = "sandbox-a", "deer-flow"

@@ -10,8 +10,8 @@ import pytest
 
 from devcluster.audit import Entry
 from tests.audit import NOT_GRANTED, PRODUCTION, ROLES, Asked, beyond, role
-from tests.contract.conftest import Kubectl
 from tests.contract.service import StartProvisioner, create
+from tests.kubectl import Kubectl
 
 AGENT = "kubectl/v1.37.1"
 

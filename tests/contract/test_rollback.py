@@ -8,10 +8,10 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import SANDBOX_SERVICE
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.lives import POD, SERVICE, nothing_left, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 
 pytestmark = pytest.mark.usefixtures("without_reaper")
 

@@ -14,9 +14,9 @@ import pytest
 from devcluster import Cluster
 from devcluster.requests import body_of
 from tests.conftest import ROOT
-from tests.contract.conftest import Kubectl, pod, service
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.kubectl import Kubectl, pod, service
 from tests.marker import look_at
 
 # What differs between two applies of the same sandbox.

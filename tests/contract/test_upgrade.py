@@ -12,9 +12,9 @@ import pytest
 
 from devcluster import Cluster
 from tests.audit import TEMPLATES
-from tests.contract.conftest import Kubectl
 from tests.contract.lives import reaper_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, until
+from tests.kubectl import Kubectl
 from tests.record import RECORDED
 
 NS = "deer-flow"

@@ -14,7 +14,6 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.conftest import Kubectl
 from tests.contract.service import StartProvisioner, create
 from tests.contract.views import (
     QUICK_VIEW,
@@ -30,6 +29,7 @@ from tests.contract.views import (
     status_of,
     watches,
 )
+from tests.kubectl import Kubectl
 from tests.waiting import until
 
 pytestmark = QUICK_VIEW

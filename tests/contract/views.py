@@ -18,7 +18,7 @@ from tests.contract.service import KUBECTL, URL, Provisioner
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from tests.contract.conftest import Kubectl
+    from tests.kubectl import Kubectl
 
 
 class TamperedKubectl:

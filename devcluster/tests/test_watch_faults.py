@@ -11,8 +11,8 @@ import pytest
 
 from devcluster import Cluster
 from devcluster.store import LOG_LENGTH
-from tests.contract.conftest import Kubectl, pod, service
-from tests.contract.test_devcluster_raw import ended, told, watched
+from devcluster.tests.test_raw import ended, told, watched
+from tests.kubectl import Kubectl, pod, service
 
 PARKED: dict[str, Any] = {"nodeSelector": {"park": "here"}}
 PODS = "/api/v1/namespaces/default/pods"

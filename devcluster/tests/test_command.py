@@ -18,7 +18,7 @@ import pytest
 from devcluster import Cluster
 from devcluster.authorization import Right
 from tests.audit import TESTER, of_the_service, reading, right_of
-from tests.contract.conftest import Kubectl, pod
+from tests.kubectl import Kubectl, pod
 
 PIPE = asyncio.subprocess.PIPE
 ROOT = Path(__file__).parents[2]

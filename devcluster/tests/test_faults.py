@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, until
+from tests.kubectl import Kubectl, pod
+from tests.waiting import until
 
 LIST = ("get", "pods", "-o", "json")
 PODS = "/api/v1/namespaces/default/pods"

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, service, until
+from tests.kubectl import Kubectl, pod, service
+from tests.waiting import until
 
 PARKED: dict[str, Any] = {"nodeSelector": {"park": "here"}}
 PODS = "/api/v1/namespaces/default/pods"

@@ -14,10 +14,11 @@ import pytest
 
 from devcluster import Cluster
 from devcluster.authorization import USER
+from devcluster.tests.levels import level
 from tests.contract import kubectls
-from tests.contract.conftest import SPEED, Kubectl, Result, pod, until
-from tests.contract.levels import level
+from tests.kubectl import SPEED, Kubectl, Result, pod
 from tests.record import Case, case
+from tests.waiting import until
 
 PARKED: dict[str, Any] = {"nodeSelector": {"park": "here"}}
 PODS = "/api/v1/namespaces/rec3/pods"
