@@ -17,7 +17,7 @@ from devcluster.tests.stages import CASES, SPECIALS, UNAUTHORIZED, Stage, rec, s
 from devcluster.tests.test_raw import RAW
 from tests.contract.faults import refuse_next
 from tests.kubectl import Kubectl
-from tests.record import RECORDED, case, case_names
+from tests.record import case, case_names
 
 
 async def quota_used_up(stage: Stage) -> None:

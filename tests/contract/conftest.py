@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.audit import ASKED, DEFAULTS, Asked
+from tests.audit import ASKED, DEFAULTS, HAS_ALL, Asked
 from tests.contract.configured import templates
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.contract.views import tampered
@@ -22,18 +22,12 @@ __all__ = [
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Have what looks back on all contract tests come last, and only where all of them run."""
+    """Note whether all contract tests are going to run: see tests/audit.py."""
     here = Path(__file__).parent
-    before = sum(here in item.path.parents for item in items)
+    before = [item for item in items if here in item.path.parents]
     yield
-    those = [item for item in items if here in item.path.parents]
-    is_whole = len(those) == before and {item.path for item in those} == set(here.glob("test_*.py"))
-    last = [item for item in those if item.get_closest_marker("looks_back")]
-    items[:] = [item for item in items if item not in last]
-    if is_whole:
-        items.extend(last)
-    elif last:
-        config.hook.pytest_deselected(items=last)
+    is_all = {item.path for item in before} == set(here.glob("test_*.py"))
+    config.stash[HAS_ALL] = is_all and set(before) <= set(items)
 
 
 @pytest.fixture(scope="session")
