@@ -59,7 +59,7 @@ class Kubectl:
             str(self.binary), *args, *self._identity, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, limit=2**24
         )
 
-    async def __call__(self, *args: str, stdin: Any = None, seconds: float = 30) -> Result:
+    async def __call__(self, *args: str, stdin: Any = None, seconds: float = 90) -> Result:
         """Make a call; `stdin` is JSON, or a text as it stands."""
         process = await self.start(*args)
         text = stdin if isinstance(stdin, str) else "" if stdin is None else json.dumps(stdin)

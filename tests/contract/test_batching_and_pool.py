@@ -19,6 +19,8 @@ from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, 
 from tests.marker import MARKER
 from tests.waiting import until
 
+pytestmark = pytest.mark.starts_in_full
+
 
 @pytest.fixture
 def counted(tmp_path: Path) -> Path:

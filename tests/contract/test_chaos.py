@@ -25,6 +25,8 @@ from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, until
 from tests.kubectl import Kubectl
 from tests.marker import MARKER
 
+pytestmark = pytest.mark.starts_in_full
+
 SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
 
 

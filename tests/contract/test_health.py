@@ -15,7 +15,7 @@ READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"
 
 
 # Nothing is believed that was found before.
-pytestmark = pytest.mark.deadlines(ready_believed=0.0)
+pytestmark = [pytest.mark.deadlines(ready_believed=0.0), pytest.mark.starts_in_full]
 
 
 async def readiness(service: Provisioner) -> tuple[int, dict[str, Any]]:

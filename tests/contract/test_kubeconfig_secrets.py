@@ -28,6 +28,8 @@ from tests.logs import Log
 from tests.marker import MARKER, shows
 from tests.waiting import until
 
+pytestmark = pytest.mark.starts_in_full
+
 MakeSettings = Callable[..., Settings]
 
 # Those with which kubectl works, or is only refused: nothing is wrong with the file itself.

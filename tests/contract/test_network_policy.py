@@ -12,7 +12,7 @@ from tests.audit import PRODUCTION
 from tests.contract.service import URL, StartProvisioner, create, until
 from tests.kubectl import Kubectl
 
-pytestmark = pytest.mark.role(PRODUCTION)
+pytestmark = [pytest.mark.role(PRODUCTION), pytest.mark.starts_in_full]
 
 NS = "deer-flow"
 FORBIDDEN = kmock.KubernetesError(

@@ -57,6 +57,7 @@ async def test_a_sandbox_from_create_to_gone(provisioner: Provisioner, cluster: 
     assert not await answers(made["sandbox_url"])
 
 
+@pytest.mark.starts_in_full
 async def test_the_first_create_makes_the_namespace_and_waits_for_its_service_account(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
