@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from sandboxes.deadlines import Deadlines
 from tests.audit import ASKED, DEFAULTS, HAS_ALL, Asked
 from tests.contract.configured import templates
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
@@ -28,6 +30,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     yield
     is_all = {item.path for item in before} == set(here.glob("test_*.py"))
     config.stash[HAS_ALL] = is_all and set(before) <= set(items)
+
+
+# A busy machine is no cluster that hangs: what is not about a limit of time has more of it than a caller would wait.
+PATIENT = Deadlines(
+    body=60.0, create=100.0, delete=90.0, read=60.0, diagnosis=50.0, undo=30.0, others_service=5.0,
+    url_unreached=20.0, url_connect=10.0, url_answer=10.0, ready=30.0, preflight=60.0, kubectl_call=90.0,
+    kubectl_local=60.0, drain=5.0, batch=20.0, batch_limit=60.0, batch_patience=60.0, batch_spare=5.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def deadlines(request: pytest.FixtureRequest) -> Deadlines:
+    """Return the limits of time of the services that a test starts: patient ones, but for those that it names."""
+    marks = [marker.kwargs for marker in request.node.iter_markers("deadlines")]
+    return dataclasses.replace(PATIENT, **{name: value for mark in reversed(marks) for name, value in mark.items()})
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,21 @@ def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:
                 return False
 
     return ask
+
+
+def command_of(pid: int) -> bytes:
+    """Return the command line of a process, its arguments ended by zeros each; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def kill_each(pids: Iterable[int]) -> None:
+    """Kill processes, of which some may have ended by themselves."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def processes_with(text: str) -> list[int]:

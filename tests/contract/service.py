@@ -103,7 +103,7 @@ async def start_provisioner(
     in_full = request.node.get_closest_marker("starts_in_full") is not None
     async with AsyncExitStack() as stack:
 
-        async def start(cluster: Cluster = cluster, **variables: str) -> Provisioner:
+        async def start(cluster: Cluster = cluster, deadlines: Deadlines = deadlines, **variables: str) -> Provisioner:
             environ = {
                 "KUBECONFIG_PATH": str(cluster.kubeconfig),
                 "KUBECTL": str(KUBECTL),

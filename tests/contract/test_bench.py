@@ -129,7 +129,7 @@ async def test_a_run_that_is_cut_short_deletes_what_it_made(
         *BENCH, *arguments, env=environment(tmp_path), stdout=pipe, stderr=pipe
     )
     try:
-        await until(lambda: len(pods(cluster)) > 5 or process.returncode is not None, seconds=60)
+        await until(lambda: len(pods(cluster)) > 5 or process.returncode is not None)
         if not limits:
             process.send_signal(signal.SIGINT)
         _, stderr = await asyncio.wait_for(process.communicate(), 60)

@@ -240,6 +240,7 @@ async def no_pod_is_left(cluster: Cluster) -> bool:
     return not cluster.objects("Pod", NS)
 
 
+@pytest.mark.starts_in_full
 async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -255,6 +256,7 @@ async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
 
 
 @pytest.mark.role(PRODUCTION)
+@pytest.mark.starts_in_full
 async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
@@ -271,6 +273,7 @@ async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
 
 
 @pytest.mark.role(TEMPLATES)
+@pytest.mark.starts_in_full
 async def test_the_component_for_templates_has_what_their_objects_take_besides(
     start_provisioner: StartProvisioner,
     cluster: Cluster,

@@ -18,6 +18,7 @@ from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.contract.views import is_status
 from tests.kubectl import Kubectl
 
 POD = ("Pod", "deer-flow", "sandbox-a")
@@ -81,7 +82,7 @@ async def test_a_service_without_its_pod_gets_one(provisioner: Provisioner, clus
     made = await create(provisioner)
     await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
     await until(lambda: gone(cluster, POD))
-    assert (await provisioner.get(f"{URL}/a")).status == 404
+    await until(lambda: is_status(provisioner, "a", 404))
     assert (await create(provisioner))["sandbox_url"] == made["sandbox_url"]
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
@@ -90,7 +91,7 @@ async def test_a_pod_without_its_service_gets_one(provisioner: Provisioner, clus
     await create(provisioner)
     pod_uid, _ = identity(cluster)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
-    assert (await provisioner.get(f"{URL}/a")).status == 404
+    await until(lambda: is_status(provisioner, "a", 404))
     assert (await (await provisioner.get(URL)).json())["count"] == 0
     await create(provisioner)
     assert identity(cluster)[0] == pod_uid
@@ -128,7 +129,6 @@ async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
-@pytest.mark.deadlines(create=1.0)
 async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
     start_provisioner: StartProvisioner, tmp_path: Any
 ) -> None:
@@ -138,6 +138,7 @@ async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
         await create(provisioner)
         await until_running(provisioner)
         await provisioner.delete(f"{URL}/a")
+        provisioner.set_deadlines(create=5.0)
         response = await provisioner.post(URL, json={"sandbox_id": "a"})
         assert response.status == 503
         assert response.headers["Retry-After"]
@@ -264,9 +265,11 @@ async def test_each_apply_is_a_new_version_so_that_nobody_deletes_what_they_have
 ) -> None:
     await create(provisioner)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await until(lambda: is_status(provisioner, "a", 404))
     await create(provisioner)
     first = spec_of(cluster, SERVICE)[1]["provisioner/applied-at"]
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await until(lambda: is_status(provisioner, "a", 404))
     await create(provisioner)
     assert spec_of(cluster, SERVICE)[1]["provisioner/applied-at"] > first
 

@@ -43,7 +43,7 @@ async def test_a_cluster_that_is_down_at_the_start_makes_it_unready_until_it_is_
     async def ready() -> bool:
         return await readiness(service) == (200, READY)
 
-    await until(ready, seconds=40)
+    await until(ready)
     await create(service)
 
 

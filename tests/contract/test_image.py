@@ -125,7 +125,7 @@ async def test_it_serves_as_another_user_with_only_tmp_writable(cluster: Cluster
             stderr=log,
         )
     try:
-        await until(healthy(port), seconds=30)
+        await until(healthy(port))
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{port}/api/sandboxes"
             async with session.post(url, json={"sandbox_id": "a"}) as response:

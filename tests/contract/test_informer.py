@@ -131,7 +131,7 @@ async def test_a_list_that_fails_with_an_empty_list_on_stdout_empties_nothing(
     tampered.be("list-fails")
     before = tampered.calls()["list"]
     await cluster.faults.restart(forget=True)
-    await until(lambda: tampered.calls()["list"] > before, seconds=20)
+    await until(lambda: tampered.calls()["list"] > before)
     assert provisioner.view.sandbox("a")[0] is not None
     assert not provisioner.view.is_fresh
     assert await status_of(provisioner) == 200  # live
@@ -151,7 +151,7 @@ async def test_a_list_that_comes_late_brings_nothing_back(
     tampered.be("list-lags")
     await cluster.faults.restart(forget=True)
     lagging = tmp_path / "lagging"
-    await until(lambda: lagging.exists() and len(lagging.read_text().splitlines()) == 2, seconds=20)
+    await until(lambda: lagging.exists() and len(lagging.read_text().splitlines()) == 2)
     tampered.be("")
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     await until(lambda: cluster.objects("Pod") == [])
@@ -170,7 +170,7 @@ async def test_a_restarted_api_server_without_old_versions_is_listed_anew(
     await fresh(provisioner)
     await cluster.faults.restart(forget=True)
     await by_hand(kubectl, template, "new")
-    await until(lambda: in_list(provisioner, "new"), seconds=30)
+    await until(lambda: in_list(provisioner, "new"))
     await fresh(provisioner)
     assert await ids(provisioner) == {"a", "new"}
 

@@ -44,7 +44,7 @@ def stuck(start_provisioner: StartProvisioner, idle_cluster: Cluster) -> Stuck:
         waiting = asyncio.create_task(waited(provisioner))
         await until(lambda: is_waited_for("a"))
         idle_cluster.put_pod_into(NAMESPACE, "sandbox-a", state)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await waiting
 
     return wait
@@ -118,7 +118,7 @@ async def test_deleted_while_it_is_waited_for_is_404(provisioner: Provisioner, c
     waiting = asyncio.create_task(provisioner.get(f"{URL}/a?wait_seconds=20"))
     await until(lambda: is_waited_for("a"))
     assert (await provisioner.delete(f"{URL}/a")).status == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await waiting).status == 404
 
 

@@ -196,7 +196,7 @@ async def test_a_server_that_takes_40_seconds_becomes_ready_and_is_not_killed(
     async def ready() -> bool:
         return bool(container_status().get("ready"))
 
-    await until(ready, seconds=20)
+    await until(ready)
     assert container_status()["restartCount"] == 0
 
 
@@ -212,7 +212,7 @@ async def test_a_server_that_never_answers_is_restarted_past_the_startup_probe(
         assert pod is not None
         return any(one["restartCount"] > 0 for one in pod["status"].get("containerStatuses") or [])
 
-    await until(restarted, seconds=20)
+    await until(restarted)
 
 
 async def test_one_request_one_id_in_answer_and_log(
