@@ -95,6 +95,7 @@ async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.deadlines(pool_tick=0.05, pool_age=0.5)
 async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_are_old(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
@@ -111,6 +112,7 @@ async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_a
     await until(lambda: not before & set(waiting_processes(tmp_path)))
 
 
+@pytest.mark.slow
 async def test_fifty_creates_at_once_are_few_calls(
     start_provisioner: StartProvisioner, counted: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +126,7 @@ async def test_fifty_creates_at_once_are_few_calls(
     assert starts(tmp_path)["delete"] < 40
 
 
+@pytest.mark.slow
 async def test_one_failing_sandbox_among_fifty_gets_its_own_error_and_the_others_succeed(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
@@ -201,6 +204,7 @@ async def test_fifty_refused_creates_leave_nothing(provisioner: Provisioner, clu
     await nothing_is_left(cluster)
 
 
+@pytest.mark.slow
 async def test_creates_beyond_the_node_ports_leave_nothing(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
     async with Cluster(directory=tmp_path / "small", node_port_range=range(31910, 31912), speed=10) as small:
         provisioner = await start_provisioner(cluster=small)
@@ -210,6 +214,7 @@ async def test_creates_beyond_the_node_ports_leave_nothing(start_provisioner: St
         assert len(small.objects("Service")) == 2
 
 
+@pytest.mark.slow
 async def test_one_object_that_the_server_fails_on_does_not_fail_the_others(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:

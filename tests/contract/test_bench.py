@@ -25,6 +25,8 @@ from tests.contract.faults import refuse_next
 from tests.contract.processes import PROVISIONER, environment, free_port, processes_with, run
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, create, until
 
+pytestmark = pytest.mark.slow
+
 BENCH = (sys.executable, str(ROOT / "scripts" / "bench.py"))
 SMALL = ("--sandboxes", "4", "--callers", "3", "--rounds", "1")
 PHASES = [(work, callers) for callers in ("1", "3") for work in SERVICE]

@@ -25,7 +25,7 @@ from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, until
 from tests.kubectl import Kubectl
 from tests.marker import MARKER
 
-pytestmark = pytest.mark.starts_in_full
+pytestmark = [pytest.mark.starts_in_full, pytest.mark.slow]
 
 SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
 

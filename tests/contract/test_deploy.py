@@ -52,6 +52,7 @@ def env_of(folder: str) -> dict[str, Any]:
 
 
 @everywhere
+@pytest.mark.slow
 def test_an_old_kubectl_builds_the_same(folder: str) -> None:
     assert built(old_kubectl(), folder) == built(new_kubectl(), folder)
 

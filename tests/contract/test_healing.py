@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,7 +107,13 @@ async def test_a_pod_that_has_ended_is_replaced(
 ) -> None:
     made = await create(provisioner)
     before = identity(cluster)
+    await until_running(provisioner)
     cluster.set_pod("deer-flow", "sandbox-a", **ended)
+
+    async def is_known() -> bool:
+        return bool((await (await provisioner.get(f"{URL}/a")).json())["status"] != "Running")
+
+    await until(is_known)
     again = await create(provisioner)
     assert again["status"] in {"Pending", "Running"}
     assert again["sandbox_url"] == made["sandbox_url"]
@@ -114,25 +121,30 @@ async def test_a_pod_that_has_ended_is_replaced(
 
 
 async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
-    provisioner: Provisioner, cluster: Cluster
+    start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
-    cluster.stopping_takes(3)
-    await create(provisioner)
-    before, _ = identity(cluster)
-    await until_running(provisioner)
-    assert (await provisioner.delete(f"{URL}/a")).status == 200
-    assert identity(cluster)[0] == before  # still going
-    answer = await create(provisioner)
-    assert answer["status"] in {"Pending", "Running"}
-    after, _ = identity(cluster)
-    assert after not in {before, None}
-    assert (await provisioner.get(f"{URL}/a")).status == 200
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace is 50 s of ours
+        slow.stopping_takes(3600)
+        provisioner = await start_provisioner(cluster=slow)
+        await create(provisioner)
+        before, _ = identity(slow)
+        await until_running(provisioner)
+        assert (await provisioner.delete(f"{URL}/a")).status == 200
+        assert identity(slow)[0] == before  # still going
+        waiting = asyncio.create_task(create(provisioner))
+        now = ("--grace-period=0", "--force", "--wait=false")
+        await Kubectl(slow.kubeconfig, tmp_path / "home")("delete", "pod/sandbox-a", "-n", "deer-flow", *now)
+        answer = await waiting
+        assert answer["status"] in {"Pending", "Running"}
+        after, _ = identity(slow)
+        assert after not in {before, None}
+        assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
 async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
     start_provisioner: StartProvisioner, tmp_path: Any
 ) -> None:
-    async with Cluster(directory=tmp_path / "slow", speed=1) as slow:
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:
         slow.stopping_takes(3600)
         provisioner = await start_provisioner(cluster=slow)
         await create(provisioner)

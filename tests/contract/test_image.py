@@ -24,9 +24,12 @@ from tests.image import copied_into_the_image, image_command, image_environment
 
 UID = 4711
 
-pytestmark = pytest.mark.skipif(
-    os.getuid() != 0, reason="only root can become another user; CI's image job does the same in a container"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        os.getuid() != 0, reason="only root can become another user; CI's image job does the same in a container"
+    ),
+    pytest.mark.slow,
+]
 
 
 def interpreter_of_everybody() -> list[str]:

@@ -111,6 +111,7 @@ async def test_another_replicas_sandbox_is_found_before_404_is_said(
     assert await status_of(provisioner) == 200
 
 
+@pytest.mark.slow
 async def test_a_storm_of_gets_for_unknown_ids_is_no_storm_of_processes(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl
 ) -> None:
@@ -208,6 +209,7 @@ async def fill(cluster: Cluster, template: Template, count: int) -> None:
             await put(service, "services")
 
 
+@pytest.mark.slow
 async def test_more_than_1200_objects_at_the_start(
     start_provisioner: StartProvisioner, cluster: Cluster, template: Template, kubectl: Kubectl
 ) -> None:

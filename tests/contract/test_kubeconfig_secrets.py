@@ -77,6 +77,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", kubeconfigs.CASES)
 async def test_at_the_start_and_by_check_nothing_of_a_kubeconfig_is_said(
     name: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log

@@ -23,6 +23,8 @@ from tests.contract.service import KUBECTL, URL, StartProvisioner, create
 from tests.kubectl import Kubectl, pod
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 NS = "deer-flow"
 MADE = [
     ("Pod", "sandbox-a"),

@@ -12,6 +12,7 @@ from tests.contract.service import URL, StartProvisioner, create
 from tests.waiting import until
 
 
+@pytest.mark.slow
 async def test_a_sandbox_from_create_to_gone_through_the_old_one(
     cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:

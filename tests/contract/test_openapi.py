@@ -130,6 +130,7 @@ def there(base: str) -> str:
 
 
 # The events never end, so a request for them is never answered whole; they have a test of their own.
+@pytest.mark.slow
 @SCHEMA.exclude(path=EVENTS_PATH).parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_asked_the_answer_is_one_that_the_document_has(

@@ -133,6 +133,7 @@ async def test_an_url_that_only_others_reach_does_not_count(start_provisioner: S
     assert (answer["ready"], answer["url_checked"]) == (True, False)
 
 
+@pytest.mark.slow
 async def test_two_hundred_waiters_cost_no_process_and_are_all_answered_at_once(
     start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl
 ) -> None:

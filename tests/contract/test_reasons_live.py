@@ -268,6 +268,7 @@ async def test_a_sandbox_that_has_ended_and_is_replaced_died_once(
     assert lines(deaths) == ["WARNING sandbox a has ended and is started again: reason Error, exit code 7"]
 
 
+@pytest.mark.slow
 async def test_many_diagnoses_at_once_are_all_answered(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     put(cluster, "ready")

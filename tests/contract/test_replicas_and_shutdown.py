@@ -25,6 +25,8 @@ from tests.contract.processes import PROVISIONER, environment, free_port, health
 from tests.contract.service import URL, StartProvisioner, until
 from tests.metrics import samples, value
 
+pytestmark = pytest.mark.slow
+
 LOAD_SECONDS = 5.0
 
 # SIGTERM, then running requests (server.py), then what still cleans up (rollback.py).

@@ -305,6 +305,7 @@ async def is_ready_by_hand(cluster: Cluster) -> bool:
     return pod is not None and pod["status"]["phase"] == "Running"
 
 
+@pytest.mark.slow
 @with_objects_of_its_own
 async def test_a_template_may_bring_many_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path

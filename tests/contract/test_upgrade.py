@@ -20,7 +20,7 @@ from tests.record import RECORDED
 NS = "deer-flow"
 ENVIRONMENTS = ("node-port", "cluster-ip", "host-paths", "claims")
 
-pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.role(TEMPLATES)]
+pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.role(TEMPLATES), pytest.mark.slow]
 
 
 def recorded(environment: str) -> list[dict[str, Any]]:
