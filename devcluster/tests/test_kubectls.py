@@ -107,7 +107,7 @@ async def test_a_watch_by_events(cluster: Cluster, kubectl: Kubectl) -> None:
         assert event["type"] == "MODIFIED"
     assert event["type"] == "ADDED"
     cluster.end_watches()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         _, stderr = await watch.communicate()
     assert (watch.returncode, stderr) == (0, b"")
 

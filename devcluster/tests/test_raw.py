@@ -83,7 +83,7 @@ async def watched(cluster: Cluster, kubectl: Kubectl, *argv: str) -> asyncio.sub
 
 
 async def ended(process: asyncio.subprocess.Process) -> Result:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         stdout, stderr = await process.communicate()
     assert process.returncode is not None
     return Result(process.returncode, stdout.decode(), stderr.decode())
