@@ -162,19 +162,22 @@ async def test_different_owners_of_one_id_in_one_group_are_told_apart(
     assert len(cluster.objects("Pod")) == 10
 
 
+@pytest.mark.slow
 async def test_when_the_waiting_line_is_full_it_is_503_at_once(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    provisioner = await start_provisioner(KUBECTL_MAX_PROCESSES="2", KUBECTL_MAX_WAITING="3", LIVE_VIEW="false")
-    cluster.faults.hang()
-    tasks = [asyncio.create_task(post(provisioner, f"s{n}")) for n in range(20)]
-    await until(lambda: sum(task.done() for task in tasks) >= 10)
-    # The cluster has answered nothing yet, so these have waited for nothing.
-    assert {task.result() for task in tasks if task.done()} == {503}
-    assert not all(task.done() for task in tasks)
-    cluster.faults.clear()
-    await asyncio.gather(*tasks)
-    await create(provisioner, "later")
+    line = {"KUBECTL_MAX_PROCESSES": "2", "KUBECTL_MAX_WAITING": "3"}
+    provisioner = await start_provisioner(deadlines=DEADLINES, **line, LIVE_VIEW="false")
+    cluster.faults.slow(3.0, verb="patch")  # so the first Pod and Service take 6 s
+    answered: list[int] = []
+
+    async def ask(n: int) -> None:
+        await asyncio.sleep(n * 0.05)  # one after another, while the first are being served
+        answered.append(await post(provisioner, f"s{n}"))
+
+    await asyncio.gather(*(ask(n) for n in range(20)))
+    assert 200 in answered
+    assert answered[0] == 503, answered
 
 
 async def test_nothing_of_the_service_outlives_its_kill(cluster: Cluster, tmp_path: Path) -> None:

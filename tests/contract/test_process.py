@@ -248,13 +248,13 @@ async def test_run_sh_serves_on_a_stand_in_and_ctrl_c_ends_all_of_it(tmp_path: P
     log = tmp_path / "log"
     environ = environment(tmp_path, LISTEN_PORT=str(port), PYTHON=sys.executable)
     async with running(str(ROOT / "scripts" / "run.sh"), environ=environ, log=log) as process:
-        await until(healthy(port))
+        await until(healthy(port), seconds=250)  # it may have to install first
         smoke = await run(str(ROOT / "scripts" / "smoke.sh"), f"http://127.0.0.1:{port}", environ=environ)
         assert smoke[0] == 0, smoke
         assert "smoke: all is well" in smoke[1]
         assert len(processes_with(str(tmp_path))) >= 2
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
         assert processes_with(str(tmp_path)) == []
     assert "IT IS NOT KUBERNETES" in log.read_text()
     assert "Traceback" not in log.read_text()
@@ -415,7 +415,7 @@ async def test_a_signal_before_it_listens_ends_it_and_its_kubectl(tmp_path: Path
 
         await until(started)
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     assert processes_with(str(tmp_path)) == []
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
     assert "Traceback" not in (tmp_path / "log").read_text()
