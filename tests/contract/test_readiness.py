@@ -127,6 +127,7 @@ def is_waited_for(sandbox_id: str) -> bool:
     return any(task.get_name() == f"wait for sandbox {sandbox_id}" for task in asyncio.all_tasks())
 
 
+@pytest.mark.deadlines(url_unreached=0.5)
 async def test_an_url_that_only_others_reach_does_not_count(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(NODE_HOST="127.0.0.2")
     answer = await create(provisioner, wait_seconds=20)
