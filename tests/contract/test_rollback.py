@@ -13,7 +13,8 @@ from tests.contract.lives import POD, SERVICE, nothing_left, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.kubectl import Kubectl
 
-pytestmark = pytest.mark.usefixtures("without_reaper")
+# In full, so that kubectl has read what the cluster has: reads hang in these tests.
+pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.starts_in_full]
 
 
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
