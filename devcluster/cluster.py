@@ -142,6 +142,12 @@ class Cluster:
         """Give what a test can have go wrong."""
         return self._faults
 
+    def make_namespace(self, name: str) -> None:
+        """Make a namespace with its service account, unless it is there, as if long ago and without a request."""
+        if self._store.get(NAMESPACES, "", name) is None:
+            self._api.create(NAMESPACES, "", {"metadata": {"name": name}}, WriteOptions("kube-apiserver"))
+            self._namespaces.furnish(name)
+
     def put_pod_into(self, namespace: str, name: str, *states: str) -> None:
         """Put a Pod into recorded states, one after another; it stays in the last. See `podstates.STATES`."""
         for state in states:
@@ -210,7 +216,8 @@ class Cluster:
         self._store = Store()
         api = Api(self._store, schema, strategies(ClusterIPs(), node_ports))
         deletion = Deletion(api)
-        namespaces = NamespaceController(api, deletion, self._clock, self._service_account_after)
+        self._api = api
+        self._namespaces = NamespaceController(api, deletion, self._clock, self._service_account_after)
         ClaimController(api, self._clock, _BOUND_AFTER)
         self._kubelet = Kubelet(api, deletion, self._clock, self._timing)
         proxy = NodePortProxy(self._store, self._kubelet, node_ports)
@@ -228,8 +235,7 @@ class Cluster:
         )
         await stack.enter_async_context(self._server)
         for name in FIRST_NAMESPACES:
-            api.create(NAMESPACES, "", {"metadata": {"name": name}}, WriteOptions("kube-apiserver"))
-            namespaces.furnish(name)
+            self.make_namespace(name)
         api.create(STORAGE_CLASSES, "", _STORAGE_CLASS, WriteOptions("kube-apiserver"))
 
     def _serve(self, stack: AsyncExitStack) -> None:

@@ -28,7 +28,7 @@ from sandboxes.spec.templates import load_templates
 from sandboxes.variables import ignored_variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from aiohttp import web
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 
+    Preflight = Callable[[Kubectl, Mapping[str, Template], Settings, Deadlines], Awaitable[None]]
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "manifests" / "sandbox"
 
@@ -54,12 +55,18 @@ def load_all_templates(settings: Settings) -> dict[str, Template]:
 
 
 async def compose(
-    settings: Settings, directory: Path, *, in_pod: bool | None = None, deadlines: Deadlines = DEADLINES
+    settings: Settings,
+    directory: Path,
+    *,
+    in_pod: bool | None = None,
+    deadlines: Deadlines = DEADLINES,
+    preflight: Preflight = check_cluster,
 ) -> web.Application:
     """Put the application together, ready to run; `directory` is writable and lives as long as it does.
 
-    `in_pod`: whether this is a Pod, where requests need an API key; default: as environment and files say. Raises
-    StartupError, with one message, when the service must not start.
+    `in_pod`: whether this is a Pod, where requests need an API key; default: as environment and files say.
+    `preflight`: what is checked of the cluster first. Raises StartupError, with one message, when the service must not
+    start.
     """
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
@@ -84,7 +91,7 @@ async def compose(
         kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
     )
     _warn(settings, callers)
-    await check_cluster(kubectl, templates, settings, deadlines)
+    await preflight(kubectl, templates, settings, deadlines)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
     cluster = Cluster(
         kubectl,

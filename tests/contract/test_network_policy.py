@@ -9,10 +9,10 @@ import pytest
 
 from devcluster import Cluster, once
 from tests.audit import PRODUCTION
-from tests.contract.conftest import Kubectl
 from tests.contract.service import URL, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 
-pytestmark = pytest.mark.role(PRODUCTION)
+pytestmark = [pytest.mark.role(PRODUCTION), pytest.mark.starts_in_full]
 
 NS = "deer-flow"
 FORBIDDEN = kmock.KubernetesError(

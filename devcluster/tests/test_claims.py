@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, until
+from tests.kubectl import Kubectl, pod
+from tests.waiting import until
 
 
 def claim(**spec: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, service
+from tests.kubectl import Kubectl, pod, service
 
 PARKED: dict[str, Any] = {"nodeSelector": {"park": "here"}}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, Result
 from tests.contract.kuberc import write_kuberc
+from tests.kubectl import Kubectl, Result
 from tests.record import Case, case
 
 

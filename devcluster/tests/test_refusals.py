@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl
+from devcluster.tests.levels import level, printed
+from devcluster.tests.pod_states import ARRANGED, SEEN
+from devcluster.tests.stages import CASES, SPECIALS, UNAUTHORIZED, Stage, rec, sandboxes_b_c, staged
+from devcluster.tests.test_raw import RAW
 from tests.contract.faults import refuse_next
-from tests.contract.levels import level, printed
-from tests.contract.pod_states import ARRANGED, SEEN
-from tests.contract.stages import CASES, SPECIALS, UNAUTHORIZED, Stage, rec, sandboxes_b_c, staged
-from tests.contract.test_devcluster_raw import RAW
+from tests.kubectl import Kubectl
 from tests.record import case, case_names
 
 
@@ -208,12 +208,14 @@ def test_every_recorded_call_is_replayed_or_named_here() -> None:
     replayed |= {*UNAUTHORIZED, *SEEN, *ARRANGED, *PUT_ON, *MISUNDERSTANDINGS, *UNUSABLE, *ALONE, *RAW}
     assert replayed.isdisjoint(ELSEWHERE)
     assert replayed | ELSEWHERE.keys() == set(case_names())
-    here = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_devcluster_*.py"))
+    here = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     assert all(f'case("{name}")' in here for name in ALONE)
 
 
 @pytest.mark.parametrize("where", ELSEWHERE.values())
 def test_what_is_replayed_elsewhere_is_tested_there(where: str) -> None:
     file, _, test = where.rpartition(": ")[2].partition("::")
-    found = Path(__file__).parents[1].rglob(file)
+    found = [
+        path for folder in ("tests", "devcluster/tests") for path in (Path(__file__).parents[2] / folder).rglob(file)
+    ]
     assert any(f"def {test}(" in path.read_text(encoding="utf-8") for path in found)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, service, until
+from tests.kubectl import Kubectl, pod, service
+from tests.waiting import until
 
 
 async def test_a_namespace_gets_its_service_account_a_moment_later(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from tests.contract.conftest import Result
+from tests.kubectl import Result
 
 VOLATILE = {
     *("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "time", "startTime", "startedAt"),

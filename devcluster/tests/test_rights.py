@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, service
+from tests.kubectl import Kubectl, pod, service
 from tests.record import case
 
 GET_LIST_PODS = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]

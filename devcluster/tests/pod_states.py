@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.contract.stages import Stage, rec, sandbox_a
+from devcluster.tests.stages import Stage, rec, sandbox_a
 from tests.record import case
 
 UNTOUCHED: dict[str, Any] = {"start_after": 10_000}

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from tests.contract.levels import level
-from tests.contract.stages import ROLE
+from devcluster.tests.levels import level
+from devcluster.tests.stages import ROLE
 from tests.record import RECORDED
 
 # In the order in which they were recorded, which is what makes the state right.

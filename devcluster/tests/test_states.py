@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, until
-from tests.contract.levels import level, printed
-from tests.contract.pod_states import ARRANGED, SEEN, UNTOUCHED, put
-from tests.contract.stages import Stage, rec, staged
-from tests.record import case, watch_events
+from devcluster.tests.levels import level, printed
+from devcluster.tests.pod_states import ARRANGED, SEEN, UNTOUCHED, put
+from devcluster.tests.stages import Stage, rec, staged
+from tests.kubectl import Kubectl, pod
+from tests.record import RECORDED, case, watch_events
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("name", SEEN)
@@ -51,7 +52,7 @@ async def test_a_pod_that_is_left_without_its_service_looks_as_it_did(tmp_path: 
 
 
 async def test_logs_of_a_pod_that_is_not_there_are_refused_as_recorded(tmp_path: Path) -> None:
-    recorded = json.loads((Path(__file__).parents[1] / "recorded/http/logs-missing.json").read_text(encoding="utf-8"))
+    recorded = json.loads((RECORDED / "http" / "logs-missing.json").read_text(encoding="utf-8"))
     async with staged(tmp_path) as stage:
         await stage.namespace("rechttp")
         result = await stage.kubectl(*recorded["argv"][1:])

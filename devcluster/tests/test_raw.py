@@ -14,10 +14,11 @@ import pytest
 
 from devcluster import Cluster
 from devcluster.authorization import USER
+from devcluster.tests.levels import level
 from tests.contract import kubectls
-from tests.contract.conftest import SPEED, Kubectl, Result, pod, until
-from tests.contract.levels import level
+from tests.kubectl import SPEED, Kubectl, Result, pod
 from tests.record import Case, case
+from tests.waiting import until
 
 PARKED: dict[str, Any] = {"nodeSelector": {"park": "here"}}
 PODS = "/api/v1/namespaces/rec3/pods"
@@ -82,7 +83,7 @@ async def watched(cluster: Cluster, kubectl: Kubectl, *argv: str) -> asyncio.sub
 
 
 async def ended(process: asyncio.subprocess.Process) -> Result:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         stdout, stderr = await process.communicate()
     assert process.returncode is not None
     return Result(process.returncode, stdout.decode(), stderr.decode())

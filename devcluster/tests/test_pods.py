@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 
 from devcluster import Cluster
-from tests.contract.conftest import Kubectl, pod, service, until
+from tests.kubectl import Kubectl, pod, service
+from tests.waiting import until
 
 READINESS = {"httpGet": {"path": "/v1/sandbox", "port": 8080}, "periodSeconds": 5}
 STARTUP = {"httpGet": {"path": "/v1/sandbox", "port": 8080}, "periodSeconds": 1, "failureThreshold": 3}

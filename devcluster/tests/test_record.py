@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import SPEED, Kubectl
-from tests.contract.levels import documents, level, printed
-from tests.contract.stages import CASES, IN_REAL_TIME, SPECIALS, UNAUTHORIZED, Special, Stage, State, staged
+from devcluster.tests.levels import documents, level, printed
+from devcluster.tests.stages import CASES, IN_REAL_TIME, SPECIALS, UNAUTHORIZED, Special, Stage, State, staged
+from tests.kubectl import SPEED, Kubectl
 from tests.record import case
 
 

@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster, once
-from tests.contract.conftest import Kubectl, pod, service, until
+from tests.kubectl import Kubectl, pod, service
+from tests.waiting import until
 
 PODS = "/api/v1/namespaces/default/pods"
 
