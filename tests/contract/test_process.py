@@ -190,7 +190,7 @@ async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     assert "The cluster can't be reached. Serving anyway: requests get 503 until it can." in log.read_text()
-    assert "PROVISIONER_API_KEY is not set. ALLOW_UNAUTHENTICATED is true: whoever reaches" in log.read_text()
+    assert "PROVISIONER_API_KEY is not set. ALLOW_UNAUTHENTICATED is true: every caller that reaches" in log.read_text()
     assert "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set" in log.read_text()
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
 
@@ -201,7 +201,9 @@ async def test_without_a_key_it_serves_this_machine_and_says_who_is_answered(
     provisioner = await start_provisioner()
     (warning,) = [one for one in caplog.records if "PROVISIONER_API_KEY is not set" in one.getMessage()]
     assert warning.levelname == "WARNING"
-    answered = "Whoever reaches 127.0.0.1:8002 from a loopback or private address, and not through a proxy that says so"
+    answered = (
+        "Callers that reach 127.0.0.1:8002 from a loopback or private address, without a proxy's forwarding headers"
+    )
     assert answered in warning.getMessage()
     base = str(provisioner.client.make_url("")).rstrip("/")
     returncode, _, stderr = await smoke(base, tmp_path=tmp_path)
