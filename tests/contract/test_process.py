@@ -440,7 +440,7 @@ async def test_a_key_wins_over_allow_unauthenticated_which_is_said(served: str, 
     async with aiohttp.ClientSession() as session, session.get(f"{served}/api/sandboxes") as response:
         assert response.status == 401
     said = [line["event"] for line in map(json.loads, (tmp_path / "log").read_text().splitlines())]
-    assert said.count("ALLOW_UNAUTHENTICATED changes nothing: there is an API key, and each request needs it.") == 1
+    assert said.count("ALLOW_UNAUTHENTICATED has no effect: an API key is set, and every request needs it.") == 1
 
 
 async def test_smoke_sh_says_what_is_off_and_cleans_up(served: str, cluster: Cluster, tmp_path: Path) -> None:
