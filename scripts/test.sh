@@ -4,7 +4,7 @@
 #   ./scripts/test.sh                  all of it
 #   ./scripts/test.sh tests/unit ...   only these tests, with pytest's own arguments, and no lint
 #
-# HYPOTHESIS_PROFILE=few or all: how many examples tests with made-up input try; all of them by default when all is run.
+# HYPOTHESIS_PROFILE=few or all: number of examples of property-based tests; default without arguments: all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
