@@ -27,7 +27,7 @@ REQUEST_ID = r"[A-Za-z0-9._:-]{1,128}"
 
 
 class WaitQuery(BaseModel):
-    """The query of `GET /api/sandboxes/{id}`."""
+    """Parameters of `GET /api/sandboxes/{id}`."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -30,7 +30,7 @@ class Problem(BaseModel):
 
 
 class NotFoundProblem(Problem):
-    """There is no such sandbox."""
+    """The sandbox does not exist."""
 
     status: Literal["NotFound"] = Field(description="Always `NotFound`, for callers that only read the status.")
 

@@ -186,7 +186,7 @@ def _path_parameters(operation: Operation) -> Iterator[Document]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": "Sandbox ID. Any other text is an ID that no sandbox has.",
+            "description": "Sandbox ID. Any other text is treated as the ID of a sandbox that does not exist.",
             "schema": {"type": "string", "minLength": 1},
             "example": "abc",
         }

@@ -63,7 +63,7 @@ _ALL = (
     Failure(
         "SandboxNotFound",
         404,
-        "There is no such sandbox, or its Pod is being deleted, or no sandbox can have the ID.",
+        "The sandbox does not exist, its Pod is being deleted, or the ID is invalid.",
         {"detail": "Sandbox 'abc' not found"},
         (NotFoundProblem,),
     ),

@@ -115,7 +115,7 @@ OPERATIONS = (
         _SANDBOX,
         "delete_sandbox",
         "Delete a sandbox",
-        "Also 200 if there is no such sandbox, or no sandbox can have the ID.",
+        "Also 200 if the sandbox does not exist, or the ID is invalid.",
         (Deleted,),
         failures=_OF_CLUSTER,
     ),
