@@ -126,7 +126,7 @@ async def test_a_reader_that_hangs_up_is_forgotten_and_the_log_says_that_it_read
     response = await service.client.get(EVENTS)
     await frame(response)
     assert readers(service) == 1
-    assert "reads events from now on" in caplog.text
+    assert "event stream to 127.0.0.1 opened" in caplog.text
     response.close()
     await until(lambda: readers(service) == 0)
     await until(lambda: f"GET {EVENTS} 200" in caplog.text)

@@ -154,7 +154,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up
     async with reading(provisioner) as stream:
         async with asyncio.timeout(60):
             ready = True
-            while "reads events too slowly" not in caplog.text:
+            while "the client reads too slowly" not in caplog.text:
                 seen, ready = len(stream.told), not ready
                 cluster.set_pod("deer-flow", "sandbox-a", ready=ready)
                 await stream.has_told(seen + 1)
@@ -194,7 +194,7 @@ async def test_the_service_stops_at_once_while_streams_and_waits_are_open(cluste
         await asyncio.gather(*(task for _, task in streams))
         assert all(stream.has_ended for stream, _ in streams)
     assert log.read_text().count(f"127.0.0.1 GET {EVENTS} 200") == 3
-    assert log.read_text().count("reads events from now on") == 3
+    assert log.read_text().count("event stream to 127.0.0.1 opened") == 3
     assert "Traceback" not in log.read_text()
 
 

@@ -199,7 +199,7 @@ async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     assert "The cluster can't be reached. Serving anyway: requests get 503 until it can." in log.read_text()
-    assert "PROVISIONER_API_KEY is not set. ALLOW_UNAUTHENTICATED is true: whoever reaches" in log.read_text()
+    assert "PROVISIONER_API_KEY is not set. ALLOW_UNAUTHENTICATED is true: every caller that reaches" in log.read_text()
     assert "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set" in log.read_text()
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
 
@@ -210,7 +210,9 @@ async def test_without_a_key_it_serves_this_machine_and_says_who_is_answered(
     provisioner = await start_provisioner()
     (warning,) = [one for one in caplog.records if "PROVISIONER_API_KEY is not set" in one.getMessage()]
     assert warning.levelname == "WARNING"
-    answered = "Whoever reaches 127.0.0.1:8002 from a loopback or private address, and not through a proxy that says so"
+    answered = (
+        "Callers that reach 127.0.0.1:8002 from a loopback or private address, without a proxy's forwarding headers"
+    )
     assert answered in warning.getMessage()
     base = str(provisioner.client.make_url("")).rstrip("/")
     returncode, _, stderr = await smoke(base, tmp_path=tmp_path)
@@ -447,7 +449,7 @@ async def test_a_key_wins_over_allow_unauthenticated_which_is_said(served: str, 
     async with aiohttp.ClientSession() as session, session.get(f"{served}/api/sandboxes") as response:
         assert response.status == 401
     said = [line["event"] for line in map(json.loads, (tmp_path / "log").read_text().splitlines())]
-    assert said.count("ALLOW_UNAUTHENTICATED changes nothing: there is an API key, and each request needs it.") == 1
+    assert said.count("ALLOW_UNAUTHENTICATED has no effect: an API key is set, and every request needs it.") == 1
 
 
 async def test_smoke_sh_says_what_is_off_and_cleans_up(served: str, cluster: Cluster, tmp_path: Path) -> None:
