@@ -64,8 +64,8 @@ async def compose(
 ) -> web.Application:
     """Build the application, ready to run. `directory` must be writable, and exist until the application ends.
 
-    `in_pod`: whether the process runs in a Pod, where requests need an API key; detected by default. `preflight`: checks
-    of the cluster to run first. Raises StartupError if the service must not start.
+    `in_pod`: whether the process runs in a Pod, where requests need an API key; detected by default. `preflight`: the
+    checks of the cluster to run first. Raises StartupError if the service must not start.
     """
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
@@ -180,7 +180,7 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
             "sandbox can read the data of all users at /mnt/skills."
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
-        yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all traffic to the sandboxes."
+        yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
     if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
         yield f"KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using {settings.kubeconfig}."
 

@@ -1,7 +1,7 @@
 """Reads the environment once, into one frozen `Settings`.
 
 A bad value stops the startup with one message that lists every bad variable, its value and the allowed values.
-The README's configuration table is generated from the fields here (`python -m scripts.readme`).
+`docs/reference/configuration.md` is generated from the fields here (`python -m scripts.docs`).
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from tests.contract.service import KUBECTL
 from tests.pages import Step, blocks, fits, pages_with_commands, steps
 
 # What a page's service may do beyond the Role of the defaults.
+# What a newcomer reads first; the other pages run with --all.
+QUICK = {"README.md", "docs/tutorial/first-sandbox.md"}
 ROLES = {"docs/how-to/network-policy.md": PRODUCTION}
 
 RUN = """\
@@ -99,7 +101,13 @@ def of_page(page: str) -> list[Step]:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.role(ROLES[page])] if page in ROLES else [])
+        pytest.param(
+            page,
+            marks=[
+                *([pytest.mark.role(ROLES[page])] if page in ROLES else []),
+                *([] if page in QUICK else [pytest.mark.slow]),
+            ],
+        )
         for page in pages_with_commands()
     ],
 )

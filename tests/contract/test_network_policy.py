@@ -53,7 +53,7 @@ async def test_with_nobody_named_nobody_gets_in_and_it_is_said(
     assert policy is not None
     assert not policy["spec"].get("ingress")
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert "blocks all traffic to the sandboxes" in caplog.text
+    assert "blocks all ingress to the sandboxes" in caplog.text
 
 
 async def test_off_it_touches_nothing(start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl) -> None:

@@ -1,6 +1,6 @@
 """Describes each route: its parameters, answers and errors. Data only.
 
-Tests compare it with the routes of the application, and with the table in README.md.
+Tests compare it with the routes of the application; `docs/reference/rest-api.md` is generated from it.
 """
 
 from __future__ import annotations
