@@ -16,7 +16,6 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.processes import processes_with
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import (
     QUICK_VIEW,
@@ -36,12 +35,12 @@ pytestmark = QUICK_VIEW
 
 
 async def test_reads_start_no_process(
-    start_provisioner: StartProvisioner, tampered: TamperedKubectl, tmp_path: Path
+    start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner)
     await fresh(provisioner)
-    await until(lambda: len(processes_with(str(tmp_path))) >= 4 + 2)
+    await until(lambda: cluster.open_watches() == 2)
     before = tampered.calls()
     for _ in range(20):
         assert await status_of(provisioner) == 200
