@@ -1,5 +1,5 @@
 # The provisioner as an image: `docker build -t sandbox-provisioner .`
-# Nothing is written but /tmp, so it runs with a read-only root and under any uid.
+# It writes only to /tmp, so it runs with a read-only root and under any uid.
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 FROM ${PYTHON_IMAGE}
 
@@ -9,7 +9,7 @@ ARG PYPI_MIRROR=
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
-# curl is what health checks and `docker exec … curl` rely on. Its version is the base image's Debian's.
+# Health checks and `docker exec … curl` need curl, in the version of the base image's Debian.
 # hadolint ignore=DL3008
 RUN if [ -n "$APT_MIRROR" ]; then \
       sed -i -E "s|^URIs: https?://[^/]+|URIs: ${APT_MIRROR%/}|" /etc/apt/sources.list.d/debian.sources; \
@@ -26,14 +26,14 @@ COPY provisioner.py LICENSE ./
 COPY sandboxes ./sandboxes
 COPY manifests ./manifests
 
-# A kubeconfig mounted at /root/.kube/config can be read by a container that runs as its owner: the way there is open,
-# the file's own mode decides.
+# Lets a container that runs as the kubeconfig's owner read it at /root/.kube/config: the directories can be traversed,
+# and the file's own mode decides.
 RUN useradd --uid 1000 --user-group --no-create-home --home-dir /tmp provisioner \
  && mkdir -p /root/.kube \
  && chmod 711 /root /root/.kube
 
-# MALLOC_…: what a long list of the cluster took goes back to the kernel. glibc's own thresholds grow with the largest
-# block that was freed, and after a list of 2,000 sandboxes they would keep tens of MB.
+# MALLOC_…: return the memory of large lists to the kernel. glibc's dynamic thresholds grow with the largest freed
+# block; after a list of 2,000 sandboxes they would keep tens of MB.
 ENV HOME=/tmp \
     KUBECONFIG_PATH=/root/.kube/config \
     LISTEN_HOST=0.0.0.0 \

@@ -1,4 +1,4 @@
-"""The way in: `python provisioner.py`; see `sandboxes/cli.py`."""
+"""Entry point: `python provisioner.py`. See `sandboxes/cli.py`."""
 
 from __future__ import annotations
 

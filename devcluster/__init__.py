@@ -1,6 +1,6 @@
-"""devcluster, a stand-in for development: a small server that a real kubectl talks to.
+"""devcluster, a stand-in for a Kubernetes cluster: a small API server for development that a real kubectl talks to.
 
-It answers as a recorded Kubernetes API server did (`tests/recorded`), keeps everything in memory, and runs no
+It answers like a recorded Kubernetes API server (`tests/recorded`), keeps all objects in memory, and runs no
 containers.
 """
 

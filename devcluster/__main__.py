@@ -1,4 +1,4 @@
-"""`python -m devcluster`: serve until told to stop, or for as long as a command runs."""
+"""`python -m devcluster`: serves until a signal, or while a command runs."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""What stands between a valid create and the store: the namespace's life, the service account, Pod defaults.
+"""Admission of valid creates: checks the namespace and the service account, sets Pod defaults.
 
-These are the admission plugins that a kubeadm cluster has on and the record shows. Reads the store, writes nothing.
+These are the default admission plugins of kubeadm, as far as the record shows them. Reads the store, writes nothing.
 """
 
 from devcluster import claims, pods
@@ -14,7 +14,7 @@ _TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 class Admission:
-    """Decides whether a new object may come in, and completes it."""
+    """Checks and completes new objects."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class Admission:
             self._choose_storage_class(obj)
 
     def _check_namespace(self, resource: Resource, obj: Json) -> None:
-        """Refuse what is made in no namespace (`apply-missing-namespace`) or in a dying one."""
+        """Refuse a namespace that does not exist (`apply-missing-namespace`) or is terminating."""
         namespace = namespace_of(obj)
         found = self._store.get(NAMESPACES, "", namespace)
         if found is None:
@@ -45,7 +45,7 @@ class Admission:
             raise forbidden(resource, name_of(obj), why, causes=[cause])
 
     def _admit_pod(self, pod: Json) -> None:
-        """Give the Pod its service account (`apply-right-after-namespace`), token, tolerations and priority."""
+        """Set the Pod's service account (`apply-right-after-namespace`), token, tolerations and priority."""
         spec = pod["spec"]
         namespace = namespace_of(pod)
         account = spec.setdefault("serviceAccountName", "default")
@@ -75,7 +75,7 @@ class Admission:
         spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
     def _choose_storage_class(self, claim: Json) -> None:
-        """Give a claim that names no StorageClass the default one, where there is one."""
+        """Set the default StorageClass, if there is one, on a claim without a class."""
         for record in self._store.find(STORAGE_CLASSES):
             marks = metadata(record.obj).get("annotations") or {}
             if marks.get("storageclass.kubernetes.io/is-default-class") == "true":

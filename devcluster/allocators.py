@@ -1,4 +1,4 @@
-"""What Services are given out of ranges: cluster IPs, and node ports, which are taken on this machine for real.
+"""Allocates cluster IPs and node ports for Services. Node ports are really bound on this machine.
 
 Knows numbers and sockets, not Services.
 """
@@ -19,11 +19,11 @@ class RangeFullError(Exception):
 
 
 class TakenError(Exception):
-    """The value that was asked for is taken, or not in the range."""
+    """The requested value is taken, or not in the range."""
 
 
 class NodePorts:
-    """The node port range. An allocated port is bound on loopback, not listening: connecting to it is refused."""
+    """The node port range. An allocated port is bound on loopback but not listening, so connections are refused."""
 
     def __init__(self, ports: Iterable[int]) -> None:
         self._free = set(ports)
@@ -31,9 +31,9 @@ class NodePorts:
         self._reserved: dict[int, socket.socket | None] = {}
 
     def allocate(self, *, dry_run: bool = False) -> int:
-        """Give a free port, at random as Kubernetes does. Raises RangeFullError.
+        """Allocate a random free port, like Kubernetes. Raises RangeFullError.
 
-        One that something else on this machine holds is passed over.
+        Skips ports that another program on this machine holds.
         """
         untried = set(self._free)
         while untried:
@@ -44,18 +44,18 @@ class NodePorts:
         raise RangeFullError
 
     def take(self, port: int, *, dry_run: bool = False) -> None:
-        """Take a certain port. Raises TakenError."""
+        """Allocate this port. Raises TakenError."""
         if port not in self._free:
             raise TakenError
         if not dry_run and not self._reserve(port):
             raise TakenError
 
     def contains(self, port: int) -> bool:
-        """Tell whether the port lies in the range."""
+        """Return whether the port is in the range."""
         return port in self._range
 
     def release(self, port: int) -> None:
-        """Give a port back."""
+        """Release a port."""
         held = self._reserved.pop(port, None)
         if held is not None:
             held.close()
@@ -63,7 +63,7 @@ class NodePorts:
             self._free.add(port)
 
     def hand_over(self, port: int) -> socket.socket | None:
-        """Give the bound socket to whoever will listen on it; None when the port could not be bound again."""
+        """Return the bound socket for a listener; None if the port could not be bound again."""
         if self._reserved.get(port) is None and port in self._reserved:
             self._reserved[port] = bound(port)
         held = self._reserved.get(port)
@@ -72,12 +72,12 @@ class NodePorts:
         return held
 
     def take_back(self, port: int) -> None:
-        """Bind an allocated port again after the one who listened has closed it."""
+        """Bind an allocated port again after its listener has closed it."""
         if port in self._reserved:
             self._reserved[port] = bound(port)
 
     def close(self) -> None:
-        """Let go of every port."""
+        """Release all ports."""
         for held in self._reserved.values():
             if held is not None:
                 held.close()
@@ -93,28 +93,28 @@ class NodePorts:
 
 
 def bound(port: int) -> socket.socket | None:
-    """Give a socket that is bound to the port on loopback, or None when something else holds it."""
+    """Return a socket bound to the port on loopback, or None if another program holds the port."""
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setblocking(False)
     try:
         made.bind((LOOPBACK, port))
     except OSError as error:
-        log.info("node port %d is not to be had: %s", port, error)
+        log.info("node port %d is not available: %s", port, error)
         made.close()
         return None
     return made
 
 
 class ClusterIPs:
-    """The range that Services get their cluster IPs from. They lead nowhere: nothing routes them."""
+    """The range of cluster IPs. Nothing routes them."""
 
     def __init__(self, network: str = "10.96.0.0/16") -> None:
         self._network = IPv4Network(network)
         self._taken: set[str] = {str(self._network[0]), str(self._network[1]), str(self._network[-1])}
 
     def allocate(self) -> str:
-        """Give a free address. Raises RangeFullError."""
+        """Return a random free address, without taking it. Raises RangeFullError."""
         if len(self._taken) >= self._network.num_addresses:
             raise RangeFullError
         while True:
@@ -123,11 +123,11 @@ class ClusterIPs:
                 return address
 
     def take(self, address: str) -> None:
-        """Take a certain address. Raises TakenError."""
+        """Allocate this address. Raises TakenError."""
         if address in self._taken:
             raise TakenError
         self._taken.add(address)
 
     def release(self, address: str) -> None:
-        """Give an address back."""
+        """Release an address."""
         self._taken.discard(address)

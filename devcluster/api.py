@@ -58,20 +58,20 @@ _ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """What the query of a write says."""
+    """Options from the query of a write."""
 
     manager: str
     force: bool = False
     dry_run: bool = False
     validation: str = "Warn"
-    """`Ignore`, `Warn` or `Strict`: what becomes of undeclared fields."""
+    """How to handle undeclared fields: `Ignore`, `Warn` or `Strict`."""
 
     subresource: str = ""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What a write is answered with."""
+    """The answer to a write."""
 
     obj: Json
     code: HTTPStatus = HTTPStatus.OK
@@ -79,7 +79,7 @@ class Answer:
 
 
 class Api:
-    """The writes, each from what was sent to what is stored."""
+    """Performs writes: validates, completes and stores objects."""
 
     def __init__(self, store: Store, schema: Schema, strategies: dict[Resource, Strategy]) -> None:
         self.store = store
@@ -88,18 +88,18 @@ class Api:
         self._admission = Admission(store)
 
     def typed(self, resource: Resource) -> Type:
-        """Give the type of the resource's objects."""
+        """Return the type of the resource's objects."""
         return self._schema.type_of(resource.definition)
 
     def get(self, resource: Resource, namespace: str, name: str) -> Record:
-        """Give a stored object. Raises NotFound."""
+        """Return a stored object. Raises NotFound."""
         found = self.store.get(resource, namespace, name)
         if found is None:
             raise not_found(resource, name)
         return found
 
     def create(self, resource: Resource, namespace: str, sent: Json, options: WriteOptions) -> Answer:
-        """Store a new object. Raises AlreadyExists, and what `_complete` raises."""
+        """Store a new object. Raises AlreadyExists, Invalid, BadRequest, NotFound and Forbidden."""
         obj = without_nulls(sent)
         self._identify(resource, obj, namespace, "")
         warnings = self._prune(resource, obj, options)
@@ -118,7 +118,7 @@ class Api:
         return self._insert(resource, obj, options, warnings)
 
     def apply(self, resource: Resource, namespace: str, name: str, applied: Json, options: WriteOptions) -> Answer:
-        """Apply on the server's side: create what is missing, else merge (`apply-create`, `apply-unchanged`)."""
+        """Server-side apply: create a missing object, else merge into it (`apply-create`, `apply-unchanged`)."""
         if not options.manager:
             cause = required("fieldManager", "is required for apply patch")
             raise invalid(_PATCH_OPTIONS, "", [cause])
@@ -132,7 +132,7 @@ class Api:
         found = self.store.get(resource, namespace, name)
         if found is None:
             uid = metadata(applied).get("uid")
-            if uid:  # so says the API server's source; not in the record
+            if uid:  # from the API server's source, not in the record
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise conflict(resource, name, why)
             empty: Json = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {"name": name}}
@@ -168,7 +168,7 @@ class Api:
         return self._replace(resource, found, obj, options, warnings)
 
     def write_status(self, resource: Resource, record: Record, status: Json, manager: str) -> Record:
-        """Store a new status, as a controller or the kubelet does; the same record when nothing changed."""
+        """Store a new status, as a controller or the kubelet does. Return the same record if nothing changed."""
         if record.obj.get("status") == status:
             return record
         obj = {**record.obj, "metadata": dict(metadata(record.obj)), "status": status}
@@ -176,13 +176,13 @@ class Api:
         return self.store.put(resource, obj)
 
     def remove(self, resource: Resource, obj: Json) -> Record:
-        """Take an object away for good, with what it held."""
+        """Remove an object, and release its IPs and ports."""
         removed = self.store.remove(resource, obj)
         self._strategies[resource].release(obj)
         return removed
 
     def _identify(self, resource: Resource, obj: Json, namespace: str, name: str) -> None:
-        """Hold what was sent against where it was sent; fill in what it leaves out."""
+        """Check kind, name and namespace against the URL, and fill in missing ones."""
         if obj.get("kind", resource.kind) != resource.kind or obj.get("apiVersion", resource.api_version) != (
             resource.api_version
         ):
@@ -198,7 +198,7 @@ class Api:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
 
     def _prune(self, resource: Resource, obj: Json, options: WriteOptions) -> list[str]:
-        """Drop undeclared fields; `Strict` refuses them, `Warn` names them."""
+        """Drop undeclared fields. `Strict` refuses them, `Warn` returns a warning for each."""
         unknown = [f'unknown field "{path}"' for path in declared.prune(self.typed(resource), obj)]
         if unknown and options.validation == "Strict":
             what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
@@ -210,7 +210,7 @@ class Api:
         return unknown if options.validation == "Warn" else []
 
     def _canonicalize(self, resource: Resource, obj: Json) -> None:
-        """Write quantities as they are stored (`apply-quantity-invalid` when one is none)."""
+        """Write quantities in canonical form (`apply-quantity-invalid` if one is malformed)."""
         try:
             canonicalize(self.typed(resource), obj)
         except QuantityError as error:
@@ -264,7 +264,7 @@ class Api:
             self.store.put(resource, obj)
             meta = metadata(obj)
             if is_terminating(obj) and not meta.get("finalizers") and meta.get("deletionGracePeriodSeconds") == 0:
-                self.remove(resource, obj)  # the last finalizer has gone
+                self.remove(resource, obj)  # this update removed the last finalizer
         return Answer(obj, warnings=warnings)
 
 
@@ -280,7 +280,7 @@ def _kind(resource: Resource) -> str:
 
 
 def _arrange(obj: Json) -> None:
-    """Put the keys of the metadata into the order of the record, which is Go's."""
+    """Sort the metadata's keys like the record, in the order of Go's struct."""
     meta = metadata(obj)
     ordered = {name: meta[name] for name in _ORDER if name in meta}
     obj["metadata"] = {**ordered, **{name: value for name, value in meta.items() if name not in ordered}}

@@ -1,6 +1,6 @@
-"""The audit log: who asked for what, one entry for each right that a request takes. Answers nothing.
+"""The audit log: one entry for each right that a request needs. Answers nothing.
 
-It goes to the logger `devcluster.audit`, at level INFO, and so to nowhere unless somebody listens.
+Entries go to the logger `devcluster.audit` at level INFO, so by default nowhere.
 """
 
 import json
@@ -19,10 +19,10 @@ log = logging.getLogger(LOGGER)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Entry:
-    """A request, as it came in. `str` gives it as JSON on one line, with these names.
+    """A request. `str` formats it as JSON on one line, with these field names.
 
-    `user` is the impersonated user, empty when the caller speaks for itself. `resource` has its subresource
-    (`pods/log`), and is empty where the path is no resource's; then `path` is given, and only then.
+    `user`: the impersonated user, empty without impersonation. `resource`: with its subresource (`pods/log`), empty if
+    the path has none. `path`: set only if `resource` is empty.
     """
 
     user: str
@@ -34,12 +34,12 @@ class Entry:
     path: str
 
     def __str__(self) -> str:
-        """Give it as JSON on one line."""
+        """Format the entry as JSON on one line."""
         return json.dumps(asdict(self))
 
 
 def note(request: kmock.Request, verb: str = "") -> None:
-    """Write an entry for a request; `verb` where it takes another right than its method says."""
+    """Write an entry for a request. `verb`: the right that it needs, if not the one of its method."""
     if not log.isEnabledFor(logging.INFO):
         return
     asked = request.resource
@@ -57,7 +57,7 @@ def note(request: kmock.Request, verb: str = "") -> None:
 
 
 def write_to(path: Path) -> None:
-    """Append the entries to a file, too, until the process ends."""
+    """Append all further entries to a file."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)

@@ -1,7 +1,7 @@
-"""Role-based access: what the one user of the kubeconfig may do, when a test has said so; otherwise everything.
+"""Role-based access of the kubeconfig's only user: everything, unless a test restricts it.
 
-Unrestricted it is an administrator, restricted a service account. Refusals are worded as recorded (`get-forbidden`,
-`apply-forbidden`). Knows rules as a Role has them, and no HTTP.
+The user is an administrator, or a service account once restricted. Refusals have the recorded text (`get-forbidden`,
+`apply-forbidden`). Knows the rules of a Role, but no HTTP.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from devcluster.resources import Resource
 
 USER = "system:serviceaccount:devcluster:restricted"
 
-# What a review of rules lists of those who have logged in, of administrators and of service accounts
+# The rules that a review lists for all authenticated users, for administrators and for service accounts
 # (`rules-review-admin`, `rules-review-no-role`).
 _EVERYBODYS: list[Json] = [
     {
@@ -46,13 +46,13 @@ _SERVICE_ACCOUNTS_URLS: list[Json] = [
         ],
     }
 ]
-# So says the API server's source (webhook.go, RulesFor); not in the record.
+# From the API server's source (webhook.go, RulesFor), not in the record.
 _BY_WEBHOOK = "webhook authorizer does not support user rule resolution"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """One verb on one resource, which may be a subresource (`pods/log`)."""
+    """One verb on one resource or subresource (`pods/log`)."""
 
     verb: str
     group: str
@@ -60,7 +60,7 @@ class Right:
 
 
 def rights_of(rules: Iterable[Json]) -> frozenset[Right]:
-    """Give the single rights of a Role's rules; wildcards and resource names are not read."""
+    """Return the single rights of a Role's rules. Wildcards and resource names are not supported."""
     return frozenset(
         Right(verb, group, resource)
         for rule in rules
@@ -71,7 +71,7 @@ def rights_of(rules: Iterable[Json]) -> frozenset[Right]:
 
 
 class Authorization:
-    """Who may do what; `used` are the rights that requests have used, `refused` those that they lacked."""
+    """Grants or refuses rights. `used`: rights that requests have used; `refused`: those that they lacked."""
 
     def __init__(self) -> None:
         self._namespace: str | None = None
@@ -82,9 +82,9 @@ class Authorization:
         self.refused: set[Right] = set()
 
     def restrict(self, namespace: str, rules: Iterable[Json] = (), *, by_webhook: Iterable[Json] | None = None) -> None:
-        """Allow, from now on, what these rules of a Role in this namespace allow, and nothing else; counts anew.
+        """Allow only these rules of a Role in this namespace from now on. Clears `used` and `refused`.
 
-        `by_webhook`: what a webhook authorizer allows besides. It lists no rules, so reviews of them are incomplete.
+        `by_webhook`: further rules, of a webhook authorizer. It lists none of them, so reviews become incomplete.
         """
         self._namespace = namespace
         self._rules = list(rules)
@@ -94,11 +94,11 @@ class Authorization:
         self.refused.clear()
 
     def allows(self, right: Right, namespace: str) -> bool:
-        """Tell whether the right is there, in a namespace or, where that is empty, in all of the cluster."""
+        """Return whether the right is granted in the namespace; an empty one means the whole cluster."""
         return self._namespace is None or (namespace == self._namespace and right in self._granted)
 
     def require(self, verb: str, resource: Resource, namespace: str, name: str = "", subresource: str = "") -> None:
-        """Raise Forbidden without the right (`get-half-forbidden`). Reviews are everybody's (`can-i-list`)."""
+        """Raise Forbidden without the right (`get-half-forbidden`). Reviews need none (`can-i-list`)."""
         if not resource.stored:
             return
         plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
@@ -118,14 +118,14 @@ class Authorization:
         )
 
     def require_impersonation(self, user: str) -> None:
-        """Raise Forbidden where somebody restricted speaks for another user; no Role in a namespace can allow that."""
+        """Raise Forbidden if a restricted user impersonates another, which no namespaced Role can allow."""
         if user and self._namespace is not None:
             why = f'User "{USER}" cannot impersonate resource "users" in API group "" at the cluster scope'
             message = f'users "{user}" is forbidden: {why}'
             raise ApiError(HTTPStatus.FORBIDDEN, "Forbidden", message, {"name": user, "kind": "users"})
 
     def access_review(self, spec: Json) -> Json:
-        """Give the status of a SelfSubjectAccessReview."""
+        """Return the status of a SelfSubjectAccessReview."""
         asked = spec.get("resourceAttributes")
         if not isinstance(asked, dict):
             return {"allowed": True}
@@ -134,10 +134,10 @@ class Authorization:
         return {"allowed": self.allows(right, asked.get("namespace", ""))}
 
     def rules_review(self, spec: Json) -> Json:
-        """Give the status of a SelfSubjectRulesReview. Raises BadRequest without a namespace.
+        """Return the status of a SelfSubjectRulesReview. Raises BadRequest without a namespace.
 
-        Rules stand as the Role has them (`rules-review-role`), and in a namespace that does not exist there are those
-        of everybody (`rules-review-other-namespace`).
+        Rules are listed as the Role has them (`rules-review-role`). Another namespace, even if it does not exist, has
+        only the rules of all authenticated users (`rules-review-other-namespace`).
         """
         if not spec.get("namespace"):
             raise bad_request("no namespace on request")

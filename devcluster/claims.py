@@ -1,4 +1,4 @@
-"""The rules of the PersistentVolumeClaim: what the server fills in and refuses. Pure."""
+"""Defaults and validation of PersistentVolumeClaims. Pure."""
 
 from devcluster.errors import Cause, forbidden_field, invalid_value, required, unsupported
 from devcluster.objects import Json, clone, metadata
@@ -10,20 +10,20 @@ _IMMUTABLE = "spec is immutable after creation except resources.requests and vol
 
 
 def fill_in(claim: Json) -> None:
-    """Fill in what the schema leaves open, in place, and the finalizer of the admission plugin for claims in use."""
+    """Set defaults that the schema lacks, in place."""
     claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
     claim.setdefault("status", {"phase": "Pending"})
 
 
 def protect(claim: Json) -> None:
-    """Let a new claim stay for as long as a Pod uses it (StorageObjectInUseProtection), in place."""
+    """Add the finalizer that keeps a claim while a Pod uses it (StorageObjectInUseProtection), in place."""
     finalizers = metadata(claim).setdefault("finalizers", [])
     if PROTECTION not in finalizers:
         finalizers.append(PROTECTION)
 
 
 def causes(claim: Json) -> list[Cause]:
-    """Give what is invalid in a claim's spec."""
+    """Return the causes for which a claim's spec is invalid."""
     spec = claim["spec"]
     modes = spec.get("accessModes") or []
     found = [] if modes else [required("spec.accessModes", "at least 1 access mode is required")]
@@ -37,7 +37,7 @@ def causes(claim: Json) -> list[Cause]:
 
 
 def update_causes(new: Json, old: Json) -> list[Cause]:
-    """Refuse a change of the spec, but for the size and the name of the volume that it gets."""
+    """Refuse changes of the spec, except to the size and to an empty volume name."""
     before, after = clone(old["spec"]), clone(new["spec"])
     for spec in (before, after):
         spec.pop("resources", None)

@@ -1,4 +1,4 @@
-"""The stand-in's time: delays that run faster than the wall clock when `speed` says so, and can all be called off."""
+"""Cluster time: timers that run `speed` times as fast as the wall clock, and can all be cancelled."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ P = ParamSpec("P")
 class Clock:
     """Timers of the running loop, in seconds of the cluster.
 
-    Only delays run faster. Time stamps stay the wall clock's, because those who read them compare them with theirs.
+    Only delays run faster. Timestamps use the wall clock, because clients compare them with their own.
     """
 
     def __init__(self, speed: float = 1.0) -> None:
@@ -18,11 +18,11 @@ class Clock:
         self._timers: set[asyncio.TimerHandle] = set()
 
     def now(self) -> float:
-        """Give the seconds of cluster time since some fixed moment."""
+        """Return the seconds of cluster time since a fixed moment."""
         return asyncio.get_running_loop().time() * self.speed
 
     def after(self, seconds: float, action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> "Timer":
-        """Call `action` when so many seconds of cluster time have passed."""
+        """Call `action` after `seconds` of cluster time."""
 
         def fire() -> None:
             self._timers.discard(handle)
@@ -33,14 +33,14 @@ class Clock:
         return Timer(self._timers, handle)
 
     def stop(self) -> None:
-        """Call off everything that is still to come."""
+        """Cancel all pending calls."""
         for handle in self._timers:
             handle.cancel()
         self._timers.clear()
 
 
 class Timer:
-    """One call that is still to come."""
+    """One pending call."""
 
     __slots__ = ("_handle", "_timers")
 
@@ -49,6 +49,6 @@ class Timer:
         self._handle = handle
 
     def cancel(self) -> None:
-        """Call it off; without effect when it has been made."""
+        """Cancel the call; no effect after it was made."""
         self._handle.cancel()
         self._timers.discard(self._handle)

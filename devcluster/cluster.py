@@ -1,4 +1,4 @@
-"""The whole stand-in as one object: it starts and stops everything, and is what tests hold in their hands."""
+"""The whole stand-in as one object, for tests: starts and stops all components."""
 
 import shutil
 import tempfile
@@ -36,7 +36,7 @@ from devcluster.watches import Watches
 
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 NODE_PORTS = range(30000, 32768)
-# Most clusters have one, and who makes a claim relies on it.
+# Most clusters have one, and claims rely on it.
 _STORAGE_CLASS = {
     "metadata": {
         "name": "standard",
@@ -51,15 +51,15 @@ _SHUTDOWN_SECONDS = 1.0
 
 
 class Cluster:
-    """A stand-in for a cluster, for the time of an `async with`.
+    """A stand-in for a cluster, which runs inside an `async with`.
 
-    `kmock` is the handler: `cluster.kmock["get /version"] << 503` puts an answer in the way of what matches, and
-    `cluster.kmock.requests` are the last requests. It keeps a bounded number of them, so for "only the next one" use
-    `devcluster.once` and not a slice of the history. `faults` is what can break; see there.
+    `kmock` is the handler: `cluster.kmock["get /version"] << 503` answers all matching requests, and
+    `cluster.kmock.requests` are the last requests. Their number is bounded, so for "only the next one" use
+    `devcluster.once`, not a slice of the history. `faults` injects failures; see there.
 
     Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock. Clients measure how long
-    a watch lasts, so its `timeoutSeconds` and bookmarks run `watch_speed` times as fast instead. Without `watch_list` a
-    watch can't begin with the state by `sendInitialEvents`, as on servers of 1.31 and 1.33.
+    a watch lasts, so its `timeoutSeconds` and bookmarks run `watch_speed` times as fast instead. Without `watch_list`,
+    `sendInitialEvents` is not supported, as on servers of 1.31 and 1.33.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword for each thing that a test may set
@@ -100,59 +100,65 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Give the server's address, as the kubeconfig has it."""
+        """The server's URL, as in the kubeconfig."""
         return self._url
 
     @property
     def kubeconfig(self) -> Path:
-        """Give the kubeconfig file; its context is `devcluster`."""
+        """The kubeconfig file; its context is `devcluster`."""
         return self._kubeconfig
 
     @property
     def ca_file(self) -> Path:
-        """Give the file of the CA certificate. Without TLS there is none."""
+        """The file of the CA certificate; it does not exist without TLS."""
         return self._credentials.ca_file
 
     @property
     def token(self) -> str:
-        """Give the bearer token; empty without TLS."""
+        """The bearer token; empty without TLS."""
         return self._credentials.token
 
     @property
     def kmock(self) -> ApiServer:
-        """Give the handler."""
+        """The request handler."""
         return self._server
 
     def objects(self, kind: str, namespace: str | None = None) -> list[Json]:
-        """Give copies of all objects of a kind (`Pod`), of one namespace or of all."""
+        """Return copies of all objects of a kind (`Pod`), of one namespace or of all."""
         return [clone(record.obj) for record in self._store.find(BY_KIND[kind], namespace or "")]
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
-        """Give a copy of one object, or None."""
+        """Return a copy of one object, or None."""
         record = self._store.get(BY_KIND[kind], namespace, name)
         return None if record is None else clone(record.obj)
 
     @property
     def authorization(self) -> Authorization:
-        """Give what says who may do what: everything, until a test restricts it."""
+        """The user's rights: all, until a test restricts them."""
         return self._server.authorization
 
     @property
     def faults(self) -> Faults:
-        """Give what a test can have go wrong."""
+        """The failures that a test can inject."""
         return self._faults
 
+    def make_namespace(self, name: str) -> None:
+        """Make a namespace with its service account, unless it is there, as if long ago and without a request."""
+        if self._store.get(NAMESPACES, "", name) is None:
+            self._api.create(NAMESPACES, "", {"metadata": {"name": name}}, WriteOptions("kube-apiserver"))
+            self._namespaces.furnish(name)
+
     def put_pod_into(self, namespace: str, name: str, *states: str) -> None:
-        """Put a Pod into recorded states, one after another; it stays in the last. See `podstates.STATES`."""
+        """Put a Pod into recorded states in turn; it stays in the last one. See `podstates.STATES`."""
         for state in states:
             put_into(self._kubelet, (namespace, name), state)
 
     def set_pod(self, namespace: str, name: str, **state: Unpack[Words]) -> None:
-        """Put a Pod into a state in words and let it stay there; see `podstates.Words`."""
+        """Put a Pod into a described state, in which it stays; see `podstates.Words`."""
         put_in_words(self._kubelet, (namespace, name), state)
 
     def set_log(self, namespace: str, name: str, text: str) -> None:
-        """Let the containers of a Pod on the node say this, each time that they run."""
+        """Set the log that each run of a Pod's containers writes. Raises KeyError if the Pod has no node."""
         state = self._kubelet.state_of((namespace, name))
         if state is None:
             raise KeyError(f"no Pod {name} in {namespace} on the node")
@@ -160,30 +166,30 @@ class Cluster:
             container.log = text
 
     def server_takes(self, seconds: float, image: str = "") -> None:
-        """Let the servers of Pods that start from now on take so long to answer; all, or those of an image."""
+        """Set the seconds from a container's start to its server's first answer, for all new Pods or for an image."""
         if image:
             self._timing.by_image[image] = seconds
         else:
             self._timing.server_takes = seconds
 
     def stopping_takes(self, seconds: float) -> None:
-        """Let containers that are told to end take so long; at most their grace."""
+        """Set the seconds that containers take to end, at most their grace period."""
         self._timing.stop_takes = seconds
 
     def forget_changes(self, kind: str) -> None:
-        """Make every resource version up to now too old to watch from, as compaction does: 410 Expired."""
+        """Make all resource versions up to now too old to watch from, like compaction: 410 Expired."""
         self._store.forget(BY_KIND[kind])
 
     def end_watches(self) -> None:
-        """End all watches that are open, cleanly, as a server does from time to time."""
+        """End all open watches cleanly, as a server does from time to time."""
         self._watches.end()
 
     def open_watches(self, kind: str = "") -> int:
-        """Give how many watches are open, of a kind (`Pod`) or of all: from then on they miss no change."""
+        """Return the number of open watches, of a kind (`Pod`) or of all. An open watch misses no change."""
         return len(self._watches.open(BY_KIND[kind].plural if kind else ""))
 
     def send_bookmarks(self, kind: str = "") -> None:
-        """Send a bookmark now to the open watches that asked for them, of a kind (`Pod`) or of all."""
+        """Send a bookmark now to the open watches that requested them, of a kind (`Pod`) or of all."""
         for watch in self._watches.open(BY_KIND[kind].plural if kind else ""):
             watch.bookmark()
 
@@ -210,7 +216,8 @@ class Cluster:
         self._store = Store()
         api = Api(self._store, schema, strategies(ClusterIPs(), node_ports))
         deletion = Deletion(api)
-        namespaces = NamespaceController(api, deletion, self._clock, self._service_account_after)
+        self._api = api
+        self._namespaces = NamespaceController(api, deletion, self._clock, self._service_account_after)
         ClaimController(api, self._clock, _BOUND_AFTER)
         self._kubelet = Kubelet(api, deletion, self._clock, self._timing)
         proxy = NodePortProxy(self._store, self._kubelet, node_ports)
@@ -228,8 +235,7 @@ class Cluster:
         )
         await stack.enter_async_context(self._server)
         for name in FIRST_NAMESPACES:
-            api.create(NAMESPACES, "", {"metadata": {"name": name}}, WriteOptions("kube-apiserver"))
-            namespaces.furnish(name)
+            self.make_namespace(name)
         api.create(STORAGE_CLASSES, "", _STORAGE_CLASS, WriteOptions("kube-apiserver"))
 
     def _serve(self, stack: AsyncExitStack) -> None:

@@ -1,4 +1,4 @@
-"""The command line: options, the one line on stdout, the command that lives inside the cluster, and signals."""
+"""The command line: options, the kubeconfig's path on stdout, the command that runs inside the cluster, and signals."""
 
 import argparse
 import asyncio
@@ -20,21 +20,27 @@ _GRACE_SECONDS = 10.0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Read the command line; what follows `--` is the command."""
+    """Parse the command line. The arguments after `--` are the command."""
     own, _, command = _split(argv)
     parser = argparse.ArgumentParser(
         prog="python -m devcluster",
         description="devcluster, a stand-in for development: a small server that kubectl can talk to.",
         usage="%(prog)s [options] [-- COMMAND ARG...]",
-        epilog="Without COMMAND it prints the path of its kubeconfig and serves until it is told to stop.",
+        epilog="Without COMMAND it prints the path of its kubeconfig and serves until SIGINT or SIGTERM.",
     )
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: any)")
     parser.add_argument("--directory", type=Path, help="where to write the kubeconfig (default: a temporary one)")
     parser.add_argument("--plain-http", action="store_true", help="no TLS, and no token")
     parser.add_argument(
-        "--ready-after", type=float, default=0.3, metavar="SECONDS", help="soonest that a Pod is ready (default: 0.3)"
+        "--ready-after",
+        type=float,
+        default=0.3,
+        metavar="SECONDS",
+        help="minimum time until a Pod is ready (default: 0.3)",
     )
-    parser.add_argument("--audit-log", type=Path, metavar="FILE", help="append who asked for what, as lines of JSON")
+    parser.add_argument(
+        "--audit-log", type=Path, metavar="FILE", help="append each request to this file, as a line of JSON"
+    )
     options = parser.parse_args(own)
     options.command = command
     return options
@@ -48,7 +54,7 @@ def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
 
 
 def main(argv: list[str]) -> int:
-    """Run, and give the exit code: that of the command, or 0."""
+    """Run the command line. Return the exit code: that of the command, or 0."""
     options = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="devcluster: %(levelname)s: %(message)s")
     if options.audit_log:
@@ -72,11 +78,11 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 async def _run_command(command: list[str], cluster: Cluster, stop: asyncio.Queue[signal.Signals]) -> int:
-    """Run a command in the cluster's environment, pass signals on to it, and give its exit code."""
+    """Run a command in the cluster's environment and forward signals to it. Return its exit code."""
     paths = dict.fromkeys(("KUBECONFIG_PATH", "KUBECONFIG"), str(cluster.kubeconfig))
     environment = {"NODE_HOST": "127.0.0.1", **os.environ, **paths}
     try:
-        # A session of its own: a Ctrl-C in the terminal reaches it once, through us, and not twice.
+        # In a new session, so that a Ctrl-C in the terminal reaches it once, through us, and not twice.
         process = await asyncio.create_subprocess_exec(
             *command, env=environment, start_new_session=True, preexec_fn=_leash()
         )
@@ -95,7 +101,7 @@ async def _run_command(command: list[str], cluster: Cluster, stop: asyncio.Queue
 
 
 def _leash() -> Callable[[], None] | None:
-    """Give what makes the command end when devcluster is killed and can't end it. Linux only."""
+    """Return a preexec_fn that makes the command end if devcluster is killed; None except on Linux."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -103,7 +109,7 @@ def _leash() -> Callable[[], None] | None:
 
 
 async def _pass_on(process: asyncio.subprocess.Process, stop: asyncio.Queue[signal.Signals]) -> None:
-    """Pass signals on."""
+    """Forward signals to the process."""
     while True:
         number = await stop.get()
         with suppress(ProcessLookupError):
@@ -111,7 +117,7 @@ async def _pass_on(process: asyncio.subprocess.Process, stop: asyncio.Queue[sign
 
 
 async def _terminate(process: asyncio.subprocess.Process) -> None:
-    """End a command that still runs when we go: asked first, then made to."""
+    """End a running command: SIGTERM first, SIGKILL after a grace period."""
     process.terminate()
     try:
         async with asyncio.timeout(_GRACE_SECONDS):

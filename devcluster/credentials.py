@@ -1,4 +1,4 @@
-"""How a client gets to the server: a certificate authority, a certificate, a token, a kubeconfig. Writes files."""
+"""Creates a client's credentials: a certificate authority, a certificate, a token, a kubeconfig. Writes files."""
 
 import base64
 import secrets
@@ -11,17 +11,17 @@ import yaml
 
 NAME = "devcluster"
 SERVER_NAMES = ("kubernetes.default.svc", "kubernetes.default", "kubernetes", "127.0.0.1")
-"""What the certificate is for. Not localhost (`server-override-name-mismatch`)."""
+"""Names in the certificate. Not localhost (`server-override-name-mismatch`)."""
 
 TOKEN_PREFIX = "devcluster-token-"  # noqa: S105 - a prefix, and no token
-"""How every token begins, so that one can be told where it should not be; what follows is random."""
+"""Prefix of every token, so that leaked tokens can be found; the rest is random."""
 
 _OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """All of it; without TLS there is neither certificate nor token."""
+    """The credentials. Without TLS there is neither certificate nor token."""
 
     token: str
     ca_file: Path
@@ -29,7 +29,7 @@ class Credentials:
 
 
 def make(directory: Path, *, tls: bool) -> Credentials:
-    """Make new credentials; the CA certificate is written into the directory."""
+    """Create new credentials. Write the CA certificate into the directory."""
     ca_file = directory / "ca.crt"
     if not tls:
         return Credentials("", ca_file, None)
@@ -41,7 +41,7 @@ def make(directory: Path, *, tls: bool) -> Credentials:
 
 
 def write_kubeconfig(path: Path, url: str, credentials: Credentials) -> None:
-    """Write a kubeconfig that only its owner can read, with all that it needs inside."""
+    """Write a self-contained kubeconfig that only its owner can read."""
     cluster = {"server": url}
     if credentials.context is not None:
         cluster["certificate-authority-data"] = base64.b64encode(credentials.ca_file.read_bytes()).decode()

@@ -1,4 +1,4 @@
-"""Check an object against the schema: fields that are not declared, values of the wrong type. Knows no kind's rules."""
+"""Checks objects against the schema: undeclared fields, values of the wrong type. Knows no kind's rules."""
 
 import json
 
@@ -16,14 +16,14 @@ _NUMERIC = "numeric (int or float)"
 
 
 def complaints(typed: Type, value: JsonValue) -> list[str]:
-    """Say what server-side apply can't read, in its words (`apply-unknown-field-ignored`); empty when all is well."""
+    """Return the errors of server-side apply, in its words (`apply-unknown-field-ignored`)."""
     found: list[str] = []
     _check(typed, value, (), found)
     return found
 
 
 def joined(found: list[str]) -> str:
-    """Write one complaint, or several, as structured merge does."""
+    """Format one or several errors as structured merge does."""
     if len(found) == 1:
         return found[0]
     return "\n".join(["errors:", *(f"  {complaint}" for complaint in found)])
@@ -42,7 +42,7 @@ def _check(typed: Type, value: JsonValue, path: Path, found: list[str]) -> None:
 
 
 def _mismatch(typed: Type, value: JsonValue) -> str:
-    """Name what was expected, or nothing when the value is of the type."""
+    """Return the name of the expected type, or an empty string if the value has it."""
     if typed.form in ("struct", "map"):
         return "" if isinstance(value, dict) else "map"
     if typed.form == "list":
@@ -88,7 +88,7 @@ def _check_elements(typed: Type, element: Type, value: list[JsonValue], path: Pa
 
 
 def prune(typed: Type, value: JsonValue, path: str = "") -> list[str]:
-    """Drop undeclared fields, in place, as decoding does; give their paths (`spec.containers[0].imagePulPolicy`)."""
+    """Drop undeclared fields in place, as decoding does. Return their paths (`spec.containers[0].imagePulPolicy`)."""
     dropped: list[str] = []
     if typed.form == "untyped":
         return dropped

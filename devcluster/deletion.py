@@ -1,4 +1,4 @@
-"""Deleting: preconditions, grace, and what is answered. Knows objects and options, no HTTP."""
+"""The delete verb: preconditions, grace periods and answers. Knows objects and options, but no HTTP."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -18,7 +18,7 @@ _FINISHED = ("Succeeded", "Failed")
 
 @dataclass(frozen=True, slots=True)
 class DeleteOptions:
-    """What a delete says in its body or its query."""
+    """Options from the body or the query of a delete."""
 
     grace_seconds: int | None = None
     uid: str = ""
@@ -27,7 +27,7 @@ class DeleteOptions:
 
     @classmethod
     def read(cls, body: Json, *, dry_run: bool) -> Self:
-        """Read the body."""
+        """Read the options from the body."""
         preconditions = body.get("preconditions") or {}
         return cls(
             body.get("gracePeriodSeconds"),
@@ -38,14 +38,14 @@ class DeleteOptions:
 
 
 class Deletion:
-    """The delete verb."""
+    """Deletes objects."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._store = api.store
 
     def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> Json:
-        """Delete an object, or begin to; give what is answered. Raises NotFound and Conflict."""
+        """Delete an object, or start to. Return the answer. Raises NotFound and Conflict."""
         record = self._api.get(resource, namespace, name)
         _check(resource, record, options)
         if resource is PODS:
@@ -65,13 +65,13 @@ class Deletion:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
     def remove(self, resource: Resource, obj: Json) -> Record:
-        """Take an object away for good, with what it held."""
+        """Remove an object, and release its IPs and ports."""
         return self._api.remove(resource, obj)
 
     def _delete_pod(self, record: Record, options: DeleteOptions) -> Json:
-        """Give the Pod its grace; one without a node, or whose containers have ended, is gone at once.
+        """Start the Pod's grace period. Without a node or running containers, remove the Pod at once.
 
-        What is answered is the Pod on its way out, also when it is gone already (`delete-stdin`).
+        Return the terminating Pod, even if it is already removed (`delete-stdin`).
         """
         pod = record.obj
         grace = self._grace(pod, options)
@@ -103,14 +103,14 @@ class Deletion:
         return {**record.obj, "metadata": meta}
 
     def finish_pod(self, record: Record) -> None:
-        """Take a Pod away whose containers have ended: the kubelet's own delete, with grace 0."""
+        """Remove a Pod whose containers have ended: the kubelet's own delete, with grace 0."""
         meta = {**metadata(record.obj), "deletionTimestamp": timestamp(), "deletionGracePeriodSeconds": 0}
         stored = self._store.put(PODS, {**record.obj, "metadata": meta})
         if not meta.get("finalizers"):
             self.remove(PODS, stored.obj)
 
     def _delete_namespace(self, record: Record, options: DeleteOptions) -> Json:
-        """Begin to take a namespace down; the namespace controller does the rest (`delete-namespace`)."""
+        """Mark a namespace as terminating; the namespace controller does the rest (`delete-namespace`)."""
         namespace = record.obj
         if is_terminating(namespace):
             raise conflict(NAMESPACES, name_of(namespace), _PURGING)
@@ -122,7 +122,7 @@ class Deletion:
 
 
 def _check(resource: Resource, record: Record, options: DeleteOptions) -> None:
-    """Hold the preconditions against what is stored (`delete-precondition-other-uid`, `delete-precondition-stale`)."""
+    """Check the preconditions (`delete-precondition-other-uid`, `delete-precondition-stale`)."""
     meta = metadata(record.obj)
     if options.uid and options.uid != meta["uid"]:
         why = (

@@ -1,7 +1,7 @@
-"""What the server says about itself: its version, and which resources there are, in the three forms kubectl asks for.
+"""Discovery: the server's version and its resources, in the three formats that kubectl requests.
 
-Aggregated (`apply-create-cold`: kubectl since 1.30 asks for v2, since 1.26 for v2beta1) and, for older ones or at the
-asking of anything else, one document per group. Pure.
+Aggregated (`apply-create-cold`: v2 for kubectl since 1.30, v2beta1 since 1.26), and one document per group for older
+clients and any other Accept header. Pure.
 """
 
 from devcluster.objects import Json
@@ -22,14 +22,14 @@ VERSION: Json = {
     "compiler": "gc",
     "platform": "linux/amd64",
 }
-"""As recorded in `version`: which rules and messages these are."""
+"""As recorded in `version`: the version whose rules and messages devcluster copies."""
 
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 _STATUS_VERBS = ["get", "patch", "update"]
 
 
 def aggregated_version(accept: str) -> str:
-    """Give the first version of aggregated discovery that an Accept header names: `v2`, `v2beta1`, or nothing."""
+    """Return the first version of aggregated discovery in an Accept header: `v2`, `v2beta1`, or an empty string."""
     for media_type in accept.split(","):
         parameters = {part.strip() for part in media_type.split(";")}
         if "as=APIGroupDiscoveryList" in parameters:
@@ -40,12 +40,12 @@ def aggregated_version(accept: str) -> str:
 
 
 def aggregated_media_type(version: str) -> str:
-    """Give the content type of an aggregated answer."""
+    """Return the content type of an aggregated answer."""
     return _AGGREGATED.format(version=version)
 
 
 def aggregated(version: str, *, core: bool) -> Json:
-    """Give `/api` or `/apis` in aggregated form."""
+    """Return `/api` or `/apis` in aggregated form."""
     wanted = [("", "v1")] if core else list(GROUPS)
     return {
         "kind": "APIGroupDiscoveryList",
@@ -86,7 +86,7 @@ def _served(group: str, version: str) -> list[Resource]:
 
 
 def legacy(path: str, address: str) -> Json | None:
-    """Give the document of the old form at a path; None where there is none."""
+    """Return the unaggregated document at a path, or None if there is none."""
     if path == "/api":
         servers = [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": servers}

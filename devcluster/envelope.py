@@ -1,7 +1,7 @@
-"""Reading what kubectl sends as protobuf: `create namespace` and `auth can-i` do, applies and deletes never.
+"""Decodes protobuf bodies, which kubectl sends for `create namespace` and `auth can-i`, not for applies and deletes.
 
-Knows the field numbers of just those messages (Kubernetes' generated.proto); anything else is refused, as by a server
-that has no decoder for it.
+Knows only the field numbers of those messages (Kubernetes' generated.proto); refuses all others, like a server without
+a decoder for them.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ class EnvelopeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field of a message: its JSON name, and of which message it is; a text when of none."""
+    """A field of a message: its JSON name and message type; a string without a type."""
 
     name: str
     message: "_Message | None" = None
@@ -53,7 +53,7 @@ _BODIES: dict[str, _Message] = {
 
 
 def decode(body: bytes) -> Json:
-    """Give the object in an envelope (runtime.Unknown). Raises EnvelopeError."""
+    """Decode the object in an envelope (runtime.Unknown). Raises EnvelopeError."""
     if not body.startswith(_MAGIC):
         raise EnvelopeError("the body is not in Kubernetes' protobuf envelope")
     outer = dict(_fields(body[len(_MAGIC) :]))
@@ -85,7 +85,7 @@ def _value(value: bytes, field: _Field) -> JsonValue:
 
 
 def _fields(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give the fields that have a length: number and bytes. Numbers and truths are passed over."""
+    """Yield number and bytes of the length-delimited fields. Skips numbers and booleans."""
     at = 0
     while at < len(body):
         tag, at = _varint(body, at)

@@ -1,6 +1,6 @@
-"""What the API server answers when it refuses: one exception, and one maker for each kind of `Status`.
+"""Errors of the API server: one exception, and one factory for each kind of `Status`.
 
-The texts are the server's own, because kubectl prints them and its callers read them. Knows no HTTP but the status
+The texts are the server's own, because kubectl prints them and its callers parse them. Knows of HTTP only the status
 code.
 """
 
@@ -14,7 +14,7 @@ from devcluster.resources import Resource
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One reason why an object is invalid: which field, and what is wrong with it."""
+    """One reason why an object is invalid: the field, and what is wrong with it."""
 
     field: str
     reason: str
@@ -25,7 +25,7 @@ class Cause:
 
 
 class ApiError(Exception):
-    """A request that is refused; `status` is the body of the answer."""
+    """A refused request; `status` is the body of the answer."""
 
     def __init__(
         self, code: HTTPStatus, reason: str, message: str, details: Json | None = None, metadata: Json | None = None
@@ -39,11 +39,11 @@ class ApiError(Exception):
 
     @property
     def retry_after(self) -> int:
-        """Give after how many seconds to ask again; 0 where it is of no use."""
+        """Seconds after which to retry; 0 if a retry is useless."""
         return int((self.details or {}).get("retryAfterSeconds", 0))
 
     def status(self) -> Json:
-        """Give the `Status` object, in the key order of the record."""
+        """Return the `Status` object, in the key order of the record."""
         status: Json = {"kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure"}
         status["message"] = self.message
         if self.reason:
@@ -54,62 +54,62 @@ class ApiError(Exception):
 
 
 def _shown(value: object) -> str:
-    """Write a value as Go's field errors do: strings quoted, anything else as JSON."""
+    """Format a value as Go's field errors do: strings quoted, anything else as JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def invalid_value(field: str, value: object, detail: str) -> Cause:
-    """Say that the field's value is not possible (`apply-label-too-long`)."""
+    """Report that the field's value is invalid (`apply-label-too-long`)."""
     return Cause(field, "FieldValueInvalid", f"Invalid value: {_shown(value)}: {detail}")
 
 
 def required(field: str, detail: str = "") -> Cause:
-    """Say that the field is missing (`apply-annotation-only-missing`)."""
+    """Report that the field is missing (`apply-annotation-only-missing`)."""
     return Cause(field, "FieldValueRequired", "Required value" + (f": {detail}" if detail else ""))
 
 
 def forbidden_field(field: str, detail: str) -> Cause:
-    """Say that the field may not be set, or not be changed (`apply-immutable-change`)."""
+    """Report that the field must not be set, or not be changed (`apply-immutable-change`)."""
     return Cause(field, "FieldValueForbidden", f"Forbidden: {detail}")
 
 
 def too_long(field: str, limit: int) -> Cause:
-    """Say that the field takes up more than `limit` bytes."""
+    """Report that the field is longer than `limit` bytes."""
     return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
 
 
 def unsupported(field: str, value: object, supported: list[str]) -> Cause:
-    """Say that the field knows only certain words."""
+    """Report that the field's value is not one of the supported ones."""
     words = ", ".join(_shown(word) for word in supported)
     return Cause(field, "FieldValueNotSupported", f"Unsupported value: {_shown(value)}: supported values: {words}")
 
 
 def not_found(resource: Resource, name: str) -> ApiError:
-    """Say that there is no such object (`get-missing`)."""
+    """Report that the object does not exist (`get-missing`)."""
     message = f'{resource.qualified} "{name}" not found'
     return ApiError(HTTPStatus.NOT_FOUND, "NotFound", message, _details(resource, name))
 
 
 def already_exists(resource: Resource, name: str) -> ApiError:
-    """Say that a create came too late."""
+    """Report that the object of a create exists already."""
     message = f'{resource.qualified} "{name}" already exists'
     return ApiError(HTTPStatus.CONFLICT, "AlreadyExists", message, _details(resource, name))
 
 
 def forbidden(resource: Resource, name: str, why: str, causes: list[Json] | None = None) -> ApiError:
-    """Say that an admission rule is against it (`apply-namespace-terminating`)."""
+    """Report that an admission plugin refuses the object (`apply-namespace-terminating`)."""
     message = f'{resource.qualified} "{name}" is forbidden: {why}'
     details = {**_details(resource, name), "causes": causes} if causes else _details(resource, name)
     return ApiError(HTTPStatus.FORBIDDEN, "Forbidden", message, details)
 
 
 def invalid(resource: Resource, name: str, causes: list[Cause]) -> ApiError:
-    """Say that the object breaks its kind's rules; at least one cause (`apply-invalid`, in the HTTP record)."""
+    """Report that the object is invalid; needs at least one cause (`apply-invalid`, in the HTTP record)."""
     return _invalid(resource.group, resource.kind, name, causes)
 
 
 def invalid_options(causes: list[Cause]) -> ApiError:
-    """Say that what the query of a list or a watch asks for doesn't go together; at least one cause."""
+    """Report that the options of a list or a watch conflict; needs at least one cause."""
     return _invalid("meta.k8s.io", "ListOptions", "", causes)
 
 
@@ -125,7 +125,7 @@ def _invalid(group: str, kind: str, name: str, causes: list[Cause]) -> ApiError:
 
 
 def conflict(resource: Resource, name: str, why: str, *, by_kind: bool = False) -> ApiError:
-    """Say that the object is not the one that the caller knew (`delete-precondition-stale`: it names the kind)."""
+    """Report that the object has changed meanwhile. `by_kind`: name it by kind (`delete-precondition-stale`)."""
     noun = resource.kind if by_kind else resource.qualified
     message = f'Operation cannot be fulfilled on {noun} "{name}": {why}'
     details = _details(resource, name)
@@ -133,40 +133,40 @@ def conflict(resource: Resource, name: str, why: str, *, by_kind: bool = False) 
 
 
 def apply_conflict(message: str, causes: list[Cause]) -> ApiError:
-    """Say that other field managers own what an apply would change (`apply-conflict`)."""
+    """Report that other field managers own fields that an apply would change (`apply-conflict`)."""
     listed = [{"reason": c.reason, "message": c.message, "field": c.field} for c in causes]
     return ApiError(HTTPStatus.CONFLICT, "Conflict", message, {"causes": listed})
 
 
 def bad_request(message: str) -> ApiError:
-    """Say that the request itself makes no sense (`get-bad-selector`)."""
+    """Report that the request is malformed (`get-bad-selector`)."""
     return ApiError(HTTPStatus.BAD_REQUEST, "BadRequest", message)
 
 
 def internal(message: str) -> ApiError:
-    """Say that the server could not do its part (`apply-nodeports-exhausted`)."""
+    """Report that the server failed (`apply-nodeports-exhausted`)."""
     causes = {"causes": [{"message": message}]}
     text = f"Internal error occurred: {message}"
     return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", text, causes)
 
 
 def untyped(message: str) -> ApiError:
-    """Say what server-side apply can't read: a 500 without a reason (`apply-unknown-field-ignored`)."""
+    """Report that server-side apply can't read the object: a 500 without a reason (`apply-unknown-field-ignored`)."""
     return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "", message)
 
 
 def unauthorized() -> ApiError:
-    """Say that the credentials are none of ours (`unauthorized`)."""
+    """Report that the credentials are wrong (`unauthorized`)."""
     return ApiError(HTTPStatus.UNAUTHORIZED, "Unauthorized", "Unauthorized")
 
 
 def expired(message: str, proceed: str = "") -> ApiError:
-    """Say that a resource version is no longer kept; `proceed` continues a list in another one."""
+    """Report that the resource version is too old. `proceed`: a token to continue the list at a newer one."""
     return ApiError(HTTPStatus.GONE, "Expired", message, metadata={"continue": proceed} if proceed else None)
 
 
 def too_large_version(asked: int, current: int) -> ApiError:
-    """Say that a resource version is still to come."""
+    """Report that the resource version is in the future."""
     message = f"Too large resource version: {asked}, current: {current}"
     causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
     details = {"causes": causes, "retryAfterSeconds": 1}
@@ -174,19 +174,19 @@ def too_large_version(asked: int, current: int) -> ApiError:
 
 
 def no_such_path() -> ApiError:
-    """Say that nothing is served at this path."""
+    """Report that nothing is served at this path."""
     message = "the server could not find the requested resource"
     return ApiError(HTTPStatus.NOT_FOUND, "NotFound", message, {})
 
 
 def not_allowed(resource: Resource) -> ApiError:
-    """Say that the resource is there, but not for this verb."""
+    """Report that the resource does not support this verb."""
     message = "the server does not allow this method on the requested resource"
     return ApiError(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", message, _details(resource, ""))
 
 
 def unsupported_media_type(accepted: list[str]) -> ApiError:
-    """Say which bodies are understood."""
+    """Report that the body's media type is not supported."""
     message = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
     return ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
 

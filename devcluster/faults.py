@@ -1,8 +1,8 @@
-"""Everything that a test puts in the way of requests: answers, and what breaks.
+"""Injects failures and canned answers for tests.
 
-Two ways lead here. `Cluster.faults` is for what any server or network may do: refuse, hang, be slow, answer 429 or 503,
-break off, restart. `Cluster.kmock` with `once` is for answers in their own words, such as a recorded refusal. Both
-come before the API; what neither claims is served as ever.
+`Cluster.faults` injects failures of any server or network: refuse, hang, be slow, answer 429 or 503, cut, restart.
+`Cluster.kmock` with `once` is for specific answers, such as a recorded refusal. Both precede the API, which serves all
+other requests.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _STATUS = {
 
 
 def once(*answers: JsonValue) -> Callable[[], JsonValue]:
-    """Give what answers the next requests that match, one with each of `answers`; those after are served as ever.
+    """Return a callable that answers the next matching requests, one with each of `answers`; later ones go to the API.
 
     `cluster.kmock["get /version"] << 503 << once({"message": "not now"})`
     """
@@ -48,16 +48,16 @@ def once(*answers: JsonValue) -> Callable[[], JsonValue]:
 
 @dataclass(slots=True)
 class Fault:
-    """What happens to the requests that match: one field says what, the others to which."""
+    """A failure, and the requests that it affects."""
 
     verb: str = ""
     """Kubernetes' verb (`get`, `list`, `watch`, `create`, `patch`, `delete`, …); empty for any."""
 
     resource: str = ""
-    """The plural (`pods`); empty for any, and for what is none, such as discovery."""
+    """The plural (`pods`); empty for any, and for paths without a resource, such as discovery."""
 
     times: int | None = None
-    """How many requests; None for all until `clear`."""
+    """Number of requests; None for all until `clear`."""
 
     hangs: bool = False
     seconds: float = 0
@@ -67,12 +67,12 @@ class Fault:
     warning: str = ""
 
     def matches(self, request: kmock.Request) -> bool:
-        """Tell whether it is for this request."""
+        """Return whether the fault affects this request."""
         plural = request.resource.plural if request.resource else ""
         return self.verb in ("", verb_of(request)) and self.resource in ("", plural)
 
     def answer(self) -> web.Response:
-        """Give the answer in the place of the server's."""
+        """Return the error answer."""
         details = None if self.retry_after is None else {"retryAfterSeconds": self.retry_after}
         error = _error(self.code, details)
         response = respond(compact(error.status()), error.code)
@@ -88,18 +88,18 @@ def _error(number: int, details: Json | None = None) -> ApiError:
 
 
 class Rules:
-    """The faults that are in the way of requests."""
+    """The active faults."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._cleared = asyncio.Event()
 
     def add(self, fault: Fault) -> None:
-        """Put a fault in the way, behind those that are there."""
+        """Add a fault after the existing ones."""
         self._faults.append(fault)
 
     def clear(self) -> None:
-        """Take all away; what hangs is dropped."""
+        """Remove all faults, and drop the connections of hanging requests."""
         self._faults.clear()
         self._cleared.set()
         self._cleared = asyncio.Event()
@@ -107,7 +107,7 @@ class Rules:
     async def serve(
         self, request: kmock.Request, transport: asyncio.Transport | None, serve: Serve
     ) -> web.StreamResponse:
-        """Serve a request with the first fault that matches it."""
+        """Serve a request, applying the first fault that matches it."""
         fault = self._take(request)
         if fault is None:
             return await serve(request)
@@ -144,11 +144,11 @@ def _cut(response: web.StreamResponse, after_bytes: int) -> web.StreamResponse:
 
 
 class Faults:
-    """What a test can have go wrong, on the whole server or for some requests.
+    """Injects failures into the whole server, or into some requests.
 
-    `verb`, `resource` and `times` say for which: `slow(2, verb="patch", resource="pods", times=1)`. Without `times` it
-    lasts until `clear()`. Of several that match a request the one that was put first happens. Seconds are the wall
-    clock's, since it is kubectl that waits.
+    `verb`, `resource` and `times` select requests: `slow(2, verb="patch", resource="pods", times=1)`. Without `times` a
+    fault lasts until `clear()`. If several match a request, the oldest applies. Seconds are of the wall clock, since
+    kubectl waits.
     """
 
     def __init__(self, rules: Rules, port: Port, watches: Watches) -> None:
@@ -157,7 +157,7 @@ class Faults:
         self._watches = watches
 
     def clear(self) -> None:
-        """Put everything right again."""
+        """Remove all faults."""
         self._rules.clear()
         self._port.deaf = False
         self._port.drop_unheard()
@@ -165,13 +165,13 @@ class Faults:
         self.release_watches()
 
     def refuse(self) -> None:
-        """Close the port: what is connected is dropped, and connecting is refused, until `clear`."""
+        """Close the port until `clear`: drop connections, and refuse new ones."""
         self._port.close()
 
     def hang(self, *, verb: str = "", resource: str = "", times: int | None = None, open_watches: bool = False) -> None:
-        """Take connections, or the requests that match, and never answer. `clear` drops them.
+        """Accept connections, or matching requests, and never answer. `clear` drops them.
 
-        Watches that are open go on, or with `open_watches` fall silent, too, until `clear`.
+        Open watches continue, or with `open_watches` become silent until `clear`.
         """
         if open_watches:
             self.silence_watches(resource)
@@ -179,7 +179,7 @@ class Faults:
         self._port.deaf = not (verb or resource or times)
 
     def slow(self, seconds: float, *, verb: str = "", resource: str = "", times: int | None = None) -> None:
-        """Let each request take so long before anything is done."""
+        """Delay each request by `seconds` before it is processed."""
         self._rules.add(Fault(verb, resource, times, seconds=seconds))
 
     def answer(
@@ -191,31 +191,30 @@ class Faults:
         resource: str = "",
         times: int | None = None,
     ) -> None:
-        """Answer with a status code and its `Status`, and do nothing; kubectl tries again if told `Retry-After`."""
+        """Answer with a status code and its `Status` only. With `retry_after`, kubectl retries."""
         self._rules.add(Fault(verb, resource, times, code=code, retry_after=retry_after))
 
     def warn(self, text: str, *, verb: str = "", resource: str = "", times: int | None = None) -> None:
-        """Do what is asked and add a warning, which kubectl prints (`apply-pod-security-warning`)."""
+        """Process the request, and add a warning, which kubectl prints (`apply-pod-security-warning`)."""
         self._rules.add(Fault(verb, resource, times, warning=text))
 
     def cut(self, after_bytes: int = 0, *, verb: str = "", resource: str = "", times: int | None = None) -> None:
-        """Do what is asked, and cut the connection after so many bytes of the answer's body.
+        """Process the request, and cut the connection after `after_bytes` of the answer's body.
 
-        With 0 not even the head is sent. A watch is cut when its events come to so many bytes.
+        With 0, not even the head is sent. A watch is cut when its events reach `after_bytes`.
         """
         self._rules.add(Fault(verb, resource, times, after_bytes=after_bytes))
 
     def silence_watches(self, resource: str = "") -> None:
-        """Let the open watches say nothing more, and not end: their connections stay, and all is kept back.
+        """Hold back all events and the end of open watches, of one resource (`pods`) or all; connections stay open.
 
-        Of one resource (`pods`), or all. Watches that are opened later are served as ever; `hang(verb="watch")` is for
-        those.
+        Later watches are not affected; use `hang(verb="watch")` for those.
         """
         for watch in self._watches.open(resource):
             watch.silence()
 
     def release_watches(self, resource: str = "") -> None:
-        """Let watches that are silent say what was kept back, and go on. `clear` does it, too."""
+        """Send the events held back by `silence_watches`, and continue. `clear` does the same."""
         for watch in self._watches.open(resource):
             watch.release()
 
@@ -225,20 +224,20 @@ class Faults:
             watch.cut()
 
     def expire_watches(self, resource: str = "") -> None:
-        """End open watches with 410 as an ERROR event; versions up to now are too old to watch from or list at."""
+        """End open watches with 410 as an ERROR event. Versions up to now become too old to watch from or list at."""
         self._watches.forget(resource)
         for watch in self._watches.open(resource):
             watch.fail(expired("The resourceVersion for the provided watch is too old."))
 
     def fail_watches(self, code: int = 500, resource: str = "") -> None:
-        """End open watches with an ERROR event of this code; versions stay."""
+        """End open watches with an ERROR event of this code. Resource versions stay valid."""
         for watch in self._watches.open(resource):
             watch.fail(_error(code))
 
     async def restart(self, seconds: float = 0.2, *, forget: bool = False) -> None:
-        """Be gone for a moment, with all connections; what is stored stays, and resource versions go on.
+        """Close the port and all connections for `seconds`. Objects and resource versions are kept.
 
-        With `forget`, versions from before are too old to watch from: 410 Expired.
+        With `forget`, earlier versions become too old to watch from: 410 Expired.
         """
         self._port.close()
         if forget:

@@ -1,4 +1,4 @@
-"""Sets of field paths, and which paths an object has or two objects differ in: the ground of field ownership.
+"""Sets of field paths: the paths of an object, and the difference of two objects. The basis of field ownership.
 
 A path is a tuple of elements as FieldsV1 writes them: `f:name` for a field, `k:{"name":"sandbox"}` for an element of a
 list that is a map, `v:"x"` for an element of a set. Knows no managers.
@@ -16,23 +16,23 @@ PathSet = frozenset[Path]
 _SCALAR = Type("scalar")
 _SELF = "."
 _ABSENT = object()
-"""Stands for a field that is not there; null is something else (`lastProbeTime`, in `watch-pods.ndjson`)."""
+"""Marks a missing field, which differs from null (`lastProbeTime`, in `watch-pods.ndjson`)."""
 
 
 def field(name: str) -> str:
-    """Give the path element of a field."""
+    """Return the path element of a field."""
     return f"f:{name}"
 
 
 def element_of(typed: Type, value: JsonValue) -> str:
-    """Give the path element of a list's element; of one without its keys (the schema check refuses it) an odd one."""
+    """Return the path element of a list element. The schema check has refused elements without their keys."""
     if typed.keys:
         return "k:" + json.dumps(typed.key_of(value), sort_keys=True, separators=(",", ":"))
     return "v:" + json.dumps(value, separators=(",", ":"))
 
 
 def children(typed: Type, value: JsonValue) -> Iterator[tuple[str, Type, JsonValue]]:
-    """Give what is directly inside a value: path element, type, value."""
+    """Yield path element, type and value of each direct child."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield field(name), typed.child(name) or _SCALAR, inner
@@ -42,7 +42,7 @@ def children(typed: Type, value: JsonValue) -> Iterator[tuple[str, Type, JsonVal
 
 
 def paths_of(typed: Type, value: JsonValue) -> PathSet:
-    """Give the paths that an applied object owns: its leaves, and each element of a list by itself."""
+    """Return the paths that an applied object owns: its leaves, and each list element itself."""
     found: set[Path] = set()
     _collect(typed, value, (), found)
     return frozenset(found)
@@ -61,7 +61,7 @@ def _collect(typed: Type, value: JsonValue, path: Path, found: set[Path]) -> Non
 
 
 def difference(typed: Type, old: JsonValue, new: JsonValue) -> tuple[PathSet, PathSet]:
-    """Give the paths that are new or changed, and those that are gone; a container that came or went is among them."""
+    """Return the paths that were added or changed, and those that were removed, both including containers."""
     changed: set[Path] = set()
     removed: set[Path] = set()
     _compare(typed, old, new, (), (changed, removed))
@@ -87,7 +87,7 @@ def _compare(typed: Type, old: JsonValue, new: JsonValue, path: Path, out: tuple
 
 
 def to_fields_v1(paths: Iterable[Path]) -> Json:
-    """Write a set as FieldsV1, keys sorted: `{"f:metadata":{"f:labels":{"f:app":{}}}}`."""
+    """Encode a set as FieldsV1, keys sorted: `{"f:metadata":{"f:labels":{"f:app":{}}}}`."""
     tree: Json = {}
     for path in sorted(paths):
         node = tree
@@ -102,7 +102,7 @@ def to_fields_v1(paths: Iterable[Path]) -> Json:
 
 
 def from_fields_v1(tree: Json) -> PathSet:
-    """Read a set from FieldsV1."""
+    """Decode a set from FieldsV1."""
     found: set[Path] = set()
     _read(tree, (), found)
     return frozenset(found)
@@ -119,7 +119,7 @@ def _read(tree: Json, path: Path, found: set[Path]) -> None:
 
 
 def shown(path: Path) -> str:
-    """Write a path as conflicts and schema errors do: `.spec.containers[name="sandbox"].image` (`apply-conflict`)."""
+    """Format a path as conflicts and schema errors do: `.spec.containers[name="sandbox"].image` (`apply-conflict`)."""
     return "".join(_shown_element(element) for element in path)
 
 

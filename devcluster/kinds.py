@@ -1,6 +1,6 @@
-"""One strategy per kind: how its objects are completed, checked, and what they hold while they exist.
+"""One strategy per kind: defaults, validation, and allocation of IPs and ports.
 
-The common path (names, ownership, storing) is `api`'s; a kind's own rules are in `pods` and `services`.
+The common path (names, ownership, storing) is in `api`; the rules of Pods and Services are in `pods` and `services`.
 """
 
 from devcluster import claims, pods, policies, services
@@ -12,7 +12,7 @@ from devcluster.resources import CLAIMS, NAMESPACES, NETWORK_POLICIES, PODS, RES
 
 
 class Strategy:
-    """What holds for kinds without rules of their own, and the hooks for those that have some."""
+    """The rules common to all kinds, and hooks for kinds with their own."""
 
     name_is_label = False
 
@@ -20,33 +20,33 @@ class Strategy:
         self.resource = resource
 
     def fill_in(self, obj: Json) -> None:
-        """Fill in defaults, in place."""
+        """Set defaults, in place."""
 
     def causes(self, obj: Json) -> list[Cause]:
-        """Give what is invalid in an object."""
+        """Return the causes for which an object is invalid."""
         return metadata_causes(obj, name_is_label=self.name_is_label)
 
     def update_causes(self, new: Json, old: Json) -> list[Cause]:
-        """Give what may not change the way it did (`apply-annotation-only-other-uid`)."""
+        """Return a cause for each forbidden change (`apply-annotation-only-other-uid`)."""
         uid = metadata(new).get("uid")
         if uid != metadata(old)["uid"]:
             return [invalid_value("metadata.uid", uid, "field is immutable")]
         return []
 
     def allocate(self, new: Json, old: Json | None, *, dry_run: bool) -> None:
-        """Give the object, in place, what it needs from elsewhere; the last step before it is stored."""
+        """Allocate IPs and ports for the object, in place; the last step before it is stored."""
 
     def release(self, obj: Json) -> None:
-        """Give back what the object held."""
+        """Release the object's IPs and ports."""
 
 
 class NamespaceStrategy(Strategy):
-    """Namespaces carry their own name as a label, and a finalizer (`namespace-apply`)."""
+    """Namespaces have their name as a label, and a finalizer (`namespace-apply`)."""
 
     name_is_label = True
 
     def fill_in(self, obj: Json) -> None:
-        """Fill in the label, the finalizer and the phase."""
+        """Set the label, the finalizer and the phase."""
         metadata(obj).setdefault("labels", {})["kubernetes.io/metadata.name"] = name_of(obj)
         obj["spec"] = obj.get("spec") or {"finalizers": ["kubernetes"]}
         obj["status"] = obj.get("status") or {"phase": "Active"}
@@ -56,11 +56,11 @@ class PodStrategy(Strategy):
     """Pods: see `pods`."""
 
     def fill_in(self, obj: Json) -> None:
-        """Fill in the Pod's defaults."""
+        """Set the Pod's defaults."""
         pods.fill_in(obj)
 
     def causes(self, obj: Json) -> list[Cause]:
-        """Give what is invalid in a Pod."""
+        """Return the causes for which a Pod is invalid."""
         return super().causes(obj) + pods.causes(obj)
 
     def update_causes(self, new: Json, old: Json) -> list[Cause]:
@@ -69,16 +69,16 @@ class PodStrategy(Strategy):
 
 
 class NetworkPolicyStrategy(Strategy):
-    """Network policies are kept and shown; nothing enforces them."""
+    """Network policies are stored, but not enforced."""
 
     def fill_in(self, obj: Json) -> None:
-        """Fill in the policy types, which follow from whether there are egress rules."""
+        """Set the policy types: with Egress if there are egress rules."""
         spec = obj.setdefault("spec", {})
         spec.setdefault("podSelector", {})
         spec.setdefault("policyTypes", ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
 
     def causes(self, obj: Json) -> list[Cause]:
-        """Give what is invalid in a network policy."""
+        """Return the causes for which a network policy is invalid."""
         return super().causes(obj) + policies.causes(obj)
 
 
@@ -86,11 +86,11 @@ class ClaimStrategy(Strategy):
     """PersistentVolumeClaims: see `claims`."""
 
     def fill_in(self, obj: Json) -> None:
-        """Fill in the claim's defaults."""
+        """Set the claim's defaults."""
         claims.fill_in(obj)
 
     def causes(self, obj: Json) -> list[Cause]:
-        """Give what is invalid in a claim."""
+        """Return the causes for which a claim is invalid."""
         return super().causes(obj) + claims.causes(obj)
 
     def update_causes(self, new: Json, old: Json) -> list[Cause]:
@@ -99,7 +99,7 @@ class ClaimStrategy(Strategy):
 
 
 class ServiceStrategy(Strategy):
-    """Services: see `services`; they hold a cluster IP and node ports."""
+    """Services: see `services`. They have a cluster IP and node ports."""
 
     name_is_label = True
 
@@ -109,19 +109,19 @@ class ServiceStrategy(Strategy):
         self._node_ports = node_ports
 
     def fill_in(self, obj: Json) -> None:
-        """Fill in the Service's defaults."""
+        """Set the Service's defaults."""
         services.fill_in(obj)
 
     def causes(self, obj: Json) -> list[Cause]:
-        """Give what is invalid in a Service."""
+        """Return the causes for which a Service is invalid."""
         return super().causes(obj) + services.causes(obj)
 
     def update_causes(self, new: Json, old: Json) -> list[Cause]:
-        """Refuse another cluster IP."""
+        """Refuse a change of the cluster IP."""
         return super().update_causes(new, old) + services.update_causes(new, old)
 
     def allocate(self, new: Json, old: Json | None, *, dry_run: bool) -> None:
-        """Give it a cluster IP and node ports; what it no longer wants goes back."""
+        """Allocate a cluster IP and node ports, and release node ports that are no longer used."""
         self._allocate_cluster_ip(new, dry_run=dry_run)
         held = services.node_ports(old) if old else []
         taken: list[int] = []
@@ -166,14 +166,14 @@ class ServiceStrategy(Strategy):
                 taken.append(port["nodePort"])
 
     def _any_port(self, *, dry_run: bool) -> int:
-        """Allocate one (`apply-nodeports-exhausted`)."""
+        """Allocate a random node port (`apply-nodeports-exhausted`)."""
         try:
             return self._node_ports.allocate(dry_run=dry_run)
         except RangeFullError:
             raise internal("failed to allocate a nodePort: range is full") from None
 
     def _certain_port(self, new: Json, index: int, port: int, *, dry_run: bool) -> None:
-        """Take the one that was asked for (`apply-nodeport-taken`)."""
+        """Allocate the requested node port (`apply-nodeport-taken`)."""
         try:
             self._node_ports.take(port, dry_run=dry_run)
         except TakenError:
@@ -184,7 +184,7 @@ class ServiceStrategy(Strategy):
             raise invalid(SERVICES, name_of(new), [cause]) from None
 
     def release(self, obj: Json) -> None:
-        """Give back the cluster IP and the node ports."""
+        """Release the cluster IP and the node ports."""
         self._release_cluster_ip(obj)
         for port in services.node_ports(obj):
             self._node_ports.release(port)
@@ -195,7 +195,7 @@ class ServiceStrategy(Strategy):
 
 
 def strategies(cluster_ips: ClusterIPs, node_ports: NodePorts) -> dict[Resource, Strategy]:
-    """Give each resource that is stored its strategy."""
+    """Return the strategy of each stored resource."""
     own = {
         CLAIMS: ClaimStrategy(CLAIMS),
         NAMESPACES: NamespaceStrategy(NAMESPACES),

@@ -1,7 +1,7 @@
-"""The scheduler and the kubelet of the one node: Pods get the node, start, become ready, and end when deleted.
+"""The scheduler and the kubelet of the only node: schedules, starts and ends Pods.
 
-No container runs. A Pod's server is a moment in time: from then on its node port may answer. All is driven by timers
-of cluster time; nothing polls.
+No container runs. A Pod's server is only a time from which its node port may answer. Timers of cluster time drive
+all changes; nothing polls.
 """
 
 import math
@@ -29,7 +29,7 @@ from devcluster.store import Change, Record
 
 NODE_LABELS = {"kubernetes.io/arch": "amd64", "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}
 OBSERVES_AFTER = 1.0
-"""When the status shows that a Pod is told to end; not at once (`pod-terminating`)."""
+"""Seconds after which the status shows that a Pod terminates; not at once (`pod-terminating`)."""
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 10, 300
 
@@ -38,13 +38,13 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Timing:
-    """How long things take, in seconds of cluster time; to be changed at any moment."""
+    """Durations, in seconds of cluster time. They may be changed at any time."""
 
     start_after: float = 0.1
-    """From getting the node until the containers run."""
+    """From scheduling until the containers run."""
 
     ready_after: float = 0.3
-    """From the start of the containers until a probe can succeed at the earliest."""
+    """From the start of the containers until a probe can first succeed."""
 
     server_takes: float = 0.2
     """From the start of a container until its server answers."""
@@ -53,16 +53,16 @@ class Timing:
     """The same, for the containers of some images."""
 
     stop_takes: float = 0.1
-    """From the signal to end until a container has ended, if its grace is not over before."""
+    """From SIGTERM until a container has ended, at most its grace period."""
 
     def server_delay(self, image: str) -> float:
-        """Give how long the server of an image takes."""
+        """Return the startup time of an image's server."""
         return self.by_image.get(image, self.server_takes)
 
 
 @dataclass(slots=True)
 class _Pod:
-    """One Pod on the node, and what is still to happen to it."""
+    """One Pod on the node, and its pending timers."""
 
     key: Key
     uid: str
@@ -70,14 +70,14 @@ class _Pod:
     timers: list[Timer] = field(default_factory=list)
     serving: bool = False
     ends_at: float | None = None
-    """When its containers will have ended, once it is being deleted."""
+    """Time at which its containers will have ended; None unless it terminates."""
 
     heedless: bool = False
     frozen: bool = False
 
 
 class Kubelet:
-    """Takes Pods through their lives."""
+    """Runs the life cycle of Pods."""
 
     def __init__(self, api: Api, deletion: Deletion, clock: Clock, timing: Timing) -> None:
         self.timing = timing
@@ -91,57 +91,57 @@ class Kubelet:
         api.store.subscribe(self._on_change)
 
     def on_serving(self, listener: Callable[[Key], None]) -> None:
-        """Tell `listener` the namespace and name of a Pod whose server came up or went."""
+        """Call `listener` with the key of each Pod whose server starts or stops to answer."""
         self._listeners.append(listener)
 
     def is_serving(self, key: Key) -> bool:
-        """Tell whether the Pod's server answers."""
+        """Return whether the Pod's server answers."""
         pod = self._pods.get(key)
         return pod is not None and pod.serving
 
     def state_of(self, key: Key) -> PodState | None:
-        """Give the state of a Pod on the node, to be changed and then published with `publish`."""
+        """Return the state of a Pod on the node, or None. Call `publish` after changing it."""
         pod = self._pods.get(key)
         return pod.state if pod else None
 
     def freeze(self, key: Key) -> None:
-        """Let nothing more happen to the Pod by itself, but for its deletion."""
+        """Stop all further changes of the Pod, except its deletion."""
         pod = self._pods[key]
         pod.frozen = True
         self._cancel(pod)
 
     def publish(self, key: Key, *, serving: bool | None = None) -> None:
-        """Report the Pod's state; with `serving`, let its server answer, or not."""
+        """Report the Pod's state. `serving`: start or stop its server."""
         pod = self._pods[key]
         self._report(pod)
         if serving is not None:
             self._set_serving(pod, serving=serving)
 
     def pod_of(self, key: Key) -> Json:
-        """Give the Pod as it is stored. Raises NotFound."""
+        """Return the stored Pod. Raises NotFound."""
         return self._api.get(PODS, *key).obj
 
     def prepare(self, key: Key) -> None:
-        """Let the Pod have its network."""
+        """Set up the Pod's network."""
         self._sandbox_ready(self._pods[key])
 
     def address(self, key: Key) -> None:
-        """Let the Pod have an address, which is reported with whatever is next."""
+        """Assign an address to the Pod; the next report includes it."""
         state = self._pods[key].state
         if not state.address:
             number = next(self._addresses)
             state.address = f"10.244.{number // 250 % 256}.{number % 250 + 2}"
 
     def begin(self, key: Key) -> None:
-        """Let the containers run for the first time."""
+        """Start the containers for the first time."""
         self._start(self._pods[key])
 
     def restart(self, key: Key) -> None:
-        """Let the containers run that have ended."""
+        """Restart the ended containers."""
         self._restart(self._pods[key])
 
     def back_off(self, key: Key, container: ContainerState) -> int:
-        """Let a container wait before it is restarted again, and give how long (`pod-crash-loop`)."""
+        """Put a container into back-off, and return the seconds (`pod-crash-loop`)."""
         pod = self._pods[key]
         record = self._api.get(PODS, *key)
         delay: int = min(BACK_OFF_FIRST << (container.restarts - 1), BACK_OFF_MOST)
@@ -155,12 +155,12 @@ class Kubelet:
         return delay
 
     def delete_heedless(self, key: Key) -> None:
-        """Delete a Pod whose containers take no heed of being told to end."""
+        """Delete a Pod whose containers ignore SIGTERM."""
         self._pods[key].heedless = True
         self._deletion.delete(PODS, *key, DeleteOptions())
 
     def turn_away(self, key: Key) -> None:
-        """Take a Pod off the node, as if none had ever been right for it (`pod-unschedulable`)."""
+        """Take a Pod off the node, as if no node had ever matched it (`pod-unschedulable`)."""
         record = self._api.get(PODS, *key)
         pod = self._pods.pop(key)
         self._cancel(pod)
@@ -185,7 +185,7 @@ class Kubelet:
         return record if record is not None and metadata(record.obj)["uid"] == pod.uid else None
 
     def _schedule(self, added: Record) -> None:
-        """Give a new Pod the node, or say why not (`pod-unschedulable`)."""
+        """Bind a new Pod to the node, or report why not (`pod-unschedulable`)."""
         record = self._api.store.get(PODS, namespace_of(added.obj), name_of(added.obj))
         if record is None or metadata(record.obj)["uid"] != metadata(added.obj)["uid"] or is_terminating(record.obj):
             return
@@ -206,14 +206,14 @@ class Kubelet:
         self._adopt(bound)
 
     def _refuse(self, record: Record) -> None:
-        """Say that no node is right for a Pod."""
+        """Report that no node matches a Pod."""
         pod = record.obj
         conditions = unschedulable(metadata(pod)["generation"])
         self._api.write_status(PODS, record, {**pod["status"], "conditions": conditions}, "kube-scheduler")
         self.recorder.scheduler(pod, "FailedScheduling", UNSCHEDULABLE, "Scheduling")
 
     def _adopt(self, pod: Json) -> None:
-        """Begin with a Pod that has got the node."""
+        """Start to run a Pod that was bound to the node."""
         key = (namespace_of(pod), name_of(pod))
         containers = [ContainerState(spec["name"]) for spec in pod["spec"]["containers"]]
         adopted = _Pod(key, metadata(pod)["uid"], PodState(containers))
@@ -241,7 +241,7 @@ class Kubelet:
         self._report(pod)
 
     def _start(self, pod: _Pod) -> None:
-        """Let the containers run; without probes they are ready at once (`watch-pods.ndjson`, sandbox-slow)."""
+        """Start the containers. Without probes they are ready at once (`watch-pods.ndjson`, sandbox-slow)."""
         record = self._current(pod)
         if record is None:
             return
@@ -260,7 +260,7 @@ class Kubelet:
         self.recorder.kubelet(pod, "Started", "Container started", container.name)
 
     def _run(self, pod: _Pod, obj: Json) -> None:
-        """Plan what follows from containers that run: servers that answer, probes that succeed or give up."""
+        """Set timers for the servers and probes of running containers."""
         for spec, container in zip(obj["spec"]["containers"], pod.state.containers, strict=True):
             container.started = "startupProbe" not in spec
             container.ready = container.started and "readinessProbe" not in spec
@@ -270,7 +270,7 @@ class Kubelet:
         self._after(pod, delay, lambda p: self._set_serving(p, serving=True))
 
     def _plan(self, pod: _Pod, spec: Json, container: ContainerState) -> None:
-        """Find out when the probes of a container will succeed, and set timers for that."""
+        """Compute when a container's probes succeed or fail, and set timers for that."""
         answers = max(self.timing.server_delay(spec["image"]), self.timing.ready_after)
         startup, readiness = spec.get("startupProbe"), spec.get("readinessProbe")
         started = 0.0
@@ -300,7 +300,7 @@ class Kubelet:
                 listener(pod.key)
 
     def _kill(self, pod: _Pod, container: ContainerState, probe: str) -> None:
-        """Restart a container whose server came too late; from the second time on after a while (`pod-crash-loop`)."""
+        """Restart a container whose probe failed; from the second time on with back-off (`pod-crash-loop`)."""
         record = self._current(pod)
         if record is None:
             return
@@ -326,7 +326,7 @@ class Kubelet:
         self._run(pod, record.obj)
 
     def _end(self, key: Key, record: Record) -> None:
-        """End a Pod that is being deleted: when its containers have ended, or when its grace is over."""
+        """Schedule the end of a terminating Pod: when its containers end, at the latest after its grace period."""
         pod = self._pods.get(key)
         if pod is None or pod.uid != metadata(record.obj)["uid"]:
             return
@@ -336,7 +336,7 @@ class Kubelet:
         if pod.ends_at is None:
             for container in pod.state.containers:
                 self.recorder.kubelet(record.obj, "Killing", f"Stopping container {container.name}", container.name)
-        elif pod.ends_at <= ends_at:  # only another delete, with a shorter grace, changes anything
+        elif pod.ends_at <= ends_at:  # only a delete with a shorter grace period changes this
             return
         pod.ends_at, pod.frozen = ends_at, False
         self._cancel(pod)
@@ -344,7 +344,7 @@ class Kubelet:
         self._after(pod, min(grace, takes), lambda p: self._ended(p, KILLED if takes > grace else 0))
 
     def _ended(self, pod: _Pod, exit_code: int) -> None:
-        """Report the end of the containers, then take the Pod away (`watch-pods.ndjson`, sandbox-slow)."""
+        """Report the end of the containers, then remove the Pod (`watch-pods.ndjson`, sandbox-slow)."""
         self._cancel(pod)
         self._set_serving(pod, serving=False)
         for container in pod.state.containers:
@@ -366,7 +366,7 @@ class Kubelet:
 
 
 def first_success(probe: Json, answers: float, begins: float) -> float:
-    """Give when a probe first succeeds: the first of its periods at which the server answers. All since the start."""
+    """Return the time of a probe's first success: its first period in which the server answers. Seconds since start."""
     first = max(float(probe.get("initialDelaySeconds", 0)), begins)
     period = float(probe["periodSeconds"])
     late = max(0.0, answers - first)

@@ -1,4 +1,4 @@
-"""Reading many: lists with selectors, at a version and in pages. Knows the store and the query, no HTTP."""
+"""Lists objects: with selectors, at a version and in pages. Knows the store and the query, but no HTTP."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from devcluster.resources import Resource
 from devcluster.store import Key, Record, Store, compact
 
 _LATEST = -1
-"""The version in a token that goes on with whatever is there now."""
+"""The version in a token that continues with the current objects."""
 
 _TOO_OLD = "The resourceVersion for the provided list is too old."
 _TOKEN_TOO_OLD = (
@@ -27,7 +27,7 @@ _TOKEN_TOO_OLD = (
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """Where the next page of a list goes on, and in which version, so that all pages show the moment of the first."""
+    """The start and the version of a list's next page. The version lets all pages show the same state."""
 
     version: int
     after: Key
@@ -55,7 +55,7 @@ class Listing:
         self._store = store
 
     def list(self, resource: Resource, namespace: str, options: ListOptions) -> bytes:
-        """Give a list, or a page of one, as JSON (`list-mixed`, in the HTTP record). Raises Expired and Timeout."""
+        """Return a list or one of its pages as JSON (`list-mixed`, in the HTTP record). Raises Expired and Timeout."""
         if options.version > self._store.version:
             raise too_large_version(options.version, self._store.version)
         token = _Token.read(options.proceed) if options.proceed else None
@@ -70,7 +70,7 @@ class Listing:
         rest = len(found) - len(page)
         if rest:
             meta["continue"] = str(_Token(version, _key(page[-1])))
-            if options.matcher is None:  # with a selector a real server doesn't know
+            if options.matcher is None:  # a real server doesn't count with a selector
                 meta["remainingItemCount"] = rest
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta}
         items = b",".join(record.item() for record in page)
@@ -79,7 +79,7 @@ class Listing:
     def _found(
         self, resource: Resource, namespace: str, options: ListOptions, token: _Token | None
     ) -> tuple[int, Sequence[Record]]:
-        """Give the version that the list shows, and the objects as they were then."""
+        """Return the version of the list, and the objects at that version."""
         version = options.version if options.exact else _LATEST
         if token is not None:
             version = token.version

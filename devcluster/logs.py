@@ -1,4 +1,4 @@
-"""What `kubectl logs` is answered. Reads the state of a Pod on the node; no container runs, so a test says the text."""
+"""Answers `kubectl logs`, with text that a test has set, since no container runs."""
 
 from collections.abc import Mapping
 
@@ -10,19 +10,19 @@ from devcluster.store import Key, Store
 
 
 class Logs:
-    """The log of each container."""
+    """The logs of all containers."""
 
     def __init__(self, store: Store, kubelet: Kubelet) -> None:
         self._store = store
         self._kubelet = kubelet
 
     def read(self, key: Key, query: Mapping[str, str]) -> str:
-        """Give a container's log. Raises NotFound, and BadRequest for one that has said nothing yet."""
+        """Return a container's log. Raises NotFound, and BadRequest if the container has not started."""
         if self._store.get(PODS, *key) is None:
             raise not_found(PODS, key[1])
         state = self._kubelet.state_of(key)
         if state is None:
-            return ""  # without a node there is nobody to ask
+            return ""  # without a node there is no kubelet
         named = query.get("container", "") or state.containers[0].name
         container = next((container for container in state.containers if container.name == named), None)
         if container is None:
@@ -42,7 +42,7 @@ def _previous(container: ContainerState, key: Key) -> str:
 
 
 def _bounded(text: str, query: Mapping[str, str]) -> str:
-    """Give the last `tailLines` and of those, from the oldest on, `limitBytes`, as a kubelet reads them."""
+    """Return the first `limitBytes` of the last `tailLines`, as a kubelet does."""
     lines, most = query.get("tailLines", ""), query.get("limitBytes", "")
     if lines.isdigit():
         text = "".join(text.splitlines(keepends=True)[-int(lines) :]) if int(lines) else ""

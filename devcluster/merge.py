@@ -1,4 +1,4 @@
-"""Putting a patch onto a stored object: structured merge by the schema, and plain merge. Knows no managers."""
+"""Merges patches into objects: structured merge by the schema, and JSON merge patch. Knows no managers."""
 
 from collections.abc import Iterable
 
@@ -10,10 +10,9 @@ _UNTYPED = Type("untyped")
 
 
 def merged(typed: Type, live: JsonValue, applied: JsonValue) -> JsonValue:
-    """Give `live` with all of `applied` in it: leaves replaced, maps joined, list elements matched by their keys.
+    """Return `live` merged with `applied`: replaces leaves, joins maps, matches list elements by their keys.
 
-    Elements keep the order they are stored in and new ones follow, so that applying the same again changes nothing
-    (`apply-unchanged`).
+    Stored elements keep their order and new ones follow, so that a repeated apply changes nothing (`apply-unchanged`).
     """
     if typed.is_leaf or type(live) is not type(applied):
         return clone(applied)
@@ -43,9 +42,9 @@ def _merged_elements(typed: Type, live: list[JsonValue], applied: list[JsonValue
 
 
 def without(typed: Type, obj: Json, paths: Iterable[Path]) -> None:
-    """Take the paths out of `obj`, in place; containers that become empty by it go too.
+    """Remove the paths from `obj` in place, and containers that become empty.
 
-    Elements of lists go before what is inside of them, while their keys still tell which they are.
+    List elements are removed before their contents, while their keys still identify them.
     """
     for path in sorted(paths, key=len):
         _remove(typed, obj, path)
@@ -69,7 +68,7 @@ def _remove(typed: Type, value: JsonValue, path: Path) -> None:
 
 
 def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
-    """Give the target with a plain merge patch (RFC 7386) in it; null removes (`annotate`)."""
+    """Return the target with a JSON merge patch (RFC 7386) applied; null removes (`annotate`)."""
     if not isinstance(patch, dict):
         return clone(patch)
     result = clone(target) if isinstance(target, dict) else {}

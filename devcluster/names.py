@@ -1,4 +1,4 @@
-"""The rules for names, labels and annotations, with the server's own sentences. Knows no kinds."""
+"""Validates names, labels and annotations, with the server's own messages. Knows no kinds."""
 
 import re
 
@@ -17,7 +17,7 @@ def _bytes(limit: int) -> str:
 
 
 def label_problems(name: str) -> list[str]:
-    """Say what keeps a text from being an RFC 1123 label (the name of a Service, a namespace, a container)."""
+    """Return why a name is not an RFC 1123 label (names of Services, namespaces, containers); empty if it is one."""
     problems = [] if len(name.encode()) <= MAX_LABEL else [_bytes(MAX_LABEL)]
     if not re.fullmatch(_LABEL, name):
         problems.append(
@@ -29,7 +29,7 @@ def label_problems(name: str) -> list[str]:
 
 
 def subdomain_problems(name: str) -> list[str]:
-    """Say what keeps a text from being an RFC 1123 subdomain (the name of a Pod and of most kinds)."""
+    """Return why a name is not an RFC 1123 subdomain (names of Pods and most kinds); empty if it is one."""
     problems = [] if len(name.encode()) <= MAX_SUBDOMAIN else [_bytes(MAX_SUBDOMAIN)]
     if not re.fullmatch(_SUBDOMAIN, name):
         problems.append(
@@ -41,7 +41,7 @@ def subdomain_problems(name: str) -> list[str]:
 
 
 def label_value_problems(value: str) -> list[str]:
-    """Say what keeps a text from being the value of a label."""
+    """Return why a text is not a valid label value; empty if it is one."""
     problems = [] if len(value.encode()) <= MAX_LABEL else [_bytes(MAX_LABEL)]
     if not re.fullmatch(_LABEL_VALUE, value):
         problems.append(
@@ -53,7 +53,7 @@ def label_value_problems(value: str) -> list[str]:
 
 
 def key_problems(key: str) -> list[str]:
-    """Say what keeps a text from being the key of a label or an annotation."""
+    """Return why a text is not a valid key of a label or annotation; empty if it is one."""
     prefix, slash, name = key.rpartition("/")
     problems = [f"prefix part {problem}" for problem in subdomain_problems(prefix)] if slash else []
     if not name:
@@ -70,7 +70,7 @@ def key_problems(key: str) -> list[str]:
 
 
 def metadata_causes(obj: Json, *, name_is_label: bool) -> list[Cause]:
-    """Give what is invalid in an object's metadata (`apply-invalid-name`, `apply-label-too-long`)."""
+    """Return the causes for which an object's metadata is invalid (`apply-invalid-name`, `apply-label-too-long`)."""
     name = metadata(obj)["name"]
     problems = label_problems(name) if name_is_label else subdomain_problems(name)
     causes = [invalid_value("metadata.name", name, problem) for problem in problems]

@@ -1,4 +1,4 @@
-"""The namespace controller: a new namespace gets its service account, a dying one is emptied and then goes."""
+"""The namespace controller: creates service accounts in new namespaces, and empties and removes terminating ones."""
 
 from devcluster.api import Api, WriteOptions
 from devcluster.clock import Clock
@@ -11,7 +11,7 @@ _CONTROLLER = WriteOptions("kube-controller-manager")
 
 
 class NamespaceController:
-    """Looks after namespaces."""
+    """Controls namespaces."""
 
     def __init__(self, api: Api, deletion: Deletion, clock: Clock, service_account_after: float) -> None:
         self._api = api
@@ -21,7 +21,7 @@ class NamespaceController:
         api.store.subscribe(self._on_change)
 
     def furnish(self, namespace: str) -> None:
-        """Give a namespace what each has: the service account `default` and the cluster's CA certificate."""
+        """Create the default objects of a namespace: the service account `default`, the cluster's CA certificate."""
         record = self._api.store.get(NAMESPACES, "", namespace)
         if record is None or is_terminating(record.obj):
             return
@@ -40,7 +40,7 @@ class NamespaceController:
             self._finish(namespace_of(change.obj))
 
     def _empty(self, namespace: str) -> None:
-        """Delete all that is in a namespace (`delete-namespace`); Pods take their grace."""
+        """Delete all objects in a namespace (`delete-namespace`); Pods with their grace period."""
         for resource in RESOURCES:
             if resource.stored and resource.namespaced:
                 for record in self._api.store.find(resource, namespace):
@@ -48,7 +48,7 @@ class NamespaceController:
         self._finish(namespace)
 
     def _finish(self, namespace: str) -> None:
-        """Take an empty dying namespace away."""
+        """Remove a terminating namespace that is empty, except for Events."""
         record = self._api.store.get(NAMESPACES, "", namespace)
         if record is None or not is_terminating(record.obj):
             return

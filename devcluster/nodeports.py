@@ -1,6 +1,6 @@
-"""What kube-proxy does, as far as a caller of the node sees it: a node port answers while there is somebody behind it.
+"""Acts as kube-proxy: a node port answers while its Service has an endpoint.
 
-Each node port is a real TCP port on loopback. Behind it stands no container but a few lines of HTTP.
+Each node port is a real TCP port on loopback. A few lines of HTTP answer instead of a container.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ SANDBOX_PATH = "/v1/sandbox"
 
 
 class NodePortProxy:
-    """Opens and closes the node ports, one service after another, as Pods and Services come and go."""
+    """Opens and closes node ports when Pods and Services change, one Service at a time."""
 
     def __init__(self, store: Store, kubelet: Kubelet, ports: NodePorts) -> None:
         self._store = store
@@ -42,7 +42,7 @@ class NodePortProxy:
         kubelet.on_serving(self._on_pod)
 
     async def start(self) -> None:
-        """Begin to follow."""
+        """Start to follow changes."""
         self._task = asyncio.create_task(self._follow(), name="devcluster node ports")
 
     async def stop(self) -> None:
@@ -50,11 +50,11 @@ class NodePortProxy:
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._task  # if it has failed before, this says so
+                await self._task  # raises if the task has failed
         for server in self._listening.values():
             server.close()
         self._listening.clear()
-        await asyncio.sleep(0)  # what was taken before gets to be a connection that can be ended
+        await asyncio.sleep(0)  # lets accepted sockets become connections, which can be closed
         await self._http.shutdown(0)
 
     def _on_change(self, change: Change) -> None:
@@ -106,7 +106,7 @@ class NodePortProxy:
                 await self._reconcile(key)
 
     async def _reconcile(self, key: Key) -> None:
-        """Bring the ports of one Service to what they should be."""
+        """Open and close the ports of one Service as needed."""
         record = self._store.get(SERVICES, *key)
         wanted = set(services.node_ports(record.obj)) if record is not None else set()
         if record is not None and not self._has_endpoint(record.obj):
@@ -120,7 +120,7 @@ class NodePortProxy:
             del self._open[key]
 
     def _has_endpoint(self, service: Json) -> bool:
-        """Tell whether a Pod is behind it: one whose server answers, and that is ready if readiness counts."""
+        """Return whether a matching Pod serves, and is ready unless publishNotReadyAddresses is set."""
         spec = service["spec"]
         selector: dict[str, str] = spec.get("selector") or {}
         for key in self._pods.matching(namespace_of(service), selector):
@@ -137,7 +137,7 @@ class NodePortProxy:
             log.warning("node port %d can't be opened: something else holds it", port)
             return
         loop = asyncio.get_running_loop()
-        # First known, then started: whoever stops us in between closes it.
+        # Register it before starting it, so that a `stop` in between closes it.
         self._listening[port] = await loop.create_server(self._http, sock=held, start_serving=False)
         await self._listening[port].start_serving()
 
@@ -149,14 +149,14 @@ class NodePortProxy:
 
 
 class _LabelIndex:
-    """Which Pods have which labels, so that a Service need not look at all of them."""
+    """An index of Pods by label, so that a Service need not scan all Pods."""
 
     def __init__(self) -> None:
         self._labels: dict[Key, dict[str, str]] = {}
         self._pods: dict[tuple[str, str, str], set[Key]] = defaultdict(set)
 
     def note(self, key: Key, labels: dict[str, str]) -> None:
-        """Remember the labels of a Pod; none forgets it."""
+        """Store the labels of a Pod; no labels removes it."""
         before = self._labels.pop(key, {})
         for item in before.items() - labels.items():
             self._pods[(key[0], *item)].discard(key)
@@ -168,7 +168,7 @@ class _LabelIndex:
             self._labels[key] = labels
 
     def matching(self, namespace: str, selector: dict[str, str]) -> set[Key]:
-        """Give the Pods with all of these labels; nothing for no selector."""
+        """Return the Pods with all of these labels; none for an empty selector."""
         groups = [self._pods.get((namespace, *item), set()) for item in selector.items()]
         return set.intersection(*groups) if groups else set()
 
@@ -179,7 +179,7 @@ def _is_ready(pod: Json) -> bool:
 
 
 async def _answer(request: web.BaseRequest) -> web.StreamResponse:
-    """Answer as a sandbox does when asked whether it is there."""
+    """Answer the readiness path of a sandbox; 404 for any other."""
     if request.path != SANDBOX_PATH:
         response = web.json_response({"detail": "Not Found"}, status=404)
     else:

@@ -1,7 +1,7 @@
-"""The schema as OpenAPI, for kubectl's own validation: v2 as protobuf (`apply-strict`) or JSON, v3 as JSON.
+"""Serves the schema as OpenAPI for kubectl's validation: v2 as protobuf (`apply-strict`) or JSON, v3 as JSON.
 
-The documents hold what kubectl reads: definitions, and for each kind a PATCH that knows `fieldValidation`. The
-numbers of fields are those of gnostic's OpenAPIv2.proto.
+The documents contain only what kubectl reads: definitions, and for each kind a PATCH with the parameter
+`fieldValidation`. Field numbers are those of gnostic's OpenAPIv2.proto.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _INFO = {"title": "Kubernetes", "version": "v1.36.2"}
 
 
 class OpenApi:
-    """The documents, each made when it is first asked for."""
+    """The documents, each built at its first request."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -74,7 +74,7 @@ class OpenApi:
 
 
 def _document(body: bytes, media_type: str, request: kmock.Request) -> web.Response:
-    """Answer with a document, or with 304 for who has it already."""
+    """Answer with a document, or with 304 if the client's copy is current."""
     tag = f'"{hashlib.sha512(body).hexdigest().upper()}"'
     headers = {"Cache-Control": "no-cache, private", "Content-Type": media_type, "Etag": tag, "Vary": "Accept"}
     if request.headers.get("If-None-Match") == tag:
@@ -96,7 +96,7 @@ def _object_path(resource: Resource) -> str:
 
 
 def _path_item(resource: Resource, *, v3: bool = False) -> Json:
-    """Describe the PATCH of a kind: from its parameters kubectl learns that the server validates fields."""
+    """Describe the PATCH of a kind, whose parameters tell kubectl that the server validates fields."""
     typed: Json = {"schema": {"type": "string", "uniqueItems": True}} if v3 else {"type": "string", "uniqueItems": True}
     kind = {"group": resource.group, "kind": resource.kind, "version": resource.version}
     return {
@@ -122,7 +122,7 @@ def _pb_path_item(item: Json) -> bytes:
 
 
 def _pb_schema(schema: Json) -> bytes:
-    """Write a Schema message; references, types, items, properties and the x-kubernetes extensions."""
+    """Encode a Schema message: references, types, items, properties and the x-kubernetes extensions."""
     out = b""
     if "$ref" in schema:
         out += _string(1, schema["$ref"])
@@ -158,15 +158,15 @@ def _varint(number: int) -> bytes:
 
 
 def _message(field: int, body: bytes) -> bytes:
-    """Write a field that holds a message, or any bytes."""
+    """Encode a field with a message or other bytes."""
     return _varint(field << 3 | _LENGTH_DELIMITED) + _varint(len(body)) + body
 
 
 def _string(field: int, text: str) -> bytes:
-    """Write a field that holds a text."""
+    """Encode a string field."""
     return _message(field, text.encode())
 
 
 def _named(field: int, name: str, value: bytes) -> bytes:
-    """Write one entry of what stands for a map in gnostic's messages: a name (1) and a value (2)."""
+    """Encode one entry of a map, in gnostic's messages a name (1) and a value (2)."""
     return _message(field, _string(1, name) + _message(2, value))

@@ -1,6 +1,6 @@
-"""Who owns which fields: `metadata.managedFields`, server-side apply with its conflicts, and updates.
+"""Field ownership: `metadata.managedFields`, server-side apply with its conflicts, and updates.
 
-Works on one object and its type; knows neither the store nor any kind's rules.
+Handles one object and its type; knows neither the store nor any kind's rules.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ _NOBODYS = frozenset(
         "uid",
     )
 ) | {("f:apiVersion",), ("f:kind",), ("f:metadata",), ("f:spec",), ("f:status",)}
-"""Paths that have no owner, whoever writes them."""
+"""Paths that never have an owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Owner:
 
     @classmethod
     def read(cls, entry: Json) -> Self:
-        """Read an entry."""
+        """Decode an entry."""
         return cls(
             entry["manager"],
             entry["operation"],
@@ -54,7 +54,7 @@ class Owner:
         )
 
     def entry(self) -> Json:
-        """Write it as an entry, in the key order of the record."""
+        """Encode the entry, in the key order of the record."""
         written = {
             "manager": self.manager,
             "operation": self.operation,
@@ -66,15 +66,15 @@ class Owner:
         return {**written, "subresource": self.subresource} if self.subresource else written
 
     def is_same(self, other: "Owner") -> bool:
-        """Tell whether both are one owner, whatever they own."""
+        """Return whether both have the same identity."""
         return self.identity() == other.identity()
 
     def identity(self) -> tuple[str, str, str, str]:
-        """Give what tells owners apart."""
+        """Return the key of the entry: manager, operation, apiVersion, subresource."""
         return (self.manager, self.operation, self.api_version, self.subresource)
 
     def shown(self) -> str:
-        """Write it as a conflict does (`apply-conflict`); one that updates with its version and time."""
+        """Format the owner as a conflict does (`apply-conflict`); after an update with its version and time."""
         if self.operation == "Apply":
             return f'"{self.manager}"'
         subresource = f' with subresource "{self.subresource}"' if self.subresource else ""
@@ -87,7 +87,7 @@ def owners_of(obj: Json) -> list[Owner]:
 
 
 def write_owners(obj: Json, owners: list[Owner]) -> None:
-    """Write managedFields, in place: applying managers first, then by time; none at all when nobody owns anything."""
+    """Set managedFields in place: applying managers first, then by time. Remove it if no field has an owner."""
     entries = sorted(
         (owner for owner in owners if owner.paths), key=lambda o: (o.operation, o.time, o.manager, o.subresource)
     )
@@ -98,10 +98,10 @@ def write_owners(obj: Json, owners: list[Owner]) -> None:
 
 
 def apply(typed: Type, live: Json, applied: Json, manager: str, *, force: bool) -> Json:
-    """Give `live` as it is after `manager` applied `applied`.
+    """Return `live` after `manager` applied `applied`.
 
-    Of what the manager applied before and leaves out now, what nobody else owns is removed. What others own and this
-    would change is a Conflict, or with `force` changes hands.
+    Fields that the manager applied before and now omits are removed, unless another manager owns them. A change of
+    another manager's field raises Conflict, or with `force` takes the field over.
     """
     api_version = applied["apiVersion"]
     new = Owner(manager, "Apply", api_version, _without_status(paths_of(typed, applied) - _NOBODYS), timestamp())
@@ -125,7 +125,7 @@ def _without_status(paths: PathSet) -> PathSet:
 
 
 def _settle(others: list[Owner], changed: PathSet, *, force: bool) -> list[Owner]:
-    """Give the owners without what they lose by force; raise the Conflict when there is no force."""
+    """Return the owners without the changed fields. Raises Conflict if there are any, unless `force` is set."""
     contested = [(owner, path) for owner in others for path in sorted(owner.paths & changed)]
     if contested and not force:
         raise _conflict(contested)
@@ -133,7 +133,7 @@ def _settle(others: list[Owner], changed: PathSet, *, force: bool) -> list[Owner
 
 
 def _drop(typed: Type, result: Json, dropped: PathSet, owners: list[Owner]) -> None:
-    """Remove what was given up, but not what somebody owns or owns something inside of."""
+    """Remove dropped fields, except those that have an owner or contain an owned field."""
     kept = {path[:length] for owner in owners for path in owner.paths for length in range(1, len(path) + 1)}
     without(typed, result, dropped - kept)
 
@@ -153,7 +153,7 @@ def _conflict(contested: list[tuple[Owner, Path]]) -> Exception:
 
 
 def update(typed: Type, old: Json | None, new: Json, manager: str, subresource: str = "") -> None:
-    """Note in `new`, in place, what `manager` changed against `old`: it owns that now, and others no longer do."""
+    """Make `manager` the only owner of the fields that differ from `old`; changes `new` in place."""
     empty: Json = {"metadata": {}, "spec": {"containers": []} if new.get("kind") == "Pod" else {}, "status": {}}
     changed, removed = difference(typed, empty if old is None else old, new)
     changed = frozenset(path for path in changed - _NOBODYS if _belongs(path, subresource))
@@ -175,7 +175,7 @@ def _belongs(path: Path, subresource: str) -> bool:
 
 
 def is_unchanged(old: Json, new: Json) -> bool:
-    """Tell whether a write changed nothing, not even who owns what: then it is none (`apply-unchanged`)."""
+    """Return whether a write changed neither fields nor owners, and so is not stored (`apply-unchanged`)."""
     if {**old, "metadata": None} != {**new, "metadata": None}:
         return False
     ignored = ("managedFields", "resourceVersion")

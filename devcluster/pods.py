@@ -1,4 +1,4 @@
-"""The rules of the Pod: what the server fills in, what it refuses, what may change. Pure; starts nothing."""
+"""Defaults and validation of Pods, and their immutable fields. Pure; starts nothing."""
 
 import difflib
 import json
@@ -29,13 +29,13 @@ _IMMUTABLE = (
 
 
 def containers_of(pod: Json) -> list[Json]:
-    """Give the Pod's containers and init containers."""
+    """Return the Pod's containers and init containers."""
     spec = pod.get("spec") or {}
     return [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
 
 
 def fill_in(pod: Json) -> None:
-    """Fill in what the schema leaves open, in place (`apply-real-ready`); the admission's part is in `admission`."""
+    """Set defaults that the schema lacks, in place (`apply-real-ready`); see `admission` for those of admission."""
     spec = pod.setdefault("spec", {})
     for container in containers_of(pod):
         _fill_in_container(container)
@@ -120,7 +120,7 @@ def add_token(pod: Json) -> None:
 
 
 def qos_class(pod: Json) -> str:
-    """Give the quality-of-service class that the containers' resources make."""
+    """Return the quality-of-service class, from the containers' resources."""
     guaranteed, best_effort = True, True
     for container in containers_of(pod):
         resources = container.get("resources") or {}
@@ -136,7 +136,7 @@ def qos_class(pod: Json) -> str:
 
 
 def causes(pod: Json) -> list[Cause]:
-    """Give what is invalid in a Pod's spec."""
+    """Return the causes for which a Pod's spec is invalid."""
     spec = pod["spec"]
     volumes = spec.get("volumes") or []
     found = []
@@ -168,7 +168,7 @@ def _volume_causes(volume: Json, at: str) -> list[Cause]:
 
 
 def _host_path_causes(source: Json, at: str) -> list[Cause]:
-    """Refuse a path that steps back (`apply-hostpath-backstep`), and types that don't exist."""
+    """Refuse a path with `..` (`apply-hostpath-backstep`), and unknown types."""
     path = source.get("path", "")
     found = [] if path else [required(f"{at}.path")]
     if ".." in path.split("/"):
@@ -222,7 +222,7 @@ def _mount_causes(mounts: list[Json], at: str, volumes: set[JsonValue]) -> list[
 
 
 def _resource_causes(resources: Json, at: str) -> list[Cause]:
-    """Refuse requests above their limits (`apply-request-over-limit`) and amounts below nothing."""
+    """Refuse requests above their limits (`apply-request-over-limit`) and negative amounts."""
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     found = []
     for group, amounts in (("limits", limits), ("requests", requests)):
@@ -238,10 +238,9 @@ def _resource_causes(resources: Json, at: str) -> list[Cause]:
 
 
 def update_causes(new: Json, old: Json) -> list[Cause]:
-    """Refuse a change of what is immutable, which is nearly all of the spec (`apply-immutable-change`).
+    """Refuse changes of immutable fields, which are nearly all of the spec (`apply-immutable-change`).
 
-    After the sentence stands a diff, as a real server writes one. Its text is not the server's: that shows Go's own
-    structures.
+    Like the server, adds a diff to the message; but a server's diff shows Go structures.
     """
     before, after = _comparable(old, new), _comparable(new, new)
     if before == after:
@@ -256,7 +255,7 @@ def _lines(spec: Json) -> list[str]:
 
 
 def _comparable(pod: Json, new: Json) -> Json:
-    """Give the spec with the mutable fields of `new` in it."""
+    """Return the spec with the mutable fields of `new`."""
     spec: Json = clone(pod["spec"])
     target = new["spec"]
     for group in ("containers", "initContainers"):

@@ -1,7 +1,7 @@
-"""The states that a test puts a Pod into: those of the record by their names, and finer ones by words.
+"""Puts Pods into states for tests: recorded ones by name, others by description.
 
-A recorded state is reached on the way that the recorded kubelet took (`watch-pods.ndjson`): each step is a report that
-watches see, with its events. Where the Pod is on that way already, the steps behind it are left out.
+A Pod reaches a recorded state by the steps of the recorded kubelet (`watch-pods.ndjson`). Each step is a report that
+watches see, with its Events. Steps that the Pod has already taken are skipped.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _UNREACHABLE = "proxyconnect tcp: dial tcp 127.0.0.1:9: connect: connection refu
 
 
 class _Course:
-    """One Pod on its way into a state."""
+    """Moves one Pod into a state."""
 
     def __init__(self, kubelet: Kubelet, key: Key) -> None:
         found = kubelet.state_of(key)
@@ -38,7 +38,7 @@ class _Course:
 
     @property
     def container(self) -> ContainerState:
-        """Give the container that the state is about: the first."""
+        """The first container, to which the states apply."""
         return self.state.containers[0]
 
     @property
@@ -46,11 +46,11 @@ class _Course:
         return self.kubelet.recorder
 
     def said(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """Write an event about the container."""
+        """Record an Event about the container."""
         self.recorder.kubelet(self.pod, reason, message, self.container.name, warning=warning)
 
     def begun(self) -> None:
-        """Let the containers run, if they don't."""
+        """Start the containers unless they run."""
         self.network()
         if not self.container.container_id:
             self.kubelet.begin(self.key)
@@ -58,30 +58,30 @@ class _Course:
             self.kubelet.restart(self.key)
 
     def network(self) -> None:
-        """Let the Pod have its network, which comes before its containers."""
+        """Set up the Pod's network, which precedes its containers."""
         if not self.state.sandbox_ready:
             self.kubelet.prepare(self.key)
 
     def creating(self) -> None:
-        """Stay without containers."""
+        """Stay without running containers."""
         self.kubelet.publish(self.key)
 
     def ready(self) -> None:
-        """Run, and be ready."""
+        """Run and be ready."""
         self.begun()
         for container in self.state.containers:
             container.started = container.ready = True
         self.kubelet.publish(self.key, serving=True)
 
     def running_unready(self) -> None:
-        """Run, with a server that does not answer."""
+        """Run with a server that does not answer."""
         self.begun()
         for container in self.state.containers:
             container.started, container.ready = True, False
         self.kubelet.publish(self.key, serving=False)
 
     def err_image_pull(self) -> None:
-        """Have tried just now to pull an image that can't be pulled."""
+        """Fail to pull the image."""
         self.network()
         image = self.pod["spec"]["containers"][0]["image"]
         trouble = _pull_trouble(image)
@@ -93,7 +93,7 @@ class _Course:
         self.kubelet.publish(self.key)
 
     def image_pull_backoff(self) -> None:
-        """Wait before the image is tried again."""
+        """Back off from pulling the image."""
         if self.container.waiting != "ErrImagePull":
             self.err_image_pull()
         image = self.pod["spec"]["containers"][0]["image"]
@@ -104,11 +104,11 @@ class _Course:
         self.kubelet.publish(self.key)
 
     def crashed(self) -> None:
-        """Have a container that has ended by itself and is not restarted yet."""
+        """Let the container crash, without a restart yet."""
         self._ended(CRASH_CODE, "Error")
 
     def out_of_memory(self) -> None:
-        """Have a container that has used up its memory and is not restarted yet."""
+        """Let the container run out of memory, without a restart yet."""
         self._ended(KILLED, "OOMKilled")
 
     def _ended(self, exit_code: int, reason: str) -> None:
@@ -117,12 +117,12 @@ class _Course:
         self.kubelet.publish(self.key, serving=False)
 
     def oom_killed(self) -> None:
-        """Have a container that has used up its memory and runs again."""
+        """Let the container run out of memory, and restart it."""
         self.out_of_memory()
         self.kubelet.restart(self.key)
 
     def crash_loop(self) -> None:
-        """Have a container that goes on ending as it did last, and is not restarted for a while."""
+        """Repeat the container's last failure, and back off."""
         if self.container.terminated is None:
             self.crashed()
         if self.container.restarts == 0:
@@ -131,7 +131,7 @@ class _Course:
         self.kubelet.back_off(self.key, self.container)
 
     def failed_mount(self) -> None:
-        """Wait for a volume that can't be mounted, as of now once more (`events-failed-mount`)."""
+        """Fail to mount a volume, once more with each call (`events-failed-mount`)."""
         volumes: list[Json] = self.pod["spec"].get("volumes") or []
         volume: Json = next((volume for volume in volumes if "hostPath" in volume), volumes[0])
         where = (volume.get("hostPath") or {}).get("path", volume["name"])
@@ -141,11 +141,11 @@ class _Course:
         self.kubelet.publish(self.key)
 
     def succeeded(self) -> None:
-        """Have ended well, for good."""
+        """Finish with success."""
         self._finished(0, "Succeeded")
 
     def failed(self) -> None:
-        """Have ended badly, for good."""
+        """Finish with a failure."""
         self._finished(FAILURE_CODE, "Failed")
 
     def _finished(self, exit_code: int, outcome: str) -> None:
@@ -158,9 +158,9 @@ class _Course:
         self.kubelet.publish(self.key)
 
     def evicted(self) -> None:
-        """Have been ended for good by a node that ran short of memory.
+        """Be evicted by a node that is low on memory.
 
-        Not in the record: the shape is the kubelet's own (pkg/kubelet/eviction/helpers.go).
+        Not in the record: the format is the kubelet's own (pkg/kubelet/eviction/helpers.go).
         """
         self.begun()
         said = (
@@ -176,12 +176,12 @@ class _Course:
         self.kubelet.publish(self.key, serving=False)
 
     def terminating(self) -> None:
-        """Be told to end, and take no heed of it for the whole of the grace."""
+        """Terminate, ignoring SIGTERM for the whole grace period."""
         self.begun()
         self.kubelet.delete_heedless(self.key)
 
     def unschedulable(self) -> None:
-        """Have no node that is right for it."""
+        """Become unschedulable."""
         self.kubelet.turn_away(self.key)
 
 
@@ -202,19 +202,19 @@ STATES: dict[str, Callable[[_Course], None]] = {
     "terminating": _Course.terminating,
     "unschedulable": _Course.unschedulable,
 }
-"""`pod-NAME` in the record, and the moments between them that its watch shows; and `evicted`, which it has not."""
+"""`pod-NAME` in the record, intermediate states from its watch, and `evicted`, which is not in the record."""
 
 
 def put_into(kubelet: Kubelet, key: Key, name: str) -> None:
-    """Take a Pod into a recorded state, in which it stays until it is put into another or deleted.
+    """Put a Pod into a recorded state, in which it stays until it is put into another or deleted.
 
-    Raises KeyError for a Pod that is not on the node, and for no such state.
+    Raises KeyError if the Pod is not on the node, or the state is unknown.
     """
     STATES[name](_Course(kubelet, key))
 
 
 def _pull_trouble(image: str) -> str:
-    """Say why an image can't be pulled, of a registry that can't be reached."""
+    """Return the kubelet's error for an unreachable registry."""
     host, _, rest = image.partition("/")
     path, _, tag = rest.partition(":")
     asked = f'failed to do request: Head "https://{host}/v2/{path}/manifests/{tag or "latest"}": {_UNREACHABLE}'
@@ -222,11 +222,11 @@ def _pull_trouble(image: str) -> str:
 
 
 class Words(TypedDict, total=False):
-    """What can be said of a Pod. `ready`: it runs, and is ready or not.
+    """The description of a Pod's state. `ready`: it runs, and is ready or not.
 
     `waiting` with `message`: a container that waits (`ImagePullBackOff`, `CrashLoopBackOff`). `exit_code` with
-    `reason`: a container that has ended (`OOMKilled`), which is how it is now with a finished `phase`, else how it was
-    before it was started again. `restarts`: how often that was.
+    `reason`: a container that has ended (`OOMKilled`); its current state if `phase` is a finished one, else the state
+    before its last restart. `restarts`: the number of restarts.
     """
 
     phase: str
@@ -239,9 +239,9 @@ class Words(TypedDict, total=False):
 
 
 def put_in_words(kubelet: Kubelet, key: Key, words: Words) -> None:
-    """Put a Pod that has the node into a state, in one report; it stays in it until it is deleted.
+    """Put a Pod into a described state, in one report; it stays in it until it is deleted.
 
-    Raises KeyError for a Pod that is not on the node.
+    Raises KeyError if the Pod is not on the node.
     """
     course = _Course(kubelet, key)
     state = course.state

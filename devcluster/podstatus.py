@@ -1,6 +1,6 @@
-"""The status of a Pod as the kubelet reports it, from the state of its containers. Pure.
+"""Builds the status of a Pod as the kubelet reports it, from the state of its containers. Pure.
 
-The shapes are those of the recorded stream (`watch-pods.ndjson`) and of the `pod-*` cases.
+The formats are those of the recorded stream (`watch-pods.ndjson`) and of the `pod-*` cases.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ UNSCHEDULABLE = (
 
 @dataclass(slots=True)
 class ContainerState:
-    """One container: where it is in its life, and how it ended before."""
+    """The state of one container, and of its last termination."""
 
     name: str
     waiting: str = "ContainerCreating"
-    """Why it does not run; empty when it does, or did."""
+    """Reason for waiting; empty if it runs or has ended."""
 
     message: str = ""
     container_id: str = ""
@@ -36,21 +36,21 @@ class ContainerState:
     started: bool = False
     ready: bool = False
     log: str = STAND_IN_LOG
-    """What it says, each time that it runs."""
+    """The log of each run."""
 
     @property
     def running(self) -> bool:
-        """Tell whether it runs."""
+        """Whether the container runs."""
         return not self.waiting and self.terminated is None
 
     def start(self) -> None:
-        """Let it run, under a new container id."""
+        """Start the container under a new id."""
         self.waiting, self.message, self.terminated = "", "", None
         self.container_id = f"containerd://{random_hex(64)}"
         self.started_at = timestamp()
 
     def end(self, exit_code: int, reason: str) -> None:
-        """Let it end."""
+        """Terminate the container."""
         self.started = self.ready = False
         self.terminated = {
             "exitCode": exit_code,
@@ -61,13 +61,13 @@ class ContainerState:
         }
 
     def restart(self) -> None:
-        """Let it run again after it has ended."""
+        """Restart the ended container."""
         self.last_terminated = self.terminated or self.last_terminated
         self.restarts += 1
         self.start()
 
     def back_off(self, reason: str, message: str) -> None:
-        """Let it wait, after it has ended or because it can't begin."""
+        """Let the container wait, after it has ended or because it can't start."""
         self.last_terminated = self.terminated or self.last_terminated
         self.terminated = None
         self.started = self.ready = False
@@ -76,34 +76,34 @@ class ContainerState:
 
 @dataclass(slots=True)
 class PodState:
-    """A Pod on the node."""
+    """The state of a Pod on the node."""
 
     containers: list[ContainerState]
     phase: str = "Pending"
     outcome: str = ""
-    """The phase that it will end in, from when all containers have ended for good (`watch-pods.ndjson`)."""
+    """The final phase, set when all containers have ended for good (`watch-pods.ndjson`)."""
 
     sandbox_ready: bool = False
-    """Whether its network is there and containers can start."""
+    """Whether the network is set up, so that containers can start."""
 
     address: str = ""
     started_at: str = field(default_factory=timestamp)
     evicted: str = ""
-    """The node's words for which it has evicted the Pod; empty if it has not."""
+    """The node's reason for evicting the Pod; empty if it was not evicted."""
 
     @property
     def ready(self) -> bool:
-        """Tell whether all of its containers are."""
+        """Whether all containers are ready."""
         return all(container.ready for container in self.containers)
 
 
 def scheduled() -> list[Json]:
-    """Give the conditions of a Pod that has just got its node; it carries no generation yet, as recorded."""
+    """Return the conditions of a Pod that was just scheduled; as recorded, without a generation."""
     return [{"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": timestamp()}]
 
 
 def unschedulable(generation: int) -> list[Json]:
-    """Give the conditions of a Pod that no node is right for (`pod-unschedulable`)."""
+    """Return the conditions of an unschedulable Pod (`pod-unschedulable`)."""
     return [
         {
             "type": "PodScheduled",
@@ -118,7 +118,7 @@ def unschedulable(generation: int) -> list[Json]:
 
 
 def status_of(pod: Json, state: PodState) -> Json:
-    """Give the status of a Pod in a state."""
+    """Return the status of a Pod in a state."""
     generation = metadata(pod).get("generation", 1)
     status: Json = {
         "observedGeneration": generation,
@@ -179,7 +179,7 @@ def _conditions(pod: Json, state: PodState, generation: int) -> list[Json]:
 
 
 def _readiness(state: PodState) -> Json:
-    """Say why a Pod is not ready: it has ended, or which containers are not."""
+    """Return why a Pod is not ready: it has ended, or the names of its unready containers."""
     if state.outcome == "Succeeded":
         return {"status": "False", "reason": "PodCompleted"}
     if state.outcome == "Failed":
@@ -229,7 +229,7 @@ def _current(container: ContainerState) -> Json:
 
 
 def _digest(image: str) -> str:
-    """Give a digest that stays the same for an image, since nothing is pulled."""
+    """Return a digest that is fixed for each image name, since nothing is pulled."""
     return hashlib.sha256(image.encode()).hexdigest()
 
 
@@ -246,7 +246,7 @@ def _container_resources(spec: Json) -> Json:
 
 
 def _pod_resources(specs: list[Json]) -> tuple[Json, Json]:
-    """Give what the Pod as a whole has; for one container, as all of ours are, that is the container's."""
+    """Return the resources of the whole Pod, which are the container's, since our Pods have only one."""
     resources = _container_resources(specs[0])
     only = {
         group: {name: amount for name, amount in amounts.items() if name in ("cpu", "memory")}

@@ -1,4 +1,4 @@
-"""The rules of the NetworkPolicy: what the server refuses. Pure; nothing enforces a policy here."""
+"""Validation of NetworkPolicies. Pure; nothing enforces them."""
 
 import ipaddress
 
@@ -10,7 +10,7 @@ _FIRST_PORT, _LAST_PORT = 1, 65535
 
 
 def causes(policy: Json) -> list[Cause]:
-    """Give what is invalid in a policy's spec."""
+    """Return the causes for which a policy's spec is invalid."""
     spec = policy["spec"]
     found = [unsupported("spec.policyTypes", one, _TYPES) for one in spec.get("policyTypes") or () if one not in _TYPES]
     for rules, peers in (("ingress", "from"), ("egress", "to")):

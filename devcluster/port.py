@@ -1,6 +1,6 @@
-"""The server's port on loopback: opened, closed, or open and deaf. Knows sockets, and of HTTP one sentence.
+"""The server's port on loopback: open, closed, or open and deaf. Knows sockets, and of HTTP a single answer.
 
-While it is closed it stays ours: connecting is refused, and nobody else gets it.
+A closed port stays bound: connections are refused, and no other program can take it.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ log = logging.getLogger(__name__)
 
 _TLS_HANDSHAKE = b"\x16"
 _NO_TLS = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
-"""What Go's server says to plain HTTP (`server-plain-http`)."""
+"""The answer of Go's server to plain HTTP (`server-plain-http`)."""
 
 _REQUEST = 65536
 _END_SECONDS = 5.0
 
 
 class Port:
-    """Takes connections and hands them to an HTTP server."""
+    """Accepts connections and hands them to an HTTP server."""
 
     deaf = False
-    """Whether new connections are taken and then never heard (`server-hangs`)."""
+    """Whether new connections are accepted but never read (`server-hangs`)."""
 
     def __init__(self, server: web.Server, number: int, context: ssl.SSLContext | None) -> None:
         self._server = server
@@ -40,32 +40,32 @@ class Port:
         self._connections: list[socket.socket] = []
 
     def open(self) -> None:
-        """Take connections."""
+        """Accept connections."""
         if not self._is_open:
             self._socket.listen(1024)
             asyncio.get_running_loop().add_reader(self._socket, self._accept)
             self._is_open = True
 
     def close(self) -> None:
-        """Refuse connections, and drop those that there are."""
+        """Refuse new connections, and drop the existing ones."""
         if self._is_open:
             self._let_go()
             self._socket = _bound(self.number)
 
     def stop(self) -> None:
-        """Refuse connections and give the port up; those that there are live on."""
+        """Refuse new connections and release the port; existing ones stay open."""
         if self._is_open:
             self._let_go(drop=False)
         else:
             self._socket.close()
 
     async def shutdown(self, seconds: float) -> None:
-        """End the connections that there are; what is being answered gets so many seconds."""
+        """Close all connections; requests in progress get `seconds` to finish."""
         self._server.pre_shutdown()
         await self._server.shutdown(seconds)
-        # Closed is not enough: TLS then waits for the other side's goodbye, for longer than the loop may live.
+        # Closing is not enough: TLS then waits for the peer's close_notify, perhaps longer than the loop lives.
         for connection in self._open_connections():
-            with suppress(OSError):  # the other side was faster
+            with suppress(OSError):  # the peer has closed it already
                 connection.shutdown(socket.SHUT_RDWR)
         async with asyncio.timeout(_END_SECONDS):
             while self._open_connections():  # noqa: ASYNC110 - no transport says when it has closed its socket
@@ -82,13 +82,13 @@ class Port:
             self.drop()
 
     def drop(self) -> None:
-        """Drop all connections in the middle of whatever they are doing, as a server that is killed does."""
+        """Abort all connections, like a killed server."""
         for handler in tuple(self._server.connections):
             if handler.transport is not None:
                 handler.transport.abort()
 
     def drop_unheard(self) -> None:
-        """Drop the connections that were taken while it was deaf."""
+        """Drop the connections that were accepted while the port was deaf."""
         for connection in self._unheard:
             connection.close()
         self._unheard.clear()
@@ -100,7 +100,7 @@ class Port:
     def _accept(self) -> None:
         try:
             connection, _ = self._socket.accept()
-        except OSError as error:  # who knocked is gone again
+        except OSError as error:  # the client has disconnected already
             log.debug("a connection came to nothing: %s", error)
             return
         connection.setblocking(False)
@@ -113,7 +113,7 @@ class Port:
 
         def greeted(task: asyncio.Task[None]) -> None:
             self._greetings.discard(task)
-            # Not in the task: one that is cancelled before its first step never runs a line of it.
+            # Not in the task, which might be cancelled before it runs its first line.
             if task.cancelled():
                 connection.close()
 
@@ -128,7 +128,7 @@ class Port:
                 connection.close()
                 return
             await loop.connect_accepted_socket(self._server, connection, ssl=self._context)
-        except OSError as error:  # a handshake that failed (`unknown-authority`), or nobody there any more
+        except OSError as error:  # the handshake failed (`unknown-authority`), or the client disconnected
             log.debug("a connection came to nothing: %s", error)
             connection.close()
 
@@ -141,7 +141,7 @@ def _bound(number: int) -> socket.socket:
 
 
 async def _first_byte(connection: socket.socket) -> bytes:
-    """Wait for the first byte, and leave it there; nothing when the other side has gone."""
+    """Wait for the first byte without consuming it; empty if the client disconnects."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(connection, readable.set)

@@ -1,4 +1,4 @@
-"""Resource quantities: read, compare, and write in the canonical form that the server stores ("1000m" becomes "1")."""
+"""Parses resource quantities, and formats them canonically, as the server stores them ("1000m" becomes "1")."""
 
 import re
 from decimal import Decimal
@@ -15,11 +15,11 @@ _STEP, _BINARY_STEP = 1000, 1024
 
 
 class QuantityError(ValueError):
-    """A text that is no quantity; the message is the server's (`apply-quantity-invalid`)."""
+    """A malformed quantity; the message is the server's (`apply-quantity-invalid`)."""
 
 
 def parse(text: object) -> Decimal:
-    """Give the number that a quantity stands for. Raises QuantityError."""
+    """Return the value of a quantity. Raises QuantityError."""
     return _read(str(text))[0]
 
 
@@ -40,7 +40,7 @@ def _read(text: str) -> tuple[Decimal, str]:
 
 
 def canonical(text: object) -> str:
-    """Write a quantity as the server stores it. Raises QuantityError."""
+    """Format a quantity as the server stores it. Raises QuantityError."""
     number, form = _read(str(text))
     if form == "exponent":
         return str(text)
@@ -61,7 +61,7 @@ def _scaled(number: int, suffixes: tuple[str, ...], step: int) -> str:
 
 
 def canonicalize(typed: Type, value: JsonValue) -> None:
-    """Write every quantity in an object canonically, in place. Raises QuantityError for what is none."""
+    """Rewrite all quantities of an object canonically, in place. Raises QuantityError."""
     if isinstance(value, dict):
         _canonicalize_fields(typed, value)
     elif isinstance(value, list) and typed.element is not None:

@@ -1,4 +1,4 @@
-"""What the query of a list or a watch says, and the combinations that the API refuses. Knows no store and no HTTP."""
+"""Parses and validates the query of a list or a watch. Knows no store and no HTTP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,29 +19,29 @@ _INITIAL = "sendInitialEvents"
 
 @dataclass(frozen=True, slots=True)
 class ListOptions:
-    """The query, read and checked."""
+    """The validated options of a list or a watch."""
 
     matcher: Matcher | None = None
     limit: int = 0
     proceed: str = ""
     version: int = 0
-    """The version that is asked for; 0 for any."""
+    """The requested version; 0 for any."""
 
     exact: bool = False
-    """Whether a list is to show that very version, and not one that is at least as new."""
+    """Whether a list must show exactly that version, not a newer one."""
 
     bookmarks: bool = False
     state_first: bool = False
-    """Whether a watch begins with the present state."""
+    """Whether a watch starts with the current state."""
 
     ends_state: bool = False
-    """Whether a bookmark says where that state ends."""
+    """Whether a bookmark marks the end of that state."""
 
     seconds: float = 0
 
     @classmethod
     def read(cls, resource: Resource, query: Mapping[str, str], *, watch_list: bool = True) -> Self:
-        """Read the query; `watch_list` is the feature of that name. Raises BadRequest and Invalid."""
+        """Parse the query. `watch_list`: whether the server supports WatchList. Raises BadRequest and Invalid."""
         version = query.get("resourceVersion", "")
         if version and not version.isdigit():
             raise bad_request(f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: invalid syntax')
@@ -58,7 +58,7 @@ class ListOptions:
             matcher=both(
                 label_matcher(query.get("labelSelector", "")), field_matcher(resource, query.get("fieldSelector", ""))
             ),
-            limit=0 if version == "0" else limit,  # what comes from the cache comes whole
+            limit=0 if version == "0" else limit,  # lists from the cache are not paged
             proceed=query.get("continue", ""),
             version=int(version or "0"),
             exact=match == EXACT or (not match and bool(limit) and version not in _ANY),
@@ -69,12 +69,12 @@ class ListOptions:
         )
 
     def matches(self, obj: Json) -> bool:
-        """Tell whether the selectors find the object."""
+        """Return whether the object matches the selectors."""
         return self.matcher is None or self.matcher(obj)
 
 
 def is_watch(query: Mapping[str, str]) -> bool:
-    """Tell whether a read is a watch."""
+    """Return whether a read is a watch."""
     return query.get("watch") in _TRUE
 
 

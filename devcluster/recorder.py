@@ -1,4 +1,4 @@
-"""Events: what the scheduler and the kubelet say about Pods, in the shapes of the `events-*` cases."""
+"""Records Events of the scheduler and the kubelet, in the format of the `events-*` cases."""
 
 import time
 from collections import deque
@@ -9,17 +9,17 @@ from devcluster.resources import EVENTS
 from devcluster.store import Key, Store
 
 KEPT_EVENTS = 2000
-"""The oldest go when there are more: a real server keeps them for an hour."""
+"""Past it, the oldest are removed; a real server keeps them for an hour."""
 
 _SCHEDULER = "default-scheduler"
 _SCHEDULER_WRITES = (
     *("action", "eventTime", "note", "reason", "regarding"),
     *("reportingController", "reportingInstance", "type"),
 )
-"""What it owns, by the names of the newer API that it writes with (`events`, in the HTTP record)."""
+"""Fields that it owns, by the names of the newer API that it uses (`events`, in the HTTP record)."""
 
 _Said = tuple[str, str, str]
-"""Of which Pod (its uid), the reason and the message."""
+"""The Pod's uid, the reason and the message."""
 
 
 class Recorder:
@@ -32,7 +32,7 @@ class Recorder:
         self._last = 0
 
     def scheduler(self, pod: Json, reason: str, message: str, action: str) -> None:
-        """Note what the scheduler did, or could not do (`events-unschedulable`)."""
+        """Record an Event of the scheduler (`events-unschedulable`)."""
         event = self._event(pod, reason, message, warning=reason != "Scheduled")
         event["metadata"]["managedFields"] = [
             {
@@ -56,7 +56,7 @@ class Recorder:
         self._put(event)
 
     def kubelet(self, pod: Json, reason: str, message: str, container: str = "", *, warning: bool = False) -> None:
-        """Note what the kubelet does; the same thing again counts up the event that is there (`events-image-pull`)."""
+        """Record an Event of the kubelet; a repetition increments the existing one's count (`events-image-pull`)."""
         key = self._known.get((metadata(pod)["uid"], reason, message))
         known = self._store.get(EVENTS, *key) if key else None
         if known is not None:
@@ -110,7 +110,7 @@ class Recorder:
         }
 
     def _moment(self) -> int:
-        """Give the nanoseconds since the epoch, never the same twice: events are listed in the order they happen."""
+        """Return unique nanoseconds since the epoch, which keep Events in order."""
         self._last = max(time.time_ns(), self._last + 1)
         return self._last
 

@@ -1,4 +1,4 @@
-"""Reading requests: what a path speaks of, the body, and the options of a query. Answers nothing."""
+"""Parses requests: path, body, and the options of a query. Answers nothing."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path speaks of."""
+    """The resource, namespace, name and subresource of a path."""
 
     resource: Resource
     namespace: str
@@ -31,7 +31,7 @@ class Target:
 
 
 def parse_path(path: str) -> Target | None:
-    """Read a path below `/api/v1` or `/apis/GROUP/VERSION`; None when no resource is served there."""
+    """Parse a path below `/api/v1` or `/apis/GROUP/VERSION`; None if no resource is served there."""
     parts = path.strip("/").split("/")
     if parts[0] == "apis":
         parts = parts[1:]
@@ -53,7 +53,7 @@ def parse_path(path: str) -> Target | None:
 
 
 async def read(raw_request: web.BaseRequest, number: int) -> kmock.Request:
-    """Read a request, for kmock's filters as for us; `number` is its place among those that were served."""
+    """Parse a request, for kmock's filters and for us. `number`: its sequence number."""
     body = await raw_request.read()
     try:
         data = json.loads(body) if body else None
@@ -82,7 +82,7 @@ async def read(raw_request: web.BaseRequest, number: int) -> kmock.Request:
 
 
 def verb_of(request: kmock.Request) -> str:
-    """Give the request's verb, as Kubernetes calls it; of what is no resource, the method in lower case."""
+    """Return Kubernetes' verb of the request; without a resource, the method in lower case."""
     method = request.method.value
     if request.resource is None:
         return str(method).lower()
@@ -95,7 +95,7 @@ def verb_of(request: kmock.Request) -> str:
 
 
 def _action(method: str, target: Target | None, query: dict[str, str]) -> kmock.action | None:
-    """Give the request's verb, as kmock calls it."""
+    """Return kmock's verb of the request."""
     if target is None:
         return None
     if method == "GET":
@@ -106,7 +106,7 @@ def _action(method: str, target: Target | None, query: dict[str, str]) -> kmock.
 
 
 def body_of(request: kmock.Request) -> Json:
-    """Give the body, which is JSON, YAML or, for some kinds, protobuf. Raises BadRequest, UnsupportedMediaType."""
+    """Parse the body: JSON, YAML or, for some kinds, protobuf. Raises BadRequest, UnsupportedMediaType."""
     sent: JsonValue = request.data
     if not isinstance(sent, dict):
         sent = _decoded(request)
@@ -129,12 +129,12 @@ def _decoded(request: kmock.Request) -> JsonValue:
 
 
 def media_type(request: kmock.Request) -> str:
-    """Give the content type of the body, without its parameters."""
+    """Return the content type of the body without its parameters."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip()
 
 
 def write_options(request: kmock.Request, target: Target) -> WriteOptions:
-    """Read what the query says of a write; an update without a field manager is known by its user agent."""
+    """Parse the options of a write. The default field manager of an update is from the user agent."""
     query = request.params
     manager = query.get("fieldManager", "")
     if not manager and media_type(request) != APPLY_PATCH:
@@ -149,7 +149,7 @@ def write_options(request: kmock.Request, target: Target) -> WriteOptions:
 
 
 def delete_options(request: kmock.Request) -> DeleteOptions:
-    """Read what body and query say of a delete."""
+    """Parse the options of a delete from body and query."""
     sent = body_of(request) if request.body else {}
     query = request.params
     grace = query.get("gracePeriodSeconds", sent.get("gracePeriodSeconds"))

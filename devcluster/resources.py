@@ -1,4 +1,4 @@
-"""The resources that are served, and how discovery describes them. A table; knows no objects."""
+"""The table of served resources, as discovery describes them. Knows no objects."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ READ_VERBS = ("get", "list", "watch")
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource of the API: where it is served, what its objects are called, what can be done with it."""
+    """One resource of the API: its group, names and verbs."""
 
     group: str
     version: str
@@ -22,27 +22,27 @@ class Resource:
     categories: tuple[str, ...] = ()
     has_status: bool = False
     definition: str = ""
-    """The name of the kind's definition in the schema; empty for reviews, which are answered and not stored."""
+    """The name of the kind's definition in the schema; empty for reviews, which are not stored."""
 
     counts_generations: bool = False
-    """Whether `metadata.generation` counts changes of the spec, as for Pods (`apply-create`); Services have none."""
+    """Whether objects have `metadata.generation`, as Pods do (`apply-create`) and Services don't."""
 
     answers_deleted_object: bool = True
-    """Whether a delete answers the object (`delete-stdin`) or a `Status`."""
+    """Whether a delete returns the object (`delete-stdin`) or a `Status`."""
 
     @property
     def api_version(self) -> str:
-        """Give the `apiVersion` of its objects."""
+        """The `apiVersion` of its objects."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def qualified(self) -> str:
-        """Give the name that messages use: `pods`, `networkpolicies.networking.k8s.io`."""
+        """The name in messages: `pods`, `networkpolicies.networking.k8s.io`."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
     def stored(self) -> bool:
-        """Tell whether objects of this kind are kept."""
+        """Whether objects of this kind are stored."""
         return bool(self.definition)
 
 

@@ -1,4 +1,4 @@
-"""Writing responses: JSON, written objects with their warnings, and watches."""
+"""Writes responses: JSON, objects with warnings, and watches."""
 
 import json
 import logging
@@ -25,10 +25,10 @@ UNCACHED = {"Cache-Control": "no-cache, private"}
 
 
 class WatchResponse(web.StreamResponse):
-    """A watch: its events are written while they come, until the watch ends or the client is gone."""
+    """A watch: writes events as they occur, until the watch ends or the client disconnects."""
 
     cut_after: int | None = None
-    """After how many bytes the connection is to be cut, for a test."""
+    """Bytes after which to cut the connection, for tests."""
 
     def __init__(self, watches: Watches, target: Target, options: ListOptions) -> None:
         super().__init__(headers={"Content-Type": JSON, "Cache-Control": "no-cache, private"})
@@ -38,12 +38,12 @@ class WatchResponse(web.StreamResponse):
         self._transport: asyncio.Transport | None = None
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Remember what the events will be written to. aiohttp calls this first."""
+        """Store the writer for the events. aiohttp calls this first."""
         self._transport = request.transport
         return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Write all events, then the end. aiohttp calls this when the head is out."""
+        """Write all events, then the end. aiohttp calls this after it has sent the head."""
         events = self._watches.events(self._target.resource, self._target.namespace, self._options)
         try:
             async with aclosing(events):
@@ -67,7 +67,7 @@ class WatchResponse(web.StreamResponse):
 
 
 class CutResponse(web.StreamResponse):
-    """A response that promises the whole body, and breaks off; after 0 bytes before even the head is out."""
+    """A response that announces the whole body and is cut off; after 0 bytes even before the head."""
 
     def __init__(self, whole: web.Response, after_bytes: int) -> None:
         super().__init__(status=whole.status, headers=whole.headers)
@@ -75,12 +75,12 @@ class CutResponse(web.StreamResponse):
         self._transport: asyncio.Transport | None = None
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Remember the connection. aiohttp calls this first."""
+        """Store the connection. aiohttp calls this first."""
         self._transport = request.transport
         return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Write the part, and cut the connection. aiohttp calls this when the head is ready."""
+        """Write the part and cut the connection. aiohttp calls this when the head is ready."""
         if self._part:
             await self.write(self._part + data)
         if self._transport is not None:
@@ -89,14 +89,14 @@ class CutResponse(web.StreamResponse):
 
 
 def with_warning(response: web.StreamResponse, text: str) -> None:
-    """Add a warning in a header, from where kubectl prints it."""
+    """Add a Warning header, which kubectl prints."""
     response.headers.add("Warning", f"299 - {json.dumps(text, ensure_ascii=False)}")
 
 
 def respond(
     body: bytes, code: HTTPStatus = HTTPStatus.OK, warnings: list[str] | None = None, media_type: str = JSON
 ) -> web.Response:
-    """Make a response."""
+    """Build a JSON response."""
     response = web.Response(body=body, status=code, headers={**UNCACHED, "Content-Type": media_type})
     for warning in warnings or ():
         with_warning(response, warning)
@@ -104,5 +104,5 @@ def respond(
 
 
 def written(answer: Answer) -> web.Response:
-    """Make the response to a write."""
+    """Build the response to a write."""
     return respond(compact(answer.obj), answer.code, answer.warnings)

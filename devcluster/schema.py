@@ -1,7 +1,7 @@
-"""The Kubernetes schema as types: which fields there are, which lists are maps, what is atomic.
+"""The Kubernetes schema as types: fields, lists that are maps, atomic values.
 
-Reads `data/schema.json` (the kinds that are served, from the OpenAPI schema of Kubernetes 1.36) and answers questions
-about it. Knows nothing of objects but how their JSON is typed.
+Reads `data/schema.json` (the served kinds, from the OpenAPI schema of Kubernetes 1.36). Knows of objects only the types
+of their JSON.
 """
 
 import json
@@ -19,40 +19,40 @@ Form = Literal["scalar", "struct", "map", "list", "untyped"]
 
 @dataclass(slots=True)
 class Type:
-    """How one field is typed, in the words of structured merge."""
+    """The type of one field, in the terms of structured merge."""
 
     form: Form
     scalar: str = ""
     definition: str = ""
-    """The definition it refers to, such as `io.k8s.api.core.v1.Container`; empty for what is written in place."""
+    """The referenced definition, such as `io.k8s.api.core.v1.Container`; empty for an inline type."""
 
     fields: dict[str, "Type"] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     element: "Type | None" = None
-    """Of a map or a list: the type of its values."""
+    """The type of a map's or list's values."""
 
     atomic: bool = False
-    """Whether it has one owner as a whole: nodeSelector, a Service's selector, command."""
+    """Whether it has a single owner: nodeSelector, a Service's selector, command."""
 
     keys: tuple[str, ...] = ()
-    """Of a list that is a map: the fields that identify an element."""
+    """The fields that identify an element, if the list is a map."""
 
     is_set: bool = False
     default: JsonValue = None
 
     @property
     def is_leaf(self) -> bool:
-        """Tell whether field ownership ends here."""
+        """Whether field ownership ends here."""
         return self.form in ("scalar", "untyped") or self.atomic
 
     def child(self, name: str) -> "Type | None":
-        """Give the type of a struct's field, or of a map's value; None when the schema declares none."""
+        """Return the type of a struct's field or a map's value; None if the schema does not declare it."""
         if self.form == "map":
             return self.element
         return self.fields.get(name)
 
     def key_of(self, element: Json) -> Json | None:
-        """Give what identifies an element of a list that is a map; None when a key without a default is missing."""
+        """Return the key fields of an element of a list that is a map; None if one without a default is missing."""
         key = {}
         for name in self.keys:
             declared = self.element.fields.get(name) if self.element else None
@@ -64,7 +64,7 @@ class Type:
 
 
 class Schema:
-    """All definitions, and the types made from them once."""
+    """All definitions, and the cached types of them."""
 
     def __init__(self, definitions: Json) -> None:
         self.definitions = definitions
@@ -72,15 +72,15 @@ class Schema:
 
     @classmethod
     def load(cls) -> Self:
-        """Read the packaged schema."""
+        """Load the packaged schema."""
         text = resources.files("devcluster").joinpath("data/schema.json").read_text(encoding="utf-8")
         return cls(json.loads(text)["definitions"])
 
     def type_of(self, definition: str) -> Type:
-        """Give the type of a definition, by its full name."""
+        """Return the type of a definition by its full name."""
         if definition not in self._types:
             made = Type("struct", definition=definition)
-            self._types[definition] = made  # first the name, then the fields: a definition may refer to itself
+            self._types[definition] = made  # cached before its fields, since a definition may refer to itself
             self._fill(made, self.definitions[definition])
         return self._types[definition]
 

@@ -1,4 +1,4 @@
-"""Label selectors and field selectors: text → a test of an object. Knows the grammar, not where objects come from."""
+"""Parses label selectors and field selectors into predicates. Knows the grammar, but no store."""
 
 import re
 from collections.abc import Callable
@@ -22,14 +22,14 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One part of a label selector: a key, an operator and the values that it speaks of."""
+    """One requirement of a label selector: key, operator and values."""
 
     key: str
     operator: str
     values: frozenset[str]
 
     def matches(self, labels: dict[str, str]) -> bool:
-        """Tell whether the labels meet it; `!=` and `notin` are met by a missing label too."""
+        """Return whether the labels match; for `!=` and `notin` a missing label matches, too."""
         if self.operator == "exists":
             return self.key in labels
         if self.operator == "!":
@@ -40,7 +40,7 @@ class Requirement:
 
 
 class _LabelParser:
-    """Reads one label selector; its complaints are Kubernetes' own (`get-bad-selector`)."""
+    """Parses one label selector; its error messages are Kubernetes' own (`get-bad-selector`)."""
 
     def __init__(self, text: str) -> None:
         self._tokens = [symbol or word for symbol, word in _TOKEN.findall(text)]
@@ -102,12 +102,12 @@ class _LabelParser:
 
 
 def _unparsed(why: str) -> ApiError:
-    """Say what is wrong within one requirement (`raw-list-bad-selector`)."""
+    """Return the BadRequest for an error within one requirement (`raw-list-bad-selector`)."""
     return bad_request(f"unable to parse requirement: {why}")
 
 
 def label_matcher(text: str) -> Matcher | None:
-    """Read a label selector; None when it is empty. Raises BadRequest for one that makes no sense."""
+    """Parse a label selector; None if it is empty. Raises BadRequest if it is malformed."""
     requirements = _LabelParser(text).parse()
     if not requirements:
         return None
@@ -115,7 +115,7 @@ def label_matcher(text: str) -> Matcher | None:
 
 
 def field_matcher(resource: Resource, text: str) -> Matcher | None:
-    """Read a field selector; None when it is empty. Raises BadRequest for a field that the kind can't be asked for."""
+    """Parse a field selector; None if it is empty. Raises BadRequest for a field that the kind does not support."""
     terms = [_field_term(resource, term) for term in text.split(",") if term]
     if not terms:
         return None
@@ -140,7 +140,7 @@ def _field(obj: Json, path: tuple[str, ...]) -> str:
 
 
 def both(first: Matcher | None, second: Matcher | None) -> Matcher | None:
-    """Join two tests; None tests nothing."""
+    """Combine two predicates; None matches all objects."""
     if first is None or second is None:
         return first or second
     return lambda obj: first(obj) and second(obj)

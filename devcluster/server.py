@@ -1,7 +1,7 @@
-"""HTTP: from a request to a verb, and from what came of it to a response. Built on kmock.
+"""The HTTP server: dispatches requests to verbs, and builds the responses. Based on kmock.
 
-kmock records the requests and lets a test put a canned answer or a fault in the way of the next that match; what no
-test has claimed is answered from the store. Knows no kind's rules.
+kmock records the requests, and lets a test answer matching requests with a canned answer or a fault. All others are
+answered from the store. Knows no kind's rules.
 """
 
 import hmac
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 REMEMBERED_REQUESTS = 1000
-"""How many requests a test can look back on. kmock would keep all of them for ever."""
+"""Number of requests that are kept for tests. kmock itself would keep all."""
 
 _PATCHES = [MERGE_PATCH, APPLY_PATCH]
 
@@ -80,17 +80,17 @@ class ApiServer(kmock.KubernetesScaffold):
         self._token = token
 
     def __attrs_post_init__(self) -> None:
-        """Leave out kmock's own discovery: ours is the record's."""
+        """Disable kmock's own discovery; ours follows the record."""
 
     @property
     def requests(self) -> list[kmock.Request]:
-        """Give the last requests, oldest first."""
+        """The last requests, oldest first."""
         return list(self._requests)
 
     async def __call__(self, raw_request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request: credentials first, then what a test has put in the way, then the API.
+        """Answer one request: check credentials, then apply faults, then call the API.
 
-        In the place of kmock's own entry, which can't read the path `/api/v1/namespaces`.
+        Replaces kmock's own method, which can't parse the path `/api/v1/namespaces`.
         """
         request = await read(raw_request, self._served)
         self._served += 1
@@ -121,7 +121,7 @@ class ApiServer(kmock.KubernetesScaffold):
             return respond(compact(failure.status()), failure.code)
 
     def _authenticate(self, request: kmock.Request) -> None:
-        """Refuse a wrong token (`unauthorized`). Without TLS there is none: kubectl never sends it in the clear."""
+        """Refuse a wrong token (`unauthorized`). Not checked without TLS: kubectl never sends tokens in the clear."""
         given = request.headers.get("Authorization", "")
         if not self._token or (not given and request.url.path.startswith((*HEALTH_PATHS, "/version"))):
             return
@@ -138,7 +138,7 @@ class ApiServer(kmock.KubernetesScaffold):
         target = parse_path(path)
         if target is None:
             raise no_such_path()
-        # A namespace itself is asked about in its own namespace, as in Kubernetes' RequestInfo.
+        # Rights on a namespace are checked within that namespace, as in Kubernetes' RequestInfo.
         scope = target.name if target.resource is NAMESPACES else target.namespace
         self.authorization.require(verb_of(request), target.resource, scope, target.name, target.subresource)
         verbs: dict[str, Callable[[Target, kmock.Request], web.StreamResponse]] = {
@@ -158,7 +158,7 @@ class ApiServer(kmock.KubernetesScaffold):
         return verbs[method](target, request)
 
     def _serve_document(self, path: str, request: kmock.Request) -> web.StreamResponse | None:
-        """Answer for what is no resource: health, version, discovery, OpenAPI."""
+        """Answer a path without a resource: health, version, discovery, OpenAPI."""
         if path.startswith(HEALTH_PATHS):
             return web.Response(text="ok", headers=UNCACHED)
         if path == "/version":
@@ -209,7 +209,7 @@ class ApiServer(kmock.KubernetesScaffold):
         sent = body_of(request)
         if sent_as == APPLY_PATCH:
             if self._api.store.get(target.resource, target.namespace, target.name) is None:
-                # An apply that makes something takes both rights (kubectl.md 14).
+                # An apply that creates an object needs both rights (kubectl.md 14).
                 audit.note(request, "create")
                 self.authorization.require("create", target.resource, target.namespace, target.name)
             return written(self._api.apply(target.resource, target.namespace, target.name, sent, options))
@@ -236,12 +236,12 @@ class ApiServer(kmock.KubernetesScaffold):
         return respond(listed)
 
     def _reviewed(self, resource: Resource, review: Json) -> Json:
-        """Answer a review of what the caller may do."""
+        """Answer a review of the caller's rights."""
         spec = review.get("spec") or {}
         head = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {}}
         if resource is ACCESS_REVIEWS:
             return {**head, "spec": spec, "status": self.authorization.access_review(spec)}
-        # Without the namespace that was asked about (`rules-review-role`).
+        # Without the requested namespace (`rules-review-role`).
         return {**head, "spec": {}, "status": self.authorization.rules_review(spec)}
 
 

@@ -1,4 +1,4 @@
-"""The rules of the Service: what the server fills in and refuses. Pure; the addresses come from `allocators`."""
+"""Defaults and validation of Services. Pure; `allocators` has the addresses."""
 
 from devcluster.errors import Cause, invalid_value, required, unsupported
 from devcluster.names import label_problems
@@ -12,7 +12,7 @@ _PORT_RANGE = "must be between 1 and 65535, inclusive"
 
 
 def fill_in(service: Json) -> None:
-    """Fill in what the schema leaves open, in place (`apply-create`)."""
+    """Set defaults that the schema lacks, in place (`apply-create`)."""
     spec = service.setdefault("spec", {})
     spec.setdefault("type", "ClusterIP")
     spec.setdefault("sessionAffinity", "None")
@@ -33,13 +33,13 @@ def fill_in(service: Json) -> None:
 
 
 def node_ports(service: Json) -> list[int]:
-    """Give the node ports of a Service."""
+    """Return the node ports of a Service."""
     ports: list[Json] = service["spec"].get("ports") or []
     return [port["nodePort"] for port in ports if port.get("nodePort")]
 
 
 def causes(service: Json) -> list[Cause]:
-    """Give what is invalid in a Service's spec."""
+    """Return the causes for which a Service's spec is invalid."""
     spec = service["spec"]
     found = []
     if spec["type"] not in TYPES:
@@ -74,7 +74,7 @@ def _target_causes(target: JsonValue, at: str) -> list[Cause]:
 
 
 def update_causes(new: Json, old: Json) -> list[Cause]:
-    """Refuse another cluster IP for a Service that keeps one."""
+    """Refuse a change from one cluster IP to another."""
     before, after = old["spec"].get("clusterIPs"), new["spec"].get("clusterIPs")
     if before and after and before[:1] != after[:1]:
         return [invalid_value("spec.clusterIPs[0]", after, "may not change once set")]

@@ -1,6 +1,6 @@
-"""What the cluster holds, under one running resource version, and the log of changes that watches read.
+"""Stores all objects under a single resource version counter, with the log of changes for watches.
 
-A stored object is never changed in place: each write puts a new one. Knows no kind's rules.
+A stored object is never changed in place: each write replaces it. Knows no kind's rules.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from devcluster.objects import Json, metadata, name_of, namespace_of
 from devcluster.resources import Resource
 
 Key = tuple[str, str]
-"""Namespace (empty for what lives in none) and name."""
+"""Namespace (empty if cluster-scoped) and name."""
 
 LOG_LENGTH = 2000
-"""How many changes of one resource a watch can go back; before that it is 410 Expired."""
+"""Number of changes kept for each resource; a watch from before gets 410 Expired."""
 
 
 class Record:
-    """An object as stored, and its JSON, written once however often it is read."""
+    """A stored object and its cached JSON."""
 
     __slots__ = ("_members", "obj", "version")
 
@@ -31,11 +31,11 @@ class Record:
         self._members: bytes | None = None
 
     def item(self) -> bytes:
-        """Give the JSON as an item of a list: without kind and apiVersion (`list-mixed`, in the HTTP record)."""
+        """Return the JSON of a list item: without kind and apiVersion (`list-mixed`, in the HTTP record)."""
         return b"{" + self._inner() + b"}"
 
     def body(self) -> bytes:
-        """Give the JSON of the object alone."""
+        """Return the JSON of the object."""
         head = {"kind": self.obj["kind"], "apiVersion": self.obj["apiVersion"]}
         return compact(head)[:-1] + b"," + self._inner() + b"}"
 
@@ -48,7 +48,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One write, as a watch tells it; `previous` is None for what was not there."""
+    """One write, as a watch reports it; `previous` is None for a new object."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     resource: Resource
@@ -57,7 +57,7 @@ class Change:
 
     @property
     def obj(self) -> Json:
-        """Give the object after the write, or as it was last when the write removed it."""
+        """The object after the write, or its last state if the write removed it."""
         return self.record.obj
 
 
@@ -65,7 +65,7 @@ Listener = Callable[[Change], None]
 
 
 def compact(value: object) -> bytes:
-    """Write JSON as the server sends it."""
+    """Encode JSON as the server does."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -87,19 +87,19 @@ class Store:
 
     @property
     def version(self) -> int:
-        """Give the resource version of the last write."""
+        """The resource version of the last write."""
         return self._version
 
     def get(self, resource: Resource, namespace: str, name: str) -> Record | None:
-        """Give the object of that name, or None."""
+        """Return the object with that name, or None."""
         return self._records[resource].get((namespace, name))
 
     def find(self, resource: Resource, namespace: str = "") -> list[Record]:
-        """Give the objects of a namespace, or of all of them, in the order of their keys."""
+        """Return the objects of a namespace, or of all namespaces, sorted by key."""
         return _in_order(self._records[resource], namespace)
 
     def find_at(self, resource: Resource, namespace: str, version: int) -> list[Record] | None:
-        """Give them as they were at that version; None when the changes since are no longer all known."""
+        """Return the objects at that version; None if the log no longer reaches back to it."""
         if version < self._forgotten[resource]:
             return None
         records = dict(self._records[resource])
@@ -114,7 +114,7 @@ class Store:
         return _in_order(records, namespace)
 
     def put(self, resource: Resource, obj: Json) -> Record:
-        """Store the object under the next resource version, which is written into it: the object is now the store's."""
+        """Store the object under the next resource version. Takes ownership, and writes the version into it."""
         self._version += 1
         metadata(obj)["resourceVersion"] = str(self._version)
         record = Record(obj)
@@ -125,7 +125,7 @@ class Store:
         return record
 
     def remove(self, resource: Resource, obj: Json) -> Record:
-        """Take the object away; what the watches get is `obj`, under the next resource version."""
+        """Remove the object. Watches get `obj`, under the next resource version."""
         self._version += 1
         last = Record({**obj, "metadata": {**metadata(obj), "resourceVersion": str(self._version)}})
         previous = self._records[resource].pop((namespace_of(obj), name_of(obj)))
@@ -133,26 +133,26 @@ class Store:
         return last
 
     def subscribe(self, listener: Listener) -> None:
-        """Tell `listener` of every change, in order, from the event loop and never from within a write."""
+        """Call `listener` for every change, in order, from the event loop and never from within a write."""
         self._listeners.append(listener)
 
     def since(self, resource: Resource, version: int) -> Iterator[Change] | None:
-        """Give the changes after that version; None when they are no longer all known."""
+        """Return the changes after that version; None if the log no longer reaches back to it."""
         if version < self._forgotten[resource]:
             return None
         return (change for change in self._logs[resource] if change.record.version > version)
 
     def oldest(self, resource: Resource) -> int:
-        """Give the version from which on all changes are known."""
+        """Return the version from which on the log is complete."""
         return self._forgotten[resource]
 
     def forget(self, resource: Resource) -> None:
-        """Compact the log, as etcd does every few minutes: watches from before now are Expired."""
+        """Compact the log, as etcd does every few minutes: watches from earlier versions get Expired."""
         self._logs[resource].clear()
         self._forgotten[resource] = self._version
 
     def watch(self, resource: Resource, listener: Listener) -> Callable[[], None]:
-        """Tell `listener` of each change of one resource as it is written; give what ends that."""
+        """Call `listener` within each write of one resource. Return a function that unsubscribes."""
         watches = self._watches[resource]
         watches.append(listener)
         return lambda: watches.remove(listener)

@@ -1,4 +1,4 @@
-"""The controllers of PersistentVolumeClaims: they bind them, and let go of those that no Pod uses. No volume exists."""
+"""The controllers of PersistentVolumeClaims: bind new claims, and release deleted ones. No volume exists."""
 
 from devcluster.api import Api
 from devcluster.claims import PROTECTION
@@ -12,7 +12,7 @@ _ENDED = ("Succeeded", "Failed")
 
 
 class ClaimController:
-    """Binds each new claim after a moment, and lets a deleted one go when no Pod uses it."""
+    """Binds each new claim after a delay, and releases deleted claims that no Pod uses."""
 
     def __init__(self, api: Api, clock: Clock, bound_after: float) -> None:
         self._api = api
@@ -41,7 +41,7 @@ class ClaimController:
         self._api.write_status(CLAIMS, self._api.store.put(CLAIMS, obj), status, _CONTROLLER)
 
     def _let_go(self, record: Record) -> None:
-        """Take the finalizer of a deleted claim that no Pod uses; with the last one the claim goes."""
+        """Remove the finalizer of a deleted claim that no Pod uses, and the claim with its last finalizer."""
         key = (namespace_of(record.obj), name_of(record.obj))
         current = self._api.store.get(CLAIMS, *key)
         if current is None or not is_terminating(current.obj) or self._is_used(*key):

@@ -1,4 +1,4 @@
-"""Watches: the events of each open one, in order, and what a test has happen to those that are open. Knows no HTTP."""
+"""Open watches: their events in order, and faults for tests. Knows no HTTP."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -44,11 +44,11 @@ _EMPTY: dict[Resource, Json] = {
     SERVICES: {"spec": {}, "status": {"loadBalancer": {}}},
     STORAGE_CLASSES: {"provisioner": ""},
 }
-"""What Go writes of an object without content, besides its metadata: bookmarks are such objects (`raw-watch`)."""
+"""The fields besides metadata that Go encodes for an empty object, such as a bookmark (`raw-watch`)."""
 
 
 class _Watch:
-    """One open watch: what it is still to be told, in order."""
+    """One open watch and its queue of events."""
 
     def __init__(self, store: Store, resource: Resource, namespace: str, options: ListOptions) -> None:
         self._store = store
@@ -61,10 +61,10 @@ class _Watch:
         self._may_speak = asyncio.Event()
         self._may_speak.set()
         self.reminder: Timer | None = None
-        """What sends the next bookmark."""
+        """The timer of the next bookmark."""
 
     def begin(self) -> None:
-        """Tell what comes before the live events: the state, or the changes since a version. Raises Expired."""
+        """Queue the events before the live ones: the state, or the changes since a version. Raises Expired."""
         options = self._options
         if options.state_first:
             for record in self._store.find(self.resource, self._namespace):
@@ -82,40 +82,40 @@ class _Watch:
         self._first = self._lines.qsize()
 
     def tell(self, change: Change) -> None:
-        """Tell of a change, if it is one that the watch asked for."""
+        """Queue a change if it matches the watch."""
         if change.record.version > self._options.version:
             self._add(self._event(change))
 
     def bookmark(self) -> None:
-        """Tell the version that all events up to now lead to, if bookmarks were asked for."""
+        """Queue a bookmark with the current version, if bookmarks were requested."""
         if self._options.bookmarks:
             self._add(self._bookmark())
 
     def fail(self, error: ApiError) -> None:
-        """Tell of an error, and end."""
+        """Queue an ERROR event, and end."""
         self._lines.put_nowait(_line("ERROR", compact(error.status())))
         self.end()
 
     def end(self) -> None:
-        """End when all is told."""
+        """End after all queued events."""
         self._lines.put_nowait(None)
 
     def cut(self) -> None:
-        """End at once, whatever is still to be told."""
+        """Cut the connection at once, dropping queued events."""
         self._is_cut = True
         self.end()
         self.release()
 
     def silence(self) -> None:
-        """Keep everything back, the end included."""
+        """Hold back all events and the end."""
         self._may_speak.clear()
 
     def release(self) -> None:
-        """Tell what was kept back, and go on."""
+        """Send the events that were held back, and continue."""
         self._may_speak.set()
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
-        """Give the events as they come. Raises ConnectionError when cut."""
+        """Yield the events as they occur. Raises ConnectionError when cut."""
         while True:
             line = await self._lines.get()
             await self._may_speak.wait()
@@ -131,7 +131,7 @@ class _Watch:
         if waiting < _QUEUE_LENGTH:
             self._lines.put_nowait(line)
         elif waiting == _QUEUE_LENGTH:
-            self.end()  # whoever reads this slowly is cut off, as a real server does
+            self.end()  # disconnect a slow reader, as a real server does
 
     def _bookmark(self, notes: dict[str, str] | None = None) -> bytes:
         meta: Json = {"resourceVersion": str(self._store.version)}
@@ -141,7 +141,7 @@ class _Watch:
         return _line("BOOKMARK", compact({**head, **_EMPTY.get(self.resource, {})}))
 
     def _event(self, change: Change) -> bytes:
-        """Give the event for one change; an object that begins or ceases to match is ADDED or DELETED."""
+        """Return the event of a change. An object that starts or stops to match is ADDED or DELETED."""
         if self._namespace and change.obj["metadata"].get("namespace") != self._namespace:
             return b""
         before = change.previous is not None and self._options.matches(change.previous.obj)
@@ -162,14 +162,14 @@ class Watches:
         self.watch_list = watch_list
 
     async def events(self, resource: Resource, namespace: str, options: ListOptions) -> AsyncGenerator[bytes, None]:
-        """Give the events of a watch, one line each, until its time is over or the server stops (`watch-pods`)."""
+        """Yield the events of a watch, one line each, until its timeout or the server's stop (`watch-pods`)."""
         watch = _Watch(self._store, resource, namespace, options)
         try:
             watch.begin()
         except ApiError as refused:
             yield _line("ERROR", compact(refused.status()))
             return
-        # Nothing is awaited between what comes first and this, so that no change is lost and none told twice.
+        # No await between the first events and this, so that no change is lost or sent twice.
         ignore = self._store.watch(resource, watch.tell)
         self._open.add(watch)
         self._remind(watch, _bookmark_moments(options.seconds), self._clock.now())
@@ -185,28 +185,28 @@ class Watches:
                     each.cancel()
 
     def open(self, plural: str = "") -> "list[_Watch]":
-        """Give the open watches of a resource, or all."""
+        """Return the open watches of a resource, or of all."""
         return [watch for watch in self._open if plural in ("", watch.resource.plural)]
 
     def end(self) -> None:
-        """End all watches cleanly, for kubectl to leave with 0; those that are silent when they are released."""
+        """End all watches cleanly, so that kubectl exits with 0; silent ones when they are released."""
         for watch in self.open():
             watch.end()
 
     def stop(self) -> None:
-        """End all watches, silent or not, as a server that goes down does."""
+        """End all watches, silent or not, like a server's shutdown."""
         self.end()
         for watch in self.open():
             watch.release()
 
     def forget(self, plural: str = "") -> None:
-        """Make the versions of a resource up to now, or of all, too old to go on from: 410 Expired."""
+        """Make the versions up to now too old to watch from, of a resource or of all: 410 Expired."""
         for resource in RESOURCES:
             if plural in ("", resource.plural):
                 self._store.forget(resource)
 
     def _remind(self, watch: _Watch, moments: Iterator[float], begun: float) -> None:
-        """Send a bookmark at the next of the moments, and so on; they are seconds since the watch began."""
+        """Send a bookmark at each of the times, in seconds since the watch's start."""
 
         def remind() -> None:
             watch.bookmark()
@@ -217,9 +217,9 @@ class Watches:
 
 
 def _bookmark_moments(seconds: float) -> Iterator[float]:
-    """Give when a watch of so many seconds is sent its bookmarks: each minute, and shortly before its end.
+    """Yield the times of bookmarks in a watch of that duration: every minute, and shortly before its end.
 
-    No client may rely on it; this is what API servers do.
+    API servers do this, but no client may rely on it.
     """
     last = seconds - _BEFORE_THE_END if seconds else inf
     yield from takewhile(lambda moment: moment < last, count(BOOKMARK_SECONDS, BOOKMARK_SECONDS))

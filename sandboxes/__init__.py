@@ -5,5 +5,5 @@ Packages import only from those below them, see pyproject.toml::
     cli → app → api → ops → service → cluster → {status, spec, kubectl} → settings → models → … → errors
 """
 
-# The program's version; all else that names it reads it here.
+# The only definition of the program's version.
 __version__ = "0.2.0"

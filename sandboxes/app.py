@@ -1,4 +1,4 @@
-"""Puts the application together: everything that one part needs of another is handed over here."""
+"""Builds the application: creates all components and passes each its dependencies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sandboxes.spec.templates import load_templates
 from sandboxes.variables import ignored_variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from aiohttp import web
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 
+    Preflight = Callable[[Kubectl, Mapping[str, Template], Settings, Deadlines], Awaitable[None]]
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "manifests" / "sandbox"
 
@@ -48,18 +49,23 @@ logger = logging.getLogger("provisioner")
 
 
 def load_all_templates(settings: Settings) -> dict[str, Template]:
-    """Return the templates that are shipped, and those of SANDBOX_TEMPLATES_DIR; raises StartupError."""
+    """Return the built-in templates and those of SANDBOX_TEMPLATES_DIR, by name. Raises StartupError if one is bad."""
     own = [settings.sandbox_templates_dir] if settings.sandbox_templates_dir else []
     return load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
 
 
 async def compose(
-    settings: Settings, directory: Path, *, in_pod: bool | None = None, deadlines: Deadlines = DEADLINES
+    settings: Settings,
+    directory: Path,
+    *,
+    in_pod: bool | None = None,
+    deadlines: Deadlines = DEADLINES,
+    preflight: Preflight = check_cluster,
 ) -> web.Application:
-    """Put the application together, ready to run; `directory` is writable and lives as long as it does.
+    """Build the application, ready to run. `directory` must be writable, and exist until the application ends.
 
-    `in_pod`: whether this is a Pod, where requests need an API key; default: as environment and files say. Raises
-    StartupError, with one message, when the service must not start.
+    `in_pod`: whether the process runs in a Pod, where requests need an API key; detected by default. `preflight`: the
+    checks of the cluster to run first. Raises StartupError if the service must not start.
     """
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
@@ -69,7 +75,7 @@ async def compose(
     kubectl = Kubectl(
         waiting if settings.kubectl_start_ahead else runner,
         max_processes=settings.kubectl_max_processes,
-        # The line is bounded where batches are entered: what is in one has waited already.
+        # With batches, the batcher limits its own queue; a batch must not be refused after that.
         max_waiting=UNBOUNDED if settings.kubectl_group else settings.kubectl_max_waiting,
         deadline=deadlines.kubectl_call,
         kubeconfig=runner.kubeconfig,
@@ -84,7 +90,7 @@ async def compose(
         kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
     )
     _warn(settings, callers)
-    await check_cluster(kubectl, templates, settings, deadlines)
+    await preflight(kubectl, templates, settings, deadlines)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
     cluster = Cluster(
         kubectl,
@@ -99,7 +105,7 @@ async def compose(
     await protect(service.protection, deadlines)
     app = create_app(service, settings, keys, callers)
     app[METRICS].read_waiting(lambda: waiting.waiting)
-    # The last to come up is the first to go down.
+    # aiohttp ends these contexts in reverse order.
     if settings.kubectl_start_ahead:
         app.cleanup_ctx.append(_running(waiting))
     if settings.kubectl_group:
@@ -113,9 +119,9 @@ async def compose(
 
 
 async def compose_once(settings: Settings, directory: Path) -> SandboxService:
-    """Put together what a command needs that does one thing and ends: no informer, no batches, nothing started ahead.
+    """Build the service for a one-shot command: without informer, batches and processes started ahead.
 
-    Raises StartupError without a usable kubectl or kubeconfig.
+    Raises StartupError if kubectl or the kubeconfig can't be used.
     """
     runner = await connect(settings, os.environ, directory)
     kubectl = Kubectl(
@@ -129,7 +135,7 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
 
 
 def _running(part: ProcessPool | Informer | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return a clean-up context that keeps the part running for as long as the application does."""
+    """Return a clean-up context that runs the component while the application runs."""
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
         async with part.running():
@@ -139,7 +145,7 @@ def _running(part: ProcessPool | Informer | Reaper) -> Callable[[web.Application
 
 
 def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return a clean-up context that awaits `end` when the application goes down."""
+    """Return a clean-up context that awaits `end` at shutdown."""
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
         yield
@@ -154,15 +160,15 @@ def _warn(settings: Settings, callers: Callers) -> None:
 
 
 def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
-    """Yield a sentence for each thing that an operator may not expect of the settings."""
+    """Yield a warning for each setting whose effect an operator may not expect."""
     yield from ignored_variables(os.environ)
     yield from _warnings_of_access(settings, callers)
     if settings.overridden:
-        yield f"Set, and without effect: {', '.join(settings.overridden)}."
+        yield f"Set without effect: {', '.join(settings.overridden)}."
     if not (settings.threads_host_path or settings.userdata_pvc_name):
         yield (
-            "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and end with their "
-            "sandbox."
+            "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set: user data are in an emptyDir and are deleted with "
+            "their sandbox."
         )
     if (
         settings.skills_pvc_name
@@ -174,7 +180,7 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
             "sandbox can read the data of all users at /mnt/skills."
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
-        yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy lets nobody reach the sandboxes."
+        yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
     if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
         yield f"KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using {settings.kubeconfig}."
 
@@ -184,6 +190,6 @@ def _warnings_of_access(settings: Settings, callers: Callers) -> Iterator[str]:
         address = f"{settings.host}:{settings.listen_port}"
         yield f"PROVISIONER_API_KEY is not set. {callers.who_is_answered(address)}"
     elif settings.allow_unauthenticated:
-        yield "ALLOW_UNAUTHENTICATED changes nothing: there is an API key, and each request needs it."
+        yield "ALLOW_UNAUTHENTICATED has no effect: an API key is set, and every request needs it."
     if settings.provisioner_api_key and "," in settings.provisioner_api_key.get_secret_value():
         yield "PROVISIONER_API_KEY has a comma: it is one key since 0.2; several go into PROVISIONER_API_KEY_FILE."

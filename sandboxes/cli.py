@@ -1,9 +1,9 @@
-"""The command line: reads the settings, then serves, or does one thing and ends.
+"""The command line: serves the REST API, or runs a one-shot command.
 
 python provisioner.py                                         serve
 python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
-python provisioner.py reap [--dry-run]                        delete what has expired, or print what would be
-python provisioner.py check                                   say whether this machine and the cluster are ready
+python provisioner.py reap [--dry-run]                        run the reaper once, or print what it would delete
+python provisioner.py check                                   check that this machine and the cluster are ready
 python provisioner.py --version                               print the version
 """
 
@@ -40,22 +40,24 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 1 with one message on stderr; of `check`, see there."""
+    """Run the command line and return the exit code: 0, or 1 with a message on stderr; for `check` see `check_all`."""
     parser = argparse.ArgumentParser(description="Creates sandboxes on Kubernetes, over REST, through kubectl.")
     parser.add_argument("--version", action="version", version=f"sandbox-provisioner {__version__}")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve the REST API (the default)")
-    render_parser = commands.add_parser("render", help="print, as JSON, what would be applied for one sandbox")
+    render_parser = commands.add_parser("render", help="print the objects of one sandbox as JSON, without creating it")
     render_parser.add_argument("--sandbox-id", required=True)
     render_parser.add_argument("--thread-id", help="default: the sandbox's id")
     render_parser.add_argument("--user-id", default="default")
     render_parser.add_argument("--template", default=DEFAULT_TEMPLATE)
-    reap_parser = commands.add_parser("reap", help="delete, once, what has expired, ended long ago or was left behind")
-    reap_parser.add_argument("--dry-run", action="store_true", help="delete nothing, print what would be deleted")
+    reap_parser = commands.add_parser(
+        "reap", help="run the reaper once: delete expired and ended sandboxes, and leftovers"
+    )
+    reap_parser.add_argument("--dry-run", action="store_true", help="print what would be deleted, and delete nothing")
     commands.add_parser(
         "check",
-        help="say, line by line, whether this machine and the cluster are ready; exit code 0: "
-        "all is well, 1: something fails, 2: the cluster can't even be asked",
+        help="check, line by line, that this machine and the cluster are ready; exit code 0: ready, "
+        "1: a check failed, 2: the checks stopped early, such as for an unreachable cluster",
     )
     arguments = parser.parse_args(argv)
     try:
@@ -83,13 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def render(
     settings: Settings, sandbox_id: str, thread_id: str | None, user_id: str, template_name: str = DEFAULT_TEMPLATE
 ) -> str:
-    """Return a List, as JSON, of exactly what the service would make for such a request.
+    """Return the objects that the service would create for such a request: a List, as JSON.
 
-    Raises StartupError if the request breaks the contract's rules, or there is no such template.
+    Raises StartupError if the request is invalid, or the template does not exist.
     """
     templates = load_all_templates(settings)
     if template_name not in templates:
-        raise StartupError(f"There is no template {template_name}. There are: {', '.join(sorted(templates))}.")
+        raise StartupError(f"Template {template_name} does not exist. Known templates: {', '.join(sorted(templates))}.")
     try:
         request = CreateRequest(sandbox_id=sandbox_id, thread_id=thread_id, user_id=user_id, template=template_name)
     except ValidationError as error:
@@ -105,9 +107,9 @@ def render(
 
 
 async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
-    """Do one round of the reaper and return a line for each of its deletions, or with `dry_run` of those it would do.
+    """Run one round of the reaper. Return a line for each deletion; with `dry_run`, delete nothing.
 
-    Raises StartupError without a usable kubectl or kubeconfig, ProvisionerError if the cluster can't be read.
+    Raises StartupError if kubectl or the kubeconfig can't be used, ProvisionerError if the cluster can't be read.
     """
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         service = await compose_once(settings, Path(directory))
@@ -115,7 +117,7 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
 
 
 async def check_all(settings: Settings) -> int:
-    """Print a line for each thing that the service needs; return 0 (all is well), 1 (something fails) or 2 (can't ask).
+    """Print the line of each check. Return 0 if all passed, 1 if one failed, 2 if the checks stopped early.
 
     Raises StartupError if the templates can't be loaded.
     """
@@ -128,7 +130,7 @@ async def check_all(settings: Settings) -> int:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises StartupError when that can't begin."""
+    """Serve until SIGINT or SIGTERM. Raises StartupError if the service can't start."""
     key = settings.provisioner_api_key
     configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
     address = Address(
@@ -139,6 +141,6 @@ def serve(settings: Settings) -> None:
     )
     if not (settings.has_key or settings.allow_unauthenticated):
         check_address(address)
-    # kubectl's cache and a private kubeconfig: the one folder that must be writable, also on a read-only root.
+    # For kubectl's cache and a private kubeconfig. The only directory that must be writable (read-only root).
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         asyncio.run(server.serve(compose(settings, Path(directory)), address))

@@ -1,7 +1,7 @@
-"""Every limit of time in the service, with what it rests on. All values are seconds.
+"""All timeouts, intervals and backoff delays of the service, in seconds, with their reasons.
 
-One frozen table, handed to whatever waits: a test that wants another limit makes another table.
-`tests/unit/test_deadlines.py` holds the inequalities between them.
+The table is frozen and injected, so a test can pass its own. `tests/unit/test_deadlines.py` checks how the values
+relate to each other.
 """
 
 from __future__ import annotations
@@ -19,119 +19,122 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Seconds, all of them; `…_pauses` are one after another, the last one over and over."""
+    """Durations in seconds. `…_pauses` are successive delays; the last one repeats."""
 
-    # Requests. A caller gives a create 30 s, a delete 15 s and a read 10 s: these end before, cleaning up included.
+    # Requests. Callers time out after 30 s (create), 15 s (delete) and 10 s (read); these limits include cleanup.
     body: float = 10.0
     create: float = 21.0
     delete: float = 12.0
     read: float = 8.0
-    # A request that waits is answered within 25 s of its beginning; the rest is for the way.
+    # A request with `wait` is answered within 25 s of its start; the difference is for the network.
     wait: float = 24.5
-    # kubectl is ended before a read's time is over, which may take `drain`.
+    # Kills kubectl before `read` expires; reading its remaining output may take `drain`.
     diagnosis: float = 6.5
-    # Running requests may take so long after the signal to stop.
+    # Time for running requests to finish after SIGTERM.
     shutdown: float = 28.0
 
-    # A failed create. What it made is deleted before its caller is answered, if that can be done within `undo`; else it
-    # is tried again after each `settle_pause`, for `settle`. At the end of the process it may take `settle_finish`.
+    # Rollback of a failed create. It is tried for `undo` before the response, then in the background every
+    # `settle_pause` for `settle`. Shutdown waits `settle_finish` for it.
     undo: float = 5.0
     settle_pause: float = 2.0
     settle: float = 600.0
     settle_finish: float = 10.0
-    # Another process's create of the same sandbox is this far at most between its Pod and its Service, mostly 12 ms.
+    # Maximum delay between Pod and Service when another process creates the same sandbox; typically 12 ms.
     others_service: float = 1.0
-    # How far the API server's clock may be behind ours; its times are whole seconds.
+    # Maximum lag of the API server's clock behind the local one; its timestamps are whole seconds.
     clocks_differ: float = 10.0
-    # Between looks at an object that is being deleted; a container has 5 s to end (manifests/sandbox).
+    # Polling of an object that is being deleted; a container's grace period is 5 s (manifests/sandbox).
     gone_pauses: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
 
-    # What a template brought goes after its Pod: looked at after each pause, for so long; then it is the reaper's.
+    # Objects of a template are deleted after their Pod is gone. It is polled for `template_objects`; later, the reaper
+    # deletes them.
     template_objects_pauses: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 5.0)
     template_objects: float = 600.0
     template_objects_lock: float = 60.0
     template_objects_finish: float = 5.0
 
-    # The reaper looks for what templates left behind at least so often, and after Pods that had any.
+    # Maximum interval between the reaper's searches for leftover template objects; a deleted Pod that had any triggers
+    # one earlier.
     leftovers: float = 600.0
-    # The reaper waits so long for a sandbox on which a request works; the next round looks again.
+    # How long the reaper waits for a sandbox that a request has locked; the next round tries again.
     reaper_lock: float = 5.0
 
-    # A use is written at most once in `use_interval`, and `use_margin` before the sandbox would count as idle: time
-    # enough for a slow API server. One that could not be written is tried again after `use_retry`.
+    # Last-used times are written at most once per `use_interval`, and `use_margin` before the sandbox would become
+    # idle, to leave time for a slow API server. A failed write is retried after `use_retry`.
     use_interval: float = 60.0
     use_margin: float = 10.0
     use_retry: float = 5.0
     use_finish: float = 5.0
 
-    # Waiting until a sandbox is usable. Between two looks where no change wakes the waiter:
+    # Readiness. Polling interval while no change wakes the waiter:
     look: float = 1.0
-    # Between two tries of a URL. kube-proxy opens a node port once a second (measured), so one that could not be
-    # connected to for two since the Pod was ready can't be reached from here.
+    # Between URL probes. kube-proxy opens node ports once a second (measured), so a port that refuses connections for
+    # two seconds after the Pod became ready can't be reached from here.
     url_pause: float = 0.2
     url_unreached: float = 2.0
     url_connect: float = 1.0
     url_answer: float = 2.0
-    # Only Events tell of a mount that fails (record: events-failed-mount), and each look at them is a process. A
-    # container is mostly created within a second.
+    # Only Events report a failed mount (record: events-failed-mount), and each read of them starts a process. Most
+    # containers are created within a second.
     events_first: float = 1.0
     events_pause: float = 2.5
 
-    # Subscribers to events: how long one may wait for the informer, and how long before an end it is told.
+    # Event streams: maximum wait for the informer, and how long before the expiry `expiring` is sent.
     subscribe: float = 8.0
     expiring: float = 60.0
-    # Silence after which a comment keeps the connection alive; how long what was sent may stay unread; and between
-    # two looks whether the caller is still there, which aiohttp 3 does not tell.
+    # Interval of keep-alive comments; write timeout; interval of the check for a disconnected caller, which aiohttp 3
+    # does not report.
     sse_comment: float = 15.0
     sse_write: float = 30.0
     hang_up: float = 0.25
 
-    # For so long an apply of the NetworkPolicy counts: it may be deleted behind our back.
+    # How long an applied NetworkPolicy is assumed to exist; another client may delete it.
     policy_confirmed: float = 60.0
 
-    # A probe of /readyz is answered within `ready`, whatever the cluster does; what was found is believed for so long.
+    # /readyz responds within `ready`, whatever the cluster does; the result is cached for `ready_believed`.
     ready: float = 4.0
     ready_believed: float = 3.0
     # A cluster that hangs must not keep the service from starting.
     preflight: float = 10.0
-    # One question of `check`; a cluster that takes longer is not ready.
+    # One test of `check`; a cluster that takes longer is not ready.
     check: float = 10.0
 
-    # kubectl. Any one call, the wait for a free process included; and one that needs no cluster (40 ms, measured).
+    # kubectl: any call, including the wait for a free process; and a call without the cluster (measured: 40 ms).
     kubectl_call: float = 25.0
     kubectl_local: float = 10.0
-    # For how long the rest of the output of a process that has ended is read.
+    # How long to read the remaining output of a process that has exited.
     drain: float = 1.0
-    # Credentials rotate (EKS: 15 minutes), and a process that was started ahead has read its own when it started.
+    # Credentials rotate (EKS: 15 minutes), and a process started ahead has already read its own.
     pool_age: float = 240.0
     pool_tick: float = 5.0
-    # A batch is made no longer than would take `batch`, and is ended after `batch_limit`; an item waits for
-    # `batch_patience` at most. So an item has its answer, and nothing of it runs any more, before a create's time is
-    # over. What is tried alone after its batch failed is ended `batch_spare` before the batch is.
+    # Batches are sized to take `batch` and cancelled after `batch_limit`; an item waits at most `batch_patience` in the
+    # queue. So each item is done or cancelled before a create times out. Items retried one by one after a failed batch
+    # are cancelled `batch_spare` before the batch.
     batch: float = 8.0
     batch_limit: float = 12.0
     batch_patience: float = 8.0
     batch_spare: float = 1.0
 
-    # The informer. A watch that fails is started again after these pauses; they begin anew where the view was up to
-    # date for `watch_settled`.
+    # The informer. Backoff of failed watches, reset after `watch_settled` without a failure.
     watch_pauses: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
-    watch_settled: float = 30.0
-    # How long the first watch after a failure lasts. Its end shows that nothing was missed; whole seconds.
-    watch_catch_up: int = 1
-    # A watch that has not ended so long after its time is silent. A credential plugin may take as long to start it.
+    watch_settled: float = 10.0
+    # Duration of the first watch after a failure: its normal end proves that no event was missed. Whole seconds. API
+    # servers also send a bookmark 2 s before that (kubernetes/apiserver, storage/cacher).
+    watch_catch_up: int = 3
+    # A watch that outlives its timeout by this much is considered hung. A credential plugin may delay its start as
+    # long.
     watch_silence: float = 25.0
-    # For so long after a delete of ours, the Pod's deletion is ours; a call of kubectl ends long before.
+    # A Pod deleted this soon after a delete request of the service counts as deleted by it; kubectl times out earlier.
     deletion_expected: float = 120.0
-    # A container that ran so long is not in a crash loop (any more): the kubelet begins anew with its back-off then.
+    # A container that ran this long is not in a crash loop: the kubelet has reset its back-off.
     # https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy
     crash_loop_over: float = 600.0
 
-    # A file that was changed less than this before it was read may change again without a sign: file systems count
-    # time in steps.
+    # A file modified less than this before it was read may change again without a new mtime: file systems have coarse
+    # timestamps.
     file_step: float = 2.0
-    # For so long after a kubeconfig could be read again, no other program's words are repeated: a kubectl that started
-    # before may still speak.
+    # How long the output of kubectl and credential plugins stays hidden after the kubeconfig became readable again: a
+    # kubectl started earlier may still print.
     secrets_unreadable: float = 3600.0
 
 
@@ -140,7 +143,7 @@ DEADLINES = Deadlines()
 
 @asynccontextmanager
 async def within(seconds: float) -> AsyncIterator[None]:
-    """Bound the block; raises ClusterTimeout past `seconds`, after the block has cleaned up."""
+    """Cancel the block after `seconds` and raise ClusterTimeout once it has cleaned up."""
     try:
         async with asyncio.timeout(seconds):
             yield

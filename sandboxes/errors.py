@@ -1,8 +1,8 @@
-"""What can go wrong, as one tree: each class carries its HTTP status.
+"""The exceptions of the service; each class has an HTTP status.
 
-Policy: only `public` ever reaches a caller; it is one sentence for a person, without kubectl's own text,
-paths or stack traces. `detail` is everything known, for the log, under the same request id. An exception that
-is not of this tree is a bug and becomes a 500 without a word of its text.
+Policy: callers only see `public`, one sentence for a person, without kubectl's output, paths or stack traces.
+`detail` has everything else and is logged under the same request id. Any other exception is a bug and becomes a 500
+that does not show its text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TypedDict
 
 
 class InvalidField(TypedDict):
-    """One entry of a 422 answer's `detail`, in pydantic's form."""
+    """One entry of `detail` in a 422 response, in pydantic's format."""
 
     type: str
     loc: list[str | int]
@@ -20,14 +20,14 @@ class InvalidField(TypedDict):
 
 
 class StartupError(Exception):
-    """The process must not start; the text is one message for the operator, paths included."""
+    """The service can't start; the text is a message for the operator and may contain paths."""
 
 
 class ProvisionerError(Exception):
-    """Something a caller is told of.
+    """An error that is reported to the caller.
 
-    `public`: the sentence at `detail` of the answer. `detail`: for the log only.
-    `retry_after`: seconds for the `Retry-After` header, or None for no header.
+    `public` becomes `detail` of the response; `detail` is only logged. `retry_after`: seconds for the `Retry-After`
+    header, or None for no header.
     """
 
     status: int = 500
@@ -48,7 +48,7 @@ class BadRequest(ProvisionerError):
 
 
 class Unauthenticated(ProvisionerError):
-    """The API key is missing or wrong; or there is none, and the caller is not one who is answered without."""
+    """The API key is missing or wrong, or none is configured and this caller needs one."""
 
     status = 401
 
@@ -60,13 +60,13 @@ class FieldNotAllowed(ProvisionerError):
 
 
 class BrowserRefused(ProvisionerError):
-    """There is no API key, and this may be a browser's request for a page of another origin."""
+    """No API key is configured, and the request may come from a page of another origin in a browser."""
 
     status = 403
 
 
 class SandboxNotFound(ProvisionerError):
-    """There is no such sandbox, or its Pod is being deleted."""
+    """The sandbox does not exist, or its Pod is being deleted."""
 
     status = 404
 
@@ -75,13 +75,13 @@ class SandboxNotFound(ProvisionerError):
 
 
 class SandboxConflict(ProvisionerError):
-    """The id is taken by somebody else's sandbox, which stays untouched."""
+    """The id, or the name of an object, belongs to another owner; that object was not changed."""
 
     status = 409
 
 
 class Unprocessable(ProvisionerError):
-    """A field of the request can't be accepted; `fields` is the 422 list."""
+    """A field of the request is invalid; `fields` is the list in the 422 response."""
 
     status = 422
 
@@ -91,26 +91,26 @@ class Unprocessable(ProvisionerError):
 
 
 class LimitReached(ProvisionerError):
-    """A quota, or the range of node ports, is used up."""
+    """A quota or the node port range is exhausted."""
 
     status = 429
     retry_after = 30
 
 
 class TooManySandboxes(LimitReached):
-    """MAX_SANDBOXES is reached: there are `count`, and `limit` is the most."""
+    """`count` sandboxes exist, and MAX_SANDBOXES is `limit`."""
 
     def __init__(self, count: int, limit: int) -> None:
-        super().__init__(f"There are {count} sandboxes, and {limit} is the most")
+        super().__init__(f"The limit of {limit} sandboxes is reached: {count} exist")
         self.count = count
         self.limit = limit
 
 
 class ClusterRefused(ProvisionerError):
-    """The cluster refuses what it was given, or to know us: template, rights, policy, credentials.
+    """The cluster rejected a request: because of the template, RBAC, a policy, or the credentials.
 
-    `request_fields` are the fields of a create request from which this may have come: the first one that the caller
-    had set is to blame, and the operator if there is none.
+    `request_fields`: fields of a create request that may be the cause, most likely first. The first one that the caller
+    set is blamed; if the caller set none, the operator's configuration is.
     """
 
     status = 502
@@ -121,13 +121,13 @@ class ClusterRefused(ProvisionerError):
 
 
 class TemplateRefused(ClusterRefused):
-    """A field of the objects is unknown to the schema, or holds what it may not hold."""
+    """An object has a field that is unknown to the schema, or an invalid value."""
 
 
 class ClusterUnavailable(ProvisionerError):
-    """The cluster can't be reached or can't do this just now; the same call may pass later.
+    """The cluster can't be reached, or can't do this now; a later attempt may succeed.
 
-    `pauses`: seconds to wait before each further try within one request; none where trying again is no use.
+    `pauses`: seconds to wait before each retry within a request; empty if a retry can't help.
     """
 
     status = 503
@@ -136,34 +136,34 @@ class ClusterUnavailable(ProvisionerError):
 
 
 class KubectlNotRun(ClusterUnavailable):
-    """kubectl itself can't be started: it is missing, or the machine has no process or memory left for it."""
+    """kubectl can't be started: the binary is missing, or the machine is out of processes or memory."""
 
 
 class ObjectsChanged(ClusterUnavailable):
-    """The objects are not as we believed. The create looks again; a caller is told when that did not help."""
+    """The objects are not in the expected state. A create reads them again; the caller sees this if that fails."""
 
     retry_after = 1
 
 
 class ApplyConflict(ObjectsChanged):
-    """The cluster refuses to change an object that is there: somebody else's, or another revision's."""
+    """The existing object can't be changed: another client or another revision created it."""
 
 
 class AlreadyThere(ObjectsChanged):
-    """An object that was to be made is there already: somebody else was first."""
+    """The object to create exists already: another client was first."""
 
-    # An apply meets it only where two make the same object at once; the next try finds it.
+    # An apply fails with it only if two clients create the object at the same time; a retry finds it.
     pauses = (0.3, 1.0)
 
 
 class PreconditionFailed(ObjectsChanged):
-    """Somebody touched the object since it was read, so it was left alone."""
+    """The object was modified after it was read, so it was not changed."""
 
 
 class ObjectsMissing(ObjectsChanged):
-    """Objects were named that are not there; `names` has (resource, name) of each, such as ("pods", "sandbox-a").
+    """Some of the named objects do not exist.
 
-    `stdout`: what kubectl printed besides.
+    `names`: (resource, name) of each, such as ("pods", "sandbox-a"). `stdout`: kubectl's output for the others.
     """
 
     def __init__(self, public: str, *, detail: str = "", names: frozenset[tuple[str, str]] = frozenset()) -> None:
@@ -173,13 +173,13 @@ class ObjectsMissing(ObjectsChanged):
 
 
 class ConnectionFailed(ClusterUnavailable):
-    """Nobody answers at the API server's address, or the connection broke."""
+    """The API server can't be reached, or the connection broke."""
 
     pauses = (0.3, 1.0)
 
 
 class ServerFailed(ClusterUnavailable):
-    """The API server answered with a 5xx, or asked to come back later."""
+    """The API server failed (5xx) or asked for a retry (429)."""
 
     pauses = (0.3, 1.0, 2.0)
 
@@ -188,31 +188,31 @@ class KeepsChanging(ClusterUnavailable):
     """Gave up: another writer kept modifying the Pod or Service."""
 
     def __init__(self) -> None:
-        super().__init__("The sandbox is being changed by somebody else all the time")
+        super().__init__("Another client keeps modifying the sandbox")
 
 
 class ServiceAccountMissing(ClusterUnavailable):
-    """The namespace is so new that it has no service account yet: passes within a second or two."""
+    """The namespace is new and has no service account yet; it gets one within a second or two."""
 
     pauses = (0.1, 0.2, 0.3, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0)
 
 
 class LiveViewOff(ClusterUnavailable):
-    """What was asked for needs the live view, which the operator has switched off: trying again is no use."""
+    """The request needs the informer, which the operator has disabled; a retry can't help."""
 
     retry_after = None
 
 
 class NamespaceMissing(ClusterUnavailable):
-    """The sandboxes' namespace does not exist (yet, or any more)."""
+    """The namespace of the sandboxes does not exist."""
 
 
 class LogMissing(ClusterUnavailable):
-    """The container has no log: it has not started, or its node does not hand one out."""
+    """The container has no log: it has not started, or its node does not serve it."""
 
 
 class Busy(ClusterUnavailable):
-    """Too many requests are waiting already; nothing was tried."""
+    """Too many requests are waiting; this one was not attempted."""
 
     retry_after = 2
 
@@ -221,7 +221,7 @@ class Busy(ClusterUnavailable):
 
 
 class ClusterTimeout(ProvisionerError):
-    """No answer within the time that this call may take."""
+    """The cluster did not respond within the deadline."""
 
     status = 504
 

@@ -11,29 +11,29 @@ if TYPE_CHECKING:
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-# Entries; each is some 200 bytes. A hundred a second for ten minutes are 60,000.
+# Maximum number of entries, of about 200 bytes each: enough for 100 a second over ten minutes.
 MOST = 60_000
 
 
 class ExpiringDict(Generic[Key, Value]):
-    """Values by key, each for `seconds` after it was noted last; of more than `most`, the oldest are forgotten.
+    """Keeps each value for `seconds` after its last `note`, and at most `most` values; drops the oldest first.
 
-    A note costs the same however many there are. `now`: a clock that never goes back, in seconds.
+    All operations take amortized constant time. `now`: a monotonic clock, in seconds.
     """
 
     def __init__(self, seconds: float, now: Callable[[], float], most: int = MOST) -> None:
         self._seconds = seconds
         self._now = now
         self._most = most
-        # Oldest first. Not a dict: after many deletes at its front, a dict looks for its first entry among the holes.
+        # Oldest first. In a plain dict, finding the first key is slow after many deletes at the front.
         self._noted: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return how many are held; of them some may be too old to be found."""
+        """Return the number of stored entries, which may include expired ones."""
         return len(self._noted)
 
     def note(self, key: Key, value: Value) -> None:
-        """Remember the value from now on; forget what is too old, or too many."""
+        """Store the value with a new expiry; drop expired and surplus entries."""
         now = self._now()
         self._noted[key] = (value, now)
         self._noted.move_to_end(key)
@@ -41,12 +41,12 @@ class ExpiringDict(Generic[Key, Value]):
             self._noted.popitem(last=False)
 
     def get(self, key: Key) -> Value | None:
-        """Return the value, or None if none was noted within the time."""
+        """Return the value, or None if it is missing or expired."""
         entry = self._noted.get(key)
         return None if entry is None or self._is_old(entry[1], self._now()) else entry[0]
 
     def __contains__(self, key: Key) -> bool:
-        """Whether a value was noted within the time."""
+        """Whether the key has a value that has not expired."""
         return key in self._noted and not self._is_old(self._noted[key][1], self._now())
 
     def _is_old(self, noted: float, now: float) -> bool:

@@ -1,8 +1,8 @@
-"""How long a sandbox lives: what its Pod's annotations say. Pure.
+"""Computes when a sandbox expires, from the annotations of its Pod. Pure.
 
-Two clocks run. `expires-at` is a time, or `never`; it is set at the create and by a renewal. The idle clock runs
-from the last use (`used-at`, else the Pod's creation) for `idle-timeout-seconds`. The first that ends, ends the
-sandbox. All times are UTC; what can't be read as a time or a number does not end anything.
+A sandbox expires at the earlier of two times. `expires-at` is a time, or `never`, and is set by the create and by
+renewals. The idle timeout is `idle-timeout-seconds` after the last use (`used-at`, else the Pod's creation). All times
+are UTC. Annotations that can't be parsed are ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 def present() -> datetime:
-    """Return the present."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -31,12 +31,12 @@ def text_of(time: datetime) -> str:
 
 
 def after(seconds: int, start: datetime) -> datetime:
-    """Return the time `seconds` after `start`; 0 stands for ever."""
+    """Return the time `seconds` after `start`; FOR_EVER if `seconds` is 0."""
     return start + timedelta(seconds=seconds) if seconds else FOR_EVER
 
 
 def marks_of(ttl_seconds: int, idle_timeout_seconds: int, start: datetime) -> dict[str, str]:
-    """Return the annotations of a new Pod that lives so long; 0 stands for ever, which needs no mark."""
+    """Return the expiry annotations of a new Pod; 0 disables a limit, which needs no annotation."""
     marks = {}
     if ttl_seconds:
         marks[kube.EXPIRES_ANNOTATION] = text_of(after(ttl_seconds, start))
@@ -46,7 +46,7 @@ def marks_of(ttl_seconds: int, idle_timeout_seconds: int, start: datetime) -> di
 
 
 def time_of(obj: KubeObject, annotation: str) -> datetime | None:
-    """Return the time that an annotation holds, or None if it holds none."""
+    """Return the annotation parsed as a time, or None if it is missing or invalid."""
     try:
         time = datetime.fromisoformat(kube.get_annotations(obj)[annotation])
     except (KeyError, ValueError):
@@ -55,35 +55,38 @@ def time_of(obj: KubeObject, annotation: str) -> datetime | None:
 
 
 def created_at(obj: KubeObject) -> datetime:
-    """Return when the object was made; whole seconds."""
+    """Return the creation time, in whole seconds."""
     return datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
 def touched_at(obj: KubeObject) -> datetime:
-    """Return when somebody last worked on making what this object is of: made, applied, or confirmed it."""
+    """Return the time of the last create that made, applied or confirmed this object."""
     times = [time_of(obj, one) for one in (kube.APPLIED_AT_ANNOTATION, kube.CONFIRMED_ANNOTATION)]
     return max([created_at(obj), *(time for time in times if time is not None)])
 
 
 def ttl_ends_at(pod: KubeObject) -> datetime:
-    """Return when the sandbox ends unless it is renewed, however much it is used."""
+    """Return the time of `expires-at`, FOR_EVER without one; uses do not change it."""
     return time_of(pod, kube.EXPIRES_ANNOTATION) or FOR_EVER
 
 
 def idle_timeout(pod: KubeObject) -> timedelta | None:
-    """Return how long the sandbox may stay unused; None: for ever."""
+    """Return the idle timeout, or None if there is none."""
     value = kube.get_annotations(pod).get(kube.IDLE_ANNOTATION, "")
     seconds = int(value) if value.isascii() and value.isdigit() and len(value) < len("1000000000") else 0
     return timedelta(seconds=seconds) if seconds else None
 
 
 def used_at(pod: KubeObject) -> datetime:
-    """Return when the sandbox was last used, as far as its Pod knows."""
+    """Return the time of the last use that the Pod records; its creation if it records none."""
     return max(created_at(pod), time_of(pod, kube.USED_ANNOTATION) or created_at(pod))
 
 
 def ends_at(pod: KubeObject, used: datetime | None = None) -> datetime:
-    """Return when the sandbox ends if nobody renews or uses it; `used`: a use that the Pod does not know of."""
+    """Return when the sandbox expires without a renewal or further use.
+
+    `used`: a use that is not yet recorded on the Pod.
+    """
     idle = idle_timeout(pod)
     if idle is None:
         return ttl_ends_at(pod)
@@ -91,7 +94,7 @@ def ends_at(pod: KubeObject, used: datetime | None = None) -> datetime:
 
 
 def expires_at(pod: KubeObject, used: datetime | None = None) -> str | None:
-    """Return `ends_at` as an RFC 3339 time in whole seconds, rounded up; None: never."""
+    """Return `ends_at` as an RFC 3339 time in whole seconds, rounded up; None if it never expires."""
     end = ends_at(pod, used)
     if end == FOR_EVER:
         return None
@@ -100,7 +103,7 @@ def expires_at(pod: KubeObject, used: datetime | None = None) -> str | None:
 
 
 def ended_at(pod: KubeObject) -> datetime:
-    """Return when a Pod that has ended did so: its last container's end, else the last change of its conditions."""
+    """Return when a terminated Pod ended: when its last container did, else the last transition of its conditions."""
     status = pod.get("status") or {}
     times = [
         ((one.get("state") or {}).get("terminated") or {}).get("finishedAt")

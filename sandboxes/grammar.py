@@ -1,6 +1,6 @@
-"""The syntax of what callers and operators write: quantities, names, labels, images and hosts. Pure.
+"""Parses quantities, names, labels, image references and hosts of requests and settings. Pure.
 
-Each syntax has its one definition here. Settings, requests and filters only differ in what else they allow.
+Each syntax is defined once, here. Settings, requests and filters add their own restrictions.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ import ipaddress
 import re
 from decimal import Context, Decimal
 
-# Resource quantities, such as `500m`, `2Gi` or `1e3`, by Kubernetes' grammar (`Quantity` in its API reference). Without
-# the sign, since no amount is below 0, and with a bound on the length.
+# Resource quantities, such as `500m`, `2Gi` or `1e3`, by the grammar of `Quantity` in the Kubernetes API reference, but
+# without a sign, since no resource is negative, and of limited length.
 MAX_LENGTH = 64
 
-# "No quantity may represent a number greater than 2^63-1": Kubernetes lowers a larger one to that without a word.
+# "No quantity may represent a number greater than 2^63-1": Kubernetes silently caps larger ones.
 LARGEST = 2**63 - 1
 
 _QUANTITY = re.compile(
     r"(?P<number>[0-9]+\.?[0-9]*|\.[0-9]+)(?:(?P<suffix>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?[0-9]{1,2}))?"
 )
 
-# The powers of ten, and of two, that a suffix stands for.
+# Suffixes, as powers of ten and of two.
 _TENS = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _TWOS = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
-# As many digits as MAX_LENGTH lets in, times the 19 of 2^60: nothing is ever rounded.
+# MAX_LENGTH digits times the 19 digits of 2^60: nothing is rounded.
 _EXACT = Context(prec=MAX_LENGTH + 19)
 
 
 class QuantityError(ValueError):
-    """A text that is no quantity, or is one out of bounds. The message goes on from the text: "must be …"."""
+    """The text is not a quantity, or is out of bounds. The message is a predicate: "must be …"."""
 
 
 def parse_quantity(text: str) -> Decimal:
-    """Return the number that the quantity stands for: of cores, or of bytes.
+    """Return the value of a quantity, in cores or bytes.
 
-    Raises QuantityError for what is none, has a sign, is longer than MAX_LENGTH or more than LARGEST.
+    Raises QuantityError if the text is not a quantity, has a sign, is longer than MAX_LENGTH or exceeds LARGEST.
     """
     match = _QUANTITY.fullmatch(text) if len(text) <= MAX_LENGTH else None
     if match is None:
@@ -48,7 +48,7 @@ def parse_quantity(text: str) -> Decimal:
     return value
 
 
-# Names of Kubernetes' objects. A label of the DNS, and several of them; the length is checked apart.
+# Names of Kubernetes objects: a DNS label, and a DNS subdomain. The length is checked separately.
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 MAX_DNS_LABEL = 63
 
@@ -57,16 +57,16 @@ MAX_DNS_NAME = 253
 
 
 def is_dns_label(text: str) -> bool:
-    """Whether the text is a DNS label (RFC 1123) in lower case: the name of a namespace or a Service, say."""
+    """Whether the text is a lower-case DNS label (RFC 1123), such as the name of a namespace."""
     return len(text) <= MAX_DNS_LABEL and re.fullmatch(DNS_LABEL, text) is not None
 
 
 def is_dns_name(text: str) -> bool:
-    """Whether the text is a DNS subdomain (RFC 1123) in lower case: the name of most objects, the prefix of a key."""
+    """Whether the text is a lower-case DNS subdomain (RFC 1123), such as the name of most objects."""
     return len(text) <= MAX_DNS_NAME and re.fullmatch(_DNS_NAME, text) is not None
 
 
-# Keys and values of labels, and keys of annotations (`IsQualifiedName` and `IsValidLabelValue` of Kubernetes):
+# Label keys and values, and annotation keys (`IsQualifiedName` and `IsValidLabelValue` in Kubernetes):
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _MARK = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 
@@ -75,7 +75,7 @@ LABEL_VALUE = rf"({_MARK})?"
 
 
 def key_problem(key: str) -> str | None:
-    """Return what is wrong with the key of a label or an annotation, else None."""
+    """Return the rule that the key of a label or annotation breaks, or None if it is valid."""
     prefix, slash, name = key.rpartition("/")
     if not re.fullmatch(_MARK, name):
         return "A key's name has 1 to 63 letters, digits, `-`, `_` and `.`, and starts and ends with a letter or digit"
@@ -85,7 +85,7 @@ def key_problem(key: str) -> str | None:
 
 
 def label_value_problem(value: str) -> str | None:
-    """Return what is wrong with the value of a label, else None; it may be empty."""
+    """Return the rule that a label value breaks, or None if it is valid; it may be empty."""
     if re.fullmatch(LABEL_VALUE, value):
         return None
     return (
@@ -94,10 +94,7 @@ def label_value_problem(value: str) -> str | None:
 
 
 def parse_label(text: str) -> tuple[str, str | None]:
-    """Return the key and the value of `KEY=VALUE`, and None in place of the value for a `KEY` alone.
-
-    Raises ValueError, with what is wrong, for anything else.
-    """
+    """Return (key, value) of `KEY=VALUE`, or (key, None) of `KEY`. Raises ValueError with the broken rule."""
     key, equals, value = text.partition("=")
     problem = key_problem(key) or label_value_problem(value)
     if problem:
@@ -105,7 +102,7 @@ def parse_label(text: str) -> tuple[str, str | None]:
     return key, value if equals else None
 
 
-# References of images, [DOMAIN[:PORT]/]PATH[:TAG][@DIGEST], by the grammar that container runtimes share:
+# Image references, [DOMAIN[:PORT]/]PATH[:TAG][@DIGEST], by the grammar that container runtimes share:
 # https://pkg.go.dev/github.com/distribution/reference
 MAX_IMAGE_LENGTH = 512  # a name of 255, a tag of 128 and a digest of 71 characters fit
 
@@ -123,13 +120,13 @@ IMAGE_RULE = (
 
 
 def check_image(text: str) -> str:
-    """Return the text if it is the reference of an image; raises ValueError, with the rule, if it is none."""
+    """Return the text if it is an image reference. Raises ValueError with the rule if it is not."""
     if len(text) > MAX_IMAGE_LENGTH or not _IMAGE.fullmatch(text):
         raise ValueError(IMAGE_RULE)
     return text
 
 
-# Who may reach a sandbox.
+# Peers of a NetworkPolicy that may connect to a sandbox.
 _LABEL = rf"{KEY}={LABEL_VALUE}"
 _NAMESPACE = re.compile(rf"namespace:(?P<namespace>{_LABEL})(?:/pod:(?P<pod>{_LABEL}))?")
 _POD = re.compile(rf"pod:(?P<pod>{_LABEL})")
@@ -138,9 +135,9 @@ RULE = "CIDRs such as `10.0.0.0/8`, `namespace:KEY=VALUE`, `pod:KEY=VALUE` and `
 
 
 def peer_of(entry: str) -> dict[str, object]:
-    """Return the peer that an entry names; raises ValueError, with the rule, if it names none.
+    """Return the NetworkPolicyPeer for an entry of SANDBOX_INGRESS_FROM. Raises ValueError with the rule.
 
-    A CIDR is a block of addresses; `pod:` alone means Pods of the sandboxes' own namespace.
+    `pod:` without `namespace:` selects Pods in the namespace of the sandboxes.
     """
     found = _NAMESPACE.fullmatch(entry) or _POD.fullmatch(entry)
     if found:
@@ -151,7 +148,7 @@ def peer_of(entry: str) -> dict[str, object]:
     except ValueError as error:
         raise ValueError(RULE) from error
     if isinstance(block, ipaddress.IPv6Network) and block.network_address.ipv4_mapped is not None:
-        raise ValueError(RULE)  # the API server refuses an IPv4 address that is written as one of IPv6
+        raise ValueError(RULE)  # the API server rejects IPv4-mapped IPv6 addresses
     return {"ipBlock": {"cidr": str(block)}}
 
 
@@ -160,19 +157,19 @@ def _label(label: str) -> dict[str, str]:
     return {key: value}
 
 
-# Hosts, as addresses and the header `Host` have them.
+# Hosts, as in URLs and the `Host` header.
 MAX_PORT = 65535
 
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
 
-# Names of containers may have `_`.
+# Container names may contain `_`.
 _HOST_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 def parse_authority(text: str) -> tuple[str, int | None] | None:
-    """Return the host, as normalize_host and IPv6 addresses have it, and the port; None if it is not `HOST[:PORT]`.
+    """Return the normalized host and the port of `HOST[:PORT]`; None if the text is anything else.
 
-    User info, white space, an empty port and any other letter than ASCII's are not.
+    User info, white space, an empty port and non-ASCII characters are rejected.
     """
     found = _AUTHORITY.fullmatch(text)
     if found is None:
@@ -190,7 +187,7 @@ def parse_authority(text: str) -> tuple[str, int | None] | None:
 
 
 def normalize_host(text: str) -> str | None:
-    """Return a host name or IPv4 address in lower case and without the dot at its end; None if it is neither."""
+    """Return a host name or IPv4 address in lower case without the trailing dot; None if it is neither."""
     name = text.lower().removesuffix(".")
     if (
         not text.isascii()
@@ -202,7 +199,7 @@ def normalize_host(text: str) -> str | None:
 
 
 def host_names(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names as normalize_host has them; raises ValueError if one is none."""
+    """Return the names normalized by normalize_host. Raises ValueError if one is not a host name."""
     names = tuple(filter(None, map(normalize_host, values)))
     if len(names) != len(values):
         raise ValueError("host names, separated by commas or spaces, without scheme, port and `*`")
@@ -210,7 +207,7 @@ def host_names(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def is_ip_address(host: str) -> bool:
-    """Whether the host is an IPv4 or IPv6 address, without brackets."""
+    """Whether the host is an IPv4 address, or an IPv6 address without brackets."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,6 +1,6 @@
-"""How the service logs: one event a line, each with the ids of the request that it belongs to, and no secret in it.
+"""Configures logging: one event per line, with the ids of its request, and with secrets masked.
 
-Modules log through the standard library; structlog renders their records: as JSON, or for a person at a terminal.
+Modules log through the standard library; structlog renders the records, as JSON or for a terminal.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ Format = Literal["auto", "json", "console"]
 
 _SERVER_ERROR = 500
 
-# Asked for every few seconds by what watches over the process.
+# Probes and scrapers request these every few seconds.
 QUIET_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 
 INDENT = "    | "
 
 
 class Source(NamedTuple):
-    """What knows secrets: those of all lines, and what else is hidden in the words of other programs.
+    """Supplies secrets to mask: `of_all` in every line, `of_others` also in the output of other programs.
 
-    These words are not repeated at all while `of_others` returns None.
+    While `of_others` returns None, that output is not logged at all.
     """
 
     of_all: Callable[[], tuple[Form, ...]]
     of_others: Callable[[], tuple[Form, ...] | None]
 
 
-# What the current request brought and no line may show, in each of its forms.
+# Secrets of the current request, in each of their encodings.
 _SECRETS: contextvars.ContextVar[tuple[Form, ...]] = contextvars.ContextVar("secrets", default=())
-# What no line of this process may show, by where it comes from. The log is the process's, and so is this.
+# Secrets of this process, by source. Global, like the logging configuration itself.
 SOURCES: dict[str, Source] = {}
-# Fields of a line that are words of our own.
+# Fields that logging itself sets; they hold no secrets.
 _OURS = frozenset({"level", "logger", "timestamp"})
 _BEARER = re.compile(r"(?i)(bearer\s+)[^\s\"',;]+")
-# In the console's form; JSON escapes by itself.
+# Escaped on a terminal; JSON escapes them itself.
 _UNPRINTABLE = re.compile(r"[^\n\t -~\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\ufefe\uff00-\U0010ffff]")
 _FIELDS = ("method", "path", "status", "duration_ms")
 
 
 def configure_logging(level: str, log_format: Format = "auto", *, secrets: Iterable[str] = ()) -> None:
-    """Log to stderr from `level` on, and never show `secrets`; `auto`: the console's form on a terminal, else JSON."""
+    """Log to stderr at `level` and mask `secrets`; `auto` means `console` on a terminal, else `json`."""
     is_terminal = sys.stderr.isatty()
     handler = logging.StreamHandler()
     as_json = log_format == "json" or (log_format == "auto" and not is_terminal)
@@ -68,7 +68,7 @@ def configure_logging(level: str, log_format: Format = "auto", *, secrets: Itera
     root.handlers = [handler]
     root.setLevel(level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    # No line shows these, and to find them out takes time for each.
+    # Not shown, and collecting them costs time per record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
@@ -78,20 +78,20 @@ def hide_from(
     *,
     of_others: Callable[[], tuple[Form, ...] | None] = lambda: (),
 ) -> None:
-    """Never show from now on what `source` returns, in no line of any logger; it takes the place of its namesake.
+    """Mask the secrets that `source` returns in all loggers; replaces an earlier source of this name.
 
-    `source` is called for each line: so what it returns may change. It must not log. `of_others`: see Source.
+    `source` is called for each line, so its result may change. It must not log. `of_others`: see Source.
     """
     SOURCES[name] = Source(source, of_others)
 
 
 def masked(text: str) -> str:
-    """Return the text as a line of the log would show it: for what is printed, or cut, and not logged."""
+    """Return the text masked as in the log; use it before text is printed or truncated."""
     return _without_bearers(masking.hide(text, *_all_forms()))
 
 
 def masked_of_others(text: str) -> str | None:
-    """Return the words of another program as a line may repeat them; None if it may repeat none."""
+    """Return the output of another program, masked; None if it must not be logged."""
     groups = [source.of_others() for source in SOURCES.values()]
     known = [group for group in groups if group is not None]
     if len(known) < len(groups):
@@ -100,17 +100,17 @@ def masked_of_others(text: str) -> str | None:
 
 
 def print_masked(text: object, file: TextIO | None = None) -> None:
-    """Print a message for a person."""
+    """Print a message with its secrets masked."""
     print(masked(str(text)), file=file, flush=True)
 
 
 def show_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Do what Python does with an exception that nothing catches (sys.excepthook), without what no line may show."""
+    """Print an uncaught exception with its secrets masked; a replacement for sys.excepthook."""
     print_masked("".join(traceback.format_exception(kind, error, trace)).rstrip(), sys.stderr)
 
 
 def formatter(*, as_json: bool, colors: bool = False, secrets: tuple[str, ...] = ()) -> logging.Formatter:
-    """Return what renders records of the standard library, see configure_logging."""
+    """Return the formatter for records of the standard library; see configure_logging."""
     rendering: list[Processor] = (
         [_without_record, structlog.processors.JSONRenderer(default=repr)]
         if as_json
@@ -139,7 +139,7 @@ def formatter(*, as_json: bool, colors: bool = False, secrets: tuple[str, ...] =
 
 
 def begin_request(request_id: str, sandbox_id: str | None) -> None:
-    """Have every line from here on, also of tasks that are started, carry the ids; forget those of another request."""
+    """Bind the ids to all log lines of this context and of tasks started in it; clears those of another request."""
     clear_contextvars()
     _SECRETS.set(())
     if sandbox_id is None:
@@ -149,13 +149,13 @@ def begin_request(request_id: str, sandbox_id: str | None) -> None:
 
 
 def name_sandbox(sandbox_id: str, *, secrets: Iterable[str] = ()) -> None:
-    """Have every line from here on carry the sandbox's id, and none of them the secrets."""
+    """Bind the sandbox's id to all log lines of this context, and mask `secrets` in them."""
     bind_contextvars(sandbox_id=sandbox_id)
     _SECRETS.set(forms_of(secrets))
 
 
 def shared_context(contexts: Sequence[contextvars.Context]) -> contextvars.Context:
-    """Return a context for work on behalf of several requests: its lines carry all their ids, separated by commas."""
+    """Return a context for work of several requests: its log lines have all their ids, separated by commas."""
     shared = contexts[0].copy()
     if len(contexts) == 1:
         return shared
@@ -171,7 +171,7 @@ def shared_context(contexts: Sequence[contextvars.Context]) -> contextvars.Conte
 
 
 class AccessLogger(AbstractAccessLogger):
-    """One line a request: ERROR for 5xx, else INFO; what is asked for all the time only at DEBUG."""
+    """Logs one line per request: at ERROR for 5xx, else INFO; QUIET_PATHS at DEBUG."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Log the request; `time` is in seconds."""
@@ -180,22 +180,22 @@ class AccessLogger(AbstractAccessLogger):
         else:
             level = logging.ERROR if response.status >= _SERVER_ERROR else logging.INFO
         if self.logger.isEnabledFor(level):
-            # The path as it came, percent-encoded: a decoded one could hold line breaks and forge lines of the log.
+            # The raw, percent-encoded path: a decoded one may contain line breaks, which forge log lines.
             path = request.rel_url.raw_path
             values = (request.method, path, response.status, round(time * 1000))
             fields = dict(zip(_FIELDS, values, strict=True))
             self.logger.log(level, "%s %s %s %d %d ms", request.remote, *values, extra=fields)
-        # What the connection says next is another request's.
+        # The connection's next log line belongs to another request.
         clear_contextvars()
 
 
 def _hide_secrets(always: tuple[str, ...]) -> Processor:
-    """Return what takes secrets out of all texts of an event, and what follows `Bearer`."""
+    """Return a processor that masks secrets and bearer tokens in all strings of an event."""
     known = forms_of(always)
 
     def hide(_logger: object, _name: str, event: EventDict) -> EventDict:
         texts = {key: value for key, value in event.items() if key not in _OURS and isinstance(value, str)}
-        # Once a line, and lines are many, with a secret in hardly any: so they are looked for in all texts at once.
+        # Few lines contain a secret, so all strings are searched at once.
         found = masking.found_in("\0".join(texts.values()), known, *_all_forms())
         for key, value in texts.items():
             text = value
@@ -218,14 +218,14 @@ def _without_bearers(text: str) -> str:
 
 
 def _without_record(_logger: object, _name: str, event: EventDict) -> EventDict:
-    """Leave out what is for the chain itself."""
+    """Remove the keys that structlog adds for its own use."""
     event.pop("_record", None)
     event.pop("_from_structlog", None)
     return event
 
 
 def _in_one_piece(_logger: object, _name: str, event: EventDict) -> EventDict:
-    """Indent what follows a line break, and escape what a terminal would act on: so no value forges a line."""
+    """Indent continuation lines and escape control characters, so that no value can forge a line."""
     for key, value in _without_record(_logger, _name, event).items():
         if isinstance(value, str):
             text = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], value)

@@ -1,4 +1,4 @@
-"""Hides secrets in a text, in each of the forms in which programs write them. Pure; knows no log and no file."""
+"""Masks secrets in a text, in every encoding in which programs print them. Pure; knows no log and no file."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 HIDDEN = "(hidden)"
 
-# A shorter value is no secret, and would be found in half of all words.
+# Shorter values are not masked: they occur in ordinary words.
 LEAST_SECRET = 4
-# From this length on a text is also found across line breaks, and within longer base64.
+# Minimum length to be found across line breaks and inside longer base64.
 LONG = 2 * LEAST_SECRET
 
-# As it is, or as it is quoted; what follows may be indented.
+# A line break, raw or escaped, and the indentation after it.
 _BREAK = r"(?:(?:[\r\n]|\\{1,4}[rn])[ \t]*)+"
 _BREAKS = re.compile(_BREAK)
 _BASE64 = string.ascii_letters + string.digits + "+/-_"
-# What programs leave as it is in an address: nothing, a path's slashes, Go's and JavaScript's choices.
+# Characters that programs do not percent-encode: none, slashes of a path, Go's set, JavaScript's set.
 _LEFT = ("", "/", "$&+,/:;=@", "!'()*")
 _GO_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
 
 class Form(NamedTuple):
-    """One text that stands for a secret.
+    """One encoding of a secret.
 
-    `alone`: it is hidden only where it is not part of a longer word. `encoded`: it is base64, and what stands around it
-    is hidden with it, since that may be the rest.
+    `alone`: masked only as a whole word. `encoded`: base64, masked with the base64 characters around it, which may
+    encode the rest of the secret.
     """
 
     text: str
@@ -41,10 +41,10 @@ class Form(NamedTuple):
     encoded: bool = False
 
     def hide_in(self, text: str) -> str:
-        """Return the text without it."""
+        """Return the text with each occurrence masked."""
         before = after = ""
         if self.alone:
-            # A quoted line feed ends in a letter, and begins no word.
+            # An escaped line feed ends in a letter, but is a word boundary.
             before = r"(?:(?<!\w)|(?<=\\[nrt]))" if re.match(r"\w", self.text) else ""
             after = r"(?!\w)" if re.search(r"\w\Z", self.text) else ""
         text = self._joined(re.split(before + re.escape(self.text) + after, text))
@@ -61,29 +61,29 @@ class Form(NamedTuple):
 
 
 class Forms(tuple[Form, ...]):  # noqa: SLOT001 - the index has its place in __dict__
-    """Many forms, which are looked for in about the time of one: each text is looked up by its first characters."""
+    """Many forms, indexed by their first characters, so that a search takes about as long as for one."""
 
     @cached_property
     def by_start(self) -> dict[str, list[Form]]:
-        """The forms by how they begin."""
+        """The forms by their first LEAST_SECRET characters."""
         found: dict[str, list[Form]] = {}
         for form in self:
             found.setdefault(form.text[:LEAST_SECRET], []).append(form)
         return found
 
     def may_occur_in(self, text: str) -> list[Form]:
-        """Return those whose beginning occurs in the text."""
+        """Return the forms whose first characters occur in the text."""
         starts = {text[at : at + LEAST_SECRET] for at in range(len(text))}
         return [form for start in starts & self.by_start.keys() for form in self.by_start[start]]
 
 
 def one_line(text: str) -> str:
-    """Return the text without line breaks, and what indents the next line."""
+    """Return the text without line breaks and the indentation after them."""
     return _BREAKS.sub("", text) if "\n" in text or "\r" in text or "\\" in text else text
 
 
 def forms_of(secrets: Iterable[str], *, alone: bool = False) -> tuple[Form, ...]:
-    """Return the forms of the secrets: as they are, and as JSON, YAML, Go, Python, addresses and base64 write them."""
+    """Return the forms of the secrets: plain, and as JSON, YAML, Go, Python, URLs and base64 encode them."""
     forms: dict[Form, None] = {}
     for secret in secrets:
         if len(secret) < LEAST_SECRET:
@@ -96,7 +96,7 @@ def forms_of(secrets: Iterable[str], *, alone: bool = False) -> tuple[Form, ...]
 
 
 def hide(text: str, *groups: Iterable[Form]) -> str:
-    """Return the text without the secrets of all groups; the longest first, since one may be a part of another."""
+    """Mask the secrets of all groups, the longest first, since one may contain another."""
     for form in found_in(text, *groups):
         text = form.hide_in(text)
     return text
@@ -127,10 +127,10 @@ def _written(text: str) -> Iterator[str]:
 
 
 def _encoded(secret: str) -> Iterator[Form]:
-    """Yield what base64 makes of it, also as a part of a longer text such as `name:secret`."""
+    """Yield the base64 encodings, also inside a longer text such as `name:secret`."""
     data = secret.encode(errors="replace")
     if len(data) < LONG:
-        # Too short to be told from other words in part.
+        # A part of it would be too short to be distinguished from words.
         for whole in (data, data + b"\n"):
             text = base64.b64encode(whole).decode().rstrip("=")
             yield from (Form(text, alone=True), Form(url_safe(text), alone=True))
@@ -142,5 +142,5 @@ def _encoded(secret: str) -> Iterator[Form]:
 
 
 def url_safe(text: str) -> str:
-    """Return base64 in its other alphabet."""
+    """Translate base64 into its URL-safe alphabet."""
     return text.translate(str.maketrans("+/", "-_"))

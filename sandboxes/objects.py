@@ -1,16 +1,15 @@
-"""Kubernetes objects as they are on the wire, and the marks that make one a sandbox's. Pure.
+"""Names, labels and annotations of the sandboxes' Kubernetes objects, and accessors for their fields. Pure.
 
-An object is the JSON that kubectl reads and prints: a plain dict. The names here are the one place where they are
-spelled.
+An object is a plain dict: the JSON that kubectl reads and prints.
 """
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-# The JSON of a Kubernetes object has the shape that its kind says; nothing here knows all of it.
+# A Kubernetes object; its schema depends on its kind.
 KubeObject: TypeAlias = dict[str, Any]
-# The kind and the name of an object.
+# (kind, name).
 Key: TypeAlias = tuple[str, str]
 
 APP_LABEL = "app"
@@ -19,28 +18,27 @@ ID_LABEL = "sandbox-id"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "sandbox-provisioner"
 
-# The name of the template that a Pod was made from.
+# Name of the Pod's template.
 TEMPLATE_ANNOTATION = "provisioner/template"
-# When a sandbox ends: an RFC 3339 time, or `never`.
+# When the sandbox expires: an RFC 3339 time, or `never`.
 EXPIRES_ANNOTATION = "provisioner/expires-at"
-# When it was last used, an RFC 3339 time, and for how many seconds it may stay unused.
+# When it was last used, an RFC 3339 time; and its idle timeout in seconds.
 USED_ANNOTATION = "provisioner/used-at"
 IDLE_ANNOTATION = "provisioner/idle-timeout-seconds"
 
 THREAD_ANNOTATION = "provisioner/thread-id"
 USER_ANNOTATION = "provisioner/user-id"
 APPLIED_AT_ANNOTATION = "provisioner/applied-at"
-# When a Pod was returned to a caller whose create had not made it.
+# When a create last returned a Pod that existed already.
 CONFIRMED_ANNOTATION = "provisioner/confirmed-at"
 
-# On a template's pod.yaml: what it is for, in a sentence; and which Pod security standard nothing of the service's own
-# may break.
+# In a template's pod.yaml: its description; and the Pod Security Standard that the service's additions must satisfy.
 DESCRIPTION_ANNOTATION = "provisioner/description"
 POD_SECURITY_ANNOTATION = "provisioner/pod-security"
-# On a PersistentVolumeClaim of a template: it stays when its sandbox goes.
+# On a template's PersistentVolumeClaim: it outlives its sandbox.
 KEEP_LABEL = "provisioner/keep"
 
-# What kubectl calls the objects of a kind.
+# Kind → resource, as kubectl prints it.
 RESOURCES = {
     "Pod": "pods",
     "Service": "services",
@@ -50,7 +48,7 @@ RESOURCES = {
     "NetworkPolicy": "networkpolicies.networking.k8s.io",
 }
 
-# What a template may bring besides Pod and Service: apiVersion and kind.
+# (apiVersion, kind) that a template may contain besides Pod and Service.
 EXTRA_KINDS = frozenset(
     {("v1", "PersistentVolumeClaim"), ("v1", "ConfigMap"), ("networking.k8s.io/v1", "NetworkPolicy")}
 )
@@ -73,24 +71,24 @@ def service_name(sandbox_id: str) -> str:
 
 
 def service_name_beside(pod_name: str) -> str:
-    """Return the name of the Service that belongs to the Pod of this name."""
+    """Return the name of the Service of the Pod with this name."""
     return f"{pod_name}-svc"
 
 
 def id_in_name(kind: str, name: str) -> str:
-    """Return the id in the name of a sandbox's Pod or Service; of another object, a text that is no sandbox's."""
+    """Return the id in the name of a sandbox's Pod or Service; for other objects the result is not a sandbox id."""
     if kind == "Service":
         name = name.removesuffix("-svc")
     return name.removeprefix("sandbox-")
 
 
 def extra_name(sandbox_id: str, suffix: str) -> str:
-    """Return the name of an extra object of a sandbox; a suffix has no dash, so no two sandboxes share a name."""
+    """Return the name of an extra object of a sandbox; names are unique, since a suffix has no dash."""
     return f"{pod_name(sandbox_id)}-{suffix}"
 
 
 def labels_of(sandbox_id: str) -> dict[str, str]:
-    """Return the labels that every object of a sandbox carries."""
+    """Return the labels that all objects of a sandbox have."""
     return {
         APP_LABEL: APP,
         ID_LABEL: sandbox_id,
@@ -101,40 +99,40 @@ def labels_of(sandbox_id: str) -> dict[str, str]:
 
 
 def key_of(obj: KubeObject) -> Key:
-    """Return kind and name, which tell an object from all others of its namespace."""
+    """Return (kind, name), which identifies an object in its namespace."""
     return obj["kind"], obj["metadata"]["name"]
 
 
 def get_labels(obj: KubeObject) -> dict[str, str]:
-    """Return an object's labels, empty if it has none."""
+    """Return the labels of an object; empty if it has none."""
     return obj["metadata"].get("labels") or {}
 
 
 def get_annotations(obj: KubeObject) -> dict[str, str]:
-    """Return an object's annotations, empty if it has none."""
+    """Return the annotations of an object; empty if it has none."""
     return obj["metadata"].get("annotations") or {}
 
 
 def owner_of(obj: KubeObject) -> tuple[str | None, str | None]:
-    """Return an object's thread and user, None for each that it does not name."""
+    """Return (thread id, user id) of an object; each is None if it is not annotated."""
     annotations = get_annotations(obj)
     return annotations.get(THREAD_ANNOTATION), annotations.get(USER_ANNOTATION)
 
 
 def is_managed(obj: KubeObject) -> bool:
-    """Whether the object was made, or adopted, by this service."""
+    """Whether this service created or adopted the object."""
     return get_labels(obj).get(MANAGED_BY_LABEL) == MANAGED_BY
 
 
 def is_terminating(obj: KubeObject) -> bool:
-    """Whether the object is being deleted: it may still run, but it will vanish."""
+    """Whether the object is being deleted; its containers may still run."""
     return "deletionTimestamp" in obj["metadata"]
 
 
 def sandbox_id_of(obj: KubeObject) -> str | None:
-    """Return the id of the sandbox that this Pod or Service belongs to, or None if it is nobody's.
+    """Return the sandbox id of a Pod or Service, or None if it does not belong to a sandbox.
 
-    Label and name must agree, so that a list and a look-up by name say the same.
+    Label and name must match, so that a list and a get by name agree.
     """
     marks = get_labels(obj)
     sandbox_id = marks.get(ID_LABEL)
@@ -145,48 +143,48 @@ def sandbox_id_of(obj: KubeObject) -> str | None:
 
 
 def sandbox_container(pod: KubeObject) -> KubeObject:
-    """Return the container named `sandbox`; an empty dict for a Pod that has none (somebody else's)."""
+    """Return the container named `sandbox`; an empty dict if the Pod has none (it is not a sandbox's)."""
     found: KubeObject = next((one for one in pod["spec"]["containers"] if one["name"] == CONTAINER), {})
     return found
 
 
 def resource_of(kind: str) -> str:
-    """Return the plural of one of RESOURCES as it stands in a path, without its group."""
+    """Return the resource of a kind in RESOURCES without its API group, as in a path."""
     return RESOURCES[kind].partition(".")[0]
 
 
 def path_of(obj: KubeObject) -> str:
-    """Return the path of an object of one of RESOURCES at the API server."""
+    """Return the API path of an object whose kind is in RESOURCES."""
     root = f"/apis/{obj['apiVersion']}" if "/" in obj["apiVersion"] else f"/api/{obj['apiVersion']}"
     resource = resource_of(obj["kind"])
     return f"{root}/namespaces/{obj['metadata']['namespace']}/{resource}/{obj['metadata']['name']}"
 
 
 def condition_of(pod: KubeObject, kind: str) -> KubeObject:
-    """Return a Pod's condition of this type; an empty dict for one that it does not have (yet)."""
+    """Return the Pod condition of type `kind`; an empty dict if the Pod does not have it."""
     conditions: list[KubeObject] = (pod.get("status") or {}).get("conditions") or []
     return next((one for one in conditions if one.get("type") == kind), {})
 
 
 def sandbox_container_status(pod: KubeObject) -> KubeObject:
-    """Return what the node tells of the container named `sandbox`; an empty dict where it has told nothing (yet)."""
+    """Return the status of the container named `sandbox`; an empty dict before the kubelet has reported it."""
     statuses: list[KubeObject] = (pod.get("status") or {}).get("containerStatuses") or []
     return next((one for one in statuses if one.get("name") == CONTAINER), {})
 
 
 def identity_of(obj: KubeObject) -> tuple[str, str, str]:
-    """Return kind, namespace (empty where there is none) and name."""
+    """Return (kind, namespace, name); the namespace is empty for cluster-scoped objects."""
     metadata = obj["metadata"]
     return obj["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 def as_list(objects: list[KubeObject]) -> KubeObject:
-    """Return one List: cut short, it is refused whole, where documents in a row would be applied by half."""
+    """Return one List. If its JSON is cut off, it is rejected whole; separate documents would be applied in part."""
     return {"apiVersion": "v1", "kind": "List", "items": objects}
 
 
 def reference(obj: KubeObject) -> KubeObject:
-    """Return as much of an object as names it, for `get -f -` and `delete -f -`."""
+    """Return a stub of the object that identifies it, for `get -f -` and `delete -f -`."""
     metadata = obj["metadata"]
     return {
         "apiVersion": obj["apiVersion"],
@@ -196,7 +194,7 @@ def reference(obj: KubeObject) -> KubeObject:
 
 
 def references_of(sandbox_id: str, namespace: str) -> list[KubeObject]:
-    """Return what names a sandbox's Pod and Service."""
+    """Return the references of a sandbox's Pod and Service; see `reference`."""
     return [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod_name(sandbox_id), "namespace": namespace}},
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": service_name(sandbox_id), "namespace": namespace}},
@@ -204,5 +202,5 @@ def references_of(sandbox_id: str, namespace: str) -> list[KubeObject]:
 
 
 def of_kind(kind: str, objects: list[KubeObject]) -> KubeObject | None:
-    """Return the first of the objects that is of this kind."""
+    """Return the first object of this kind, or None."""
     return next((obj for obj in objects if obj["kind"] == kind), None)

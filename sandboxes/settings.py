@@ -1,7 +1,7 @@
-"""The environment, read once into one frozen `Settings`.
+"""Reads the environment once, into one frozen `Settings`.
 
-A bad value stops the start with one message that lists every bad variable, what it holds and what it may hold.
-The README's configuration table is made from the fields here (`python -m scripts.readme`).
+A bad value stops the startup with one message that lists every bad variable, its value and the allowed values.
+`docs/reference/configuration.md` is generated from the fields here (`python -m scripts.docs`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in
 
 
 def _optional_fields(value: tuple[str, ...]) -> tuple[str, ...]:
-    # An empty variable counts as unset, so "no field at all" needs a word.
+    # An empty variable counts as unset, so an empty list needs a word.
     if value == ("none",):
         return ()
     if not set(value) <= OPTIONAL_FIELDS:
@@ -59,7 +59,7 @@ def _optional_fields(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class ClusterSettings(BaseSettings):
-    """What belongs to one cluster: how it is reached, and what stands in it. See Settings."""
+    """The settings of one cluster: how to reach it, and what to create in it. See Settings."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -71,7 +71,7 @@ class ClusterSettings(BaseSettings):
     )
 
     k8s_namespace: Annotated[str, AfterValidator(namespace)] = Field(
-        "deer-flow", description="Namespace of the sandboxes; made if it is missing."
+        "deer-flow", description="Namespace of the sandboxes; created if it is missing."
     )
     sandbox_service_type: Literal["NodePort", "ClusterIP"] = Field(
         "NodePort", description="How a sandbox is reached: `NodePort`, or `ClusterIP` from inside the cluster."
@@ -80,12 +80,12 @@ class ClusterSettings(BaseSettings):
         "host.docker.internal", description="Host part of NodePort URLs."
     )
     sandbox_templates_dir: Path | None = Field(
-        None, description="Folder of further templates, a folder each; beside the ones that are shipped."
+        None, description="Directory of further templates, one directory each, in addition to the built-in ones."
     )
     sandbox_network_policy: Literal["off", "isolated"] = Field(
         "off",
         description="`isolated`: a NetworkPolicy lets sandboxes reach the internet and the cluster's DNS only, and be "
-        "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is made, and one from before is left as it is.",
+        "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is created, and an existing one is not changed.",
     )
     sandbox_ingress_from: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(ingress_from)] = (
         Field(
@@ -116,9 +116,9 @@ class ClusterSettings(BaseSettings):
 
 
 class Settings(ClusterSettings):
-    """What the operator decided, from environment variables of the same name in upper case, and only in upper case.
+    """All settings of the operator: those of the service, and the inherited ones of the cluster.
 
-    An empty value counts as unset. Beside what belongs to the cluster, this is what belongs to the service.
+    Each is read from the environment variable of its name, in upper case only. An empty value counts as unset.
     """
 
     sandbox_image: Annotated[str, AfterValidator(check_image)] = Field(DEFAULT_IMAGE, description="Image of a sandbox.")
@@ -129,15 +129,15 @@ class Settings(ClusterSettings):
         None,
         description="Absolute path on the node; `{thread_id}/user-data` below it is read-write at `/mnt/user-data`. "
         "It may have `{user_id}` and `{thread_id}` in it; with the latter only `user-data` is below it. "
-        "Unset: `user-data` is an `emptyDir`, said in a warning.",
+        "Unset: `user-data` is an `emptyDir`, with a warning.",
     )
     skills_pvc_name: ClaimName | None = Field(
         None, description="PersistentVolumeClaim for the skills, instead of `SKILLS_HOST_PATH`."
     )
     skills_pvc_subpath_template: Annotated[str, AfterValidator(variables.sub_path_template)] | None = Field(
         None,
-        description="Path below `SKILLS_PVC_NAME`'s root that a sandbox sees of it, such as `users/{user_id}/skills`; "
-        "`{user_id}` and `{thread_id}` are the sandbox's. Unset: all of the claim.",
+        description="`subPath` of `SKILLS_PVC_NAME` to mount, such as `users/{user_id}/skills`; `{user_id}` and "
+        "`{thread_id}` are the sandbox's. Unset: the whole claim.",
     )
     userdata_pvc_name: ClaimName | None = Field(
         None,
@@ -164,7 +164,7 @@ class Settings(ClusterSettings):
     sandbox_container_port: Port = Field(8080, description="Port on which a sandbox's server listens.")
     sandbox_seccomp: Literal["RuntimeDefault", "Unconfined"] = Field(
         "RuntimeDefault",
-        description="Seccomp profile of a sandbox's Pod; `Unconfined` for browser images that want it.",
+        description="Seccomp profile of a sandbox's Pod; `Unconfined` for browser images that need it.",
     )
     sandbox_startup_failure_threshold: Annotated[int, Field(ge=1, le=86400)] = Field(
         120, description="Failures of the startup probe, one a second, before a sandbox's container is restarted."
@@ -172,9 +172,8 @@ class Settings(ClusterSettings):
     allow_fields: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(_optional_fields)] = (
         Field(
             ("ttl_seconds", "idle_timeout_seconds", "wait_seconds", "env", "labels", "resources", "template"),
-            description="Which optional fields of a create callers may use, separated by commas; any other is 403. "
-            "`none`: only the contract's own. It is about creates alone: the query of a `GET`, such as `wait_seconds`, "
-            "is everybody's.",
+            description="Optional fields of a create that callers may use, separated by commas; any other is 403. "
+            "`none`: only the contract's own. Does not apply to query parameters, such as `wait_seconds` of a `GET`.",
         )
     )
     max_cpu: Amount = Field("2", description="Most CPU that a caller may ask for, as a Kubernetes quantity.")
@@ -183,17 +182,19 @@ class Settings(ClusterSettings):
         "10Gi", description="Most ephemeral storage that a caller may ask for, as a Kubernetes quantity."
     )
     sandbox_ttl: Seconds = Field(
-        0, description="Seconds after which a sandbox ends that asked for no `ttl_seconds`. `0`: never."
+        0, description="Seconds until a sandbox expires, unless its create has `ttl_seconds`. `0`: never."
     )
     sandbox_idle_timeout: Seconds = Field(
-        0, description="Seconds without use after which one ends that asked for no `idle_timeout_seconds`. `0`: never."
+        0,
+        description="Seconds without use until a sandbox expires, unless its create has `idle_timeout_seconds`. "
+        "`0`: never.",
     )
     reaper_interval: Annotated[float, Field(ge=0, le=86400)] = Field(
-        30.0, description="Seconds between two rounds of the reaper, which deletes what has expired. `0`: no reaper."
+        30.0, description="Seconds between two rounds of the reaper, which deletes expired sandboxes. `0`: no reaper."
     )
     reaper_dry_run: bool = Field(False, description="`true`: the reaper only logs what it would delete.")
     reaper_grace: Annotated[float, Field(ge=1, le=86400)] = Field(
-        120.0, description="Seconds after which the reaper deletes what is there of a sandbox only by half."
+        120.0, description="Seconds after which the reaper deletes a sandbox whose Pod or Service is missing."
     )
     ended_ttl: Annotated[int, Field(ge=0)] = Field(
         3600, description="Seconds after which the reaper deletes a sandbox that has ended (`Failed`, `Succeeded`)."
@@ -203,24 +204,23 @@ class Settings(ClusterSettings):
     )
     provisioner_api_key: Annotated[SecretStr, AfterValidator(api_key)] | None = Field(
         None,
-        description="Every path under `/api/` needs it in the `X-API-Key` header. It is one key, also with a comma in "
-        "it; several go into the file. Unset, and no file: see `ALLOW_UNAUTHENTICATED`.",
+        description="Every path under `/api/` needs it in the `X-API-Key` header. A comma is part of the key; several "
+        "keys go into the file. Unset, and no file: see `ALLOW_UNAUTHENTICATED`.",
     )
     provisioner_api_key_file: Path | None = Field(
         None,
-        description="File with further API keys, one in each line that does not begin with `#`; it is read again when "
-        "it changes, so that a mounted Secret rotates without a restart.",
+        description="File with further API keys, one in each line that does not begin with `#`. Reloaded when it "
+        "changes, so that a mounted Secret rotates without a restart.",
     )
     allow_unauthenticated: bool = Field(
         False,
-        description="Without an API key: `false` answers callers from loopback and private addresses, but in a Pod "
-        "none; `true` answers whoever reaches the service. With a key it changes nothing.",
+        description="Without an API key: `false` answers only callers from loopback and private addresses, and none in "
+        "a Pod; `true` answers every caller. No effect with a key.",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(host_names)] = Field(
         (),
-        description="Without an API key: names, separated by commas, that callers may give the service in `Host`, "
-        "without ports; beside IP addresses, names without a dot, `host.docker.internal`, `*.svc` and "
-        "`*.svc.cluster.local`.",
+        description="Without an API key: names, separated by commas, to accept in `Host`, without ports; in addition "
+        "to IP addresses, names without a dot, `host.docker.internal`, `*.svc` and `*.svc.cluster.local`.",
     )
     listen_host: Annotated[str, AfterValidator(host_or_address)] | None = Field(
         None,
@@ -239,8 +239,8 @@ class Settings(ClusterSettings):
     kubectl_pass_env: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(variable_names)] = (
         Field(
             (),
-            description="Names, separated by commas, of variables that kubectl may see besides its own few; for "
-            "credential plugins. Never `KUBECONFIG`, `KUBECTL_KUBERC` or `KUBERC`.",
+            description="Names, separated by commas, of further variables to pass to kubectl, for credential plugins. "
+            "Never `KUBECONFIG`, `KUBECTL_KUBERC` or `KUBERC`.",
         )
     )
     kubectl_max_processes: Annotated[int, Field(ge=1, le=256)] = Field(
@@ -250,19 +250,19 @@ class Settings(ClusterSettings):
         200, description="Calls that may wait for a kubectl process; past it, 503 at once."
     )
     live_view: bool = Field(
-        True, description="Answer reads from a picture that two watches keep; `false`: start kubectl for each read."
+        True, description="Answer reads from a cache that two watches keep; `false`: start kubectl for each read."
     )
     live_view_max_age: Annotated[float, Field(ge=2, le=3600)] = Field(
-        60.0, description="Seconds after which an unconfirmed live view is no longer believed."
+        60.0, description="Seconds after which an unconfirmed live view is no longer used."
     )
     kubectl_start_ahead: bool = Field(
         True, description="Keep a few kubectl processes waiting on stdin; `false`: start each when it is needed."
     )
     kubectl_group: bool = Field(
-        True, description="Do what arrives together in one call of kubectl; `false`: one call for each request."
+        True, description="Batch concurrent requests into one kubectl call; `false`: one call for each request."
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(upper_case)] = Field(
-        "INFO", description="Least level that is logged; kubectl's calls are logged at `DEBUG`."
+        "INFO", description="Lowest level that is logged; kubectl calls are logged at `DEBUG`."
     )
     log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(lower_case)] = Field(
         "auto",
@@ -278,12 +278,12 @@ class Settings(ClusterSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the environment and nothing else: no `.env` file of whatever folder the service is started in."""
+        """Read only the environment, and no `.env` file of the working directory."""
         return (env_settings,)
 
     @classmethod
     def load(cls) -> Settings:
-        """Read the process's environment.
+        """Read the settings from the process's environment.
 
         Raises StartupError with one message that lists every bad variable.
         """
@@ -293,7 +293,7 @@ class Settings(ClusterSettings):
         except ValidationError as error:
             raise StartupError(variables.message([*_described(error), *problems])) from error
         if settings.skills_pvc_subpath_template and not settings.skills_pvc_name:
-            problems.append("SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME, whose path it would be.")
+            problems.append("SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME, to which it applies.")
         if settings.deerflow_lark_broker_deny_subcommands and not settings.lark_cli_broker_image:
             problems.append("DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS is set without LARK_CLI_BROKER_IMAGE.")
         if problems:
@@ -302,7 +302,7 @@ class Settings(ClusterSettings):
 
     @property
     def overridden(self) -> list[str]:
-        """The variables that are set and have no effect, each with what overrides it."""
+        """Variables that are set without effect, each with the variable that overrides it."""
         overriding = {
             "skills_host_path": self.skills_pvc_name and "SKILLS_PVC_NAME",
             "threads_host_path": self.userdata_pvc_name and "USERDATA_PVC_NAME",
@@ -338,12 +338,12 @@ class Settings(ClusterSettings):
 
     @property
     def host(self) -> str:
-        """The address to listen on: without an API key only this machine gets in, unless LISTEN_HOST says otherwise."""
+        """Address to listen on: LISTEN_HOST, else all interfaces with an API key, and loopback without one."""
         return self.listen_host or ("0.0.0.0" if self.has_key else "127.0.0.1")  # noqa: S104 - guarded by the key
 
     @property
     def kubeconfig(self) -> Path:
-        """`kubeconfig_path` with `~` resolved, where there is a home."""
+        """`kubeconfig_path` with `~` expanded, if there is a home directory."""
         try:
             return self.kubeconfig_path.expanduser()
         except RuntimeError:  # no HOME and no entry in the user database
@@ -353,7 +353,7 @@ class Settings(ClusterSettings):
 def _described(error: ValidationError) -> list[str]:
     sentences = []
     for item in error.errors():
-        # A fallback's error has the name of the variable that wins over it.
+        # pydantic names the first alias, even if the value is the fallback's.
         variable = used_variable(str(item["loc"][0]), os.environ)
         rule = item["msg"].replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
         rule = rule.partition(", unable to")[0]

@@ -1,4 +1,4 @@
-"""Work in the background, and who is told when something happens. Knows nothing of sandboxes."""
+"""Background tasks, and signals that call listeners. Knows nothing of sandboxes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ Arguments = ParamSpec("Arguments")
 
 
 class BackgroundTasks:
-    """Tasks that no request awaits: kept until they end, since asyncio holds them only weakly."""
+    """Tasks that no request awaits. Keeps a reference until each ends, since asyncio has only weak ones."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """Return how many have not ended."""
+        """Return the number of running tasks."""
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` in a task of its own and return that; an exception that it raises is a bug and is logged."""
+        """Run `work` in a new task and return the task; an exception in it is a bug and is logged."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def wait(self, seconds: float) -> None:
-        """Return when all have ended, and after `seconds` at the latest; ends none."""
+        """Wait until all tasks have ended, at most `seconds`; cancels none."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.0, seconds))
 
     async def finish(self, seconds: float) -> None:
-        """Return when all have ended; cancels those that still run after `seconds`."""
+        """Wait until all tasks have ended; cancel those that still run after `seconds`."""
         await self.wait(seconds)
         tasks = list(self._tasks)
         for task in tasks:
@@ -47,20 +47,20 @@ class BackgroundTasks:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a task in the background failed by a bug", exc_info=error)
+            logger.error("a background task failed by a bug", exc_info=error)
 
 
 class Signal(Generic[Arguments]):
-    """Something that happens: `send` calls every listener in the order in which they were connected."""
+    """Calls listeners, in the order in which they were connected."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[Arguments, None]] = []
 
     def connect(self, listener: Callable[Arguments, None]) -> None:
-        """Call `listener` from now on, with what `send` is given."""
+        """Call `listener` on each later `send`, with its arguments."""
         self._listeners.append(listener)
 
     def send(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        """Tell every listener; raises what one of them raises."""
+        """Call every listener. The first exception propagates and skips the remaining listeners."""
         for listener in self._listeners:
             listener(*args, **kwargs)

@@ -1,8 +1,7 @@
-"""What variables of the environment may hold, and what is said of those that can't be followed. Pure.
+"""Validates environment variables and writes the messages about invalid ones. Pure.
 
-A variable that narrows what a sandbox sees, or keeps a secret from it, stops the start where it can't be followed:
-ignored, it would open what it was to close. Each check returns the value as it is used, or raises ValueError with the
-rule that stands in the message of the start.
+A variable that restricts a sandbox must stop the start if it can't be applied: ignoring it would lift the restriction.
+Each validator returns the normalized value, or raises ValueError with the rule for the startup message.
 """
 
 from __future__ import annotations
@@ -31,24 +30,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-# DeerFlow's variables for the Lark CLI. They keep an app secret out of the sandbox: ignored, it would land there.
+# DeerFlow's variables for the Lark CLI. They keep an app secret out of the sandbox; ignoring one would expose it.
 LARK_PREFIXES = ("LARK_CLI_", "DEERFLOW_LARK_")
 LARK_VARIABLES = frozenset({"LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS"})
 
-# Characters of a refused value that a message shows; what is longer is no value that somebody mistyped.
+# Maximum length, in characters, of an invalid value that a message shows; a longer one is not a typing error.
 MOST_SHOWN = 200
-# User info, a kubeconfig.
+# User info of a URL, or the content of a kubeconfig.
 _MAY_BE_SECRET = re.compile(r"@|apiVersion|\{[^}]*:")
 _ADDRESS = re.compile(r"[\w.:/\[\]-]*")
 
 
 def message(problems: Sequence[str]) -> str:
-    """Return what is printed when the start is refused: a sentence for each problem, on a line of its own."""
+    """Return the message that a failed start prints: one line per problem."""
     return "\n".join(["The environment can't be used:", *(f"  {problem}" for problem in problems)])
 
 
 def unsupported(environ: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each variable that is set and asks for what this version can't do."""
+    """Return a sentence for each variable that is set but not supported by this version."""
     return [
         f"{name} is set, but this version does not know it: unset it."
         for name, value in sorted(environ.items())
@@ -57,7 +56,7 @@ def unsupported(environ: Mapping[str, str]) -> list[str]:
 
 
 def sub_path_template(value: str) -> str:
-    """Return the value of SKILLS_PVC_SUBPATH_TEMPLATE without a slash at its end; raises ValueError with a rule."""
+    """Return SKILLS_PVC_SUBPATH_TEMPLATE without a trailing slash. Raises ValueError with the rule."""
     wrong = "a relative path without `..`, with no other placeholders than `{user_id}` and `{thread_id}`"
     try:
         parts = list(Formatter().parse(value))
@@ -69,16 +68,16 @@ def sub_path_template(value: str) -> str:
     path = value.format(user_id="u", thread_id="t")
     if path.startswith("/") or posixpath.normpath(path) != path.rstrip("/") or path.split("/")[0] in (".", ".."):
         raise ValueError(wrong)
-    # `{{user_id}}`, as other templates write it, would be one literal folder for all.
+    # `{{user_id}}`, the syntax of other template languages, would be one literal folder for all users.
     if path.strip() != path or set(path) & set("{}"):
         raise ValueError(wrong)
     return value.rstrip("/")
 
 
 def may_be_shown(variable: str, value: object) -> bool:
-    """Whether no secret can stand in a value that was refused: a key, a password or token in an address, a whole file.
+    """Whether an invalid value can be shown: it contains no key, password, token or file content.
 
-    Nor the value of a variable where its name belongs (KUBECTL_PASS_ENV).
+    KUBECTL_PASS_ENV takes names; an assignment there may contain a secret.
     """
     text = value if isinstance(value, str) else "".join(map(str, value)) if isinstance(value, tuple) else str(value)
     if variable == "PROVISIONER_API_KEY" or (variable == "KUBECTL_PASS_ENV" and "=" in text):
@@ -96,13 +95,13 @@ LISTEN_HOST = "LISTEN_HOST"
 
 LISTEN_PORT = "LISTEN_PORT"
 
-# Read where the first one is unset or empty.
+# Variable → fallback that is read if the variable is unset or empty.
 FALLBACKS = {LISTEN_HOST: "HOST", LISTEN_PORT: "PORT"}
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen. `host_variable`, `port_variable`: what the operator would change."""
+    """Listen address. `host_variable`, `port_variable`: the variables it was read from."""
 
     host: str
     port: int
@@ -111,9 +110,9 @@ class Address:
 
 
 def check_address(address: Address) -> None:
-    """Raise StartupError if the host is a name of which the operator can't see who reaches it.
+    """Raise StartupError unless the host is an IP address or `localhost`.
 
-    HOST of conda or tcsh is such a name, and resolves to an address of the network on some machines.
+    conda and tcsh set HOST to the machine's name, which may resolve to an address that the network can reach.
     """
     if not is_ip_address(address.host) and address.host != "localhost":
         raise StartupError(
@@ -123,13 +122,13 @@ def check_address(address: Address) -> None:
 
 
 def used_variable(variable: str, environ: Mapping[str, str]) -> str:
-    """Return the variable that is read: the fallback where only that one has a value, else `variable`."""
+    """Return the variable that takes effect: the fallback if only that is set, else `variable`."""
     fallback = FALLBACKS.get(variable, variable)
     return fallback if environ.get(fallback) and not environ.get(variable) else variable
 
 
 def ignored_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each fallback that holds something else than the variable that wins over it."""
+    """Yield a sentence for each fallback whose value differs from the variable that overrides it."""
     for variable, fallback in FALLBACKS.items():
         value, other = environ.get(variable), environ.get(fallback)
         if value and other and value != other:
@@ -142,14 +141,14 @@ API_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-# Name files from which kubectl takes its cluster and the defaults of its flags: the service decides both.
+# These select kubectl's cluster and default flags, which the service decides.
 _NEVER_PASSED = ("KUBECONFIG", "KUBECTL_KUBERC", "KUBERC")
 
 
 def is_clean_absolute_path(path: str) -> bool:
-    """Whether `path` starts at the root, has no `..` and no control characters.
+    """Whether `path` is absolute, without `..` and control characters.
 
-    The API server refuses a hostPath with `..` (record: apply-hostpath-backstep).
+    The API server rejects a hostPath with `..` (record: apply-hostpath-backstep).
     """
     return path.startswith("/") and ".." not in path.split("/") and path.isprintable()
 
@@ -170,7 +169,7 @@ def threads_path(value: str) -> str:
 
 
 def namespace(value: str) -> str:
-    """Return the name of a namespace; raises ValueError with a rule."""
+    """Return the name of a namespace. Raises ValueError with the rule."""
     if not is_dns_label(value):
         raise ValueError("lower-case letters, digits and `-`, starting and ending with a letter or digit, at most 63")
     return value
@@ -183,22 +182,22 @@ def _claim_name(value: str) -> str:
 
 
 def file_path(value: Path) -> Path:
-    """Return the path of a file; raises ValueError with a rule."""
-    # Where a file is named, some put its content.
+    """Return the path of a file. Raises ValueError with the rule."""
+    # A common mistake is to set the content instead of the path.
     if not str(value).isprintable() or "apiVersion" in str(value):
         raise ValueError("the path of a file, and not its content")
     return value
 
 
 def host_or_address(value: str) -> str:
-    """Return a host name or an address; raises ValueError with a rule."""
+    """Return a host name or an IP address. Raises ValueError with the rule."""
     if not is_ip_address(value) and normalize_host(value) is None:
         raise ValueError("a host name or an IP address, without scheme or port")
     return value
 
 
 def api_server(value: str) -> str:
-    """Return the address of an API server; raises ValueError with a rule."""
+    """Return the URL of an API server without a trailing slash. Raises ValueError with the rule."""
     wrong = "a URL such as `https://host.docker.internal:6443`"
     try:
         url = urlsplit(value)
@@ -211,29 +210,29 @@ def api_server(value: str) -> str:
 
 
 def api_key(value: SecretStr) -> SecretStr:
-    """Return a key that can travel in a header; raises ValueError with a rule."""
+    """Return an API key that is a valid header value. Raises ValueError with the rule."""
     if not API_KEY.fullmatch(value.get_secret_value()):
         raise ValueError("a key in printable ASCII without white space at its ends, since it travels in a header")
     return value
 
 
 def upper_case(value: object) -> object:
-    """Return a text in upper case."""
+    """Convert a string to upper case; return other values unchanged."""
     return value.upper() if isinstance(value, str) else value
 
 
 def lower_case(value: object) -> object:
-    """Return a text in lower case."""
+    """Convert a string to lower case; return other values unchanged."""
     return value.lower() if isinstance(value, str) else value
 
 
 def words(value: object) -> object:
-    """Return the words of a text, which white space or commas part."""
+    """Split a string at white space and commas; return other values unchanged."""
     return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
 
 
 def variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return names of variables that kubectl may see; raises ValueError with a rule."""
+    """Return the names of KUBECTL_PASS_ENV. Raises ValueError with the rule."""
     if not all(_VARIABLE_NAME.fullmatch(name) for name in value):
         raise ValueError("names of environment variables, separated by commas")
     if not set(value).isdisjoint(_NEVER_PASSED):
@@ -245,7 +244,7 @@ def variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def ingress_from(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the entries of SANDBOX_INGRESS_FROM; raises ValueError with a rule."""
+    """Return the entries of SANDBOX_INGRESS_FROM. Raises ValueError with the rule."""
     for entry in value:
         peer_of(entry)
     return value

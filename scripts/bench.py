@@ -1,23 +1,24 @@
-"""Measures a running provisioner. A row is a phase: the same work many times, by so many callers at once.
+"""Measures a running provisioner. Each row is a phase: the same request, many times, by a number of concurrent callers.
 
-- A figure is the median over the rounds; each phase runs once a round. p50, p99: latency in ms, by nearest rank.
-- 1/s: good answers per second. A good answer is a success that names the sandboxes that it should.
-- health: the yardstick, the least that a request costs on this machine. The client shares its processors.
-- direct: the floor, the same Pod and Service by HTTP at the API server: each work is two requests, one after the other,
-  and `health` is GET /version. Set the provisioner's variables for it, such as K8S_NAMESPACE and SANDBOX_IMAGE.
+- Each phase runs once a round; a figure is the median over the rounds. p50, p99: latency in ms, by nearest rank.
+- 1/s: good answers per second. A good answer is a success that names the expected sandboxes.
+- health: the baseline, the lowest cost of a request on this machine. The client shares its processors.
+- direct: the lower bound, the same Pod and Service by HTTP at the API server: two requests in sequence for each, and
+  GET /version for `health`. Set the provisioner's variables for it, such as K8S_NAMESPACE and SANDBOX_IMAGE.
 - memory: PSS of the service and its children, in MB of 10^6 bytes, before the first round and after the last (Linux).
 
-With --start, --fill, --idle or --changes the live view is measured instead, in this order, a line for each:
+--start, --fill, --idle and --changes measure the live view instead, in this order, one line each:
 
-- start to ready: from starting COMMAND, which gets this environment, until GET /readyz is 200; that believes for some
-  seconds what it found. What --fill makes is there before, and so must its namespace be.
+- start to ready: from the start of COMMAND, which inherits this environment, until GET /readyz is 200, whose results
+  are cached for some seconds. The sandboxes of --fill are created before, so their namespace must exist.
 - list: GET /api/sandboxes, one at a time.
-- idle: CPU time of the service and its children, also of those that ended meanwhile, in % of one core (Linux).
-- memory: the service's, and the most that one child held in that time, looked at once a second.
-- seen after: from sending a change of a Pod to the API server until GET /api/events has told of it.
+- idle: CPU time of the service and all its children, including ended ones, in % of one core (Linux).
+- memory: of the service, and of its largest child, sampled once a second.
+- seen after: from sending a change of a Pod to the API server until GET /api/events reports it.
 
-API_KEY, else PROVISIONER_API_KEY, is sent as X-API-Key. What a run made, bench-…, is deleted at its end, also after
-Ctrl-C. Exit code: 0; 1 if anything failed, was cut short or is left behind; 2 for bad options; 130 after Ctrl-C.
+API_KEY, else PROVISIONER_API_KEY, is sent as X-API-Key. At its end, also after Ctrl-C, a run deletes all sandboxes that
+it created (bench-…). Exit code: 0; 1 if anything failed, was cut short or is left behind; 2 for bad options; 130 after
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if not __package__:  # run by its path: its modules are found from the root, as everywhere else
+if not __package__:  # run by its path: import `scripts` from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.bench_clients import SERVICE, Client, Failed, Run, Sample, direct_client, percentile, sample
@@ -45,11 +46,11 @@ from scripts.bench_view import CHANGES, View
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-READS = 10  # how often a phase reads each sandbox
+READS = 10  # reads of each sandbox in a phase
 
 
 class Bench(Run):
-    """All phases; the samples are there however it ends."""
+    """Runs all phases. The samples so far are kept if the run is stopped or fails."""
 
     def __init__(self, clients: list[Client], options: argparse.Namespace) -> None:
         super().__init__(clients, options)
@@ -59,11 +60,11 @@ class Bench(Run):
         self.held: list[str] = []
 
     async def run(self) -> None:
-        """Run all phases of all rounds, until it is stopped. Raises Failed if it can't begin, or can't go on."""
+        """Run all rounds, or until stopped. Raises Failed if the run can't start or continue."""
         self.held += [memory(self.pid)] if self.pid else []
         for client in self.clients:
             await client.do("list")
-        for direct in self.clients[1:]:  # another cluster or namespace than the provisioner's is never loaded
+        for direct in self.clients[1:]:  # never put load on a cluster or namespace that is not the provisioner's
             await self.clients[0].do("create", first := next(self.ids))
             await direct.do("get", first)
         for number, (work, callers) in itertools.product(range(self.options.rounds), self.phases):
@@ -74,7 +75,7 @@ class Bench(Run):
         self.held += [memory(self.pid)] if self.pid else []
 
     async def measure(self, client: Client, work: str, callers: int) -> None:
-        """Run a phase once; keep what failed, and its sample if it was not stopped meanwhile."""
+        """Run a phase once. Count its failures; keep its sample unless the run was stopped."""
         count, alive = max(self.options.sandboxes, callers), sorted(client.alive)
         some = {"create": itertools.islice(self.ids, count), "list": [""] * count, "delete": alive}
         items = some.get(work, alive * READS if work == "get" else [""] * count * READS)
@@ -87,13 +88,13 @@ class Bench(Run):
             self.samples[client.name, work, callers].append(done)
 
     def report(self) -> str:
-        """Return the table and the memory; empty before any figure."""
+        """Return the table and the memory; empty without samples."""
         if not self.samples:
             return ""
         return f"{self.table()}\n" + (f"memory of {self.pid}: {', then '.join(self.held)}\n" if self.held else "")
 
     def table(self) -> str:
-        """Return an aligned row for each phase, with direct's figures and the ratios to them where there are any."""
+        """Return the aligned rows of all phases; with --direct, also its figures and the ratios to them."""
         rows = [["phase", "callers", "p50 ms", "p99 ms", "1/s", "failed"]]
         rows[0] += ["direct p50", "p99", "1/s", "failed", "ratio p50", "1/s"] * (len(self.clients) - 1)
         for work, callers in self.phases:
@@ -105,14 +106,14 @@ class Bench(Run):
 
 
 def figures(samples: Sequence[Sample]) -> tuple[float, float, float, int]:
-    """Return p50 and p99 in ms, the rate, and how many requests failed; nan where no answer was good."""
+    """Return p50 and p99 in ms, the rate per second and the number of failures; nan without a good answer."""
     good = [one for one in samples if one.seconds] or [Sample([math.nan], math.nan, Counter())]
     p50, p99 = (statistics.median(1000 * percentile(one.seconds, percent) for one in good) for percent in (50, 99))
     return p50, p99, statistics.median(one.rate for one in good), sum(one.failures.total() for one in samples)
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Measure, clean up, and print what came of it; returns the exit code."""
+    """Measure, clean up and print the report. Return the exit code."""
     key = os.environ.get("API_KEY") or os.environ.get("PROVISIONER_API_KEY")
     clients = [Client("provisioner", SERVICE, options.base_url.rstrip("/"), {"X-API-Key": key} if key else {})]
     bench = (View if options.is_view else Bench)(clients, options)
@@ -139,24 +140,26 @@ async def run(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base_url", metavar="BASE_URL", help="the provisioner, such as http://127.0.0.1:8002")
     parser.add_argument("--direct", metavar="KUBECONFIG", help="do the same work at this API server, and print ratios")
     for name, default, text in (
-        ("--sandboxes", 50, "in a phase, at least one for each caller (default 50)"),
-        ("--callers", 50, "of the phases with many (default 50)"),
-        ("--rounds", 3, "of all phases (default 3)"),
-        ("--max-seconds", 600, "begin nothing more after so long (default 600)"),
-        ("--pid", None, "whose memory is shown (default: who listens at BASE_URL, where that can be seen)"),
+        ("--sandboxes", 50, "sandboxes in a phase, at least one for each caller (default 50)"),
+        ("--callers", 50, "concurrent callers in the phases with many (default 50)"),
+        ("--rounds", 3, "repetitions of all phases (default 3)"),
+        ("--max-seconds", 600, "start no further request after this time (default 600)"),
+        ("--pid", None, "process whose memory is measured (default: the one that listens at BASE_URL, on Linux)"),
     ):
         parser.add_argument(name, type=int, default=default, metavar="N", help=text)
     view = parser.add_argument_group("the live view", "with any of these, it is measured instead of the phases")
-    view.add_argument("--start", metavar="COMMAND", help="start the service at BASE_URL by this, and end it at the end")
+    view.add_argument(
+        "--start", metavar="COMMAND", help="start the service at BASE_URL by this command, and end it after the run"
+    )
     for name, metavar, text in (
-        ("--fill", "N", "make so many sandboxes at the API server first; needs --direct"),
-        ("--idle", "SECONDS", "measure the CPU time for so long, while nobody calls"),
-        ("--changes", "RATE", f"make {CHANGES} changes at the API server, so many a second; needs --direct"),
+        ("--fill", "N", "create N sandboxes at the API server first; needs --direct"),
+        ("--idle", "SECONDS", "measure the CPU time for this long, without requests"),
+        ("--changes", "RATE", f"make {CHANGES} changes at the API server, RATE per second; needs --direct"),
     ):
         view.add_argument(name, type=int, default=0, metavar=metavar, help=text)
     options = parser.parse_args()

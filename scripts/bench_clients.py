@@ -1,4 +1,4 @@
-"""What each run of scripts/bench.py is made of: the clients of the service and of the API server, and cleaning up."""
+"""The base of each run of scripts/bench.py: clients of the service and of the API server, sampling, clean-up."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-REQUEST_SECONDS = 30.0  # a caller gives a create as much, and everything else less
-GONE_SECONDS = 60.0  # how long deleted sandboxes may take to be gone
-DELETES_A_SECOND = 20.0  # the least that a server is taken to manage: many sandboxes have longer to be gone
-CLEANERS = 8  # few at once: what is left may be there because the service could not keep up
+REQUEST_SECONDS = 30.0  # a caller's timeout for a create; other requests have shorter ones
+GONE_SECONDS = 60.0  # time for deleted sandboxes to disappear
+DELETES_A_SECOND = 20.0  # slowest rate of deletes that is accepted; many sandboxes get more time
+CLEANERS = 8  # few concurrent deletes: leftovers may exist because the service was overloaded
 ID, A_SANDBOX = "bench-id", re.compile(r"bench-[0-9a-f]{8}-\d+")
 MARK = "bench-mark"
 
 Works: TypeAlias = dict[str, list[tuple[str, str, str]]]
-"""For each work its requests, with ID for the sandbox's and MARK for what a change writes: method, path, body."""
+"""The requests of each work: method, path, body. ID is replaced by the sandbox's id, MARK by the text of a change."""
 
 SERVICE: Works = {
     "health": [("GET", "/health", "")],
@@ -50,12 +50,12 @@ SERVICE: Works = {
 
 
 class Failed(Exception):
-    """A request, or a run, that failed; its text is for a person."""
+    """A request or a run failed; the text is shown to the user."""
 
 
 @dataclass
 class Client:
-    """One server, by kept-alive connections; `made` is what may be there, `alive` what this client made."""
+    """A client of one server, with keep-alive. `made`: sandboxes that may exist; `alive`: those that it created."""
 
     name: str
     works: Works
@@ -72,7 +72,7 @@ class Client:
         self.session = aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout)
 
     async def do(self, work: str, sandbox_id: str = "") -> float:
-        """Do a work and return the seconds; raises Failed, also if an answer lacks a sandbox that it should name."""
+        """Do a work and return its seconds. Raises Failed if a request fails or an answer lacks an expected sandbox."""
         expected = set(self.alive) if work == "list" else {sandbox_id} - {""}
         if work == "create":
             self.made.add(sandbox_id)
@@ -87,7 +87,7 @@ class Client:
         return seconds
 
     async def ask(self, work: str, sandbox_id: str = "") -> tuple[list[set[str]], float]:
-        """Send the requests of a work in turn; returns which sandboxes each answer names, and the seconds of all."""
+        """Send the requests of a work in turn. Return the sandboxes that each answer names, and the total seconds."""
         named, total = [], 0.0
         for method, path, body in self.works[work]:
             text, seconds = await self.send(work, method, path.replace(ID, sandbox_id), body.replace(ID, sandbox_id))
@@ -96,7 +96,7 @@ class Client:
         return named, total
 
     async def send(self, work: str, method: str, path: str, body: str = "") -> tuple[str, float]:
-        """Send one request of a work; returns the text of the answer, and the seconds. Raises Failed."""
+        """Send one request of a work. Return the body of the answer and the seconds. Raises Failed."""
         media_type = {"Content-Type": "application/apply-patch+yaml" if method == "PATCH" else "application/json"}
         started = perf_counter()
         try:
@@ -114,9 +114,9 @@ class Client:
 
 
 def direct_client(kubeconfig: str, made: set[str]) -> Client:
-    """Return a client of the current context's API server, with the objects that the service makes. Raises Failed.
+    """Return a client of the current context's API server, for the objects that the service creates. Raises Failed.
 
-    The server's certificate is always checked, no credential plugin is run, and no token is sent in the clear.
+    It always verifies the certificate, runs no credential plugin, and sends no token over plain HTTP.
     """
     program = str(Path(__file__).resolve().parent.parent / "provisioner.py")
     rendered = output_of(sys.executable, program, "render", "--sandbox-id", ID, "--thread-id", "bench")
@@ -146,7 +146,7 @@ def direct_client(kubeconfig: str, made: set[str]) -> Client:
     data = {name: base64.b64decode(text) for name, text in (cluster | user).items() if name.endswith("-data")}
     tls = ssl.create_default_context(cadata=data.get("certificate-authority-data", b"").decode() or None)
     if "client-certificate-data" in data:
-        with tempfile.NamedTemporaryFile(prefix="bench-") as file:  # ssl reads files only; this one is ours alone
+        with tempfile.NamedTemporaryFile(prefix="bench-") as file:  # ssl only reads files; mode 600
             file.write(data["client-certificate-data"] + b"\n" + data["client-key-data"])
             file.flush()
             tls.load_cert_chain(file.name)
@@ -156,7 +156,7 @@ def direct_client(kubeconfig: str, made: set[str]) -> Client:
 
 
 def output_of(*command: str) -> str:
-    """Return what a program prints; raises Failed if it fails."""
+    """Run a program and return its stdout. Raises Failed if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         raise Failed(f"this failed, run it to see why: {' '.join(command)}")
@@ -164,7 +164,7 @@ def output_of(*command: str) -> str:
 
 
 class Sample(NamedTuple):
-    """One phase of one round: the latencies of good answers in seconds, their rate, and how the others failed."""
+    """One phase of one round: latencies of good answers in seconds, their rate per second, and counted failures."""
 
     seconds: Sequence[float]
     rate: float
@@ -172,13 +172,13 @@ class Sample(NamedTuple):
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """Return the smallest of `values` (at least one) that at least `percent` % of them don't exceed."""
+    """Return a percentile by nearest rank: the smallest value that `percent` % of `values` don't exceed."""
     ranked = sorted(values)
     return ranked[max(0, math.ceil(len(ranked) * percent / 100) - 1)]
 
 
 async def sample(call: Callable[[str], Awaitable[float]], items: Iterable[str], callers: int) -> Sample:
-    """Call once for each item, by so many callers at once; a call returns its latency, or raises Failed."""
+    """Call `call` for each item, `callers` at once. `call` returns its latency in seconds, or raises Failed."""
     seconds: list[float] = []
     failures: Counter[str] = Counter()
     waiting = iter(items)
@@ -198,7 +198,7 @@ async def sample(call: Callable[[str], Awaitable[float]], items: Iterable[str], 
 
 
 class Run:
-    """One run at `clients`, the provisioner and, after it, direct; what failed is there however it ends."""
+    """One run. `clients`: the provisioner's and, with --direct, the API server's. Failures survive a stop."""
 
     def __init__(self, clients: list[Client], options: argparse.Namespace) -> None:
         self.clients, self.options, self.stopped = clients, options, ""
@@ -207,15 +207,15 @@ class Run:
         self.failures: Counter[str] = Counter()
 
     def stop(self, why: str) -> None:
-        """Begin nothing more; what is under way may end."""
+        """Start nothing more; running requests may finish."""
         self.stopped = self.stopped or why
 
     def cleaners(self) -> Sequence[Client]:
-        """Return by which clients `clear` deletes, one after the other."""
+        """Return the clients by which `clear` deletes, in this order."""
         return self.clients
 
     async def clear(self) -> set[str]:
-        """Delete what may be there, and wait until no server lists it; returns what is left when time is up."""
+        """Delete all sandboxes that may exist, and wait until no server lists them. Return those still left."""
         left = set(self.clients[0].made)
         deadline = monotonic() + GONE_SECONDS + len(left) / DELETES_A_SECOND
         while True:
@@ -224,7 +224,7 @@ class Run:
                 await sample(partial(client.do, "delete"), items, CLEANERS)
             left = set(self.clients[0].made)
             for client in self.cleaners():
-                with suppress(Failed):  # what was not deleted is in `made`
+                with suppress(Failed):  # `made` still has those that were not deleted
                     named, _ = await client.ask("list")
                     left |= {one for one in set().union(*named) if one.startswith(self.prefix)}
             if not left or monotonic() > deadline:

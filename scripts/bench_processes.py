@@ -1,4 +1,4 @@
-"""What scripts/bench.py reads of processes: their memory, their CPU time, and who listens at an address (Linux)."""
+"""Reads processes for scripts/bench.py: memory, CPU time, and the one that listens at an address. Linux only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.bench_clients import Failed
 
 
 def process_tree(pid: int) -> list[int]:
-    """Return the process and all that descend from it, as far as they can be seen (Linux)."""
+    """Return the process and all its visible descendants."""
     found = [pid]
     for one in found:
         with suppress(OSError):  # it has ended
@@ -23,7 +23,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 class Held(NamedTuple):
-    """What one process holds, in MB of 10^6 bytes: PSS, where what is shared is divided, and RSS, where it is not."""
+    """The memory of a process in MB of 10^6 bytes: PSS, which divides shared pages, and RSS, which does not."""
 
     pid: int
     pss: float
@@ -34,13 +34,13 @@ class Held(NamedTuple):
 
 
 def held(pid: int) -> list[Held]:
-    """Return what a process, the first, and its children hold. Raises Failed if that can't be read."""
+    """Return the memory of a process, first, and of its descendants. Raises Failed if it can't be read."""
     found = []
     for one in process_tree(pid):
         with suppress(OSError):  # it has ended
             text = Path(f"/proc/{one}/smaps_rollup").read_text()
             kilobytes = dict(re.findall(r"(?m)^(Pss|Rss): +(\d+)", text))
-            if kilobytes:  # else it is ending
+            if kilobytes:  # empty while the process exits
                 found.append(Held(one, *(int(kilobytes[name]) * 1024 / 1e6 for name in ("Pss", "Rss"))))
     if not found or found[0].pid != pid:
         raise Failed(f"there is no process {pid} whose memory can be read")
@@ -48,15 +48,15 @@ def held(pid: int) -> list[Held]:
 
 
 def memory(pid: int) -> str:
-    """Return how much a process and its children hold together. Raises Failed if that can't be read."""
+    """Describe the total memory of a process and its descendants. Raises Failed if it can't be read."""
     found = held(pid)
     return f"{sum(one.pss for one in found):.1f} MB in {len(found)} processes"
 
 
 def cpu_seconds(pid: int) -> tuple[float, float]:
-    """Return the CPU time of a process and that of all its children, ended or not. Raises Failed if it has ended.
+    """Return the CPU seconds of a process, and those of all its children, ended or not. Raises Failed if it has ended.
 
-    A child that ends between two looks would be missed, or counted twice: then it is looked again.
+    Reads again if a child ended meanwhile, which might be missed or counted twice.
     """
     while True:
         own, system, *ended = _ticks(pid)
@@ -70,16 +70,16 @@ def cpu_seconds(pid: int) -> tuple[float, float]:
 
 
 def _ticks(pid: int) -> tuple[int, ...]:
-    """Return utime, stime, cutime and cstime: its own, and those of its children that it has waited for."""
+    """Return utime, stime, cutime and cstime: of the process, and of the children that it has waited for."""
     try:
-        # The name in parentheses may hold anything, blanks and parentheses too.
+        # The name, in parentheses, may contain blanks and parentheses.
         return tuple(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
     except OSError as error:
         raise Failed(f"there is no process {pid} whose CPU time can be read") from error
 
 
 def listener(url: str) -> int | None:
-    """Return the process that listens at a URL of this machine, where that can be seen (Linux)."""
+    """Return the process that listens at a URL of this machine, or None if it is not visible."""
     parts = urlsplit(url)
     if parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
         return None

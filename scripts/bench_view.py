@@ -1,4 +1,4 @@
-"""What scripts/bench.py measures of the live view, from outside: by /proc, by HTTP and at the API server."""
+"""Measures the live view for scripts/bench.py from outside: through /proc, HTTP and the API server."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 LISTS = 50
-CHANGES = 1000  # as many as a p99 needs that not a single one decides
-CHANGED = 50  # sandboxes, in turn: two changes of one are so far apart that the first has been seen
+CHANGES = 1000  # enough that no single change decides the p99
+CHANGED = 50  # sandboxes, in turn, so that a change is seen before the next one of the same sandbox
 FILLERS = 8
-SETTLE_SECONDS = 5  # what the start and the fill set off has ended by then
+SETTLE_SECONDS = 5  # work that the start and the fill caused has ended by then
 LOOK_SECONDS = 1.0
 STOP_SECONDS = 30.0
-MAX_LINE = 2**26  # the first event is all sandboxes in one line
+MAX_LINE = 2**26  # the first event has all sandboxes in one line
 
 
 class View(Run):
-    """The steps that the options ask for, in turn; the lines are there however it ends."""
+    """Runs the requested steps in turn. The lines so far are kept if the run is stopped or fails."""
 
     def __init__(self, clients: list[Client], options: argparse.Namespace) -> None:
         super().__init__(clients, options)
@@ -41,20 +41,20 @@ class View(Run):
         self.process: asyncio.subprocess.Process | None = None
 
     def stop(self, why: str) -> None:
-        """Begin nothing more, and wait no longer."""
+        """Start nothing more, and end all waits."""
         super().stop(why)
         self.stopping.set()
 
     def cleaners(self) -> Sequence[Client]:
-        """Return direct only: it made them all, and the service may have ended."""
+        """Return only the API server's client: it created all sandboxes, and the service may have ended."""
         return self.clients[1:]
 
     def report(self) -> str:
-        """Return a line for each figure that there is."""
+        """Return one line for each measurement so far."""
         return "".join(f"{line}\n" for line in self.lines)
 
     async def run(self) -> None:
-        """Take all steps, until it is stopped. Raises Failed if it can't begin, or can't go on."""
+        """Run all steps, or until stopped. Raises Failed if a step can't start or continue."""
         try:
             for step in (self.fill, self.start, self.list, self.idle, self.change):
                 if not self.stopped:
@@ -63,20 +63,20 @@ class View(Run):
             await self.end()
 
     async def pause(self, seconds: float) -> None:
-        """Wait so long, or until it is stopped."""
+        """Wait for `seconds`, or until stopped."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0.0)):
                 await self.stopping.wait()
 
     async def fill(self) -> None:
-        """Make sandboxes at the API server. One that the service does not list is the only one."""
+        """Create sandboxes at the API server: a single one first, which the service must list."""
         if not self.options.start:
             await self.clients[0].do("list")
         count = self.options.fill or CHANGED * bool(self.options.changes)
         if not count:
             return
         direct = self.clients[1]
-        self.clients[0].alive = direct.alive  # from now on, a list of the service that lacks one has failed
+        self.clients[0].alive = direct.alive  # the service's lists must include them from now on
         await direct.do("create", next(self.ids))
         if not self.options.start:
             await self.listed()
@@ -118,7 +118,7 @@ class View(Run):
             await self.process.wait()
 
     async def listed(self) -> None:
-        """Wait until the service lists all that was made. Raises Failed if it does not."""
+        """Wait until the service lists all created sandboxes. Raises Failed on timeout."""
         until = perf_counter() + GONE_SECONDS
         while True:
             try:
@@ -133,7 +133,7 @@ class View(Run):
                 return
 
     async def list(self) -> None:
-        """Measure lists, each of which must name all that was made."""
+        """Measure lists; each must contain all created sandboxes."""
         await self.listed()
         service = self.clients[0]
         text, _ = await service.send("list", "GET", "/api/sandboxes")
@@ -144,12 +144,12 @@ class View(Run):
             self.lines.append(f"list: {json.loads(text)['count']} sandboxes, {in_ms(done.seconds)}")
 
     async def idle(self) -> None:
-        """Measure CPU time, and in any case memory."""
+        """Measure memory, and with --idle also CPU time."""
         seconds = self.options.idle
         pid = self.options.pid or listener(self.options.base_url)
         if not pid:
             if seconds:
-                raise Failed("who listens at BASE_URL can't be seen here: --idle needs --pid")
+                raise Failed("the process that listens at BASE_URL is not visible here: --idle needs --pid")
             return
         await self.pause(min(SETTLE_SECONDS, seconds))
         began, before = perf_counter(), cpu_seconds(pid)
@@ -169,7 +169,7 @@ class View(Run):
         self.lines.append(f"memory of {pid}: {own}; its largest child: {largest}")
 
     async def change(self) -> None:
-        """Change sandboxes at the API server, and measure when the service tells of it."""
+        """Change sandboxes at the API server, and measure the time until the service's event."""
         rate = self.options.changes
         if not rate:
             return
@@ -183,7 +183,7 @@ class View(Run):
             began = perf_counter()
 
             async def work(name: str) -> float:
-                """Make every so manieth change; the writes to one sandbox are one after the other."""
+                """Make this sandbox's share of the changes, one after the other."""
                 for number in range(names.index(name), CHANGES, len(names)):
                     await self.pause(began + number / rate - perf_counter())
                     if self.stopped:
@@ -204,18 +204,18 @@ class View(Run):
         self.lines.append(f"seen after: {in_ms(seen.seconds)}; {counts}; answered after {in_ms(seen.answered)}")
 
     async def until(self, condition: Callable[[], bool], reading: asyncio.Task[None]) -> None:
-        """Wait until it is true, or the run is stopped. Raises Failed if that takes too long, or reading has ended."""
+        """Wait until `condition` is true, or the run is stopped. Raises Failed on timeout, or if `reading` ends."""
         deadline = perf_counter() + GONE_SECONDS
         while not self.stopped and not condition():
             if reading.done():
                 reading.result()
             if perf_counter() > deadline:
-                raise Failed(f"GET /api/events has not told of a change for {GONE_SECONDS:.0f} s")
+                raise Failed(f"GET /api/events has not reported a change for {GONE_SECONDS:.0f} s")
             await asyncio.sleep(0.02)
 
 
 class Seen:
-    """When the service's events have told of what was written; each change is a new thread ID."""
+    """Measures the time from each change, a new thread id, to the service's event."""
 
     def __init__(self, service: Client, names: Iterable[str]) -> None:
         self.service = service
@@ -250,20 +250,20 @@ class Seen:
         raise Failed("GET /api/events has ended")
 
     def take(self, line: bytes, now: float) -> None:
-        """Take one line of the stream. Who is told of a change knows the earlier ones of that sandbox, too."""
+        """Process one line of the stream. An event also confirms all earlier changes of its sandbox."""
         name, _, text = line.partition(b":")
         if name != b"data":
             return
         self.has_begun.set()
-        told = json.loads(text)
-        waiting = self.waiting.get(told.get("sandbox_id"), {})
-        if told.get("thread_id") in waiting:
+        event = json.loads(text)
+        waiting = self.waiting.get(event.get("sandbox_id"), {})
+        if event.get("thread_id") in waiting:
             for mark in list(waiting):
                 self.seconds.append(now - waiting.pop(mark))
-                if mark == told["thread_id"]:
+                if mark == event["thread_id"]:
                     break
 
 
 def in_ms(seconds: Sequence[float]) -> str:
-    """Return p50 and p99."""
+    """Format p50 and p99 in ms."""
     return ", ".join(f"p{percent} {1000 * percentile(seconds, percent):.1f} ms" for percent in (50, 99))

@@ -2,9 +2,9 @@
 # Serves the provisioner: on the cluster of your kubeconfig if there is one, else on an embedded stand-in.
 #
 #   ./scripts/run.sh                    on 127.0.0.1:8002
-#   LISTEN_PORT=9000 ./scripts/run.sh   README.md lists every variable
+#   LISTEN_PORT=9000 ./scripts/run.sh   docs/reference/configuration.md lists every variable
 #
-# Needs Python 3.11 or later and nothing else: the rest goes into a virtual environment beside this project.
+# Needs only Python 3.11 or later; installs everything else into a virtual environment, .venv.
 set -euo pipefail
 
 if [ $# -gt 0 ]; then
@@ -12,7 +12,7 @@ if [ $# -gt 0 ]; then
   exit 2
 fi
 
-# Resolved here, since a relative path is meant from where the caller stands.
+# Before the cd below: a relative path is relative to the caller's directory.
 if [ -n "${KUBECONFIG_PATH:-}" ]; then
   # shellcheck disable=SC2088 # a literal ~, as a file of variables would hold it
   case "$KUBECONFIG_PATH" in
@@ -25,7 +25,7 @@ fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
 
-# As in the image: what a long list of the cluster took goes back to the kernel (Dockerfile).
+# As in the image: return the memory of large lists to the kernel (see Dockerfile).
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-131072}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-131072}"

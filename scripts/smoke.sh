@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Takes one sandbox through its life on a running provisioner: create, reach, get, list, create again, delete, gone.
+# Tests a running provisioner with one sandbox: create, reach, get, list, create again, delete, gone.
 #
 #   scripts/smoke.sh BASE_URL [--kubectl]
 #
-#   --kubectl            show and check what kubectl sees, too (namespace: K8S_NAMESPACE, default deer-flow)
+#   --kubectl            show and check the objects by kubectl, too (namespace: K8S_NAMESPACE, default deer-flow)
 #   API_KEY=...          sent as X-API-Key (default: PROVISIONER_API_KEY)
-#   SMOKE_TIMEOUT=60     seconds until the sandbox's URL must have answered
+#   SMOKE_TIMEOUT=60     seconds to wait for the sandbox's URL to answer
 #
-# Needs bash and curl. Exits with 1 and a sentence at the first thing that is off, and cleans up after itself.
+# Needs bash and curl. At the first failure prints a sentence and exits with 1. Always deletes the sandbox.
 set -euo pipefail
 
 usage() {
@@ -39,7 +39,7 @@ fail() {
 call() {
   local arguments=(--silent --show-error --max-time 30 --output "$answer" --write-out '%{http_code}' --request "$1")
   if [ -n "$key" ]; then
-    # by stdin: arguments are seen by every process
+    # through stdin: other processes can read arguments
     arguments+=(--header @-)
   fi
   if [ $# -eq 3 ]; then
@@ -54,7 +54,7 @@ expect() {
   [ "$status" = "$1" ] || fail "$2 answered $status instead of $1: $(cat "$answer")"
 }
 
-# field NAME: a string of the last answer; ids, URLs and words have nothing in them that JSON would escape.
+# field NAME: a string of the last answer. Ids, URLs and words need no JSON escapes.
 field() {
   sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$answer"
 }
@@ -126,7 +126,7 @@ if $with_kubectl; then
   kubectl get pod,svc -n "$namespace" -l "sandbox-id=$id" ||
     fail "kubectl can't see that cluster; set KUBECONFIG to the kubeconfig that the provisioner's log names at its start"
   seen="$(kubectl get pod,svc -n "$namespace" -l "sandbox-id=$id" -o name)"
-  [ "$(wc -l <<<"$seen")" -eq 2 ] || fail "kubectl sees something else than one Pod and one Service: $seen"
+  [ "$(wc -l <<<"$seen")" -eq 2 ] || fail "kubectl does not list exactly one Pod and one Service: $seen"
 fi
 
 call DELETE "/api/sandboxes/$id"

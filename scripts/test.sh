@@ -1,22 +1,43 @@
 #!/usr/bin/env bash
-# Runs lint, types and every test; needs no cluster, and no network beyond the package registry.
+# Runs lint, types and tests; needs no cluster, and no network beyond the package registry.
 #
-#   ./scripts/test.sh                  all of it
-#   ./scripts/test.sh tests/unit ...   only these tests, with pytest's own arguments, and no lint
+#   ./scripts/test.sh                  what to run before a commit: all of it but slow tests and devcluster's own
+#   ./scripts/test.sh --all            everything, as CI does
+#   ./scripts/test.sh tests/unit ...   only these tests, with pytest's own arguments, in one process and without lint
 #
-# HYPOTHESIS_PROFILE=few or all: how many examples tests with made-up input try; all of them by default when all is run.
+# HYPOTHESIS_PROFILE=few or all: how many examples tests with made-up input try; default: few, and all with --all.
+# TEST_PROCESSES=N: how many processes share the tests; default: one for each core, and eight at most.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
+
+case "${1:-}" in
+  "") which=quick ;;
+  --all) which=all && shift ;;
+  -h | --help)
+    sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+    exit
+    ;;
+  *) which=given ;;
+esac
+
 install_requirements requirements-dev.txt
 
-if [ $# -eq 0 ]; then
-  export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
-  "$VENV/bin/ruff" format --check --quiet .
-  "$VENV/bin/ruff" check --quiet .
-  "$VENV/bin/lint-imports" --no-cache >/dev/null || "$VENV/bin/lint-imports" --no-cache
-  "$VENV/bin/mypy"
-  "$VENV/bin/shellcheck" scripts/*.sh .ci/run
-  "$VENV/bin/hadolint" Dockerfile
+if [ "$which" = given ]; then
+  exec "$VENV/bin/python" -m pytest "$@"
 fi
-exec "$VENV/bin/python" -m pytest "$@"
+
+"$VENV/bin/ruff" format --check --quiet .
+"$VENV/bin/ruff" check --quiet .
+"$VENV/bin/lint-imports" --no-cache >/dev/null || "$VENV/bin/lint-imports" --no-cache
+"$VENV/bin/mypy"
+"$VENV/bin/shellcheck" scripts/*.sh .ci/run
+"$VENV/bin/hadolint" Dockerfile
+
+share=(--numprocesses "${TEST_PROCESSES:-auto}" --maxprocesses 8 --dist worksteal)
+if [ "$which" = all ]; then
+  export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
+  "$VENV/bin/sphinx-build" -W -q -b html docs docs/_build/html
+  exec "$VENV/bin/python" -m pytest "${share[@]}" tests/unit tests/api tests/contract tests/e2e devcluster/tests "$@"
+fi
+exec "$VENV/bin/python" -m pytest "${share[@]}" -m "not slow"

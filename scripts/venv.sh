@@ -28,7 +28,7 @@ find_python() {
   return 1
 }
 
-# install_requirements FILE: does nothing if this very FILE is installed already.
+# install_requirements FILE: does nothing if FILE is unchanged since it was last installed.
 install_requirements() {
   local stamp="$VENV/.installed-$1"
   if [ -x "$VENV/bin/python" ] && cmp -s "$1" "$stamp"; then

@@ -2,6 +2,10 @@
 
 devcluster writes down who asked for what (`devcluster.audit`). The service speaks as the kubeconfig says; what a test
 does with a kubectl of its own, it does as TESTER.
+
+Several processes may share the tests (pytest-xdist). Each hands over what was asked for in it, and the one that started
+them compares: tests/conftest.py makes the hooks below known. Where a run has all contract tests, what is granted and
+never asked for fails it.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,9 @@ from tests.deploy import objects, overlay_with
 
 ASKED = pytest.StashKey["Asked"]()
 """Where a session keeps what was asked."""
+
+HAS_ALL = pytest.StashKey[bool]()
+"""Whether a session has all contract tests. Where it has only some, the others' rights are not missed."""
 
 TESTER = "tester"
 AS_TESTER = (f"--as={TESTER}", "--as-group=system:masters")
@@ -154,3 +161,50 @@ def reading(path: Path) -> Callable[[], list[Entry]]:
         return [Entry(**one) for one in fields]
 
     return new
+
+
+def never_asked_for(asked: set[Right]) -> Mapping[str, frozenset[Right]]:
+    """Return what is granted, or excepted, and was not asked for, by the name of who grants it."""
+    granted = {f"the Role of {folder}": role(folder) for folder in ROLES}
+    return {name: rights - asked for name, rights in {**granted, "NOT_GRANTED": frozenset(NOT_GRANTED)}.items()}
+
+
+def _hand_over(config: pytest.Config) -> dict[str, Any]:
+    rights = config.stash[ASKED].in_all if ASKED in config.stash else set()
+    asked = [[right.verb, right.group, right.resource] for right in rights]
+    return {"asked": asked, "has_all": config.stash.get(HAS_ALL, False)}
+
+
+def _take_over(config: pytest.Config, handed_over: dict[str, Any]) -> None:
+    config.stash.setdefault(ASKED, Asked()).in_all |= {Right(*fields) for fields in handed_over["asked"]}
+    config.stash[HAS_ALL] = config.stash.get(HAS_ALL, True) and handed_over["has_all"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what the services of a worker's tests asked for; from one that crashed there is nothing to take."""
+    _take_over(node.config, getattr(node, "workeroutput", {"asked": [], "has_all": False}))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Hand over what was asked for, as a worker; else report, as if by a test each, what never was."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput |= _hand_over(session.config)
+        return
+    is_over = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} and not session.shouldfail
+    if not is_over or session.config.option.collectonly or not session.config.stash.get(HAS_ALL, False):
+        return
+    for name, rights in never_asked_for(session.config.stash[ASKED].in_all).items():
+        title = f"everything in {name} is asked for by some test"
+        never = ", ".join(sorted(f"{right.verb} {right.resource}.{right.group}".rstrip(".") for right in rights))
+        report = pytest.TestReport(
+            nodeid=f"tests/audit.py::{title}",
+            location=("tests/audit.py", None, title),
+            keywords={},
+            outcome="failed" if rights else "passed",
+            longrepr=f"no test has the service ask for: {never}" if rights else None,
+            when="call",
+        )
+        session.config.hook.pytest_runtest_logreport(report=report)
+        if rights:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

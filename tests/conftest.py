@@ -17,6 +17,7 @@ from sandboxes.deadlines import Deadlines
 from sandboxes.settings import Settings
 from sandboxes.spec.templates import Template, load_template
 from sandboxes.variables import FALLBACKS, LARK_PREFIXES
+from tests.audit import pytest_sessionfinish, pytest_testnodedown
 from tests.marker import (
     no_secrets_of_other_tests,
     pytest_configure,
@@ -24,7 +25,10 @@ from tests.marker import (
     pytest_runtest_protocol,
 )
 
-__all__ = ["no_secrets_of_other_tests", "pytest_configure", "pytest_runtest_makereport", "pytest_runtest_protocol"]
+__all__ = [
+    "no_secrets_of_other_tests", "pytest_configure", "pytest_runtest_makereport", "pytest_runtest_protocol",
+    "pytest_sessionfinish", "pytest_testnodedown",
+]  # fmt: skip
 
 ROOT = Path(__file__).parent.parent
 # How hard tests with made-up input try: `all` is hypothesis' own number of examples, and what CI runs.

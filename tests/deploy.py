@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import ROOT
-
+ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "manifests" / "deploy"
 OVERLAYS = (".", "overlays/dev", "overlays/production")
 

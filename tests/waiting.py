@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait until something is true; what it asks may be a coroutine. Raises TimeoutError."""
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until something is true; what it asks may be a coroutine. Raises TimeoutError.
+
+    The time is for a machine that is busy with something else. It is no promise, and nobody waits for it otherwise.
+    """
     async with asyncio.timeout(seconds):
         while True:
             answer = condition()

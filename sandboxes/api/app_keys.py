@@ -1,4 +1,4 @@
-"""What the application carries, by typed keys."""
+"""Typed keys of the objects that the application holds."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The API keys that callers may use: that of the environment, and those of a file that may change. Knows no HTTP.
+"""Checks API keys: one from the environment, and those of a key file. Knows no HTTP.
 
-A file is read again when it has changed, so that a mounted Secret rotates without a restart.
+The file is reloaded when it changes, so that a mounted Secret rotates without a restart.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A file of keys is small; whatever is larger is another file.
+# A key file is small; a larger one is the wrong file.
 MAX_FILE_BYTES = 1024 * 1024
 
 
 class ApiKeys:
-    """Whom to let in: whoever has the key of PROVISIONER_API_KEY or one of PROVISIONER_API_KEY_FILE's.
+    """The valid API keys: PROVISIONER_API_KEY, and each line of PROVISIONER_API_KEY_FILE.
 
-    Raises StartupError if the file can't be read, has no key, or a line that can't be one.
+    Raises StartupError if the file can't be read, has no key, or has an invalid line.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,11 +49,11 @@ class ApiKeys:
 
     @property
     def are_required(self) -> bool:
-        """Whether callers need a key at all."""
+        """Whether a key is configured, so that callers must send one."""
         return bool(self._fixed) or self._path is not None
 
     def accept(self, given: bytes) -> bool:
-        """Whether this is one of the keys; it takes as long whichever it is, and if it is none."""
+        """Whether `given` is a valid key. Takes the same time for every key, valid or not."""
         self._refresh()
         digest = _digest(given)
         found = False
@@ -62,7 +62,7 @@ class ApiKeys:
         return found
 
     def _refresh(self) -> None:
-        """Read the file again if it has changed. What can't be read leaves the keys as they were, and is logged."""
+        """Reload the file if it has changed. If that fails, log it and keep the previous keys."""
         if self._path is None:
             return
         try:
@@ -72,16 +72,16 @@ class ApiKeys:
         except (OSError, ValueError) as error:
             problem = _said(error, self._path)
             if problem != self._problem:
-                logger.error("The file of API keys %s The keys that it had stay valid.", problem)  # noqa: TRY400 - no bug
+                logger.error("The file of API keys %s Its previous keys stay valid.", problem)  # noqa: TRY400 - no bug
             self._problem = problem
             return
         if keys != self._of_file or self._problem:
-            logger.info("the file of API keys was read again: %d keys", len(keys))
+            logger.info("file of API keys reloaded: %d keys", len(keys))
         self._of_file, self._problem = keys, ""
 
 
 def _digest(key: bytes | str) -> bytes:
-    """Return what keys are compared by: of one length, whatever was sent."""
+    """Hash a key, so that all compared values have the same length."""
     return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
 
 
@@ -91,12 +91,12 @@ def _signature(path: Path) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> tuple[tuple[bytes, ...], tuple[int, ...] | None]:
-    """Return the keys, and what tells whether the file has changed since; None if it may without a sign.
+    """Return the digests of the keys and the file's signature, None while a change might not alter the signature.
 
-    Raises OSError, or ValueError with the end of a sentence that has no key in it.
+    Raises OSError, or ValueError; its text is the end of a sentence and contains no key.
     """
     if not path.is_file():
-        path.stat()  # says why, if it is not there
+        path.stat()  # raises OSError with the reason if the path does not exist
         raise ValueError("is not a file.")
     signature = _signature(path)
     with path.open("rb") as file:
@@ -104,19 +104,19 @@ def _read(path: Path) -> tuple[tuple[bytes, ...], tuple[int, ...] | None]:
     if len(text) > MAX_FILE_BYTES:
         raise ValueError("is too large.")
     lines = [line.strip() for line in text.decode(errors="replace").splitlines()]
-    # A comment is no key that anybody could guess.
+    # A comment must not count as a key: it can be guessed.
     lines = ["" if line.startswith("#") else line for line in lines]
     keys = [line for line in lines if line]
     if not keys:
-        raise ValueError("has no key in it; it needs one in each line.")
+        raise ValueError("contains no key; write one in each line.")
     if bad := [number for number, line in enumerate(lines, 1) if line and not API_KEY.fullmatch(line)]:
-        raise ValueError(f"has in line {bad[0]} what is not printable ASCII, so it can't travel in a header.")
+        raise ValueError(f"has characters in line {bad[0]} that a header can't carry; only printable ASCII is allowed.")
     is_settled = time.time() - max(signature[3:]) / 1e9 > DEADLINES.file_step
     return tuple(map(_digest, keys)), signature if is_settled else None
 
 
 def _said(error: OSError | ValueError, path: Path) -> str:
-    """Return the rest of a sentence: which file, and what is wrong with it."""
+    """Return the end of a sentence: the file, and what is wrong with it."""
     if isinstance(error, OSError):
         return f"can't be read: {path}: {error.strerror}."
     return f"can't be used: {path} {error}"

@@ -1,10 +1,10 @@
-"""Who is answered without an API key: callers nearby, and never a browser for a page of another origin. Pure.
+"""Checks requests without an API key: serves nearby callers, and no cross-origin browser requests. Pure.
 
-Nearby is a loopback or private address from which no proxy forwards. That is no authentication: it keeps a provisioner
-without a key from being served to the world by a proxy in front of it, and SECURITY.md says what it does not keep off.
+A caller is nearby if its address is loopback or private and no proxy forwarded the request. This is not authentication:
+it keeps a proxy from exposing a provisioner without a key. SECURITY.md lists the attacks that it does not stop.
 
-A browser is nearby, too, and sends what any page tells it to. Three headers, which a page can't set, give it away:
-Sec-Fetch-Site, Origin, and the Host of a name that an attacker points at this machine (DNS rebinding).
+A browser on this machine is nearby, too, and sends requests for any page. Three headers that a page can't set reveal
+it: Sec-Fetch-Site, Origin, and Host, if an attacker points that name at this machine (DNS rebinding).
 https://www.w3.org/TR/fetch-metadata/, https://fetch.spec.whatwg.org/#origin-header
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 API = "/api/"
 METRICS = "/metrics"
 
-# Not `is_private`: that has more, such as link-local and documentation, and differs between versions of Python.
+# Not `is_private`: it includes link-local and documentation networks, and differs between Python versions.
 NEARBY = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -43,7 +43,7 @@ _OWN_PAGES = frozenset({"same-origin", "none"})
 _ORIGIN = re.compile(r"(https?)://([^/]*)", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # The service itself has no TLS.
-_OUR_SCHEME = "http"
+_OWN_SCHEME = "http"
 
 _REMEDY = "set PROVISIONER_API_KEY, or ALLOW_UNAUTHENTICATED=true to answer every address"
 _LOGGED = ("host", "origin", "sec-fetch-site")
@@ -51,7 +51,7 @@ _MOST_LOGGED = 200
 
 
 def is_in_pod(environ: Mapping[str, str], service_account: Path) -> bool:
-    """Whether this process runs in a Pod. `service_account`: the folder that Kubernetes mounts into Pods."""
+    """Whether this process runs in a Pod. `service_account`: the directory that Kubernetes mounts into Pods."""
     return "KUBERNETES_SERVICE_HOST" in environ or service_account.is_dir()
 
 
@@ -67,7 +67,7 @@ def is_nearby(peer: str) -> bool:
 
 
 class Callers:
-    """Decides about requests without an API key. `in_pod`: in a Pod every sandbox has a private address, too."""
+    """Decides on requests without an API key. `in_pod`: no address is nearby, as sandboxes have private ones."""
 
     def __init__(self, settings: Settings, *, in_pod: bool) -> None:
         self._answers_all = settings.allow_unauthenticated
@@ -75,10 +75,10 @@ class Callers:
         self._hosts = LOCAL_NAMES.union(settings.allowed_hosts)
 
     def check(self, path: str, peer: str | None, headers: Iterable[tuple[str, str]]) -> None:
-        """Return if the request may be answered. `peer`: the address at the other end of the connection, if known.
+        """Check one request. `peer`: the remote address of the connection, None if unknown.
 
-        Raises Unauthenticated for a caller from elsewhere, below /api/; and BrowserRefused for what may be a browser's
-        request for a page of another origin, below /api/ and of /metrics.
+        Raises Unauthenticated under /api/ if the caller is not nearby; raises BrowserRefused under /api/ and for
+        /metrics if this may be a cross-origin browser request.
         """
         is_api = path.startswith(API)
         if not is_api and path != METRICS:
@@ -88,50 +88,51 @@ class Callers:
             sent.setdefault(name.lower(), []).append(value)
         if is_api and not self._answers_all and (why := self._why_not_nearby(peer, sent)):
             raise Unauthenticated(f"Without an API key {why}: {_REMEDY}", detail=_described(peer, sent))
-        if why := self._why_foreign(sent):
+        if why := self._why_cross_origin(sent):
             raise BrowserRefused(f"Without an API key {why}", detail=_described(peer, sent))
 
     def who_is_answered(self, address: str) -> str:
-        """Return the sentence for the log at the start. `address`: where the service listens."""
+        """Return the sentence for the startup log. `address`: where the service listens."""
         if self._answers_all:
-            return f"ALLOW_UNAUTHENTICATED is true: whoever reaches {address} can make and delete sandboxes."
+            return (
+                f"ALLOW_UNAUTHENTICATED is true: every caller that reaches {address} can create and delete sandboxes."
+            )
         if self._in_pod:
             return f"This is a Pod, so every request under {API} gets 401: {_REMEDY}."
         return (
-            f"Whoever reaches {address} from a loopback or private address, and not through a proxy that says so, can "
-            f"make and delete sandboxes; all others get 401."
+            f"Callers that reach {address} from a loopback or private address, without a proxy's forwarding headers, "
+            f"can create and delete sandboxes; all others get 401."
         )
 
     def _why_not_nearby(self, peer: str | None, sent: Mapping[str, list[str]]) -> str:
         if self._in_pod:
             return f"a provisioner in a Pod answers nothing under {API}"
         if forwarded := next(filter(_is_of_a_proxy, sent), None):
-            return f"a request that a proxy has forwarded is not answered, and this one has the header {forwarded}"
+            return f"forwarded requests are refused, and this one has the header {forwarded}"
         if not peer:
             return "only loopback and private addresses are answered, and the caller's is unknown"
         if not is_nearby(peer):
             return f"only loopback and private addresses are answered, and {peer} is neither"
         return ""
 
-    def _why_foreign(self, sent: Mapping[str, list[str]]) -> str:
+    def _why_cross_origin(self, sent: Mapping[str, list[str]]) -> str:
         if any(site.lower() not in _OWN_PAGES for site in sent.get("sec-fetch-site", ())):
-            return "a browser's request for a page of another origin is not answered (header Sec-Fetch-Site)"
+            return "cross-origin browser requests are refused (header Sec-Fetch-Site)"
         hosts = [parse_authority(value) for value in sent.get("host", ())]
         if not hosts or None in hosts:
-            return "a request is answered only if its header Host is a host, with or without a port"
-        ours = {(host, port or _DEFAULT_PORTS[_OUR_SCHEME]) for host, port in filter(None, hosts)}
-        if any({_authority_of(origin)} != ours for origin in sent.get("origin", ())):
-            return "a browser's request for a page of another origin is not answered (header Origin)"
-        for host, _ in ours:
-            if not self._is_ours(host):
+            return "the header Host must be HOST or HOST:PORT"
+        own = {(host, port or _DEFAULT_PORTS[_OWN_SCHEME]) for host, port in filter(None, hosts)}
+        if any({_authority_of(origin)} != own for origin in sent.get("origin", ())):
+            return "cross-origin browser requests are refused (header Origin)"
+        for host, _ in own:
+            if not self._is_safe(host):
                 return (
-                    f"the name {host} in the header Host is not answered to: use an IP address, or add the name to "
-                    "ALLOWED_HOSTS"
+                    f"the name {host} in the header Host is not allowed: use an IP address, or add it to ALLOWED_HOSTS"
                 )
         return ""
 
-    def _is_ours(self, host: str) -> bool:
-        """Whether no stranger can point the name at this machine: DNS has it not, or the operator has named it."""
+    def _is_safe(self, host: str) -> bool:
+        """Whether no attacker can point the name here: public DNS can't have it, or the operator allows it."""
         return "." not in host or host in self._hosts or host.endswith(LOCAL_SUFFIXES) or is_ip_address(host)
 
 
@@ -140,7 +141,7 @@ def _is_of_a_proxy(name: str) -> bool:
 
 
 def _authority_of(origin: str) -> tuple[str, int] | None:
-    """Return host and port of an origin; None for `null` and for what is not a web page's."""
+    """Return host and port of an http(s) origin; None for any other, and for `null`."""
     found = _ORIGIN.fullmatch(origin)
     authority = parse_authority(found[2]) if found else None
     if found is None or authority is None:
@@ -150,6 +151,6 @@ def _authority_of(origin: str) -> tuple[str, int] | None:
 
 
 def _described(peer: str | None, sent: Mapping[str, list[str]]) -> str:
-    """Return, for the log, what decided."""
-    told = [f"{name}: {ascii(value)[:_MOST_LOGGED]}" for name in _LOGGED for value in sent.get(name, ())]
-    return ", ".join([f"peer: {peer}", *told])
+    """Return the address and the headers that decided, for the log."""
+    shown = [f"{name}: {ascii(value)[:_MOST_LOGGED]}" for name in _LOGGED for value in sent.get(name, ())]
+    return ", ".join([f"peer: {peer}", *shown])

@@ -1,4 +1,4 @@
-"""What every request goes through: its time, its ids, errors as JSON, and who may ask."""
+"""Middlewares: request metrics, ids in the log, JSON errors, authentication."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ REQUEST_ID_HEADER = "X-Request-ID"
 
 API_KEY_HEADER = "X-API-Key"
 
-_SANE_REQUEST_ID = re.compile(REQUEST_ID)
+_VALID_REQUEST_ID = re.compile(REQUEST_ID)
 
 _REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 
 
 @web.middleware
 async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count the request, by the template of its route, and measure how long it takes."""
+    """Record the duration of the request, by method, route template and status."""
     started = time.perf_counter()
     response = await handler(request)
     resource = request.match_info.route.resource
     route = "unmatched" if resource is None else resource.canonical
     if not isinstance(response, web.Response):
-        return response  # a stream: its time is its reader's
+        return response  # a stream lasts as long as its client stays
     request.app[METRICS].answered(request.method, route, response.status, time.perf_counter() - started)
     return response
 
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let every line of the log that belongs to the request carry its id, and the sandbox's."""
+    """Add the ids of the request and of its sandbox to every log line of the request."""
     sandbox_id = request.match_info.get("sandbox_id")
     begin_request(_request_id(request), sandbox_id if sandbox_id and is_sandbox_id(sandbox_id) else None)
     return await handler(request)
@@ -57,14 +57,14 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
 
 @web.middleware
 async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into JSON: what is public of ours, the bare phrase of HTTP's, nothing of a bug's."""
+    """Answer errors in JSON: the public text of our own, the phrase of HTTP errors, no detail of a bug."""
     try:
         return await handler(request)
     except ProvisionerError as error:
         request.app[METRICS].failed(type(error).__name__)
         return _error_answer(error)
     except web.HTTPRequestEntityTooLarge as error:
-        # An answer of its own rather than aiohttp's: that one cuts off a caller who is still sending.
+        # Not aiohttp's own answer: it closes the connection while the caller is still sending.
         detail = f"The request's body is larger than {MAX_BODY_BYTES // 2**20} MiB"
         return json_response({"detail": detail}, status=error.status)
     except web.HTTPException as error:
@@ -80,10 +80,10 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse, under /api/, who has no key, be the path known or not; and where there is no key, who is not nearby."""
+    """Require a valid key under /api/, also on unknown paths. If none is configured, apply Callers.check instead."""
     keys = request.app[KEYS]
     if not keys.are_required:
-        # The address of the socket: a header that names another one may be anybody's.
+        # The socket's address: headers that name another one can be forged.
         request.app[CALLERS].check(request.path, request.remote, request.headers.items())
     elif request.path.startswith(API):
         given = request.headers.get(API_KEY_HEADER, "").encode(errors="surrogateescape")
@@ -93,15 +93,15 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 async def name_the_request(request: web.Request, response: web.StreamResponse) -> None:
-    """Send the request's id with the answer, also with a stream."""
+    """Set X-Request-ID on the response, also on a stream."""
     response.headers[REQUEST_ID_HEADER] = _request_id(request)
 
 
 def _request_id(request: web.Request) -> str:
-    """Return the request's id: the caller's if it is sane, else one that is made at the first call."""
+    """Return the request's id: the caller's if it is valid, else a random one, generated at the first call."""
     if _REQUEST_ID not in request:
         given = request.headers.get(REQUEST_ID_HEADER, "")
-        request[_REQUEST_ID] = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        request[_REQUEST_ID] = given if _VALID_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     return request[_REQUEST_ID]
 
 
@@ -122,7 +122,7 @@ def _error_answer(error: ProvisionerError) -> web.Response:
 def json_response(
     body: BaseModel | dict[str, object] | dict[str, str], *, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
-    """Return an answer with this body as JSON."""
-    # An `input` that is echoed may be infinite (1e999 is JSON), which JSON can't say.
+    """Return a response with this body as JSON."""
+    # An echoed `input` may be infinite: JSON accepts 1e999, but can't express infinity.
     payload = body.as_json if isinstance(body, SandboxResponse | SandboxList) else to_json(body, inf_nan_mode="null")
     return web.Response(body=payload, status=status, headers=headers, content_type="application/json")

@@ -1,4 +1,4 @@
-"""Requests → checked models, or the 422 that says what is wrong: bodies, queries, ids."""
+"""Parses and validates request bodies, queries and ids; raises the 422 that lists what is wrong."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 Query = TypeVar("Query", bound=BaseModel)
 
 MAX_BODY_BYTES = 1024 * 1024
-# A caller's X-Request-ID that goes into the log.
+# X-Request-ID values that are accepted from a caller, and logged.
 REQUEST_ID = r"[A-Za-z0-9._:-]{1,128}"
 
 
 class WaitQuery(BaseModel):
-    """The query of `GET /api/sandboxes/{id}`."""
+    """Parameters of `GET /api/sandboxes/{id}`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,10 +35,10 @@ class WaitQuery(BaseModel):
 
 
 def parsed(model: type[Query], query: MultiMapping[str], *, repeated: frozenset[str] = frozenset()) -> Query:
-    """Return the parameters that the model knows; others are ignored, as unknown fields of a body are.
+    """Parse a query. Parameters that the model lacks are ignored, like unknown fields of a body.
 
-    `repeated`: those that may be given more than once. Raises Unprocessable, with loc ["query", name], for a value that
-    can't be, and for another parameter that is given twice: no one can tell which is meant.
+    `repeated`: parameters that may occur more than once. Raises Unprocessable, with loc ["query", name], for an invalid
+    value, and for any other parameter that occurs twice.
     """
     given: dict[str, object] = {}
     for name in query.keys() & model.model_fields.keys():
@@ -61,7 +61,7 @@ Request = TypeVar("Request", bound=BaseModel)
 
 
 def existing_id(request: web.Request) -> str:
-    """Return the id in the path; raises SandboxNotFound if no sandbox can have it."""
+    """Return the id in the path. Raises SandboxNotFound if it is not a valid sandbox id."""
     sandbox_id = request.match_info["sandbox_id"]
     if not is_sandbox_id(sandbox_id):
         raise SandboxNotFound(sandbox_id)
@@ -69,7 +69,7 @@ def existing_id(request: web.Request) -> str:
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Return the body, which must come within its deadline."""
+    """Read the body. Raises HTTPRequestTimeout if it does not arrive within the deadline `body`."""
     try:
         async with asyncio.timeout(request.app[DEADLINES].body):
             return await request.read()
@@ -78,9 +78,10 @@ async def read_body(request: web.Request) -> bytes:
 
 
 def parse_body(body: bytes, model: type[Request], settings: Settings) -> Request:
-    """Return the request.
+    """Parse and validate a JSON body.
 
-    Raises FieldNotAllowed if it has a field that it may not have, else Unprocessable with what pydantic says of it.
+    Raises FieldNotAllowed for a field that the operator does not allow, BadRequest for too many mounts, and
+    Unprocessable with pydantic's errors for anything else.
     """
     if not body:
         raise Unprocessable([InvalidField(type="missing", loc=["body"], msg="Field required", input=None)])
@@ -91,7 +92,7 @@ def parse_body(body: bytes, model: type[Request], settings: Settings) -> Request
         field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
         raise Unprocessable([field]) from error
     if isinstance(document, dict):
-        # Before the fields are looked into: who may not use one is told so, and not how to write it.
+        # Before validation: a forbidden field gets 403, whatever its value.
         check_allowed({name: document[name] for name in document.keys() & model.model_fields.keys()}, settings)
     try:
         return model.model_validate(document)
@@ -107,7 +108,7 @@ def parse_body(body: bytes, model: type[Request], settings: Settings) -> Request
 
 
 def is_sandbox_id(value: str) -> bool:
-    """Whether a sandbox can have this id."""
+    """Whether the text is a valid sandbox id."""
     try:
         _SANDBOX_ID.validate_python(value)
     except ValidationError:

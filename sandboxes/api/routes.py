@@ -1,4 +1,4 @@
-"""The routes of the REST API, without logic. What they promise is `openapi/operations.py`."""
+"""HTTP routes of the REST API, without logic. `openapi/operations.py` describes them."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ routes = web.RouteTableDef()
 def create_app(
     service: SandboxService, settings: Settings, keys: ApiKeys | None = None, callers: Callers | None = None
 ) -> web.Application:
-    """Return the application, not yet running.
+    """Build the application without starting it.
 
-    `keys`: default, those of the settings, which may raise StartupError. `callers`: default, those of a process that
-    does not run in a Pod.
+    `keys` defaults to those of the settings, which may raise StartupError; `callers` to the rules outside a Pod.
     """
     app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[SANDBOX_SERVICE] = service
@@ -51,7 +50,7 @@ def create_app(
     app.add_routes(routes)
     add_pages(app)
     app.on_response_prepare.append(name_the_request)
-    # Before running requests are waited for.
+    # Called before aiohttp waits for running requests.
     app.on_shutdown.append(_release)
     return app
 
@@ -59,13 +58,13 @@ def create_app(
 @routes.get("/health")
 @routes.get("/livez")
 async def health(_request: web.Request) -> web.Response:
-    """Say that the process is up; never touches the cluster."""
+    """Report that the process is up. Never touches the cluster."""
     return json_response({"status": "ok"})
 
 
 @routes.get("/readyz")
 async def readyz(request: web.Request) -> web.Response:
-    """Say whether this replica can do its work, and if not, what is wrong."""
+    """Report whether this replica can do its work, and which checks fail."""
     found = await request.app[HEALTH].readiness()
     status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
     return json_response({"ready": found.is_ready, "checks": found.checks}, status=status)
@@ -73,14 +72,14 @@ async def readyz(request: web.Request) -> web.Response:
 
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
-    """Tell Prometheus of this process; never touches the cluster."""
+    """Return the metrics for Prometheus. Never touches the cluster."""
     body, content_type = request.app[METRICS].text(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 @routes.get("/api/capabilities")
 async def capabilities(request: web.Request) -> web.Response:
-    """Say what this service can do."""
+    """Return the features and optional fields that the operator has enabled."""
     settings = request.app[SETTINGS]
     fields = sorted(set(settings.allow_fields))
     return json_response(
@@ -95,14 +94,14 @@ async def capabilities(request: web.Request) -> web.Response:
 
 @routes.get("/api/templates")
 async def list_templates(request: web.Request) -> web.Response:
-    """List the templates that a create may name; never touches the cluster."""
+    """List the templates that a create may name. Never touches the cluster."""
     templates = request.app[SANDBOX_SERVICE].templates()
     return json_response(TemplateList(templates=templates, count=len(templates)))
 
 
 @routes.post("/api/sandboxes")
 async def create_sandbox(request: web.Request) -> web.Response:
-    """Make a sandbox, or return the one that is there: 200 both times."""
+    """Create a sandbox, or return the existing one: 200 in both cases."""
     began = asyncio.get_running_loop().time()
     asked = parse_body(await read_body(request), CreateRequest, request.app[SETTINGS])
     name_sandbox(asked.sandbox_id, secrets=(asked.env or {}).values())
@@ -112,7 +111,7 @@ async def create_sandbox(request: web.Request) -> web.Response:
 
 @routes.get("/api/sandboxes")
 async def list_sandboxes(request: web.Request) -> web.Response:
-    """List what `GET` of each would answer with 200, or what of it the query asks for."""
+    """List all sandboxes, or those that match the query."""
     if request.query_string:
         query = parsed(ListQuery, request.query, repeated=REPEATED)
         return json_response(await request.app[SANDBOX_SERVICE].list_matching(query))
@@ -122,7 +121,7 @@ async def list_sandboxes(request: web.Request) -> web.Response:
 
 @routes.get("/api/sandboxes/{sandbox_id:[^/]+}")
 async def get_sandbox(request: web.Request) -> web.Response:
-    """Tell of one sandbox, at once or when it is usable."""
+    """Return a sandbox, immediately or as soon as it can be used."""
     began = asyncio.get_running_loop().time()
     wait_seconds = parsed(WaitQuery, request.query).wait_seconds if request.query_string else 0.0
     answer = await request.app[SANDBOX_SERVICE].get(existing_id(request))
@@ -131,13 +130,13 @@ async def get_sandbox(request: web.Request) -> web.Response:
 
 @routes.get("/api/sandboxes/{sandbox_id:[^/]+}/diagnostics")
 async def get_diagnostics(request: web.Request) -> web.Response:
-    """Tell why a sandbox is as it is."""
+    """Explain the state of a sandbox."""
     return json_response(await request.app[SANDBOX_SERVICE].diagnostics(existing_id(request)))
 
 
 @routes.delete("/api/sandboxes/{sandbox_id:[^/]+}")
 async def delete_sandbox(request: web.Request) -> web.Response:
-    """Delete one sandbox; one that isn't there, or can't be, is deleted already."""
+    """Delete a sandbox. Also 200 if it does not exist, or the id is invalid."""
     sandbox_id = request.match_info["sandbox_id"]
     if is_sandbox_id(sandbox_id):
         await request.app[SANDBOX_SERVICE].delete(sandbox_id)
@@ -146,20 +145,20 @@ async def delete_sandbox(request: web.Request) -> web.Response:
 
 @routes.post("/api/sandboxes/{sandbox_id:[^/]+}/renew")
 async def renew_sandbox(request: web.Request) -> web.Response:
-    """Have one sandbox end so many seconds from now."""
+    """Set the expiry of a sandbox to now + ttl_seconds."""
     wanted = parse_body(await read_body(request), RenewRequest, request.app[SETTINGS])
     return json_response(await request.app[SANDBOX_SERVICE].renew(existing_id(request), wanted.ttl_seconds))
 
 
 @routes.post("/api/sandboxes/{sandbox_id:[^/]+}/touch")
 async def touch_sandbox(request: web.Request) -> web.Response:
-    """Count this as a use of one sandbox."""
+    """Record a use of a sandbox."""
     return json_response(await request.app[SANDBOX_SERVICE].touch(existing_id(request)))
 
 
 @routes.get("/api/events", allow_head=False)
 async def events(request: web.Request) -> web.StreamResponse:
-    """Tell of every change, for as long as the caller listens."""
+    """Stream every change until the caller disconnects."""
     return await stream_events(request, request.app[SANDBOX_SERVICE].feed)
 
 
@@ -171,9 +170,9 @@ async def _release(app: web.Application) -> None:
 async def _after_wait(
     request: web.Request, answer: SandboxResponse, seconds: float, began: float, *, is_made: bool = False
 ) -> SandboxResponse:
-    """Return the answer after a wait of so many seconds at most, if any are asked for; `began`: the request, loop time.
+    """Return `answer`, updated after a wait of up to `seconds`. `began`: start of the request, in loop time.
 
-    If the caller hangs up meanwhile, what is returned does not matter.
+    If the caller disconnects, the result is not used.
     """
     if not seconds:
         return answer

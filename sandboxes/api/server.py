@@ -1,4 +1,4 @@
-"""Runs an application on a port: JSON also for what is not HTTP, and an orderly end. Knows no route."""
+"""Serves an application on a port, answers malformed HTTP in JSON, and shuts down gracefully. Knows no route."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# An id that no sandbox can have is answered with 404, however long it is; aiohttp's own limit is 8 KiB.
+# aiohttp's default is 8 KiB, but an invalid id must get 404 even if it is longer.
 MAX_LINE_BYTES = 64 * 1024
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class JsonRequestHandler(web.RequestHandler):
-    """Answers what never becomes a request of the application (bytes that aren't HTTP) in JSON, too."""
+    """Answers in JSON also for malformed HTTP, which never reaches the application."""
 
     def handle_error(
         self,
@@ -41,11 +41,11 @@ class JsonRequestHandler(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer with the bare phrase of the status; closes the connection."""
+        """Answer with the phrase of the status, and close the connection."""
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.info("%s sent what is not HTTP: %s", request.remote, type(exc).__name__)
+            logger.info("malformed HTTP from %s: %s", request.remote, type(exc).__name__)
         else:
-            logger.error("a request of %s failed: %s", request.remote, message, exc_info=exc)
+            logger.error("request from %s failed: %s", request.remote, message, exc_info=exc)
         body = to_json({"detail": HTTPStatus(status).phrase})
         response = web.Response(body=body, status=status, content_type="application/json")
         response.force_close()
@@ -53,10 +53,10 @@ class JsonRequestHandler(web.RequestHandler):
 
 
 async def serve(application: Awaitable[web.Application], address: Address) -> None:
-    """Wait for the application, serve it until SIGINT or SIGTERM, then let running requests end.
+    """Await the application, serve it until SIGINT or SIGTERM, then let running requests finish.
 
-    A signal while the application is still being put together cancels that. Raises StartupError if it can't listen at
-    the address, and whatever `application` raises.
+    A signal before the application is ready cancels it. Raises StartupError if the address can't be bound, and any
+    error of `application`.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -108,12 +108,12 @@ async def _listen(runner: web.AppRunner, address: Address) -> asyncio.Server:
 
 
 def _why(error: OSError, address: Address) -> str:
-    """Return the rest of a sentence: what is wrong with the address, and which variable to change."""
+    """Return the end of a sentence: what is wrong with the address, and which variable to change."""
     if error.errno == errno.EADDRINUSE:
         return f"it is taken. Set {address.port_variable} to another."
     if error.errno == errno.EACCES:
         return f"{os.strerror(errno.EACCES)}. Set {address.port_variable} to another."
-    # Without a number: none of the host's addresses could be bound (asyncio since Python 3.12).
+    # No errno: asyncio could bind none of the host's addresses (since Python 3.12).
     if isinstance(error, socket.gaierror) or error.errno in {None, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
         return f"{address.host_variable} names no address of this machine."
     return f"{os.strerror(error.errno)}."

@@ -1,12 +1,12 @@
-"""What lasts as long as its caller stays: server-sent events, and waiting for a sandbox. Knows HTTP; no route.
+"""Server-sent events and waits, both of which end when the caller disconnects. Knows HTTP, but no route.
 
-Creates must go on when their caller hangs up, so aiohttp's handler_cancellation stays off, which would cancel every
-handler. What is of no use without its caller looks for itself whether that one is still there.
+aiohttp's handler_cancellation stays off: it cancels every handler, but a create must continue without its caller. Work
+that is useless without its caller checks the connection itself.
 
-aiohttp-sse 3.0 (October 2026, works with our aiohttp) was considered for the events. It frames them and sends
-comments, which is the small part. A slow reader it waits for, up to its time limit, in the task of whoever sends; that
-a reader is gone it notices when it next writes; and it has no end of its own at shutdown. The queue, the abort and the
-watching would be here all the same, and the framing is one line. Format: https://html.spec.whatwg.org/#server-sent-events
+aiohttp-sse 3.0 (October 2026, works with our aiohttp) was considered. It does the small part, framing and comments. It
+waits for a slow reader in the sender's task, notices a disconnect only at its next write, and does not end streams at
+shutdown. The queue, the abort and the connection check would still be needed, and the framing is one line.
+Format: https://html.spec.whatwg.org/#server-sent-events
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _HEADERS = {
     "Cache-Control": "no-store",
-    # Proxies (nginx) may hold an answer back to send it in one piece.
+    # nginx may buffer the response otherwise.
     "X-Accel-Buffering": "no",
 }
 
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 async def while_connected(request: web.Request, work: Coroutine[None, None, Result]) -> Result | None:
-    """Return what `work` returns; cancel it, and return None, if the caller hangs up before."""
+    """Await `work` and return its result. If the caller disconnects first, cancel `work` and return None."""
     task = asyncio.create_task(work)
     try:
         while not task.done() and request.transport is not None:
@@ -49,9 +49,9 @@ async def while_connected(request: web.Request, work: Coroutine[None, None, Resu
 
 
 async def stream_events(request: web.Request, feed: EventBroker) -> web.StreamResponse:
-    """Send the feed's events until the caller hangs up, is too slow, or the feed ends.
+    """Send the feed's events until the caller disconnects, reads too slowly, or the feed ends.
 
-    Raises ClusterUnavailable, before anything is sent, if the feed can't begin.
+    Raises ClusterUnavailable, before anything is sent, if the feed can't start.
     """
     reader = await feed.join()
     try:
@@ -60,14 +60,14 @@ async def stream_events(request: web.Request, feed: EventBroker) -> web.StreamRe
         response.charset = "utf-8"
         response.force_close()
         await response.prepare(request)
-        logger.info("%s reads events from now on", request.remote)
+        logger.info("event stream to %s opened", request.remote)
         await while_connected(request, _until_ended(response, reader, request.app[DEADLINES]))
     finally:
         feed.leave(reader)
     transport = request.transport
     if transport is not None and (reader.is_dropped or request.protocol.writing_paused):
-        # It does not take what it was sent; a proper end would wait for it.
-        logger.info("%s reads events too slowly and is cut off", request.remote)
+        # The client does not read; a graceful close would wait for it.
+        logger.info("event stream to %s aborted: the client reads too slowly", request.remote)
         transport.abort()
     return response
 
@@ -98,7 +98,7 @@ async def _send(response: web.StreamResponse, reader: Subscriber, deadlines: Dea
             async with asyncio.timeout(deadlines.sse_write):
                 await response.write(part)
         except TimeoutError:
-            return  # it does not read: cut off
+            return  # the client does not read: `stream_events` aborts
 
 
 def _frame(event: Event) -> bytes:

@@ -1,1 +1,1 @@
-"""One cluster: reads answered by the informer, writes with retries."""
+"""Access to one cluster: cached reads, writes with retries."""

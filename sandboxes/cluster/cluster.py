@@ -1,6 +1,6 @@
-"""One cluster: its namespace, read by the informer where that may answer, and written with retries.
+"""Reads and writes the sandboxes' namespace of one cluster: from the informer if it is fresh, with retries.
 
-Whatever belongs to one cluster hangs here, so that a second cluster is a second object and no new mechanism.
+All state of a cluster belongs to its `Cluster`, so that a second cluster only needs a second instance.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 class ObjectCalls(Protocol):
-    """The calls of kubectl that may be done for many at once; see Kubectl."""
+    """The calls of Kubectl that can be batched."""
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Apply objects and return them as they are stored."""
         ...
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
-        """Set annotations of the very object that was read."""
+        """Set annotations of the object if its uid is unchanged."""
         ...
 
     async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
@@ -43,7 +43,7 @@ class ObjectCalls(Protocol):
         ...
 
     async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
-        """Return every Pod and Service with the label of sandboxes."""
+        """Return every Pod and Service with the sandboxes' label."""
         ...
 
     async def delete(self, references: list[KubeObject]) -> None:
@@ -52,18 +52,21 @@ class ObjectCalls(Protocol):
 
 
 class Batches(ObjectCalls, Protocol):
-    """The same calls, in batches."""
+    """Batched ObjectCalls; see BatchedKubectl."""
 
     began: Signal[[str, int]]
 
     def queues(self) -> dict[str, int]:
-        """Return how much waits now, by kind of work."""
+        """Return the number of waiting items by kind of work."""
         ...
 
 
 @dataclass(frozen=True)
 class InformerState:
-    """How the informer is. `age`: seconds since it was confirmed; `restarts`: of watches that failed, by resource."""
+    """State of the informer.
+
+    `age`: seconds since it was proven current. `watching`: running watches. `restarts`: failed watches by resource.
+    """
 
     is_fresh: bool
     age: float
@@ -73,18 +76,18 @@ class InformerState:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What reads and writes one namespace: each write is seen by the next read.
+    """Reads and writes one namespace; each write is visible to the next read.
 
-    `informer`: keeps what the cluster holds; with a NoInformer every read goes to the cluster. Nothing outside this
-    package asks it. `batched`: does what arrives together in one call; without it each is a call of its own.
+    `informer`: private to this package; with a NoInformer every read goes to the cluster. `batched`: combines
+    concurrent calls; None for separate ones.
 
-    Each method tries again what may pass by itself (`retry.py`), for as long as the caller's own limit lets it.
+    Methods that call the cluster retry transient errors (`retry.py`); the caller limits the time.
     """
 
     kubectl: Kubectl
     informer: Informer | NoInformer
     namespace: str
-    # What stands in the namespace before any sandbox does.
+    # NetworkPolicies that the namespace must have before any sandbox.
     policies: tuple[KubeObject, ...] = ()
     terminations: TerminationLog = field(default_factory=TerminationLog)
     deadlines: Deadlines = DEADLINES
@@ -95,7 +98,7 @@ class Cluster:
         return self.batched or self.kubectl
 
     def queues(self) -> dict[str, int]:
-        """Return how much waits now, by kind of work; `process`: calls that wait for a process of kubectl."""
+        """Return the number of waiting items by kind of work; `process`: calls that wait for a kubectl process."""
         return {"process": self.kubectl.waiting, **(self.batched.queues() if self.batched else {})}
 
     def __post_init__(self) -> None:
@@ -103,62 +106,62 @@ class Cluster:
 
     @property
     def has_informer(self) -> bool:
-        """Whether an informer keeps what the cluster holds."""
+        """Whether reads can be answered from an informer."""
         return not isinstance(self.informer, NoInformer)
 
     @property
     def changed(self) -> Signal[[str, str]]:
-        """Sent after each change that the informer sees, with the object's kind and name."""
+        """Sent after each change in the informer, with the object's kind and name."""
         return self.informer.changed
 
     @property
     def exchanged(self) -> Signal[[KubeObject | None, KubeObject | None]]:
-        """Sent after each change that the informer sees, with the object as it was and as it is."""
+        """Sent after each change in the informer, with the object before and after it."""
         return self.informer.exchanged
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the informer may answer for the cluster."""
+        """Whether the informer is fresh; see `Informer.is_fresh`."""
         return self.informer.is_fresh
 
     @property
     def informer_state(self) -> InformerState:
-        """How the informer is now, for those who look after the process."""
+        """Current state of the informer, for health checks and metrics."""
         one = self.informer
         return InformerState(one.is_fresh, one.age, one.watching, one.restarts())
 
     async def becomes_fresh(self) -> None:
-        """Return as soon as the informer may answer for the cluster; never, without one."""
+        """Wait until the informer is fresh; forever without one."""
         await self.informer.becomes_fresh()
 
     def known(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
-        """Return a sandbox's Pod and Service as far as the informer knows them, whether it is fresh or not."""
+        """Return the cached Pod and Service of a sandbox, fresh or not."""
         return self.informer.sandbox(sandbox_id)
 
     def is_certain(self, sandbox_id: str) -> bool:
-        """Whether the informer may answer for this sandbox, also that there is none."""
+        """Whether reads of this sandbox may use the informer; see `Informer.is_certain`."""
         return self.informer.is_certain(sandbox_id)
 
     def seen_all(self) -> Iterator[tuple[KubeObject, KubeObject]] | None:
-        """Return the Pod and the Service of every sandbox that has both; None where the informer may not answer."""
+        """Return (Pod, Service) of every sandbox that has both; None if the informer can't be used."""
         return self.informer.sandboxes() if self.informer.is_certain_of_all else None
 
     def known_all(self) -> Iterator[tuple[KubeObject, KubeObject]]:
-        """Return the same of all sandboxes as far as the informer knows them."""
+        """Return the cached (Pod, Service) of every sandbox that has both, fresh or not."""
         return self.informer.sandboxes()
 
     def seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
-        """Return a sandbox's Pod and Service from the view, where it may answer for it; a miss proves nothing."""
+        """Return the Pod and Service of a sandbox from the informer if it can be used; None does not prove absence."""
         return self.informer.sandbox(sandbox_id) if self.informer.is_certain(sandbox_id) else (None, None)
 
     async def all_objects(self) -> list[KubeObject]:
-        """Return every sandbox's Pod and Service, from the view where it may answer for all."""
+        """Return all Pods and Services of sandboxes, from the informer if it can be used."""
         if self.informer.is_certain_of_all:
             return list(self.informer.objects())
         return await self.list_live()
 
     async def look(self, sandbox_id: str, *, urgent: bool = False) -> tuple[KubeObject | None, KubeObject | None]:
-        """Read a sandbox's Pod and Service from the cluster itself."""
+        """Read the Pod and Service of a sandbox from the API server."""
         references = kube.references_of(sandbox_id, self.namespace)
         before = self.informer.before_read(sandbox_id)
         objects = await persist(lambda: self._objects.get(references, urgent=urgent))
@@ -166,34 +169,34 @@ class Cluster:
         return of_kind("Pod", objects), of_kind("Service", objects)
 
     async def list_live(self) -> list[KubeObject]:
-        """Read every sandbox's Pod and Service from the cluster itself."""
+        """Read all Pods and Services of sandboxes from the API server."""
         return await persist(lambda: self._objects.list_sandboxes(self.namespace))
 
     async def find(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
-        """Read those of the named objects that exist, of whatever kind, from the cluster itself."""
+        """Read the referenced objects from the API server; return those that exist."""
         return await persist(lambda: self._objects.get(references, urgent=urgent))
 
     async def list_extras(self) -> list[KubeObject]:
-        """List what templates brought, see Kubectl.list_extras."""
+        """List the objects of templates; see Kubectl.list_extras."""
         return await persist(lambda: self.kubectl.list_extras(self.namespace))
 
     async def create(self, objects: list[KubeObject]) -> bool:
-        """Make new objects; whether all were made. Else one was there already, and nothing is known of the others."""
+        """Create objects and return True; False if one existed already, then others may or may not exist."""
 
         async def create() -> bool:
             try:
                 await self.kubectl.create(objects)
-            except AlreadyThere:  # may be our own, of a try that was cut off
+            except AlreadyThere:  # possibly created by an earlier attempt that was cut off
                 return False
             return True
 
         return await persist(create)
 
     async def apply(self, objects: list[KubeObject], *, over: Sequence[KubeObject] = ()) -> list[KubeObject]:
-        """Apply and return the objects as they are stored.
+        """Apply objects and return them as stored.
 
-        `over`: what is there already, as it was read, and must be changed by this. Raises ClusterUnavailable if it was
-        not.
+        `over`: existing objects, as read before, that the apply must change. Raises ClusterUnavailable if one was not
+        changed.
         """
         stored = await persist(lambda: self._objects.apply(objects))
         check_changed(stored, over)
@@ -201,37 +204,38 @@ class Cluster:
         return stored
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
-        """Set annotations of the very object that was read, see Kubectl.annotate; return it as it is stored."""
+        """Set annotations of the object if its uid is unchanged, and return it as stored; see Kubectl.annotate."""
         stored = await persist(lambda: self._objects.annotate(obj, annotations, manager=manager))
         self.informer.note([stored])
         return stored
 
     async def delete(self, sandbox_id: str) -> None:
-        """Have a sandbox's Pod and Service deleted, whatever of them there is, and nothing else that has their names.
+        """Delete the Pod and Service of a sandbox, if they exist, without waiting until they are gone.
 
-        Others may have such names: the Pod of a StatefulSet `sandbox-redis`, or of the provisioner's own Deployment.
+        Objects that have these names but not the labels are kept: the Pod of a StatefulSet `sandbox-redis`, or of the
+        provisioner's own Deployment.
         """
         pair = self.seen(sandbox_id)
         if None in pair:
             pair = await self.look(sandbox_id)
-        ours = [obj for obj in pair if obj is not None and kube.sandbox_id_of(obj) == sandbox_id]
-        if not ours:
+        owned = [obj for obj in pair if obj is not None and kube.sandbox_id_of(obj) == sandbox_id]
+        if not owned:
             return
         self.terminations.expect(
-            {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in ours if obj["kind"] == "Pod"}
+            {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in owned if obj["kind"] == "Pod"}
         )
-        references = [kube.reference(obj) for obj in ours]
+        references = [kube.reference(obj) for obj in owned]
         try:
             await persist(lambda: self._objects.delete(references))
         except (ProvisionerError, asyncio.CancelledError):
             self.informer.doubt(sandbox_id)
             raise
-        self.informer.note_deleted(ours)
+        self.informer.note_deleted(owned)
 
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
-        """Delete the very version of an object that was read; whether it was there, and not gone already.
+        """Delete the object if its resourceVersion is unchanged; return False if it was gone already.
 
-        Raises PreconditionFailed if it is another by now.
+        Raises PreconditionFailed if it was modified or replaced.
         """
         if obj["kind"] == "Pod":
             self.terminations.expect({obj["metadata"]["name"]: obj["metadata"]["uid"]})
@@ -240,24 +244,24 @@ class Cluster:
         return was_there
 
     async def is_gone(self, obj: KubeObject) -> bool:
-        """Whether the very object that was read is no more there."""
+        """Whether the object with this uid is gone."""
         found = await persist(lambda: self._objects.get([kube.reference(obj)]))
         return not found or bool(found[0]["metadata"]["uid"] != obj["metadata"]["uid"])
 
     async def events_of(self, obj: KubeObject) -> list[KubeObject]:
-        """Return the Events about this very object, see Kubectl.events_of."""
+        """Return the Events of this object; see Kubectl.events_of."""
         return await persist(lambda: self.kubectl.events_of(obj))
 
     async def logs(self, pod: KubeObject, container: str, *, lines: int, most: int, previous: bool = False) -> bytes:
-        """Return the last lines of a container's log, see Kubectl.logs."""
+        """Return the last lines of a container's log; see Kubectl.logs."""
         return await persist(lambda: self.kubectl.logs(pod, container, lines=lines, most=most, previous=previous))
 
     async def make_namespace(self) -> None:
-        """Make the namespace if it is missing, with its policies."""
+        """Create the namespace if it does not exist, and apply its policies."""
         await persist(lambda: self.kubectl.ensure_namespace(self.namespace))
         await self.apply_policies()
 
     async def apply_policies(self) -> None:
-        """Apply what stands in the namespace before any sandbox does."""
+        """Apply the NetworkPolicies of the namespace."""
         if self.policies:
             await self.apply(list(self.policies))

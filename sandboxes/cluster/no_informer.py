@@ -1,4 +1,4 @@
-"""Stands where there is no informer: it knows nothing, is never fresh, and tells of nothing."""
+"""A null object for clusters without an informer: it caches nothing, is never fresh, and sends no signal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class NoInformer:
-    """What an `Informer` offers, of a cluster that is read live each time."""
+    """The interface of `Informer` with an empty cache, so that every read goes to the cluster."""
 
     is_fresh = False
     is_certain_of_all = False
@@ -27,19 +27,19 @@ class NoInformer:
         self.exchanged: Signal[[KubeObject | None, KubeObject | None]] = Signal()
 
     def restarts(self) -> dict[str, int]:
-        """Return nothing: no watch runs."""
+        """Return an empty dict."""
         return {}
 
     async def becomes_fresh(self) -> None:
-        """Wait for ever."""
+        """Wait forever."""
         await asyncio.Event().wait()
 
     def sandbox(self, _sandbox_id: str) -> tuple[None, None]:
-        """Return that nothing is known."""
+        """Return (None, None)."""
         return None, None
 
     def is_certain(self, _sandbox_id: str) -> bool:
-        """Return that it can't answer."""
+        """Return False."""
         return False
 
     def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject]]:
@@ -51,17 +51,17 @@ class NoInformer:
         yield from ()
 
     def note(self, _objects: Iterable[KubeObject]) -> None:
-        """Forget it."""
+        """Do nothing."""
 
     def note_deleted(self, _objects: Iterable[KubeObject]) -> None:
-        """Forget it."""
+        """Do nothing."""
 
     def doubt(self, _sandbox_id: str) -> None:
-        """Forget it."""
+        """Do nothing."""
 
     def before_read(self, _sandbox_id: str) -> Before:
-        """Return that nothing is known."""
+        """Return an empty state."""
         return Before(None, None, None)
 
     def note_read(self, _sandbox_id: str, _objects: Iterable[KubeObject], _before: Before) -> None:
-        """Forget it."""
+        """Do nothing."""

@@ -1,13 +1,13 @@
-"""Keeps the cache of one kind current: one list, then watches that go on from where the last one ended.
+"""Keeps the cache of one kind current by a list, followed by watches.
 
-Which end of a watch means what (kubectl.md 37):
+How a watch may end, and what follows (kubectl.md 37):
 
-- its time is over: the next watch goes on from the last version, at once.
-- it has been silent for longer: the same, but by a short one, as after a failure.
-- 410, before the first event or in the middle: the API server has forgotten that version, so a new list.
-- a line that is no event, an ERROR that is not 410, versions that go back: a warning, and a new list.
-- anything else, such as a killed API server: a pause, then the next watch goes on from the last version. It is a short
-  one: kubectl does not say when a watch has been accepted, so only its end in time proves that nothing is missing.
+- at its timeout: the next watch resumes from the last resourceVersion, immediately.
+- no end at its timeout (hung): the same, but the next watch is short, as after a failure.
+- 410 Gone, before the first event or later: the API server has discarded that version, so a new list.
+- invalid line, ERROR other than 410, or decreasing versions: a warning and a new list.
+- anything else, such as a killed API server: a pause, then the next watch resumes from the last resourceVersion. It is
+  short: kubectl does not report when a watch was accepted, so only its normal end proves that no event was missed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sandboxes.cluster.cache import WentBack
 from sandboxes.errors import ProvisionerError
+from sandboxes.kubectl.output import shown
 from sandboxes.kubectl.process import OutputTooLarge
 from sandboxes.kubectl.stderr import is_expired
 from sandboxes.kubectl.withheld import repeatable
@@ -34,37 +35,37 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# One event is one object, of which etcd stores at most 1.5 MB, in a denser form.
+# One event is one object; etcd stores at most 1.5 MB of it, in a more compact encoding.
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 _GONE = 410
 
 
 class Lists(Protocol):
-    """What reads lists, see Kubectl."""
+    """Reads lists; implemented by Kubectl."""
 
-    def pages(self, collection: Collection) -> AsyncGenerator[Page]:
-        """Yield a list page by page."""
+    def pages(self, collection: Collection, *, urgent: bool = False) -> AsyncGenerator[Page]:
+        """Yield the pages of a list."""
         ...
 
 
 class _Expired(Exception):
-    """The API server has forgotten the version from which the watch was to go on."""
+    """The API server has discarded the version from which the watch should resume."""
 
 
 class _Broken(Exception):
-    """The watch said what makes no sense, so what it said before may not be all."""
+    """The watch returned invalid data, so earlier events may have been missed."""
 
 
 class _Failed(Exception):
-    """The watch ended before its time; what it told counts."""
+    """The watch ended before its timeout; its events are valid."""
 
 
 class Reflector:
     """Lists and watches one collection into a cache.
 
-    `seconds`: how long one watch lasts; its end shows that the connection was alive. `on_progress` is called after
-    every list, event and end in time.
+    `seconds`: timeout of each watch; its normal end proves that the connection was alive. `on_progress` is called after
+    every list, every event and every normal end of a watch.
     """
 
     def __init__(  # noqa: PLR0913 - what one collection needs
@@ -86,13 +87,13 @@ class Reflector:
         self._on_progress = on_progress
         self._deadlines = deadlines
         self.is_watching = False
-        # How many watches ended before their time.
+        # Number of failed watches.
         self.restarts = 0
-        # Whether the log has a warning of the failures that go on.
+        # Whether the current outage has been logged at WARNING.
         self._is_warned = False
 
     async def keep(self) -> None:
-        """List and watch until cancelled; what fails is logged and tried again."""
+        """List and watch until cancelled; log and retry failures."""
         failures = 0
         is_well, well_since = True, _now()
         while True:
@@ -105,9 +106,9 @@ class Reflector:
                 await self._watch()
                 continue
             except Exception as error:
-                # Whatever one answer breaks, the next one may not: without a view every read would be live for ever.
-                # What was well for so long has earned the first pause again. One good list has not: each watch after it
-                # may fail, and lists in a row are what an API server can bear least.
+                # Retry even after a bug: it may be specific to one response, and ending here would make every read
+                # live until a restart. Only `watch_settled` without a failure resets the backoff. One good list does
+                # not: if every watch fails, repeated lists would overload the API server.
                 if is_well and _now() - well_since > self._deadlines.watch_settled:
                     failures, self._is_warned = 0, False
                 is_well = False
@@ -119,7 +120,8 @@ class Reflector:
     async def _list(self) -> None:
         began = _now()
         self._cache.begin_list()
-        async with contextlib.aclosing(self._lists.pages(self._collection)) as pages:
+        # Not in the callers' line: without the view each of their reads would be in it, too.
+        async with contextlib.aclosing(self._lists.pages(self._collection, urgent=True)) as pages:
             async for page in pages:
                 self._cache.add_page(page.objects)
                 version = page.version
@@ -127,9 +129,9 @@ class Reflector:
         self._on_progress()
 
     async def _watch(self) -> None:
-        """Run one watch until its time is over, or until it has been silent for too long. Raises if it ends otherwise.
+        """Run one watch until its timeout, or until it hangs; raise if it ends otherwise.
 
-        A short one comes first where the cache may be out of date.
+        The watch is short if the cache may be out of date.
         """
         assert self._cache.version is not None  # noqa: S101 - there was a list
         seconds = self._seconds if self._cache.proven_at is not None else self._deadlines.watch_catch_up
@@ -142,20 +144,24 @@ class Reflector:
                 await self._read(child)
                 await child.ends()
         except TimeoutError:
-            # What it did not tell for so long comes all at once, or stops again in the middle.
+            if self._cache.proven_at is None:
+                raise _Failed("two watches in a row sent nothing") from None
+            # Its events may still arrive late, so the next watch must catch up first.
             logger.debug("the watch of %s is silent: going on with another one", self._collection.resource)
             self._cache.failed()
             return
         finally:
             self.is_watching = False
             completed = await child.kill()
-        said = repeatable(completed.stderr, self._runner.kubeconfig).strip()
+        message = repeatable(completed.stderr, self._runner.kubeconfig).strip()
         if is_expired(completed.stderr):
-            raise _Expired(said)
+            raise _Expired(message)
         if completed.returncode != 0:
-            raise _Failed(said or f"exit {completed.returncode}, without a word")
+            raise _Failed(message or f"exit {completed.returncode}, no message")
         if _now() - began < seconds:
             raise _Failed(f"it was ended after {_now() - began:.1f} s of {seconds}")
+        if child.unfinished:  # no API server ends a watch so, but what stands before it may
+            raise _Failed(f"it was ended in the middle of a line of {len(child.unfinished)} bytes")
         self._cache.ended_in_time(_now())
         self._on_progress()
 
@@ -167,16 +173,18 @@ class Reflector:
                 except ValueError as error:
                     raise _Broken(str(error)) from error
                 if event.type == "ERROR":
-                    said = f"{event.obj.get('reason')}: {event.obj.get('message')}"
-                    raise (_Expired if event.obj.get("code") == _GONE else _Broken)(said)
+                    message = shown(f"{event.obj.get('reason')}: {event.obj.get('message')}")
+                    raise (_Expired if event.obj.get("code") == _GONE else _Broken)(message)
                 self._cache.apply_event(event, _now())
                 self._on_progress()
 
     def _take_failure(self, error: Exception) -> None:
         resource = self._collection.resource
         if self._cache.version is None:
+            is_bug = not isinstance(error, (ProvisionerError, WentBack))
             detail = error.detail if isinstance(error, ProvisionerError) else repr(error)
-            logger.log(self._level(), "the %s of the live view can't be listed: %s\n%s", resource, error, detail)
+            sentence = "the %s of the live view can't be listed: %s\n%s"
+            logger.log(self._level(), sentence, resource, error, detail, exc_info=is_bug)
             return
         self.restarts += 1
         if isinstance(error, _Expired):
@@ -188,11 +196,11 @@ class Reflector:
         else:
             is_bug = not isinstance(error, (_Broken, WentBack, OutputTooLarge))
             self._is_warned = True
-            logger.warning("the watch of %s makes no sense, listing again: %s", resource, error, exc_info=is_bug)
+            logger.warning("the watch of %s returned invalid data, listing again: %s", resource, error, exc_info=is_bug)
             self._cache.forget_version()
 
     def _level(self) -> int:
-        """Return WARNING once for all failures of an outage, then INFO."""
+        """Return WARNING for the first failure of an outage, then INFO."""
         level = logging.INFO if self._is_warned else logging.WARNING
         self._is_warned = True
         return level

@@ -1,4 +1,4 @@
-"""Tries a call again, as often as its failure says that it is of use."""
+"""Retries calls that fail with ClusterUnavailable, with the pauses of the error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 async def persist(call: Callable[[], Awaitable[T]]) -> T:
-    """Call until it succeeds, as often and with such pauses as its failure's `pauses` say.
+    """Call until it succeeds, or until the `pauses` of its last error are used up; then raise that error.
 
-    Whoever has a limit of time wraps this in asyncio.timeout. Raises the last failure.
+    To limit the time, wrap this in asyncio.timeout.
     """
     tries = 0
     while True:

@@ -1,7 +1,7 @@
-"""Logs the cause when a sandbox's Pod or container ends without a request of ours.
+"""Logs why a sandbox's Pod or container ended, unless the service deleted it.
 
-Reads what the live view is told, and keeps of each Pod what was said of it, so that a new list says nothing twice.
-Without an informer there is nothing to log.
+Listens to the informer, and remembers what was logged about each Pod, so that a new list repeats nothing. Without an
+informer it logs nothing.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What tells one run of a container from another, and its end by reason and exit code.
+# (container id, end time) of a terminated run, and (reason, exit code) of its end.
 _Run: TypeAlias = "tuple[object, object] | None"
 _Cause: TypeAlias = "tuple[str, int | None] | None"
 
 
 @dataclass
 class _Life:
-    """What was said of one Pod, which `uid` identifies."""
+    """What was logged about one Pod. `expected`: the service is deleting it."""
 
     uid: str
     run: _Run
     has_ended: bool
-    ours: bool = False
+    expected: bool = False
     cause: _Cause = None
 
 
 class TerminationLog:
-    """Logs each death once: `on_exchange` is connected to the informer, `expect` is told before each delete of ours.
+    """Logs each termination once.
 
-    `now`: a clock that never goes back, in seconds.
+    Connect `on_exchange` to the informer, and call `expect` before each delete. `now`: a monotonic clock, in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic, deadlines: Deadlines = DEADLINES) -> None:
         self._deadlines = deadlines
         self._lives: dict[str, _Life] = {}
-        # The Pods whose delete was asked for, by name, with their uid if it is known.
+        # Pods that the service is deleting: name → uid, None if unknown.
         self._expected: ExpiringDict[str, str | None] = ExpiringDict(deadlines.deletion_expected, now)
 
     def expect(self, uids: Mapping[str, str | None]) -> None:
-        """Take in that Pods are about to be deleted by this process: name → uid, or None where that isn't known."""
+        """Announce that this process will delete Pods: name → uid, None if unknown."""
         for name, uid in uids.items():
             self._expected.note(name, uid)
 
     def on_exchange(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        """Take in that the view has another version of an object (None: it has none); logs a death if it is one."""
+        """Handle a change in the informer, and log it if it is a termination; None means no object."""
         if old is not None and old["kind"] == "Pod" and (new is None or _uid(new) != _uid(old)):
             self._vanished(old)
         if new is not None and new["kind"] == "Pod":
@@ -69,12 +69,12 @@ class TerminationLog:
         name = pod["metadata"]["name"]
         life = self._lives.get(name)
         if life is None:
-            # How it ended before it was seen was for others to say: this process may have just started.
+            # Terminations before the first observation are not logged: this process may have just started.
             life = self._lives[name] = _Life(_uid(pod), _run(pod), has_ended(pod))
         if kube.is_terminating(pod):
-            life.ours = life.ours or self._is_expected(pod)
-            return  # it ends because it is being deleted; it is told of when it is gone
-        # A node forgets old runs after a while: that is none of them.
+            life.expected = life.expected or self._is_expected(pod)
+            return  # logged when the Pod is gone
+        # The kubelet drops the status of old runs after a while, which is not a new termination.
         run, ended = _run(pod) or life.run, has_ended(pod)
         if life.has_ended or (run == life.run and not ended):
             return
@@ -88,7 +88,7 @@ class TerminationLog:
 
     def _vanished(self, pod: KubeObject) -> None:
         life = self._lives.pop(pod["metadata"]["name"], None)
-        if life is None or life.has_ended or life.ours or self._is_expected(pod):
+        if life is None or life.has_ended or life.expected or self._is_expected(pod):
             return
         trouble = of_pod_as_a_whole(pod) or Trouble("Deleted", "its Pod was deleted, but not by this process")
         ended = last_termination(pod) or {}
@@ -105,13 +105,13 @@ def _uid(pod: KubeObject) -> str:
 
 
 def _run(pod: KubeObject) -> _Run:
-    """Return what identifies the last run of the sandbox container that has ended; None if none has."""
+    """Return (container id, end time) of the sandbox container's last terminated run, or None."""
     ended = last_termination(pod)
     return None if ended is None else (ended.get("containerID"), ended.get("finishedAt"))
 
 
 def _why(pod: KubeObject) -> Trouble:
-    """Return why the Pod, or its sandbox container, has ended."""
+    """Return the reason why the Pod or its sandbox container ended."""
     whole = of_pod_as_a_whole(pod)
     ended = last_termination(pod) or {}
     code = ended.get("exitCode")
@@ -123,14 +123,14 @@ def _why(pod: KubeObject) -> Trouble:
 
 
 def _restarts(pod: KubeObject) -> bool:
-    """Whether the node starts the sandbox container again after an end like its last."""
+    """Whether the kubelet restarts the sandbox container after its last termination."""
     policy = pod["spec"].get("restartPolicy", "Always")
     code = (last_termination(pod) or {}).get("exitCode")
     return bool(policy == "Always" or (policy == "OnFailure" and code != 0))
 
 
 def _seconds_run(pod: KubeObject) -> float:
-    """Return for how long the last run of the sandbox container lasted."""
+    """Return the duration of the sandbox container's last terminated run, in seconds; 0 if unknown."""
     ended = last_termination(pod) or {}
     begun, over = ended.get("startedAt"), ended.get("finishedAt")
     return (_time(over) - _time(begun)).total_seconds() if begun and over else 0.0
@@ -141,7 +141,7 @@ def _time(text: str) -> datetime:
 
 
 def _level(pod: KubeObject, trouble: Trouble) -> int:
-    """Return INFO for a sandbox that has ended well for good, else WARNING."""
+    """Return INFO if the sandbox completed successfully and is not restarted, else WARNING."""
     is_well = pod["status"].get("phase") == "Succeeded" or (trouble.reason == "Completed" and not _restarts(pod))
     return logging.INFO if is_well else logging.WARNING
 
@@ -161,5 +161,5 @@ def _log(level: int, pod: KubeObject, trouble: Trouble, what: str) -> None:
 
 
 def _one_line(text: str | None) -> str:
-    """Return a text that others have written so that it can't forge lines of the log; `-` for none."""
+    """Replace control characters, so that the text can't forge a log line; return `-` for an empty text."""
     return "".join(char if char.isprintable() else " " for char in text or "").strip() or "-"

@@ -1,1 +1,1 @@
-"""kubectl: the only package that starts a process."""
+"""Runs kubectl; the only package that starts processes."""

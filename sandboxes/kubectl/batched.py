@@ -1,4 +1,4 @@
-"""Applies, gets and deletes in batches: one List for many sandboxes, one error for each."""
+"""Batches kubectl calls: one List for many sandboxes, with an error for each."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Item = TypeVar("Item")
 # One List of 50 sandboxes takes 1.2 s (kubectl.md, Cost).
 MOST = 50
 
-# A process costs as much as three or four sandboxes in a List (kubectl.md, Cost): groups of one or two waste it.
+# A process costs as much as three or four sandboxes in a List (kubectl.md, Cost), so groups of one or two are wasteful.
 LEAST = 8
 
 UNBOUNDED = 1_000_000
 
 
 class BatchedKubectl:
-    """Does what arrives together in one call of kubectl; whoever asks notices nothing but the speed.
+    """Combines concurrent calls into one kubectl call; results and errors are those of separate calls.
 
-    No kind of work takes more than half of the processes, so that none starves another. `max_processes`: those that
-    `kubectl` may use. `max_waiting`: items of each kind that may wait; the line of `kubectl` itself should have no
-    bound, since what is in a batch has waited already.
+    Each kind of work uses at most half of the processes, so that none starves the others. `max_processes`: limit of
+    `kubectl`. `max_waiting`: queue limit per kind; the queue of `kubectl` itself should be unbounded, since the items
+    of a batch have waited already.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class BatchedKubectl:
         self._urgent_gets = batches(self._urgent_get_group, workers=quarter, least=1, max_waiting=UNBOUNDED)
         self._annotations = batches(self._annotate_group, workers=quarter)
         self._lists = batches(self._list_group, workers=1, most=UNBOUNDED, least=1)
-        # For each batch that begins: the kind of work, and how many items it has.
+        # Sent at the start of each batch, with the kind of work and the number of items.
         self.began: Signal[[str, int]] = Signal()
         for work, groups in self._by_work().items():
             groups.began.connect(functools.partial(self.began.send, work))
 
     def queues(self) -> dict[str, int]:
-        """Return how much waits now, by kind of work."""
+        """Return the number of waiting items by kind of work."""
         return {work: groups.waiting for work, groups in self._by_work().items()}
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
-        """See Kubectl.apply; what fails for one caller's objects fails for no other's."""
+        """See Kubectl.apply; an error in one caller's objects does not affect others."""
         return await self._applies.do(objects)
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
@@ -77,7 +77,7 @@ class BatchedKubectl:
         return await (self._urgent_gets if urgent else self._gets).do(references)
 
     async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
-        """See Kubectl.list_sandboxes; all that wait are given the same list, which began after they came."""
+        """See Kubectl.list_sandboxes; waiting callers share one list, which starts after their calls."""
         return await self._lists.do(namespace)
 
     async def delete(self, references: list[KubeObject]) -> None:
@@ -85,7 +85,7 @@ class BatchedKubectl:
         await self._deletes.do(references)
 
     async def close(self) -> None:
-        """End the calls that still run, nobody waiting for them any more."""
+        """Cancel the running calls."""
         await asyncio.gather(*(one.close() for one in self._by_work().values()))
 
     def _by_work(self) -> dict[str, Batcher[Any, Any]]:
@@ -109,20 +109,20 @@ class BatchedKubectl:
     async def _apply_apart(
         self, group: list[list[KubeObject]], error: ProvisionerError, end: float
     ) -> list[list[KubeObject] | ProvisionerError]:
-        """After a group failed: find what was applied all the same, and try the others once each alone, until `end`.
+        """Recover from a failed batch: find the applied objects, and retry each of the others alone, until `end`.
 
-        kubectl prints nothing if any object failed, though the others were applied (kubectl.md 2). Where the cluster
-        was not to be reached, all get that error: whoever tries again does so in a new group.
+        kubectl prints nothing if any object failed, although the others were applied (kubectl.md 2). If the cluster
+        could not be reached, all items get that error; their retries form a new batch.
         """
-        if len(group) == 1 or _is_everybodys(error):
+        if len(group) == 1 or _affects_all(error):
             return [error for _ in group]
         try:
             found = {
                 kube.identity_of(obj): obj
                 for obj in await self._kubectl.get([obj for objects in group for obj in objects])
             }
-        except ProvisionerError as failure:  # of one of them, which is not the others': all are tried alone
-            logger.debug("what a group has made can't be read: %s", failure)
+        except ProvisionerError as failure:  # possibly because of one object: retry all alone
+            logger.debug("the objects of a failed batch can't be read: %s", failure)
             found = {}
         results = []
         for objects in group:
@@ -139,7 +139,7 @@ class BatchedKubectl:
     ) -> list[KubeObject | ProvisionerError]:
         managers = {manager for manager, _, _ in group}
         if len(managers) > 1:
-            # Annotations that are written on their own have a field manager of their own (kubectl.md 20): a call each.
+            # Each field manager needs a separate call (kubectl.md 20).
             parts = {one: [item for item in group if item[0] == one] for one in managers}
             results = dict(zip(parts, await asyncio.gather(*map(self._annotate_group, parts.values())), strict=True))
             return [results[manager].pop(0) for manager, _, _ in group]
@@ -148,7 +148,7 @@ class BatchedKubectl:
         try:
             return list(await self._kubectl.annotate_all(changes, manager=manager))
         except ProvisionerError as error:
-            if len(group) == 1 or _is_everybodys(error):
+            if len(group) == 1 or _affects_all(error):
                 return [error for _ in group]
         alone = functools.partial(self._kubectl.annotate_all, manager=manager)
         results_alone = await asyncio.gather(*(_attempt(alone, [change]) for change in changes))
@@ -161,7 +161,7 @@ class BatchedKubectl:
         try:
             stored = await self._kubectl.get(list(references.values()), urgent=urgent)
         except ProvisionerError as error:
-            if len(group) == 1 or _is_everybodys(error):
+            if len(group) == 1 or _affects_all(error):
                 return [error for _ in group]
             alone = functools.partial(self._kubectl.get, urgent=urgent)
             return await asyncio.gather(*(_attempt(alone, references) for references in group))
@@ -182,20 +182,20 @@ class BatchedKubectl:
         try:
             await self._kubectl.delete([reference for references in group for reference in references])
         except ProvisionerError as error:
-            if len(group) == 1 or _is_everybodys(error):
+            if len(group) == 1 or _affects_all(error):
                 return [error for _ in group]
             alone = self._kubectl.delete
             return await asyncio.gather(*(_attempt(alone, references) for references in group))
         return [None for _ in group]
 
 
-def _is_everybodys(error: ProvisionerError) -> bool:
-    """Whether the error is the connection's: of any one object, even a 5xx can be its own webhook's."""
+def _affects_all(error: ProvisionerError) -> bool:
+    """Whether the error affects all items: the connection failed. Even a 5xx may come from one object's webhook."""
     return isinstance(error, (ConnectionFailed, ClusterTimeout))
 
 
 def _is_applied(sent: KubeObject, found: KubeObject | None) -> bool:
-    """Whether `found` is what this very apply left: no other has the same `applied-at`."""
+    """Whether `found` is the result of this apply, by its unique `applied-at`."""
     if found is None or kube.is_terminating(found):
         return False
     mark = kube.get_annotations(sent).get(kube.APPLIED_AT_ANNOTATION)
@@ -205,7 +205,7 @@ def _is_applied(sent: KubeObject, found: KubeObject | None) -> bool:
 async def _attempt(
     call: Callable[[list[Item]], Awaitable[T]], items: list[Item], end: float | None = None
 ) -> T | ProvisionerError:
-    """Return what the call returns, or the error that it raises; ClusterTimeout at `end` (loop time)."""
+    """Call, and return the result or the error that it raises; ClusterTimeout at `end` (loop time)."""
     try:
         async with asyncio.timeout_at(end):
             return await call(items)
@@ -220,6 +220,6 @@ async def _result(objects: list[KubeObject]) -> list[KubeObject]:
 
 
 def _split(stored: list[KubeObject], group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:
-    """Part the stored objects, in the order in which they were sent, among those who sent them."""
+    """Split the stored objects, which are in the order of `group`, among its items."""
     rest = iter(stored)
     return [[next(rest) for _ in objects] for objects in group]

@@ -1,4 +1,4 @@
-"""Group commit: what arrives while all workers are busy is done together when they come free. Knows no kubectl."""
+"""Group commit: items that arrive while all workers are busy are processed together. Knows no kubectl."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How much the newest measurement counts in the running mean of the seconds per item.
+# Weight of the newest measurement in the moving average of the seconds per item.
 _NEWEST = 0.3
 
 
 @dataclass(eq=False)
 class _Entry(Generic[Item, Result]):
-    """An item that waits; `context`: of the request that it belongs to, for the log."""
+    """A waiting item; `context`: of its request, for the log."""
 
     item: Item
     future: asyncio.Future[Result]
@@ -38,12 +38,12 @@ class _Entry(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Does items in groups, by `workers` at once.
+    """Processes items in groups, with `workers` at a time.
 
-    `work` is given a group and returns one result, or one error, for each of its items, in their order. A lone item
-    does not wait for company. No group is longer than fits the deadline `batch` at the seconds per item being measured,
-    so a slow server makes groups shorter, not deadlines longer; nor longer than `most`. Of fewer than `least` that wait
-    no share is made: each group has a price of its own.
+    `work` takes a group and returns a result or an error for each item, in order. A single item does not wait for
+    others. A group has at most `most` items, and only as many as fit the deadline `batch` at the measured time per
+    item, so a slow server makes groups smaller. The queue is divided among the workers into groups of at least
+    `least` items, since each group has a fixed cost. At most `max_waiting` items wait.
     """
 
     def __init__(  # noqa: PLR0913 - each is a bound of its own
@@ -65,19 +65,19 @@ class Batcher(Generic[Item, Result]):
         self._queue: deque[_Entry[Item, Result]] = deque()
         self._seconds_per_item = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        # For each batch that begins: how many items it has.
+        # Sent at the start of each group, with its number of items.
         self.began: Signal[[int]] = Signal()
 
     @property
     def waiting(self) -> int:
-        """How many items wait, and have not begun."""
+        """Number of queued items."""
         return len(self._queue)
 
     async def do(self, item: Item) -> Result:
-        """Return the item's result or raise its error; raises Busy at once when too many wait.
+        """Process the item; return its result or raise its error.
 
-        One that has not begun after `batch_patience` seconds is Busy, too. An item that has not begun is never begun
-        when its caller is cancelled.
+        Raises Busy immediately if the queue is full, and after `batch_patience` if the item is still queued.
+        Cancellation removes a queued item.
         """
         if len(self._queue) >= self._max_waiting + self._free * self._most:
             raise Busy
@@ -85,7 +85,7 @@ class Batcher(Generic[Item, Result]):
         future: asyncio.Future[Result] = loop.create_future()
         entry = _Entry(item, future, contextvars.copy_context())
         self._queue.append(entry)
-        # Not at once, so that what arrives in the same turn of the loop is one group.
+        # Deferred, so that items of the same loop iteration form one group.
         loop.call_soon(self._dispatch)
         impatience = loop.call_later(self._deadlines.batch_patience, self._give_up, entry)
         try:
@@ -101,21 +101,21 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def longest(self) -> int:
-        """How many items a group may have now."""
+        """Current maximum number of items in a group."""
         if self._seconds_per_item <= 0:
             return self._most
         return max(1, min(self._most, int(self._deadlines.batch / self._seconds_per_item)))
 
     async def close(self) -> None:
-        """End the groups that still run; whoever waits for them is cancelled."""
+        """Cancel the running groups and the callers that wait for them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _dispatch(self) -> None:
         while self._free and self._queue:
-            # Evenly among all workers, rounded up: those that are busy now come free soon, and if only those that are
-            # free shared, the first to come free would take all that waits.
+            # Divide among all workers, not only the free ones, rounded up: otherwise the first one to become free would
+            # take the whole queue.
             share = max(-(-len(self._queue) // self._workers), self._least)
             entries = [self._queue.popleft() for _ in range(min(share, self.longest, len(self._queue)))]
             entries = [entry for entry in entries if not entry.future.done()]
@@ -138,7 +138,7 @@ class Batcher(Generic[Item, Result]):
             late = ClusterTimeout(detail=f"a group took over {self._deadlines.batch_limit:g} s")
             late.__cause__ = error
             _fail(entries, late)
-        except Exception as error:  # handed to each of those who wait for it
+        except Exception as error:  # raised in each waiting caller
             logger.debug("a group of %d failed", len(entries), exc_info=error)
             _fail(entries, error)
         except asyncio.CancelledError:
@@ -151,7 +151,7 @@ class Batcher(Generic[Item, Result]):
                     _settle(entry.future, result)
         finally:
             seconds = (loop.time() - started) / len(entries)
-            # Slower counts at once, faster by and by.
+            # Rises immediately, decays as a moving average.
             mean = self._seconds_per_item + _NEWEST * (seconds - self._seconds_per_item)
             self._seconds_per_item = max(seconds, mean) if seconds > self._seconds_per_item else mean
             self._free += 1

@@ -1,7 +1,7 @@
-"""kubectl as the service uses it: `run()`, and on it apply, create, get, list, delete and logs.
+"""The kubectl client: apply, create, annotate, get, list, delete and logs, on top of `run()`.
 
-Everything that is done to a cluster goes through here. A failed call raises an error of `errors.py`, made from
-kubectl's stderr by `stderr.py`; its `detail` is a whole bug report, for the log.
+Every access to a cluster goes through here. A failed call raises an error of `errors.py`, which `stderr.py` makes from
+kubectl's stderr; its `detail` has command, exit code, stdout and stderr, for the log.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from sandboxes.kubectl.output import (
     objects_named,
     objects_stored,
     shown,
+    unreadable,
 )
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.stderr import classify, without_repeats
@@ -52,37 +53,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Whose fields these are in the eyes of server-side apply; an operator who applies by hand is another manager.
+# Field manager of server-side apply; an operator who applies by hand is another one.
 FIELD_MANAGER = "provisioner"
 
-# A flag on the command line wins over the user's kuberc (record: kuberc-apply-dry-run-none), should kubectl read it in
-# spite of the environment that it is given (config.child_environment). kubectl 1.27 has these flags, too.
+# Overrides --dry-run in the user's kuberc (record: kuberc-apply-dry-run-none), in case kubectl reads one despite
+# config.child_environment. kubectl 1.27 has this flag, too.
 STORES = "--dry-run=none"
 
-# The calls that read objects on stdin, and do nothing until they have them: these can be started ahead.
+# These calls read objects from stdin and do nothing before, so their processes can be started ahead.
 APPLY = (
     "apply", "--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}",
-    # Validation by schema costs kubectl twice the CPU, and server-side apply refuses unknown fields anyway
+    # Client-side validation doubles kubectl's CPU time, and server-side apply rejects unknown fields anyway
     # (record: apply-unknown-field-ignored).
     "--validate=ignore", "-o", "json", STORES, "-f", "-",
 )  # fmt: skip
-# Unlike an apply, a create of what is there already fails: of those who make the same object at once, one does.
-# It drops a field that it does not know, which in a NetworkPolicy is no small thing: so it validates.
+# Unlike apply, create fails if the object exists: of concurrent creates, one succeeds. Without validation it would drop
+# unknown fields silently, which could open a NetworkPolicy.
 CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "json", STORES, "-f", "-")
-# Without --ignore-not-found, which takes every 404 for "not there", be it the API server's word or a proxy's.
+# Without --ignore-not-found, which treats every 404 as "not found", even a proxy's.
 GET = ("get", "-o", "json", "-f", "-")
 DELETE = ("delete", "--wait=false", "-o", "name", STORES, "-f", "-")
 
-# Processes for what does not wait in line, besides those that do.
+# Processes for urgent calls, in addition to `max_processes`.
 URGENT_PROCESSES = 2
 
 
 class Kubectl:
-    """One cluster's kubectl, with a limit on processes at once and a bounded line before it.
+    """Calls kubectl for one cluster, with at most `max_processes` at a time and a queue of at most `max_waiting`.
 
-    `deadline`: seconds that any one call may take, the wait for a free slot included. Whoever has less time wraps
-    the call in asyncio.timeout: on cancellation, too, the process is ended and reaped. `kubeconfig`: the path, for the
-    log to name.
+    `deadline`: seconds per call, including the wait for a free process. For a shorter limit, wrap the call in
+    asyncio.timeout: cancellation kills and reaps the process. `kubeconfig`: the path, for log messages.
     """
 
     def __init__(
@@ -103,34 +103,33 @@ class Kubectl:
         self._max_waiting = max_waiting
         self._waiting = 0
         self.running = 0
-        # After each call: its verb, `ok` or the error's class, and how many seconds it took.
+        # Sent after each call: its verb, `ok` or the error's class, and its duration in seconds.
         self.called: Signal[[str, str, float]] = Signal()
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for a process."""
+        """Number of calls that wait for a process."""
         return self._waiting
 
     async def run(self, *args: str, stdin: bytes | None = None, urgent: bool = False) -> bytes:
-        """Run kubectl and return what it printed on stdout.
+        """Run kubectl and return its stdout.
 
-        `urgent` calls do not wait in line: they clean up after a failure, which must not fail because of the load.
-        Raises what `stderr.classify` makes of its stderr, ClusterTimeout at the deadline, Busy when the line is
-        full, KubectlNotRun when kubectl can't be run.
-        stdout counts only if the exit code is 0 (kubectl.md 3), and even then proves nothing by itself: each caller
-        checks that it is the answer to what was asked.
+        `urgent` calls skip the queue: they clean up after a failure, which must work under load. Raises the error of
+        `stderr.classify`, ClusterTimeout at the deadline, Busy if the queue is full, and KubectlNotRun if kubectl can't
+        be started. stdout is valid only if the exit code is 0 (kubectl.md 3), and even then callers must check that it
+        answers the call.
         """
         return await self._call(args, stdin, self._urgent_slots if urgent else self._slots)
 
     async def probe(self) -> None:
-        """Return if the API server says that it is ready (record: readyz); raises what run() raises.
+        """Check that the API server reports ready (record: readyz); raises the errors of run().
 
-        Waits for nobody but other probes, so that neither load nor clean-up makes this replica look dead.
+        Waits only for other probes, so that neither load nor cleanup makes this replica look dead.
         """
         check_ready(await self._call(("get", "--raw", "/readyz"), None, self._probe_slots))
 
     async def _call(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> bytes:
-        """Run kubectl when a slot is free, and return what it printed; see run()."""
+        """Run kubectl as soon as a slot is free; see run()."""
         started = time.monotonic()
         ended, outcome = "not started", "cancelled"
         try:
@@ -155,7 +154,7 @@ class Kubectl:
 
     @contextlib.asynccontextmanager
     async def _slot(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
-        """Wait for one of the slots and have it for the block; raises Busy if too many wait in line already."""
+        """Acquire a slot for the block. Raises Busy if the queue is full."""
         is_in_line = slots is self._slots
         if is_in_line and slots.locked() and self._waiting >= self._max_waiting:
             raise Busy
@@ -172,68 +171,69 @@ class Kubectl:
             slots.release()
 
     def _printed(self, args: Sequence[str], completed: Completed) -> bytes:
-        """Return what a kubectl that has ended well printed; raises what its end means otherwise."""
+        """Return stdout of a successful kubectl; raise the error that its exit code and stderr mean otherwise."""
         if completed.returncode == 0:
             return completed.stdout
         detail = _bug_report(args, completed, self._kubeconfig)
         if completed.returncode < 0:
-            raise ConnectionFailed("kubectl was ended before it could answer", detail=detail)
+            raise ConnectionFailed("kubectl was killed before it responded", detail=detail)
         failure = classify(completed.stderr, detail=detail)
         if isinstance(failure, ObjectsMissing):
             failure.stdout = completed.stdout
         raise failure
 
     def _not_answered(self, args: Sequence[str], error: Exception) -> ProvisionerError:
-        """Return the error for a kubectl that was ended by us, or never ran."""
+        """Return the error for a kubectl that was killed by the service, or could not be started."""
         if isinstance(error, TimeoutError):
-            detail = f"kubectl {' '.join(args)}: ended by us after {self._deadline:g} s"
+            detail = f"kubectl {' '.join(args)}: killed after {self._deadline:g} s"
             return ClusterTimeout(detail=detail)
         if isinstance(error, OutputTooLarge):
             return ClusterRefused("The cluster's answer is too large", detail=f"kubectl {args}: {error}")
         return KubectlNotRun("The provisioner can't run kubectl", detail=f"kubectl can't be started: {error}")
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
-        """Apply by server-side apply and return the objects as the server stored them, in the same order.
+        """Apply objects by server-side apply and return them as stored, in the same order.
 
-        If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
+        If one fails, the others may or may not have been applied: read them (kubectl.md 2).
         """
         return objects_stored(await self.run(*APPLY, stdin=_stdin(objects)), objects)
 
     async def create(self, objects: list[KubeObject]) -> list[KubeObject]:
-        """Make new objects and return them as the server stored them; raises AlreadyThere if one is there already.
+        """Create objects and return them as stored, in the same order. Raises AlreadyThere if one exists.
 
-        If any of them fails the error is raised and nothing is known of the others: look (kubectl.md 2).
+        If one fails, the others may or may not have been created: read them (kubectl.md 2).
         """
         return objects_created(await self.run(*CREATE, stdin=_stdin(objects)), objects)
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
-        """Set annotations of the very object that was read, under a field manager of their own; return it as stored.
+        """Set annotations of the object if its uid is unchanged, and return it as stored.
 
-        A later apply of other fields under this manager would remove them (kubectl.md 20). Raises ObjectsChanged if
-        the object is gone or another by now: then nothing was changed (kubectl.md 16).
+        They have their own field manager, `provisioner-MANAGER`: the next apply by the same manager would remove them
+        (kubectl.md 20). Raises ObjectsChanged, and changes nothing, if the object was deleted or replaced (kubectl.md
+        16).
         """
         return (await self.annotate_all([(obj, annotations)], manager=manager))[0]
 
     async def annotate_all(
         self, changes: Sequence[tuple[KubeObject, dict[str, str]]], *, manager: str
     ) -> list[KubeObject]:
-        """Do what `annotate` does for many objects in one call; return them in the same order."""
+        """Annotate many objects in one call; see annotate(). Returns them in the same order."""
         flag = f"--field-manager={FIELD_MANAGER}"
         args = [f"{flag}-{manager}" if arg == flag else arg for arg in APPLY]
         partials = [_partial(obj, annotations) for obj, annotations in changes]
         stored = objects_stored(await self.run(*args, stdin=_stdin(partials)), partials)
-        # What already has these values is not stored again.
+        # Objects that already have these values keep their version.
         check_changed(stored, [obj for obj, annotations in changes if not _has(obj, annotations)])
         return stored
 
     async def dry_run(self, objects: list[KubeObject]) -> list[KubeObject]:
-        """Return what the server would store, schema checked and admission asked; changes nothing."""
+        """Return the objects as the API server would store them, after validation and admission; change nothing."""
         changes = {"--validate=ignore": "--validate=strict", STORES: "--dry-run=server"}
         args = [changes.get(arg, arg) for arg in APPLY]
         return objects_named(await self.run(*args, stdin=_stdin(objects)), objects)
 
     async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
-        """Return those of the named objects that exist."""
+        """Return the referenced objects that exist."""
         wanted = references
         while wanted:
             try:
@@ -243,71 +243,73 @@ class Kubectl:
                 if len(there) == len(wanted):
                     raise
                 wanted = there
-            except NamespaceMissing:  # kubectl looks for the namespace of what it didn't find
+            except NamespaceMissing:  # if an object is missing, kubectl also checks its namespace
                 return []
             else:
                 return objects_named(stdout, wanted)
         return []
 
-    async def pages(self, collection: Collection) -> AsyncGenerator[Page]:
-        """Yield a list page by page; together they show one moment, whose version each of them has.
+    async def pages(self, collection: Collection, *, urgent: bool = False) -> AsyncGenerator[Page]:
+        """Yield the pages of a list; all show the state at one resourceVersion.
 
-        Raises ServerFailed if reading them took so long that the API server has forgotten that moment.
+        `urgent`: see `run`. Raises ServerFailed if the continue token has expired.
         """
         proceed = ""
         while True:
-            stdout = await self.run("get", "--raw", collection.list_path(proceed))
+            stdout = await self.run("get", "--raw", collection.list_path(proceed), urgent=urgent)
             is_long = len(stdout) >= LONG
             page = await asyncio.to_thread(collection.read_page, stdout) if is_long else collection.read_page(stdout)
             yield page
-            proceed = page.proceed
-            if not proceed:
+            if not page.proceed:
                 return
+            if page.proceed == proceed:  # a cache on the way that repeats itself
+                raise unreadable("the next page of a list", stdout)
+            proceed = page.proceed
 
     async def list_objects(self, *collections: Collection) -> list[KubeObject]:
-        """Return the objects of these collections, one after another: a list takes one process at a time."""
+        """Return the objects of these collections; lists them one by one, so that it uses one process at a time."""
         return [obj for one in collections async for page in self.pages(one) for obj in page.objects]
 
     async def list_sandboxes(self, namespace: str) -> list[KubeObject]:
-        """Return every Pod and Service with the label of sandboxes."""
+        """Return every Pod and Service with the sandboxes' label."""
         return await self.list_objects(raw.sandboxes_of(namespace, "Pod"), raw.sandboxes_of(namespace, "Service"))
 
     async def list_extras(self, namespace: str) -> list[KubeObject]:
-        """Return what templates brought, but for what stays when its sandbox goes."""
+        """Return the objects of templates, except those that outlive their sandbox."""
         return await self.list_objects(*raw.extras_of(namespace))
 
     async def events_of(self, obj: KubeObject) -> list[KubeObject]:
-        """Return the Events about this very object (record: events-failed-mount)."""
+        """Return the Events of this object (record: events-failed-mount)."""
         return await self.list_objects(raw.events_of(obj))
 
     async def logs(self, pod: KubeObject, container: str, *, lines: int, most: int, previous: bool = False) -> bytes:
-        """Return the last `lines` of what a container has written, the one before its last restart if `previous`.
+        """Return the last `lines` lines of a container's log; `previous`: of the run before its last restart.
 
-        `most`: bytes; of more, it is the newest that are missing (kubelet reads the lines from the oldest on).
-        Raises LogMissing where there is none (record: logs-waiting).
+        `most`: limit in bytes, which cuts off the newest lines (the kubelet reads from the oldest). Raises LogMissing
+        if there is no log (record: logs-waiting).
         """
         metadata = pod["metadata"]
         limits = (f"--tail={lines}", f"--limit-bytes={most}", *(["--previous"] if previous else []))
         return await self.run("logs", "-n", metadata["namespace"], metadata["name"], "-c", container, *limits)
 
     async def delete(self, references: list[KubeObject]) -> None:
-        """Have the named objects deleted, without waiting until they are gone; those that aren't there don't matter.
+        """Delete objects without waiting until they are gone; ignores missing ones.
 
-        By stdin, since a delete by name costs 110 ms an object (kubectl.md, Cost).
+        Passes them on stdin, since a delete by name costs 110 ms per object (kubectl.md, Cost).
         """
         try:
             stdout = await self.run(*DELETE, stdin=_stdin(references))
         except ObjectsMissing as error:
-            # kubectl goes on after what is missing, and prints the names of the others.
+            # kubectl continues after a missing object, and prints the names of the others.
             logger.debug("gone already: %s", error.names)
             check_deleted(error.stdout, [one for one in references if _name(one) not in error.names])
         else:
             check_deleted(stdout, references)
 
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
-        """Delete `obj` if it is still the very version that was read; whether it was there, and not gone already.
+        """Delete `obj` if its uid and resourceVersion are unchanged; return False if it was gone already.
 
-        Raises PreconditionFailed if somebody touched or replaced it (record: delete-precondition-stale, -other-uid).
+        Raises PreconditionFailed if it was modified or replaced (record: delete-precondition-stale, -other-uid).
         """
         metadata = obj["metadata"]
         preconditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
@@ -324,12 +326,12 @@ class Kubectl:
         return True
 
     async def ensure_namespace(self, namespace: str) -> None:
-        """Make the namespace if it is missing. Needs rights on the cluster; raises what apply raises."""
+        """Create the namespace if it does not exist. Needs cluster-wide rights; raises the errors of apply()."""
         metadata = {"name": namespace, "labels": {"app.kubernetes.io/name": "deer-flow"}}
         await self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
 
     async def namespace_exists(self, namespace: str) -> bool:
-        """Whether the namespace is there (record: namespace-get-missing-ignored)."""
+        """Whether the namespace exists (record: namespace-get-missing-ignored)."""
         args = ("get", "namespace", namespace, "--ignore-not-found", "-o", "name")
         return has_line(await self.run(*args), f"namespace/{namespace}")
 
@@ -339,7 +341,7 @@ def _stdin(objects: list[KubeObject]) -> bytes:
 
 
 def _partial(obj: KubeObject, annotations: dict[str, str]) -> KubeObject:
-    """Return what sets annotations of this very object, and of no other that bears its name by now."""
+    """Return an apply configuration that sets the annotations, with the uid as a precondition."""
     metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "uid")}
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": {**metadata, "annotations": annotations}}
 

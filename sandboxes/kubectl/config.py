@@ -1,8 +1,7 @@
-"""How kubectl reaches one cluster: which binary, which kubeconfig, which flags, which environment.
+"""Prepares kubectl for one cluster at startup: binary, kubeconfig, flags and environment.
 
-Prepared once at the start. What can't work is a StartupError with one sentence and the path: kubectl's own words for
-these come late, in the middle of a request, and some of them are a prompt (kubectl.md 9). Nor are they ever repeated:
-they may quote the kubeconfig.
+An unusable configuration is a StartupError with one sentence and the path. kubectl itself would report it only during a
+request, in some cases by a prompt (kubectl.md 9); its messages are not repeated, since they may quote the kubeconfig.
 """
 
 from __future__ import annotations
@@ -46,17 +45,17 @@ LOCAL_SECONDS = DEADLINES.kubectl_local
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# What kubectl itself needs of our environment (kubectl.md 17); KUBECTL_PASS_ENV adds to it.
+# Variables that kubectl itself needs (kubectl.md 17); KUBECTL_PASS_ENV adds more.
 _PASSED = ("PATH", "HOME", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 
-# What would change kubectl's behavior behind our back, switched off whatever the environment says.
+# Disables user settings that change kubectl's behavior, whatever the environment says.
 _FIXED = {
-    # Defaults for the flags of every command, in HOME (kubectl.md 21): a delete that asks a question, an apply that
-    # stores nothing (record: kuberc-delete-interactive, kuberc-apply-dry-run). A flag would break kubectl 1.27.
+    # kuberc, in HOME, sets default flags for every command (kubectl.md 21): a delete may prompt, an apply may store
+    # nothing (record: kuberc-delete-interactive, kuberc-apply-dry-run). kubectl 1.27 lacks a flag to disable it.
     "KUBERC": "off",
     "KUBECTL_KUBERC": "false",
-    # kubectl translates messages by LC_ALL, else LC_MESSAGES, else LANG; its messages are parsed.
+    # kubectl translates messages by LC_ALL, else LC_MESSAGES, else LANG, and the service parses them.
     "LC_ALL": "C.UTF-8",
 }
 
@@ -83,7 +82,7 @@ _NO_KUBECONFIG = "Kubeconfig {} is not a kubeconfig: it is empty or can't be par
 
 @dataclass(frozen=True)
 class CurrentContext:
-    """What the kubeconfig's current context says; `name` is the context's."""
+    """Name, API server and TLS server name of the kubeconfig's current context."""
 
     name: str
     server: str = field(repr=False)
@@ -97,11 +96,11 @@ async def connect(
     *,
     service_account: Path | None = None,
 ) -> KubectlRunner:
-    """Return what runs kubectl against the configured cluster; does not talk to the cluster yet.
+    """Return a runner for the configured cluster; does not connect to the cluster.
 
-    `directory`: a writable folder of our own, kept for the life of the service (kubectl's cache, a private
-    kubeconfig). `service_account`: where a Pod finds its token, default SERVICE_ACCOUNT. Raises StartupError with one
-    sentence when kubectl or the kubeconfig can't be used.
+    `directory`: a private writable folder that exists as long as the service, for kubectl's cache and a generated
+    kubeconfig. `service_account`: folder of the Pod's token, default SERVICE_ACCOUNT. Raises StartupError with one
+    sentence if kubectl or the kubeconfig can't be used.
     """
     binary = find_kubectl(settings, environ)
     env = child_environment(environ, settings.kubectl_pass_env, home=directory)
@@ -121,7 +120,7 @@ async def connect(
 
 
 def find_kubectl(settings: Settings, environ: Mapping[str, str]) -> Path:
-    """Return KUBECTL, else the one on PATH, else the one that is installed with the service."""
+    """Return the kubectl of the KUBECTL setting, else of PATH, else the one installed with the service."""
     if settings.kubectl is not None:
         found = shutil.which(settings.kubectl.expanduser(), path=environ.get("PATH"))
         if found is None:
@@ -135,10 +134,10 @@ def find_kubectl(settings: Settings, environ: Mapping[str, str]) -> Path:
 
 
 def child_environment(environ: Mapping[str, str], pass_env: tuple[str, ...], *, home: Path) -> dict[str, str]:
-    """Return the environment of every kubectl: a few variables of ours, those in `pass_env`, and the fixed ones.
+    """Return the environment of kubectl: an allow-list of variables, those in `pass_env`, and fixed ones.
 
-    The fixed ones win: neither the user's kuberc nor a locale changes what kubectl does. `home` is used if HOME is not
-    set.
+    The fixed ones override the others, so that neither a kuberc nor a locale changes what kubectl does. `home` is the
+    default for HOME.
     """
     names = [*_PASSED, *_PROXIES, *(name.lower() for name in _PROXIES), *pass_env]
     passed = {name: environ[name] for name in names if name in environ}
@@ -146,10 +145,10 @@ def child_environment(environ: Mapping[str, str], pass_env: tuple[str, ...], *, 
 
 
 def server_flags(settings: Settings, server: str, tls_server_name: str | None) -> tuple[str, ...]:
-    """Return the flags that say where the API server is and what its certificate must say.
+    """Return the flags for the API server's address and certificate check.
 
-    An address other than the kubeconfig's breaks the certificate's name; with --tls-server-name set to the
-    kubeconfig's host the certificate is still verified (kubectl.md 11).
+    If K8S_API_SERVER overrides the kubeconfig's address, the certificate does not match it; --tls-server-name with the
+    kubeconfig's host keeps the verification (kubectl.md 11).
     """
     flags: list[str] = []
     if settings.k8s_api_server:
@@ -165,10 +164,10 @@ def server_flags(settings: Settings, server: str, tls_server_name: str | None) -
 
 
 def _host_of(server: str) -> str | None:
-    """Return the host of a kubeconfig's server, which may stand without a scheme."""
+    """Return the host of a kubeconfig's server, which may have no scheme."""
     try:
         return urlsplit(server if "://" in server else f"//{server}").hostname
-    except ValueError:  # kubectl says what it thinks of it
+    except ValueError:  # kubectl reports it
         return None
 
 
@@ -203,9 +202,9 @@ def _owner_and_mode(path: Path) -> str:
 
 
 def _service_account_kubeconfig(environ: Mapping[str, str], directory: Path, service_account: Path) -> Path | None:
-    """Write a kubeconfig for the Pod's service account, or return None outside of a Pod.
+    """Write a kubeconfig for the Pod's service account; return its path, or None outside of a Pod.
 
-    kubectl's own in-cluster login is switched off by --server (kubectl.md 10); a tokenFile is read again when the
+    --server disables kubectl's own in-cluster configuration (kubectl.md 10). kubectl reads a tokenFile again when the
     token rotates.
     """
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
@@ -229,7 +228,7 @@ def _service_account_kubeconfig(environ: Mapping[str, str], directory: Path, ser
 
 
 async def _run(runner: KubectlRunner, *args: str) -> Completed:
-    """Run kubectl for what needs no cluster; raises StartupError if it hangs, floods or can't be started."""
+    """Run kubectl without a cluster. Raises StartupError if it hangs, prints too much or can't be started."""
     try:
         async with asyncio.timeout(LOCAL_SECONDS):
             return await runner(args, stdin=None)
@@ -240,11 +239,11 @@ async def _run(runner: KubectlRunner, *args: str) -> Completed:
 
 
 async def version_of(runner: KubectlRunner) -> str:
-    """Return kubectl's version; raises StartupError if it can't be run, or is too old."""
+    """Return kubectl's version. Raises StartupError if it can't be run or is older than OLDEST_KUBECTL."""
     version = _parsed(await _run(runner, "version", "--client", "-o", "json"), _Version)
     numbers = version and re.match(r"(\d+)\.(\d+)", f"{version.clientVersion.major}.{version.clientVersion.minor}")
     if version is None or not numbers:
-        raise StartupError(f"kubectl at {runner.binary} can't be run: it prints something else than its version.")
+        raise StartupError(f"kubectl at {runner.binary} can't be run: it does not print its version.")
     if (int(numbers[1]), int(numbers[2])) < OLDEST_KUBECTL:
         oldest = ".".join(str(number) for number in OLDEST_KUBECTL)
         raise StartupError(
@@ -255,9 +254,9 @@ async def version_of(runner: KubectlRunner) -> str:
 
 
 async def read_context(runner: KubectlRunner, credentials: Credentials | None = None) -> CurrentContext:
-    """Return what kubectl itself makes of the kubeconfig; raises StartupError without a word of its content.
+    """Return the current context as kubectl reads it. Raises StartupError, which does not quote the kubeconfig.
 
-    `credentials`: what knows which names stand twice in it.
+    `credentials`: knows duplicate names in the kubeconfig, for the message.
     """
     path = runner.kubeconfig
     completed = await _run(runner, "config", "view", "--minify", "-o", "json")
@@ -265,13 +264,13 @@ async def read_context(runner: KubectlRunner, credentials: Credentials | None = 
         raise StartupError(_what_is_wrong(completed, path, credentials))
     config = _parsed(completed, _Config)
     if config is None:
-        raise StartupError(f"kubectl at {runner.binary} prints something else than a kubeconfig.")
+        raise StartupError(f"kubectl at {runner.binary} does not print a kubeconfig.")
     cluster = next((entry.cluster for entry in config.clusters or ()), None) or {}
     user = next((entry.user for entry in config.users or ()), None) or {}
     server = str(cluster.get("server", ""))
     if not server:
         raise StartupError(_NO_SERVER.format(path))
-    # Without these kubectl prompts for a user name, but only on TLS.
+    # Without credentials kubectl prompts for a user name, but only with TLS.
     if not server.startswith("http://") and not any(user.get(name) for name in _CREDENTIALS):
         raise StartupError(_NO_USER.format(path))
     tls_server_name = cluster.get("tls-server-name")
@@ -303,7 +302,7 @@ _Printed = TypeVar("_Printed", bound=BaseModel)
 
 
 def _parsed(completed: Completed, model: type[_Printed]) -> _Printed | None:
-    """Return what kubectl printed, or None if it is anything else: the error itself would carry the text on."""
+    """Return stdout parsed as the model, or None. The ValidationError is not passed on: it quotes the text."""
     try:
         return model.model_validate_json(completed.stdout)
     except ValidationError:
@@ -320,7 +319,7 @@ def _what_is_wrong(completed: Completed, path: str, credentials: Credentials | N
     ):
         if text in stderr:
             return sentence.format(path)
-    # Whatever it says here is about the kubeconfig.
+    # Any message of `config view` is about the kubeconfig.
     fault = fault_of(stderr, path) or "kubectl can't use it"
     logger.error("kubectl config view: %s", not_shown(fault, path))
     if "have one name" in fault and credentials is not None and credentials.doubled is not None:

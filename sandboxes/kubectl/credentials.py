@@ -1,7 +1,7 @@
-"""What no line of the log may show of what kubectl is given: a kubeconfig's secrets, and those of its environment.
+"""Collects the secrets that kubectl can read, so that the log masks them: of the kubeconfig and of its environment.
 
-The files are looked at each time that a text is about to be shown: a kubeconfig that has changed is known before what
-kubectl says about it.
+The files are checked for changes before each text is shown, so that a new kubeconfig is known before kubectl's messages
+about it are logged.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-# What was read stays hidden, since a kubectl that runs may have read it long ago. Bounded, so that credentials that
-# rotate for months fill no memory; these are the forms of some hundred tokens. The oldest go first.
+# Old secrets stay masked, since a running kubectl may have read them. Limited, so that months of rotating credentials
+# do not fill the memory: these are the forms of about a hundred tokens. The oldest are dropped first.
 MOST_FORMS = 4_000
 
-# For how long other programs' words are not repeated once a file could not be read whole: a kubectl that runs may have
-# read it. Seconds.
+# Seconds for which the output of kubectl and plugins stays hidden after a file could not be read completely: a running
+# kubectl may have read it.
 UNREADABLE_SECONDS = DEADLINES.secrets_unreadable
 STEP_SECONDS = DEADLINES.file_step
 
-# More than any kubeconfig or token has; a larger file counts as one that can't be read.
+# Larger than any kubeconfig or token; a larger file counts as unreadable.
 MAX_FILE_BYTES = 4 * 1024 * 1024
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 class Credentials:
-    """The secrets of a kubeconfig, of the files of tokens that it names, and of the environment that kubectl sees.
+    """Secrets in a kubeconfig, in the token files that it names, and in kubectl's environment.
 
-    `passed`: the variables that the operator passes on to credential plugins.
+    `passed`: names of the variables that the operator passes to credential plugins.
     """
 
     def __init__(self, kubeconfig: Path, environ: Mapping[str, str], passed: Iterable[str]) -> None:
@@ -50,11 +50,11 @@ class Credentials:
         self._words = Forms()
         self._is_whole = True
         self._readable_at = -math.inf
-        # The section and the name of two entries of the kubeconfig that have one name.
+        # (section, name) of the first duplicate name in the kubeconfig.
         self.doubled: tuple[str, str] | None = None
 
     def forms(self) -> tuple[Form, ...]:
-        """Return what must not be shown now; reads what has changed since. Never raises, never logs."""
+        """Return the forms to mask, after reading changed files. Never raises, never logs."""
         is_new = False
         if (content := self._kubeconfig.changed()) is not None:
             self._kubeconfig.learn(self._read_kubeconfig(content))
@@ -74,10 +74,10 @@ class Credentials:
         return self._shown
 
     def forms_of_words(self) -> tuple[Form, ...] | None:
-        """Return what else must not be shown of what credential plugins say.
+        """Return the additional forms to mask in the output of credential plugins.
 
-        None if nothing of it may be shown, nor of what kubectl says: a file could not be read whole, now or a while
-        ago.
+        None if neither their output nor kubectl's may be shown, because a file could not be read completely within
+        the last UNREADABLE_SECONDS.
         """
         self.forms()
         return None if time.monotonic() < self._readable_at else self._words
@@ -93,10 +93,10 @@ class Credentials:
 
 
 class _Known(dict[Form, None]):
-    """Forms, those that were read last at the end; more than MOST_FORMS only if one reading has more."""
+    """Forms in the order in which they were last read; more than MOST_FORMS only if a single file has more."""
 
     def add(self, forms: tuple[Form, ...]) -> None:
-        """Take in what one reading has to hide."""
+        """Add the forms of one reading of the file; drop the oldest above the limit."""
         for form in forms:
             self.pop(form, None)
             self[form] = None
@@ -123,7 +123,7 @@ def _secrets_of(environ: Mapping[str, str], passed: Iterable[str]) -> Secrets:
 
 @dataclass
 class _File:
-    """A file that is read again when it has changed. `is_readable`: False while there may be more in it."""
+    """A file that is read again after a change. `is_readable`: False if it may have content that was not read."""
 
     path: Path
     is_readable: bool = True
@@ -133,21 +133,21 @@ class _File:
     _seen: tuple[int, ...] | None = None
 
     def learn(self, secrets: Secrets) -> None:
-        """Keep what stands in it now, beside what stood in it before."""
+        """Add the secrets of the current content; earlier ones are kept."""
         self.forms.add(secrets.forms())
         self.words.add(secrets.forms_of_words())
 
     def changed(self) -> bytes | None:
-        """Return the content of the file if it is another than before."""
+        """Return the content if it has changed, else None."""
         try:
             status = self.path.stat()
             signature = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
             if signature == self._seen:
                 return None
-            # Whoever reads a pipe takes what is in it.
+            # Reading a pipe would consume its content.
             content = self._read() if stat.S_ISREG(status.st_mode) else None
         except (FileNotFoundError, NotADirectoryError, ValueError):
-            self.is_readable = True  # nor does kubectl find anything
+            self.is_readable = True  # kubectl can't find it either
             return None
         except OSError:
             self.is_readable = False

@@ -1,6 +1,6 @@
-"""A kubeconfig, as text: which values in it are secrets, and which of its names stand twice. Knows no kubectl, no log.
+"""Finds secrets and duplicate names in the text of a kubeconfig, to keep its content out of the log.
 
-Not what kubectl makes of it (see config): only what keeps its content out of the log.
+Knows no kubectl and no log; kubectl's own reading of a kubeconfig is in config.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sandboxes.kubectl.secret_values import SECRET_NAME, Secrets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# More than any kubeconfig has; past it a file counts as one that can't be read. Aliases can make few lines endless.
+# Above these limits a file counts as unreadable: no kubeconfig has as many, but YAML aliases can make a few lines huge.
 MOST_VALUES = 100_000
 MOST_DEPTH = 100
 
-# Whose values are not secret: what says how to connect, and the names that sentences need.
+# Fields whose values are not secret: connection parameters, and names that log messages need.
 _OPEN = frozenset(
     tuple(path.split("/"))
     for path in (
@@ -58,28 +58,28 @@ _NAMES = frozenset(path for path in _OPEN if path[-1] in {"name", "cluster", "us
 _SERVER = ("clusters", "cluster", "server")
 _PROXY = ("clusters", "cluster", "proxy-url")
 _TOKEN_FILE = ("users", "user", "tokenFile")
-# Who may be named together with a password.
+# User names, which may be sent together with a password.
 _USERS = frozenset({("users", "name"), ("users", "user", "username")})
 _SECTIONS = ("users", "clusters", "contexts")
 
-# What stands behind `#`, in a text between quotes, too.
+# Text after `#`, also within quotes.
 _REMARK = re.compile(r"(?:^|\s)#(.*)", re.MULTILINE)
-# A key of a mapping that is no word, but a secret that stands in the wrong place.
+# A mapping key that looks random: a secret in the wrong place.
 _RANDOM = re.compile(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z]).{12,}", re.DOTALL)
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _NOT_SHOWN = "(not shown: it is no usable address)"
 
 
 class _Pairs(list[tuple[str, object]]):
-    """A mapping with all that stands in it, also a key that stands there twice."""
+    """A mapping that keeps duplicate keys."""
 
 
 class _UnreadableError(Exception):
-    """There is more in it, or less, than we can make sense of."""
+    """The kubeconfig exceeds the limits or has an undefined alias."""
 
 
 class _Value(NamedTuple):
-    """A scalar, or the scalars of a list: the keys that lead to it, and what it is called."""
+    """A scalar, or the scalars of a list. `path`: its keys; `name`: the key or variable name that it belongs to."""
 
     path: tuple[str, ...]
     name: str
@@ -88,9 +88,10 @@ class _Value(NamedTuple):
 
 @dataclass
 class Kubeconfig:
-    """What is read of one. `doubled`: the first name that two entries have, and of which section they are.
+    """Secrets and duplicate names of a kubeconfig.
 
-    `is_whole`: all that kubectl may read of it was read; else there may be more secrets.
+    `doubled`: (section, name) of the first duplicate name. `is_whole`: everything that kubectl may read was read; if
+    not, there may be more secrets.
     """
 
     secrets: Secrets = field(default_factory=Secrets)
@@ -100,7 +101,7 @@ class Kubeconfig:
 
 
 def read_kubeconfig(text: bytes) -> Kubeconfig:
-    """Return what is in it, document by document, as far as it is JSON or YAML; never raises."""
+    """Read all documents of a kubeconfig, JSON or YAML, as far as they can be parsed; never raises."""
     found = Kubeconfig()
     budget = [MOST_VALUES]
     try:
@@ -124,7 +125,7 @@ def _read_document(found: Kubeconfig, document: object, budget: list[int]) -> No
 
 
 def shown_address(server: str) -> str:
-    """Return an API server's address without user info, query and fragment; a sentence if that can't be told apart."""
+    """Return an API server's address without user info, query and fragment; a placeholder if it can't be parsed."""
     try:
         url = urlsplit(server if "://" in server else f"//{server}")
         host = url.netloc.rpartition("@")[2]
@@ -148,10 +149,10 @@ def _documents(text: bytes) -> Iterator[object]:
 
 
 def _yaml_documents(text: bytes) -> Iterator[object]:
-    """Yield scalars as they are written, whatever YAML would make of them; mappings with doubled keys, too.
+    """Yield the documents, with scalars as text and duplicate keys kept.
 
-    Not by PyYAML's composer: it refuses an anchor that stands twice, which kubectl reads, and one that is written in C
-    ends the process on deep nesting.
+    PyYAML's composer is not used: it rejects duplicate anchors, which kubectl accepts, and the C version crashes on
+    deep nesting.
     """
     anchors: dict[str, object] = {}
     open_: list[tuple[object, list[object]]] = []
@@ -177,7 +178,7 @@ def _yaml_documents(text: bytes) -> Iterator[object]:
 
 
 def _node(event: yaml.NodeEvent, anchors: dict[str, object]) -> object:
-    """Return what an event begins: a text, or what is still to be filled; an alias stands for what it names."""
+    """Return the node of an event: a text, an empty collection to fill, or the target of an alias."""
     if isinstance(event, yaml.AliasEvent):
         if event.anchor not in anchors:
             raise _UnreadableError
@@ -190,12 +191,12 @@ def _node(event: yaml.NodeEvent, anchors: dict[str, object]) -> object:
 
 
 def _values(tree: object, path: tuple[str, ...], name: str, budget: list[int]) -> Iterator[_Value]:
-    """Yield each scalar, and for lists of scalars those as a whole, too."""
+    """Yield each scalar, and each list of scalars as a whole."""
     budget[0] -= 1
     if budget[0] < 0:
         raise _UnreadableError
     if isinstance(tree, _Pairs):
-        # A plugin's variables stand as name and value.
+        # A plugin's variables are mappings of `name` and `value`.
         variable = next((value for key, value in tree if key == "name" and isinstance(value, str)), "")
         for key, value in tree:
             yield from _values(value, (*path, key), variable if key == "value" else key, budget)
@@ -208,7 +209,7 @@ def _values(tree: object, path: tuple[str, ...], name: str, budget: list[int]) -
 
 
 def _names_in(values: list[_Value]) -> Iterator[str]:
-    """Yield what sentences may need: names, and the API server's address."""
+    """Yield the texts that log messages need: names, and the API server's address."""
     for one in values:
         if isinstance(one.value, str) and one.path in _NAMES:
             yield one.value

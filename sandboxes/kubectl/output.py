@@ -1,8 +1,7 @@
-"""What kubectl printed: the objects in it, or that it is none of what was asked for.
+"""Parses kubectl's stdout, and checks that it answers the call.
 
-An exit code of 0 alone is no proof: a kubectl that prints nothing has said neither that nothing is there, nor that
-anything is deleted. Nor is a name on stdout: a dry run, and a question that nobody answers, print names, too. So each
-kind of call has its own check here.
+Exit code 0 alone proves nothing: without output, kubectl has neither found nothing nor deleted anything. Nor does a
+name on stdout: a dry run and an unanswered prompt print names, too. So each kind of call has its own check.
 """
 
 from __future__ import annotations
@@ -24,41 +23,40 @@ if TYPE_CHECKING:
 
 SHOWN_IN_DETAIL = 4000
 
-# Bytes of JSON from which on parsing at once would hold up all other requests: 1 MB takes some 10 ms.
+# Bytes of JSON from which parsing would block the event loop for too long: 1 MB takes about 10 ms.
 LONG = 1_000_000
 
 
 def loads(text: bytes) -> Any:  # noqa: ANN401 - JSON
-    """Return what JSON says; equal strings are one (of 63 bytes at most, and of the 16,384 last ones at most).
+    """Parse JSON, interning strings of at most 63 bytes in a cache of 16,384. Raises ValueError.
 
-    So a Pod is 10 KB in memory, and not 20 (tests/unit/test_output_json.py). Raises ValueError.
+    Interning reduces a Pod from 20 to 10 KB of memory (tests/unit/test_output_json.py).
     """
     return from_json(text, cache_strings="all")
 
 
 def without_managed_fields(obj: KubeObject) -> KubeObject:
-    """Return the object without what only the API server needs, which is half of it.
+    """Remove `managedFields`, half of an object, in place; return the object.
 
-    kubectl leaves that out of what it prints with `-o json`, and raw answers have it.
+    `kubectl -o json` omits it, raw responses contain it.
     """
     obj["metadata"].pop("managedFields", None)
     return obj
 
 
 def objects_named(stdout: bytes, wanted: Sequence[KubeObject]) -> list[KubeObject]:
-    """Return the objects of an answer about named objects: one object, or a List of several (kubectl.md 3).
+    """Parse the output for named objects: one object, or a List of several (kubectl.md 3).
 
-    In the order of `wanted`. Raises ClusterUnavailable unless these are exactly the objects named.
+    Returns them in the order of `wanted`. Raises ClusterUnavailable unless they are exactly the wanted ones.
     """
     return _exactly(wanted, _objects(stdout, loads, _one_or_several), stdout)
 
 
 def objects_stored(stdout: bytes, sent: Sequence[KubeObject]) -> list[KubeObject]:
-    """Return the objects that an apply has stored, in the order in which they were sent.
+    """Parse the output of an apply; return the stored objects in the order of `sent`.
 
-    Raises ClusterUnavailable unless they are those that were sent, each as the API server stored it: a dry run's
-    objects have no resourceVersion (record: kuberc-apply-dry-run). Of an object that was there before, a dry run
-    prints that of the stored one: see check_changed.
+    Raises ClusterUnavailable unless they are the sent ones and were stored: in a dry run, new objects have no
+    resourceVersion (record: kuberc-apply-dry-run). Existing objects have their old one; see check_changed.
     """
     stored = objects_named(stdout, sent)
     if not all(_is_stored(obj, one) for obj, one in zip(stored, sent, strict=True)):
@@ -67,7 +65,7 @@ def objects_stored(stdout: bytes, sent: Sequence[KubeObject]) -> list[KubeObject
 
 
 def objects_created(stdout: bytes, sent: Sequence[KubeObject]) -> list[KubeObject]:
-    """Do what `objects_stored` does for a create, which prints one document after another (record: create-list)."""
+    """Parse the output of a create, a sequence of JSON documents (record: create-list); see objects_stored."""
     created = _exactly(sent, _objects(stdout, _documents, _each), stdout)
     if not all(_is_stored(obj, one) for obj, one in zip(created, sent, strict=True)):
         raise unreadable("objects that the API server has stored", stdout)
@@ -75,9 +73,9 @@ def objects_created(stdout: bytes, sent: Sequence[KubeObject]) -> list[KubeObjec
 
 
 def check_changed(stored: Sequence[KubeObject], before: Sequence[KubeObject]) -> None:
-    """Raise ClusterUnavailable if one of the objects is still the version that was read `before`.
+    """Raise ClusterUnavailable if one of the objects still has the resourceVersion that it had `before`.
 
-    What an apply changes, it stores under a new resourceVersion; a dry run prints the old one.
+    An apply that changes an object gives it a new resourceVersion; a dry run prints the old one.
     """
     versions = {obj["metadata"]["uid"]: obj["metadata"].get("resourceVersion") for obj in before}
     for obj in stored:
@@ -87,20 +85,20 @@ def check_changed(stored: Sequence[KubeObject], before: Sequence[KubeObject]) ->
 
 
 def check_deleted(stdout: bytes, references: Sequence[KubeObject]) -> None:
-    """Raise ClusterUnavailable unless this is a line `resource/NAME` for each of the objects, and no other line.
+    """Raise ClusterUnavailable unless stdout is one line `resource/NAME` for each of the objects.
 
-    So prints `-o name` what it has deleted (record: delete-nowait); before a question it prints such lines, too
-    (record: kuberc-delete-interactive).
+    `delete -o name` prints the deleted objects so (record: delete-nowait). A prompt adds other lines (record:
+    kuberc-delete-interactive).
     """
     expected = {_line(one) for one in references}
     if set(_lines(stdout)) != expected:
-        raise unreadable("the names of what it deleted", stdout)
+        raise unreadable("the names of the deleted objects", stdout)
 
 
 def check_deleted_exactly(stdout: bytes, obj: KubeObject) -> None:
-    """Raise ClusterUnavailable unless this is the API server's answer to a delete: this very object, or its success.
+    """Raise ClusterUnavailable unless this is a response to the delete of `obj`.
 
-    That is a Status (record: delete-precondition-right for the object).
+    That is the object itself (record: delete-precondition-right), or a Status of success.
     """
     try:
         answer: Any = json.loads(stdout)
@@ -117,13 +115,13 @@ def check_deleted_exactly(stdout: bytes, obj: KubeObject) -> None:
 
 
 def check_ready(stdout: bytes) -> None:
-    """Raise ClusterUnavailable unless this is how the API server says that it is ready (record: readyz)."""
+    """Raise ClusterUnavailable unless the API server reports ready (record: readyz)."""
     if stdout.strip() != b"ok":
         raise unreadable("that the API server is ready", stdout)
 
 
 def has_line(stdout: bytes, line: str) -> bool:
-    """Return whether kubectl printed this one line, or nothing; raises ClusterUnavailable if it is anything else."""
+    """Return True if stdout is this line, False if it is empty. Raises ClusterUnavailable for anything else."""
     lines = _lines(stdout)
     if lines not in ([], [line]):
         raise unreadable(repr(line), stdout)
@@ -135,7 +133,7 @@ def _lines(stdout: bytes) -> list[str]:
 
 
 def _line(reference: KubeObject) -> str:
-    """Return what `-o name` prints of an object, such as `networkpolicy.networking.k8s.io/NAME`."""
+    """Return the line of `-o name` for an object, such as `networkpolicy.networking.k8s.io/NAME`."""
     group = reference["apiVersion"].rpartition("/")[0]
     resource = ".".join(filter(None, (reference["kind"].lower(), group)))
     return f"{resource}/{reference['metadata']['name']}"
@@ -144,11 +142,11 @@ def _line(reference: KubeObject) -> str:
 def _objects(
     stdout: bytes, loads: Callable[[bytes], Any], parts: Callable[[Any], list[KubeObject]]
 ) -> list[KubeObject]:
-    """Return the parts of what is printed; raises ClusterUnavailable if they are no Kubernetes objects."""
+    """Parse stdout into objects. Raises ClusterUnavailable if they are not Kubernetes objects."""
     try:
         objects = parts(loads(stdout))
         for obj in objects:
-            kube.reference(obj)  # has what every object has
+            kube.reference(obj)  # raises if a field that every object has is missing
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise unreadable(f"Kubernetes objects ({error})", stdout) from error
     return objects
@@ -170,7 +168,7 @@ def _each(documents: Any) -> list[KubeObject]:  # noqa: ANN401 - JSON
 
 
 def _documents(stdout: bytes) -> list[Any]:
-    """Return the JSON documents that stand one after another; raises ValueError if anything else does."""
+    """Parse a sequence of JSON documents. Raises ValueError."""
     text = stdout.decode().strip()
     decoder = json.JSONDecoder()
     documents, position = [], 0
@@ -182,7 +180,7 @@ def _documents(stdout: bytes) -> list[Any]:
 
 
 def _exactly(wanted: Sequence[KubeObject], found: Sequence[KubeObject], stdout: bytes) -> list[KubeObject]:
-    """Return what was found in the order of `wanted`; raises ClusterUnavailable if it is more, less or other."""
+    """Return `found` in the order of `wanted`. Raises ClusterUnavailable unless both have the same objects."""
     by_identity = {kube.identity_of(obj): obj for obj in found}
     identities = [kube.identity_of(one) for one in wanted]
     if len(found) != len(wanted) or by_identity.keys() != set(identities):
@@ -191,20 +189,20 @@ def _exactly(wanted: Sequence[KubeObject], found: Sequence[KubeObject], stdout: 
 
 
 def _is_stored(obj: KubeObject, sent: KubeObject) -> bool:
-    """Return whether this is what the API server stored, and the very object, if one was named by its uid."""
+    """Whether the API server has stored `obj`, and it has the uid of `sent`, if that has one."""
     uid, version = (obj["metadata"].get(key) for key in ("uid", "resourceVersion"))
     return bool(uid and version) and sent["metadata"].get("uid", uid) == uid
 
 
 def unreadable(expected: str, stdout: bytes) -> ClusterUnavailable:
-    """Return the error for what is something else than was expected; its detail shows the beginning."""
-    detail = f"kubectl printed something else than {expected}: {shown(stdout.decode(errors='replace'))!r}"
-    return ClusterUnavailable("The provisioner can't read what kubectl answers", detail=detail)
+    """Return the error for unexpected output; its detail contains the beginning of the output."""
+    detail = f"kubectl did not print {expected}: {shown(stdout.decode(errors='replace'))!r}"
+    return ClusterUnavailable("The provisioner can't read kubectl's output", detail=detail)
 
 
 def shown(text: str) -> str:
-    """Return as much of what kubectl printed as the log shows, without what may be a secret.
+    """Return the part of kubectl's output that is logged, with secrets masked.
 
-    What is secret is hidden before the text is cut: nobody would know the half of it again.
+    Masks before truncating, since half a secret would not be recognized.
     """
     return without_values(masked(text)[:SHOWN_IN_DETAIL])

@@ -1,7 +1,7 @@
-"""kubectl processes that are started ahead and wait on stdin, so that a call pays for the work and not for the start.
+"""A pool of kubectl processes that are started ahead and wait on stdin, which saves their startup time.
 
-`apply -f -`, `get -f -` and `delete -f -` all block on stdin before they talk to the server (kubectl.md, Cost: 39 ms
-instead of 75 to 100). A process here has read the kubeconfig when it started, so none may grow old.
+`apply -f -`, `get -f -` and `delete -f -` block on stdin before they connect to the server (kubectl.md, Cost: 39 ms
+instead of 75 to 100). A process reads the kubeconfig when it starts, so old ones are replaced.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How many of each wait when nothing happens; each is 12 MB of private memory (kubectl.md, Cost).
+# Processes per call that wait without load; each uses 12 MB of private memory (kubectl.md, Cost).
 IDLE = {APPLY: 2, GET: 1, DELETE: 1}
 
 
 @dataclass
 class _Shelf:
-    """The waiting processes of one call, oldest first, and how many there should be."""
+    """Waiting processes of one call, oldest first. `wanted`: their target number, at least `least`."""
 
     least: int
     wanted: int
@@ -42,10 +42,10 @@ class _Shelf:
 
 
 class ProcessPool:
-    """A Runner that uses a waiting process where there is one, and starts one where there is none.
+    """A Runner that uses a waiting process, or starts one if none is waiting.
 
-    `most`: waiting processes of one call at the most; under load there are as many as were missed, in quiet times as
-    few as IDLE says. `kubeconfig`: when that file changes, all are renewed.
+    `most`: maximum number of waiting processes per call. The number grows with each call that finds none, and shrinks
+    to IDLE without load. `kubeconfig`: when this file changes, all are replaced.
     """
 
     def __init__(self, runner: KubectlRunner, kubeconfig: Path, *, most: int, deadlines: Deadlines = DEADLINES) -> None:
@@ -61,7 +61,7 @@ class ProcessPool:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep processes waiting for as long as the block runs, and none longer."""
+        """Keep processes waiting while the block runs; kill them after it."""
         self._is_open = True
         for args in self._shelves:
             self._refill(args)
@@ -75,7 +75,7 @@ class ProcessPool:
             await self._end([child for shelf in self._shelves.values() for _, child in _emptied(shelf)])
 
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
-        """Run kubectl once; see runner.Runner. Refused credentials are tried once more, with new processes."""
+        """Run kubectl once; see runner.Runner. If the credentials are rejected, retry once with a new process."""
         shelf = self._shelves.get(tuple(args))
         if shelf is None or stdin is None or not self._is_open:
             return await self._runner(args, stdin=stdin)
@@ -94,7 +94,7 @@ class ProcessPool:
 
     @property
     def waiting(self) -> int:
-        """How many processes wait."""
+        """Number of waiting processes."""
         return sum(len(shelf.waiting) for shelf in self._shelves.values())
 
     def _take(self, shelf: _Shelf) -> Child | None:
@@ -116,24 +116,24 @@ class ProcessPool:
         try:
             child = await self._runner.start(args, reads=True)
         except OSError as error:
-            logger.warning("no waiting kubectl could be started: %s", error)
+            logger.warning("a kubectl could not be started ahead: %s", error)
             return
         finally:
             shelf.starting -= 1
-        if generation != self._generation:  # it may have read what has changed meanwhile
+        if generation != self._generation:  # it may have read the old kubeconfig
             await child.kill()
             self._refill(args)
             return
         shelf.waiting.append((asyncio.get_running_loop().time(), child))
 
     async def _keep(self) -> None:
-        """Renew what is old, drop what has died, and let go of what a quiet time does not need."""
+        """Periodically replace old and exited processes, and end surplus ones."""
         while True:
             await asyncio.sleep(self._deadlines.pool_tick)
             try:
                 self._tidy()
             except Exception:
-                logger.exception("the waiting processes could not be looked after")
+                logger.exception("the waiting processes could not be maintained")
 
     def _tidy(self) -> None:
         seen = _fingerprint(self._kubeconfig)
@@ -177,7 +177,7 @@ def _emptied(shelf: _Shelf) -> list[tuple[float, Child]]:
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes with the file's content, None while there is no such file."""
+    """Return inode, mtime and size of the file, or None if it does not exist."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""One child process: fed, read within bounds, ended and reaped whatever happens. Knows no kubectl."""
+"""Runs child processes with bounded output, and always kills and reaps them. Knows no kubectl."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ MAX_STDERR_BYTES = 1024 * 1024
 _CHUNK = 256 * 1024
 DRAIN_SECONDS = DEADLINES.drain
 
-# prctl(2), Linux. Loaded here, since between fork and exec a child should do as little as can be.
+# prctl(2), Linux. Loaded at import, since a child should do as little as possible between fork and exec.
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
 
 class OutputTooLarge(Exception):
-    """The process wrote more than a reader can be asked to hold; it was ended."""
+    """The process wrote more than the limit and was killed."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A process that has ended: its exit code (negative: the signal that ended it) and all that it wrote."""
+    """Exit code and output of a process; a negative exit code is the signal that killed it."""
 
     returncode: int
     stdout: bytes
@@ -41,11 +41,11 @@ class Completed:
 
 
 async def run_process(argv: Sequence[str], *, stdin: bytes | None, env: Mapping[str, str]) -> Completed:
-    """Run `argv` to its end and return what came of it.
+    """Run `argv` until it exits, and return exit code and output.
 
-    `stdin`: what it reads; None gives it an empty one, so that it can't prompt. `env` is its whole environment.
-    Raises OSError if it can't be started, OutputTooLarge past the bounds. On these and on cancellation the process
-    and all of its group are killed and reaped before this returns.
+    With `stdin` None it reads /dev/null, so that it can't prompt. `env` is its whole environment. Raises OSError if it
+    can't be started, OutputTooLarge above the limits. On errors and cancellation the process and its group are killed
+    and reaped before this returns.
     """
     child = await start_process(argv, env=env, reads=stdin is not None)
     return await child.communicate(stdin or b"")
@@ -54,11 +54,11 @@ async def run_process(argv: Sequence[str], *, stdin: bytes | None, env: Mapping[
 async def start_process(
     argv: Sequence[str], *, env: Mapping[str, str], reads: bool, dies_with_us: bool = False
 ) -> Child:
-    """Start `argv`, which the caller must end by `communicate` or `kill`.
+    """Start `argv`; the caller must call `communicate` or `kill`. Raises OSError if it can't be started.
 
-    `reads`: whether it is given a stdin, or an empty one. It runs in a session of its own: a Ctrl-C on our terminal is
-    ours to pass on, and its helpers end with it. `dies_with_us`: the kernel ends it if we are killed (Linux); one that
-    reads needs that not, since its stdin ends with us. Raises OSError if it can't be started.
+    `reads`: give it a pipe as stdin, else /dev/null. The process has its own session, so that a Ctrl-C does not reach
+    it and its helpers can be killed with it. `dies_with_us`: the kernel kills it when this process dies (Linux); not
+    needed with `reads`, since its stdin is closed then.
     """
     stdout = await _Pipe.open()
     try:
@@ -86,20 +86,22 @@ async def start_process(
 
 
 class Child:
-    """A process that runs, and must be ended by `communicate` or `kill`."""
+    """A running process; the owner must call `communicate` or `kill`."""
 
     def __init__(self, process: asyncio.subprocess.Process, stdout: _Pipe, stderr: _Pipe) -> None:
         self._process = process
         self._stdout = stdout
         self._stderr = stderr
+        # What `lines` has read last, without a line feed, and therefore not yielded.
+        self.unfinished = b""
 
     @property
     def has_ended(self) -> bool:
-        """Whether it runs no more."""
+        """Whether the process has exited."""
         return self._process.returncode is not None
 
     async def communicate(self, stdin: bytes = b"") -> Completed:
-        """Give it `stdin`, wait for its end and return what came of it; see run_process."""
+        """Write `stdin`, wait until the process exits, and return exit code and output; see run_process."""
         try:
             return await _communicate(self._process, stdin, self._stdout.reader, self._stderr.reader)
         except BaseException:
@@ -109,9 +111,10 @@ class Child:
             self._close()
 
     async def lines(self, limit: int) -> AsyncGenerator[bytes]:
-        """Yield its output line by line, without the line feed, until it ends or closes it.
+        """Yield the lines of stdout, without line feeds, until it is closed.
 
-        What it says last without a line feed is not yielded. Raises OutputTooLarge if a line is longer than `limit`.
+        An incomplete last line is not yielded, but kept in `unfinished`. Raises OutputTooLarge if a line is longer than
+        `limit` bytes.
         """
         pending = bytearray()
         while part := await self._stdout.reader.read(_CHUNK):
@@ -122,24 +125,25 @@ class Child:
             pending += rest
             if len(pending) > limit:
                 raise OutputTooLarge(f"a line of more than {limit} bytes")
+        self.unfinished = bytes(pending)
 
     async def ends(self) -> None:
-        """Return when it has ended by itself; its exit code is told by `kill`."""
+        """Wait until the process exits; then call `kill` for its exit code."""
         await self._process.wait()
 
     async def kill(self) -> Completed:
-        """End it with its group and reap it, even while the caller is being cancelled; return what is known."""
-        with contextlib.suppress(ProcessLookupError):  # it and its group have ended already
+        """Kill the process group and reap the process, also during cancellation; return exit code and stderr."""
+        with contextlib.suppress(ProcessLookupError):  # the whole group has exited
             os.killpg(self._process.pid, signal.SIGKILL)
         returncode = await asyncio.shield(self._process.wait())
-        said = bytearray()
+        stderr = bytearray()
         with contextlib.suppress(TimeoutError, OutputTooLarge):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await _read(self._stderr.reader, said, MAX_STDERR_BYTES)
+                await _read(self._stderr.reader, stderr, MAX_STDERR_BYTES)
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._close()
-        return Completed(returncode, b"", said.decode(errors="replace"))
+        return Completed(returncode, b"", stderr.decode(errors="replace"))
 
     def _close(self) -> None:
         self._stdout.close()
@@ -147,16 +151,16 @@ class Child:
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends; runs in the child, before it becomes the program."""
+    """Ask the kernel to kill this process when its parent dies; runs in the child before exec."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class _Pipe:
-    """A pipe whose reading end is ours to close.
+    """A pipe whose reading end the service closes.
 
-    asyncio's own pipes for a child end only when nobody holds them open any more, and its wait() with them: a
-    credential plugin that leaves a daemon behind would make every call hang.
+    asyncio's own pipes, and its wait(), end only when every writer has closed them: a credential plugin that leaves a
+    daemon behind would make every call hang.
     """
 
     def __init__(self, writing_end: int, reader: asyncio.StreamReader, transport: asyncio.BaseTransport) -> None:
@@ -181,7 +185,7 @@ class _Pipe:
         return cls(writing_end, reader, transport)
 
     def close_writing_end(self) -> None:
-        """Leave the writing end to the child alone."""
+        """Close this process's copy of the writing end."""
         if self._writing_end_is_open:
             self._writing_end_is_open = False
             os.close(self.writing_end)
@@ -203,7 +207,7 @@ async def _communicate(
             ]
             writer = group.create_task(_write(process.stdin, stdin or b""))
             await process.wait()
-            # Normally at once. A helper that outlives the process can hold its output open for ever.
+            # Usually immediate, but a helper that outlives the process can keep its output open.
             await asyncio.wait([*readers, writer], timeout=DRAIN_SECONDS)
             for task in (*readers, writer):
                 task.cancel()
@@ -222,7 +226,7 @@ async def _read(stream: asyncio.StreamReader, into: bytearray, limit: int) -> No
 async def _write(stream: asyncio.StreamWriter | None, data: bytes) -> None:
     if stream is None:
         return
-    # A process that ends without reading everything says why by its exit code and its stderr.
+    # A process that exits before reading everything explains itself by its exit code and stderr.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stream.write(data)
         await stream.drain()

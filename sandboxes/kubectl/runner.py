@@ -1,4 +1,4 @@
-"""Starts the kubectl binary with one cluster's flags and environment; the seam at which tests stand."""
+"""Starts the kubectl binary with the flags and environment of one cluster; tests replace this layer."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# A call that reads a few objects on stdin ends before collecting its garbage pays: without, one apply takes 39 ms of
-# CPU instead of 52. Not for lists and watches, whose memory has no such bound.
+# For short calls, garbage collection costs more than it saves: an apply takes 39 ms of CPU instead of 52. Not for lists
+# and watches, whose memory is not bounded.
 _LITTLE_GARBAGE_COLLECTION = {"GOGC": "400"}
 
 
 class Runner(Protocol):
-    """What runs kubectl with `args` and returns what came of it; the seam at which tests stand."""
+    """Runs kubectl with `args`; tests pass their own implementation."""
 
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
-        """Run to the end. Raises OSError if kubectl can't be started; ends it on cancellation."""
+        """Run kubectl until it exits. Raises OSError if it can't be started; cancellation kills it."""
         ...
 
 
 @dataclass(frozen=True)
 class KubectlRunner:
-    """Runs the real binary with the flags and the environment of one cluster.
+    """Runs the real binary with the flags and environment of one cluster.
 
-    `flags` go before the verb; `env` is all that kubectl sees of our environment, so secrets stay out of it.
-    `before_start` is called before each process starts, which then reads its kubeconfig.
+    `flags` precede the verb. `env` is kubectl's whole environment; the service's own secrets are not in it.
+    `before_start` is called before each start of a process, and so before it reads the kubeconfig.
     """
 
     binary: Path
@@ -45,7 +45,7 @@ class KubectlRunner:
         return await run_process([str(self.binary), *self.flags, *args], stdin=stdin, env=env)
 
     async def start(self, args: Sequence[str], *, reads: bool) -> Child:
-        """Start kubectl and return it running: one that `reads` waits for its stdin, another one goes on for long."""
+        """Start kubectl and return the running process: a short call that `reads` stdin, or a long-running one."""
         self.before_start()
         argv = [str(self.binary), *self.flags, *args]
         env = self._env_of_short_calls if reads else self.env
@@ -53,7 +53,7 @@ class KubectlRunner:
 
     @property
     def kubeconfig(self) -> str:
-        """The path of the kubeconfig; empty if none is named."""
+        """Path of the kubeconfig; empty if no flag names one."""
         return next((flag.partition("=")[2] for flag in self.flags if flag.startswith("--kubeconfig=")), "")
 
     @property

@@ -1,4 +1,4 @@
-"""Which words of a value may be a secret: by its looks, and by the name that it stands under. Knows no kubectl."""
+"""Decides which parts of a value may be secret, by the value's form and by its name. Knows no kubectl."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sandboxes.masking import LEAST_SECRET, LONG, Form, forms_of, url_safe
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# A secret of fewer characters is hidden where it stands alone: within other words it would be found by chance.
+# Shorter secrets are masked only as whole words: within other words they may occur by chance.
 LONG_SECRET = 12
 
-# Pairs of a user's name and a short password, in base64 as HTTP's basic authentication has them.
+# Maximum number of user:password pairs, for short passwords, to mask in the base64 of HTTP basic authentication.
 MOST_PAIRS = 200
 
-# A value under such a name is a secret, whatever it looks like; but not what says where or of which kind one is.
+# A value with such a name is a secret, whatever its form; except the location or type of a secret.
 SECRET_NAME = re.compile(
     r"(?is)(?=.*(token|secret|passw|pwd|-data$|key|credential|auth(?!or)|cookie|session|private|jwt))"
     r"(?!.*(file|path|dir|mode|type|debug)$)"
 )
 
-# What stands in everybody's kubeconfig and in half of our own lines, so it tells nothing.
+# Words that are in every kubeconfig and in many log lines, and so reveal nothing.
 _CONSTANT = re.compile(
     r"(?i)true|false|yes|no|on|off|null|none|nil|~|never|always|ifavailable|default|regional|legacy"
     r"|debug|info|warning|error|json|yaml|text|table|plain"
@@ -37,7 +37,7 @@ _CONSTANT = re.compile(
 )
 _SUBCOMMAND = re.compile(r"[a-z][a-z-]{0,19}")
 _WORD = re.compile(r"[^\s\"'`=,;:()|&<>{}\[\]@$\\?]{4,}")
-# What scripts are made of, which tells nothing; all else in one may be a secret.
+# Common words of shell scripts, which reveal nothing; any other word in a script may be a secret.
 _SCRIPTS_WORDS = re.compile(
     r"bash|case|curl|date|done|echo|elif|else|esac|eval|exec|exit|export|false|http|https|null|printf|read|return"
     r"|sleep|source|stderr|stdout|test|then|true|unset|wget|while"
@@ -46,22 +46,23 @@ _SCRIPTS_WORDS = re.compile(
 
 @dataclass
 class Secrets:
-    """Collects secrets: `anywhere` are hidden wherever they stand, `alone` only where they are no part of a word.
+    """A collection of secrets.
 
-    `words` may be secrets, and may be words of our own lines: they are hidden in what credential plugins say.
+    `anywhere`: masked wherever they occur. `alone`: masked only as whole words. `words`: possible secrets that may also
+    be ordinary words, masked only in the output of credential plugins.
     """
 
     anywhere: set[str] = field(default_factory=set)
     alone: set[str] = field(default_factory=set)
     words: set[str] = field(default_factory=set)
-    # Who logs in with a password.
+    # User names of password logins.
     users: set[str] = field(default_factory=set)
-    # Names that sentences use: a value that is no secret by its name is not hidden if it is one of these.
+    # Names that log messages need: not masked, unless a value is secret by its own name.
     names: set[str] = field(default_factory=set)
 
     def forms(self) -> tuple[Form, ...]:
-        """Return what is to be hidden."""
-        # The base64 of a longer secret is found whoever's name stands before it.
+        """Return the forms to mask everywhere."""
+        # Longer secrets are found in base64 after any user name; short ones need the exact pair.
         short = sorted(text for text in self.anywhere | self.alone if len(text) < LONG)
         pairs = (f"{user}:{text}" for user, text in islice(product(sorted(self.users), short), MOST_PAIRS))
         basic = [base64.b64encode(pair.encode(errors="replace")).decode().rstrip("=") for pair in pairs]
@@ -73,12 +74,12 @@ class Secrets:
         )
 
     def forms_of_words(self) -> tuple[Form, ...]:
-        """Return what else is to be hidden in what credential plugins say."""
+        """Return the additional forms to mask in the output of credential plugins."""
         long = {word for word in self.words if len(word) >= LONG_SECRET or (len(word) >= LONG and not word.isalpha())}
         return (*forms_of(long), *forms_of(self.words - long, alone=True))
 
     def add(self, value: str, name: str = "", *, surely: bool = False) -> None:
-        """Take in a value that stands under a name; `surely`: it is a secret, and nothing else stands there."""
+        """Add a value with its name; `surely`: the whole value is a secret."""
         value = value.strip()
         surely_by_name = surely or bool(SECRET_NAME.match(name))
         if surely or not _is_a_path(value):
@@ -91,7 +92,7 @@ class Secrets:
             self.add_parts_of_address(value)
 
     def add_parts_of_address(self, value: str) -> None:
-        """Take in user info, query and fragment of an address, which may have no scheme."""
+        """Add user info, query and fragment of an address, which may have no scheme."""
         address = value.partition("://")[2] or value
         authority = re.split(r"[/?#]", address)[0]
         user_info = (authority if "@" in authority else address).rpartition("@")[0]
@@ -107,7 +108,7 @@ class Secrets:
             self.add_word(text, surely=bool(SECRET_NAME.match(name)))
 
     def add_word(self, text: str, *, surely: bool = False) -> None:
-        """Take in a text as it stands, unless it is none that could be a secret; `surely`: it is one by its name."""
+        """Add a text as it is, unless it can't be a secret; `surely`: it is one by its name."""
         is_constant = bool(_CONSTANT.fullmatch(text))
         if len(text) < LEAST_SECRET or (not surely and (is_constant or text in self.names)):
             return
@@ -115,7 +116,7 @@ class Secrets:
         (self.anywhere if is_long else self.alone).add(text)
 
     def add_arguments(self, arguments: Iterable[str]) -> None:
-        """Take in the arguments of a credential plugin: all but the names of flags; subcommands only as words."""
+        """Add the arguments of a credential plugin, except the names of flags; subcommands only as `words`."""
         flag: str | None = None
         for argument in arguments:
             self.add_words(argument)
@@ -133,18 +134,18 @@ class Secrets:
                             self.add(word)
 
     def add_words(self, text: str) -> None:
-        """Take in each word of a script, an argument or a remark, but the names of options."""
+        """Add the words of a script, an argument or a comment, except the names of long options."""
         for found in _WORD.findall(text):
             if found.startswith("--"):
                 continue
-            # A value may stand right after a short option.
+            # A value may directly follow a short option.
             for word in {found, found[2:]} if found.startswith("-") else {found, found.rstrip(".!")}:
                 if len(word) >= LEAST_SECRET and not word.startswith("-") and not _SCRIPTS_WORDS.fullmatch(word):
                     self.words.add(word)
 
 
 def _is_a_path(value: str) -> bool:
-    """Whether this names something that is here, such as the home of a user."""
+    """Whether this is an existing absolute path, such as a home directory."""
     try:
         return value.startswith("/") and Path(value).exists()
     except (OSError, ValueError):
@@ -152,7 +153,7 @@ def _is_a_path(value: str) -> bool:
 
 
 def _pieces(value: str) -> Iterator[str]:
-    """Yield the value, what base64 makes of it, and the lines of each: programs print a text line by line."""
+    """Yield the value, its decoded base64, and the lines of each, since programs print texts line by line."""
     yield value
     texts = [value]
     if (decoded := _decoded(value)) is not None:
@@ -160,7 +161,7 @@ def _pieces(value: str) -> Iterator[str]:
         try:
             texts.append(decoded.decode().strip())
         except UnicodeDecodeError:
-            pass  # bytes: no program prints them as text
+            pass  # binary data, which no program prints as text
         else:
             if texts[-1].replace("\n", "").replace("\r", "").isprintable():
                 yield texts[-1]

@@ -1,8 +1,8 @@
-"""What kubectl says on stderr → an error of ours, in one table.
+"""Maps kubectl's stderr to exceptions of `errors.py`, by a table of patterns.
 
-kubectl's exit code is 1 for every failure, so its text is all there is (kubectl.md 1). The table is tested against
-every case of the record (`tests/recorded/kubectl`). A rule's sentence is for a caller: it may name a field, a right
-or a webhook, and never repeats kubectl's own text, a path or an address.
+kubectl's exit code is 1 for every failure, so only its text tells them apart (kubectl.md 1). The table is tested
+against every case of the record (`tests/recorded/kubectl`). The sentence of a rule is for callers: it may name a field,
+a right or a webhook, but never repeats kubectl's text, a path or an address.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from sandboxes.kubectl.withheld import is_of_server, repeatable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# klog's own lines: severity and date, then time, pid, file. They repeat what the last line says better.
+# Lines of klog: severity and date, then time, pid, file. kubectl's last line has the same information.
 _LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 _MESSAGE_START = re.compile(
     r'Error from server|error: |The [A-Z]\w* "[^"]*" is invalid|The connection to the server|Unable to connect'
 )
 
-# Of a longer message the rest only quotes; some patterns take a time that grows with the square of this.
+# Maximum characters of a message to match: the rest only quotes objects, and some patterns take quadratic time.
 MOST_MATCHED = 8_000
 
 _VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
@@ -47,14 +47,14 @@ _UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: 
 
 _EXPIRED = re.compile(r"Error from server \((?:Expired|Gone)\)")
 
-# An object that was named and is not there; what is not of this form is no answer about an object.
+# A named object does not exist. Any other 404 is not about an object.
 _MISSING = re.compile(
     r'Error from server \(NotFound\): (?:error when deleting "STDIN": )?'
     r'(?P<resource>[\w.]+) "(?P<name>[^"]+)" not found\s*\Z'
 )
 
-# Which fields of a create request end up in which field of the objects: the first that the caller set is to blame;
-# where it set none, the operator's template or settings did. The first match counts.
+# Object field → fields of a create request that may have set it. The first that the caller set is blamed; if the caller
+# set none, the operator's template or settings are. The first matching pattern counts.
 REQUEST_FIELDS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"metadata\.name"), ("sandbox_id",)),
     (re.compile(r"metadata\.labels"), ("labels", "sandbox_id")),
@@ -68,7 +68,7 @@ REQUEST_FIELDS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True)
 class Rule:
-    """One row of the table: a pattern of kubectl's message and what it makes of it."""
+    """One row of the table: a pattern for kubectl's message, and a function that makes the error from the match."""
 
     name: str
     pattern: re.Pattern[str]
@@ -76,7 +76,7 @@ class Rule:
 
 
 def _rule(name: str, pattern: str, make: type[ProvisionerError] | Callable[..., ProvisionerError], public: str) -> Rule:
-    """Make a rule whose sentence may use the pattern's named groups."""
+    """Return a rule whose sentence may contain the pattern's named groups."""
 
     def error(match: re.Match[str], detail: str) -> ProvisionerError:
         return make(public.format(**match.groupdict()), detail=detail)
@@ -98,9 +98,9 @@ def _refused_quantity(_match: re.Match[str], detail: str) -> ProvisionerError:
     )
 
 
-# In order: the first rule that fits a message decides, so what is special stands before what is general.
+# The first matching rule counts, so specific rules precede general ones.
 RULES: tuple[Rule, ...] = (
-    # An object that is there already
+    # The object exists already
     _rule(
         "immutable",
         r"pod updates may not change fields",
@@ -120,14 +120,14 @@ RULES: tuple[Rule, ...] = (
         PreconditionFailed,
         "The sandbox was changed in the meantime",
     ),
-    # An apply that names a uid, of an object that is gone.
+    # An apply with the uid of a deleted object.
     _rule(
         "uid-mismatch", r"\(Conflict\): .* uid mismatch", PreconditionFailed, "The sandbox was deleted in the meantime"
     ),
-    _rule("already-exists", r"\(AlreadyExists\)", AlreadyThere, "The sandbox is being made by somebody else"),
-    # A write that met another one, of a quota's usage, say: the same call passes a moment later.
+    _rule("already-exists", r"\(AlreadyExists\)", AlreadyThere, "Another client is creating the sandbox"),
+    # A conflict with a concurrent write, for example of a quota's usage; a retry succeeds.
     _rule("conflict", r"\(Conflict\)", ServerFailed, "The cluster is busy with the same objects"),
-    # Policy engines, before the rules for what their words may quote
+    # Policy engines, before other rules, since their messages may quote anything
     _rule(
         "webhook-failed",
         r'failed calling webhook "(?P<webhook>[\w./-]+)"',
@@ -146,7 +146,7 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The cluster's admission policy {policy} refuses the sandbox",
     ),
-    # Forbidden is five things, told apart by the text (kubectl.md 7)
+    # Forbidden has five causes, distinguished by the text (kubectl.md 7)
     _rule(
         "namespace-terminating",
         r"because it is being terminated",
@@ -168,7 +168,7 @@ RULES: tuple[Rule, ...] = (
         "The cluster has no RuntimeClass {name}, which the sandbox's template asks for",
     ),
     _rule("pod-security", r"violates PodSecurity", ClusterRefused, "The cluster's Pod security refuses the sandbox"),
-    # A LimitRange, whose minimum, maximum or ratio for each Container or Pod is the cluster's own (in Kubernetes,
+    # A LimitRange of the cluster: minimum, maximum or ratio per Container or Pod (in Kubernetes,
     # plugin/pkg/admission/limitranger).
     _rule(
         "limit-range",
@@ -191,7 +191,7 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The node port that the template asks for is taken",
     ),
-    # What is not there
+    # Something does not exist
     _rule(
         "namespace-missing",
         r'namespaces "[^"]*" not found',
@@ -204,7 +204,7 @@ RULES: tuple[Rule, ...] = (
         LogMissing,
         "The sandbox's Pod was deleted in the meantime",
     ),
-    # Something else than the API server answers at its address.
+    # The server at this address is not an API server.
     _rule("no-such-path", r"\(NotFound\)", ServerFailed, "The cluster does not answer as an API server does"),
     # A container's log
     _rule("log-waiting", r"is waiting to start", LogMissing, "The container has not started, so it has no log yet"),
@@ -214,9 +214,9 @@ RULES: tuple[Rule, ...] = (
         LogMissing,
         "The log of the container before its restart is gone",
     ),
-    # The API server can't reach the node's kubelet, which has the logs.
+    # The API server can't reach the kubelet, which serves the logs.
     _rule("log-node", r"/containerLogs/", LogMissing, "The sandbox's node does not hand out its logs"),
-    # What was sent
+    # Invalid objects
     Rule("quantity", re.compile(r"quantities must match the regular expression"), _refused_quantity),
     _rule(
         "schema",
@@ -232,7 +232,7 @@ RULES: tuple[Rule, ...] = (
         lambda public, *, detail: TemplateRefused(public, detail=detail, request_fields=("user_id",)),
         "The cluster refuses the sandbox: its description is too large",
     ),
-    # One cause stands behind the colon, several in brackets or, from kubectl, on lines of their own.
+    # A single cause follows the colon; several are in brackets or, from kubectl, on separate lines.
     Rule(
         "invalid",
         re.compile(r'(?P<kind>[A-Z]\w*) "[^"]*" is invalid:\s*(?:\* |\[)?(?P<field>[\w.[\]/-]+): '),
@@ -244,7 +244,7 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "Another program manages fields of the sandbox in the cluster",
     ),
-    # Who we are
+    # Credentials
     _rule(
         "unauthorized",
         _UNAUTHORIZED.pattern,
@@ -264,7 +264,7 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The provisioner's kubeconfig can't be used",
     ),
-    # How we get there
+    # Connection
     _rule(
         "certificate",
         r"x509:|failed to verify certificate|tls: |server gave HTTP response to HTTPS client",
@@ -287,30 +287,30 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "server-failed",
-        # Expired: the rest of a list that took too long to read page by page.
+        # Expired: the continue token of a list whose pages were read too slowly.
         r"\((InternalError|ServiceUnavailable|TooManyRequests|Expired|Gone)\)|currently unable to handle|etcdserver"
         r"|too many requests|rpc error|Internal error occurred|unexpected error when reading response body",
         ServerFailed,
         "The cluster can't do this just now",
     ),
-    # Everything else that the server said no to
-    _rule("forbidden", r"\(Forbidden\)", ClusterRefused, "The cluster forbids this without a reason that is known"),
+    # All other rejections
+    _rule("forbidden", r"\(Forbidden\)", ClusterRefused, "The cluster forbids this for an unknown reason"),
     _rule("bad-request", r"\(BadRequest\)", ClusterRefused, "The cluster does not understand the request"),
 )
 
 
 def is_expired(stderr: str) -> bool:
-    """Whether the API server has forgotten the version, or the rest of a list, that was asked for (410)."""
+    """Whether the API server has discarded the requested resourceVersion or continue token (410)."""
     return any(_EXPIRED.match(message) for message in messages(stderr))
 
 
 def is_unauthorized(stderr: str) -> bool:
-    """Whether the cluster refused our credentials."""
+    """Whether the cluster rejected the credentials."""
     return bool(_UNAUTHORIZED.search(stderr))
 
 
 def messages(stderr: str) -> list[str]:
-    """Return kubectl's messages: log lines and warnings left out, the lines of one message kept together."""
+    """Split stderr into kubectl's messages, which may have several lines; drop log lines and warnings."""
     found: list[list[str]] = []
     for line in stderr.splitlines():
         if _LOG_LINE.match(line) or line.startswith("Warning: "):
@@ -323,44 +323,44 @@ def messages(stderr: str) -> list[str]:
 
 
 def without_repeats(stderr: str) -> str:
-    """Return the text with each of kubectl's log lines once: it tries discovery five times, and logs each."""
+    """Drop repeated log lines: kubectl tries discovery five times and logs each attempt."""
     seen: set[str] = set()
     kept: list[str] = []
     for line in stderr.splitlines():
-        said = line.partition("] ")[2] if _LOG_LINE.match(line) else ""
-        if said not in seen:
+        text = line.partition("] ")[2] if _LOG_LINE.match(line) else ""
+        if text not in seen:
             kept.append(line)
-        seen.update([said] if said else [])
+        seen.update([text] if text else [])
     return "\n".join(kept)
 
 
 def without_values(text: str) -> str:
-    """Return the text without the values of environment variables.
+    """Mask the values of environment variables.
 
-    An object has them at `"value"`; the difference that an API server shows of a Pod that may not be changed
-    (record: apply-immutable-change) at `"Value"`, and they may be another caller's.
+    They are at `"value"` in an object, and at `"Value"` in the diff that the API server prints for an immutable Pod
+    (record: apply-immutable-change), where they may belong to another caller.
     """
     return _VALUE.sub(r'\1"(hidden)"', text)
 
 
 def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
-    """Return the error for what a failed kubectl said; never raises.
+    """Return the error for the stderr of a failed kubectl; never raises.
 
-    The first message decides: kubectl reports in the order of the objects, and a later one is mostly the first
-    one's consequence. But that objects are missing counts only if nothing else went wrong. `detail` goes to the log
-    (default: `stderr`, as far as it may be repeated).
+    The first message counts: kubectl reports in the order of the objects, and later messages are usually consequences.
+    Missing objects count only if there is no other error. `detail` is logged (default: the repeatable part of
+    `stderr`).
     """
     detail = repeatable(stderr) if detail is None else detail
-    said = messages(stderr)
-    missing = [match for match in map(_MISSING.match, said) if match]
-    if missing and len(missing) == len(said) and not any(match["resource"] == "namespaces" for match in missing):
+    found = messages(stderr)
+    missing = [match for match in map(_MISSING.match, found) if match]
+    if missing and len(missing) == len(found) and not any(match["resource"] == "namespaces" for match in missing):
         names = frozenset((match["resource"], match["name"]) for match in missing)
         return ObjectsMissing("The sandbox was deleted in the meantime", detail=detail, names=names)
-    said.sort(key=lambda message: bool(_MISSING.match(message)))
-    for message in [*said, stderr]:
+    found.sort(key=lambda message: bool(_MISSING.match(message)))
+    for message in [*found, stderr]:
         for rule in RULES:
             match = rule.pattern.search(message[:MOST_MATCHED])
-            # No sentence takes a word from anybody who may know the kubeconfig.
+            # Only the API server's messages may fill a sentence: others may quote the kubeconfig.
             if match and (not match.groupdict() or is_of_server(message)):
                 return rule.make(match, detail)
-    return ClusterRefused("The cluster refused the request without a reason that is known", detail=detail)
+    return ClusterRefused("The cluster refused the request for an unknown reason", detail=detail)

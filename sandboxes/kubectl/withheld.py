@@ -1,8 +1,8 @@
-"""Never repeats what kubectl says about its kubeconfig, which may quote it; says instead which fault it is.
+"""Filters kubectl's stderr for the log: replaces messages about the kubeconfig, which may quote it, by a description.
 
-kubectl's loader prints whole users, tokens included (record: kubeconfig-user-twice), and its parsers the values that
-they don't like. What the API server says is not touched. What credential plugins say is repeated without what they were
-given; nothing of it, nor of kubectl's own words, while a kubeconfig can't be read whole (see credentials).
+kubectl's loader prints whole users with their tokens (record: kubeconfig-user-twice), and its parsers print invalid
+values. Messages of the API server are kept. The output of credential plugins is masked; it is dropped, as are kubectl's
+own messages, while the kubeconfig can't be read completely (see credentials).
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 _Speaker = Literal["server", "kubectl", "plugin"]
 
-# More of what kubectl said is neither looked at nor repeated; a list of some hundred refused objects has less.
+# Maximum characters of stderr to examine and repeat; errors for a hundred rejected objects are shorter.
 MOST_SAID = 64_000
 MOST_IN_LINE = 16_000
 
-# What the API server said, which has never seen the kubeconfig; and about stdin, which is of our own making.
+# Messages of the API server, which never sees the kubeconfig, and about stdin, which the service writes.
 _OF_SERVER = re.compile(
     r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|Warning: |error: ([a-z]+ )*"?STDIN|'
     r"error: (Apply failed with|Operation cannot be fulfilled|You must be logged in|the server |no matches for kind)"
 )
-# What no program but kubectl says so, and only with the server's words; the causes stand in lines of their own.
+# Messages that only kubectl prints, and only with the server's text; causes are on separate lines.
 _SURELY_OF_SERVER = re.compile(r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|\* ')
-# A credential plugin failed, and what it said stands before.
+# A credential plugin failed; the plugin's output precedes this line.
 _OF_PLUGIN = re.compile(r"(Unable to connect|[IWEF]\d{4} ).*getting credentials: ")
-# What a plugin printed on stdout, and kubectl could not read, are credentials.
+# A plugin's stdout that kubectl could not parse; it contains credentials.
 _PLUGINS_STDOUT = re.compile(r"(?<=decoding stdout: ).*")
-# kubectl's other messages, and klog's lines.
+# Other messages of kubectl, and lines of klog.
 _OF_KUBECTL = re.compile(
     r"[Ee]rror: |[Ee]rror in |The connection to the server|Unable to connect|[IWEF]\d{4} \d\d:|Please enter "
 )
 
-# No pattern may take time that grows with the square of a line's length: what stands before may repeat its beginning.
-# Faults of a kubeconfig, by the words in which kubectl reports them (record: kubeconfig-*, plugin-*; the others are
-# from the source of client-go, tools/clientcmd and rest). The first that fits counts.
+# kubectl's messages about a kubeconfig → a description (record: kubeconfig-*, plugin-*; the others are from the source
+# of client-go, tools/clientcmd and rest). The first matching pattern counts. Patterns must not take quadratic time,
+# since a line may repeat the beginning of a match.
 _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.MULTILINE), fault)
     for pattern, fault in (
@@ -86,9 +86,9 @@ _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 _UNKNOWN = "kubectl can't use it"
-# In what kubectl says and is none of the above a mention is enough.
+# For kubectl's messages that match none of the above, a mention is enough.
 _MENTION = re.compile(r"(?i)kubeconfig|config ?file|configuration\b(?!/)|\bconfig\b(?![./-])")
-# Others, such as credential plugins, have configurations of their own; but these are kubectl's own words.
+# Credential plugins may mention their own configuration; these words are kubectl's.
 _MENTION_BY_OTHERS = re.compile(
     r"(?i)kubeconfig|config file|\.kube/|(in|invalid) configuration|duplicate name|Named(AuthInfo|Cluster|Context)"
 )
@@ -100,28 +100,28 @@ _NO_SECRETS_KNOWN = (
 )
 
 
-def fault_of(said: str, kubeconfig: str = "") -> str | None:
-    """Return which fault of the kubeconfig kubectl reports, as a clause without its words; None if it reports none.
+def fault_of(stderr: str, kubeconfig: str = "") -> str | None:
+    """Describe the kubeconfig problem that kubectl reports, as a clause that quotes nothing; None if there is none.
 
-    `kubeconfig`: its path, which is a mention, too.
+    `kubeconfig`: its path, which counts as a mention.
     """
-    suspects = "".join(f"{line[:MOST_IN_LINE]}\n" for speaker, line in _parted(said) if speaker == "kubectl")
+    suspects = "".join(f"{line[:MOST_IN_LINE]}\n" for speaker, line in _parted(stderr) if speaker == "kubectl")
     for pattern, fault in _FAULTS:
         if pattern.search(suspects):
             return fault
     return _UNKNOWN if _MENTION.search(suspects) or (kubeconfig and kubeconfig in suspects) else None
 
 
-def repeatable(said: str, kubeconfig: str = "") -> str:
-    """Return what may be repeated of what kubectl said; all of it, unless it speaks of its kubeconfig."""
-    if (fault := fault_of(said, kubeconfig)) is not None:
+def repeatable(stderr: str, kubeconfig: str = "") -> str:
+    """Return the parts of kubectl's stderr that may be logged: all, unless it is about the kubeconfig."""
+    if (fault := fault_of(stderr, kubeconfig)) is not None:
         return not_shown(fault, kubeconfig)
     parts: list[str] = []
-    for speaker, group in groupby(_parted(said), key=itemgetter(0)):
+    for speaker, group in groupby(_parted(stderr), key=itemgetter(0)):
         lines = [line if len(line) <= MOST_IN_LINE else "(a long line is not shown)\n" for _, line in group]
         if not may_repeat_others():
-            sure = [line for line in lines if speaker == "server" and _SURELY_OF_SERVER.match(line)]
-            parts += sure if len(sure) == len(lines) else [_NO_SECRETS_KNOWN, *sure]
+            certain = [line for line in lines if speaker == "server" and _SURELY_OF_SERVER.match(line)]
+            parts += certain if len(certain) == len(lines) else [_NO_SECRETS_KNOWN, *certain]
         elif speaker == "plugin":
             shown = (_MENTIONING_LINE if _MENTION_BY_OTHERS.search(line) else line for line in lines)
             parts.append(logs.masked_of_others("".join(shown)) or "")
@@ -131,17 +131,17 @@ def repeatable(said: str, kubeconfig: str = "") -> str:
 
 
 def may_repeat_others() -> bool:
-    """Whether all that kubectl and its plugins may quote is known, so that their words can be repeated without it."""
+    """Whether all secrets that kubectl and its plugins may print are known, so that their output can be masked."""
     return logs.masked_of_others("") is not None
 
 
 def is_of_server(message: str) -> bool:
-    """Whether kubectl hands on here what the API server said."""
+    """Whether the message comes from the API server."""
     return bool(_OF_SERVER.match(message))
 
 
 def not_shown(fault: str, kubeconfig: str = "") -> str:
-    """Return what stands in the place of kubectl's words, and how to see these."""
+    """Return the text that replaces kubectl's message, with the commands that show the original."""
     kubectl = f"kubectl --kubeconfig {shlex.quote(kubeconfig or 'PATH')}"
     return (
         f"not shown, since it is about the kubeconfig and may quote it: {fault}. "
@@ -149,15 +149,15 @@ def not_shown(fault: str, kubeconfig: str = "") -> str:
     )
 
 
-def _parted(said: str) -> Iterator[tuple[_Speaker, str]]:
-    """Yield the lines with who says each, without what a plugin printed on stdout.
+def _parted(stderr: str) -> Iterator[tuple[_Speaker, str]]:
+    """Yield (speaker, line), without the stdout of plugins.
 
-    Each message goes on until the next one begins; what comes before the first is a credential plugin's.
+    A message extends to the beginning of the next. Lines before the first message are a credential plugin's.
     """
     speaker: _Speaker = "plugin"
     is_stdout = False
     left = MOST_SAID
-    for line in said.splitlines(keepends=True):
+    for line in stderr.splitlines(keepends=True):
         left -= min(len(line), MOST_IN_LINE)
         if left < 0:
             break

@@ -1,1 +1,1 @@
-"""The bodies that cross the REST boundary."""
+"""Bodies of requests and answers of the REST API."""

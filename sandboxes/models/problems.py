@@ -1,7 +1,4 @@
-"""Bodies of errors, `/health` and `/readyz`. For the document only: what is sent is made of the errors themselves.
-
-Tests hold the two together.
-"""
+"""Bodies of errors, `/health` and `/readyz`, for the OpenAPI document only; tests compare them with real answers."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ class Problem(BaseModel):
 
 
 class NotFoundProblem(Problem):
-    """There is no such sandbox."""
+    """The sandbox does not exist."""
 
     status: Literal["NotFound"] = Field(description="Always `NotFound`, for callers that only read the status.")
 
@@ -42,13 +39,13 @@ class LimitProblem(Problem):
     """`MAX_SANDBOXES` is reached."""
 
     count: int = Field(description="Number of sandboxes.", examples=[100])
-    limit: int = Field(description="Most sandboxes that there may be.", examples=[100])
+    limit: int = Field(description="Most sandboxes allowed.", examples=[100])
 
 
 class FieldProblem(BaseModel):
-    """One thing that is wrong with a request."""
+    """One error of a request."""
 
-    type: str = Field(description="Kind of error, in pydantic's words.", examples=["string_type"])
+    type: str = Field(description="Error type, as pydantic names it.", examples=["string_type"])
     loc: list[str | int] = Field(
         description="Where: `body` or `query`, then the path to the field.", examples=[["body", "sandbox_id"]]
     )
@@ -57,6 +54,6 @@ class FieldProblem(BaseModel):
 
 
 class InvalidProblem(BaseModel):
-    """Everything that is wrong with a request."""
+    """All errors of a request."""
 
-    detail: list[FieldProblem] = Field(description="Each thing that is wrong.")
+    detail: list[FieldProblem] = Field(description="The errors.")

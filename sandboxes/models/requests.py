@@ -1,4 +1,4 @@
-"""The bodies of requests, and the limits of what they hold.
+"""Bodies of requests, and their limits.
 
 Field names, patterns and defaults are the contract with existing callers. Unknown fields are accepted and
 ignored, since callers are often newer than this service.
@@ -16,27 +16,27 @@ from sandboxes.grammar import DNS_LABEL, MAX_IMAGE_LENGTH
 # `sandbox-` + id + `-svc` must be a DNS label of at most 63 characters: 63 - 8 - 4 = 51.
 MAX_SANDBOX_ID_LENGTH = 51
 
-# \z is the very end in pydantic's engine; $ would let a last newline pass in others.
+# \z matches only the very end. In other regex engines $ also matches before a last newline.
 SANDBOX_ID_PATTERN = rf"^{DNS_LABEL}\z"
 
 MAX_EXTRA_MOUNTS = 10
 
 SandboxId = Annotated[str, StringConstraints(pattern=SANDBOX_ID_PATTERN, max_length=MAX_SANDBOX_ID_LENGTH)]
 ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}\z")]
-# The contract knows no longest one. No path is longer (PATH_MAX), and each list of all sandboxes holds it.
+# The contract sets no limit. This is PATH_MAX; a limit is needed because each list contains the ids of all sandboxes.
 MAX_USER_ID_LENGTH = 4096
 UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\z", max_length=MAX_USER_ID_LENGTH)]
 
-# Ten years: longer than any sandbox, and no date past what RFC 3339 can say.
+# Ten years: longer than any sandbox lives, and within the years of RFC 3339.
 MAX_SECONDS = 10 * 365 * 24 * 3600
 
-# How long something may last, in seconds; 0: for ever.
+# A lifetime in seconds; 0: no limit.
 Seconds = Annotated[int, Field(ge=0, le=MAX_SECONDS)]
 
-# Of variables, labels or annotations in one request; also so that a hundred thousand wrong ones are one error.
+# Most variables, labels or annotations of one request. A hundred thousand wrong ones are one error, not as many.
 MAX_ENTRIES = 100
 
-# As kubectl writes them, in JSON: each list has them of all sandboxes, and must stay short enough to be read.
+# Size as JSON, as kubectl prints it. Limited because each list contains those of all sandboxes.
 MAX_ENV_BYTES = 32 * 1024
 MAX_ANNOTATION_BYTES = 32 * 1024
 
@@ -54,10 +54,10 @@ def _kib(size: int) -> str:
     return f"{size // 1024} KiB ({size} bytes) of JSON"
 
 
-# A request that waits is answered within so many seconds of its beginning.
+# Seconds from the start of a request that waits to its answer, at most.
 ANSWER_SECONDS = 25
 
-# Field descriptions that stand in two models.
+# Field descriptions that several fields share.
 WAIT = f"Seconds to wait until the sandbox can be used. The answer comes within {ANSWER_SECONDS} s in any case."
 
 WaitSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -87,7 +87,7 @@ class ResourceRequirements(BaseModel):
 
 
 class CreateRequest(BaseModel):
-    """The sandbox to make. The operator decides which of the optional fields a caller may use (`ALLOW_FIELDS`)."""
+    """The sandbox to create. The operator decides which optional fields a caller may use (`ALLOW_FIELDS`)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -99,7 +99,7 @@ class CreateRequest(BaseModel):
         default=None, description="Owning thread. Null or absent: the same as `sandbox_id`.", examples=["t-1"]
     )
     user_id: UserId = Field(default="default", description="Owning user.", examples=["u-1"])
-    # The limit stands here, too, so that a list of a million wrong entries is not a million errors.
+    # Limited here, too, so that a million wrong entries are not a million errors.
     extra_mounts: list[ExtraMount] = Field(
         default=[],
         max_length=MAX_EXTRA_MOUNTS,
@@ -136,12 +136,12 @@ class CreateRequest(BaseModel):
     )
     resources: ResourceRequirements | None = Field(
         default=None,
-        description="Requests and limits of the container. The template decides those that are not named.",
+        description="Requests and limits of the container. The template sets the others.",
         examples=[{"limits": {"cpu": "2", "memory": "2Gi"}}],
     )
     labels: Texts | None = Field(
         default=None,
-        description="Labels of the Pod and the Service, in Kubernetes' syntax. Its own prefixes are refused.",
+        description="Labels of the Pod and the Service, in Kubernetes' syntax. Kubernetes' own prefixes are refused.",
         examples=[{"team": "search"}],
     )
     annotations: Texts | None = Field(
@@ -168,7 +168,7 @@ class RenewRequest(BaseModel):
     ttl_seconds: Seconds = Field(description="Seconds from now until the sandbox expires; 0: never.", examples=[3600])
 
 
-# Of a create request; the others are the contract's own.
+# Fields of a create request that the operator may forbid; the others are part of the contract.
 OPTIONAL_FIELDS = frozenset(
     {
         "template",

@@ -1,4 +1,4 @@
-"""The bodies of answers with 200."""
+"""Bodies of successful answers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Status = Literal["Pending", "Running", "Failed", "Succeeded", "Unknown", "NotFou
 
 MAX_EVENTS = 50
 LOG_LINES = 100
-# The newest so many bytes of a log are told.
+# Most bytes returned of a log; the newest are kept.
 MAX_LOG_BYTES = 64 * 1024
 
-# Descriptions and examples that stand in several models.
+# Descriptions and examples that several fields share.
 _ID = "Sandbox ID."
 _STATUS = "Sandbox status. Only `Running` means alive."
 _READY = "Whether the readiness probes pass."
@@ -24,7 +24,7 @@ _TIME = "RFC 3339, UTC."
 _REASON = "Reason, in one word."
 _MESSAGE = "Reason, in one sentence."
 _WHY = "Why it can't be read; null if it can."
-_BY_HAND = "Null for a sandbox that was made by hand."
+_BY_HAND = "Null for a sandbox created by hand."
 _BACK_OFF = "Back-off restarting failed container"
 
 
@@ -57,7 +57,7 @@ class SandboxResponse(BaseModel):
 
     @functools.cached_property
     def as_json(self) -> bytes:
-        """The answer as it is sent; made once, since most answers are sent more often than they change."""
+        """The JSON body, cached because most answers are sent more often than they change."""
         return self.__pydantic_serializer__.to_json(self)
 
 
@@ -71,20 +71,20 @@ class WaitedResponse(SandboxResponse):
 
 
 class SandboxList(BaseModel):
-    """All sandboxes that fit."""
+    """All matching sandboxes."""
 
     sandboxes: list[SandboxResponse] = Field(description="Sandboxes, sorted by ID.")
     count: int = Field(description="Number of sandboxes in this answer.", examples=[1])
 
     @property
     def as_json(self) -> bytes:
-        """The answer as it is sent."""
+        """The JSON body."""
         sandboxes = b",".join([answer.as_json for answer in self.sandboxes])
         return b'{"sandboxes":[%b],"count":%d}' % (sandboxes, self.count)
 
 
 class SandboxPage(SandboxList):
-    """One page of the sandboxes that fit."""
+    """One page of the matching sandboxes."""
 
     next_cursor: str | None = Field(
         description="`cursor` of the next page; null on the last page.", examples=["MTphYmM="]
@@ -92,7 +92,7 @@ class SandboxPage(SandboxList):
 
     @property
     def as_json(self) -> bytes:
-        """The answer as it is sent."""
+        """The JSON body."""
         return b'%b,"next_cursor":%b}' % (super().as_json[:-1], to_json(self.next_cursor))
 
 
@@ -210,7 +210,7 @@ class Diagnostics(BaseModel):
 
 
 class Deleted(BaseModel):
-    """The sandbox is deleted, or was not there."""
+    """The sandbox is deleted, or did not exist."""
 
     ok: Literal[True] = Field(default=True, description="Always true.")
     sandbox_id: str = Field(description="Sandbox ID, as in the request.", examples=["abc"])
@@ -237,7 +237,7 @@ class TemplateList(BaseModel):
 
 
 class Capabilities(BaseModel):
-    """What this service can do."""
+    """Features of this service."""
 
     lark_cli_init_image: bool = Field(description="Whether `LARK_CLI_INIT_IMAGE` is set.", examples=[False])
     lark_cli_broker_image: bool = Field(description="Whether `LARK_CLI_BROKER_IMAGE` is set.", examples=[False])

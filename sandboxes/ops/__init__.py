@@ -1,1 +1,1 @@
-"""What an operator looks at: health, metrics, the checks at the start, and `check`."""
+"""Operations: health, metrics, startup checks, and the command `check`."""

@@ -1,6 +1,6 @@
-"""`provisioner.py check`: whether this machine and this cluster are ready, line by line. Changes nothing.
+"""`provisioner.py check`: checks whether this machine and the cluster are ready, line by line. Changes nothing.
 
-It asks what the service would need, in that order, and stops where nothing more can be asked.
+Checks what the service needs, in the order of its startup, and stops if no further check is possible.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ AT_ONCE = 4
 async def check(
     settings: Settings, environ: Mapping[str, str], directory: Path, templates: Mapping[str, Template]
 ) -> AsyncIterator[Line]:
-    """Yield a line for each question, as it is answered; raises nothing of ours. `directory`: writable, for kubectl."""
+    """Yield the result of each check when it is known. Errors become lines. `directory`: writable, for kubectl."""
     try:
         binary = find_kubectl(settings, environ)
         version = await version_of(KubectlRunner(binary, (), child_environment(environ, (), home=directory)))
@@ -58,7 +58,7 @@ async def check(
     except StartupError as error:
         yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
         return
-    cluster = _Asker(runner, settings)
+    cluster = _ClusterChecks(runner, settings)
     async for line in cluster.address():
         yield line
         if line.is_last:
@@ -73,7 +73,7 @@ async def check(
 
 
 async def _check_namespace(
-    cluster: _Asker, settings: Settings, templates: Mapping[str, Template]
+    cluster: _ClusterChecks, settings: Settings, templates: Mapping[str, Template]
 ) -> AsyncIterator[Line]:
     namespace = await cluster.namespace()
     yield namespace
@@ -90,8 +90,8 @@ async def _check_namespace(
         yield await cluster.template(name, template)
 
 
-class _Asker:
-    """Asks one cluster."""
+class _ClusterChecks:
+    """Runs the checks against one cluster."""
 
     def __init__(self, runner: KubectlRunner, settings: Settings) -> None:
         self._runner = runner
@@ -100,7 +100,7 @@ class _Asker:
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def _ask(self, *args: str, stdin: bytes | None = None) -> Completed:
-        """Run kubectl; no answer in time, and no kubectl, count as its failure."""
+        """Run kubectl. A timeout, or an error when starting it, is returned as a failed call."""
         try:
             async with self._at_once, asyncio.timeout(DEADLINES.check):
                 return await self._runner(args, stdin=stdin)
@@ -110,10 +110,10 @@ class _Asker:
             return Completed(1, b"", f"error: {error}")
 
     async def address(self) -> AsyncIterator[Line]:
-        """Say which kubeconfig, context and address are used."""
+        """Report the kubeconfig, context and address in use."""
         try:
             context = await read_context(self._runner)
-        except StartupError as error:  # it has changed meanwhile
+        except StartupError as error:  # the file has changed since `connect` read it
             yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
             return
         yield Line(Verdict.OK, f"kubeconfig: {self._runner.kubeconfig}, readable, context {context.name}")
@@ -122,13 +122,13 @@ class _Asker:
         yield Line(Verdict.OK, f"address: {self._server}, by {by}")
 
     async def reached(self) -> list[Line]:
-        """Say whether an API server that we trust, and that knows us, answers."""
+        """Check that the API server answers, its certificate and our credentials."""
         completed = await self._ask("get", "--raw", "/readyz")
         certificate = Line(Verdict.OK, f"certificate: {self._certificate()}")
         if completed.returncode == 0:
             return [certificate, self._ready(completed)]
         if "(Forbidden)" in completed.stderr:
-            return [certificate, Line(Verdict.NOT_PERMITTED, "API server: it answers, but /readyz is not for us")]
+            return [certificate, Line(Verdict.NOT_PERMITTED, "API server: reachable, but /readyz is forbidden")]
         error = classify(completed.stderr)
         if "certificate" in error.public:
             return [Line(Verdict.FAIL, f"certificate: {error.public}", is_last=True)]
@@ -151,7 +151,7 @@ class _Asker:
         return f"verified, for the name {named[0]}" if named else "verified"
 
     async def namespace(self) -> Line:
-        """Say whether the namespace is there."""
+        """Check that the namespace exists."""
         completed = await self._ask("get", "namespace", self._namespace, "--ignore-not-found", "-o", "name")
         if completed.returncode != 0:
             return self._refused(f"namespace: {self._namespace}", completed)
@@ -161,15 +161,15 @@ class _Asker:
             return Line(Verdict.FAIL, f"namespace: {error.public}")
         if is_there:
             return Line(Verdict.OK, f"namespace: {self._namespace}")
-        hint = "the service makes it at its start, if it may"
+        hint = "the service creates it at startup, if its rights allow it"
         return Line(
-            Verdict.FAIL, f"namespace: {self._namespace} does not exist ({hint}); quota and templates not asked"
+            Verdict.FAIL, f"namespace: {self._namespace} does not exist ({hint}); quota and templates not checked"
         )
 
     async def review(self) -> RulesReview:
-        """Return all the rules that we have, by one question; NO_REVIEW where they can't be read.
+        """Return all our rules, from one call; NO_REVIEW if they can't be read.
 
-        What is the matter there, `auth can-i` is told as well, and the lines on rights say it.
+        `auth can-i` fails for the same cause then, and the lines on rights report it.
         """
         completed = await self._ask(*REVIEW, stdin=review_request(self._namespace))
         if completed.returncode != 0:
@@ -180,7 +180,7 @@ class _Asker:
             return NO_REVIEW
 
     async def rights(self, review: RulesReview, resource: str, verbs: tuple[str, ...], loss: str = "") -> Line:
-        """Say which of the verbs we may not use; asks for those that an incomplete review does not show."""
+        """Check our rights on a resource. If the review is incomplete, run `auth can-i` for verbs that it lacks."""
         missing = [verb for verb in verbs if not review.shows(verb, resource)]
         if review.is_complete:
             return rights_line(resource, verbs, missing, loss)
@@ -200,7 +200,7 @@ class _Asker:
         return await self._ask("auth", "can-i", verb, *of_what)
 
     async def quotas(self) -> list[Line]:
-        """Say of each ResourceQuota what of it is used up."""
+        """Report the usage of each ResourceQuota."""
         quotas = quotas_of(self._namespace)
         completed = await self._ask("get", "--raw", quotas.list_path())
         if completed.returncode != 0:
@@ -212,19 +212,19 @@ class _Asker:
         return [quota_line(item) for item in items] or [Line(Verdict.OK, "quota: none")]
 
     async def template(self, name: str, template: Template) -> Line:
-        """Say whether the cluster would take a sandbox of the template; only the default one must be."""
+        """Check by a dry run that the cluster accepts the template. Only the default template must pass."""
         kubectl = Kubectl(
             self._runner, max_processes=1, max_waiting=1, deadline=DEADLINES.check, kubeconfig=self._runner.kubeconfig
         )
         try:
             await kubectl.dry_run(trial_of(name, template, self._settings))
         except ProvisionerError as error:
-            # A cluster without gVisor, say: creates with this template are refused, all others are not.
-            goes_without = name != DEFAULT_TEMPLATE and type(error) is ClusterRefused
-            verdict = Verdict.NOT_PERMITTED if goes_without else Verdict.FAIL
+            # Such as a cluster without gVisor: only creates with this template are refused.
+            is_optional = name != DEFAULT_TEMPLATE and type(error) is ClusterRefused
+            verdict = Verdict.NOT_PERMITTED if is_optional else Verdict.FAIL
             more = f"\n{error.detail}" if isinstance(error, TemplateRefused) else ""
             return Line(verdict, f"template {name}: {error.public}{more}")
-        return Line(Verdict.OK, f"template {name}: the cluster takes it (dry run)")
+        return Line(Verdict.OK, f"template {name}: the cluster accepts it (dry run)")
 
     @staticmethod
     def _refused(what: str, completed: Completed) -> Line:

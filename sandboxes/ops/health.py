@@ -1,6 +1,6 @@
-"""Whether this replica can do its work now: kubectl runs, the API server answers, the live view is fresh.
+"""Checks whether this replica can do its work: kubectl runs, the API server answers, the live view is fresh.
 
-Says it in sentences of our own, never in kubectl's.
+The results never contain kubectl's own output.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Readiness:
-    """What was found, by the name of the check: `ok`, or a sentence for a person."""
+    """The result of each check, by name: `ok`, or one sentence that says what is wrong."""
 
     checks: dict[str, str]
 
     @property
     def is_ready(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether every check is `ok`."""
         return all(said == OK for said in self.checks.values())
 
 
-ENDING = Readiness({"serving": "The provisioner is about to end"})
+ENDING = Readiness({"serving": "The provisioner is shutting down"})
 
 
 class Health:
-    """Tells whether requests should be sent to this replica.
+    """Decides whether this replica should receive requests.
 
-    The checks: `serving` (until the process is about to end), `kubectl`, `api_server`, and `live_view` where it is on.
+    Checks `serving` (false during shutdown), `kubectl`, `api_server`, and `live_view` if it is on.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -50,15 +50,15 @@ class Health:
         self._is_stopping = False
 
     async def readiness(self) -> Readiness:
-        """Return what is found now, or was at most `ready_believed` seconds ago; those who ask at once share one look.
+        """Return the results, at most `ready_believed` seconds old. Concurrent callers share one round of checks.
 
-        Never raises for what the cluster or kubectl does.
+        Never raises for a failure of the cluster or of kubectl.
         """
         found = ENDING if self._is_stopping else await self._recent()
-        return ENDING if self._is_stopping else found  # perhaps since a moment ago
+        return ENDING if self._is_stopping else found  # `stop` may have been called meanwhile
 
     def stop(self) -> None:
-        """Say from now on that this replica is not ready: the process is about to end."""
+        """Report this replica as not ready from now on, because the process is shutting down."""
         self._is_stopping = True
 
     async def _recent(self) -> Readiness:
@@ -82,17 +82,17 @@ class Health:
             checks["api_server"] = error.public
             logger.debug("not ready: %s\n%s", error, error.detail)
         if self._cluster.has_informer:
-            # A watch that the server ends, as it does every so often, is fresh again within a second or two.
+            # The server ends each watch regularly; the view is fresh again within two seconds.
             patience = until - _now() if checks["api_server"] == OK else 0.0
             is_fresh = await _becomes_fresh(self._cluster, patience)
             checks["live_view"] = OK if is_fresh else "The live view is not up to date with the cluster"
         return Readiness(checks)
 
     async def _ask(self) -> None:
-        """Return if the API server says that it is ready; raises what kept it from saying so.
+        """Probe `/readyz` of the API server. Raises ProvisionerError if it is not ready.
 
-        By default everyone who is known may ask (role system:public-info-viewer), and a server that refuses just this
-        path has answered, too.
+        By default any authenticated user may read it (role system:public-info-viewer). A server that forbids just
+        this path has answered, too.
         """
         try:
             await self._cluster.kubectl.probe()
@@ -101,7 +101,7 @@ class Health:
                 raise
 
     def _tell(self, found: Readiness) -> None:
-        """Log it when it is another than before."""
+        """Log the results if they differ from the previous ones."""
         if self._found is not None and found.checks == self._found.checks:
             return
         if found.is_ready:
@@ -112,7 +112,7 @@ class Health:
 
 
 async def _becomes_fresh(cluster: Cluster, seconds: float) -> bool:
-    """Return whether the informer is fresh, or becomes so within so many seconds."""
+    """Return whether the informer is fresh, after waiting up to `seconds` for it."""
     try:
         async with asyncio.timeout(max(0.0, seconds)):
             await cluster.becomes_fresh()

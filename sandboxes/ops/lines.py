@@ -1,4 +1,4 @@
-"""The lines that `provisioner.py check` prints, and the exit code that they come to. Pure."""
+"""Formats the lines of `provisioner.py check`, and derives its exit code. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class Verdict(enum.Enum):
-    """How a line begins."""
+    """The result of a check, printed at the start of its line."""
 
     OK = "ok"
     FAIL = "FAIL"
-    # We may not look, or do without: the service runs all the same.
+    # Not allowed to check, or only an optional part is missing: the service still runs.
     NOT_PERMITTED = "not permitted"
 
 
 @dataclass(frozen=True)
 class Line:
-    """What came of one question. `is_last`: nothing more can be asked."""
+    """The result of one check. `is_last`: no further check is possible."""
 
     verdict: Verdict
     text: str
@@ -34,14 +34,14 @@ class Line:
 
 
 def exit_code(lines: list[Line]) -> int:
-    """Return 0 if nothing fails, 1 if something does, 2 if what matters could not even be asked."""
+    """Return 0 if no check failed, 1 if one did, 2 if the checks stopped early."""
     if any(line.is_last for line in lines):
         return 2
     return int(any(line.verdict is Verdict.FAIL for line in lines))
 
 
 def rights_line(resource: str, verbs: tuple[str, ...], missing: list[str], loss: str) -> Line:
-    """Return the line for the rights on a resource; without those whose `loss` is named, the service runs."""
+    """Return the line for the rights on a resource. `loss`: what fails without them, if they are optional."""
     if not missing:
         return Line(Verdict.OK, f"rights on {resource}: {', '.join(verbs)}")
     if loss:
@@ -50,7 +50,7 @@ def rights_line(resource: str, verbs: tuple[str, ...], missing: list[str], loss:
 
 
 def quota_line(quota: KubeObject) -> Line:
-    """Return the line for a ResourceQuota, which fails where some of it is used up."""
+    """Return the line for a ResourceQuota. It fails if one of its resources is used up."""
     hard, used = quota.get("status", {}).get("hard") or {}, quota.get("status", {}).get("used") or {}
     full = [name for name in hard if name in used and _is_used_up(used[name], hard[name])]
     shares = ", ".join(f"{name} {used.get(name, '?')} of {hard[name]}" for name in sorted(hard)) or "not counted yet"

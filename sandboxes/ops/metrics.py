@@ -1,7 +1,7 @@
-"""What the process counts and measures of itself, for Prometheus: one registry for each application.
+"""Prometheus metrics of this process, in one registry per application. Never touches the cluster.
 
-Others report through the listeners that they offer, or are read at the time of a scrape; none of them knows this
-module. No label's value is an id or a caller's word, so the number of series has a bound. Never touches the cluster.
+Other modules don't know this one: it connects to their signals, or reads their state at each scrape. No label value is
+an id or text from a caller, so the number of series is bounded.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
     from sandboxes.service.sandboxes import SandboxService
 
-# Seconds. A read of the live view takes less than 1 ms; a create has 21 s (deadlines.py).
+# Seconds. A read from the live view takes less than 1 ms; a create may take 21 s (deadlines.py).
 _REQUEST_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 _CALL_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
-# A startup probe asks once a second, for two minutes by default.
+# The startup probe runs every second, for two minutes by default.
 _READY_BUCKETS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 _GROUP_BUCKETS = (1, 2, 4, 8, 16, 32, 50)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-# Made Pods of which it is awaited that they get ready; of more, the oldest are forgotten.
+# Most Pods whose time to Ready is measured at once; past it, the oldest are dropped.
 _MOST_AWAITED = 10_000
 
 
 @dataclass(frozen=True)
 class Family:
-    """One metric as it is described; histograms are in seconds but for group sizes."""
+    """The description of a metric. Histograms are in seconds, except for group sizes."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -58,7 +58,7 @@ FAMILIES = {
             "provisioner_http_request_seconds",
             "histogram",
             ("method", "route", "status"),
-            "Time until a request was answered. `route` is a template; `unmatched`: no route.",
+            "Time to answer a request. `route` is a template; `unmatched`: no route.",
             _REQUEST_BUCKETS,
         ),
         Family(
@@ -68,7 +68,7 @@ FAMILIES = {
             "provisioner_kubectl_call_seconds",
             "histogram",
             ("verb", "outcome"),
-            "Time of a call of kubectl, its wait for a free process included. `outcome`: `ok` or a class of error.",
+            "Time of a kubectl call, including the wait for a free process. `outcome`: `ok` or a class of error.",
             _CALL_BUCKETS,
         ),
         Family(
@@ -81,13 +81,13 @@ FAMILIES = {
             "provisioner_queue_length",
             "gauge",
             ("work",),
-            "What waits now, by kind of work; `process`: calls that wait for a free process.",
+            "Waiting requests, by kind of work; `process`: calls that wait for a free process.",
         ),
         Family(
             "provisioner_group_size",
             "histogram",
             ("work",),
-            "Requests that were done together in one call of kubectl.",
+            "Requests per batched kubectl call.",
             _GROUP_BUCKETS,
         ),
         Family(
@@ -97,38 +97,38 @@ FAMILIES = {
             "Time since the live view was last shown to be current; `+Inf` while a watch has failed.",
         ),
         Family("provisioner_view_fresh", "gauge", (), "1 if reads are answered from the live view, else 0."),
-        Family("provisioner_watch_restarts_total", "counter", ("resource",), "Watches that ended before their time."),
+        Family("provisioner_watch_restarts_total", "counter", ("resource",), "Watches that ended early."),
         Family(
             "provisioner_sandboxes",
             "gauge",
             ("status",),
-            "Sandboxes in the namespace, as the live view has them; none while it is not fresh.",
+            "Sandboxes in the namespace, from the live view; absent while it is not fresh.",
         ),
         Family(
             "provisioner_create_to_ready_seconds",
             "histogram",
             (),
-            "Time from the request that made a sandbox until its Pod was Ready. Takes the live view.",
+            "Time from the request that created a sandbox until its Pod was Ready. Needs the live view.",
             _READY_BUCKETS,
         ),
         Family(
             "provisioner_reaped_total",
             "counter",
             ("reason",),
-            "What the reaper has deleted: `expired`, `idle`, `ended`, `half`, and single objects that were `leftover`.",
+            "Deletions by the reaper: `expired`, `idle`, `ended` and `half` sandboxes, and single `leftover` objects.",
         ),
     )
 }
 
 
 class Metrics:
-    """The metrics of one application; those of the process (`process_…`) are among them."""
+    """The metrics of one application, including those of the process (`process_…`)."""
 
     def __init__(self, service: SandboxService) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = self._histogram("provisioner_http_request_seconds")
-        # Looked up for each request: prometheus-client's own way to a child takes longer.
+        # Faster than prometheus-client's own look-up of a child, which each request would need.
         self._requests_by: dict[tuple[str, str, int], Histogram] = {}
         self._failures = self._counter("provisioner_failures_total")
         self._calls = self._histogram("provisioner_kubectl_call_seconds")
@@ -150,11 +150,11 @@ class Metrics:
             service.made.connect(ready_times.on_made)
 
     def read_waiting(self, waiting: Callable[[], int]) -> None:
-        """Have `waiting` asked, at each scrape, how many kubectl processes wait."""
+        """Call `waiting` at each scrape for the number of kubectl processes that wait on stdin."""
         self._present.waiting = waiting
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request; `route` is its template, never its path."""
+        """Record a request and its duration. `route`: the template, never the path."""
         key = (method if method in _METHODS else "other", route, status)
         child = self._requests_by.get(key)
         if child is None:
@@ -162,11 +162,11 @@ class Metrics:
         child.observe(seconds)
 
     def failed(self, kind: str) -> None:
-        """Count a request that was answered with an error; `kind` is the error's class."""
+        """Count a request that failed. `kind`: the class of the error."""
         self._failures.labels(kind).inc()
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """Return all metrics, and their content type, in the format that the `Accept` header prefers."""
+        """Return all metrics and their content type, in the format that the `Accept` header prefers."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -180,18 +180,18 @@ class Metrics:
 
 
 class _Present(Collector):
-    """What is read at the time of a scrape."""
+    """Metrics that are read at each scrape."""
 
     def __init__(self, service: SandboxService) -> None:
         self._service = service
         self.waiting: Callable[[], int] = lambda: 0
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the names in FAMILIES are unique already, and asking would read before there is anything."""
+        """Return nothing. Names in FAMILIES are unique, and the default would collect at registration, too early."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each metric as it is now."""
+        """Yield the current value of each metric."""
         cluster = self._service.cluster
         processes = {"running": cluster.kubectl.running, "waiting": self.waiting()}
         if cluster.has_informer:
@@ -223,16 +223,16 @@ def _gauge(name: str, values: dict[str, int] | float) -> GaugeMetricFamily:
 
 
 class _ReadyTimes:
-    """Measures from the create until the view has seen the Pod Ready; only what this process has made."""
+    """Measures the time from a create of this process until the view shows the Pod Ready."""
 
     def __init__(self, cluster: Cluster, observe: Callable[[float], None]) -> None:
         self._cluster = cluster
         self._observe = observe
-        # By uid, oldest first: when its create began, loop time.
+        # Start of the create, in loop time, by the Pod's uid; oldest first.
         self._awaited: dict[str, float] = {}
 
     def on_made(self, pod: KubeObject, began: float) -> None:
-        """Wait for a Pod that was made just now, by a create that began at `began` (loop time)."""
+        """Start to measure a new Pod, whose create began at `began` (loop time)."""
         self._awaited[pod["metadata"]["uid"]] = began
         if len(self._awaited) > _MOST_AWAITED:
             del self._awaited[next(iter(self._awaited))]
@@ -240,7 +240,7 @@ class _ReadyTimes:
         self.on_exchange(None, self._cluster.known(kube.sandbox_id_of(pod) or "")[0])
 
     def on_exchange(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        """Take in a change of the view."""
+        """Handle a change of the view."""
         if old is not None and (new is None or old["metadata"]["uid"] != new["metadata"]["uid"]):
             self._awaited.pop(old["metadata"]["uid"], None)
         if new is None or new["metadata"]["uid"] not in self._awaited or new["kind"] != "Pod":

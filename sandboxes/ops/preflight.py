@@ -1,8 +1,7 @@
-"""What is checked of the cluster at the start, once.
+"""Checks the cluster once, at startup.
 
-A template that the schema refuses stops the start: no sandbox could ever be made. Whatever may pass by itself (the
-cluster is down, a quota is full, the namespace is missing and may not be made) is said in the log, and the service
-starts.
+A template that breaks the schema stops the startup, since no sandbox could be created. Problems that may be temporary
+(cluster down, quota full, namespace missing and not creatable) are only logged.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ logger = logging.getLogger(__name__)
 async def check_cluster(
     kubectl: Kubectl, templates: Mapping[str, Template], settings: Settings, deadlines: Deadlines
 ) -> None:
-    """Make the namespace if it is missing, and have the cluster check each template by a dry run.
+    """Create the namespace if it is missing, and check each template by a server-side dry run.
 
-    Raises StartupError if the schema refuses a template.
+    Raises StartupError if a template breaks the schema.
     """
     try:
         async with asyncio.timeout(deadlines.preflight):
@@ -57,17 +56,17 @@ async def check_cluster(
 
 
 async def protect(protection: Protection, deadlines: Deadlines) -> None:
-    """Have the namespace's policies applied, where there are any; creates are refused until they could be."""
+    """Apply the namespace's policies, if any. If that fails, log it; creates are refused until it succeeds."""
     try:
         async with asyncio.timeout(deadlines.preflight):
             await protection.ensure()
     except TimeoutError:
         logger.warning(
-            "The NetworkPolicy could not be applied: the cluster does not answer. No sandbox is made before."
+            "The NetworkPolicy could not be applied: the cluster does not answer. Creates are refused until then."
         )
     except ProvisionerError as error:
         logger.warning(
-            "The NetworkPolicy could not be applied: %s. No sandbox is made before.\n%s", error, error.detail
+            "The NetworkPolicy could not be applied: %s. Creates are refused until it is.\n%s", error, error.detail
         )
 
 
@@ -75,14 +74,14 @@ async def _check_namespace(kubectl: Kubectl, namespace: str) -> None:
     try:
         if not await kubectl.namespace_exists(namespace):
             await kubectl.ensure_namespace(namespace)
-            logger.info("namespace %s made", namespace)
+            logger.info("namespace %s created", namespace)
     except ClusterRefused as error:
-        # Rights on one namespace alone don't let us look; the first create tells whether it is there.
+        # A Role need not allow reading the namespace itself; the first create shows whether it exists.
         logger.warning("Namespace %s could not be checked: %s\n%s", namespace, error, error.detail)
 
 
 def trial_of(name: str, template: Template, settings: Settings) -> list[KubeObject]:
-    """Return the objects of a sandbox that is never made, for a dry run of the template."""
+    """Return the objects of an example sandbox, for a dry run of the template."""
     sandbox = Sandbox("template-check", "template-check", "template-check", asks=CreateOptions(template=name))
     parts = (build_extras, build)
     return [obj for part in parts for obj in part(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")]
@@ -97,6 +96,6 @@ async def _check_template(kubectl: Kubectl, name: str, template: Template, setti
             f"The sandbox template can't be used. {error}. Its name is {name}.\n{error.detail}"
         ) from error
     except (ClusterRefused, LimitReached) as error:
-        logger.warning("The cluster refuses the template %s just now: %s\n%s", name, error, error.detail)
+        logger.warning("The cluster refuses the template %s at the moment: %s\n%s", name, error, error.detail)
     else:
         logger.info("the cluster accepts the template %s", name)

@@ -1,8 +1,8 @@
-"""The rights that the service needs, and which of them a self-subject rules review shows. Pure.
+"""Lists the rights that the service needs, and finds them in a self-subject rules review. Pure.
 
-A review lists all rules that a caller has in a namespace, in one call, and needs no right itself (record:
-rules-review-no-role). What it shows is granted; what it does not show is missing only if it is complete.
-The form: https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-rules-review-v1/
+A review returns all rules of the caller in a namespace, in one call, and needs no right itself (record:
+rules-review-no-role). A right that it shows is granted; one that it lacks is missing only if the review is complete.
+Format: https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-rules-review-v1/
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 _SANDBOXES = ("create", "delete", "get", "list", "patch", "watch")
 _EXTRAS = ("create", "delete", "get", "list", "patch")
 
-# What goes without: verbs by resource, and what is lost.
+# Optional rights: verbs by resource, and what does not work without them.
 RIGHTS_WANTED = {
-    "events": (("list",), "diagnostics have no Events, and waiting does not give up early at a volume"),
+    "events": (("list",), "diagnostics have no Events, and waits do not end early if a volume fails"),
     "pods/log": (("get",), "diagnostics have no logs"),
 }
 
 _API_VERSION = "authorization.k8s.io/v1"
 _KIND = "SelfSubjectRulesReview"
 
-# What asks for a review, which is read from stdin.
+# Arguments of kubectl that request a review; the request is read from stdin.
 REVIEW = ("create", "--raw", f"/apis/{_API_VERSION}/selfsubjectrulesreviews", "-f", "-")
 
 
 def rights_needed(templates: Mapping[str, Template], settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Return the verbs by resource, in the namespace, without which the service can't do its work."""
+    """Return the verbs that the service needs in the namespace, by resource."""
     needed: dict[str, tuple[str, ...]] = {"pods": _SANDBOXES, "services": _SANDBOXES}
     kinds = {extra["kind"] for template in templates.values() for extra in template.extras}
-    # What templates leave behind is listed in one call for all the kinds that there may be.
+    # Leftovers of templates are listed in one call for all kinds that a template may have.
     for _, kind in sorted(kube.EXTRA_KINDS):
         needed[kube.RESOURCES[kind]] = _EXTRAS if kind in kinds else ("list",)
     if settings.sandbox_network_policy == "isolated":
@@ -52,13 +52,13 @@ def rights_needed(templates: Mapping[str, Template], settings: Settings) -> dict
 
 
 class _Parsed(BaseModel):
-    """A part of a review, by the API's names."""
+    """A part of a review, with the API's field names."""
 
     model_config = ConfigDict(alias_generator=to_camel, frozen=True)
 
 
 class ResourceRule(_Parsed):
-    """Verbs on resources; with `resource_names`, on the objects of these names alone."""
+    """Verbs on resources; with `resource_names`, only on objects of these names."""
 
     verbs: tuple[str, ...]
     api_groups: tuple[str, ...] = ()
@@ -66,10 +66,10 @@ class ResourceRule(_Parsed):
     resource_names: tuple[str, ...] = ()
 
     def grants(self, verb: str, resource: str) -> bool:
-        """Whether the rule grants the verb on all objects of the resource: `plural[.group][/subresource]`.
+        """Whether the rule grants the verb on all objects of the resource, `plural[.group][/subresource]`.
 
-        As RBAC decides (kubernetes, evaluation_helpers.go): `*` is all resources with their subresources, `*/log` that
-        subresource of all of them, and `pods/*` is nothing.
+        Like RBAC (kubernetes, evaluation_helpers.go): `*` matches all resources and subresources, `*/log` that
+        subresource of all resources, and `pods/*` nothing.
         """
         name, _, subresource = resource.partition("/")
         plural, _, group = name.partition(".")
@@ -89,32 +89,32 @@ class _Status(_Parsed):
 
 
 class RulesReview(_Parsed):
-    """The answer of a self-subject rules review."""
+    """The response to a self-subject rules review."""
 
     kind: Literal["SelfSubjectRulesReview"]
     status: _Status
 
     @property
     def is_complete(self) -> bool:
-        """Whether there are no further rules; of an error the API says that some may be missing."""
+        """Whether the review lists all rules. After an evaluation error some may be missing, as the API documents."""
         return not self.status.incomplete and not self.status.evaluation_error
 
     def shows(self, verb: str, resource: str) -> bool:
-        """Whether one of the rules grants it."""
+        """Whether one of the rules grants the verb on the resource; see ResourceRule.grants."""
         return any(rule.grants(verb, resource) for rule in self.status.resource_rules)
 
 
-# Of a cluster that answers no review.
+# Used if the cluster does not answer the review.
 NO_REVIEW = RulesReview(kind=_KIND, status=_Status(resourceRules=(), incomplete=True))
 
 
 def review_request(namespace: str) -> bytes:
-    """Return what REVIEW reads to ask for the rules in a namespace."""
+    """Return the request for the rules in a namespace, as JSON for the stdin of REVIEW."""
     return json.dumps({"apiVersion": _API_VERSION, "kind": _KIND, "spec": {"namespace": namespace}}).encode()
 
 
 def read_review(stdout: bytes) -> RulesReview:
-    """Return the review that kubectl printed (record: rules-review-role); raises ClusterUnavailable if it is none."""
+    """Parse a review that kubectl printed (record: rules-review-role). Raises ClusterUnavailable if it is malformed."""
     try:
         return RulesReview.model_validate_json(stdout)
     except ValidationError as error:

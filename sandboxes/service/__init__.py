@@ -1,1 +1,1 @@
-"""What can be done with sandboxes, whoever asks for it."""
+"""The operations on sandboxes, independent of HTTP."""

@@ -1,4 +1,4 @@
-"""One try to make a sandbox: what it is for, what was there before it, and what may be its own. Pure."""
+"""The state of one create attempt: its objects, and which existing objects it may have made. Pure."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from sandboxes.spec.options import Sandbox
 
 
-# How far the API server's clock may be behind ours; its times are whole seconds.
+# Tolerated clock skew: how far the API server's clock may be behind this process's; its times are whole seconds.
 CLOCKS_DIFFER = timedelta(seconds=DEADLINES.clocks_differ)
 
-# The owner of a Pod without our annotations.
+# `kube.owner_of` for a Pod without owner annotations.
 NOBODY = (None, None)
 
 
 @dataclass
 class Attempt:
-    """One create: what was there before it, and what it may have put there."""
+    """One create. `before`: uids of the Pod and Service it found; `applied`: it may have written to the cluster."""
 
     sandbox: Sandbox
     objects: list[KubeObject]
@@ -39,14 +39,14 @@ class Attempt:
 
     @property
     def applied_at(self) -> str:
-        """The mark that no other try's objects bear."""
+        """The `applied-at` annotation of this attempt's objects, unique to it."""
         return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
 
     def may_have_made(self, obj: KubeObject | None) -> bool:
-        """Whether this create, and nobody since, has applied the object, and it was not there before.
+        """Whether this attempt created the object, and no other writer has applied or confirmed it since.
 
-        The view may not have known what was there before, so what is older than this create is not its own either. Nor
-        is what another process has confirmed, which has returned it to a caller.
+        Excludes objects older than the attempt, since the live view may have missed them, and objects that another
+        process has confirmed, i.e. returned to a caller.
         """
         if obj is None or obj["metadata"]["uid"] in (self.before or ()):
             return False
@@ -56,28 +56,31 @@ class Attempt:
         return marks.get(kube.APPLIED_AT_ANNOTATION) == self.applied_at and kube.CONFIRMED_ANNOTATION not in marks
 
     def is_over(self, pod: KubeObject) -> bool:
-        """Whether the Pod's life is over: it has ended, or expired and is not asked to live on."""
+        """Whether the Pod has ended, or has expired and the request does not set a new TTL."""
         has_expired = expiry.ttl_ends_at(pod) <= expiry.present()
         return has_ended(pod) or (has_expired and self.sandbox.ttl_seconds is None)
 
     def is_made(self, pod: KubeObject | None, service: KubeObject | None, settings: Settings) -> bool:
-        """Whether this is a whole sandbox of the owner that this try is for."""
+        """Whether the Pod and the Service make a complete, live sandbox of this attempt's owner."""
         if pod is None or service is None or not self.is_owners(pod) or self.is_over(pod):
             return False
         return is_whole(pod, service, settings)
 
     def is_owners(self, pod: KubeObject) -> bool:
-        """Whether the Pod belongs to the owner that this try is for."""
+        """Whether the Pod has the same owner as this attempt."""
         return kube.owner_of(pod) == kube.owner_of(self.objects[0])
 
 
 def now() -> str:
-    """Return the present as an RFC 3339 time with microseconds, for `applied-at`."""
+    """Return the current time in RFC 3339 with microseconds, for `applied-at`."""
     return expiry.text_of(expiry.present())
 
 
 def marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:
-    """Return what gives an existing Pod our marks, and fails if it is no longer that very Pod (kubectl.md 16)."""
+    """Return a manifest that sets the metadata of `new_pod` on `pod`; its uid makes the apply fail for another Pod.
+
+    Source: kubectl.md 16.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Pod",

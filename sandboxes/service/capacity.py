@@ -1,6 +1,6 @@
-"""MAX_SANDBOXES: whether there is room for one more.
+"""Enforces MAX_SANDBOXES.
 
-Exact within one process. Several processes that create at the same moment can pass the limit by as many as they are.
+Exact within one process. N processes that create concurrently can exceed the limit by up to N.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Capacity:
-    """Counts the sandboxes of a cluster, and those that are being made; `most` 0: no limit."""
+    """Counts a cluster's sandboxes and the creates in progress. `most` 0 means no limit."""
 
     def __init__(self, cluster: Cluster, most: int) -> None:
         self._cluster = cluster
@@ -27,18 +27,18 @@ class Capacity:
 
     @contextlib.contextmanager
     def making(self, sandbox_id: str) -> Iterator[None]:
-        """Let the block, which may call `claim`, make this sandbox."""
+        """Release the sandbox's claim, if any, when the block ends."""
         try:
             yield
         finally:
             self._making.discard(sandbox_id)
 
     async def claim(self, sandbox_id: str) -> None:
-        """Count the sandbox, whose Pod is about to be made; raises TooManySandboxes if there is no room for it."""
+        """Reserve room for the sandbox before its Pod is applied; raises TooManySandboxes at the limit."""
         if not self._most or sandbox_id in self._making:
             return
         others = await self._others(sandbox_id)
-        # Nothing is awaited from here on, so that no other create counts in between.
+        # No await from here on, so that no other create counts in between.
         count = len(others | self._making)
         if count >= self._most:
             raise TooManySandboxes(count, self._most)

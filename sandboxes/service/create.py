@@ -1,7 +1,7 @@
-"""Makes a sandbox: looks, applies what is missing, and is rolled back if it fails.
+"""Creates sandboxes: reads the objects, applies the missing ones, rolls back on failure.
 
-What guards between processes is in the objects: the immutable revision, the owner's annotations, a new `applied-at`
-on every apply, and `confirmed` on what another process returned to a caller.
+Processes coordinate through the objects alone: the immutable revision, the owner annotations, a new `applied-at` on
+every apply, and `confirmed-at` on a Pod that another process than its maker returned to a caller.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ logger = logging.getLogger(__name__)
 
 Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
 
-# Each round of a create ends because somebody else changed the objects; so many in a row is no accident.
+# A round is repeated if another writer changed the objects; after this many, give up.
 MAX_ROUNDS = 8
 
 
 class Creation:
-    """Makes sandboxes, all or nothing. One task at a time works on one id: `locks`."""
+    """Creates sandboxes, all or nothing. `locks` serialise the work on one id."""
 
     def __init__(
         self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings, locks: Locks, uses: Uses
@@ -71,17 +71,17 @@ class Creation:
         self.extras = Extras(cluster, templates, locks)
         self.protection = Protection(cluster)
         self._rollback = Rollback(cluster, settings, locks, self.extras)
-        # The uids of the Pods that this process has returned to a caller. One that is forgotten is marked once more.
+        # Uids of Pods that this process returned to a caller. An evicted entry only costs one more confirmation.
         self._confirmed: ExpiringDict[str, None] = ExpiringDict(cluster.deadlines.settle, time.monotonic)
-        # For each Pod that a create has made: the Pod, and when that create began (loop time).
+        # Sent for each new Pod, with the start of its create (loop time).
         self.made: Signal[[KubeObject, float]] = Signal()
 
     async def create(self, sandbox: Sandbox, seconds: float) -> Pair:
-        """Return the sandbox's Pod and Service, made within `seconds`. The caller holds the lock of the id.
+        """Create the sandbox within `seconds` and return its Pod and Service. The caller holds the lock of the id.
 
-        One that is there already lives on for as long as it would have, and for as long as is asked for now.
-        Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout; what it made is
-        gone again then, or will be as soon as the cluster lets it.
+        An existing sandbox is returned; the request may extend its lifetime, never shorten it.
+        Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout, after it has deleted
+        the objects it made; if the cluster does not allow that yet, they are deleted in the background.
         """
         began = asyncio.get_running_loop().time()
         template, applied_at = self._templates[sandbox.asks.template], now()
@@ -101,9 +101,9 @@ class Creation:
                         "The sandbox of the same id is still being deleted", detail=error.detail
                     ) from error
                 raise
-            logger.warning("sandbox %s is whole after all", sandbox.sandbox_id)
+            logger.warning("sandbox %s: its create failed, but it is complete and is returned", sandbox.sandbox_id)
             pair = settled
-        # An earlier create of this id may have failed, and what it made is gone or has become this sandbox.
+        # Objects of an earlier failed create of this id are deleted by now, or are part of this sandbox.
         self._rollback.forget(sandbox.sandbox_id)
         self._confirmed.note(pair[0]["metadata"]["uid"], None)
         if attempt.may_have_made(pair[0]):
@@ -112,19 +112,19 @@ class Creation:
 
     @property
     def any_refused(self) -> bool:
-        """Whether `is_refused` is true of any sandbox."""
+        """Whether `is_refused` is true for any sandbox."""
         return self._rollback.any_pending
 
     def is_refused(self, sandbox_id: str) -> bool:
-        """Whether what is there of this sandbox was made by a create that failed, and will be deleted."""
+        """Whether this sandbox's objects come from a failed create and are about to be deleted."""
         return self._rollback.is_pending(sandbox_id)
 
     async def finish(self) -> None:
-        """Give what still cleans up after failed creates and deleted sandboxes a while to end."""
+        """Wait for the clean-up after failed creates and deleted sandboxes, for a limited time."""
         await asyncio.gather(self.extras.finish(), self._rollback.finish())
 
     async def _reconcile(self, attempt: Attempt) -> Pair:
-        """Look, apply what is missing, and do so again when somebody changed the objects in between."""
+        """Read the objects and apply the missing ones; start again if another writer changed them."""
         sandbox_id = attempt.sandbox.sandbox_id
         failure: ProvisionerError | None = None
         for number in range(MAX_ROUNDS):
@@ -132,7 +132,7 @@ class Creation:
             if attempt.before is None:
                 attempt.before = {obj["metadata"]["uid"] for obj in (pod, service) if obj is not None}
             try:
-                if await self._clear_the_way(attempt, pod, service):
+                if await self._clear_existing(attempt, pod, service):
                     continue
                 missing = self._missing(attempt, pod, service)
                 if pod is None:
@@ -140,7 +140,7 @@ class Creation:
                     attempt.applied = True
                     await self.extras.make(attempt.extras, lambda obj: self._wait_until_gone(attempt, obj))
                 elif of_kind("Pod", missing) is None:
-                    pod = await self._confirm(sandbox_id, pod, by_all_means=bool(missing))
+                    pod = await self._confirm(sandbox_id, pod, always=bool(missing))
                     pod = await self._prolong(attempt.sandbox, pod)
                 there = [obj for obj in (pod, service) if obj is not None]
                 stored = await self._apply(attempt, missing, there) if missing else []
@@ -152,13 +152,13 @@ class Creation:
             pod, service = of_kind("Pod", stored) or pod, of_kind("Service", stored) or service
             if pod is not None and service is not None and is_whole(pod, service, self._settings):
                 return pod, service
-            # Applied onto objects that are being deleted (record: apply-onto-terminating): look again, and wait.
+            # Applied onto terminating objects (record: apply-onto-terminating): read again, and wait for the deletion.
         raise failure or KeepsChanging()
 
     async def _look_first(self, attempt: Attempt) -> tuple[KubeObject | None, KubeObject | None]:
-        """Return what is there, from the view where it knows of nothing, or of a whole sandbox of the same owner.
+        """Return the existing Pod and Service, from the live view if it has none, or a complete one of the same owner.
 
-        Of nothing, too: the cluster's own guard is the Pod's revision, and an apply onto what is there changes nothing.
+        The view is good enough even for none: the Pod's revision prevents an apply from changing an existing Pod.
         """
         sandbox_id = attempt.sandbox.sandbox_id
         if self._cluster.is_certain(sandbox_id):
@@ -169,11 +169,14 @@ class Creation:
                 return pod, service
         return await self._cluster.look(attempt.sandbox.sandbox_id)
 
-    async def _clear_the_way(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
-        """Check that what is there may be used, and wait for what is on its way out; whether anything changed."""
+    async def _clear_existing(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
+        """Delete an ended Pod and wait until terminating objects are gone; return whether there were any.
+
+        Raises SandboxConflict if the objects belong to another owner or are not a sandbox's.
+        """
         sandbox_id = attempt.sandbox.sandbox_id
         if any(obj is not None and kube.sandbox_id_of(obj) != sandbox_id for obj in (pod, service)):
-            raise SandboxConflict(f"Something that is no sandbox has the name of sandbox '{sandbox_id}'")
+            raise SandboxConflict(f"An object that is not a sandbox has the name of sandbox '{sandbox_id}'")
         if pod is not None and not kube.is_terminating(pod):
             self._check_owner(attempt, pod)
             if attempt.is_over(pod):
@@ -188,7 +191,7 @@ class Creation:
         return False
 
     async def _wait_until_gone(self, attempt: Attempt, obj: KubeObject) -> None:
-        """Look until the object is gone, with pauses: a watch would hold one of the few processes all the time."""
+        """Poll until the object is gone; a watch would occupy one of the few kubectl processes."""
         attempt.waits_for_deletion = True
         pauses = self._cluster.deadlines.gone_pauses
         for pause in itertools.chain(pauses, itertools.repeat(pauses[-1])):
@@ -198,19 +201,19 @@ class Creation:
         attempt.waits_for_deletion = False
 
     def _check_owner(self, attempt: Attempt, pod: KubeObject) -> None:
-        """Raise SandboxConflict unless the Pod is the same owner's, or can be adopted."""
+        """Raise SandboxConflict unless the Pod has the same owner or can be adopted."""
         wanted = attempt.objects[0]
         if attempt.is_owners(pod):
             return
-        # Made by hand, or by the service that this one replaces: the same data mean the same owner.
+        # Made by hand, or by this service's predecessor: the same user data mean the same owner.
         if kube.owner_of(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
             return
         if self._rollback.is_pending(attempt.sandbox.sandbox_id):
-            raise ClusterUnavailable("What a failed create of the same id made is still being deleted")
+            raise ClusterUnavailable("A failed create of the same id is still being cleaned up")
         raise SandboxConflict(f"Sandbox '{attempt.sandbox.sandbox_id}' belongs to another thread or user")
 
     def _missing(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
-        """Return what must be applied. A Pod that is there and ours is never applied again."""
+        """Return the objects to apply. An existing Pod is not applied again, except for the marks of an adoption."""
         new_pod, new_service = attempt.objects
         if pod is None:
             return [new_pod, new_service]
@@ -224,23 +227,24 @@ class Creation:
         return missing
 
     async def _apply(self, attempt: Attempt, objects: list[KubeObject], there: list[KubeObject]) -> list[KubeObject]:
-        """Apply the objects, and check that those that are `there` without this create's mark have changed."""
+        """Apply the objects; raises ObjectsChanged if one of `there` that another create applied did not change."""
         attempt.applied = True
         over = [obj for obj in there if kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) != attempt.applied_at]
-        # kubectl goes on to the Service where the Pod is refused, as another owner's: one with labels of its own waits.
+        # If the Pod is refused as another owner's, kubectl still applies the Service: one with requested labels waits.
         steps = [[obj] for obj in objects] if attempt.sandbox.asks.labels else [objects]
         stored = [obj for step in steps for obj in await self._cluster.apply(step, over=over)]
         logger.info("sandbox %s applied: %s", attempt.sandbox.sandbox_id, ", ".join(obj["kind"] for obj in objects))
         return stored
 
-    async def _confirm(self, sandbox_id: str, pod: KubeObject, *, by_all_means: bool) -> KubeObject:
-        """Return the Pod with a mark that it was returned to a caller, where somebody may be about to delete it.
+    async def _confirm(self, sandbox_id: str, pod: KubeObject, *, always: bool) -> KubeObject:
+        """Annotate a recently applied Pod as returned to a caller, and return it as stored.
 
-        That is its maker, if it has told its caller that it failed, or, `by_all_means`, the reaper, which takes it for
-        a half. The mark, or the new resourceVersion, stops them. Raises ObjectsChanged if it is no longer that Pod.
+        The annotation, and the new resourceVersion, keep its maker from rolling it back. `always` confirms an older
+        Pod, too: one without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod
+        was replaced.
         """
         marks = kube.get_annotations(pod)
-        if not self._rollback.is_pending(sandbox_id) and not by_all_means:
+        if not self._rollback.is_pending(sandbox_id) and not always:
             applied_at = expiry.time_of(pod, kube.APPLIED_AT_ANNOTATION)
             if pod["metadata"]["uid"] in self._confirmed or applied_at is None or kube.CONFIRMED_ANNOTATION in marks:
                 return pod
@@ -251,6 +255,6 @@ class Creation:
         return confirmed
 
     async def _prolong(self, sandbox: Sandbox, pod: KubeObject) -> KubeObject:
-        """Let the sandbox live for as long as is asked for now, and count this as a use of it; return its Pod."""
+        """Extend the sandbox's lifetime to the requested one, record a use, and return its Pod."""
         pod = await keepalive.prolong(self._cluster, pod, sandbox.ttl_seconds, sandbox.idle_timeout_seconds)
         return await self._uses.note(pod)

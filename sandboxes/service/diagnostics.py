@@ -1,6 +1,6 @@
-"""Why a sandbox is as it is: its Pod's status, its Events and its logs, put together for a person.
+"""Diagnoses a sandbox from its Pod's status, Events and logs.
 
-What can't be read is told in its part and fails nothing else; what takes too long counts as what can't be read.
+If the Events or a log can't be read in time, that part carries an error and the others are still returned.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# So many bytes of a log are read: a hundred lines of 16 KiB, the longest that containerd writes without breaking it.
+# Bytes read of a log: LOG_LINES lines of 16 KiB, the longest that containerd writes unsplit.
 MAX_READ_BYTES = LOG_LINES * 16 * 1024
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What was read besides the objects, as far as it could be."""
+    """Events and logs, each with the error if it could not be read."""
 
     events: list[KubeObject]
     events_error: str | None
@@ -55,10 +55,10 @@ class _Read:
 
 
 async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings) -> Diagnostics:
-    """Return what is known of a sandbox, also of a Pod whose Service is missing, within 8 s.
+    """Return the diagnosis of a sandbox, even if its Service is missing, within the `diagnosis` deadline (8 s).
 
-    Raises SandboxNotFound where there is no Pod, or it is being deleted; ClusterUnavailable, ClusterRefused or
-    ClusterTimeout if the Pod can't be looked for.
+    Raises SandboxNotFound if its Pod is missing or terminating; ClusterUnavailable, ClusterRefused or ClusterTimeout
+    if the Pod can't be read.
     """
     end = asyncio.get_running_loop().time() + cluster.deadlines.diagnosis
     async with within(cluster.deadlines.diagnosis):
@@ -77,7 +77,7 @@ async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings) -> Dia
 
 
 async def _look(cluster: Cluster, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
-    """Return a sandbox's Pod and Service from the view where it knows both, else from the cluster."""
+    """Return the Pod and the Service, from the live view if it has both, else from the cluster."""
     pod, service = cluster.seen(sandbox_id)
     if pod is not None and service is not None:
         return pod, service
@@ -85,7 +85,7 @@ async def _look(cluster: Cluster, sandbox_id: str) -> tuple[KubeObject | None, K
 
 
 async def _events(cluster: Cluster, pod: KubeObject, end: float) -> tuple[list[KubeObject], str | None]:
-    """Return the Pod's last Events, the newest last, or why they can't be read."""
+    """Return the Pod's last MAX_EVENTS Events, oldest first, and the error if they can't be read."""
     events, problem = await _part("events", cluster.events_of(pod), end)
     return sorted(events or [], key=_when)[-MAX_EVENTS:], problem
 
@@ -97,7 +97,7 @@ async def _log(cluster: Cluster, pod: KubeObject, container: str, end: float, *,
 
 
 async def _part(what: str, call: Awaitable[T], end: float) -> tuple[T | None, str | None]:
-    """Return what a call brings, or None and the sentence that says why it brings nothing."""
+    """Return the call's result and None, or None and the public error."""
     try:
         async with within(end - asyncio.get_running_loop().time()):
             return await call, None
@@ -140,7 +140,7 @@ def _condition(condition: KubeObject) -> Condition:
 
 
 def _containers(pod: KubeObject) -> list[ContainerDiagnosis]:
-    """Return every container of the Pod in the order in which they start, with what the node tells of each."""
+    """Return all containers with their status, init containers first."""
     status = pod.get("status") or {}
     found = []
     for group, statuses in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
@@ -184,13 +184,13 @@ def _state(state: KubeObject) -> ContainerState | None:
 
 
 def _has_restarted(pod: KubeObject, container: str) -> bool:
-    """Whether the container has run before as another one."""
+    """Whether the container has restarted, so that it has a previous log."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
     return any(one.get("name") == container and one.get("restartCount", 0) > 0 for one in statuses)
 
 
 def _event(event: KubeObject) -> PodEvent:
-    """Return what is told of an Event: those of the newer API have other fields (record: events-unschedulable)."""
+    """Convert an Event; those of events.k8s.io/v1 use other time and count fields (record: events-unschedulable)."""
     series = event.get("series") or {}
     return PodEvent(
         type=event.get("type") or "Normal",
@@ -209,12 +209,12 @@ def _last_time(event: KubeObject) -> str | None:
 
 
 def _when(event: KubeObject) -> tuple[str, int]:
-    """Order by the last time, in the seconds that all have, then by who wrote last (the version grows, KEP-5504)."""
+    """Sort by last time in whole seconds, which all Events have, then by resourceVersion, which grows (KEP-5504)."""
     return (_last_time(event) or event["metadata"].get("creationTimestamp") or "")[:19], int(
         event["metadata"]["resourceVersion"]
     )
 
 
 def _last_lines(written: bytes) -> list[str]:
-    """Return the newest lines within the bounds; the first of them is cut where the bound cuts it."""
+    """Return the last lines within MAX_LOG_BYTES and LOG_LINES; the first one may be cut."""
     return written[-MAX_LOG_BYTES:].decode(errors="replace").splitlines()[-LOG_LINES:]

@@ -1,7 +1,7 @@
-"""Renews sandboxes, and writes down when they were last used, at most once a minute each.
+"""Renews sandboxes and records their last use, with at most one write a minute for each.
 
-A use within the minute is remembered and written when the minute is over, or before the sandbox would count as idle:
-so no use is forgotten but by the death of this process, and that costs at most a minute of a sandbox's life.
+A use within that minute is kept in memory and written when the minute ends, or earlier if the sandbox would become
+idle. Only a crash of this process loses a use, which shortens a sandbox's life by at most a minute.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Pending:
-    """A use that is not written yet, or being written now: then it has no timer."""
+    """The last use of a sandbox, not yet written; without a timer it is being written."""
 
     pod: KubeObject
     used: datetime
@@ -34,7 +34,7 @@ class _Pending:
 
 
 class Uses:
-    """Writes down that sandboxes were used; knows only those whose last use is not written."""
+    """Records when sandboxes are used; keeps only the uses that are not yet written."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -43,10 +43,10 @@ class Uses:
         self._writing = BackgroundTasks()
 
     async def note(self, pod: KubeObject) -> KubeObject:
-        """Count this as a use of the sandbox now; return the Pod as it is stored then.
+        """Record a use now; return the Pod, as stored if this wrote it.
 
-        Written before this returns, if it must be. A sandbox that may stay unused for ever is left as it is.
-        Raises ObjectsChanged if it is no longer that Pod, else what `annotate` raises.
+        Writes at once if a write is due, else later. Does nothing for a sandbox without an idle timeout. Raises
+        ObjectsChanged if the Pod was replaced, and the errors of `annotate`.
         """
         now = expiry.present()
         idle = expiry.idle_timeout(pod)
@@ -61,26 +61,26 @@ class Uses:
         if due > now:
             self._write_at(due, pod, now)
             return pod
-        # While it is being written, others need not.
+        # Concurrent calls see this entry and do not write as well.
         self._pending[uid] = _Pending(pod, now)
         written: datetime | None = None
         try:
             stored = await self._write(pod, now)
             written = now
         finally:
-            self._reconsider(uid, now, written)
+            self._schedule_next(uid, now, written)
         return stored
 
     def latest(self, pod: KubeObject) -> datetime | None:
-        """Return the last use that is not written yet, or None."""
+        """Return the last use if it is not written yet, else None."""
         pending = self._pending.get(pod["metadata"]["uid"])
         return None if pending is None else pending.used
 
     async def finish(self) -> None:
-        """Write what is not written yet; for the end of the process."""
+        """Write all pending uses, for a limited time; call it at shutdown."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._deadlines.use_finish
-        for _ in range(2):  # once more: for the uses that came while an earlier one was being written
+        for _ in range(2):  # the second pass writes uses noted during the first
             for uid, pending in list(self._pending.items()):
                 if pending.timer is not None:
                     pending.timer.cancel()
@@ -94,37 +94,37 @@ class Uses:
         self._pending[uid] = _Pending(pod, used, timer)
 
     def _due(self, written: datetime, idle: timedelta) -> datetime:
-        """Return from when on a use must be written, if the last one was written then."""
+        """Return when the next use must be written, given the time of the last written one."""
         often_enough = written + timedelta(seconds=self._deadlines.use_interval)
         return min(often_enough, written + idle - timedelta(seconds=self._deadlines.use_margin))
 
-    def _reconsider(self, uid: str, used: datetime, written: datetime | None) -> None:
-        """After the write of a use: plan that of the uses since, which were answered already; at once if it failed."""
+    def _schedule_next(self, uid: str, used: datetime, written: datetime | None) -> None:
+        """Schedule the write of a later use, noted while `used` was being written; at once if that write failed."""
         pending = self._pending.pop(uid)
         if pending.used > used:
             idle = expiry.idle_timeout(pending.pod)
-            assert idle is not None  # noqa: S101 - note() leaves out those without
+            assert idle is not None  # noqa: S101 - note() skips Pods without one
             due = expiry.present() if written is None else self._due(written, idle)
             self._write_at(due, pending.pod, pending.used)
 
     def _start_writing(self, uid: str) -> None:
-        # It stays pending until it is written: the reaper must know of it meanwhile, however long that takes.
+        # It stays pending while it is written, so that the reaper respects it.
         pending = self._pending[uid]
         pending.timer = None
         self._writing.start(self._write_down(uid, pending))
 
     async def _write_down(self, uid: str, pending: _Pending) -> None:
-        """Write a use that nobody waits for, and try again later if that fails."""
+        """Write a use in the background; retry later on failure."""
         used = pending.used
         try:
             await self._write(pending.pod, used)
         except ObjectsChanged as error:
-            logger.debug("a sandbox that was used is gone: %s", error)
+            logger.debug("a used sandbox is gone: %s", error)
         except ProvisionerError as error:
-            logger.warning("that a sandbox was used could not be written down: %s\n%s", error, error.detail)
+            logger.warning("the last use of a sandbox could not be written: %s\n%s", error, error.detail)
             self._write_at(expiry.present() + timedelta(seconds=self._deadlines.use_retry), pending.pod, pending.used)
         else:
-            self._reconsider(uid, used, used)
+            self._schedule_next(uid, used, used)
         finally:
             if self._pending.get(uid) is pending:
                 del self._pending[uid]
@@ -134,9 +134,9 @@ class Uses:
 
 
 async def renew(cluster: Cluster, pod: KubeObject, ttl_seconds: int) -> KubeObject:
-    """Have the sandbox end `ttl_seconds` from now, sooner or later than before, or never (0); return its Pod.
+    """Set the expiry to now + `ttl_seconds` and return the Pod; 0 disables it. May shorten.
 
-    Raises ObjectsChanged if it is no longer that Pod.
+    Raises ObjectsChanged if the Pod was replaced.
     """
     end = expiry.after(ttl_seconds, expiry.present())
     return await cluster.annotate(pod, {kube.EXPIRES_ANNOTATION: expiry.text_of(end)}, manager="expiry")
@@ -145,9 +145,9 @@ async def renew(cluster: Cluster, pod: KubeObject, ttl_seconds: int) -> KubeObje
 async def prolong(
     cluster: Cluster, pod: KubeObject, ttl_seconds: int | None, idle_timeout_seconds: int | None
 ) -> KubeObject:
-    """Let the sandbox live as long as is asked for, if that is longer than it does; return its Pod.
+    """Raise the TTL and the idle timeout to the given seconds and return the Pod; never shortens.
 
-    0 is for ever, None asks for nothing. Raises ObjectsChanged if it is no longer that Pod.
+    0 means no limit, None leaves the value. Raises ObjectsChanged if the Pod was replaced.
     """
     if ttl_seconds is not None:
         end = expiry.after(ttl_seconds, expiry.present())

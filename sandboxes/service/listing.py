@@ -1,7 +1,7 @@
-"""Which sandboxes a list shows: filters, and pages in the order of the ids. Pure.
+"""Filters and paginates the list of sandboxes, in the order of their ids. Pure.
 
-A cursor is the last id that its reader has seen, and a page is what comes after it. So it stays valid whatever is
-created or deleted meanwhile: nothing is told twice, and nothing is left out that was there all the time.
+A cursor holds the last id of the previous page. So it stays valid while sandboxes are created and deleted: pages repeat
+no sandbox and skip none that exists throughout.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 MAX_LIMIT = 1000
 
-# Says how the rest is to be read, so that a later form can be told from this one.
+# Version prefix of the cursor's format.
 _CURSOR_FORM = "1:"
 
-# `key` or `key=value`, for the API's document.
+# `key` or `key=value`, for the OpenAPI document.
 _LABEL_SCHEMA = {"type": "string", "pattern": rf"^{KEY}(={LABEL_VALUE})?$"}
 
-# A label's key, and the value that it must have; None: any.
+# A label's key and its required value; None matches any value.
 LabelMatch = tuple[str, str | None]
 
 
@@ -43,13 +43,13 @@ def _label_match(text: str) -> LabelMatch:
 
 
 def _position(cursor: str) -> str:
-    """Return the id after which the page begins."""
+    """Decode a cursor to the id that the page starts after."""
     try:
         text = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError) as error:
-        raise ValueError("it should be a `next_cursor` as it was answered") from error
+        raise ValueError("it should be the `next_cursor` of an earlier response") from error
     if not text.startswith(_CURSOR_FORM):
-        raise ValueError("it should be a `next_cursor` as it was answered")
+        raise ValueError("it should be the `next_cursor` of an earlier response")
     return text.removeprefix(_CURSOR_FORM)
 
 
@@ -58,7 +58,7 @@ def _cursor(position: str) -> str:
 
 
 class ListQuery(BaseModel):
-    """The query of `GET /api/sandboxes`. Each filter that is set must fit; `cursor` holds the id it stands for."""
+    """Query parameters of `GET /api/sandboxes`. Filters are ANDed; `cursor` is decoded to an id."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,21 +84,21 @@ class ListQuery(BaseModel):
     )
 
     def fits(self, pod: KubeObject) -> bool:
-        """Whether the Pod has the labels that are asked for; an answer doesn't tell them."""
+        """Whether the Pod has all requested labels; a response does not include labels."""
         labels = kube.get_labels(pod)
         return all(key in labels and value in (None, labels[key]) for key, value in self.label)
 
 
-# Of ListQuery.
+# Parameters of ListQuery that may be repeated.
 REPEATED = frozenset({"label"})
 
 _SAME = ("status", "ready", "thread_id", "user_id", "template")
 
 
 def select(answers: Sequence[SandboxResponse], query: ListQuery) -> SandboxList:
-    """Return those that fit, but for labels, see ListQuery.fits; with a limit, one page of them.
+    """Return the matching sandboxes; with a limit, one page of them. Ignores labels; see ListQuery.fits.
 
-    `answers` are sorted by id. A page's `next_cursor` is None where nothing comes after it.
+    `answers` must be sorted by id. `next_cursor` is None on the last page.
     """
     wanted = [(name, value) for name in _SAME if (value := getattr(query, name)) is not None]
     found = [

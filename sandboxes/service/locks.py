@@ -1,4 +1,4 @@
-"""One task at a time for each id, and a bound on how many do something at once."""
+"""A lock for each key, and a bound on concurrent and waiting tasks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Locks:
-    """One lock an id, for as long as somebody holds or wants it: one task works on one id at a time."""
+    """One lock for each key, kept only while a task holds or awaits it."""
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
     async def hold(self, key: str, seconds: float) -> AsyncIterator[float]:
-        """Hold the key's lock; yields how many of the `seconds` are left. Raises ClusterTimeout if there are none."""
+        """Hold the key's lock; yields the rest of `seconds`. Raises ClusterTimeout if it is not acquired in time."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         lock, users = self._locks.get(key, (asyncio.Lock(), 0))
@@ -40,7 +40,7 @@ class Locks:
 
 
 class Bulkhead:
-    """Lets `at_once` blocks run at the same time, and so many more wait."""
+    """Lets at most `at_once` blocks run concurrently and at most `waiting` more wait."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self._slots = asyncio.Semaphore(at_once)
@@ -49,7 +49,7 @@ class Bulkhead:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
-        """Wait for a turn and have it for the block; raises Busy at once if too many wait already."""
+        """Run the block in a free slot, after waiting for one; raises Busy at once if too many wait already."""
         if self._slots.locked() and self._waiting >= self._most:
             raise Busy
         self._waiting += 1

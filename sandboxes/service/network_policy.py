@@ -1,4 +1,4 @@
-"""Lets no sandbox be made where the namespace's NetworkPolicy could not be applied."""
+"""Applies the namespace's NetworkPolicy before a sandbox is created; if that fails, so does the create."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Protection:
-    """Applies the cluster's policies, where it has any."""
+    """Applies the cluster's NetworkPolicies, if any are configured."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -23,9 +23,9 @@ class Protection:
         self._lock = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Have the policies in the namespace; costs nothing for a minute after they were applied.
+        """Apply the policies unless that was done within the last minute (`policy_confirmed`).
 
-        Raises what an apply raises: ClusterUnavailable, ClusterTimeout, ClusterRefused or LimitReached.
+        Raises ClusterUnavailable, ClusterTimeout, ClusterRefused or LimitReached, as an apply does.
         """
         if not self._cluster.policies or self._is_confirmed():
             return

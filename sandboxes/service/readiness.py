@@ -1,7 +1,7 @@
-"""Waits until a sandbox is usable, or until it is clear that it won't be.
+"""Waits until a sandbox is usable or can't become usable.
 
-One task watches one sandbox, however many callers wait for it. While the live view may answer, it is woken by changes
-and starts no process; else it looks once a second. Knows nothing of requests: whoever waits no longer is cancelled.
+One task watches a sandbox for all callers that wait for it. While the live view is fresh, changes wake the task and no
+process is started; otherwise it polls once a second. Callers stop waiting by cancellation.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Waiter:
-    """One sandbox that is waited for: what is known of it, and for how long."""
+    """The state of one awaited sandbox, shared by its callers."""
 
     sandbox_id: str
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     callers: int = 0
-    # What was seen last, and why it could not be seen since.
+    # The last response, and the error of a later failed read.
     seen: WaitedResponse | None = None
     failure: ProvisionerError | None = None
-    # The Pod that the rest is about; loop times.
+    # The fields below belong to the Pod with this uid. Times are loop times.
     uid: str = ""
     ready_since: float | None = None
     was_reached: bool = False
@@ -49,7 +49,7 @@ class _Waiter:
     failed_mount: KubeObject | None = None
 
     def meet(self, pod: KubeObject) -> None:
-        """Forget what was known of another Pod of the same name."""
+        """Reset the state if this is another Pod than before."""
         uid = pod["metadata"]["uid"]
         if uid != self.uid:
             self.uid, self.was_reached, self.failed_mount = uid, False, None
@@ -57,7 +57,7 @@ class _Waiter:
 
 
 class ReadinessWaiter:
-    """Who waits for which sandbox of one cluster."""
+    """Waits for sandboxes of one cluster."""
 
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self._cluster = cluster
@@ -66,15 +66,15 @@ class ReadinessWaiter:
         self._urls = UrlProber(cluster.deadlines)
         self._waiters: dict[str, tuple[_Waiter, asyncio.Task[WaitedResponse]]] = {}
         self._is_released = False
-        # Five hundred Pods whose images are being pulled look at their Events one after another.
-        self._events_turn = asyncio.Lock()
+        # Serialises the reads of Events: hundreds of Pods may be pulling images at once.
+        self._events_lock = asyncio.Lock()
         cluster.changed.connect(self._on_change)
 
     async def until_usable(self, answer: SandboxResponse, until: float) -> WaitedResponse:
-        """Return the sandbox as soon as it is usable or can't become so, and at `until` (loop time) as it is then.
+        """Return the sandbox once it is usable or can't become usable, or its current state at `until` (loop time).
 
-        `answer`: what is known of it. Raises SandboxNotFound if it is deleted meanwhile, and what kept the cluster from
-        answering if that is so at `until`.
+        `answer` is its last known response. Raises SandboxNotFound if it is deleted meanwhile, and the cluster's error
+        if the cluster can't be read at `until`.
         """
         if self._is_released:
             return waited(answer)
@@ -90,7 +90,7 @@ class ReadinessWaiter:
             self._leave(waiter, task)
 
     async def release(self) -> None:
-        """Have all who wait answered at once with what is known, and let nobody wait any more."""
+        """Return the last known state to all callers at once, now and from now on."""
         self._is_released = True
         tasks = [task for _, task in self._waiters.values()]
         for task in tasks:
@@ -102,8 +102,8 @@ class ReadinessWaiter:
         known = self._waiters.get(sandbox_id)
         if known is None or known[1].done():
             waiter = _Waiter(sandbox_id)
-            task = asyncio.create_task(self._keep(waiter), name=f"wait for sandbox {sandbox_id}")
-            # Whoever waited for it may be gone when it fails.
+            task = asyncio.create_task(self._watch(waiter), name=f"wait for sandbox {sandbox_id}")
+            # Retrieves the exception, since the callers may be gone when the task fails.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             known = self._waiters[sandbox_id] = (waiter, task)
         known[0].callers += 1
@@ -121,8 +121,8 @@ class ReadinessWaiter:
         if known is not None:
             known[0].changed.set()
 
-    async def _keep(self, waiter: _Waiter) -> WaitedResponse:
-        """Watch until there is nothing left to wait for."""
+    async def _watch(self, waiter: _Waiter) -> WaitedResponse:
+        """Check the sandbox on every change or pause until there is an outcome."""
         try:
             while True:
                 waiter.changed.clear()
@@ -147,7 +147,7 @@ class ReadinessWaiter:
                 waiter.events.cancel()
 
     async def _look(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
-        """Return what there is, from the view where it may answer; a miss is confirmed."""
+        """Return the Pod and the Service, from the live view if they make a sandbox, else from the cluster."""
         pair = self._cluster.seen(sandbox_id)
         if answer_for(*pair, self._settings) is not None:
             return pair
@@ -155,7 +155,7 @@ class ReadinessWaiter:
             return await self._cluster.look(sandbox_id)
 
     async def _outcome(self, waiter: _Waiter, pod: KubeObject, answer: SandboxResponse) -> WaitedResponse | None:
-        """Return the answer if there is nothing left to wait for."""
+        """Return the final response, or None while it is worth waiting."""
         waiter.meet(pod)
         waiter.seen = waited(answer)
         if answer.ready:
@@ -182,18 +182,18 @@ class ReadinessWaiter:
         return None
 
     def _is_unschedulable_for_long(self, waiter: _Waiter, pod: KubeObject) -> bool:
-        """Whether no node has been right for FAIL_FAST_AFTER, by the Pod's own time or since we have seen it."""
+        """Whether the Pod has been unschedulable for FAIL_FAST_AFTER seconds, by its condition or as observed here."""
         since = _unschedulable_since(pod)
         if since is None:
             waiter.unschedulable_since = None
             return False
         if waiter.unschedulable_since is None:
             waiter.unschedulable_since = _now()
-        told = (datetime.now(UTC) - since).total_seconds()
-        return max(told, _now() - waiter.unschedulable_since) >= self._settings.fail_fast_after
+        reported = (datetime.now(UTC) - since).total_seconds()
+        return max(reported, _now() - waiter.unschedulable_since) >= self._settings.fail_fast_after
 
     def _look_for_failed_mount(self, waiter: _Waiter, pod: KubeObject) -> None:
-        """Have the Pod's Events looked at beside, if it is time; what they tell wakes the vigil."""
+        """Start a read of the Pod's Events in the background, if due; a FailedMount wakes the waiter."""
         if not _is_creating(pod):
             waiter.events_due = waiter.failed_mount = None
             return
@@ -205,11 +205,11 @@ class ReadinessWaiter:
     async def _read_events(self, waiter: _Waiter, pod: KubeObject) -> None:
         pause = self._deadlines.events_pause
         try:
-            async with self._events_turn, within(self._deadlines.read):
-                # Until it was its turn, the container may have been created.
+            async with self._events_lock, within(self._deadlines.read):
+                # The container may have been created while this task waited for the lock.
                 events = [] if waiter.events_due is None else await self._cluster.events_of(pod)
         except ProvisionerError as error:
-            # Without the right to read Events a wait lasts longer, and that is all.
+            # Without the right to read Events, a failed mount is only not detected early.
             logger.info("the Events of sandbox %s can't be read: %s", waiter.sandbox_id, error)
             if isinstance(error, ClusterRefused):
                 pause = float("inf")
@@ -225,15 +225,15 @@ class ReadinessWaiter:
 def waited(
     answer: SandboxResponse, *, url_checked: bool = False, reason: str | None = None, message: str | None = None
 ) -> WaitedResponse:
-    """Return what a caller who waited is told; `reason` and `message` if they say more than the Pod."""
-    told = answer.model_dump(exclude={"url_checked"})
+    """Return the response to a caller who waited; a given `reason` and `message` replace the Pod's."""
+    fields = answer.model_dump(exclude={"url_checked"})
     if reason is not None:
-        told |= {"reason": reason, "message": message}
-    return WaitedResponse(**told, url_checked=url_checked)
+        fields |= {"reason": reason, "message": message}
+    return WaitedResponse(**fields, url_checked=url_checked)
 
 
 def _unschedulable_since(pod: KubeObject) -> datetime | None:
-    """Return since when the scheduler finds no node (record: pod-unschedulable); None if it does not say so."""
+    """Return when the Pod became unschedulable (record: pod-unschedulable), or None if it is not."""
     scheduled = kube.condition_of(pod, "PodScheduled")
     if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None

@@ -1,8 +1,7 @@
-"""The reaper: deletes what has expired, has ended long ago, or was left behind.
+"""Deletes sandboxes that are expired, idle, ended or incomplete, and leftover template objects.
 
-Any number of processes may do this at once. Each object is deleted only as the very version that was judged
-(`uid` and `resourceVersion` preconditions, kubectl.md 15), and whoever renews, uses, completes or confirms a sandbox
-changes its Pod: so what was rescued a moment ago stays.
+Any number of processes may run it concurrently. Each delete has `uid` and `resourceVersion` preconditions
+(kubectl.md 15). Renewing, using, completing or confirming a sandbox changes its Pod, so the delete then fails.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Sandboxes deleted at the same time: requests come first.
+# Sandboxes deleted concurrently; low, to leave kubectl processes to requests.
 AT_ONCE = 2
 
 
 class Reaper:
     """Reaps one cluster.
 
-    `locks`: those of the requests, so that none works on a sandbox that is being deleted. `uses`: those that are not
-    written yet.
+    `locks` are shared with requests, so that no request works on a sandbox that is being deleted. `uses` has uses that
+    the Pods' annotations do not show yet.
     """
 
     def __init__(self, cluster: Cluster, settings: Settings, locks: Locks, uses: Uses, extras: Extras) -> None:
@@ -51,43 +50,43 @@ class Reaper:
         self._extras = extras
         self._settings = settings
         self._locks = locks
-        # Halves by sandbox and uid, and since when (loop time) they were seen as such.
+        # Loop time at which an incomplete sandbox was first seen, by sandbox id and uid.
         self._halves: dict[tuple[str, str], float] = {}
-        # For each deletion: its kind, one of those of Doomed, or `leftover`.
+        # Sent for each deletion, with its Kind or "leftover".
         self.reaped: Signal[[str]] = Signal()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Do a round every REAPER_INTERVAL seconds for as long as the block runs."""
-        task = asyncio.create_task(self._keep_reaping())
+        """Run a round every REAPER_INTERVAL seconds until the block ends."""
+        task = asyncio.create_task(self._run())
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _keep_reaping(self) -> None:
+    async def _run(self) -> None:
         while True:
-            # Replicas that were started together don't reap together.
+            # Jitter, so that replicas started together do not reap at the same time.
             await asyncio.sleep(self._settings.reaper_interval * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
             try:
                 await self.round(dry_run=self._settings.reaper_dry_run, halves_must_last=True)
             except ProvisionerError as error:
-                logger.warning("the reaper could not do its round: %s\n%s", error, error.detail)
+                logger.warning("the reaper's round failed: %s\n%s", error, error.detail)
             except Exception:
-                logger.exception("the reaper could not do its round")
+                logger.exception("the reaper's round failed")
 
     async def round(self, *, dry_run: bool, halves_must_last: bool = False) -> list[str]:
-        """Delete what is due; return a line for each deletion, or with `dry_run` for each that would be.
+        """Delete all due sandboxes and leftover template objects; return one line for each deletion.
 
-        What a template brought for a sandbox that is gone is due, too. Raises as `due` does.
+        `dry_run` deletes nothing and returns the lines. Raises the errors of `due`.
         """
         due = await self.due(halves_must_last=halves_must_last)
         if not dry_run:
             due = await self.reap(due)
         leftovers = await self._extras.remove_leftovers(self._settings.reaper_grace, dry_run=dry_run)
         if not dry_run:
-            self._tell("leftover" for _ in leftovers)
+            self._report("leftover" for _ in leftovers)
         lines = [f"{one.sandbox_id}: {one.reason}" for one in due] + [f"{one}: its Pod is gone" for one in leftovers]
         if dry_run:
             for line in lines:
@@ -95,9 +94,9 @@ class Reaper:
         return lines
 
     async def due(self, *, halves_must_last: bool = False) -> list[Due]:
-        """Return what is to be deleted now.
+        """Return the sandboxes to delete now.
 
-        `halves_must_last`: a half only when rounds have seen it as one for REAPER_GRACE seconds.
+        `halves_must_last` includes an incomplete sandbox only after rounds have seen it for REAPER_GRACE seconds.
         Raises ProvisionerError if the cluster can't be read.
         """
         now = expiry.present()
@@ -109,9 +108,9 @@ class Reaper:
         return self._without_new_halves(due) if halves_must_last else due
 
     async def reap(self, due: list[Due]) -> list[Due]:
-        """Delete what has not changed since it was judged; return those that this process ended, and no other did.
+        """Delete the sandboxes that have not changed since `due`; return those that this process deleted.
 
-        What can't be deleted is logged.
+        Failures are logged, not raised.
         """
         slots = asyncio.Semaphore(AT_ONCE)
 
@@ -121,10 +120,10 @@ class Reaper:
 
         reaped = await asyncio.gather(*(reap_in_turn(one) for one in due))
         deleted = [one for one, is_gone in zip(due, reaped, strict=True) if is_gone]
-        self._tell(one.kind for one in deleted)
+        self._report(one.kind for one in deleted)
         return deleted
 
-    def _tell(self, kinds: Iterable[str]) -> None:
+    def _report(self, kinds: Iterable[str]) -> None:
         for kind in kinds:
             self.reaped.send(kind)
 
@@ -141,23 +140,27 @@ class Reaper:
         return [one for one in due if one not in new]
 
     async def _reap(self, due: Due) -> bool:
-        """Delete what is due of one sandbox; whether this process ended it, by deleting the first of its objects.
+        """Delete one sandbox; return whether this process deleted its first object, which at most one process does.
 
-        Of several that reap it at once, one does. What is left of it then is a half, and is reaped as such.
+        If a later delete fails, the rest is an incomplete sandbox, which a later round reaps.
         """
         ended = False
         try:
             async with self._locks.hold(due.sandbox_id, self._cluster.deadlines.reaper_lock):
-                if self._is_in_use(due, expiry.present()):  # since it was judged
+                if self._is_in_use(due, expiry.present()):  # used since `due` was computed
+                    return False
+                # The view may be as old as LIVE_VIEW_MAX_AGE of one kind only, and no precondition is about the other.
+                if due.is_half and None not in await self._cluster.look(due.sandbox_id):
+                    logger.debug("sandbox %s is whole by now, and stays", due.sandbox_id)
                     return False
                 for obj in due.objects:
-                    # Gone already: another process was faster, or the answer to an earlier try was lost.
+                    # False if another process deleted it, or an earlier try did and its response was lost.
                     was_there = await self._cluster.delete_exactly(obj)
                     ended = ended or (was_there and obj is due.objects[0])
-                    outcome = "deleted by the reaper" if was_there else "gone before the reaper came"
+                    outcome = "deleted by the reaper" if was_there else "already gone"
                     logger.info("sandbox %s: %s %s: %s", due.sandbox_id, obj["kind"], outcome, due.reason)
         except PreconditionFailed:
-            logger.debug("sandbox %s was changed just now, and stays", due.sandbox_id)
+            logger.debug("sandbox %s has just changed and is kept", due.sandbox_id)
         except ProvisionerError as error:
             logger.warning("sandbox %s could not be reaped: %s\n%s", due.sandbox_id, error, error.detail)
         return ended
@@ -168,9 +171,9 @@ Kind = Literal["expired", "idle", "ended", "half"]
 
 @dataclass(frozen=True)
 class Due:
-    """What of one sandbox is to be deleted: these very versions, in this order.
+    """One sandbox to delete: its `objects`, in these versions and this order.
 
-    One of `kind` "half" was never completed, or has lost its other half a moment ago; nothing in it tells which.
+    Kind "half" is a Pod without its Service or vice versa: either never completed, or just losing its other object.
     """
 
     sandbox_id: str
@@ -180,12 +183,12 @@ class Due:
 
     @property
     def is_half(self) -> bool:
-        """Whether it is there only by half."""
+        """Whether the Pod or the Service is missing."""
         return self.kind == "half"
 
 
 def due_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> list[Due]:
-    """Return, sorted by id, what is to be deleted of these Pods and Services, which are all that there are."""
+    """Return the sandboxes to delete, sorted by id. `objects` must be all Pods and Services of the cluster."""
     sandboxes: dict[str, dict[str, KubeObject]] = {}
     for obj in objects:
         sandbox_id = kube.sandbox_id_of(obj)
@@ -198,15 +201,15 @@ def due_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> 
         half = None if ending else reason_of_half(pod, service, settings, now)
         kind, reason = ending or ("half", half)
         if reason:
-            # The Pod first: without it nothing is left that could do anything, and its Service is a half.
-            ours = [one for one in (pod, service) if one is not None and _is_ours(one)]
-            found.append(Due(sandbox_id, reason, tuple(ours), kind))
+            # The Pod first: that stops the sandbox, and a remaining Service is reaped as incomplete.
+            deletable = [one for one in (pod, service) if one is not None and _is_deletable(one)]
+            found.append(Due(sandbox_id, reason, tuple(deletable), kind))
     return found
 
 
 def reason_to_end(pod: KubeObject, settings: Settings, now: datetime) -> tuple[Kind, str] | None:
-    """Return why this Pod's life is over, as a kind and in words, or None if it is not."""
-    if not _is_ours(pod):
+    """Return the kind and the reason for deleting this Pod, or None to keep it."""
+    if not _is_deletable(pod):
         return None
     if expiry.ttl_ends_at(pod) <= now:
         return "expired", f"it expired at {expiry.text_of(expiry.ttl_ends_at(pod))}"
@@ -218,9 +221,12 @@ def reason_to_end(pod: KubeObject, settings: Settings, now: datetime) -> tuple[K
 
 
 def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings: Settings, now: datetime) -> str | None:
-    """Return why a Pod without a Service, or the other way round, is to be deleted, or None if it is not."""
+    """Return the reason for deleting a Pod without a Service, or vice versa; None to keep it.
+
+    It must be unchanged for REAPER_GRACE seconds.
+    """
     there = [one for one in (pod, service) if one is not None]
-    if len(there) != 1 or not _is_ours(there[0]):
+    if len(there) != 1 or not _is_deletable(there[0]):
         return None
     changed_at = expiry.touched_at(there[0])
     if changed_at + timedelta(seconds=settings.reaper_grace) > now:
@@ -228,6 +234,6 @@ def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings:
     return f"its {'Service' if service is None else 'Pod'} is missing"
 
 
-def _is_ours(obj: KubeObject) -> bool:
-    """Whether we may delete it, and nobody has yet."""
+def _is_deletable(obj: KubeObject) -> bool:
+    """Whether this service manages the object and it is not being deleted yet."""
     return kube.is_managed(obj) and not kube.is_terminating(obj)

@@ -1,7 +1,7 @@
-"""Rolling a failed create back: deletes what it made, and nothing that was there before or became somebody else's.
+"""Rolls back failed creates: deletes the objects they made, but none that existed before or that another create uses.
 
-At once, before its caller is answered, if that can be done in time; else again and again until it is done or given up,
-and then the reaper is the backstop.
+The first try is made before the caller gets its error. If it fails, tries continue in the background for `settle`
+seconds; the reaper is the backstop.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
 
 
 class Clock(Protocol):
-    """The time that passes between tries, in seconds."""
+    """A monotonic clock in seconds, injected for tests."""
 
     def time(self) -> float:
-        """Return the present, of a clock that never goes back."""
+        """Return the current time."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so long."""
+        """Return after `seconds`."""
         ...
 
 
 class LoopClock:
-    """The running loop's own time."""
+    """The running event loop's clock."""
 
     def time(self) -> float:
-        """See Clock."""
+        """Return the loop time."""
         return asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:
-        """See Clock."""
+        """Return after `seconds`."""
         await asyncio.sleep(seconds)
 
 
 class Rollback:
-    """The failed creates of one cluster. One task at a time works on one id: `locks`."""
+    """Rolls back failed creates on one cluster. `locks` serialise the work on one id."""
 
     def __init__(
         self,
@@ -69,28 +69,28 @@ class Rollback:
         self._template_objects = template_objects
         self._clock: Clock = clock or LoopClock()
         self._deadlines = cluster.deadlines
-        # Failed creates whose callers have been told so, and of which something may still be there; by id.
+        # By id: failed creates whose callers have their error, and whose objects may still exist.
         self._pending: dict[str, Attempt] = {}
         self._tasks = BackgroundTasks()
 
     @property
     def any_pending(self) -> bool:
-        """Whether `is_pending` is true of any sandbox."""
+        """Whether `is_pending` is true for any sandbox."""
         return bool(self._pending)
 
     def is_pending(self, sandbox_id: str) -> bool:
-        """Whether what is there of this sandbox was made by a create that failed, and will be deleted."""
+        """Whether this sandbox's objects come from a failed create and are about to be deleted."""
         return sandbox_id in self._pending
 
     def forget(self, sandbox_id: str) -> None:
-        """Delete nothing more of this sandbox: a later create has made it, or returned it to a caller."""
+        """Stop the rollback of this sandbox: a later create has made it or returned it to a caller."""
         self._pending.pop(sandbox_id, None)
 
     async def roll_back(self, attempt: Attempt) -> Pair | None:
-        """After a failed create: return the sandbox if it is whole and ours after all, else delete what it made.
+        """Delete the objects of a failed create and return None, or return the sandbox if it is complete after all.
 
-        An apply that was cut off may have reached the server, or another process may have made the same sandbox. What
-        can't be deleted within `undo` seconds is deleted later. The caller holds the lock of the id.
+        It may be complete because an interrupted apply reached the server or another process made the same sandbox.
+        Deletes that fail or exceed `undo` seconds continue in the background. The caller holds the lock of the id.
         """
         if not attempt.applied:
             return None
@@ -99,7 +99,7 @@ class Rollback:
                 return await self._try(attempt)
         except ProvisionerError as error:
             logger.warning(
-                "sandbox %s: what a failed create made can't be deleted yet: %s", attempt.sandbox.sandbox_id, error
+                "sandbox %s: objects of a failed create can't be deleted yet: %s", attempt.sandbox.sandbox_id, error
             )
         except asyncio.CancelledError:
             self._try_later(attempt)
@@ -108,19 +108,19 @@ class Rollback:
         return None
 
     async def finish(self) -> None:
-        """Give what still rolls back a while to end; the rest is the reaper's."""
+        """Wait up to `settle_finish` seconds for running rollbacks; the reaper deletes the rest."""
         if not self._tasks:
             return
         await self._tasks.finish(self._deadlines.settle_finish)
         for sandbox_id in self._pending:
-            logger.error("sandbox %s: what a failed create made may be left behind", sandbox_id)
+            logger.error("sandbox %s: objects of a failed create may be left behind", sandbox_id)
 
     def _try_later(self, attempt: Attempt) -> None:
         self._pending[attempt.sandbox.sandbox_id] = attempt
         self._tasks.start(self._keep_trying(attempt))
 
     async def _keep_trying(self, attempt: Attempt) -> None:
-        """Try until nothing of the refused create is left, or somebody has asked for the sandbox again."""
+        """Retry until the failed create's objects are deleted or a later create has taken the sandbox over."""
         sandbox_id = attempt.sandbox.sandbox_id
         end = self._clock.time() + self._deadlines.settle
         while self._pending.get(sandbox_id) is attempt:
@@ -135,7 +135,7 @@ class Rollback:
                 if self._clock.time() >= end:
                     del self._pending[sandbox_id]
                     logger.exception(
-                        "sandbox %s: what a failed create made may be left behind: %s\n%s",
+                        "sandbox %s: objects of a failed create may be left behind: %s\n%s",
                         sandbox_id,
                         error.public,
                         error.detail,
@@ -144,14 +144,14 @@ class Rollback:
             await self._clock.sleep(self._deadlines.settle_pause)
 
     async def _try(self, attempt: Attempt, *, refused: bool = False) -> Pair | None:
-        """Return the sandbox if it is whole and may stay; else delete what the attempt made of it.
+        """Return the sandbox if it is complete and may stay; else delete the attempt's objects and return None.
 
-        `refused`: its caller has been told that it failed.
+        `refused`: the caller already has its error, so the attempt's own sandbox may not stay.
         """
         sandbox_id = attempt.sandbox.sandbox_id
         pod, service = await self._cluster.look(sandbox_id, urgent=True)
         if pod is not None and service is None and attempt.may_have_made(pod):
-            # Whoever applied last bears the mark, so the Pod may be another process's, whose Service is on its way.
+            # `applied-at` names the last writer, so the Pod may be another process's that is about to add the Service.
             await self._clock.sleep(self._deadlines.others_service)
             pod, service = await self._cluster.look(sandbox_id, urgent=True)
         while True:
@@ -171,11 +171,11 @@ class Rollback:
         return not refused or not attempt.may_have_made(pod)
 
     async def _delete(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
-        """Delete what this create made and nobody has touched since; raises PreconditionFailed if somebody did."""
-        ours = [obj for obj in (pod, service) if obj is not None and attempt.may_have_made(obj)]
-        if pod is not None and pod not in ours:
-            return  # the Pod is somebody else's, and then so is the Service
-        for obj in ours:
+        """Delete this attempt's objects; raises PreconditionFailed if one has changed since it was read."""
+        made = [obj for obj in (pod, service) if obj is not None and attempt.may_have_made(obj)]
+        if pod is not None and pod not in made:
+            return  # the Service belongs to the Pod, which is another create's
+        for obj in made:
             if not kube.is_terminating(obj):
                 await self._cluster.delete_exactly(obj, urgent=True)
                 logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])

@@ -1,6 +1,6 @@
-"""Create, get, list, delete: what the routes do, and within which time.
+"""The operations behind the routes (create, get, list, delete, …), each within a deadline.
 
-Keeps no state of its own: the cluster is the database, so any number of processes can do this at once.
+All lasting state is in the cluster, so any number of processes can serve it concurrently.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# One diagnosis is up to four processes of kubectl, which all others share.
+# A diagnosis starts up to four kubectl processes, of a pool that all requests share.
 DIAGNOSES_AT_ONCE = 2
 DIAGNOSES_WAITING = 16
 
-# Each round ends because somebody else changed the Pod; so many in a row is no accident.
+# A round is repeated if another writer changed the Pod; after this many, give up.
 MAX_ROUNDS = 5
 
 
 class SandboxService:
-    """What can be done with the sandboxes of one cluster. Raises only errors of `errors.py`."""
+    """The operations on one cluster's sandboxes. Raises only errors of `errors.py`."""
 
     def __init__(self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings) -> None:
         self.cluster = cluster
@@ -73,10 +73,10 @@ class SandboxService:
         self.reaper = Reaper(cluster, settings, self._locks, self._uses, self.extras)
 
     async def create(self, request: CreateRequest) -> SandboxResponse:
-        """Return the sandbox, making what of it is missing; the same request again returns the same sandbox.
+        """Create the sandbox or complete it, and return it. Idempotent: the same request returns the same sandbox.
 
-        All or nothing: when this raises, what it made is gone again, and what was there before is as it was, but for
-        a Pod that had ended: that one is removed to make room.
+        All or nothing: if it raises, the objects it made are deleted, at once or in the background, and existing ones
+        are unchanged, except for an ended Pod, which is deleted to be replaced.
         Raises BadRequest, FieldNotAllowed, Unprocessable, SandboxConflict, LimitReached, ClusterRefused,
         ClusterUnavailable or ClusterTimeout.
         """
@@ -89,7 +89,7 @@ class SandboxService:
         return self._answer(pod, service, sandbox.sandbox_id)
 
     def templates(self) -> list[TemplateResponse]:
-        """Return what a caller may know of each template, sorted by name."""
+        """Return the public description of each template, sorted by name."""
         return [
             TemplateResponse(
                 name=name,
@@ -101,7 +101,7 @@ class SandboxService:
         ]
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
-        """Return what is known of the sandbox; raises SandboxNotFound also while its Pod is being deleted."""
+        """Return the sandbox; raises SandboxNotFound if it does not exist or its Pod is terminating."""
         answer = self._answers.of(*self.cluster.seen(sandbox_id))
         if answer is not None and not self._creation.is_refused(sandbox_id):
             return answer
@@ -110,17 +110,17 @@ class SandboxService:
         return self._answer(pod, service, sandbox_id)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
-        """Return how the sandbox is, and why; see diagnose. Raises SandboxNotFound as get() does."""
+        """Return the diagnosis of the sandbox; see diagnose. Raises SandboxNotFound, or Busy if too many wait."""
         if self._creation.is_refused(sandbox_id):
             raise SandboxNotFound(sandbox_id)
         async with within(self.cluster.deadlines.read), self._diagnosing.one():
             return await diagnose(self.cluster, sandbox_id, self._settings)
 
     async def wait(self, answer: SandboxResponse, until: float, *, is_made: bool = False) -> WaitedResponse:
-        """Return the sandbox when it is usable or can't become so, or at `until` (loop time), see Waits.until_usable.
+        """Return the sandbox once it is usable or can't become usable, or at `until` (loop time).
 
-        `is_made`: this very request has made it. Then a cluster that can't be asked any more is no error, and the
-        answer is what is known; else this raises what kept it from answering. Raises SandboxNotFound if it is deleted.
+        `is_made`: this request has created it, so its last known state is returned if the cluster can't be read.
+        Raises SandboxNotFound if it is deleted; see ReadinessWaiter.until_usable.
         """
         try:
             return await self._waits.until_usable(answer, until)
@@ -132,11 +132,11 @@ class SandboxService:
             raise
 
     async def list_matching(self, query: ListQuery) -> SandboxList:
-        """Return what of list_all() the query asks for."""
+        """Return the sandboxes that match the query, or one page of them."""
         return select(await self.list_all(query if query.label else None), query)
 
     async def list_all(self, query: ListQuery | None = None) -> list[SandboxResponse]:
-        """Return every sandbox that get() would return, sorted by id; of a query, only the labels are looked at."""
+        """Return all sandboxes that get() would return, sorted by id; of `query`, only the labels are applied."""
         pairs = self.cluster.seen_all()
         if pairs is not None:
             answers = self._answers.of_all(pairs if query is None else (one for one in pairs if query.fits(one[0])))
@@ -151,7 +151,7 @@ class SandboxService:
         return answers
 
     def statuses(self) -> dict[str, int] | None:
-        """Return how many sandboxes have each status, as the live view has it; None while it is not fresh."""
+        """Return the number of sandboxes by status, from the live view; None while it is not fresh."""
         if not self.cluster.is_fresh:
             return None
         counted = dict.fromkeys((word for word in get_args(Status) if word != "NotFound"), 0)
@@ -160,9 +160,9 @@ class SandboxService:
         return counted
 
     async def delete(self, sandbox_id: str) -> None:
-        """Have the sandbox deleted, whatever of it there is; the Pod may take its grace to be gone.
+        """Delete the Pod and the Service, or the one that exists; its extra objects follow once the Pod is gone.
 
-        What else its template brought goes after the Pod.
+        Does not wait for the Pod's termination grace period.
         """
         async with self._locks.hold(sandbox_id, self.cluster.deadlines.delete) as seconds_left, within(seconds_left):
             leaving = await self.extras.leaving(sandbox_id)
@@ -172,27 +172,27 @@ class SandboxService:
 
     @property
     def is_settling(self) -> bool:
-        """Whether something that a failed create made is still to be deleted."""
+        """Whether objects of a failed create are still to be deleted."""
         return self._creation.any_refused
 
     async def release(self) -> None:
-        """Answer all who wait, and end all streams, at once: the process is about to end."""
+        """Answer all waiting callers and end all event streams at once; call it at shutdown."""
         self.feed.close()
         await self._waits.release()
 
     async def renew(self, sandbox_id: str, ttl_seconds: int) -> SandboxResponse:
-        """Have the sandbox end `ttl_seconds` from now, sooner or later than before, or never (0).
+        """Set the expiry to now + `ttl_seconds`; 0 disables it. May shorten.
 
         Raises SandboxNotFound, ClusterRefused, ClusterUnavailable or ClusterTimeout.
         """
         return await self._change(sandbox_id, lambda pod: keepalive.renew(self.cluster, pod, ttl_seconds))
 
     async def touch(self, sandbox_id: str) -> SandboxResponse:
-        """Count this as a use of the sandbox; written at most once a minute (`keepalive.py`). Raises as renew does."""
+        """Record a use of the sandbox, written at most once a minute (`keepalive.py`). Raises the errors of renew."""
         return await self._change(sandbox_id, self._uses.note)
 
     async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxResponse:
-        """Change the sandbox's Pod; when it is another one by now, look and try again."""
+        """Change the sandbox's Pod; if it was replaced, read again and retry."""
         pod, service = self.cluster.seen(sandbox_id)
         async with within(self.cluster.deadlines.read):
             for _ in range(MAX_ROUNDS):
@@ -203,19 +203,19 @@ class SandboxService:
                 try:
                     changed = await change(pod)
                 except ObjectsChanged as error:
-                    logger.debug("sandbox %s is looked at again: %s", sandbox_id, error)
+                    logger.debug("sandbox %s has changed and is read again: %s", sandbox_id, error)
                     pod = None
                 else:
-                    # It may be on its way out by now: an apply onto it succeeds (record: apply-onto-terminating).
+                    # The Pod may be terminating: an apply onto it still succeeds (record: apply-onto-terminating).
                     return self._answer(changed, service, sandbox_id)
         raise KeepsChanging
 
     async def finish(self) -> None:
-        """Give what still cleans up after failed creates, and what is still to be written, a while to end."""
+        """Wait for the clean-up after failed creates and for pending writes, for a limited time."""
         await asyncio.gather(self._creation.finish(), self._uses.finish())
 
     def _answer(self, pod: KubeObject | None, service: KubeObject | None, sandbox_id: str) -> SandboxResponse:
-        """Return what a caller is told of these objects; raises SandboxNotFound if that is "not found"."""
+        """Return the response for these objects; raises SandboxNotFound if they are not a visible sandbox."""
         used = None if pod is None else self._uses.latest(pod)
         answer = answer_for(pod, service, self._settings, used=used)
         if answer is None or self._creation.is_refused(sandbox_id):
@@ -224,7 +224,7 @@ class SandboxService:
 
 
 def _blame(error: ClusterRefused, request: CreateRequest) -> ProvisionerError:
-    """Return a 422 if what the cluster refuses came from the caller, else the error itself."""
+    """Return a 422 if the cluster refused a field that the caller set, else the error itself."""
     given = [name for name in error.request_fields if name in request.model_fields_set]
     # Null counts as absent.
     name = next((name for name in given if getattr(request, name) is not None), None)

@@ -1,7 +1,7 @@
-"""What a template brings besides Pod and Service: made before the Pod, deleted after it, and never another owner's.
+"""Creates a template's extra objects before the Pod and deletes them after it; never touches another owner's.
 
-Making is a create, so that of two owners the API server lets one in. Whoever uses what is there touches it first (a
-new `applied-at`): whoever wants to delete it does so only as long as nobody has.
+Extra objects are created, not applied, so that of two concurrent owners the API server rejects one. A create that uses
+existing objects first sets a new `applied-at` on them; a delete skips objects whose `applied-at` has changed.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Each round ends because somebody else changed the objects; so many in a row is no accident.
+# A round is repeated if another writer changed the objects; after this many, give up.
 MAX_ROUNDS = 8
 
 
 @dataclass
 class TemplateObjects:
-    """The extra objects of one create, and the uids of those that were there before it or are somebody else's."""
+    """The extra objects of one create. `before`: uids of objects with those names that it did not make."""
 
     sandbox_id: str
     objects: list[KubeObject]
@@ -50,17 +50,17 @@ class TemplateObjects:
 
     @property
     def applied_at(self) -> str:
-        """The mark of this create; no other has the same."""
+        """The `applied-at` annotation of this create, unique to it."""
         return _mark(self.objects[0])
 
     def has_made(self, obj: KubeObject) -> bool:
-        """Whether this create made the object, and nobody has touched it since."""
+        """Whether this create made the object, and no other create has used it since."""
         return obj["metadata"]["uid"] not in self.before and _mark(obj) == self.applied_at
 
 
 @dataclass(frozen=True)
 class PendingDeletion:
-    """What is to go once this very Pod is gone: those of the objects that are still meant then."""
+    """Objects to delete once `pod` is gone, if `is_meant` is still true for them."""
 
     sandbox_id: str
     pod: KubeObject
@@ -69,7 +69,7 @@ class PendingDeletion:
 
 
 class Extras:
-    """Makes and deletes the extra objects of sandboxes. One task at a time works on one id: `locks`."""
+    """Creates and deletes the extra objects of sandboxes. `locks` serialise the work on one id."""
 
     def __init__(self, cluster: Cluster, templates: Mapping[str, Template], locks: Locks) -> None:
         self._cluster = cluster
@@ -79,15 +79,15 @@ class Extras:
         self._deadlines = cluster.deadlines
         self._tasks = BackgroundTasks()
         self._may_list = True
-        # When (loop time) to look next for what was left behind.
+        # Loop time of the next search for leftovers.
         self._look_at = 0.0
         cluster.exchanged.connect(self._on_exchange)
 
     async def make(self, wanted: TemplateObjects, wait_until_gone: Callable[[KubeObject], Awaitable[None]]) -> None:
-        """Have all the objects there, as the owner's, and touched. The caller holds the lock and has seen no Pod.
+        """Create the missing objects and set `applied-at` on the others. The caller holds the lock and has seen no Pod.
 
-        `wait_until_gone` is awaited for an object that is being deleted. Raises SandboxConflict if one is another
-        owner's, ClusterUnavailable if somebody changes them all the time, and what a create raises.
+        `wait_until_gone` is awaited for each terminating object. Raises SandboxConflict if an object belongs to another
+        owner, ClusterUnavailable if other writers keep changing them, and the errors of a create.
         """
         if not wanted.objects:
             return
@@ -107,9 +107,9 @@ class Extras:
         raise KeepsChanging
 
     async def undo(self, wanted: TemplateObjects) -> None:
-        """Delete what a failed create made and nobody has touched since, kept claims included.
+        """Delete the failed create's objects that no other create has used since, kept claims included.
 
-        If the create's Pod is still on its way out, it is done when that is gone. The caller holds the lock.
+        If the create's Pod is still terminating, deletes them in the background afterwards. The caller holds the lock.
         """
         if not wanted.objects:
             return
@@ -120,11 +120,11 @@ class Extras:
             self.delete_later(PendingDeletion(wanted.sandbox_id, pod, wanted.objects, wanted.has_made))
 
     async def leaving(self, sandbox_id: str) -> PendingDeletion | None:
-        """Return what must go after the Pod of a sandbox that is about to be deleted, None if there is nothing.
+        """Return the extra objects to delete after the Pod of a sandbox that is about to be deleted, None for none.
 
-        The caller holds the lock. It costs nothing where no template brings anything that goes.
+        The caller holds the lock. Reads nothing if no template has extra objects to delete.
         """
-        if not any(_going(template) for template in self._templates.values()):
+        if not any(_has_deletable(template) for template in self._templates.values()):
             return None
         try:
             return await self._find_leaving(sandbox_id)
@@ -133,53 +133,54 @@ class Extras:
             return None
 
     async def _find_leaving(self, sandbox_id: str) -> PendingDeletion | None:
-        if self._cluster.is_certain(sandbox_id):
-            pod, _ = self._cluster.seen(sandbox_id)
-        else:
+        pod, _ = self._cluster.seen(sandbox_id)
+        if pod is None:  # another replica may have made it just now
             pod, _ = await self._cluster.look(sandbox_id)
         template = self._templates.get(kube.get_annotations(pod).get(kube.TEMPLATE_ANNOTATION, "")) if pod else None
-        if pod is None or template is None or not _going(template):
+        if pod is None or template is None or not _has_deletable(template):
             return None
         found = await self._find(_references(sandbox_id, template, pod["metadata"]["namespace"]))
         objects = [obj for obj in found.values() if kube.owner_of(obj) == kube.owner_of(pod) and not _is_kept(obj)]
         return PendingDeletion(sandbox_id, pod, objects, _untouched(objects)) if objects else None
 
     def delete_later(self, leaving: PendingDeletion | None) -> None:
-        """Delete them when the Pod is gone: a NetworkPolicy must outlive it."""
+        """Delete the objects in the background once the Pod is gone: a NetworkPolicy must outlive its Pod."""
         if leaving is not None:
             self._leaving[leaving.sandbox_id] = leaving
             self._tasks.start(self._delete_leaving(leaving))
 
     async def remove_leftovers(self, grace: float, *, dry_run: bool = False) -> list[str]:
-        """Delete what templates brought for Pods that do not exist, and was touched over `grace` seconds ago.
+        """Delete extra objects that have no Pod and were last applied over `grace` seconds ago; keep labelled claims.
 
-        With a live view it looks only after Pods that had such objects are gone, and every ten minutes. Returns what
-        was deleted, or with `dry_run` would be, such as "ConfigMap sandbox-a-config". What says that it stays does, and
-        what can't be deleted is logged. Raises what a list raises; without the right to list all these kinds nothing is
-        deleted.
+        Returns the deleted objects, such as "ConfigMap sandbox-a-config"; with `dry_run`, those it would delete. With a
+        live view it lists only after a Pod with extra objects is gone, and every ten minutes (`leftovers`). Failed
+        deletes are logged. Raises the errors of a list; without the right to list all kinds it deletes nothing.
         """
         now = asyncio.get_running_loop().time()
         if self._cluster.has_informer and now < self._look_at:
             return []
         self._look_at = now + self._deadlines.leftovers
         try:
-            listed = await self._cluster.list_extras()
+            old, young = _by_age(await self._cluster.list_extras(), timedelta(seconds=grace))
+            without_pod = await self._without_pod({**old, **young})
         except ClusterRefused as error:
             if self._may_list:
                 logger.warning("Extra objects of templates can't be listed: %s\n%s", error, error.detail)
             self._may_list = False
             return []
+        except ProvisionerError:
+            self._look_at = 0.0  # what there was to look for is still there
+            raise
         self._may_list = True
-        old, young = _by_age(listed, timedelta(seconds=grace))
-        without_pod = await self._without_pod({**old, **young})
         if dry_run or not young.keys().isdisjoint(without_pod):
-            self._look_at = 0.0  # the next round has something to do
+            self._look_at = 0.0  # list again in the next round
         deleted: list[str] = []
         for sandbox_id in (one for one in without_pod if one in old):
             try:
-                if not dry_run:
-                    await self._remove(sandbox_id, old[sandbox_id])
-            except ProvisionerError as error:  # the others' turn comes all the same
+                if not (dry_run or await self._remove(sandbox_id, old[sandbox_id])):
+                    self._look_at = 0.0  # its Pod is not gone yet, or there is a new one
+                    continue
+            except ProvisionerError as error:  # go on with the other sandboxes
                 self._look_at = 0.0
                 logger.warning(
                     "sandbox %s: its extra objects can't be deleted: %s\n%s", sandbox_id, error, error.detail
@@ -191,20 +192,23 @@ class Extras:
     def _on_exchange(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and old["kind"] == "Pod" and new is None:
             template = self._templates.get(kube.get_annotations(old).get(kube.TEMPLATE_ANNOTATION, ""))
-            if template is None or _going(template):
+            if template is None or _has_deletable(template):
                 self._look_at = 0.0
 
     async def finish(self) -> None:
-        """Give what waits for Pods to go a while to end; the rest is the reaper's."""
+        """Wait up to `template_objects_finish` seconds for pending deletions; the reaper deletes the rest."""
         await self._tasks.finish(self._deadlines.template_objects_finish)
 
     async def _make_room(self, wanted: TemplateObjects, found: dict[Key, KubeObject]) -> bool:
-        """Raise SandboxConflict for what is another owner's, unless it is only waiting to go; whether it was."""
+        """Delete another owner's objects if their deletion is pending; return whether there were any.
+
+        Raises SandboxConflict if another owner's objects are in use.
+        """
         owner = kube.owner_of(wanted.objects[0])
         others = [obj for obj in found.values() if kube.owner_of(obj) != owner]
         if not others:
             return False
-        # Its sandbox was deleted, or undone, here, and no Pod was seen: nobody needs it any more.
+        # This process deleted or rolled back their sandbox, and its Pod is gone.
         leaving = self._leaving.pop(wanted.sandbox_id, None)
         if leaving is not None and any(leaving.is_meant(obj) for obj in others):
             await self._delete_where(leaving.objects, leaving.is_meant)
@@ -213,14 +217,14 @@ class Extras:
         raise SandboxConflict(f"The {kind} of sandbox '{wanted.sandbox_id}' belongs to another thread or user")
 
     async def _create(self, missing: list[KubeObject]) -> bool:
-        """Make the objects, the first alone: of two owners who make several at once, one is to have all of them."""
+        """Create the objects, the first one alone: of two concurrent owners, one must get all of them."""
         for part in (missing[:1], missing[1:]):
             if part and not await self._cluster.create(part):
                 return False
         return True
 
     async def _touch(self, wanted: TemplateObjects, found: dict[Key, KubeObject]) -> bool:
-        """Put this create's mark on what is there; whether it is all still there."""
+        """Set this create's `applied-at` on the existing objects; return whether all still exist."""
         marks = {kube.APPLIED_AT_ANNOTATION: wanted.applied_at}
         try:
             for obj in found.values():
@@ -232,13 +236,13 @@ class Extras:
 
     async def _delete_leaving(self, leaving: PendingDeletion) -> None:
         try:
-            await self._when_gone(leaving)
+            await self._delete_when_gone(leaving)
         finally:
             if self._leaving.get(leaving.sandbox_id) is leaving:
                 del self._leaving[leaving.sandbox_id]
 
-    async def _when_gone(self, leaving: PendingDeletion) -> None:
-        """Wait until the Pod is gone, then delete what is meant; never raises our errors."""
+    async def _delete_when_gone(self, leaving: PendingDeletion) -> None:
+        """Wait until the Pod is gone, then delete the objects; never raises ProvisionerError."""
         sandbox_id = leaving.sandbox_id
         loop = asyncio.get_running_loop()
         end = loop.time() + self._deadlines.template_objects
@@ -257,7 +261,7 @@ class Extras:
             await asyncio.sleep(pause)
 
     async def _without_pod(self, sandbox_ids: dict[str, list[KubeObject]]) -> list[str]:
-        """Return those of which there is no Pod, as far as the view or one get tells."""
+        """Return the ids without a Pod, by the live view if it is certain, else by one get."""
         if all(map(self._cluster.is_certain, sandbox_ids)):
             return [one for one in sandbox_ids if self._cluster.seen(one)[0] is None]
         if not sandbox_ids:
@@ -266,15 +270,16 @@ class Extras:
         names = {pod["metadata"]["name"] for pod in pods}
         return [one for one in sandbox_ids if kube.pod_name(one) not in names]
 
-    async def _remove(self, sandbox_id: str, objects: list[KubeObject]) -> None:
-        """Delete what nobody has touched since it was listed, if there is no Pod."""
+    async def _remove(self, sandbox_id: str, objects: list[KubeObject]) -> bool:
+        """Delete the objects whose `applied-at` is unchanged since they were listed; False if there is a Pod."""
         async with self._locks.hold(sandbox_id, self._deadlines.template_objects_lock):
             pod, _ = await self._cluster.look(sandbox_id)
             if pod is None:
                 await self._delete_where(objects, _untouched(objects))
+            return pod is None
 
     async def _delete_where(self, objects: list[KubeObject], is_meant: Callable[[KubeObject], bool]) -> None:
-        """Delete those of the objects that are meant as they are now; read again when one was changed meanwhile."""
+        """Read the objects and delete those that `is_meant` selects; read again if one changes in between."""
         for _ in range(MAX_ROUNDS):
             meant = [obj for obj in (await self._find(objects, urgent=True)).values() if is_meant(obj)]
             try:
@@ -295,7 +300,7 @@ class Extras:
 def _by_age(
     objects: list[KubeObject], grace: timedelta
 ) -> tuple[dict[str, list[KubeObject]], dict[str, list[KubeObject]]]:
-    """Return by sandbox the extra objects that were touched longer than `grace` ago, and the others."""
+    """Group extra objects by sandbox id: those last applied more than `grace` ago, and the others."""
     old: dict[str, list[KubeObject]] = {}
     young: dict[str, list[KubeObject]] = {}
     for obj in objects:
@@ -311,12 +316,12 @@ def _mark(obj: KubeObject) -> str:
 
 
 def _identity(obj: KubeObject) -> tuple[str, str]:
-    """Return what changes when one of us touches the object, and not when a controller does."""
+    """Return uid and `applied-at`, which this service's writes change and a controller's do not."""
     return obj["metadata"]["uid"], _mark(obj)
 
 
 def _untouched(objects: list[KubeObject]) -> Callable[[KubeObject], bool]:
-    """Return what tells whether an object is one of these, and no create has touched it since they were read."""
+    """Return a predicate: whether an object is one of these, and no create has used it since."""
     identities = {_identity(obj) for obj in objects}
     return lambda obj: _identity(obj) in identities
 
@@ -325,8 +330,8 @@ def _is_kept(obj: KubeObject) -> bool:
     return kube.get_labels(obj).get(kube.KEEP_LABEL) == "true"
 
 
-def _going(template: Template) -> bool:
-    """Whether the template brings anything that goes with its sandbox."""
+def _has_deletable(template: Template) -> bool:
+    """Whether the template has extra objects that are deleted with the sandbox."""
     return not all(_is_kept(extra) for extra in template.extras)
 
 
@@ -342,8 +347,8 @@ def _references(sandbox_id: str, template: Template, namespace: str) -> list[Kub
 
 
 def _sandbox_id_of(obj: KubeObject) -> str | None:
-    """Return whose extra object it is by label and name; None if it was not made for a template by this service."""
+    """Return the sandbox id of an extra object, by label and name; None if this service did not create it."""
     sandbox_id = kube.get_labels(obj).get(kube.ID_LABEL, "")
     prefix = kube.extra_name(sandbox_id, "")
-    is_ours = obj["metadata"]["name"].startswith(prefix) and kube.owner_of(obj) != (None, None) and _mark(obj)
-    return sandbox_id if is_ours else None
+    was_created_here = obj["metadata"]["name"].startswith(prefix) and kube.owner_of(obj) != (None, None) and _mark(obj)
+    return sandbox_id if was_created_here else None

@@ -1,1 +1,1 @@
-"""(request, template, settings) → the objects to apply. Pure."""
+"""Builds Kubernetes objects: (request, template, settings) → manifests. Pure."""

@@ -1,7 +1,7 @@
-"""(sandbox, template) → the objects to apply. Pure.
+"""Builds the Pod, Service and extra objects of one sandbox from its template. Pure; knows neither kubectl nor HTTP.
 
-A template is a folder of real YAML that `kubectl apply` takes as it stands. What is the service's own is set in it
-by structure, never by text; whatever else an operator wrote there is kept. Nothing here knows kubectl or HTTP.
+A template is a folder of YAML manifests that `kubectl apply` accepts unchanged. The service sets its own fields in the
+parsed objects, never in the text, and keeps every other field.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
     from sandboxes.spec.templates import Template
 
 
-# What a template says to the service, and not of its Pods.
-_SAID_OF_TEMPLATES = (kube.DESCRIPTION_ANNOTATION, kube.POD_SECURITY_ANNOTATION)
+# Annotations about the template itself, not copied to its Pods.
+_TEMPLATE_ONLY_ANNOTATIONS = (kube.DESCRIPTION_ANNOTATION, kube.POD_SECURITY_ANNOTATION)
 
 
 def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
-    """Return the Pod and the Service of `sandbox`, in the order in which they are applied.
+    """Return the Pod and the Service of `sandbox`, in the order to apply them.
 
-    `applied_at` is an RFC 3339 time that no other apply has: it makes each apply a new version of the object, so
-    that a delete with preconditions can't hit what was applied after it looked.
+    `applied_at` is an RFC 3339 time, unique to this apply. It gives the objects a new resourceVersion on every apply,
+    so a delete with preconditions fails if another apply came in between.
     """
     pod = _build_pod(sandbox, template, settings, datetime.fromisoformat(applied_at))
     service = _build_service(sandbox, template.service, settings)
     for obj in (pod, service):
         obj["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = applied_at
         obj["metadata"]["labels"] = {**dict(sandbox.asks.labels), **obj["metadata"]["labels"]}
-    # On the Pod only: a Service's annotations are orders to load balancers and DNS.
+    # On the Pod only: load balancer and DNS controllers act on a Service's annotations.
     pod["metadata"]["annotations"] = {**dict(sandbox.asks.annotations), **pod["metadata"]["annotations"]}
     return [pod, service]
 
 
 def build_extras(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
-    """Return what the template brings for `sandbox` besides Pod and Service, in the order of the template."""
+    """Return the template's extra objects (all but Pod and Service) for `sandbox`, in the template's order."""
     return [_build_extra(sandbox, extra, settings, applied_at) for extra in template.extras]
 
 
 def revision_of(pod: KubeObject) -> str | None:
-    """Return the revision that a Pod was made with, or None if it has none."""
+    """Return the Pod's revision (SANDBOX_REVISION), or None if it has none."""
     for variable in kube.sandbox_container(pod).get("env") or []:
         if variable.get("name") == kube.REVISION_VARIABLE:
             value = variable.get("value")
@@ -61,9 +61,9 @@ def revision_of(pod: KubeObject) -> str | None:
 
 
 def user_data_source(pod: KubeObject) -> KubeObject:
-    """Return where a Pod's user data live: the volume's source, and the `subPath` of its mount.
+    """Return the source of the Pod's user-data volume and its mounts' `subPath`s; an empty dict without the volume.
 
-    Two Pods with the same answer show the same data; an empty dict means that there is no such volume.
+    Two Pods with equal results share their user data.
     """
     for volume in pod["spec"].get("volumes") or []:
         if volume["name"] == kube.USER_DATA_VOLUME:
@@ -75,9 +75,9 @@ def user_data_source(pod: KubeObject) -> KubeObject:
 
 
 def without_news(obj: KubeObject, asks: CreateOptions, pod: KubeObject) -> KubeObject:
-    """Return the object without the labels and annotations that were asked for and `pod` does not have already.
+    """Return `obj` without the requested labels and annotations that the existing `pod` does not have.
 
-    For what is applied beside, or onto, a Pod that is there: that one is not changed by another request.
+    A later request must not change an existing sandbox.
     """
     metadata = dict(obj["metadata"])
     for part, asked, had in (
@@ -112,12 +112,12 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     claims = {names[one["metadata"]["name"]] for one in template.extras if one["kind"] == "PersistentVolumeClaim"}
     pod["spec"] = _renamed(pod["spec"], names)
     _name(pod, kube.pod_name(sandbox.sandbox_id), sandbox, settings)
-    # On the Pod only: when two owners apply at once, the Pod's revision refuses one of them, but kubectl goes on to
-    # apply that one's Service. So a Service says nothing that the other owner would not say, too; but for labels that
-    # were asked for, and these wait for the Pod (see service/create.py).
+    # On the Pod only. When two owners apply at once, the revision makes one Pod's apply fail, but kubectl still applies
+    # that owner's Service. So a Service must not depend on its owner. The exception is requested labels: with them, the
+    # Service is applied after the Pod (see service/create.py).
     owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
-    for said in _SAID_OF_TEMPLATES:
-        pod["metadata"]["annotations"].pop(said, None)
+    for annotation in _TEMPLATE_ONLY_ANNOTATIONS:
+        pod["metadata"]["annotations"].pop(annotation, None)
     pod["metadata"]["annotations"].update(owner)
     pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = sandbox.asks.template
     ttl = settings.sandbox_ttl if sandbox.ttl_seconds is None else sandbox.ttl_seconds
@@ -169,8 +169,7 @@ def _name(obj: KubeObject, name: str, sandbox: Sandbox, settings: Settings) -> N
 
 def _set_asked(container: KubeObject, asks: CreateOptions) -> None:
     for name, value in asks.env:
-        # Kubernetes replaces $(NAME) in a value by another variable's, and $$ by $. With every $ doubled, the value
-        # arrives as it was sent.
+        # Kubernetes expands $(NAME) and turns $$ into $. Doubling every $ passes the value through unchanged.
         _replace(container, "env", {"name": name, "value": value.replace("$", "$$")}, "name")
     for kind, amounts in (("requests", asks.requests), ("limits", asks.limits)):
         if amounts:
@@ -178,7 +177,7 @@ def _set_asked(container: KubeObject, asks: CreateOptions) -> None:
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON
-    """Return a copy in which each text that is exactly one of `names` is the new one."""
+    """Return a copy with every string that equals a key of `names` replaced by its value."""
     if isinstance(value, dict):
         return {key: _renamed(one, names) for key, one in value.items()}
     if isinstance(value, list):
@@ -187,9 +186,9 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401 - any JS
 
 
 def _is_own_claim(volume: str, spec: KubeObject, claims: set[str]) -> bool:
-    """Whether the template has this volume on a claim that it brings: then that is what the operator wants.
+    """Whether the template mounts this volume from a claim of its own; that takes precedence over the settings.
 
-    A claim that it only names is none of its own: the one of that name may be another owner's.
+    A claim that it only refers to does not count: it may belong to another owner.
     """
     return any(
         one["name"] == volume and (one.get("persistentVolumeClaim") or {}).get("claimName") in claims
@@ -205,7 +204,7 @@ def _set_port(container: KubeObject, port: int) -> None:
 
 
 def _replace(parent: KubeObject, field: str, entry: KubeObject, key: str) -> None:
-    """Put `entry` into the list `field`, in the place of the one with the same `key`, else at its end."""
+    """Replace the entry of list `field` with the same `key`, or append `entry`."""
     entries = parent.setdefault(field, [])
     for index, existing in enumerate(entries):
         if existing.get(key) == entry[key]:
@@ -214,48 +213,48 @@ def _replace(parent: KubeObject, field: str, entry: KubeObject, key: str) -> Non
     entries.append(entry)
 
 
-def _narrow_mounts(spec: KubeObject, ours: KubeObject) -> None:
-    """Give every mount of our volume, in every container, no more than our own mount of it gives.
+def _narrow_mounts(spec: KubeObject, service_mount: KubeObject) -> None:
+    """Restrict every mount of the volume, in all containers, to the access of the service's own mount.
 
-    A template may mount the volume elsewhere, too, or in a sidecar or an init container. Each such mount stays below
-    our `subPath`, which is all that parts the sandboxes on a claim that they share, and is read-only where ours is.
+    A template may mount the volume at other paths, in a sidecar or in an init container. Each of these mounts is moved
+    below the service's `subPath`, the only separation between sandboxes on a shared claim, and inherits `readOnly`.
     """
     for container in (*spec["containers"], *(spec.get("initContainers") or [])):
         for mount in container.get("volumeMounts") or []:
-            if mount.get("name") == ours["name"]:
-                _narrow(mount, ours)
+            if mount.get("name") == service_mount["name"]:
+                _narrow(mount, service_mount)
 
 
-def _narrow(mount: KubeObject, ours: KubeObject) -> None:
-    if ours.get("readOnly"):
+def _narrow(mount: KubeObject, service_mount: KubeObject) -> None:
+    if service_mount.get("readOnly"):
         mount["readOnly"] = True
-    if root := ours.get("subPath"):
+    if root := service_mount.get("subPath"):
         expression = mount.pop("subPathExpr", None)
         if expression:
-            # The kubelet replaces $(NAME) in an expression, and $$ by $; it refuses what then leaves the folder.
+            # The kubelet expands $(NAME), turns $$ into $, and rejects a path that then leaves the folder.
             mount["subPathExpr"] = f"{root.replace('$', '$$')}/{expression}"
         if mount.get("subPath") or not expression:
             mount["subPath"] = posixpath.join(root, mount.get("subPath") or "").rstrip("/")
 
 
-def _mount(container: KubeObject, ours: KubeObject) -> None:
-    """Put our mount in the place of what the template has at its path, unless that is a mount of the same volume."""
+def _mount(container: KubeObject, service_mount: KubeObject) -> None:
+    """Add the service's mount, replacing a mount of another volume at the same path; keep one of the same volume."""
     mounts = container.setdefault("volumeMounts", [])
     for index, mount in enumerate(mounts):
-        # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
-        if "/" + posixpath.normpath(mount["mountPath"]).lstrip("/") == ours["mountPath"]:
-            if mount.get("name") != ours["name"]:
-                mounts[index] = ours
+        # normpath keeps exactly two leading slashes, as POSIX allows; treat them as one.
+        if "/" + posixpath.normpath(mount["mountPath"]).lstrip("/") == service_mount["mountPath"]:
+            if mount.get("name") != service_mount["name"]:
+                mounts[index] = service_mount
             return
-    mounts.append(ours)
+    mounts.append(service_mount)
 
 
 def _revision(pod: KubeObject, asked: list[object]) -> str:
-    """Return a hash of owner, rendered spec, and what else was asked for.
+    """Return a hash of owner, rendered spec and the other requested options, 32 hex digits.
 
-    Of two creates at once that ask for other lives or labels, the second is refused, and finds the first one's Pod. It
-    becomes an env entry, which is immutable: another owner's apply, or another image's, is `Invalid` and never
-    a silent change of the living container (kubectl.md 6: an image alone would be swapped without a word).
+    It is set as an env variable, which is immutable: an apply with another owner, image, lifetime or label fails as
+    `Invalid`. Without it, an apply would silently swap the image of a running container (kubectl.md 6). Of two
+    concurrent creates with different options the second fails, looks again, and finds the first one's Pod.
     """
     owner = [kube.get_annotations(pod)[key] for key in (kube.THREAD_ANNOTATION, kube.USER_ANNOTATION)]
     text = json.dumps([owner, pod["spec"], asked], sort_keys=True, separators=(",", ":"))

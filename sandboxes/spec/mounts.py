@@ -1,7 +1,7 @@
-"""The rules of `extra_mounts`: which directories a caller may mount into a sandbox, and where. Pure.
+"""Validates `extra_mounts`: the directories that a caller may mount, and their mount paths. Pure.
 
 Every host path must be below one base directory. The container paths are a fixed list, part of which moves with
-`skills_container_path` (DeerFlow's provisioner has the same list). A violation is a 400 with one sentence.
+`skills_container_path` (docs/how-to/deerflow.md). A violation is a 400.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sandboxes.models.requests import ExtraMount
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_PATH_BYTES = 4095  # Linux's PATH_MAX less the final NUL: no kubelet can mount a longer one
+MAX_PATH_BYTES = 4095  # Linux's PATH_MAX minus the final NUL; no kubelet can mount a longer path
 
 DEFAULT_SKILLS_PATH = "/mnt/skills"
 SKILL_CATEGORIES = ("public", "custom", "legacy", "integrations")

@@ -1,6 +1,7 @@
-"""The NetworkPolicy of all sandboxes: settings → the object to apply. Reads its YAML; knows no kubectl.
+"""Builds the sandboxes' NetworkPolicy from its YAML and the settings. Knows no kubectl.
 
-What it says of egress stands in manifests/network-policy, which works by hand; here it gets who may get in.
+Egress rules come from manifests/network-policy, which also works with a plain `kubectl apply`; ingress rules come from
+the settings.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def load_policy(path: Path) -> KubeObject:
-    """Read the one NetworkPolicy of a file; raises StartupError with one sentence if that is not what it holds."""
+    """Read a file with exactly one NetworkPolicy; raises StartupError for any other content."""
     documents = [one for one in read_documents(path) if one is not None]
     policy = documents[0] if len(documents) == 1 else None
     if not isinstance(policy, dict) or policy.get("kind") != "NetworkPolicy":
@@ -30,9 +31,9 @@ def load_policy(path: Path) -> KubeObject:
 
 
 def build_policy(template: KubeObject, settings: Settings) -> KubeObject:
-    """Return the policy of the sandboxes' namespace: whom SANDBOX_INGRESS_FROM names gets in, on the sandboxes' port.
+    """Return the policy that allows ingress to the sandbox port from SANDBOX_INGRESS_FROM only.
 
-    With nobody named, nobody gets in; but probes of the kubelet always do.
+    If that is empty, all ingress is denied, except the kubelet's probes, which no policy blocks.
     """
     policy = copy.deepcopy(template)
     policy["metadata"]["namespace"] = settings.k8s_namespace
@@ -41,6 +42,6 @@ def build_policy(template: KubeObject, settings: Settings) -> KubeObject:
     spec["policyTypes"] = ["Ingress", "Egress"]
     port = {"protocol": "TCP", "port": settings.sandbox_container_port}
     peers = [peer_of(entry) for entry in settings.sandbox_ingress_from]
-    # A rule without peers would let everybody in.
+    # A rule with an empty `from` would allow all sources.
     spec["ingress"] = [{"from": peers, "ports": [port]}] if peers else []
     return policy

@@ -1,7 +1,7 @@
-"""What a create may ask for, and under which rules: the one place where a request is validated. Pure.
+"""Validates create requests against templates and settings; no other module does. Pure.
 
-Every rule here is checked before a request reaches the cluster. The fields are in `models/requests.py`, their syntax in
-`grammar.py`, and what becomes of them in the objects in `manifests.py`.
+Nothing reaches the cluster before these checks pass. The request's fields are in `models/requests.py`, their syntax is
+in `grammar.py`, and `manifests.py` writes them into the objects.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 DEFAULT_TEMPLATE = "default"
 
-# Kubernetes' `IsEnvVarName`, which also refuses `.` and whatever starts with `..`.
+# Kubernetes' `IsEnvVarName`, which also rejects `.` and names that start with `..`.
 _ENV_NAME = re.compile(r"(?!\.\Z|\.\.)[-._a-zA-Z][-._a-zA-Z0-9]*")
 
-# The keys that say what belongs to a sandbox: a Service's selector, and the service's own lists, go by them.
-_OUR_KEYS = frozenset(kube.labels_of(""))
-# The second is that of `manifests/deploy`: who may talk to the provisioner.
-_OUR_PREFIXES = frozenset({"provisioner", "sandbox-provisioner"})
+# Labels that identify a sandbox's objects: the Service's selector and the provisioner's lists depend on them.
+_RESERVED_KEYS = frozenset(kube.labels_of(""))
+# `sandbox-provisioner/client` in manifests/deploy selects the clients that may connect to the provisioner.
+_RESERVED_PREFIXES = frozenset({"provisioner", "sandbox-provisioner"})
 _KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io", "x-k8s.io")
 
 _Texts: TypeAlias = "tuple[tuple[str, str], ...]"
@@ -43,9 +43,9 @@ _Texts: TypeAlias = "tuple[tuple[str, str], ...]"
 
 @dataclass(frozen=True)
 class CreateOptions:
-    """What was asked for, checked: allowed by the operator and well formed. Empty where nothing was asked.
+    """Validated options of a create request; fields that the request leaves out are None or empty.
 
-    `requests` and `limits`: Kubernetes quantities by resource name.
+    `requests` and `limits` are Kubernetes quantities by resource name.
     """
 
     template: str = DEFAULT_TEMPLATE
@@ -62,7 +62,7 @@ NO_OPTIONS = CreateOptions()
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One sandbox as it was asked for, already checked."""
+    """A validated create request."""
 
     sandbox_id: str
     thread_id: str
@@ -70,32 +70,32 @@ class Sandbox:
     extra_mounts: tuple[ExtraMount, ...] = ()
     asks: CreateOptions = NO_OPTIONS
     skills_path: str = DEFAULT_SKILLS_PATH
-    # Whether the caller is a DeerFlow that keeps the skills by category, which it shows by `include_legacy_skills`.
+    # True for a DeerFlow that keeps the skills by category: its requests have `include_legacy_skills`.
     knows_skill_categories: bool = False
     lark: Lark = ""
-    # Those of the extra mounts that only the broker of the Lark CLI has.
+    # Extra mounts that only the broker of the Lark CLI gets.
     broker_mounts: tuple[ExtraMount, ...] = ()
-    # Seconds; 0: for ever, None: as the operator says.
+    # Seconds; 0 means no limit, None the operator's default.
     ttl_seconds: int | None = None
     idle_timeout_seconds: int | None = None
 
 
 def check_allowed(fields: Mapping[str, object], settings: Settings) -> None:
-    """Raise FieldNotAllowed, which names all of them, if `fields` has some that the operator does not allow.
+    """Raise FieldNotAllowed with all the names if `fields` sets fields that the operator does not allow.
 
-    For a request as it came in, too, well formed or not: a field that may not be used is not worth a word on how.
+    Also takes a request before validation: a forbidden field is reported as such, even if its value is malformed.
     """
     refused = sorted(OPTIONAL_FIELDS.difference(settings.allow_fields))
     refused = [name for name in refused if fields.get(name) is not None]
     if refused:
-        raise FieldNotAllowed(f"The operator does not allow a request to have: {', '.join(refused)}")
+        raise FieldNotAllowed(f"The operator does not allow these fields: {', '.join(refused)}")
 
 
 def validate(request: CreateRequest, templates: Mapping[str, Template], settings: Settings) -> Sandbox:
-    """Return the sandbox that the request asks for, checked against every rule that its form alone can't hold.
+    """Validate the request beyond its schema and return the sandbox to create.
 
-    A template's request above a limit that was asked for is lowered to that. Which fields the operator allows is
-    `check_allowed`. Raises BadRequest for extra_mounts that break a rule, Unprocessable for what else may not be.
+    A template's resource request above a requested limit is lowered to that limit. Does not check which fields the
+    operator allows; see `check_allowed`. Raises BadRequest for extra_mounts, Unprocessable for all other fields.
     """
     options = _checked_options(request, templates, settings)
     if request.extra_mounts and templates[options.template].is_restricted:
@@ -154,7 +154,7 @@ def _problem(sentence: str, value: object, *loc: str) -> InvalidField:
 
 
 def _bytes(texts: Mapping[str, str]) -> int:
-    """Return how long the texts are in kubectl's JSON, where `<`, `>` and `&` take six bytes, too."""
+    """Return the size in kubectl's JSON, in bytes; Go's encoder escapes `<`, `>` and `&` to six bytes each."""
     text = json.dumps([*texts.keys(), *texts.values()], ensure_ascii=False)
     return len(text.encode(errors="replace")) + 5 * sum(text.count(sign) for sign in "<>&")
 
@@ -171,18 +171,20 @@ def _image_problems(image: str | None) -> Iterator[InvalidField]:
 def _env_problems(env: Mapping[str, str]) -> Iterator[InvalidField]:
     for name, value in env.items():
         if not _ENV_NAME.fullmatch(name):
-            sentence = "A variable's name has letters, digits, `-`, `_` and `.`, and starts with no digit and no `..`"
+            sentence = (
+                "Variable names may contain letters, digits, `-`, `_` and `.`, and must not start with a digit or `..`"
+            )
             yield _problem(sentence, name, "env", name)
         elif name == kube.REVISION_VARIABLE:
-            yield _problem("This variable is the provisioner's own", name, "env", name)
+            yield _problem("This variable is reserved for the provisioner", name, "env", name)
         elif "\0" in value:
-            yield _problem("A variable can't hold a NUL", value, "env", name)
+            yield _problem("A variable can't contain a NUL", value, "env", name)
     if _bytes(env) > MAX_ENV_BYTES:
-        yield _problem(f"All names and values together have at most {MAX_ENV_BYTES} bytes", env, "env")
+        yield _problem(f"All names and values together must be at most {MAX_ENV_BYTES} bytes", env, "env")
 
 
 class _Resources:
-    """What was asked of the resources, merged with the template's, and what is wrong with that."""
+    """The requested resources merged with the template's, and the problems found in them."""
 
     def __init__(self, asked: ResourceRequirements | None, template: Template, settings: Settings) -> None:
         self.requests = dict((asked and asked.requests) or {})
@@ -205,7 +207,7 @@ class _Resources:
 
     def _amount_problem(self, name: str, text: str) -> str | None:
         if name not in self._caps:
-            return f"A resource is one of {', '.join(self._caps)}"
+            return f"A resource must be one of {', '.join(self._caps)}"
         try:
             amount = parse_quantity(text)
         except QuantityError as error:
@@ -218,7 +220,7 @@ class _Resources:
 
     def _merge(self, of_template: Mapping[str, Mapping[str, object]]) -> None:
         for name in self._caps:
-            # A server takes a number in YAML as its text.
+            # The API server accepts a YAML number as a quantity.
             request = self.requests.get(name) or str((of_template.get("requests") or {}).get(name, ""))
             limit = self.limits.get(name) or str((of_template.get("limits") or {}).get(name, ""))
             if not _is_above(request, limit):
@@ -231,7 +233,7 @@ class _Resources:
 
 
 def _is_above(request: str, limit: str) -> bool:
-    """Whether both are quantities, and the first is more; what a template holds is the cluster's to judge."""
+    """Whether `request` exceeds `limit`; false if one is not a quantity, as in a template, which the cluster checks."""
     amounts: list[Decimal] = []
     for text in (request, limit):
         try:
@@ -258,23 +260,23 @@ def _annotation_problems(annotations: Mapping[str, str], template: Template) -> 
         if sentence:
             yield _problem(sentence, key, "annotations", key)
     if _bytes(annotations) > MAX_ANNOTATION_BYTES:
-        sentence = f"All keys and values together have at most {MAX_ANNOTATION_BYTES} bytes"
+        sentence = f"All keys and values together must be at most {MAX_ANNOTATION_BYTES} bytes"
         yield _problem(sentence, annotations, "annotations")
 
 
 def _key_problem(key: str) -> str | None:
-    """Return what is wrong with the key of a label or an annotation, else None."""
+    """Return the problem with the key of a label or an annotation, None for a valid one."""
     problem = key_problem(key)
     if problem:
         return problem
     prefix = key.rpartition("/")[0]
-    if key in _OUR_KEYS or prefix in _OUR_PREFIXES:
-        return "This key is the provisioner's own"
+    if key in _RESERVED_KEYS or prefix in _RESERVED_PREFIXES:
+        return "This key is reserved for the provisioner"
     if any(prefix == domain or prefix.endswith(f".{domain}") for domain in _KUBERNETES_DOMAINS):
-        return f"The prefixes {' and '.join(_KUBERNETES_DOMAINS)} are Kubernetes' own"
+        return f"The prefixes {' and '.join(_KUBERNETES_DOMAINS)} are reserved for Kubernetes"
     return None
 
 
 def _taken_problem(key: str, value: str, taken: list[dict[str, str]]) -> str | None:
-    """Return what is said where the template sets the key to another value: then the operator wants that one."""
+    """Return the problem if the template sets the key to another value; the operator's value wins."""
     return "The template sets this key" if any(marks.get(key, value) != value for marks in taken) else None

@@ -1,6 +1,6 @@
-"""Reads the templates of sandboxes from their folders, and checks that they have the shape that the service fills in.
+"""Loads sandbox templates from their folders and checks the fields that the service fills in.
 
-Only the shape: what a field may hold is the cluster's to say, by a dry run at the start (`preflight.py`).
+It checks structure only; the cluster validates all values in a dry run at startup (`preflight.py`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 # The one value of the annotation `provisioner/pod-security`.
 RESTRICTED = "restricted"
 
-# Without a dash, so that `sandbox-{id}-{suffix}` can be read in one way only.
+# No dash in the suffix, so that `sandbox-{id}-{suffix}` is unambiguous.
 _EXTRA_NAME = re.compile(r"sandbox-example-(?P<suffix>[a-z0-9]{1,63})")
 
-# The volumes that the service adds for a request's mounts, skills and Lark CLI.
+# Names of volumes that the service adds for a request's mounts, for skills and for the Lark CLI.
 ADDED_VOLUME = re.compile(r"extra-[0-9]+|skills-(public|custom|legacy)|lark-cli-runtime")
 
 _OTHER_ENDINGS = frozenset({".yml", ".json"})
@@ -37,25 +37,25 @@ _OTHER_ENDINGS = frozenset({".yml", ".json"})
 
 @dataclass(frozen=True)
 class Template:
-    """A sandbox's objects as the operator wrote them. Read-only: whoever changes one copies it first.
+    """A sandbox's objects as the operator wrote them. Treat as read-only: copy before a change.
 
-    `extras`: what there is besides Pod and Service, by suffix of the name in the order of files and documents.
+    `extras`: all objects but the Pod and the Service, in the order of files and documents.
     """
 
     pod: KubeObject
     service: KubeObject
     extras: tuple[KubeObject, ...] = ()
     description: str = ""
-    # Nothing that settings or a request put in may break Pod security's standard `restricted`: no host paths, and
-    # the seccomp profile RuntimeDefault (kubernetes.io/docs/concepts/security/pod-security-standards).
+    # Settings and requests must keep to the Pod Security Standard `restricted`: no hostPath, seccomp RuntimeDefault
+    # (kubernetes.io/docs/concepts/security/pod-security-standards).
     is_restricted: bool = False
 
 
 def load_templates(default: tuple[str, Path], *folders: Path) -> dict[str, Template]:
-    """Read the default template, by name and folder, and the templates in each of `folders`, a folder each.
+    """Load the default template (name, folder) and every subfolder of `folders` as a template named after it.
 
-    Of two of the same name the later wins. What begins with a dot, and files, are passed over. Raises StartupError
-    with one sentence when there is no such folder, a name can't be one, or a template can't be used.
+    A later template replaces an earlier one of the same name. Files and dot folders are ignored. Raises StartupError
+    for a folder that can't be read, an invalid name or an invalid template.
     """
     found = dict([default])
     for folder in folders:
@@ -66,22 +66,22 @@ def load_templates(default: tuple[str, Path], *folders: Path) -> dict[str, Templ
     for name, folder in found.items():
         if not is_dns_label(name):
             raise StartupError(
-                f"The template {folder} has a name that can't be one: lower-case letters, digits and `-`, at most 63."
+                f"The template {folder} has an invalid name: use at most 63 lower-case letters, digits and `-`."
             )
     return {name: load_template(folder) for name, folder in found.items()}
 
 
 def suffix_of(extra: KubeObject) -> str:
-    """Return what tells an extra object of a template from the others of its kind."""
+    """Return the suffix of an extra object's name, which is unique within its kind and template."""
     match = _EXTRA_NAME.fullmatch(extra["metadata"]["name"])
-    assert match is not None  # noqa: S101 - load_template lets no other name in
+    assert match is not None  # noqa: S101 - load_template rejects other names
     return match["suffix"]
 
 
 def load_template(folder: Path) -> Template:
     """Read `pod.yaml`, `service.yaml` and every other `*.yaml` of `folder`.
 
-    Raises StartupError with one sentence when a file can't be read or has not the shape that it must have.
+    Raises StartupError for a file that can't be read or lacks the required structure.
     """
     pod = _read(folder / "pod.yaml", "Pod", _Pod)
     service = _read(folder / "service.yaml", "Service", _Service)
@@ -106,15 +106,15 @@ def load_template(folder: Path) -> Template:
 
 
 def _extras(folder: Path) -> Iterator[KubeObject]:
-    """Yield what there is besides Pod and Service; raises StartupError."""
+    """Yield all objects of the folder but the Pod and the Service; raises StartupError."""
     seen: Counter[tuple[str, str]] = Counter()
     for path in sorted(folder.iterdir()):
-        if path.suffix in _OTHER_ENDINGS:  # kubectl would take it
-            raise StartupError(f"The template {path} would not be read: a file of a template ends in .yaml.")
+        if path.suffix in _OTHER_ENDINGS:  # kubectl would read it
+            raise StartupError(f"The template {path} would be ignored: rename it to end in .yaml.")
         if path.suffix != ".yaml" or path.name in ("pod.yaml", "service.yaml"):
             continue
         for document in read_documents(path):
-            if document is None:  # nothing but comments
+            if document is None:  # only comments
                 continue
             extra = _checked_extra(path, document)
             seen[extra["kind"], extra["metadata"]["name"]] += 1
@@ -124,7 +124,7 @@ def _extras(folder: Path) -> Iterator[KubeObject]:
 
 
 def _checked_extra(path: Path, extra: object) -> KubeObject:
-    """Return the object if a template may bring it, under a name that it may have; else raise StartupError."""
+    """Return the object if a template may contain its kind and name; raises StartupError otherwise."""
     kind = (extra.get("apiVersion"), extra.get("kind")) if isinstance(extra, dict) else None
     if not isinstance(extra, dict) or kind not in kube.EXTRA_KINDS:
         allowed = ", ".join(f"{name} ({version})" for version, name in sorted(kube.EXTRA_KINDS, key=lambda one: one[1]))
@@ -133,16 +133,19 @@ def _checked_extra(path: Path, extra: object) -> KubeObject:
     name = extra["metadata"]["name"]
     if not _EXTRA_NAME.fullmatch(name):
         raise StartupError(
-            f"The template {path} names an object {name}: it must be `sandbox-example-` and lower-case letters or "
-            "digits, without a dash."
+            f"The template {path} names an object {name}: it must be `sandbox-example-` followed by lower-case letters "
+            "or digits, without a dash."
         )
     if kube.KEEP_LABEL in kube.get_labels(extra) and extra["kind"] != "PersistentVolumeClaim":
-        raise StartupError(f"The template {path} has a {extra['kind']} that is to stay: only a claim may.")
+        raise StartupError(
+            f"The template {path} has a {extra['kind']} with the label {kube.KEEP_LABEL}: only a "
+            "PersistentVolumeClaim may have it."
+        )
     return extra
 
 
 class _Shape(BaseModel):
-    """As much of an object as the service relies on; there may be more."""
+    """The fields that the service relies on; others are allowed."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -192,7 +195,7 @@ class _Volume(_Named):
     @field_validator("name")
     @classmethod
     def _is_the_templates(cls, name: str) -> str:
-        # A mount of the template's would show what a caller asks for.
+        # Otherwise the template's mounts would expose a caller's extra mount.
         if ADDED_VOLUME.fullmatch(name):
             raise ValueError("the service gives this name to the volumes of a request")
         return name
@@ -232,7 +235,7 @@ class _Service(_Shape):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a date is text."""
+    """Loads YAML as Kubernetes does: dates stay strings."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -251,7 +254,7 @@ def _read(path: Path, kind: str, shape: type[BaseModel]) -> KubeObject:
 
 
 def read_documents(path: Path) -> list[object]:
-    """Read a YAML file as Kubernetes does, without what is null; raises StartupError with one sentence."""
+    """Read all documents of a YAML file as Kubernetes does, dropping null fields; raises StartupError."""
     try:
         loaded: Iterable[object] = yaml.load_all(path.read_text(encoding="utf-8"), _Loader)
         return [_without_nulls(one) for one in loaded]
@@ -269,7 +272,7 @@ def _check_shape(path: Path, loaded: object, shape: type[BaseModel]) -> None:
 
 
 def _without_nulls(value: object) -> object:
-    """Return the value without fields that are null, which Kubernetes takes as left out."""
+    """Return the value without null fields, which Kubernetes treats as absent."""
     if isinstance(value, dict):
         return {key: _without_nulls(one) for key, one in value.items() if one is not None}
     if isinstance(value, list):

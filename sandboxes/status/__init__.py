@@ -1,1 +1,1 @@
-"""Objects as the cluster has them → what a caller is told. Pure."""
+"""Derives a caller's response from cluster objects: status, reason, URL, advice. Pure."""

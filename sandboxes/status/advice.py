@@ -1,6 +1,6 @@
-"""Why a Pod is not ready → one sentence for a person: what is wrong, and what to do. Pure; all in one table.
+"""Explains in one sentence why a Pod is not ready and how to fix it, from a table by reason. Pure.
 
-What Kubernetes itself says of it stands beside the sentence in an answer, so it is not repeated here.
+The response also carries Kubernetes' own message, so the sentence does not repeat it.
 """
 
 from __future__ import annotations
@@ -19,50 +19,52 @@ _PULL = (
     "from it"
 )
 _CANT_RUN = "container {container} can't be run: check that the command and the paths of the image {image} exist"
-_MOUNT = "a volume can't be mounted: check that what the Event names exists, for a hostPath on the Pod's own node"
-_WAIT = "wait a moment and look again; if it stays so, look at the events"
-_LOST = "node {node} does not answer: if it stays so, delete the sandbox and create it again, elsewhere"
+_MOUNT = (
+    "a volume can't be mounted: check that the source named in the Event exists, for a hostPath on the Pod's own node"
+)
+_WAIT = "wait a moment and look again; if this persists, look at the events"
+_LOST = "node {node} does not answer: if this persists, delete the sandbox and create it again, elsewhere"
 _PREEMPTED = "another Pod took the sandbox's place on its node: create it again, and give it a higher priority"
 _REMOVED = "the cluster removed the sandbox from node {node}: create it again, on a node that stays"
 
-# By reason. {container}, {image}, {exit_code} and {memory} are those of the container to blame, else the sandbox's.
+# By reason. {container}, {image}, {exit_code} and {memory} are the failing container's, else the sandbox container's.
 SUMMARIES = {
-    # No node, or none any more
-    "Pending": f"the Pod has not begun yet: {_WAIT}",
+    # Scheduling and node failures
+    "Pending": f"the Pod has not started yet: {_WAIT}",
     "Unschedulable": "no node can take the sandbox: add or free capacity, or ask for less, and check that a node fits "
     "the template's node selector and tolerations",
     "FailedScheduling": "no node has been found for the sandbox: add or free capacity, or ask for less",
-    "SchedulingGated": "the Pod is held back by a scheduling gate: have whoever set the gate remove it",
+    "SchedulingGated": "a scheduling gate holds the Pod back: ask its owner to remove the gate",
     "NodeLost": _LOST,
     "NodeNotReady": _LOST,
     "DeletionByTaintManager": _REMOVED,
     "EvictionByEvictionAPI": _REMOVED,
     "DeletionByPodGC": _REMOVED,
     "TerminationByKubelet": _REMOVED,
-    "Terminated": _REMOVED,  # in the shutdown of a node
+    "Terminated": _REMOVED,  # by a node shutdown
     "NodeShutdown": _REMOVED,
     "PreemptionByScheduler": _PREEMPTED,
     "Preempting": _PREEMPTED,
     "Evicted": "node {node} ran short of a resource and evicted the sandbox: create it again, and request what it "
     "really needs",
-    "DeadlineExceeded": "the sandbox has run for as long as its activeDeadlineSeconds let it: create it again",
-    # Before the containers
+    "DeadlineExceeded": "the sandbox has exceeded its activeDeadlineSeconds: create it again",
+    # Before the containers start
     "FailedMount": _MOUNT,
     "FailedMapVolume": _MOUNT,
     "FailedAttachVolume": "a volume can't be attached to node {node}: check its claim, and that no other node holds it",
-    "FailedCreatePodSandBox": "node {node} can't make the Pod's network: check the network plugin of the node",
+    "FailedCreatePodSandBox": "node {node} can't set up the Pod's network: check the network plugin of the node",
     "NetworkNotReady": "node {node} has no network for Pods yet: check the network plugin of the node",
     "ContainerCreating": f"the sandbox is still being made, volumes or image included: {_WAIT}",
-    "PodInitializing": "an init container is still at work: wait a moment and look again",
-    # The image
+    "PodInitializing": "an init container is still running: wait a moment and look again",
+    # Image
     "ErrImagePull": _PULL,
     "ImagePullBackOff": _PULL,
     "RegistryUnavailable": _PULL,
-    "InvalidImageName": "the image name {image} can't be one: correct it",
-    "ErrImageNeverPull": "the image {image} is not on node {node}, and imagePullPolicy Never forbids to pull it: load "
+    "InvalidImageName": "the image name {image} is not valid: correct it",
+    "ErrImageNeverPull": "the image {image} is not on node {node}, and imagePullPolicy Never forbids pulling it: load "
     "it there, or change the policy",
-    # The containers
-    "CreateContainerConfigError": "container {container} can't be configured: make the ConfigMap, Secret or user that "
+    # Containers
+    "CreateContainerConfigError": "container {container} can't be configured: add the ConfigMap, Secret or user that "
     "the message names, or correct the template",
     "CreateContainerError": _CANT_RUN,
     "FailedCreatePodContainer": _CANT_RUN,
@@ -71,27 +73,27 @@ SUMMARIES = {
     "ContainerCannotRun": _CANT_RUN,
     "OOMKilled": "container {container} used up its memory of {memory} and was killed: give it more, or let it do less "
     "at a time",
-    "CrashLoopBackOff": "container {container} ends over and over, last with exit code {exit_code}: its last lines are "
-    "in previous_logs; correct its image or its settings",
+    "CrashLoopBackOff": "container {container} keeps exiting, last with exit code {exit_code}: its last lines are in "
+    "previous_logs; correct its image or its settings",
     "Error": "container {container} ended with exit code {exit_code}: its last lines are in logs or previous_logs; "
     "correct its image or its settings",
-    "Completed": "container {container} ended by itself, with exit code {exit_code}: a sandbox's server must go on; "
-    "correct its image or its settings",
-    # The server in them
-    "NotReady": "the containers run, but a probe does not pass yet: if it stays so, look at the logs and check that "
+    "Completed": "container {container} ended by itself, with exit code {exit_code}: a sandbox's server must keep "
+    "running; correct its image or its settings",
+    # The server in the sandbox container
+    "NotReady": "the containers run, but a probe does not pass yet: if this persists, look at the logs and check that "
     "the server answers on the probe's port and path",
     "Unhealthy": "the containers run, but a probe fails: look at the logs and check that the server answers on the "
     "probe's port and path",
 }
 
-# What is done about one that has ended: nothing starts it again but a create.
+# Added for an ended Pod, which only a create replaces, unless the sentence mentions a create already.
 _ENDED = "the same create again replaces it"
 _UNKNOWN = "the sandbox is not ready ({reason}): message, events and logs say more"
-_NO_SERVICE = "its Service is missing or has no port: the same create again makes it whole"
+_NO_SERVICE = "its Service is missing or has no port: the same create again completes it"
 
 
 def summary_of(pod: KubeObject, trouble: Trouble | None, *, has_url: bool) -> str:
-    """Return the sentence for a Pod with this trouble, None for a ready one; `has_url`: its Service is usable."""
+    """Return the sentence for a Pod; `trouble` is None for a ready one, `has_url` false without a usable Service."""
     if trouble is not None:
         sentence = SUMMARIES.get(trouble.reason, _UNKNOWN).format(**_words(pod, trouble))
         if has_ended(pod) and "create" not in sentence:
@@ -106,7 +108,7 @@ def summary_of(pod: KubeObject, trouble: Trouble | None, *, has_url: bool) -> st
 
 
 def _words(pod: KubeObject, trouble: Trouble) -> dict[str, object]:
-    """Return what a sentence may name."""
+    """Return the values of a sentence's placeholders."""
     specs = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
     name = trouble.container or kube.CONTAINER
     spec: KubeObject = next((one for one in specs if one["name"] == name), {})
@@ -122,7 +124,7 @@ def _words(pod: KubeObject, trouble: Trouble) -> dict[str, object]:
 
 
 def _after_restarts(pod: KubeObject) -> str:
-    """Return what to add for a sandbox that had trouble before: one that was short of memory will be again."""
+    """Return the suffix for a restarted sandbox: the reason of the last restart is likely to recur."""
     restarts = kube.sandbox_container_status(pod).get("restartCount", 0)
     if not restarts:
         return ""

@@ -1,7 +1,7 @@
-"""Pod → its status word, whether it is ready, and why not. Pure.
+"""Derives a Pod's status, its readiness and the reason why it is not ready. Pure.
 
-What only Events say of a Pod (`FailedMount`) is in `cause_in`. The words are Kubernetes' own; where it has none for
-what a status says, they are `Pending`, `ContainerCreating` and `NotReady`, which people know from kubectl.
+Reasons are Kubernetes' own. Where a Pod's status has none, they are kubectl's `Pending`, `ContainerCreating` and
+`NotReady`. `cause_in` finds those that only Events report, such as `FailedMount`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
 
 
-# Reasons after which a Pod does not become ready by itself, or only by luck.
+# Reasons from which a Pod does not, or hardly ever, recover by itself.
 HOPELESS = frozenset(
     {
         "ErrImagePull",
@@ -37,17 +37,17 @@ HOPELESS = frozenset(
     }
 )
 
-# A message is for a person: a container may have written one of 4096 bytes (terminationMessagePath).
+# Characters. A container's own message may have 4096 bytes (terminationMessagePath).
 MAX_MESSAGE = 1000
 
-# Waiting for these is no trouble of a container's own: something else has to happen first.
+# The container waits for something else; it has not failed.
 _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
-# What a termination is called when it has no cause of its own to tell.
+# Termination reasons that do not name a cause.
 _PLAIN_ENDS = frozenset({"Error", "Completed"})
-# Reasons that say little: the Events may say more.
+# Unspecific reasons; the Events may name the cause.
 VAGUE = frozenset({"Pending", "NotReady", *_BEGINNING})
 
-# Warnings that are the cause of a vague reason, by the `reason` of the Event.
+# Reasons of Warning Events that explain a vague reason.
 _CAUSES = frozenset(
     {
         "FailedMount",
@@ -61,15 +61,15 @@ _CAUSES = frozenset(
         "Unhealthy",
     }
 )
-# Steps on the way of a Pod: what was said before them is overcome.
+# Event reasons that show progress: Warnings before them no longer apply.
 _STEPS = frozenset({"Scheduled", "Pulling", "Pulled", "Created", "Started"})
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a Pod is not ready. `container` is the name of the one to blame, None where it is the Pod as a whole.
+    """Why a Pod is not ready. `container` is the failing container, None for the Pod as a whole.
 
-    `exit_code` is that of the container's termination, if one is to blame.
+    `exit_code` is that of the container's termination, if it has terminated.
     """
 
     reason: str
@@ -79,16 +79,16 @@ class Trouble:
 
 
 def readiness_of(pod: KubeObject) -> tuple[bool, str | None, str | None]:
-    """Return whether the Pod is ready, and else the reason and the message for which it is not."""
+    """Return whether the Pod is ready, and the reason and message if it is not."""
     trouble = trouble_of(pod)
     return (True, None, None) if trouble is None else (False, trouble.reason, trouble.message)
 
 
 def trouble_of(pod: KubeObject) -> Trouble | None:
-    """Return why the Pod is not ready; None for one that is: its Ready condition is True and it has not ended.
+    """Return why the Pod is not ready, or None if its Ready condition is True and it has not ended.
 
-    The cause goes before the symptom: what befell the Pod as a whole, then that it has no node, then the first of its
-    init containers, of its sandbox container and of its other containers that can't run.
+    Causes go before symptoms: a failure of the whole Pod, then scheduling, then the first container that can't run, in
+    the order init containers, sandbox container, sidecars.
     """
     ready = kube.condition_of(pod, "Ready")
     if ready.get("status") == "True" and not has_ended(pod):
@@ -97,7 +97,7 @@ def trouble_of(pod: KubeObject) -> Trouble | None:
 
 
 def of_pod_as_a_whole(pod: KubeObject) -> Trouble | None:
-    """Return what befell the Pod itself: Evicted, NodeNotReady, DeadlineExceeded, a preemption; None if nothing did."""
+    """Return a failure of the whole Pod (Evicted, NodeNotReady, DeadlineExceeded, a preemption), or None."""
     status = pod.get("status") or {}
     if status.get("reason"):
         return Trouble(status["reason"], shortened(status.get("message")))
@@ -110,14 +110,14 @@ def of_pod_as_a_whole(pod: KubeObject) -> Trouble | None:
 
 
 def last_termination(pod: KubeObject) -> KubeObject | None:
-    """Return how the sandbox container ended last, as Kubernetes has it; None if it never did."""
+    """Return the sandbox container's last `terminated` state, or None if it never terminated."""
     return _terminated(kube.sandbox_container_status(pod))
 
 
 def cause_in(events: Iterable[KubeObject]) -> Trouble | None:
-    """Return what a Pod's Events, oldest first, say of why it does not get on; None if they say nothing of it.
+    """Return the cause that a Pod's Events name, or None. `events` are sorted oldest first.
 
-    For a Pod whose status has only a vague reason: one that is not mounted is `ContainerCreating` for ever.
+    Use it for a Pod with a VAGUE reason: a Pod whose volume can't be mounted stays `ContainerCreating`.
     """
     for event in reversed([*events]):
         if event.get("reason") in _STEPS:
@@ -128,7 +128,7 @@ def cause_in(events: Iterable[KubeObject]) -> Trouble | None:
 
 
 def shortened(text: str | None) -> str | None:
-    """Return at most MAX_MESSAGE characters of a text, and None for an empty one."""
+    """Return the text cut to MAX_MESSAGE characters, or None for an empty one."""
     if not text or len(text) <= MAX_MESSAGE:
         return text or None
     return text[: MAX_MESSAGE - 1] + "…"
@@ -144,7 +144,7 @@ def _unscheduled(pod: KubeObject) -> Trouble | None:
 
 
 def _of_containers(pod: KubeObject) -> Trouble | None:
-    """Return the first trouble of a container's own, else the first of those for which nothing has gone wrong."""
+    """Return the first container's failure, else the first container that waits or has completed."""
     troubles = [trouble for status in _in_order(pod) if (trouble := _of_container(pod, status))]
     own = (one for one in troubles if one.reason not in _BEGINNING and one.reason != "Completed")
     return next(own, next(iter(troubles), None))
@@ -152,14 +152,14 @@ def _of_containers(pod: KubeObject) -> Trouble | None:
 
 def _in_order(pod: KubeObject) -> Iterator[KubeObject]:
     status = pod.get("status") or {}
-    # The sandbox's own container before its sidecars.
+    # The sandbox container before its sidecars.
     containers = sorted(status.get("containerStatuses") or [], key=lambda one: one.get("name") != kube.CONTAINER)
     yield from (one for one in status.get("initContainerStatuses") or [] if not _is_done(pod, one))
     yield from containers
 
 
 def _is_done(pod: KubeObject, status: KubeObject) -> bool:
-    """Whether an init container has done its part: ended well, or, for a sidecar, started and ready."""
+    """Whether an init container has exited with 0, or, for a sidecar, is started and ready."""
     state = status.get("state") or {}
     if _is_sidecar(pod, status):
         return bool(status.get("started") and status.get("ready"))
@@ -167,13 +167,13 @@ def _is_done(pod: KubeObject, status: KubeObject) -> bool:
 
 
 def _is_sidecar(pod: KubeObject, status: KubeObject) -> bool:
-    """Whether it is an init container that runs beside the others (restartPolicy Always)."""
+    """Whether it is a sidecar: an init container with restartPolicy Always."""
     specs = pod["spec"].get("initContainers") or []
     return any(one["name"] == status.get("name") and one.get("restartPolicy") == "Always" for one in specs)
 
 
 def _of_container(pod: KubeObject, status: KubeObject) -> Trouble | None:
-    """Return what keeps one container from running; None for one that runs."""
+    """Return why the container is not running, or None if it is."""
     name, state = status.get("name"), status.get("state") or {}
     waiting, terminated = state.get("waiting"), state.get("terminated")
     if terminated is not None:
@@ -181,7 +181,7 @@ def _of_container(pod: KubeObject, status: KubeObject) -> Trouble | None:
     if waiting is None:
         inits = (pod.get("status") or {}).get("initContainerStatuses") or []
         if status in inits:
-            return Trouble("PodInitializing", f"the init container {name} is still at work", name)
+            return Trouble("PodInitializing", f"the init container {name} is still running", name)
         return None
     reason = waiting.get("reason") or "ContainerCreating"
     last = _terminated(status)
@@ -203,7 +203,7 @@ def _ended(status: KubeObject, terminated: KubeObject) -> Trouble:
 
 
 def _terminated(status: KubeObject) -> KubeObject | None:
-    """Return a container's last termination, be it over that one or not."""
+    """Return the current `terminated` state, else the last one; None if the container never terminated."""
     for state in (status.get("state"), status.get("lastState")):
         terminated: KubeObject | None = (state or {}).get("terminated")
         if terminated is not None:
@@ -212,12 +212,12 @@ def _terminated(status: KubeObject) -> KubeObject | None:
 
 
 def _not_ready(pod: KubeObject, ready: KubeObject) -> Trouble:
-    """Return what is left to say when nothing keeps the containers from running."""
-    if has_ended(pod):  # as a Pod that no node has ever run
+    """Return the trouble of a Pod whose containers report none."""
+    if has_ended(pod):  # before any container started
         return Trouble(ready.get("reason") or pod["status"]["phase"], shortened(ready.get("message")))
     if not (pod.get("status") or {}).get("containerStatuses"):
-        return Trouble("Pending", f"node {pod['spec'].get('nodeName')} has not begun with it yet")
-    # ContainersNotReady names the symptom; ReadinessGatesNotReady, say, is a cause.
+        return Trouble("Pending", f"node {pod['spec'].get('nodeName')} has not started it yet")
+    # ContainersNotReady is only a symptom; others, such as ReadinessGatesNotReady, are causes.
     reason = ready.get("reason") or ""
     return Trouble("NotReady" if reason in ("", "ContainersNotReady") else reason, shortened(ready.get("message")))
 
@@ -226,23 +226,23 @@ _PHASES: dict[str, Status] = {word: word for word in get_args(Status) if word !=
 
 
 def status_of(pod: KubeObject) -> Status:
-    """Return the word for a Pod."""
+    """Return the status of a Pod; NotFound while it is being deleted."""
     if kube.is_terminating(pod):
         return "NotFound"
     if is_on_lost_node(pod):
         return "Unknown"
     if has_ended(pod) or not _is_crash_looping(pod):
-        # A Pod that was stored a moment ago has no phase yet.
+        # A newly stored Pod has no phase yet.
         return _PHASES.get((pod.get("status") or {}).get("phase", "Pending"), "Unknown")
     return "Failed"
 
 
 def is_on_lost_node(pod: KubeObject) -> bool:
-    """Whether the control plane has given up on the Pod's node, which has not answered for a while (40 s by default).
+    """Whether the control plane considers the Pod's node lost: no heartbeat for 40 s by default.
 
-    It then sets Ready to False and leaves all else as the kubelet last said it (Kubernetes' MarkPodsNotReady). A
-    kubelet never says of ready containers that their Pod is not, but for readiness gates, and then with a reason.
-    Older versions of Kubernetes gave the Pod the reason NodeLost.
+    The node controller then sets only Ready to False (Kubernetes' MarkPodsNotReady) and keeps the kubelet's last
+    status. A kubelet itself reports ready containers in a Pod that is not ready only for readiness gates, with a
+    reason. Older versions of Kubernetes set the Pod's reason to NodeLost.
     """
     status = pod.get("status") or {}
     if status.get("reason") == "NodeLost":
@@ -253,7 +253,7 @@ def is_on_lost_node(pod: KubeObject) -> bool:
 
 
 def has_ended(pod: KubeObject) -> bool:
-    """Whether the Pod's containers have all ended and won't start again."""
+    """Whether all containers have terminated and will not be restarted."""
     return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
 
 

@@ -1,6 +1,7 @@
-"""(Pod, Service) → what a caller is told, the URL included. Pure, but for the answers that are kept.
+"""Builds a sandbox's response, URL included, from its Pod and Service. Pure, except for the cache in Answers.
 
-A caller adopts any 200 as usable (contract.md). So a Pod that is gone, or going, or without a way in, is no sandbox.
+Callers treat any 200 as usable (contract.md). So a sandbox whose Pod is missing or terminating, or that has no URL, is
+not found.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 def answer_for(
     pod: KubeObject | None, service: KubeObject | None, settings: Settings, *, used: datetime | None = None
 ) -> SandboxResponse | None:
-    """Return what a caller is told of a sandbox, or None where the answer is "not found".
+    """Return the response for a sandbox, or None for "not found".
 
-    `used`: a use of it that its Pod does not know of yet.
+    `used`: time of a use that is not yet in the Pod's annotations; it postpones `expires_at`.
     """
     if pod is None or service is None:
         return None
@@ -57,12 +58,12 @@ def answer_for(
 
 
 def is_whole(pod: KubeObject, service: KubeObject, settings: Settings) -> bool:
-    """Whether a caller would be told of this sandbox."""
+    """Whether the Pod and the Service make a sandbox that callers can see; see answer_for."""
     return answer_for(pod, service, settings) is not None
 
 
 def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxResponse]:
-    """Return, sorted by id, what `answer_for` says of each sandbox among `objects` (Pods and Services)."""
+    """Return the responses for all sandboxes among `objects` (Pods and Services), sorted by id."""
     by_name = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
     answers = (
         answer_for(pod, by_name.get(("Service", kube.service_name_beside(name))), settings)
@@ -73,9 +74,9 @@ def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[Sandb
 
 
 class Answers:
-    """What callers are told, kept for as long as the objects are the same: it is asked for more than it changes.
+    """Caches responses by Pod name for as long as both objects are unchanged; reads outnumber changes.
 
-    Whoever holds the objects says `forget` when one of them goes.
+    The owner of the objects must call `forget` when one changes or is deleted.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -83,7 +84,7 @@ class Answers:
         self._kept: dict[str, tuple[KubeObject, KubeObject, SandboxResponse | None]] = {}
 
     def of(self, pod: KubeObject | None, service: KubeObject | None) -> SandboxResponse | None:
-        """See answer_for."""
+        """Return the response for a sandbox, or None for "not found"; see answer_for."""
         if pod is None or service is None:
             return None
         name = pod["metadata"]["name"]
@@ -93,11 +94,11 @@ class Answers:
         return kept[2]
 
     def of_all(self, pairs: Iterable[tuple[KubeObject, KubeObject]]) -> list[SandboxResponse]:
-        """Return, sorted by id, what `of` says of each (Pod, Service)."""
+        """Return the responses for all (Pod, Service) pairs, sorted by id."""
         return _sorted(self.of(pod, service) for pod, service in pairs)
 
     def forget(self, kind: str, name: str) -> None:
-        """Drop what was kept for the object of this kind and name: it changed, or is gone."""
+        """Drop the cached response of the object that changed or was deleted."""
         if kind == "Pod":
             self._kept.pop(name, None)
 
@@ -107,7 +108,7 @@ def _sorted(answers: Iterable[SandboxResponse | None]) -> list[SandboxResponse]:
 
 
 def sandbox_url(service: KubeObject, settings: Settings) -> str | None:
-    """Return the URL, or None while (or if) the Service gives no way in of the configured kind."""
+    """Return the sandbox's URL, or None if the Service has no port of the configured type (yet)."""
     ports = service["spec"].get("ports") or []
     port: KubeObject = next((one for one in ports if one.get("name") == kube.PORT_NAME), {})
     if settings.sandbox_service_type == "ClusterIP":

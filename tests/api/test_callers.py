@@ -62,7 +62,7 @@ async def test_what_a_proxy_in_front_forwards_is_401_on_every_path(
         response = await client.get(path, headers=headers)
         assert response.status == 401
         assert_is_json(response)
-        assert "a proxy has forwarded" in (await response.json())["detail"]
+        assert "forwarded requests are refused" in (await response.json())["detail"]
     assert cluster.calls == []
 
 
@@ -186,11 +186,11 @@ async def test_each_refusal_is_one_warning_with_what_decided(client: Client, cap
     assert foreign.levelname == forwarded.levelname == "WARNING"
     said = re.escape(f"127.0.0.1:{client.port}")
     assert re.fullmatch(
-        "BrowserRefused: Without an API key a browser's request for a page of another origin is not answered "
+        "BrowserRefused: Without an API key cross-origin browser requests are refused "
         rf"\(header Origin\)\npeer: 127\.0\.0\.1, host: '{said}', origin: '{EVIL}'",
         foreign.getMessage(),
     )
-    assert forwarded.getMessage().startswith("Unauthenticated: Without an API key a request that a proxy has forwarded")
+    assert forwarded.getMessage().startswith("Unauthenticated: Without an API key forwarded requests are refused")
 
 
 async def test_refusals_are_counted_as_other_errors_are(client: Client) -> None:

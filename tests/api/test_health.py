@@ -117,7 +117,7 @@ async def test_a_replica_that_is_about_to_end_is_not_ready(client: Client, clust
         await asyncio.sleep(0)
     assert client.app is not None
     await client.app.shutdown()
-    ending = (503, {"serving": "The provisioner is about to end"})
+    ending = (503, {"serving": "The provisioner is shutting down"})
     assert await readiness(client) == ending
     go.set()
     assert await asked_before == ending

@@ -73,7 +73,7 @@ async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
     with caplog.at_level(logging.WARNING, logger="sandboxes.service.keepalive"):
         assert await sandbox.touch() == 200
-        await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
+        await until(lambda: "the last use of a sandbox could not be written" in caplog.text)
     sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)
     assert not await sandbox.is_reaped()
     assert sandbox.is_there()
@@ -93,7 +93,7 @@ async def test_a_use_that_could_not_be_written_counts_no_longer_than_any_other(
     sandbox.let_it_be(USED)
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
     assert await sandbox.touch() == 200
-    await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
+    await until(lambda: "the last use of a sandbox could not be written" in caplog.text)
     sandbox.let_it_be(USED + IDLE_TIMEOUT + 1)
     assert await sandbox.is_reaped()
 

@@ -18,7 +18,7 @@ from sandboxes.api.openapi.operations import OPERATIONS
 from tests.api.conftest import URL, Client, MakeClient
 from tests.conftest import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPTIONS = (ROOT / "docs" / "reference" / "create-options.md").read_text(encoding="utf-8")
 PAGES = ["/openapi.json", "/docs"]
 
 
@@ -134,10 +134,10 @@ async def test_one_byte_more_than_the_document_says_is_422(make_client: MakeClie
     assert refused.status == 422
     (problem,) = (await refused.json())["detail"]
     assert str(most) in problem["msg"]
-    # As the README has it.
-    row = re.search(rf"^\| `{field}` \|.*$", README, re.MULTILINE)
+    # As the reference has it.
+    row = re.search(rf"^\| `{field}` \|.*$", OPTIONS, re.MULTILINE)
     assert row is not None
-    assert f"at most {most // 1024} KiB of JSON" in row[0]
+    assert f"at most {most // 1024} KiB ({most} bytes) of JSON" in row[0]
 
 
 async def test_one_character_more_than_the_document_says_of_an_image_is_422(make_client: MakeClient) -> None:

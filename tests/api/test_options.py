@@ -60,7 +60,7 @@ async def test_a_field_that_is_not_allowed_is_403_well_formed_or_not(
     response = await client.post(URL, json={"sandbox_id": "a", field: value})
     assert (response.status, await response.json()) == (
         403,
-        {"detail": f"The operator does not allow a request to have: {field}"},
+        {"detail": f"The operator does not allow these fields: {field}"},
     )
     assert cluster.calls == []
 
@@ -71,7 +71,7 @@ async def test_all_fields_that_are_not_allowed_are_named_before_a_word_on_the_ot
     client = await make_client(ALLOW_FIELDS="env")
     response = await client.post(URL, json={"sandbox_id": "NO", "image": 5, "env": 5, "annotations": {"a": 1}})
     assert response.status == 403
-    assert (await response.json())["detail"] == "The operator does not allow a request to have: annotations, image"
+    assert (await response.json())["detail"] == "The operator does not allow these fields: annotations, image"
     assert cluster.calls == []
 
 

@@ -99,7 +99,7 @@ async def test_ready_and_reached_is_answered_at_once(
     serve_at(cluster, await start_sandbox(200))
     waiting = asyncio.create_task(waited(client))
     be(cluster, "pod-ready")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         answer = await waiting
     assert (answer["ready"], answer["url_checked"]) == (True, True)
 
@@ -126,7 +126,7 @@ async def test_an_url_that_can_not_be_reached_from_here_does_not_count(
     await create(client)
     serve_at(cluster, 1)
     be(cluster, "pod-ready")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         answer = await waited(client)
     assert (answer["ready"], answer["url_checked"]) == (True, False)
 
@@ -136,7 +136,7 @@ async def test_what_will_not_become_ready_is_answered_early(client: Client, clus
     await create(client)
     waiting = asyncio.create_task(waited(client))
     be(cluster, name)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         answer = await waiting
     assert (answer["ready"], answer["url_checked"]) == (False, False)
     assert answer["reason"]
@@ -158,7 +158,7 @@ async def test_an_unschedulable_pod_is_waited_for_as_long_as_the_operator_says(
     # the cluster's clock may be ahead of ours: then it counts since when we saw it
     since = "2999-01-01T00:00:00Z" if is_new else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     pod["status"] = {**pod["status"], "conditions": [{**condition, "lastTransitionTime": since}]}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         answer = await waited(client)
     assert answer["ready"] is False
     if is_new:
@@ -171,7 +171,7 @@ async def test_a_mount_that_fails_is_told_with_the_event_that_says_so(client: Cl
     waiting = asyncio.create_task(waited(client))
     await until(lambda: any("/events?" in call[-1] for call in cluster.calls))
     cluster.events = events_about(cluster.pod("a"), "events-failed-mount")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         answer = await waiting
     assert answer["reason"] == "FailedMount"
     assert answer["message"].startswith("MountVolume.SetUp failed")
@@ -192,7 +192,7 @@ async def test_deleted_while_waited_for_is_404(client: Client, cluster: FakeClus
     before = len(cluster.calls)
     await until(lambda: len(cluster.calls) > before + 1)
     await client.delete(f"{URL}/a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         response = await waiting
     assert response.status == 404
     assert (await response.json())["status"] == "NotFound"
@@ -237,7 +237,7 @@ async def test_who_hangs_up_is_waited_for_no_longer_but_has_its_sandbox(
 async def test_other_requests_of_the_same_id_do_not_wait_for_the_wait(client: Client, cluster: FakeCluster) -> None:
     waiting = asyncio.create_task(create(client, wait_seconds=20))
     await until(lambda: cluster.pod("a") is not None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await create(client)
         assert (await client.delete(f"{URL}/a")).status == 200
     waiting.cancel()

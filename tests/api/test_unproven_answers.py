@@ -11,7 +11,7 @@ from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 
-UNBELIEVED = {"detail": "The provisioner can't read what kubectl answers"}
+UNBELIEVED = {"detail": "The provisioner can't read kubectl's output"}
 
 
 async def answer(client: Client, method: str, path: str, **options: object) -> tuple[int, object]:
@@ -25,7 +25,7 @@ async def test_a_create_that_stores_nothing_is_503_and_the_log_has_what_was_prin
     cluster.defaults = {"apply"}
     assert await answer(client, "POST", URL, sandbox_id="a") == (503, UNBELIEVED)
     assert cluster.objects == {}
-    assert "kubectl printed something else than objects that the API server has stored" in caplog.text
+    assert "kubectl did not print objects that the API server has stored" in caplog.text
     assert '"name": "sandbox-a"' in caplog.text
     cluster.defaults.clear()
     await create(client)

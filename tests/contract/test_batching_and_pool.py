@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections import Counter
 from pathlib import Path
 
@@ -13,11 +11,24 @@ import pytest
 import yaml
 
 from devcluster import Cluster
+from sandboxes.deadlines import DEADLINES
 from tests.contract.faults import recorded_refusal
-from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
+from tests.contract.processes import (
+    PROVISIONER,
+    command_of,
+    environment,
+    free_port,
+    healthy,
+    kill_each,
+    processes_with,
+    running,
+)
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner, create
+from tests.contract.views import watches
 from tests.marker import MARKER
 from tests.waiting import until
+
+pytestmark = pytest.mark.starts_in_full
 
 
 @pytest.fixture
@@ -35,7 +46,7 @@ def starts(tmp_path: Path) -> Counter[str]:
 
 
 def waiting_processes(tmp_path: Path) -> list[int]:
-    return [pid for pid in processes_with(str(tmp_path)) if b"-f\0-" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in processes_with(str(tmp_path)) if b"-f\0-" in command_of(pid)]
 
 
 async def test_processes_wait_ahead_and_are_gone_at_the_end(
@@ -61,8 +72,7 @@ async def test_with_the_switches_off_nothing_waits_and_all_works(
 
 async def test_a_waiting_process_that_is_killed_costs_nobody_anything(provisioner: Provisioner, tmp_path: Path) -> None:
     await until(lambda: len(waiting_processes(tmp_path)) == 4)
-    for pid in waiting_processes(tmp_path):
-        os.kill(pid, signal.SIGKILL)
+    kill_each(waiting_processes(tmp_path))
     await create(provisioner)
     await until(lambda: len(waiting_processes(tmp_path)) == 4)
 
@@ -85,6 +95,7 @@ async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.deadlines(pool_tick=0.05, pool_age=0.5)
 async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_are_old(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
@@ -92,15 +103,16 @@ async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_a
     kubeconfig = tmp_path / "changing"
     kubeconfig.write_text(cluster.kubeconfig.read_text())
     await start_provisioner(KUBECONFIG_PATH=str(kubeconfig))
-    await until(lambda: len(waiting_processes(tmp_path)) == 4)
+    await until(lambda: waiting_processes(tmp_path))
     before = set(waiting_processes(tmp_path))
     kubeconfig.write_text(cluster.kubeconfig.read_text() + "\n")
-    await until(lambda: waiting_processes(tmp_path) and not before & set(waiting_processes(tmp_path)), seconds=30)
+    await until(lambda: waiting_processes(tmp_path) and not before & set(waiting_processes(tmp_path)))
 
     before = set(waiting_processes(tmp_path))
-    await until(lambda: not before & set(waiting_processes(tmp_path)), seconds=30)
+    await until(lambda: not before & set(waiting_processes(tmp_path)))
 
 
+@pytest.mark.slow
 async def test_fifty_creates_at_once_are_few_calls(
     start_provisioner: StartProvisioner, counted: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +126,7 @@ async def test_fifty_creates_at_once_are_few_calls(
     assert starts(tmp_path)["delete"] < 40
 
 
+@pytest.mark.slow
 async def test_one_failing_sandbox_among_fifty_gets_its_own_error_and_the_others_succeed(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
@@ -149,40 +162,43 @@ async def test_different_owners_of_one_id_in_one_group_are_told_apart(
     assert len(cluster.objects("Pod")) == 10
 
 
+@pytest.mark.slow
 async def test_when_the_waiting_line_is_full_it_is_503_at_once(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    provisioner = await start_provisioner(KUBECTL_MAX_PROCESSES="2", KUBECTL_MAX_WAITING="3", LIVE_VIEW="false")
-    cluster.faults.slow(1.0, verb="patch")
-    loop = asyncio.get_running_loop()
+    line = {"KUBECTL_MAX_PROCESSES": "2", "KUBECTL_MAX_WAITING": "3"}
+    provisioner = await start_provisioner(deadlines=DEADLINES, **line, LIVE_VIEW="false")
+    cluster.faults.slow(3.0, verb="patch")  # so the first Pod and Service take 6 s
+    answered: list[int] = []
 
-    async def timed(n: int) -> tuple[int, float]:
+    async def ask(n: int) -> None:
         await asyncio.sleep(n * 0.05)  # one after another, while the first are being served
-        started = loop.time()
-        return await post(provisioner, f"s{n}"), loop.time() - started
+        answered.append(await post(provisioner, f"s{n}"))
 
-    outcomes = await asyncio.gather(*(timed(n) for n in range(20)))
-    refused = [seconds for status, seconds in outcomes if status == 503]
-    assert refused
-    assert max(refused) < 1.0
-    assert any(status == 200 for status, _ in outcomes)
+    await asyncio.gather(*(ask(n) for n in range(20)))
+    assert 200 in answered
+    assert answered[0] == 503, answered
 
 
 async def test_nothing_of_the_service_outlives_its_kill(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
     async with running(*PROVISIONER, environ=environ, log=tmp_path / "log") as process:
-        await until(healthy(port), seconds=30)
-        await until(lambda: len(processes_with(str(tmp_path))) == 1 + 4 + 2)
+        await until(healthy(port))
+        await until(lambda: watches(tmp_path) and waiting_processes(tmp_path))
         process.kill()
         await process.wait()
         await until(lambda: processes_with(str(tmp_path)) == [])
 
 
 async def nothing_is_left(cluster: Cluster) -> None:
-    await until(lambda: cluster.objects("Pod") == [] and cluster.objects("Service") == [], seconds=60)
+    await until(lambda: cluster.objects("Pod") == [] and cluster.objects("Service") == [])
 
 
+# On a busy machine some are told 503 beside 429: for each create that a full quota refuses, three processes start, one
+# after another, and the last creates wait longer than they may. The issue that mends it ("A full quota amplifies" in
+# faults.md) gives the rest of a batch the answer of the first one.
+@pytest.mark.slow
 @pytest.mark.parametrize("resource", ["pods", "services"])
 async def test_fifty_refused_creates_leave_nothing(provisioner: Provisioner, cluster: Cluster, resource: str) -> None:
     cluster.kmock["patch", kmock.resource(f"v1/{resource}")] << recorded_refusal("apply-quota-exceeded")
@@ -191,15 +207,17 @@ async def test_fifty_refused_creates_leave_nothing(provisioner: Provisioner, clu
     await nothing_is_left(cluster)
 
 
+@pytest.mark.slow
 async def test_creates_beyond_the_node_ports_leave_nothing(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
     async with Cluster(directory=tmp_path / "small", node_port_range=range(31910, 31912), speed=10) as small:
         provisioner = await start_provisioner(cluster=small)
         statuses = Counter(await asyncio.gather(*(post(provisioner, f"s{n}") for n in range(20))))
         assert statuses == {200: 2, 429: 18}
-        await until(lambda: len(small.objects("Pod")) == 2, seconds=60)
+        await until(lambda: len(small.objects("Pod")) == 2)
         assert len(small.objects("Service")) == 2
 
 
+@pytest.mark.slow
 async def test_one_object_that_the_server_fails_on_does_not_fail_the_others(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
@@ -211,10 +229,12 @@ async def test_one_object_that_the_server_fails_on_does_not_fail_the_others(
 
 
 @pytest.mark.deadlines(batch_limit=0.5, create=1.0)
-async def test_a_create_that_is_504_is_not_made_later(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_create_that_is_504_is_not_made_later(
+    provisioner: Provisioner, start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
     cluster.faults.hang(verb="patch", resource="services", times=1)
     assert await post(provisioner, "a") == 504
     await nothing_is_left(cluster)
     cluster.faults.clear()
     assert (await provisioner.get(f"{URL}/a")).status == 404
-    await create(provisioner)
+    await create(await start_provisioner(deadlines=DEADLINES))

@@ -25,6 +25,8 @@ from tests.contract.faults import refuse_next
 from tests.contract.processes import PROVISIONER, environment, free_port, processes_with, run
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, create, until
 
+pytestmark = pytest.mark.slow
+
 BENCH = (sys.executable, str(ROOT / "scripts" / "bench.py"))
 SMALL = ("--sandboxes", "4", "--callers", "3", "--rounds", "1")
 PHASES = [(work, callers) for callers in ("1", "3") for work in SERVICE]
@@ -129,7 +131,7 @@ async def test_a_run_that_is_cut_short_deletes_what_it_made(
         *BENCH, *arguments, env=environment(tmp_path), stdout=pipe, stderr=pipe
     )
     try:
-        await until(lambda: len(pods(cluster)) > 5 or process.returncode is not None, seconds=60)
+        await until(lambda: len(pods(cluster)) > 5 or process.returncode is not None)
         if not limits:
             process.send_signal(signal.SIGINT)
         _, stderr = await asyncio.wait_for(process.communicate(), 60)

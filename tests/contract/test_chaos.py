@@ -19,11 +19,13 @@ import yaml
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import SANDBOX_SERVICE
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import recorded_refusal
 from tests.contract.ledger import NAMESPACE, NOTHING, Ledger, callers, more
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, until
+from tests.kubectl import Kubectl
 from tests.marker import MARKER
+
+pytestmark = [pytest.mark.starts_in_full, pytest.mark.slow]
 
 SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
 
@@ -55,7 +57,7 @@ class Service:
             gone = await self.ledger.delete(self.session, "afterwards")
             return (made, read, gone) == (200, 200, 200)
 
-        await until(all_succeed, seconds=15)
+        await until(all_succeed)
 
     async def stands(self) -> None:
         """The end of each test: it works on, nothing is lost, nothing is orphaned."""
@@ -100,7 +102,7 @@ async def test_nothing_is_lost_when_the_api_server_hangs(service: Service, clust
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 20))
         cluster.faults.hang()
-        await until(more(lambda: service.refused, 10), seconds=12)
+        await until(more(lambda: service.refused, 10))
         cluster.faults.clear()
         await until(more(lambda: service.made, 20))
     await service.stands()
@@ -111,7 +113,7 @@ async def test_nothing_is_lost_when_the_api_server_is_slow(service: Service, clu
     async with callers(service.ledger, service.session, number=10):
         await until(more(lambda: service.made, 10))
         cluster.faults.slow(5)
-        await until(more(lambda: service.refused, 5), seconds=12)
+        await until(more(lambda: service.refused, 5))
         cluster.faults.clear()
         await until(more(lambda: service.made, 10))
     await service.stands()
@@ -125,7 +127,7 @@ async def test_nothing_is_lost_when_the_api_server_answers_errors_for_a_while(
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 20))
         cluster.faults.answer(code)
-        await until(more(lambda: service.refused, 10), seconds=12)
+        await until(more(lambda: service.refused, 10))
         cluster.faults.clear()
         await until(more(lambda: service.made, 20))
     await service.stands()
@@ -199,7 +201,7 @@ async def test_nothing_is_lost_when_kubectl_is_killed_at_any_moment(service: Ser
         await until(more(lambda: service.made, 10))
         for _ in range(40):
             await until(lambda: kubectls_of(os.getpid()))
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, IndexError):  # it ended, or all of them did
                 os.kill(choice.choice(kubectls_of(os.getpid())), signal.SIGKILL)
             await asyncio.sleep(choice.random() / 10)
         await until(more(lambda: service.made, 20))
@@ -244,7 +246,7 @@ async def test_nothing_is_lost_when_kubectls_cache_can_not_be_written(service: S
         await asyncio.to_thread(shutil.rmtree, cache, ignore_errors=True)
         with suppress(IsADirectoryError):  # a kubectl was faster
             cache.write_text("")
-        await until(more(lambda: service.made, 20), seconds=15)
+        await until(more(lambda: service.made, 20))
     await service.stands()
 
 
@@ -286,7 +288,7 @@ async def test_no_call_fails_when_kubectls_cache_is_on_a_full_disk(
 
     async with calling(await start_provisioner(KUBECTL=str(binary), **SETTINGS), Ledger(cluster)) as service:
         async with callers(service.ledger, service.session, number=5):
-            await until(more(lambda: service.made, 20), seconds=15)
+            await until(more(lambda: service.made, 20))
             await until(more(lambda: service.ledger.answered("delete"), 5))
         assert [service.ledger.refused(verb) for verb in ("create", "get", "delete")] == [0, 0, 0]
         await service.stands()
@@ -352,7 +354,7 @@ async def test_the_service_works_on_after_its_namespace_is_deleted_and_made_anew
         with service.ledger.all_being_deleted():
             deleted = await kubectl("delete", "namespace", NAMESPACE, "--wait=false")
             assert deleted.rc == 0, deleted.stderr
-            await until(is_new, seconds=15)
+            await until(is_new)
         await until(more(lambda: service.made, 20))
     await service.stands()
 

@@ -17,10 +17,10 @@ from sandboxes.app import load_all_templates
 from sandboxes.ops.rights import RIGHTS_WANTED, rights_needed
 from sandboxes.settings import Settings
 from tests.conftest import ROOT
-from tests.contract.conftest import Kubectl
 from tests.contract.kubectls import new_kubectl
 from tests.contract.processes import environment, free_port, run
 from tests.deploy import objects
+from tests.kubectl import Kubectl
 from tests.marker import MARKER
 
 NS = "deer-flow"
@@ -139,6 +139,7 @@ async def test_each_missing_right_is_named(cluster: Cluster, tmp_path: Path) -> 
     assert "lacks the right to patch" in checked.of("template default")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_all_of_it_takes_no_more_than_twelve_kubectls(cluster: Cluster, tmp_path: Path, noting: Noting) -> None:
     checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
@@ -147,6 +148,7 @@ async def test_all_of_it_takes_no_more_than_twelve_kubectls(cluster: Cluster, tm
     assert noting.questions() == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_a_right_that_is_missing_is_not_asked_for_once_more(
     cluster: Cluster, tmp_path: Path, noting: Noting
@@ -157,6 +159,7 @@ async def test_a_right_that_is_missing_is_not_asked_for_once_more(
     assert noting.questions() == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_of_incomplete_rules_only_what_they_do_not_show_is_asked_for(
     cluster: Cluster, tmp_path: Path, noting: Noting
@@ -198,6 +201,7 @@ def answers_otherwise(cluster: Cluster) -> None:
     cluster.kmock["POST", RULES] << 201 << once({"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize("no_review", [refuses, fails, answers_otherwise])
 async def test_where_rules_can_not_be_read_each_right_is_asked_for(
@@ -214,6 +218,7 @@ async def test_where_rules_can_not_be_read_each_right_is_asked_for(
     assert {"create pods", "watch services", "list events", "get pods --subresource=log"} <= {*noting.questions()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_where_no_right_can_be_asked_for_it_is_said(cluster: Cluster, tmp_path: Path) -> None:
     for resource in ("selfsubjectrulesreviews", "selfsubjectaccessreviews"):
@@ -252,6 +257,7 @@ async def test_credentials_that_are_refused_are_said(cluster: Cluster, tmp_path:
     assert checked.lines[-1] == "FAIL          API server: The cluster refuses the provisioner's credentials"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize(
     ("call", "printed", "what", "returncode"),
@@ -271,7 +277,7 @@ async def test_what_kubectl_does_not_prove_fails(
     kubectl.chmod(0o755)
     checked = await check(cluster, tmp_path, KUBECTL=str(kubectl))
     assert (checked.returncode, checked.stderr) == (returncode, "")
-    assert checked.of(what) == f"FAIL          {what}: The provisioner can't read what kubectl answers"
+    assert checked.of(what) == f"FAIL          {what}: The provisioner can't read kubectl's output"
 
 
 @pytest.mark.parametrize("content", [None, "{", ""])

@@ -17,11 +17,11 @@ from sandboxes.deadlines import DEADLINES
 from sandboxes.grammar import peer_of
 from sandboxes.settings import Settings
 from tests.audit import PRODUCTION, TEMPLATES
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.kubectls import new_kubectl, old_kubectl
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.deploy import OVERLAYS, built, objects, overlay_with
+from tests.kubectl import Kubectl
 
 NS = "deer-flow"
 KINDS = {
@@ -52,6 +52,7 @@ def env_of(folder: str) -> dict[str, Any]:
 
 
 @everywhere
+@pytest.mark.slow
 def test_an_old_kubectl_builds_the_same(folder: str) -> None:
     assert built(old_kubectl(), folder) == built(new_kubectl(), folder)
 
@@ -240,6 +241,7 @@ async def no_pod_is_left(cluster: Cluster) -> bool:
     return not cluster.objects("Pod", NS)
 
 
+@pytest.mark.starts_in_full
 async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -255,6 +257,7 @@ async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
 
 
 @pytest.mark.role(PRODUCTION)
+@pytest.mark.starts_in_full
 async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
@@ -271,6 +274,7 @@ async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
 
 
 @pytest.mark.role(TEMPLATES)
+@pytest.mark.starts_in_full
 async def test_the_component_for_templates_has_what_their_objects_take_besides(
     start_provisioner: StartProvisioner,
     cluster: Cluster,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,20 +95,22 @@ async def test_an_expired_sandbox_that_is_asked_to_live_on_does(
 
 
 async def test_what_is_not_there_or_going_can_be_neither_renewed_nor_touched(
-    provisioner: Provisioner, cluster: Cluster
+    start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     body = {"ttl_seconds": 60}
-    assert (await provisioner.post(f"{URL}/a/renew", json=body)).status == 404
-    assert (await provisioner.post(f"{URL}/a/touch")).status == 404
-    assert (await provisioner.post(f"{URL}/No_Id/touch")).status == 404
-    cluster.stopping_takes(3600)
-    await create(provisioner, idle_timeout_seconds=5)
-    await until(lambda: (cluster.get(*POD) or {}).get("status", {}).get("phase") == "Running")
-    await provisioner.delete(f"{URL}/a")
-    assert uid_of(cluster) is not None
-    assert (await provisioner.post(f"{URL}/a/renew", json=body)).status == 404
-    assert (await provisioner.post(f"{URL}/a/touch")).status == 404
-    assert len(cluster.objects("Pod")) == 1
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace is 50 s of ours
+        provisioner = await start_provisioner(cluster=slow)
+        assert (await provisioner.post(f"{URL}/a/renew", json=body)).status == 404
+        assert (await provisioner.post(f"{URL}/a/touch")).status == 404
+        assert (await provisioner.post(f"{URL}/No_Id/touch")).status == 404
+        slow.stopping_takes(3600)
+        await create(provisioner, idle_timeout_seconds=5)
+        await until(lambda: (slow.get(*POD) or {}).get("status", {}).get("phase") == "Running")
+        await provisioner.delete(f"{URL}/a")
+        assert uid_of(slow) is not None
+        assert (await provisioner.post(f"{URL}/a/renew", json=body)).status == 404
+        assert (await provisioner.post(f"{URL}/a/touch")).status == 404
+        assert len(slow.objects("Pod")) == 1
 
 
 @pytest.mark.parametrize("body", [{}, {"ttl_seconds": -1}, {"ttl_seconds": "soon"}, {"ttl_seconds": 10**12}, []])
@@ -205,7 +208,7 @@ async def test_a_use_that_could_not_be_written_in_time_is_written_later(
     await create(provisioner, idle_timeout_seconds=60)
     assert (await provisioner.post(f"{URL}/a/touch")).status == 200
     cluster.faults.answer(503, verb="patch")
-    await until(lambda: "that a sandbox was used could not be written down" in caplog.text)
+    await until(lambda: "the last use of a sandbox could not be written" in caplog.text)
     cluster.faults.clear()
     await until(lambda: "provisioner/used-at" in annotations_of(cluster))
 

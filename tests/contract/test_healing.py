@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.contract.views import is_status
+from tests.kubectl import Kubectl
 
 POD = ("Pod", "deer-flow", "sandbox-a")
 SERVICE = ("Service", "deer-flow", "sandbox-a-svc")
@@ -81,7 +83,7 @@ async def test_a_service_without_its_pod_gets_one(provisioner: Provisioner, clus
     made = await create(provisioner)
     await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
     await until(lambda: gone(cluster, POD))
-    assert (await provisioner.get(f"{URL}/a")).status == 404
+    await until(lambda: is_status(provisioner, "a", 404))
     assert (await create(provisioner))["sandbox_url"] == made["sandbox_url"]
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
@@ -90,7 +92,7 @@ async def test_a_pod_without_its_service_gets_one(provisioner: Provisioner, clus
     await create(provisioner)
     pod_uid, _ = identity(cluster)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
-    assert (await provisioner.get(f"{URL}/a")).status == 404
+    await until(lambda: is_status(provisioner, "a", 404))
     assert (await (await provisioner.get(URL)).json())["count"] == 0
     await create(provisioner)
     assert identity(cluster)[0] == pod_uid
@@ -105,7 +107,13 @@ async def test_a_pod_that_has_ended_is_replaced(
 ) -> None:
     made = await create(provisioner)
     before = identity(cluster)
+    await until_running(provisioner)
     cluster.set_pod("deer-flow", "sandbox-a", **ended)
+
+    async def is_known() -> bool:
+        return bool((await (await provisioner.get(f"{URL}/a")).json())["status"] != "Running")
+
+    await until(is_known)
     again = await create(provisioner)
     assert again["status"] in {"Pending", "Running"}
     assert again["sandbox_url"] == made["sandbox_url"]
@@ -113,31 +121,36 @@ async def test_a_pod_that_has_ended_is_replaced(
 
 
 async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
-    provisioner: Provisioner, cluster: Cluster
+    start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
-    cluster.stopping_takes(3)
-    await create(provisioner)
-    before, _ = identity(cluster)
-    await until_running(provisioner)
-    assert (await provisioner.delete(f"{URL}/a")).status == 200
-    assert identity(cluster)[0] == before  # still going
-    answer = await create(provisioner)
-    assert answer["status"] in {"Pending", "Running"}
-    after, _ = identity(cluster)
-    assert after not in {before, None}
-    assert (await provisioner.get(f"{URL}/a")).status == 200
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace is 50 s of ours
+        slow.stopping_takes(3600)
+        provisioner = await start_provisioner(cluster=slow)
+        await create(provisioner)
+        before, _ = identity(slow)
+        await until_running(provisioner)
+        assert (await provisioner.delete(f"{URL}/a")).status == 200
+        assert identity(slow)[0] == before  # still going
+        waiting = asyncio.create_task(create(provisioner))
+        now = ("--grace-period=0", "--force", "--wait=false")
+        await Kubectl(slow.kubeconfig, tmp_path / "home")("delete", "pod/sandbox-a", "-n", "deer-flow", *now)
+        answer = await waiting
+        assert answer["status"] in {"Pending", "Running"}
+        after, _ = identity(slow)
+        assert after not in {before, None}
+        assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
-@pytest.mark.deadlines(create=1.0)
 async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
     start_provisioner: StartProvisioner, tmp_path: Any
 ) -> None:
-    async with Cluster(directory=tmp_path / "slow", speed=1) as slow:
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:
         slow.stopping_takes(3600)
         provisioner = await start_provisioner(cluster=slow)
         await create(provisioner)
         await until_running(provisioner)
         await provisioner.delete(f"{URL}/a")
+        provisioner.set_deadlines(create=5.0)
         response = await provisioner.post(URL, json={"sandbox_id": "a"})
         assert response.status == 503
         assert response.headers["Retry-After"]
@@ -264,9 +277,11 @@ async def test_each_apply_is_a_new_version_so_that_nobody_deletes_what_they_have
 ) -> None:
     await create(provisioner)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await until(lambda: is_status(provisioner, "a", 404))
     await create(provisioner)
     first = spec_of(cluster, SERVICE)[1]["provisioner/applied-at"]
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await until(lambda: is_status(provisioner, "a", 404))
     await create(provisioner)
     assert spec_of(cluster, SERVICE)[1]["provisioner/applied-at"] > first
 

@@ -15,7 +15,7 @@ READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"
 
 
 # Nothing is believed that was found before.
-pytestmark = pytest.mark.deadlines(ready_believed=0.0)
+pytestmark = [pytest.mark.deadlines(ready_believed=0.0), pytest.mark.starts_in_full]
 
 
 async def readiness(service: Provisioner) -> tuple[int, dict[str, Any]]:
@@ -43,7 +43,7 @@ async def test_a_cluster_that_is_down_at_the_start_makes_it_unready_until_it_is_
     async def ready() -> bool:
         return await readiness(service) == (200, READY)
 
-    await until(ready, seconds=40)
+    await until(ready)
     await create(service)
 
 

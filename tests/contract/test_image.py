@@ -24,9 +24,12 @@ from tests.image import copied_into_the_image, image_command, image_environment
 
 UID = 4711
 
-pytestmark = pytest.mark.skipif(
-    os.getuid() != 0, reason="only root can become another user; CI's image job does the same in a container"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        os.getuid() != 0, reason="only root can become another user; CI's image job does the same in a container"
+    ),
+    pytest.mark.slow,
+]
 
 
 def interpreter_of_everybody() -> list[str]:
@@ -125,7 +128,7 @@ async def test_it_serves_as_another_user_with_only_tmp_writable(cluster: Cluster
             stderr=log,
         )
     try:
-        await until(healthy(port), seconds=30)
+        await until(healthy(port))
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{port}/api/sandboxes"
             async with session.post(url, json={"sandbox_id": "a"}) as response:

@@ -16,8 +16,6 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.conftest import Kubectl
-from tests.contract.processes import processes_with
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import (
     QUICK_VIEW,
@@ -30,18 +28,19 @@ from tests.contract.views import (
     not_in_list,
     status_of,
 )
+from tests.kubectl import Kubectl
 from tests.waiting import until
 
 pytestmark = QUICK_VIEW
 
 
 async def test_reads_start_no_process(
-    start_provisioner: StartProvisioner, tampered: TamperedKubectl, tmp_path: Path
+    start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner)
     await fresh(provisioner)
-    await until(lambda: len(processes_with(str(tmp_path))) >= 4 + 2)
+    await until(lambda: cluster.open_watches() == 2)
     before = tampered.calls()
     for _ in range(20):
         assert await status_of(provisioner) == 200
@@ -111,6 +110,7 @@ async def test_another_replicas_sandbox_is_found_before_404_is_said(
     assert await status_of(provisioner) == 200
 
 
+@pytest.mark.slow
 async def test_a_storm_of_gets_for_unknown_ids_is_no_storm_of_processes(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl
 ) -> None:
@@ -131,7 +131,7 @@ async def test_a_list_that_fails_with_an_empty_list_on_stdout_empties_nothing(
     tampered.be("list-fails")
     before = tampered.calls()["list"]
     await cluster.faults.restart(forget=True)
-    await until(lambda: tampered.calls()["list"] > before, seconds=20)
+    await until(lambda: tampered.calls()["list"] > before)
     assert provisioner.view.sandbox("a")[0] is not None
     assert not provisioner.view.is_fresh
     assert await status_of(provisioner) == 200  # live
@@ -151,7 +151,7 @@ async def test_a_list_that_comes_late_brings_nothing_back(
     tampered.be("list-lags")
     await cluster.faults.restart(forget=True)
     lagging = tmp_path / "lagging"
-    await until(lambda: lagging.exists() and len(lagging.read_text().splitlines()) == 2, seconds=20)
+    await until(lambda: lagging.exists() and len(lagging.read_text().splitlines()) == 2)
     tampered.be("")
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     await until(lambda: cluster.objects("Pod") == [])
@@ -170,7 +170,7 @@ async def test_a_restarted_api_server_without_old_versions_is_listed_anew(
     await fresh(provisioner)
     await cluster.faults.restart(forget=True)
     await by_hand(kubectl, template, "new")
-    await until(lambda: in_list(provisioner, "new"), seconds=30)
+    await until(lambda: in_list(provisioner, "new"))
     await fresh(provisioner)
     assert await ids(provisioner) == {"a", "new"}
 
@@ -208,6 +208,7 @@ async def fill(cluster: Cluster, template: Template, count: int) -> None:
             await put(service, "services")
 
 
+@pytest.mark.slow
 async def test_more_than_1200_objects_at_the_start(
     start_provisioner: StartProvisioner, cluster: Cluster, template: Template, kubectl: Kubectl
 ) -> None:

@@ -28,6 +28,8 @@ from tests.logs import Log
 from tests.marker import MARKER, shows
 from tests.waiting import until
 
+pytestmark = pytest.mark.starts_in_full
+
 MakeSettings = Callable[..., Settings]
 
 # Those with which kubectl works, or is only refused: nothing is wrong with the file itself.
@@ -75,6 +77,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", kubeconfigs.CASES)
 async def test_at_the_start_and_by_check_nothing_of_a_kubeconfig_is_said(
     name: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log
@@ -147,14 +150,14 @@ async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_tha
     def said(what: str) -> list[str]:
         return [line for line in log.lines if what in line and "two of its users have one name" in line]
 
-    await until(lambda: said("the watch of pods ended"), seconds=30)
-    await until(lambda: said("the services of the live view can't be listed"), seconds=30)
-    await until(lambda: any("renewing the waiting processes" in line for line in log.lines), seconds=30)
+    await until(lambda: said("the watch of pods ended"))
+    await until(lambda: said("the services of the live view can't be listed"))
+    await until(lambda: any("renewing the waiting processes" in line for line in log.lines))
 
     async def is_refused() -> bool:
         return (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 502
 
-    await until(is_refused, seconds=30)
+    await until(is_refused)
     assert said("ClusterRefused")
     assert [line for line in log.lines if shows(line)] == []
 
@@ -250,9 +253,9 @@ async def test_a_token_that_rotates_is_hidden_before_anybody_has_seen_it(
     port, written = free_port(), tmp_path / "log"
     env = environment(tmp_path, KUBECONFIG_PATH=str(path), PORT=str(port), LOG_LEVEL="DEBUG", LIVE_VIEW_MAX_AGE="2")
     async with running(sys.executable, str(ROOT / "provisioner.py"), environ=env, log=written) as process:
-        await until(lambda: "listening" in written.read_text(), seconds=30)
+        await until(lambda: "listening" in written.read_text())
         kubeconfigs.write("a plugin that prints all", good, path)
-        await until(lambda: "SECRET=(hidden)" in written.read_text(), seconds=60)
+        await until(lambda: "SECRET=(hidden)" in written.read_text())
         process.send_signal(signal.SIGTERM)
         await process.wait()
     assert not shows(written.read_bytes())

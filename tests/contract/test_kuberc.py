@@ -17,11 +17,13 @@ from tests.audit import TEMPLATES
 from tests.conftest import ROOT
 from tests.contract import kubectls
 from tests.contract.configured import write_configured
-from tests.contract.conftest import Kubectl, pod
 from tests.contract.kuberc import write_kuberc
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, run, running
 from tests.contract.service import KUBECTL, URL, StartProvisioner, create
+from tests.kubectl import Kubectl, pod
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 NS = "deer-flow"
 MADE = [
@@ -68,7 +70,7 @@ async def served(tmp_path: Path, environ: dict[str, str]) -> AsyncIterator[aioht
     """Serve as a user does, and yield a session with the service."""
     port = free_port()
     async with running(*PROVISIONER, environ={**environ, "PORT": str(port)}, log=tmp_path / "log"):
-        await until(healthy(port), seconds=30)
+        await until(healthy(port))
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
             yield session
 
@@ -101,7 +103,7 @@ async def goes_through_its_life(session: aiohttp.ClientSession, cluster: Cluster
 
     assert (await answer(session, "POST", URL, sandbox_id="b", ttl_seconds=1))[0] == 200
     assert cluster.get("Pod", NS, "sandbox-b")
-    await until(lambda: not cluster.objects("Pod", NS) and not cluster.get("Service", NS, "sandbox-b-svc"), seconds=20)
+    await until(lambda: not cluster.objects("Pod", NS) and not cluster.get("Service", NS, "sandbox-b-svc"))
 
 
 @pytest.mark.role(TEMPLATES)

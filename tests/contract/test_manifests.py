@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 
 import aiohttp
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ THREADS = st.from_regex(r"\A[A-Za-z0-9_-]{1,64}\Z")
 USERS = st.from_regex(r"\A[A-Za-z0-9_-]{1,200}\Z")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sandbox_id=IDS, thread_id=THREADS, user_id=USERS)
 @example(sandbox_id="0", thread_id="-", user_id="_")

@@ -76,6 +76,7 @@ async def test_a_sandbox_that_was_there_before_is_not_measured_again(
     assert value(await scrape(provisioner), "provisioner_create_to_ready_seconds_count") == 0
 
 
+@pytest.mark.starts_in_full
 async def test_groups_and_queues_are_seen(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
     provisioner = await start_provisioner(KUBECTL_MAX_PROCESSES="2")
     cluster.faults.slow(0.3, verb="patch")
@@ -98,6 +99,7 @@ async def test_groups_and_queues_are_seen(start_provisioner: StartProvisioner, c
     assert value(found, "provisioner_queue_length", work="apply") == 0
 
 
+@pytest.mark.starts_in_full
 async def test_processes_that_wait_and_watches_that_start_again_are_seen(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
@@ -118,6 +120,7 @@ async def test_a_scrape_with_the_cluster_gone_tells_so_at_once(provisioner: Prov
     assert (await provisioner.get("/livez")).status == 200
 
 
+@pytest.mark.starts_in_full
 async def test_a_service_at_work_tells_every_metric_of_the_table_and_no_other(provisioner: Provisioner) -> None:
     await provisioner.view.becomes_fresh()
     await create(provisioner)

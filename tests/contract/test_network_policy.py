@@ -9,10 +9,10 @@ import pytest
 
 from devcluster import Cluster, once
 from tests.audit import PRODUCTION
-from tests.contract.conftest import Kubectl
 from tests.contract.service import URL, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 
-pytestmark = pytest.mark.role(PRODUCTION)
+pytestmark = [pytest.mark.role(PRODUCTION), pytest.mark.starts_in_full]
 
 NS = "deer-flow"
 FORBIDDEN = kmock.KubernetesError(
@@ -53,7 +53,7 @@ async def test_with_nobody_named_nobody_gets_in_and_it_is_said(
     assert policy is not None
     assert not policy["spec"].get("ingress")
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert "lets nobody reach the sandboxes" in caplog.text
+    assert "blocks all ingress to the sandboxes" in caplog.text
 
 
 async def test_off_it_touches_nothing(start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl) -> None:

@@ -35,10 +35,10 @@ from sandboxes.api.openapi.operations import OPERATIONS, Operation
 from sandboxes.api.openapi.schemas import schemas
 from sandboxes.models.requests import OPTIONAL_FIELDS
 from sandboxes.models.responses import SandboxList, SandboxResponse
-from tests.contract.conftest import SPEED
 from tests.contract.faults import refuse_next
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import StartProvisioner, create
+from tests.kubectl import SPEED
 from tests.waiting import until
 
 KEY = {"X-API-Key": "a-key"}
@@ -130,6 +130,7 @@ def there(base: str) -> str:
 
 
 # The events never end, so a request for them is never answered whole; they have a test of their own.
+@pytest.mark.slow
 @SCHEMA.exclude(path=EVENTS_PATH).parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_asked_the_answer_is_one_that_the_document_has(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.contract.conftest import Kubectl
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
+from tests.kubectl import Kubectl
 
 ALL = "annotations,env,image,labels,resources"
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import SPEED
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import TamperedKubectl, fresh
+from tests.kubectl import SPEED
 from tests.waiting import until
 
 NAMESPACE = "deer-flow"
@@ -44,7 +44,7 @@ def stuck(start_provisioner: StartProvisioner, idle_cluster: Cluster) -> Stuck:
         waiting = asyncio.create_task(waited(provisioner))
         await until(lambda: is_waited_for("a"))
         idle_cluster.put_pod_into(NAMESPACE, "sandbox-a", state)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await waiting
 
     return wait
@@ -118,7 +118,7 @@ async def test_deleted_while_it_is_waited_for_is_404(provisioner: Provisioner, c
     waiting = asyncio.create_task(provisioner.get(f"{URL}/a?wait_seconds=20"))
     await until(lambda: is_waited_for("a"))
     assert (await provisioner.delete(f"{URL}/a")).status == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await waiting).status == 404
 
 
@@ -127,12 +127,14 @@ def is_waited_for(sandbox_id: str) -> bool:
     return any(task.get_name() == f"wait for sandbox {sandbox_id}" for task in asyncio.all_tasks())
 
 
+@pytest.mark.deadlines(url_unreached=0.5)
 async def test_an_url_that_only_others_reach_does_not_count(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(NODE_HOST="127.0.0.2")
     answer = await create(provisioner, wait_seconds=20)
     assert (answer["ready"], answer["url_checked"]) == (True, False)
 
 
+@pytest.mark.slow
 async def test_two_hundred_waiters_cost_no_process_and_are_all_answered_at_once(
     start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl
 ) -> None:

@@ -13,9 +13,9 @@ import pytest
 from devcluster import Cluster
 from sandboxes import expiry
 from tests.conftest import ROOT
-from tests.contract.conftest import Kubectl
 from tests.contract.lives import POD, SERVICE, nothing_left, pass_time, reaper_of, reaps_one, renew, told, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 from tests.marker import look_at
 
 pytestmark = pytest.mark.usefixtures("without_reaper")

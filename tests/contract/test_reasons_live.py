@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import kmock
 import pytest
 
 from devcluster import Cluster
-from tests.contract.conftest import SPEED, Kubectl
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import end_watches
+from tests.kubectl import SPEED, Kubectl
 from tests.waiting import until
 
 POD, NAMESPACE = "sandbox-a", "deer-flow"
@@ -136,7 +135,7 @@ async def test_events_that_may_not_be_read_are_told_so_and_the_rest_is_there(
     assert diagnosis["conditions"]
 
 
-async def test_a_cluster_that_hangs_still_has_its_diagnosis_within_eight_seconds(
+async def test_a_cluster_that_hangs_still_has_its_diagnosis_when_its_time_is_over(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     """What the live view holds is told; what only the cluster has is told to be missing."""
@@ -145,23 +144,21 @@ async def test_a_cluster_that_hangs_still_has_its_diagnosis_within_eight_seconds
     await until_told(provisioner, "CrashLoopBackOff")
     await until(lambda: provisioner.view.is_fresh)
     cluster.faults.hang()
-    started = time.monotonic()
+    provisioner.set_deadlines(diagnosis=0.5)
     diagnosis = await told(provisioner, "/diagnostics")
-    assert time.monotonic() - started < 8
     late = "The cluster did not answer in time"
     assert [diagnosis[part]["error"] for part in ("events", "logs", "previous_logs")] == [late] * 3
     assert "with exit code 3" in diagnosis["summary"]
 
 
-async def test_without_a_live_view_a_cluster_that_hangs_is_504_within_eight_seconds(
+async def test_without_a_live_view_a_cluster_that_hangs_is_504_when_a_reads_time_is_over(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(LIVE_VIEW="false")
     await create(provisioner)
     cluster.faults.hang()
-    started = time.monotonic()
+    provisioner.set_deadlines(read=0.5)
     assert (await provisioner.get(f"{URL}/a/diagnostics")).status == 504
-    assert time.monotonic() - started < 8
 
 
 async def test_a_pod_without_its_service_is_diagnosed_and_made_whole_by_the_same_create(
@@ -271,6 +268,7 @@ async def test_a_sandbox_that_has_ended_and_is_replaced_died_once(
     assert lines(deaths) == ["WARNING sandbox a has ended and is started again: reason Error, exit code 7"]
 
 
+@pytest.mark.slow
 async def test_many_diagnoses_at_once_are_all_answered(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     put(cluster, "ready")

@@ -1,17 +1,24 @@
 """The Roles of manifests/deploy, held against what the service asks for in all tests.
 
-Each contract and end-to-end test fails by itself if its service asks for more (`within_the_role`, tests/audit.py). What
-is left for here is the other half: that nothing is granted which is never asked for.
+Each contract and end-to-end test fails by itself if its service asks for more (`within_the_role`, tests/audit.py). That
+nothing is granted which is never asked for, tests/audit.py finds at the end of a run of all contract tests; here it is
+shown that it does.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from devcluster.audit import Entry
-from tests.audit import NOT_GRANTED, PRODUCTION, ROLES, Asked, beyond, role
-from tests.contract.conftest import Kubectl
+from tests.audit import NOT_GRANTED, PRODUCTION, ROLES, Asked, beyond, never_asked_for, role
+from tests.conftest import ROOT
 from tests.contract.service import StartProvisioner, create
+from tests.kubectl import Kubectl
 
 AGENT = "kubectl/v1.37.1"
 
@@ -20,15 +27,68 @@ def entry(verb: str, resource: str, namespace: str = "deer-flow", *, user: str =
     return Entry(user, AGENT, verb, "", resource, namespace, path)
 
 
-@pytest.mark.looks_back
-@pytest.mark.parametrize("folder", ROLES)
-def test_every_right_of_the_role_is_asked_for_by_some_test(audited: Asked, folder: str) -> None:
-    assert role(folder) - audited.in_all == set()
+CONFTEST = """
+import pytest
+from tests.audit import ASKED, HAS_ALL, Asked, pytest_sessionfinish, pytest_testnodedown
+
+def pytest_collection_modifyitems(config): config.stash[HAS_ALL] = {has_all}
+
+@pytest.fixture
+def asked(pytestconfig): return pytestconfig.stash.setdefault(ASKED, Asked()).in_all
+"""
+HALVES = """
+import pytest
+from tests.audit import NOT_GRANTED, ROLES, role
+
+RIGHTS = sorted({right for folder in ROLES for right in role(folder)} | NOT_GRANTED.keys(), key=str)
+NEVER = {never}
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_one_half(half, asked): asked |= {right for right in RIGHTS[half::2] if right.resource != NEVER}
+"""
 
 
-@pytest.mark.looks_back
-def test_everything_that_is_not_granted_is_asked_for_by_some_test(audited: Asked) -> None:
-    assert NOT_GRANTED.keys() - audited.in_all == set()
+def run_of_halves(tmp_path: Path, *options: str, never: str = "", has_all: bool = True) -> tuple[int, str]:
+    """Run two tests that between them ask for all that is granted, but for one resource; exit code, closing lines."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text(CONFTEST.replace("{has_all}", str(has_all)))
+    (tmp_path / "test_halves.py").write_text(HALVES.replace("{never}", repr(never)))
+    command = (sys.executable, "-m", "pytest", "-rf", "-p", "no:cacheprovider", *options)
+    environ = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+ONE_PROCESS, TWO_WORKERS = (), ("-p", "xdist", "-n2", "--maxschedchunk=1")
+
+
+def test_a_run_whose_workers_together_ask_for_all_that_is_granted_passes(tmp_path: Path) -> None:
+    returncode, stdout = run_of_halves(tmp_path, *TWO_WORKERS)
+    assert returncode == 0
+    assert f"{2 + len(ROLES) + 1} passed" in stdout
+
+
+@pytest.mark.parametrize("options", [ONE_PROCESS, TWO_WORKERS], ids=["one process", "two workers"])
+def test_a_run_in_which_something_granted_is_never_asked_for_fails(tmp_path: Path, options: tuple[str, ...]) -> None:
+    returncode, stdout = run_of_halves(tmp_path, *options, never="services")
+    assert returncode == 1
+    assert f"{len(ROLES)} failed, 3 passed" in stdout
+    summary = stdout.partition("short test summary info")[2]
+    assert "FAILED tests/audit.py::everything in the Role of . is asked for by some test" in summary
+    assert "no test has the service ask for: create services" in stdout
+
+
+def test_an_exception_that_no_test_asks_for_is_missed() -> None:
+    rights = {right for folder in ROLES for right in role(folder)}
+    assert {name: never for name, never in never_asked_for(rights).items() if never} == {
+        "NOT_GRANTED": set(NOT_GRANTED)
+    }
+
+
+def test_a_run_of_some_contract_tests_misses_nothing(tmp_path: Path) -> None:
+    returncode, stdout = run_of_halves(tmp_path, never="services", has_all=False)
+    assert returncode == 0
+    assert "2 passed" in stdout
 
 
 @pytest.mark.parametrize("folder", ROLES)

@@ -8,12 +8,13 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import SANDBOX_SERVICE
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.lives import POD, SERVICE, nothing_left, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 
-pytestmark = pytest.mark.usefixtures("without_reaper")
+# In full, so that kubectl has read what the cluster has: reads hang in these tests.
+pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.starts_in_full]
 
 
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
@@ -33,14 +34,14 @@ async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
 
 async def refused_but_whole(provisioner: Provisioner, cluster: Cluster) -> None:
     """Let a create be told that it failed, though the cluster has made all of it."""
-    provisioner.set_deadlines(create=1.0)
+    provisioner.set_deadlines(create=5.0)  # time enough for both patches on a busy machine
     await until(lambda: provisioner.view.is_fresh)
     cluster.faults.hang(verb="get")
     cluster.faults.cut(0, verb="patch", resource="services")
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
     assert response.status in {503, 504}
     await until(lambda: None not in provisioner.view.sandbox("a"))
-    provisioner.set_deadlines(create=21.0)
+    provisioner.set_deadlines(create=100.0)
 
 
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)

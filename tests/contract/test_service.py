@@ -14,9 +14,9 @@ import pytest
 from devcluster import Cluster
 from devcluster.requests import body_of
 from tests.conftest import ROOT
-from tests.contract.conftest import Kubectl, pod, service
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.kubectl import Kubectl, pod, service
 from tests.marker import look_at
 
 # What differs between two applies of the same sandbox.
@@ -57,6 +57,7 @@ async def test_a_sandbox_from_create_to_gone(provisioner: Provisioner, cluster: 
     assert not await answers(made["sandbox_url"])
 
 
+@pytest.mark.starts_in_full
 async def test_the_first_create_makes_the_namespace_and_waits_for_its_service_account(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
@@ -195,7 +196,7 @@ async def test_a_server_that_takes_40_seconds_becomes_ready_and_is_not_killed(
     async def ready() -> bool:
         return bool(container_status().get("ready"))
 
-    await until(ready, seconds=20)
+    await until(ready)
     assert container_status()["restartCount"] == 0
 
 
@@ -211,7 +212,7 @@ async def test_a_server_that_never_answers_is_restarted_past_the_startup_probe(
         assert pod is not None
         return any(one["restartCount"] > 0 for one in pod["status"].get("containerStatuses") or [])
 
-    await until(restarted, seconds=20)
+    await until(restarted)
 
 
 async def test_one_request_one_id_in_answer_and_log(
@@ -260,7 +261,7 @@ async def test_what_only_has_a_sandboxs_name_is_nobodys_to_delete(
     response = await provisioner.post(URL, json={"sandbox_id": "redis-0"})
     assert others_service() == before
     assert response.status == 409
-    assert (await response.json())["detail"] == "Something that is no sandbox has the name of sandbox 'redis-0'"
+    assert (await response.json())["detail"] == "An object that is not a sandbox has the name of sandbox 'redis-0'"
 
     def left(kind: str) -> set[str]:
         return {obj["metadata"]["name"] for obj in cluster.objects(kind, "deer-flow")}

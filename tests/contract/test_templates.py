@@ -14,9 +14,9 @@ from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.service.template_objects import Extras
 from tests.audit import TEMPLATES
 from tests.conftest import ROOT
-from tests.contract.conftest import Kubectl
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
+from tests.kubectl import Kubectl
 
 NS = "deer-flow"
 with_objects_of_its_own = pytest.mark.role(TEMPLATES)
@@ -305,6 +305,7 @@ async def is_ready_by_hand(cluster: Cluster) -> bool:
     return pod is not None and pod["status"]["phase"] == "Running"
 
 
+@pytest.mark.slow
 @with_objects_of_its_own
 async def test_a_template_may_bring_many_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path

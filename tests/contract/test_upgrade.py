@@ -12,15 +12,15 @@ import pytest
 
 from devcluster import Cluster
 from tests.audit import TEMPLATES
-from tests.contract.conftest import Kubectl
 from tests.contract.lives import reaper_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, until
+from tests.kubectl import Kubectl
 from tests.record import RECORDED
 
 NS = "deer-flow"
 ENVIRONMENTS = ("node-port", "cluster-ip", "host-paths", "claims")
 
-pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.role(TEMPLATES)]
+pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.role(TEMPLATES), pytest.mark.slow]
 
 
 def recorded(environment: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.conftest import Kubectl
+from tests.contract.processes import kill_each
 from tests.contract.service import StartProvisioner, create
 from tests.contract.views import (
     QUICK_VIEW,
@@ -30,6 +30,7 @@ from tests.contract.views import (
     status_of,
     watches,
 )
+from tests.kubectl import Kubectl
 from tests.waiting import until
 
 pytestmark = QUICK_VIEW
@@ -52,8 +53,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
     lists = tampered.calls()["list"]
     tampered.be("watch-late")  # from the next watch on
     if way == "killed":
-        for pid in watches(tmp_path):
-            os.kill(pid, signal.SIGKILL)
+        kill_each(watches(tmp_path))
     elif way == "cut off":
         cluster.faults.cut_watches()
     else:
@@ -89,7 +89,7 @@ async def test_a_version_that_is_forgotten_is_a_new_list(
     await until(lambda: tampered.calls()["list"] >= lists + 2)
     await fresh(provisioner)
     await until(lambda: in_list(provisioner, "new"))
-    assert await ids(provisioner) == {"new"}
+    await until(lambda: not_in_list(provisioner, "old"))
     assert tampered.calls()["list"] == lists + 2
 
 
@@ -109,14 +109,14 @@ async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
     assert await status_of(provisioner, "mine") == 200
     await by_hand(kubectl, template, "theirs")
     assert await status_of(provisioner, "theirs") == 200
-    await until(lambda: in_list(provisioner, "theirs"), seconds=8)
+    await until(lambda: in_list(provisioner, "theirs"), seconds=30)
     await delete_by_hand(kubectl, "theirs")
-    await until(lambda: not_in_list(provisioner, "theirs"), seconds=8)
+    await until(lambda: not_in_list(provisioner, "theirs"), seconds=30)
     assert await status_of(provisioner, "theirs") == 404
     assert await status_of(provisioner, "mine") == 200
 
     tampered.be("")
-    await until(lambda: provisioner.view.is_fresh, seconds=30)
+    await until(lambda: provisioner.view.is_fresh)
 
 
 async def test_what_ends_before_a_late_watch_begins_is_told_by_it(
@@ -159,8 +159,8 @@ async def test_a_silent_watch_is_opened_again_without_a_list(
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     await delete_by_hand(kubectl, "a")
-    await until(lambda: not set(stopped) & set(watches(tmp_path)), seconds=20)
-    await until(lambda: provisioner.view.sandbox("a") == (None, None), seconds=20)
+    await until(lambda: not set(stopped) & set(watches(tmp_path)))
+    await until(lambda: provisioner.view.sandbox("a") == (None, None))
     await fresh(provisioner)
     assert await ids(provisioner) == {"b"}
     assert tampered.calls()["list"] == lists

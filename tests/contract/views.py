@@ -13,12 +13,12 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.processes import processes_with
+from tests.contract.processes import command_of, processes_with
 from tests.contract.service import KUBECTL, URL, Provisioner
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from tests.contract.conftest import Kubectl
+    from tests.kubectl import Kubectl
 
 
 class TamperedKubectl:
@@ -73,7 +73,7 @@ QUICK_VIEW = pytest.mark.deadlines(watch_pauses=(0.05, 0.1), watch_silence=1.0)
 
 async def fresh(provisioner: Provisioner) -> None:
     """Wait until reads start no process."""
-    await until(lambda: provisioner.view.is_fresh, seconds=30)
+    await until(lambda: provisioner.view.is_fresh)
 
 
 async def status_of(provisioner: Provisioner, sandbox_id: str = "a") -> int:
@@ -96,14 +96,7 @@ async def end_watches(cluster: Cluster) -> None:
 
 
 def watches(tmp_path: Path) -> list[int]:
-    found = []
-    for pid in processes_with(str(tmp_path)):
-        try:
-            if b"watch=1" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-        except OSError:  # it has ended
-            continue
-    return found
+    return [pid for pid in processes_with(str(tmp_path)) if b"watch=1" in command_of(pid)]
 
 
 async def by_hand(kubectl: Kubectl, template: Template, sandbox_id: str) -> None:

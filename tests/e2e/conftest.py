@@ -5,6 +5,9 @@
 E2E_IMAGE is any image that the cluster can run and that answers `GET /v1/sandbox` on 8080 (tests/e2e/image is one).
 E2E_NODE_HOST is an address of a node that this machine reaches; default: the first node's InternalIP. Everything
 happens in one namespace of its own, which is removed at the end.
+
+A test marked `repeats(...)` promises what the named contract test promises. It is there for a real cluster, and skipped
+on devcluster; E2E_REPEAT=1 runs it there, too.
 """
 
 from __future__ import annotations
@@ -92,6 +95,14 @@ def _devcluster(audit_log: Path) -> Iterator[Path]:
             yield Path(process.stdout.readline().strip())
         finally:
             process.terminate()
+
+
+@pytest.fixture(autouse=True)
+def on_a_real_cluster(request: pytest.FixtureRequest) -> None:
+    """Skip a test that repeats a contract test, unless there is a real cluster."""
+    repeats = request.node.get_closest_marker("repeats")
+    if repeats and not (os.environ.get("E2E_KUBECONFIG") or os.environ.get("E2E_REPEAT")):
+        pytest.skip(f"{repeats.args[0]} promises the same. Run with E2E_KUBECONFIG, or with E2E_REPEAT=1")
 
 
 @pytest.fixture(scope="session")

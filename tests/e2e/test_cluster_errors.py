@@ -57,6 +57,7 @@ def test_credentials_that_the_cluster_refuses_are_502(
     assert (answer.status, answer.body) == (502, {"detail": "The cluster refuses the provisioner's credentials"})
 
 
+@pytest.mark.repeats("tests/contract/test_process.py::test_with_the_cluster_down_it_starts_and_says_so")
 def test_a_cluster_that_is_not_there_is_503(start_service: StartService, sandbox_id: str) -> None:
     service = start_service(K8S_API_SERVER="https://127.0.0.1:1")
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id})
@@ -64,6 +65,7 @@ def test_a_cluster_that_is_not_there_is_503(start_service: StartService, sandbox
     assert service.call("GET", "/health").status == 200
 
 
+@pytest.mark.repeats("tests/contract/test_access.py::test_another_address_works_with_the_certificate_verified")
 def test_another_address_works_with_the_certificate_verified(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -79,6 +81,7 @@ def test_another_address_works_with_the_certificate_verified(
     assert service.get(sandbox_id).status == 200
 
 
+@pytest.mark.repeats("tests/contract/test_access.py::test_a_name_that_the_certificate_does_not_carry_is_not_trusted")
 def test_a_name_that_the_certificate_does_not_carry_is_503(start_service: StartService, sandbox_id: str) -> None:
     service = start_service(K8S_TLS_SERVER_NAME="somebody.else.example")
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id})

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.e2e.conftest import StartService, Target, wait_for
 from tests.e2e.service import URL, Service
@@ -15,6 +17,9 @@ def seconds_left(answer: dict[str, object]) -> float:
     return (datetime.fromisoformat(str(answer["expires_at"])) - datetime.now(UTC)).total_seconds()
 
 
+@pytest.mark.repeats(
+    "tests/contract/test_expiry_and_keepalive.py::test_a_sandbox_says_when_it_expires_and_is_gone_then"
+)
 def test_a_sandbox_with_a_ttl_is_gone_after_it_and_its_neighbour_stays(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -27,6 +32,9 @@ def test_a_sandbox_with_a_ttl_is_gone_after_it_and_its_neighbour_stays(
     service.delete(f"{sandbox_id}-stays")
 
 
+@pytest.mark.repeats(
+    "tests/contract/test_expiry_and_keepalive.py::test_a_renewal_sets_the_end_sooner_or_later_or_never"
+)
 def test_a_renewal_is_told_kept_and_seen_by_another_process(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -41,6 +49,9 @@ def test_a_renewal_is_told_kept_and_seen_by_another_process(
     assert one.create(sandbox_id, ttl_seconds=5)["expires_at"] == renewed.body["expires_at"]
 
 
+@pytest.mark.repeats(
+    "tests/contract/test_expiry_and_keepalive.py::test_a_short_idle_timeout_is_kept_alive_by_uses_that_come_in_time"
+)
 def test_a_sandbox_that_is_used_lives_on_and_ends_when_it_is_not(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -56,6 +67,7 @@ def test_a_sandbox_that_is_used_lives_on_and_ends_when_it_is_not(
     wait_for(lambda: not target.objects(sandbox_id), "its end")
 
 
+@pytest.mark.repeats("tests/contract/test_reaper.py::test_a_dry_run_says_what_it_would_delete_and_deletes_nothing")
 def test_the_reaper_by_hand_says_what_it_would_delete_and_deletes_it(
     service: Service, target: Target, sandbox_id: str
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.e2e.conftest import StartService, Target, wait_for
 from tests.e2e.service import URL, Service
 
@@ -12,6 +14,7 @@ def uids(target: Target, sandbox_id: str) -> dict[str, str]:
     return {obj["kind"]: obj["metadata"]["uid"] for obj in target.objects(sandbox_id)}
 
 
+@pytest.mark.repeats("tests/contract/test_healing.py::test_eight_times_at_once_from_two_processes_it_is_one_pod")
 def test_eight_creates_at_once_from_two_processes_are_one_sandbox(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -22,6 +25,9 @@ def test_eight_creates_at_once_from_two_processes_are_one_sandbox(
     assert len(target.objects(sandbox_id)) == 2
 
 
+@pytest.mark.repeats(
+    "tests/contract/test_batching_and_pool.py::test_different_owners_of_one_id_in_one_group_are_told_apart"
+)
 def test_two_owners_at_once_are_one_sandbox_and_one_409(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -39,6 +45,7 @@ def test_two_owners_at_once_are_one_sandbox_and_one_409(
     assert len(target.objects(sandbox_id)) == 2
 
 
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_service_without_its_pod_gets_one")
 def test_a_service_without_its_pod_gets_one(service: Service, target: Target, sandbox_id: str) -> None:
     made = service.create(sandbox_id)
     before = uids(target, sandbox_id)
@@ -50,6 +57,7 @@ def test_a_service_without_its_pod_gets_one(service: Service, target: Target, sa
     assert after["Service"] == before["Service"]
 
 
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_pod_without_its_service_gets_one")
 def test_a_pod_without_its_service_gets_one(service: Service, target: Target, sandbox_id: str) -> None:
     service.create(sandbox_id)
     before = uids(target, sandbox_id)
@@ -60,6 +68,7 @@ def test_a_pod_without_its_service_gets_one(service: Service, target: Target, sa
     assert service.get(sandbox_id).status == 200
 
 
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_pod_that_is_terminating_is_waited_for_then_made_anew")
 def test_a_terminating_pod_is_waited_for_then_made_anew(service: Service, target: Target, sandbox_id: str) -> None:
     service.create(sandbox_id)
     wait_for(lambda: service.is_running(sandbox_id), "the sandbox is Running")
@@ -70,6 +79,7 @@ def test_a_terminating_pod_is_waited_for_then_made_anew(service: Service, target
     assert service.get(sandbox_id).status == 200
 
 
+@pytest.mark.repeats("tests/contract/test_healing.py::test_another_image_while_a_sandbox_lives_leaves_it_as_it_is")
 def test_another_image_leaves_a_living_sandbox_as_it_is(
     service: Service, start_service: StartService, target: Target, sandbox_id: str
 ) -> None:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.e2e.conftest import KUBECTL, Target, wait_for
 from tests.e2e.service import URL, Service, answers
@@ -24,6 +26,7 @@ def test_a_sandbox_from_create_to_gone(service: Service, target: Target, sandbox
     assert service.delete(sandbox_id).status == 200
 
 
+@pytest.mark.repeats("tests/contract/test_service.py::test_a_sandbox_from_create_to_gone")
 def test_it_becomes_ready_within_the_callers_minute(service: Service, target: Target, sandbox_id: str) -> None:
     service.create(sandbox_id)
     target.kubectl("wait", "--for=condition=Ready", f"pod/sandbox-{sandbox_id}", "--timeout=60s")
@@ -38,6 +41,9 @@ def test_smoke_sh(service: Service, target: Target) -> None:
     assert result.stdout.splitlines()[-1] == "smoke: all is well"
 
 
+@pytest.mark.repeats(
+    "tests/contract/test_service.py::test_the_manifests_work_by_hand_and_the_service_sees_what_they_make"
+)
 def test_the_manifests_by_hand(service: Service, target: Target) -> None:
     folder = str(ROOT / "manifests" / "sandbox")
     target.kubectl("apply", "--server-side", "-f", folder)
@@ -47,6 +53,7 @@ def test_the_manifests_by_hand(service: Service, target: Target) -> None:
         target.kubectl("delete", "-f", folder, "--wait=false")
 
 
+@pytest.mark.repeats("tests/contract/test_service.py::test_what_render_prints_gives_the_same_sandbox_by_hand")
 def test_what_render_prints_gives_the_same_sandbox_by_hand(service: Service, target: Target, sandbox_id: str) -> None:
     command = [sys.executable, str(ROOT / "provisioner.py"), "render", "--sandbox-id", sandbox_id, "--thread-id", "t"]
     printed = subprocess.run(command, env=service.environ, capture_output=True, text=True, check=True).stdout

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.e2e.conftest import StartService, Target
 from tests.e2e.service import URL, Service, answers
 
 
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_a_create_that_waits_answers_a_sandbox_that_is_usable")
 def test_a_create_that_waits_answers_a_sandbox_that_is_ready_and_reached(service: Service, sandbox_id: str) -> None:
     made = service.create(sandbox_id, wait_seconds=24)
     if not made["ready"]:  # a node that has the image not yet
@@ -16,6 +19,7 @@ def test_a_create_that_waits_answers_a_sandbox_that_is_ready_and_reached(service
     assert answers(made["sandbox_url"])
 
 
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_an_image_that_is_refused_is_told_early")
 def test_an_image_that_nobody_has_is_told_before_the_time_is_over(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -30,6 +34,7 @@ def test_an_image_that_nobody_has_is_told_before_the_time_is_over(
         assert answer.body["ready"] is True
 
 
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_deleted_while_it_is_waited_for_is_404")
 def test_waiting_for_what_is_not_there_is_404_at_once(service: Service, sandbox_id: str) -> None:
     began = time.monotonic()
     assert service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=20").status == 404

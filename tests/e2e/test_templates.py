@@ -30,6 +30,9 @@ def test_the_shipped_templates_are_listed(service: Service) -> None:
     assert {"default", "isolated", "persistent"} <= {one["name"] for one in answer.body["templates"]}
 
 
+@pytest.mark.repeats(
+    "tests/contract/test_templates.py::test_a_persistent_sandbox_has_a_claim_of_its_own_that_stays_for_its_owner"
+)
 def test_a_persistent_sandbox_runs_and_its_claim_stays_for_its_owner(
     service: Service, target: Target, sandbox_id: str
 ) -> None:

@@ -109,7 +109,7 @@ def test_a_file_that_breaks_later_leaves_its_keys_valid_and_is_logged_once(
             assert accepted(keys, "first", "geheim", "") == {"first"}
     (record,) = caplog.records
     assert record.levelname == "ERROR"
-    assert "The keys that it had stay valid." in record.getMessage()
+    assert "Its previous keys stay valid." in record.getMessage()
     assert "geheim" not in caplog.text
     caplog.clear()
     file.write_text("later")

@@ -330,3 +330,18 @@ def test_the_recorded_initial_events_bring_nothing_that_was_watched_already() ->
         cache.apply_event(event, 3.0)
     assert cache.changes == []
     assert (cache.version, cache.proven_at) == (315848, 3.0)
+
+
+@pytest.mark.parametrize("is_told_by_bookmark", [True, False])
+def test_what_our_own_calls_knew_is_forgotten_once_versions_go_back(cache: Cache, is_told_by_bookmark: bool) -> None:
+    cache.bookmark(900)
+    cache.note(pod(950, name="lost", uid="u2"))
+    cache.note_end(pod(5))
+    tell = cache.bookmark if is_told_by_bookmark else cache.list
+    with pytest.raises(WentBack):
+        tell(20)
+    cache.list(20, pod(5))
+    assert cache.shown == {"a": ("u1", 5)}
+    assert cache.left == ({}, {})
+    cache.note(pod(21))
+    assert cache.shown == {"a": ("u1", 21)}

@@ -201,8 +201,8 @@ def test_the_refusal_names_the_host_and_the_setting(callers: Callers) -> None:
     with pytest.raises(BrowserRefused) as caught:
         callers.check(API, "127.0.0.1", [("Host", "Sandboxes.Example.:8002")])
     assert caught.value.public == (
-        "Without an API key the name sandboxes.example in the header Host is not answered to: "
-        "use an IP address, or add the name to ALLOWED_HOSTS"
+        "Without an API key the name sandboxes.example in the header Host is not allowed: "
+        "use an IP address, or add it to ALLOWED_HOSTS"
     )
     assert caught.value.detail == "peer: 127.0.0.1, host: 'Sandboxes.Example.:8002'"
 
@@ -301,10 +301,18 @@ def test_metrics_are_for_every_address(make_settings: MakeSettings) -> None:
 @pytest.mark.parametrize(
     ("variables", "in_pod", "said"),
     [
-        ({}, False, "Whoever reaches 127.0.0.1:8002 from a loopback or private address, and not through a proxy that "),
+        ({}, False, "Callers that reach 127.0.0.1:8002 from a loopback or private address, without a proxy's "),
         ({}, True, "This is a Pod, so every request under /api/ gets 401: set PROVISIONER_API_KEY, or ALLOW_"),
-        ({"ALLOW_UNAUTHENTICATED": "true"}, False, "ALLOW_UNAUTHENTICATED is true: whoever reaches 127.0.0.1:8002 can"),
-        ({"ALLOW_UNAUTHENTICATED": "true"}, True, "ALLOW_UNAUTHENTICATED is true: whoever reaches 127.0.0.1:8002 can"),
+        (
+            {"ALLOW_UNAUTHENTICATED": "true"},
+            False,
+            "ALLOW_UNAUTHENTICATED is true: every caller that reaches 127.0.0.1:8002",
+        ),
+        (
+            {"ALLOW_UNAUTHENTICATED": "true"},
+            True,
+            "ALLOW_UNAUTHENTICATED is true: every caller that reaches 127.0.0.1:8002",
+        ),
     ],
 )
 def test_the_log_can_say_who_is_answered(

@@ -123,7 +123,7 @@ async def test_a_kubectl_that_prints_garbage_for_the_kubeconfig_is_said(
     script = f"#!/bin/sh\ncase \"$*\" in *version*) echo '{json.dumps(version)}' ;; *) echo garbage ;; esac\n"
     bad = program(tmp_path / "bad", script)
     settings = make_settings(KUBECTL=bad, KUBECONFIG_PATH=kubeconfig(tmp_path / "config"))
-    assert "prints something else than a kubeconfig" in await refusal(settings, environ, tmp_path)
+    assert "does not print a kubeconfig" in await refusal(settings, environ, tmp_path)
 
 
 async def test_a_kubectl_that_is_too_old_is_said(

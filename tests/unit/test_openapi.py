@@ -1,4 +1,4 @@
-"""The OpenAPI document: whole, valid, and what the README says."""
+"""The OpenAPI document: whole, valid, and what the docs say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sandboxes.models.requests import CreateRequest, ResourceRequirements
 from tests.conftest import ROOT
 
 DOCUMENT = document()
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs" / "reference" / "rest-api.md").read_text(encoding="utf-8")
 
 
 def contents() -> list[tuple[str, dict[str, Any]]]:
@@ -128,29 +128,29 @@ def test_the_documents_failures_are_all_used() -> None:
     assert set(FAILURES) - named == {"UnknownPath", "MethodNotAllowed", "InternalError"}
 
 
-def routes_of_readme() -> list[tuple[str, str, str, str]]:
-    table = README.partition("| Route | Success | Failure |")[2].partition("\n\n")[0]
-    # A `|` within a cell's code would be escaped.
-    return re.findall(r"^\| `(\w+) ([^`]+)` \| (\d+)(?:[^|]*)\|([^|]*)\|$", table, re.MULTILINE)
+def routes_of_the_reference() -> dict[tuple[str, str], set[int]]:
+    """Return the statuses of each route, the success first."""
+    told = REFERENCE.partition("<!-- routes: begin -->")[2].partition("<!-- routes: end -->")[0]
+    rows = re.findall(r"^\| `(\w+) ([^`]+)` \| ([^|]*\|[^|]*)\|", told, re.MULTILINE)
+    return {(method, path): {int(status) for status in re.findall(r"\d{3}", rest)} for method, path, rest in rows}
 
 
-def test_the_readmes_table_has_every_route() -> None:
-    told = {(method, path.replace("{id}", "{sandbox_id}")) for method, path, _, _ in routes_of_readme()}
-    assert told == {(operation.method, operation.path) for operation in OPERATIONS}
+def test_the_reference_has_every_route() -> None:
+    assert set(routes_of_the_reference()) == {(operation.method, operation.path) for operation in OPERATIONS}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_the_readmes_table_has_the_statuses_of_the_route(operation: Operation) -> None:
-    path = operation.path.replace("{sandbox_id}", "{id}")
-    row = next(row for row in routes_of_readme() if row[:2] == (operation.method, path))
+def test_the_reference_has_the_statuses_of_the_route(operation: Operation) -> None:
     responses = DOCUMENT["paths"][operation.path][operation.method.lower()]["responses"]
     errors = {int(status) for status in responses if int(status) >= 400}
     assert errors == statuses(operation)
-    assert row[2] == "200"
-    assert row[2] in responses
-    # The README says once what is about who asks.
-    own = {FAILURES[name].status for name in operation.failures}
-    assert {int(status) for status in re.findall(r"\d{3}", row[3])} == own
+    assert "200" in responses
+    assert routes_of_the_reference()[operation.method, operation.path] == {200, *errors}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_the_reference_describes_each_operation(operation: Operation) -> None:
+    assert f"### {operation.summary}\n\n`{operation.method} {operation.path}`\n\n{operation.description}" in REFERENCE
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -160,10 +160,18 @@ def test_the_document_says_where_it_matters_who_asks(operation: Operation) -> No
     assert set(responses) & {"401", "403"} == ({"403"} if operation.path == "/metrics" else of_callers)
 
 
-def test_the_readmes_table_of_errors_has_every_status_of_the_document() -> None:
-    table = README.partition("| Status | What happened |")[2].partition("\n\n")[0]
+def test_the_references_table_of_errors_has_every_status_of_the_document() -> None:
+    table = REFERENCE.partition("<!-- errors: begin -->")[2].partition("<!-- errors: end -->")[0]
     told = {int(status) for status in re.findall(r"^\| (\d{3}) \|", table, re.MULTILINE)}
     assert told == {failure.status for failure in FAILURES.values()}
+
+
+@pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
+def test_the_reference_has_every_field(name: str) -> None:
+    options = (ROOT / "docs" / "reference" / "create-options.md").read_text(encoding="utf-8")
+    section = options if name == "CreateRequest" else REFERENCE.partition(f"### {name}\n")[2].partition("\n### ")[0]
+    fields = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert fields == set(DOCUMENT["components"]["schemas"][name]["properties"])
 
 
 def test_the_page_has_all_of_the_document_and_loads_nothing() -> None:

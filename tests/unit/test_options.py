@@ -73,7 +73,7 @@ def test_every_field_that_is_not_allowed_is_named(make_settings: MakeSettings) -
     fields = {"sandbox_id": "a", "image": "x", "env": {"A": "b"}, "ttl_seconds": 0, "annotations": {}, "labels": None}
     with pytest.raises(FieldNotAllowed) as caught:
         check_allowed(fields, make_settings(ALLOW_FIELDS="env"))
-    assert caught.value.public == "The operator does not allow a request to have: annotations, image, ttl_seconds"
+    assert caught.value.public == "The operator does not allow these fields: annotations, image, ttl_seconds"
 
 
 # Templates
@@ -129,7 +129,7 @@ def test_names_that_no_variable_may_have(checks: Checks, name: str) -> None:
 def test_a_value_may_be_any_text_but_for_a_nul(checks: Checks) -> None:
     text = "line\nline\ttab \x01 ä 漢 🙂 \"'`$(X) ${X} %s"
     assert checks(env={"A": text}).env == (("A", text),)
-    assert checks.problems(env={"A": "x\0"}) == [(["env", "A"], "A variable can't hold a NUL")]
+    assert checks.problems(env={"A": "x\0"}) == [(["env", "A"], "A variable can't contain a NUL")]
 
 
 @pytest.mark.parametrize(("text", "most"), [("x", 32), ("ä", 16), ("<", 5), ("\x01", 5), ("\n", 16)])

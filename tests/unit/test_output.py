@@ -31,7 +31,7 @@ POLICY: dict[str, Any] = {
 
 
 def is_not_believed() -> pytest.RaisesExc[errors.ClusterUnavailable]:
-    return pytest.raises(errors.ClusterUnavailable, match="The provisioner can't read what kubectl answers")
+    return pytest.raises(errors.ClusterUnavailable, match="The provisioner can't read kubectl's output")
 
 
 def sent(name: str) -> Objects:

@@ -126,6 +126,7 @@ async def test_lines_of_any_length_come_whole() -> None:
     lines = [line async for line in child.lines(4_000_000)]
     await child.kill()
     assert lines == [b"one", b"two", b"x" * 3_000_000]
+    assert child.unfinished == b"half"
 
 
 async def test_a_line_without_end_is_an_error() -> None:

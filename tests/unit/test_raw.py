@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -91,13 +91,15 @@ def test_a_list_of_nothing_is_empty(items: object) -> None:
         lambda document: printed(document | {"metadata": {"resourceVersion": ""}}),
         lambda document: printed({key: part for key, part in document.items() if key != "items"}),
         lambda document: printed(document | {"items": [{}]}),
-        lambda document: printed(document | {"items": [{"metadata": {"name": "a", "resourceVersion": "1"}}]}),
-        lambda document: printed(document | {"items": [{"metadata": {"name": "a", "uid": "u"}}]}),
+        lambda document: printed(
+            document | {"items": [{"metadata": {"name": "a", "namespace": "n", "resourceVersion": "1"}}]}
+        ),
+        lambda document: printed(document | {"items": [{"metadata": {"name": "a", "namespace": "n", "uid": "u"}}]}),
         lambda document: printed(document | {"items": "abc"}),
     ],
 )
 def test_what_is_no_list_of_this_kind_is_not_believed(damage: Any) -> None:
-    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
+    with pytest.raises(errors.ClusterUnavailable, match="can't read kubectl's output"):
         PODS.read_page(damage(recorded("raw-list-one")))
 
 
@@ -117,29 +119,38 @@ def test_an_error_event_has_its_status() -> None:
     assert (event.type, event.obj["code"], event.version) == ("ERROR", 410, 0)
 
 
+WHOLE = {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}
+
+
+def event(kind: str = "Pod", type: object = "ADDED", **metadata: Any) -> bytes:  # noqa: A002 - the API's word
+    """Print an event; None takes a field of its metadata away."""
+    fields = {name: value for name, value in {**WHOLE, **metadata}.items() if value is not None}
+    return printed({"type": type, "object": {"kind": kind, "metadata": fields}})
+
+
 @pytest.mark.parametrize(
     "line",
     [
         b"",
         b"no JSON",
-        b'{"type": "ADDED", "object": {"ki',
+        event()[:40],
         b"[]",
         b"{}",
         b"null",
         b'{"type": "ADDED"}',
         b'{"type": "ADDED", "object": null}',
         b'{"type": "ADDED", "object": {"kind": "Pod"}}',
-        b'{"type": "ADDED", "object": {"kind": "Pod", "metadata": {"name": "a", "uid": "u"}}}',
-        b'{"type": "ADDED", "object": {"kind": "Pod", "metadata": {"name": "a", "resourceVersion": "1"}}}',
-        b'{"type": "ADDED", "object": {"kind": "Pod", "metadata": {"name": "a", "uid": "u", "resourceVersion": "x"}}}',
-        b'{"type": "ADDED", "object": {"kind": "Node", "metadata": {"name": "a", "uid": "u", "resourceVersion": "1"}}}',
-        b'{"type": "OTHER", "object": {"kind": "Pod", "metadata": {"name": "a", "uid": "u", "resourceVersion": "1"}}}',
-        b'{"type": ["ADDED"], "object": {}}',
+        *(event(**cast(Any, {field: None})) for field in WHOLE),
+        event(resourceVersion="x"),
+        event(kind="Node"),
+        event(type="OTHER"),
+        event(type=["ADDED"]),
         b'{"type": "BOOKMARK", "object": {"kind": "Pod", "metadata": {}}}',
         b'{"type": "ERROR", "object": 7}',
     ],
 )
 def test_a_line_that_is_no_event_of_this_kind_is_refused(line: bytes) -> None:
+    assert PODS.read_event(event()).version == 1
     with pytest.raises(ValueError, match=r".*"):
         PODS.read_event(line)
 
@@ -168,7 +179,7 @@ async def test_a_kubectl_that_prints_nothing_has_not_said_that_nothing_is_there(
     cluster: FakeCluster, kubectl: Kubectl
 ) -> None:
     cluster.print_next("get", b"")
-    with pytest.raises(errors.ClusterUnavailable, match="can't read what kubectl answers"):
+    with pytest.raises(errors.ClusterUnavailable, match="can't read kubectl's output"):
         await kubectl.list_sandboxes("deer-flow")
 
 
@@ -179,3 +190,12 @@ async def test_a_list_whose_rest_is_forgotten_is_tried_again_from_the_start(
     with pytest.raises(errors.ServerFailed) as raised:
         await kubectl.list_objects(PODS)
     assert raised.value.pauses
+
+
+async def test_a_list_that_leads_to_the_same_page_again_is_refused(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    page = recorded("raw-list-limit")
+    page["metadata"]["continue"] = "token"
+    for _ in range(2):
+        cluster.print_next("get", printed(page))
+    with pytest.raises(errors.ClusterUnavailable, match="can't read kubectl's output"):
+        await kubectl.list_objects(PODS)

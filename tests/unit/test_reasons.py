@@ -178,7 +178,7 @@ def test_an_init_container_that_is_at_work_or_fails_is_named() -> None:
     assert readiness_of(with_init({"running": {}})) == (
         False,
         "PodInitializing",
-        "the init container prepare is still at work",
+        "the init container prepare is still running",
     )
     failed = trouble_of(with_init({"terminated": {"exitCode": 2, "reason": "Error"}}))
     assert failed is not None
@@ -232,22 +232,22 @@ def test_what_is_overcome_is_no_cause() -> None:
 
 # case: what the sentence for it must say
 SENTENCES = {
-    "pod-crash-loop": "Container sandbox ends over and over, last with exit code 3: its last lines are in "
+    "pod-crash-loop": "Container sandbox keeps exiting, last with exit code 3: its last lines are in "
     "previous_logs; correct its image or its settings.",
-    "pod-creating": "The sandbox is still being made, volumes or image included: wait a moment and look again; if it "
-    "stays so, look at the events.",
+    "pod-creating": "The sandbox is still being made, volumes or image included: wait a moment and look again; if this "
+    "persists, look at the events.",
     "pod-failed": "Container sandbox ended with exit code 7: its last lines are in logs or previous_logs; correct its "
     "image or its settings; the same create again replaces it.",
     "pod-failed-mount": "The sandbox is still being made, volumes or image included: wait a moment and look again; if "
-    "it stays so, look at the events.",
+    "this persists, look at the events.",
     "pod-image-pull-backoff": "The image registry.invalid/none:1 can't be pulled: check its name and tag, and that the "
     "node reaches the registry and may pull from it.",
     "pod-oom-killed": "Nothing is wrong: the sandbox is ready again, after 1 restart, the last for OOMKilled.",
     "pod-ready": "Nothing is wrong: the sandbox is ready.",
-    "pod-running-unready": "The containers run, but a probe does not pass yet: if it stays so, look at the logs and "
+    "pod-running-unready": "The containers run, but a probe does not pass yet: if this persists, look at the logs and "
     "check that the server answers on the probe's port and path.",
-    "pod-succeeded": "Container sandbox ended by itself, with exit code 0: a sandbox's server must go on; correct its "
-    "image or its settings; the same create again replaces it.",
+    "pod-succeeded": "Container sandbox ended by itself, with exit code 0: a sandbox's server must keep running; "
+    "correct its image or its settings; the same create again replaces it.",
     "pod-terminating": "Nothing is wrong: the sandbox is ready.",
     "pod-unschedulable": "No node can take the sandbox: add or free capacity, or ask for less, and check that a node "
     "fits the template's node selector and tolerations.",
@@ -289,6 +289,6 @@ def test_out_of_memory_names_the_limit() -> None:
 def test_a_missing_service_is_told_beside_the_pods_own_trouble() -> None:
     ready, crash = recorded_pods()["pod-ready"], recorded_pods()["pod-crash-loop"]
     assert summary_of(ready, None, has_url=False) == (
-        "The sandbox's Pod is ready, but its Service is missing or has no port: the same create again makes it whole."
+        "The sandbox's Pod is ready, but its Service is missing or has no port: the same create again completes it."
     )
     assert "its Service is missing" in summary_of(crash, trouble_of(crash), has_url=False)

@@ -31,7 +31,10 @@ EXPIRED = "Error from server (Expired): too old resource version: 1 (314068)\n"
 
 
 def pod(version: int, name: str = "a") -> dict[str, Any]:
-    return {"kind": "Pod", "metadata": {"name": name, "uid": f"u-{name}", "resourceVersion": str(version)}}
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "n", "uid": f"u-{name}", "resourceVersion": str(version)},
+    }
 
 
 def event(kind: str, obj: object) -> bytes:
@@ -53,6 +56,7 @@ class Watch:
     lasts: float | None = SECONDS
     returncode: int = 0
     stderr: str = ""
+    unfinished: bytes = b""
     # Called when all lines have been read.
     then: Callable[[], object] = lambda: None
     killed: bool = False
@@ -97,8 +101,9 @@ class World:
         self.last = Watch(lasts=None)
         self.proven_before: list[bool] = []
 
-    async def pages(self, collection: Collection) -> AsyncGenerator[Page]:
+    async def pages(self, collection: Collection, *, urgent: bool = False) -> AsyncGenerator[Page]:
         assert collection == sandboxes_of("ns", "Pod")
+        assert urgent, "it would wait in the callers' line"
         self.listed += 1
         self.pass_time(self.list_lasts)
         for page in self.lists.pop(0) if self.lists else [Page([], 10, "")]:
@@ -187,8 +192,9 @@ async def test_a_watch_whose_time_is_over_is_followed_by_the_next_at_once(
         Watch([event("ADDED", pod(11))], 5, 1, "Error from server (TooManyRequests): try again later\n"),
         Watch([event("ADDED", pod(11))], 5, 1, "Error from server (InternalError): no\n"),
         Watch([event("ADDED", pod(11))], 5, -9, ""),
+        Watch([event("ADDED", pod(11))], unfinished=b"<html>"),
     ],
-    ids=["clean, too early", "the API server is killed", "429", "500", "kubectl is killed"],
+    ids=["clean, too early", "the API server is killed", "429", "500", "kubectl is killed", "half a line"],
 )  # fmt: skip
 async def test_after_a_watch_was_cut_a_short_one_goes_on_and_its_end_restores_trust(
     world: World, caplog: pytest.LogCaptureFixture, cut: Watch

@@ -166,4 +166,4 @@ async def test_it_is_given_up_after_its_time_and_said_in_the_log(
     assert await stage.rollback.roll_back(stage.attempt) is None
     await stage.settle()
     assert stage.clock.slept == [2.0] * 5
-    assert "what a failed create made may be left behind" in caplog.text
+    assert "objects of a failed create may be left behind" in caplog.text

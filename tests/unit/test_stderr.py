@@ -31,7 +31,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "apply-empty-stdin": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "apply-forbidden": (errors.ClusterRefused, 502, "The provisioner lacks the right to patch pods in the cluster"),
     "apply-hostpath-backstep": (
@@ -50,7 +50,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     ),
     "apply-nodeport-taken": (errors.ClusterRefused, 502, "The node port that the template asks for is taken"),
     "apply-nodeports-exhausted": (errors.LimitReached, 429, "The cluster has no free node port left"),
-    "apply-not-yaml": (errors.ClusterRefused, 502, "The cluster refused the request without a reason that is known"),
+    "apply-not-yaml": (errors.ClusterRefused, 502, "The cluster refused the request for an unknown reason"),
     "apply-partial-failure": (errors.ApplyConflict, 503, "The sandbox exists with another specification"),
     "apply-pod-security-violation": (errors.ClusterRefused, 502, "The cluster's Pod security refuses the sandbox"),
     "apply-quantity-invalid": (errors.TemplateRefused, 502, "The cluster refuses a resource quantity of the sandbox"),
@@ -76,7 +76,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         "The cluster does not know a field of the sandbox's template",
     ),
     "context-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
-    "create-list-exists-one": (errors.AlreadyThere, 503, "The sandbox is being made by somebody else"),
+    "create-list-exists-one": (errors.AlreadyThere, 503, "Another client is creating the sandbox"),
     "delete-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
     "delete-precondition-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
     "delete-precondition-other-uid": (errors.PreconditionFailed, 503, "The sandbox was changed in the meantime"),
@@ -123,28 +123,28 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "unknown-host": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
     "wait-delete-timeout": (errors.ClusterTimeout, 504, "The cluster did not answer in time"),
     "watch-forbidden": (errors.ClusterRefused, 502, "The provisioner lacks the right to list services in the cluster"),
-    "watch-two-kinds": (errors.ClusterRefused, 502, "The cluster refused the request without a reason that is known"),
+    "watch-two-kinds": (errors.ClusterRefused, 502, "The cluster refused the request for an unknown reason"),
     "kubeconfig-auth-provider-gcp": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-auth-provider-oidc-no-token": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
     "kubeconfig-basic-and-token": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-ca-and-insecure": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-ca-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
     "kubeconfig-ca-no-pem": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-client-certificate-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
     "kubeconfig-client-certificate-no-base64": (
@@ -155,7 +155,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "kubeconfig-client-certificate-no-key": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-client-certificate-no-pem": (
         errors.ClusterUnavailable,
@@ -165,37 +165,37 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "kubeconfig-context-without-user-entry-apply-two-lines": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-current-context-missing": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-proxy-no-scheme": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-proxy-no-scheme-name": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-proxy-scheme-unknown": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-server-garbage": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-token-file-missing": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "kubeconfig-token-line-feed": (errors.ConnectionFailed, 503, "The cluster can't be reached"),
     "kubeconfig-user-twice": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
@@ -205,10 +205,10 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "plugin-no-interactive-mode": (
         errors.ClusterRefused,
         502,
-        "The cluster refused the request without a reason that is known",
+        "The cluster refused the request for an unknown reason",
     ),
     "plugin-not-json": (errors.TemplateRefused, 502, "The cluster does not know a field of the sandbox's template"),
-    "plugin-v1alpha1": (errors.ClusterRefused, 502, "The cluster refused the request without a reason that is known"),
+    "plugin-v1alpha1": (errors.ClusterRefused, 502, "The cluster refused the request for an unknown reason"),
 }
 
 
@@ -278,11 +278,11 @@ OTHER = {
     ),
     'Error from server (Forbidden): pods "a" is forbidden: no PriorityClass with name x was found': (
         errors.ClusterRefused,
-        "The cluster forbids this without a reason that is known",
+        "The cluster forbids this for an unknown reason",
     ),
     'Error from server (AlreadyExists): pods "sandbox-a" already exists': (
         errors.AlreadyThere,
-        "The sandbox is being made by somebody else",
+        "Another client is creating the sandbox",
     ),
     'Error from server (Conflict): Operation cannot be fulfilled on configmaps "x": uid mismatch: the provided '
     "object specified uid 1-2, and no existing object was found": (
@@ -365,8 +365,8 @@ OTHER = {
         errors.LogMissing,
         "The sandbox's node does not hand out its logs",
     ),
-    "": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
-    "panic: runtime error": (errors.ClusterRefused, "The cluster refused the request without a reason that is known"),
+    "": (errors.ClusterRefused, "The cluster refused the request for an unknown reason"),
+    "panic: runtime error": (errors.ClusterRefused, "The cluster refused the request for an unknown reason"),
 }
 
 

@@ -140,7 +140,7 @@ POLICY = (
         (CONFIG.replace("config}", "Config}"), "names an object sandbox-example-Config"),
         ("apiVersion: v1\nkind: ConfigMap\n", "is wrong at metadata: Field required"),
         (CLAIM.partition("spec:")[0], "is wrong at spec: Field required"),
-        (CONFIG.replace("config}", "config, labels: {provisioner/keep: 'true'}}"), "has a ConfigMap that is to stay"),
+        (CONFIG.replace("config}", "config, labels: {provisioner/keep: 'true'}}"), "has a ConfigMap with the label"),
         (f"{CONFIG}---\n{CONFIG}", "has a second ConfigMap of the same name"),
     ],
 )
@@ -154,7 +154,7 @@ def test_an_object_that_a_template_may_not_bring_is_named(folder: Path, text: st
 
 def test_a_file_that_kubectl_would_read_and_the_service_not_is_named(folder: Path) -> None:
     (folder / "more.yml").write_text(CONFIG)
-    with pytest.raises(StartupError, match=r"more\.yml would not be read"):
+    with pytest.raises(StartupError, match=r"more\.yml would be ignored"):
         load_template(folder)
 
 
@@ -217,7 +217,7 @@ def test_a_folder_of_templates_that_is_missing_or_has_an_impossible_name_is_name
     with pytest.raises(StartupError, match=r"The folder of templates .*/none can't be read"):
         load_templates(default, tmp_path / "none")
     (tmp_path / "Not_One").mkdir()
-    with pytest.raises(StartupError, match="Not_One has a name that can't be one"):
+    with pytest.raises(StartupError, match="Not_One has an invalid name"):
         load_templates(default, tmp_path)
 
 

@@ -1,1 +1,1 @@
-"""The API as an OpenAPI document, and as a page for people."""
+"""The API as an OpenAPI document, and as an HTML page."""

@@ -1,8 +1,8 @@
-"""The REST API as an OpenAPI document, made from the models and the table of operations. Pure.
+"""Builds the OpenAPI document from the models and the table of operations. Pure.
 
-openapi-pydantic 0.6 was considered: it types the document itself, which is built in one place here and checked by a
-validator in the tests. The schemas come from pydantic either way, so it would be a dependency for nothing.
-The form: https://spec.openapis.org/oas/v3.1.1.html
+openapi-pydantic 0.6 was considered. It only adds types to the document, which is built in one place here and validated
+in the tests; the schemas come from pydantic either way.
+Format: https://spec.openapis.org/oas/v3.1.1.html
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _DESCRIPTION = """\
 Creates, watches and removes isolated sandbox Pods on Kubernetes.
 
 JSON in, JSON out. Unknown fields and parameters are ignored, and answers may get more fields. Numbers and booleans \
-are also taken as text (`"5"`, `"true"`). `HEAD` is answered as `GET`, without a body, but for the events.
+are also accepted as text (`"5"`, `"true"`). `HEAD` works like `GET` without the body, except for events.
 
-Every error has one sentence at `detail`, but 422 has a list there. Besides what stands with a route, any request can \
-be answered with 400 (it is not HTTP), 404 (there is no such path), 405 (with `Allow`) and 500 (a bug), all in JSON.
+Every error has one sentence in `detail`; 422 has a list there. In addition to the errors listed for a route, any \
+request can get 400 (malformed HTTP), 404 (unknown path), 405 (with `Allow`) and 500 (a bug), all in JSON.
 
-Where the operator has set API keys, every path under `/api/` needs one in the header `X-API-Key`. Without \
-keys, callers from loopback and private addresses are answered, but no browser on behalf of a page of another origin."""
+If the operator has set API keys, every path under `/api/` needs one in the header `X-API-Key`. Without keys, only \
+callers from loopback and private addresses are answered, and cross-origin browser requests are refused."""
 
 
 def document() -> Document:
-    """Return the document; it is the same for every setting."""
+    """Return the document. It does not depend on the settings."""
     known = schemas(_models())
     paths: dict[str, Document] = {}
     for operation in OPERATIONS:
@@ -67,7 +67,7 @@ def document() -> Document:
                     "type": "apiKey",
                     "in": "header",
                     "name": "X-API-Key",
-                    "description": "Asked for only where the operator has set API keys.",
+                    "description": "Needed only if the operator has set API keys.",
                 }
             },
         },
@@ -76,19 +76,19 @@ def document() -> Document:
 
 _HEADERS: dict[str, Document] = {
     "X-Request-ID": {
-        "description": "The request's id in the log: the caller's if it sent a sane one.",
+        "description": "ID of the request, also in the log: the caller's if it sent a valid one.",
         "required": True,
         "schema": {"type": "string", "pattern": f"^{REQUEST_ID}$"},
         "example": "5c9b1d7e",
     },
     "Retry-After": {
-        "description": "Seconds after which the same request may pass.",
+        "description": "Seconds to wait before the same request may succeed.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
         "example": 5,
     },
     "Allow": {
-        "description": "The methods that the path has.",
+        "description": "Methods that the path supports.",
         "required": True,
         "schema": {"type": "string"},
         "example": "GET,HEAD",
@@ -117,7 +117,7 @@ def _operation(operation: Operation, known: dict[str, Document]) -> Document:
         "summary": operation.summary,
         "description": operation.description,
         "responses": _responses(operation, known),
-        # An empty list: no key, also where other operations need one.
+        # An empty list: this operation needs no key.
         "security": [{_KEY_SCHEME: []}] if operation.needs_key else [],
     }
     parameters = [*_path_parameters(operation), *_query_parameters(operation)]
@@ -126,7 +126,7 @@ def _operation(operation: Operation, known: dict[str, Document]) -> Document:
             {
                 "name": "If-None-Match",
                 "in": "header",
-                "description": "An `ETag` that the caller has: then 304, if it is still the same.",
+                "description": "`ETag` of the caller's copy; 304 if it is still current.",
                 "schema": {"type": "string"},
                 "example": '"0c1f"',
             }
@@ -157,12 +157,12 @@ def _responses(operation: Operation, known: dict[str, Document]) -> Document:
     }
     if operation.is_cached:
         found["304"] = {
-            "description": "The caller has it already.",
+            "description": "The caller's copy is current.",
             "headers": {**headers, "ETag": _header("ETag")},
         }
     failures = [FAILURES[name] for name in (*operation.failures, *operation.of_callers)]
     for failure in sorted(failures, key=lambda one: one.status):
-        # Of two with one status the operation's own, which tells of the other.
+        # If two have the same status, use the operation's own; its sentence mentions the other.
         found.setdefault(str(failure.status), {"$ref": f"#/components/responses/{failure.name}"})
     return found
 
@@ -186,7 +186,7 @@ def _path_parameters(operation: Operation) -> Iterator[Document]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": "Sandbox ID. Any other text is an ID that no sandbox has.",
+            "description": "Sandbox ID. Any other text is treated as the ID of a sandbox that does not exist.",
             "schema": {"type": "string", "minLength": 1},
             "example": "abc",
         }
@@ -206,18 +206,18 @@ def _query_parameters(operation: Operation) -> Iterator[Document]:
 
 
 def _without_null(schema: Document) -> Document:
-    """Return the schema of a value that is not null: a query can't say it, and leaves the parameter out."""
-    told = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and not value)}
+    """Return the schema without null: a query omits the parameter instead."""
+    plain = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and not value)}
     for choice in schema.get("anyOf", ()):
         if choice != {"type": "null"}:
-            told |= choice
-    return told
+            plain |= choice
+    return plain
 
 
 def _models() -> list[tuple[type[BaseModel], JsonSchemaMode]]:
-    """Return every model that a body is made of, requests and answers, each once."""
-    asked = [operation.body for operation in OPERATIONS if operation.body is not None]
-    told = [model for operation in OPERATIONS for model in operation.answers]
-    told += [model for failure in FAILURES.values() for model in failure.bodies]
-    found: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in dict.fromkeys(asked)]
-    return [*found, *((model, "serialization") for model in dict.fromkeys(told))]
+    """Return the models of all bodies, requests first, each once."""
+    requests = [operation.body for operation in OPERATIONS if operation.body is not None]
+    answers = [model for operation in OPERATIONS for model in operation.answers]
+    answers += [model for failure in FAILURES.values() for model in failure.bodies]
+    found: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in dict.fromkeys(requests)]
+    return [*found, *((model, "serialization") for model in dict.fromkeys(answers))]

@@ -1,4 +1,4 @@
-"""The error answers that the API has: data only. Which of them a route can have is `operations.py`."""
+"""All error answers of the API. Data only; `operations.py` lists which of them each route can have."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Failure:
-    """An error answer. `name`: its key in the document; `example`: the fields of which the models have no example.
+    """An error answer. `name`: its key in the document; `example`: values of the fields without an example.
 
-    `retry_after`: whether the header is always there; None for an answer without it.
+    `retry_after`: whether the header is always present; None if it never is.
     """
 
     name: str
@@ -50,23 +50,20 @@ _ALL = (
     Failure(
         "FieldNotAllowed",
         403,
-        "The request has an optional field that the operator does not allow; or it is one of `BrowserRefused`.",
-        {"detail": "The operator does not allow a request to have: image"},
+        "The request has an optional field that the operator does not allow; or see `BrowserRefused`.",
+        {"detail": "The operator does not allow these fields: image"},
     ),
     Failure(
         "BrowserRefused",
         403,
-        "There is no API key, and by its headers `Sec-Fetch-Site`, `Origin` and `Host` this may be a browser's "
-        "request for a page of another origin.",
-        {
-            "detail": "Without an API key a browser's request for a page of another origin is not answered "
-            "(header Origin)"
-        },
+        "No API key is set, and by the headers `Sec-Fetch-Site`, `Origin` and `Host` this may be a cross-origin "
+        "browser request.",
+        {"detail": "Without an API key cross-origin browser requests are refused (header Origin)"},
     ),
     Failure(
         "SandboxNotFound",
         404,
-        "There is no such sandbox, or its Pod is being deleted, or no sandbox can have the ID.",
+        "The sandbox does not exist, its Pod is being deleted, or the ID is invalid.",
         {"detail": "Sandbox 'abc' not found"},
         (NotFoundProblem,),
     ),
@@ -79,7 +76,7 @@ _ALL = (
     Failure(
         "SandboxConflict",
         409,
-        "The ID belongs to another thread or user, or to an object that is not a sandbox; that stays as it is.",
+        "The ID belongs to another thread or user, or to an object that is not a sandbox; nothing is changed.",
         {"detail": "Sandbox 'abc' belongs to another thread or user"},
     ),
     Failure(
@@ -98,14 +95,14 @@ _ALL = (
         "LimitReached",
         429,
         "A quota or `MAX_SANDBOXES` is reached, or the cluster's node ports are used up.",
-        {"detail": "There are 100 sandboxes, and 100 is the most"},
+        {"detail": "The limit of 100 sandboxes is reached: 100 exist"},
         (LimitProblem, Problem),
         retry_after=True,
     ),
     Failure(
         "ClusterRefused",
         502,
-        "The cluster refuses what the operator set up: template, rights, policy, credentials.",
+        "The cluster refuses the operator's configuration: template, rights, policy or credentials.",
         {"detail": "The cluster refuses the provisioner's credentials"},
     ),
     Failure(
@@ -118,7 +115,7 @@ _ALL = (
     Failure(
         "EventsUnavailable",
         503,
-        "The live view is not up to date at the moment, or is switched off; then there is no `Retry-After`.",
+        "The live view is not up to date, or is switched off; in the latter case there is no `Retry-After`.",
         {"detail": "The live view is not up to date just now"},
         retry_after=False,
     ),
@@ -141,7 +138,7 @@ _ALL = (
     Failure(
         "InternalError",
         500,
-        "A bug: the log has it under the answer's `X-Request-ID`.",
+        "A bug. The log describes it under the answer's `X-Request-ID`.",
         {"detail": "Internal error"},
     ),
 )

@@ -1,7 +1,7 @@
-"""The OpenAPI document as one HTML page for people: no script, nothing to load, so it works offline. Pure.
+"""Renders the OpenAPI document as one HTML page, which loads nothing and so works offline. Pure.
 
-It knows the document as `document.py` makes it, and not every form that there could be. Redoc and Swagger UI were
-considered: 1 to 1.5 MB of scripts each, for a dozen routes.
+Supports only the forms that `document.py` generates. Redoc and Swagger UI were considered: 1 to 1.5 MB of scripts
+each, for a dozen routes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ summary { cursor: pointer; }
 """
 
 _NULL = {"type": "null"}
-# Of a schema, what is said as "name value" beside its type.
+# Keywords of a schema that are printed as "name value" after its type.
 _BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "maxItems", "maxProperties", "pattern")
 
 
 def page(document: Document) -> str:
-    """Return the page."""
+    """Render a document that `document.py` built."""
     info = document["info"]
     title = f"{info['title']} {info['version']}"
     return "".join(
@@ -57,7 +57,7 @@ def _text(value: object) -> str:
 
 
 def _marked(sentence: str) -> str:
-    """Return the sentence with what stands in back-ticks as code."""
+    """Return the sentence as HTML, with text in back-ticks as code."""
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", _text(sentence))
 
 
@@ -118,9 +118,9 @@ def _parameters(operation: Document) -> Iterator[str]:
 
 
 def _contents_of(content: Document) -> Iterator[str]:
-    for media_type, told in content.items():
-        yield f"<p><code>{_text(media_type)}</code>: {_type(told['schema'])}</p>\n"
-        yield _example(told["example"])
+    for media_type, body in content.items():
+        yield f"<p><code>{_text(media_type)}</code>: {_type(body['schema'])}</p>\n"
+        yield _example(body["example"])
 
 
 def _failures(document: Document) -> Iterator[str]:
@@ -157,13 +157,13 @@ def _default(schema: Document) -> str:
 
 
 def _type(schema: Document) -> str:
-    """Return in a few words what the value may be, with links to the schemas that are named."""
+    """Return the type and bounds of a schema in a few words, with links to named schemas."""
     if "$ref" in schema:
         name = _text(_name(schema["$ref"]))
         return f'<a href="#{name}">{name}</a>'
     if "anyOf" in schema:
-        told = [_type(choice) for choice in schema["anyOf"] if choice != _NULL]
-        return " or ".join([*told, "null"] if _NULL in schema["anyOf"] else told)
+        types = [_type(choice) for choice in schema["anyOf"] if choice != _NULL]
+        return " or ".join([*types, "null"] if _NULL in schema["anyOf"] else types)
     if "const" in schema:
         return f"<code>{_text(json.dumps(schema['const']))}</code>"
     if "enum" in schema:

@@ -1,6 +1,6 @@
-"""What each route promises: its parameters, its answers and which errors it can have. Data only.
+"""Describes each route: its parameters, answers and errors. Data only.
 
-A test holds it to the routes that there are, and another one to the table in README.md.
+Tests compare it with the routes of the application; `docs/reference/rest-api.md` is generated from it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ METRICS = ("text/plain", "application/openmetrics-text")
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. `answers`: the models of the answer with 200, the fullest first; one of them fits.
+    """One method of one path. `answers`: the models of a 200 answer, of which one matches; most fields first.
 
-    `failures` are names in FAILURES, without `Unauthenticated` and `BrowserRefused`, which follow from the path.
+    `failures`: names in FAILURES, without `Unauthenticated` and `BrowserRefused`, which follow from the path.
     """
 
     method: str
@@ -49,24 +49,24 @@ class Operation:
     summary: str
     description: str
     answers: tuple[type[BaseModel], ...] = ()
-    # Of the answer with 200, the one that is sent by default first.
+    # Of the 200 answer, the default first.
     media_types: tuple[str, ...] = (JSON,)
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     failures: tuple[str, ...] = ()
-    # Whether it has an ETag, and answers 304 to a caller who has that already.
+    # Whether it sends an ETag, and answers 304 to a matching If-None-Match.
     is_cached: bool = False
-    # Of the answer with 200, where it is not made of models.
+    # Of a 200 answer without a model.
     example: object = None
 
     @property
     def needs_key(self) -> bool:
-        """Whether the API key is asked for, where the operator has set one."""
+        """Whether callers must send an API key, if the operator has set one."""
         return self.path.startswith("/api/")
 
     @property
     def of_callers(self) -> tuple[str, ...]:
-        """The failures that are about who asks, whatever is asked for."""
+        """Names of the failures that depend on the caller, not on the request."""
         if self.needs_key:
             return ("Unauthenticated", "BrowserRefused")
         return ("BrowserRefused",) if self.path == "/metrics" else ()
@@ -82,9 +82,9 @@ OPERATIONS = (
         "/api/sandboxes",
         "create_sandbox",
         "Create a sandbox, or return the existing one",
-        "Idempotent: the same `sandbox_id` returns the same sandbox. All or nothing: after an error everything that it "
-        f"made is deleted. With `wait_seconds` it answers when the sandbox can be used, within {ANSWER_SECONDS} s; 404 "
-        "if the sandbox was deleted meanwhile.",
+        "Idempotent: the same `sandbox_id` returns the same sandbox. All or nothing: after an error, everything that "
+        f"the create made is deleted. With `wait_seconds`, answers when the sandbox can be used, within "
+        f"{ANSWER_SECONDS} s; 404 if the sandbox was deleted meanwhile.",
         (WaitedResponse, SandboxResponse),
         body=CreateRequest,
         failures=(*_OF_BODY, "SandboxNotFound", "SandboxConflict", "LimitReached", *_OF_CLUSTER),
@@ -94,8 +94,8 @@ OPERATIONS = (
         "/api/sandboxes",
         "list_sandboxes",
         "List sandboxes",
-        "Sandboxes that fit all given parameters, sorted by ID, each as `GET` of it answers. With `limit` in pages: "
-        "`next_cursor` is the `cursor` of the next page.",
+        "Sandboxes that match all parameters, sorted by ID, each as in the answer to `GET` of it. With `limit`, in "
+        "pages: `next_cursor` is the `cursor` of the next page.",
         (SandboxPage, SandboxList),
         query=ListQuery,
         failures=("Unprocessable", *_OF_CLUSTER),
@@ -105,7 +105,7 @@ OPERATIONS = (
         _SANDBOX,
         "get_sandbox",
         "Get a sandbox",
-        "At once, or with `wait_seconds` when it can be used. Only the status `Running` means alive.",
+        "Immediately, or with `wait_seconds` as soon as it can be used. Only the status `Running` means alive.",
         (WaitedResponse, SandboxResponse),
         query=WaitQuery,
         failures=("SandboxNotFound", "Unprocessable", *_OF_CLUSTER),
@@ -115,7 +115,7 @@ OPERATIONS = (
         _SANDBOX,
         "delete_sandbox",
         "Delete a sandbox",
-        "Also 200 if there is no such sandbox, or no sandbox can have the ID.",
+        "Also 200 if the sandbox does not exist, or the ID is invalid.",
         (Deleted,),
         failures=_OF_CLUSTER,
     ),
@@ -124,8 +124,8 @@ OPERATIONS = (
         f"{_SANDBOX}/diagnostics",
         "get_diagnostics",
         "Explain the state of a sandbox",
-        "Conditions, containers, Events and the last lines of the log. If a part can't be read, its `error` says why; "
-        "the others are answered.",
+        "Conditions, containers, Events and the last lines of the log. If a part can't be read, its `error` says why, "
+        "and the others are complete.",
         (Diagnostics,),
         failures=("SandboxNotFound", *_OF_CLUSTER),
     ),
@@ -144,7 +144,7 @@ OPERATIONS = (
         f"{_SANDBOX}/touch",
         "touch_sandbox",
         "Record a use of a sandbox",
-        "Postpones the expiry of a sandbox with `idle_timeout_seconds`. A body is not read.",
+        "Postpones the expiry of a sandbox with `idle_timeout_seconds`. The body is ignored.",
         (SandboxResponse,),
         failures=("SandboxNotFound", *_OF_CLUSTER),
     ),
@@ -154,7 +154,7 @@ OPERATIONS = (
         "stream_events",
         "Stream every change",
         f"Server-sent events, without end: {', '.join(f'`{name}`' for name in EVENT_TYPES)}. The first is `state`, "
-        "with the list of all sandboxes; the others have one sandbox as `GET` of it answers. `expiring` comes "
+        "with the list of all sandboxes; each other has one sandbox, as in the answer to `GET` of it. `expiring` comes "
         f"{DEADLINES.expiring:.0f} s before the expiry; a deleted sandbox has the status `NotFound`. A comment after "
         f"every {DEADLINES.sse_comment:.0f} s of silence keeps the connection open.",
         media_types=(EVENTS,),
@@ -173,7 +173,7 @@ OPERATIONS = (
         "GET",
         "/api/capabilities",
         "get_capabilities",
-        "Get what this service can do",
+        "Get the features of this service",
         "Never touches the cluster.",
         (Capabilities,),
     ),
@@ -234,5 +234,5 @@ OPERATIONS = (
 
 
 def statuses(operation: Operation) -> set[int]:
-    """Return the statuses of the errors that the operation can have by itself."""
+    """Return the HTTP statuses of the operation's errors, without those that any request can get."""
     return {FAILURES[name].status for name in (*operation.failures, *operation.of_callers)}

@@ -1,4 +1,4 @@
-"""Serves the OpenAPI document, for programs and as a page for people: made once, when the application is."""
+"""Serves the OpenAPI document as JSON and as an HTML page, both built once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sandboxes.api.openapi.operations import HTML, JSON
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
-# The page has no script, loads nothing, and may be framed by nobody; only its own style counts.
+# The page has no script, loads nothing, allows no framing and applies no style but its own.
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 _PAGE_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -27,7 +27,7 @@ _PAGE_POLICY = (
 
 
 def add_pages(app: web.Application) -> None:
-    """Add `/openapi.json` and `/docs`, which are open like `/health`: they tell nothing of this service's settings."""
+    """Add `/openapi.json` and `/docs`. They need no key, like `/health`: they reveal none of the settings."""
     for_programs, for_people = _bodies()
     app.router.add_get("/openapi.json", _serve(for_programs, JSON, {}))
     app.router.add_get("/docs", _serve(for_people, HTML, {"Content-Security-Policy": _PAGE_POLICY}))
@@ -35,15 +35,15 @@ def add_pages(app: web.Application) -> None:
 
 @functools.cache
 def _bodies() -> tuple[bytes, bytes]:
-    """Return the document and the page; they are the same for every application."""
-    made = document()
-    return to_json(made), page(made).encode()
+    """Return the document and the page, which are the same for every application."""
+    built = document()
+    return to_json(built), page(built).encode()
 
 
 def _serve(body: bytes, content_type: str, headers: dict[str, str]) -> Handler:
-    """Return what answers with the bytes, or with 304 if the caller says that it has them."""
+    """Return a handler that sends the bytes, or 304 if the request's If-None-Match has their ETag."""
     tag = hashlib.sha256(body).hexdigest()[:32]
-    # A new release may tell something else: a cache asks, and mostly gets 304.
+    # A new release may change the document, so caches must revalidate.
     headers = {**headers, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 
     async def serve(request: web.Request) -> web.StreamResponse:

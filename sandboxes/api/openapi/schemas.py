@@ -1,4 +1,4 @@
-"""Models → JSON schemas as a caller reads them, and the example of a body from those of its fields. Pure."""
+"""Generates JSON schemas from models, and examples of bodies from those of their fields. Pure."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _REFERENCE = "#/components/schemas/{model}"
 
 
 class _Schemas(GenerateJsonSchema):
-    """pydantic's schemas, in which every field of an answer is required: an answer is sent with its defaults."""
+    """Marks every field of an answer as required, since answers are sent with their defaults."""
 
     def field_is_required(
         self,
         field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
         total: bool,
     ) -> bool:
-        """Whether the field is always there."""
+        """Whether the field is always present."""
         return self.mode == "serialization" or super().field_is_required(field, total)
 
 
 def reference(model: type[BaseModel]) -> Document:
-    """Return the reference to a model's schema."""
+    """Return a `$ref` to the schema of a model."""
     return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
 def schemas(models: list[tuple[type[BaseModel], JsonSchemaMode]]) -> dict[str, Document]:
-    """Return the schema of each model, and of the models in it, by name."""
+    """Return the schemas of the models and of the models nested in them, by name."""
     _, made = models_json_schema(models, ref_template=_REFERENCE, schema_generator=_Schemas)
     found: dict[str, Document] = made["$defs"]
     for schema in found.values():
-        # Titles would be the names once more.
+        # Titles only repeat the names.
         for one in (schema, *schema.get("properties", {}).values()):
             one.pop("title", None)
         _translate(schema)
@@ -47,7 +47,7 @@ def schemas(models: list[tuple[type[BaseModel], JsonSchemaMode]]) -> dict[str, D
 
 
 def _translate(schema: object) -> None:
-    r"""Write patterns as JSON Schema has them, by ECMA-262: there `$` is the very end, and `\z` is a letter."""
+    r"""Rewrite patterns in place for ECMA-262, as JSON Schema requires: `$` is the very end there, `\z` a letter."""
     if isinstance(schema, list):
         for one in schema:
             _translate(one)
@@ -60,10 +60,10 @@ def _translate(schema: object) -> None:
 
 
 def example(schema: Document, known: dict[str, Document], fields: Document | None = None) -> Any:  # noqa: ANN401 - JSON
-    """Return the example of a value: its own, else one that is made from those of its fields or items.
+    """Return the example of a schema: its own, else one built from those of its fields or items.
 
-    `known`: the schemas by name. `fields`: examples that go over those of the fields. A field without an example is
-    left out where it may be; raises KeyError where it may not.
+    `known`: the schemas by name. `fields`: examples that override those of the fields. An optional field without an
+    example is omitted; a required one raises KeyError.
     """
     if "examples" in schema:
         return schema["examples"][0]

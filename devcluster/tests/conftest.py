@@ -1,0 +1,7 @@
+"""What the tests of the stand-in share with those of the service: a cluster, and a real kubectl that talks to it."""
+
+from __future__ import annotations
+
+from tests.kubectl import cluster, kubectl
+
+__all__ = ["cluster", "kubectl"]

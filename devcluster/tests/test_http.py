@@ -1,0 +1,137 @@
+"""The recorded HTTP exchanges, one after another: each is answered as the real server did, field owners and all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from typing import Any
+
+import aiohttp
+import pytest
+
+from devcluster import Cluster
+from devcluster.tests.levels import level
+from devcluster.tests.stages import ROLE
+from tests.record import RECORDED
+
+# In the order in which they were recorded, which is what makes the state right.
+SEQUENCE = [
+    *("get-namespace-missing", "apply-namespace", "apply-create-cold", "apply-create", "apply-strict"),
+    *("apply-unchanged", "apply-invalid", "get-one", "get-stdin", "get-missing", "list-mixed", "list-set-selector"),
+    *("readyz", "version", "annotate", "delete-stdin", "delete-stdin-missing", "delete-by-selector", "wait-deleted"),
+    *("logs-missing", "events", "delete-namespace"),
+]
+PROTOBUF_OPENAPI = "/openapi/v2"
+NO_TYPE = ["Content-Type"]
+
+
+def exchanges(name: str) -> list[dict[str, Any]]:
+    raw = json.loads((RECORDED / "http" / f"{name}.json").read_text(encoding="utf-8"))
+    listed: list[dict[str, Any]] = raw["exchanges"]
+    return listed
+
+
+def served_only(discovery: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Leave of a recorded discovery document what devcluster serves: it must describe that in the same words."""
+    wanted = {
+        (item["metadata"].get("name"), resource["resource"])
+        for item in ours["items"]
+        for resource in item["versions"][0]["resources"]
+    }
+    items = []
+    for item in discovery["items"]:
+        group = item["metadata"].get("name")
+        version = dict(item["versions"][0])
+        version["resources"] = [r for r in version["resources"] if (group, r["resource"]) in wanted]
+        for resource in version["resources"]:
+            if resource["resource"] == "resourcequotas":
+                resource["verbs"] = ["get", "list", "watch"]  # nobody here would enforce one
+            kept = [sub for sub in resource.pop("subresources", []) if sub["subresource"] == "status"]
+            if kept:
+                resource["subresources"] = kept
+        if version["resources"]:
+            items.append({**item, "versions": [version]})
+    return {**discovery, "items": items}
+
+
+async def ask(session: aiohttp.ClientSession, exchange: dict[str, Any]) -> tuple[int, str, Any]:
+    headers = {"Accept": exchange["accept"]}
+    if exchange["content_type"]:
+        headers["Content-Type"] = exchange["content_type"]
+    body = None if exchange["request"] is None else json.dumps(exchange["request"])
+    method, path = exchange["method"], exchange["path"]
+    # Where the record has no type, kubectl sent none.
+    async with session.request(method, path, headers=headers, data=body, skip_auto_headers=NO_TYPE) as response:
+        text = await response.read()
+        media_type = response.headers["Content-Type"]
+        return response.status, media_type, json.loads(text) if "json" in media_type else text.decode("latin-1")
+
+
+@pytest.fixture
+async def session(cluster: Cluster) -> Any:
+    context = ssl.create_default_context(cafile=str(cluster.ca_file))
+    headers = {"Authorization": f"Bearer {cluster.token}"}
+    connector = aiohttp.TCPConnector(ssl=context)
+    async with aiohttp.ClientSession(cluster.url, headers=headers, connector=connector) as made:
+        yield made
+
+
+def level_message(answer: Any) -> Any:
+    """Level the diff inside an Invalid, which stands in its causes too."""
+    levelled = level(answer)
+    for cause in (levelled.get("details") or {}).get("causes", []) if isinstance(levelled, dict) else []:
+        cause["message"] = level(cause["message"] + "\n").rstrip("\n")
+    return levelled
+
+
+async def test_each_recorded_exchange_is_answered_as_it_was(cluster: Cluster, session: aiohttp.ClientSession) -> None:
+    for name in SEQUENCE:
+        for exchange in exchanges(name):
+            where = f"{name}: {exchange['method']} {exchange['path']}"
+            status, media_type, answer = await ask(session, exchange)
+            assert (status, media_type) == (exchange["status"], exchange["response_content_type"]), where
+            expected = exchange["response"]
+            if exchange["path"].startswith(PROTOBUF_OPENAPI):
+                continue  # too large to be in the record
+            if exchange["path"].startswith("/api") and "?timeout" in exchange["path"]:
+                expected = served_only(expected, answer)
+            assert level_message(answer) == level_message(expected), where
+        if name == "apply-namespace":
+            while cluster.get("ServiceAccount", "rechttp", "default") is None:
+                await asyncio.sleep(0.01)
+
+
+async def test_the_recorded_watch_tells_of_the_recorded_writes(
+    cluster: Cluster, session: aiohttp.ClientSession
+) -> None:
+    for name in ("apply-namespace", "apply-create"):
+        for exchange in exchanges(name):
+            await ask(session, exchange)
+        while cluster.get("ServiceAccount", "rechttp", "default") is None:
+            await asyncio.sleep(0.01)
+    listing, watching, *writes = exchanges("watch-pods")
+    _, _, listed = await ask(session, listing)
+    version = listed["metadata"]["resourceVersion"]
+    path = watching["path"].replace(f"resourceVersion={listing['response']['metadata']['resourceVersion']}", "")
+    async with session.get(f"{path}&resourceVersion={version}", headers={"Accept": watching["accept"]}) as watch:
+        assert (watch.status, watch.headers["Content-Type"]) == (200, watching["response_content_type"])
+        for exchange in writes:
+            await asyncio.sleep(0.05)  # the scheduler's word on the Pod came before the next write
+            status, _, answer = await ask(session, exchange)
+            assert status == exchange["status"]
+            assert level(answer) == level(exchange["response"]), exchange["path"]
+        seen = [json.loads(await watch.content.readline()) for _ in watching["response"]]
+    assert level(seen) == level(watching["response"])
+
+
+@pytest.mark.parametrize("name", ["rules-review-admin", "rules-review-role"])
+async def test_a_recorded_review_of_rules_is_answered_as_it_was(
+    cluster: Cluster, session: aiohttp.ClientSession, name: str
+) -> None:
+    (exchange,) = exchanges(name)
+    if name == "rules-review-role":
+        cluster.authorization.restrict(exchange["request"]["spec"]["namespace"], ROLE[2:])
+    status, media_type, answer = await ask(session, exchange)
+    assert (status, media_type) == (exchange["status"], exchange["response_content_type"])
+    assert level(answer) == level(exchange["response"])
