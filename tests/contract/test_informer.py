@@ -16,7 +16,6 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template
-from tests.contract.processes import processes_with
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import (
     QUICK_VIEW,
@@ -28,6 +27,7 @@ from tests.contract.views import (
     in_list,
     not_in_list,
     status_of,
+    watches,
 )
 from tests.kubectl import Kubectl
 from tests.waiting import until
@@ -41,7 +41,7 @@ async def test_reads_start_no_process(
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner)
     await fresh(provisioner)
-    await until(lambda: len(processes_with(str(tmp_path))) >= 4 + 2)
+    await until(lambda: len(watches(tmp_path)) == 2)
     before = tampered.calls()
     for _ in range(20):
         assert await status_of(provisioner) == 200

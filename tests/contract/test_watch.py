@@ -89,6 +89,7 @@ async def test_a_version_that_is_forgotten_is_a_new_list(
     await until(lambda: tampered.calls()["list"] >= lists + 2)
     await fresh(provisioner)
     await until(lambda: in_list(provisioner, "new"))
+    await until(lambda: not_in_list(provisioner, "old"))
     assert await ids(provisioner) == {"new"}
     assert tampered.calls()["list"] == lists + 2
 
