@@ -139,7 +139,12 @@ class NodePortProxy:
         loop = asyncio.get_running_loop()
         # Register it before starting it, so that a `stop` in between closes it.
         self._listening[port] = await loop.create_server(self._http, sock=held, start_serving=False)
-        await self._listening[port].start_serving()
+        try:
+            await self._listening[port].start_serving()
+        except OSError as error:
+            # Another cluster on this machine bound the same port and listens already: both sockets may share it.
+            log.warning("node port %d can't be opened: %s", port, error)
+            self._close(port)
 
     def _close(self, port: int) -> None:
         server = self._listening.pop(port, None)

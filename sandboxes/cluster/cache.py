@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
 
 
+# Own writes and deletes that neither list nor watch has reported yet.
+_MAX_PENDING = 10_000
+
+
 class WentBack(Exception):
     """The resourceVersion decreased: the API server's database was restored, so a new list is needed."""
 
@@ -50,9 +54,10 @@ class ResourceCache:
         """Start a list. Until `end_list` the cache keeps its objects and adds those of the pages."""
         self.forget_version()
         self._listed = {}
-        # The list shows what was written before it began. So these do not grow where lists fail all the time.
-        self._ahead.clear()
-        self._ending.clear()
+        # They must not grow for ever where no list succeeds.
+        if len(self._ahead) + len(self._ending) > _MAX_PENDING:
+            self._ahead.clear()
+            self._ending.clear()
 
     def add_page(self, objects: Iterable[KubeObject]) -> None:
         """Add a page of a list. Objects of the same version are kept, so that none is in memory twice."""

@@ -314,6 +314,7 @@ async def test_a_create_that_fails_leaves_what_was_there_before(
     await create(provisioner)
     pod_uid, _ = identity(cluster)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
+    await until(lambda: is_status(provisioner, "a", 404))
     refuse_next(cluster, "PATCH", "services", "apply-nodeports-exhausted")
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
     assert identity(cluster) == (pod_uid, None)

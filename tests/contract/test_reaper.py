@@ -112,7 +112,7 @@ async def test_a_sandbox_that_is_rescued_between_judgement_and_deletion_stays(
     ours, others = [await start_provisioner() for _ in range(2)]
     fields: dict[str, Any] = {asked: 10}
     await create(ours, **fields)
-    await until(lambda: others.view.sandbox("a")[1] is not None)
+    await until(lambda: others.view.is_fresh and None not in others.view.sandbox("a"))
     pass_time(monkeypatch, seconds=20)
     doomed = await reaper_of(others).due()
     assert len(doomed) == 1
