@@ -203,7 +203,7 @@ class Api:
         if unknown and options.validation == "Strict":
             what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
             raise bad_request(f"{what}: strict decoding error: {', '.join(unknown)}")
-        complaints = declared.complaints(self.typed(resource), obj)
+        complaints = declared.complaints(self.typed(resource), obj, decoding=True)
         if complaints:
             what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
             raise bad_request(f"{what}: {declared.joined(complaints)}")
@@ -242,7 +242,7 @@ class Api:
         _arrange(obj)
         if not options.dry_run:
             self.store.put(resource, obj)
-        return Answer(obj, HTTPStatus.CREATED, warnings)
+        return Answer(obj, HTTPStatus.CREATED, [*warnings, *strategy.warnings(obj)])
 
     def _replace(
         self, resource: Resource, found: Record, obj: Json, options: WriteOptions, warnings: list[str]

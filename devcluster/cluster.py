@@ -18,10 +18,11 @@ from devcluster.clock import Clock
 from devcluster.deletion import Deletion
 from devcluster.faults import Faults
 from devcluster.kinds import strategies
-from devcluster.kubelet import Kubelet, Timing
+from devcluster.kubelet import Kubelet
 from devcluster.listing import Listing
 from devcluster.logs import Logs
 from devcluster.namespaces import NamespaceController
+from devcluster.node import Folders
 from devcluster.nodeports import NodePortProxy
 from devcluster.objects import Json, clone
 from devcluster.openapi import OpenApi
@@ -31,6 +32,7 @@ from devcluster.resources import BY_KIND, NAMESPACES, STORAGE_CLASSES
 from devcluster.schema import Schema
 from devcluster.server import ApiServer
 from devcluster.store import Store
+from devcluster.timing import Timing
 from devcluster.volumes import ClaimController
 from devcluster.watches import Watches
 
@@ -60,6 +62,8 @@ class Cluster:
     Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock. Clients measure how long
     a watch lasts, so its `timeoutSeconds` and bookmarks run `watch_speed` times as fast instead. Without `watch_list`,
     `sendInitialEvents` is not supported, as on servers of 1.31 and 1.33.
+
+    `node_folders` are all folders that the node has, by path; with None, it and the claims have any. See `node`.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword for each thing that a test may set
@@ -75,6 +79,7 @@ class Cluster:
         speed: float = 1.0,
         watch_speed: float = 1.0,
         watch_list: bool = True,
+        node_folders: Iterable[str] | None = None,
     ) -> None:
         self._port = port
         self._directory = directory
@@ -85,6 +90,7 @@ class Cluster:
         self._clock = Clock(speed)
         self._watch_clock = Clock(watch_speed)
         self._watch_list = watch_list
+        self._folders = Folders(node_folders)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -165,6 +171,10 @@ class Cluster:
         for container in state.containers:
             container.log = text
 
+    def make_folder(self, path: str) -> None:
+        """Make a folder of the node; a Pod that needs it finds it when its volumes are mounted again."""
+        self._folders.make(path)
+
     def server_takes(self, seconds: float, image: str = "") -> None:
         """Set the seconds from a container's start to its server's first answer, for all new Pods or for an image."""
         if image:
@@ -219,7 +229,7 @@ class Cluster:
         self._api = api
         self._namespaces = NamespaceController(api, deletion, self._clock, self._service_account_after)
         ClaimController(api, self._clock, _BOUND_AFTER)
-        self._kubelet = Kubelet(api, deletion, self._clock, self._timing)
+        self._kubelet = Kubelet(api, deletion, self._clock, self._timing, self._folders)
         proxy = NodePortProxy(self._store, self._kubelet, node_ports)
         await proxy.start()
         stack.push_async_callback(proxy.stop)

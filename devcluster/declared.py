@@ -1,5 +1,6 @@
 """Checks objects against the schema: undeclared fields, values of the wrong type. Knows no kind's rules."""
 
+import dataclasses
 import json
 
 from devcluster.fields import Path, element_of, field, shown
@@ -15,11 +16,22 @@ _EXPECTED = {
 _NUMERIC = "numeric (int or float)"
 
 
-def complaints(typed: Type, value: JsonValue) -> list[str]:
-    """Return the errors of server-side apply, in its words (`apply-unknown-field-ignored`)."""
-    found: list[str] = []
+@dataclasses.dataclass
+class _Found:
+    """What is wrong; `decoding` does not mind an element of a list that another one has the key of."""
+
+    decoding: bool
+    said: list[str] = dataclasses.field(default_factory=list)
+
+
+def complaints(typed: Type, value: JsonValue, *, decoding: bool = False) -> list[str]:
+    """Return the errors of server-side apply, in its words (`apply-unknown-field-ignored`).
+
+    `decoding`: only those of a create and an update, which accept a key twice (`create-port-twice`).
+    """
+    found = _Found(decoding)
     _check(typed, value, (), found)
-    return found
+    return found.said
 
 
 def joined(found: list[str]) -> str:
@@ -29,12 +41,14 @@ def joined(found: list[str]) -> str:
     return "\n".join(["errors:", *(f"  {complaint}" for complaint in found)])
 
 
-def _check(typed: Type, value: JsonValue, path: Path, found: list[str]) -> None:
+def _check(typed: Type, value: JsonValue, path: Path, found: _Found) -> None:
     if value is None or typed.form == "untyped" or typed.scalar == "int-or-string":
         return
     wanted = _mismatch(typed, value)
     if wanted:
-        found.append(f"{shown(path)}: expected {wanted}, got &value.valueUnstructured{{Value:{json.dumps(value)}}}")
+        found.said.append(
+            f"{shown(path)}: expected {wanted}, got &value.valueUnstructured{{Value:{json.dumps(value)}}}"
+        )
     elif isinstance(value, dict):
         _check_fields(typed, value, path, found)
     elif isinstance(value, list) and typed.element is not None:
@@ -57,22 +71,22 @@ def _mismatch(typed: Type, value: JsonValue) -> str:
     return _NUMERIC if typed.scalar in ("integer", "number") else typed.scalar
 
 
-def _check_fields(typed: Type, value: Json, path: Path, found: list[str]) -> None:
+def _check_fields(typed: Type, value: Json, path: Path, found: _Found) -> None:
     for name, inner in value.items():
         declared = typed.child(name)
         inner_path = (*path, field(name))
         if declared is None:
-            found.append(f"{shown(inner_path)}: field not declared in schema")
+            found.said.append(f"{shown(inner_path)}: field not declared in schema")
         else:
             _check(declared, inner, inner_path, found)
 
 
-def _check_elements(typed: Type, element: Type, value: list[JsonValue], path: Path, found: list[str]) -> None:
+def _check_elements(typed: Type, element: Type, value: list[JsonValue], path: Path, found: _Found) -> None:
     seen: set[str] = set()
     for index, inner in enumerate(value):
         if typed.keys and (not isinstance(inner, dict) or typed.key_of(inner) is None):
             missing = next((key for key in typed.keys if not isinstance(inner, dict) or key not in inner), "")
-            found.append(
+            found.said.append(
                 f"{shown(path)}: element {index}: associative list with keys has an element that omits key field "
                 f'"{missing}"'
             )
@@ -81,8 +95,8 @@ def _check_elements(typed: Type, element: Type, value: list[JsonValue], path: Pa
             _check(element, inner, (*path, f"v:{json.dumps(index)}"), found)
             continue
         key = element_of(typed, inner)
-        if key in seen:
-            found.append(f"{shown(path)}: duplicate entries for key {shown((key,))}")
+        if key in seen and not found.decoding:
+            found.said.append(f"{shown(path)}: duplicate entries for key {shown((key,))}")
         seen.add(key)
         _check(element, inner, (*path, key), found)
 

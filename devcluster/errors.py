@@ -68,6 +68,11 @@ def required(field: str, detail: str = "") -> Cause:
     return Cause(field, "FieldValueRequired", "Required value" + (f": {detail}" if detail else ""))
 
 
+def duplicate(field: str, value: object) -> Cause:
+    """Report that another element has this value, too (`apply-port-name-twice`)."""
+    return Cause(field, "FieldValueDuplicate", f"Duplicate value: {_shown(value)}")
+
+
 def forbidden_field(field: str, detail: str) -> Cause:
     """Report that the field must not be set, or not be changed (`apply-immutable-change`)."""
     return Cause(field, "FieldValueForbidden", f"Forbidden: {detail}")

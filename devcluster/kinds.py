@@ -26,6 +26,10 @@ class Strategy:
         """Return the causes for which an object is invalid."""
         return metadata_causes(obj, name_is_label=self.name_is_label)
 
+    def warnings(self, obj: Json) -> list[str]:  # noqa: ARG002 - most kinds have none
+        """Return what is questionable in a new object, which kubectl prints."""
+        return []
+
     def update_causes(self, new: Json, old: Json) -> list[Cause]:
         """Return a cause for each forbidden change (`apply-annotation-only-other-uid`)."""
         uid = metadata(new).get("uid")
@@ -62,6 +66,10 @@ class PodStrategy(Strategy):
     def causes(self, obj: Json) -> list[Cause]:
         """Return the causes for which a Pod is invalid."""
         return super().causes(obj) + pods.causes(obj)
+
+    def warnings(self, obj: Json) -> list[str]:
+        """Warn of ports that repeat others."""
+        return pods.warnings(obj)
 
     def update_causes(self, new: Json, old: Json) -> list[Cause]:
         """Refuse changes of the spec."""

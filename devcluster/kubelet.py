@@ -5,13 +5,14 @@ all changes; nothing polls.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
 from devcluster.api import Api
 from devcluster.clock import Clock, Timer
 from devcluster.deletion import DeleteOptions, Deletion
+from devcluster.node import Folders, mount_retries
 from devcluster.objects import Json, is_terminating, metadata, name_of, namespace_of
 from devcluster.podstatus import (
     KILLED,
@@ -26,6 +27,7 @@ from devcluster.podstatus import (
 from devcluster.recorder import Recorder
 from devcluster.resources import PODS
 from devcluster.store import Change, Record
+from devcluster.timing import Timing, first_success
 
 NODE_LABELS = {"kubernetes.io/arch": "amd64", "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}
 OBSERVES_AFTER = 1.0
@@ -34,30 +36,6 @@ OBSERVES_AFTER = 1.0
 BACK_OFF_FIRST, BACK_OFF_MOST = 10, 300
 
 Key = tuple[str, str]
-
-
-@dataclass(slots=True)
-class Timing:
-    """Durations, in seconds of cluster time. They may be changed at any time."""
-
-    start_after: float = 0.1
-    """From scheduling until the containers run."""
-
-    ready_after: float = 0.3
-    """From the start of the containers until a probe can first succeed."""
-
-    server_takes: float = 0.2
-    """From the start of a container until its server answers."""
-
-    by_image: dict[str, float] = field(default_factory=dict)
-    """The same, for the containers of some images."""
-
-    stop_takes: float = 0.1
-    """From SIGTERM until a container has ended, at most its grace period."""
-
-    def server_delay(self, image: str) -> float:
-        """Return the startup time of an image's server."""
-        return self.by_image.get(image, self.server_takes)
 
 
 @dataclass(slots=True)
@@ -79,8 +57,9 @@ class _Pod:
 class Kubelet:
     """Runs the life cycle of Pods."""
 
-    def __init__(self, api: Api, deletion: Deletion, clock: Clock, timing: Timing) -> None:
+    def __init__(self, api: Api, deletion: Deletion, clock: Clock, timing: Timing, folders: Folders) -> None:
         self.timing = timing
+        self._folders = folders
         self._api = api
         self._deletion = deletion
         self._clock = clock
@@ -219,8 +198,8 @@ class Kubelet:
         adopted = _Pod(key, metadata(pod)["uid"], PodState(containers))
         self._pods[key] = adopted
         self._report(adopted)
-        self._after(adopted, self.timing.start_after / 2, self._sandbox_ready)
-        self._after(adopted, self.timing.start_after, self._start)
+        retries = mount_retries()
+        self._after(adopted, self.timing.start_after / 2, lambda p: self._mount(p, retries))
 
     def _after(self, pod: _Pod, seconds: float, action: Callable[[_Pod], None]) -> None:
         if not pod.frozen:
@@ -236,6 +215,19 @@ class Kubelet:
         if record is not None:
             self._api.write_status(PODS, record, status_of(record.obj, pod.state), "kubelet")
 
+    def _mount(self, pod: _Pod, retries: Iterator[float]) -> None:
+        """Mount the Pod's volumes, before all else, until it succeeds (`events-failed-mount`)."""
+        record = self._current(pod)
+        if record is None:
+            return
+        failure = self._folders.failed_mount(record.obj)
+        if failure:
+            self.recorder.kubelet(record.obj, "FailedMount", failure, warning=True)
+            self._after(pod, next(retries), lambda p: self._mount(p, retries))
+            return
+        self._sandbox_ready(pod)
+        self._after(pod, self.timing.start_after / 2, self._start)
+
     def _sandbox_ready(self, pod: _Pod) -> None:
         pod.state.sandbox_ready = True
         self._report(pod)
@@ -249,25 +241,47 @@ class Kubelet:
         self.address(pod.key)
         for container in pod.state.containers:
             container.start()
-            self._announce(record.obj, container)
+            self._launch(record.obj, container)
         self._run(pod, record.obj)
 
-    def _announce(self, pod: Json, container: ContainerState) -> None:
-        image = next(spec["image"] for spec in pod["spec"]["containers"] if spec["name"] == container.name)
-        pulled = f'Container image "{image}" already present on machine and can be accessed by the pod'
+    def _launch(self, pod: Json, container: ContainerState) -> None:
+        """Record what becomes of a container that was started, which its mounts may end (`pod-nested-mount-*`)."""
+        spec = next(spec for spec in pod["spec"]["containers"] if spec["name"] == container.name)
+        pulled = f'Container image "{spec["image"]}" already present on machine and can be accessed by the pod'
         self.recorder.kubelet(pod, "Pulled", pulled, container.name)
         self.recorder.kubelet(pod, "Created", "Container created", container.name)
-        self.recorder.kubelet(pod, "Started", "Container started", container.name)
+        error = self._folders.start_error(pod, spec, container.name)
+        if error:
+            self.recorder.kubelet(pod, "Failed", f"Error: {error}", container.name, warning=True)
+            container.fail_to_start(self._folders.start_error(pod, spec, container.ident))
+        else:
+            self.recorder.kubelet(pod, "Started", "Container started", container.name)
 
     def _run(self, pod: _Pod, obj: Json) -> None:
-        """Set timers for the servers and probes of running containers."""
-        for spec, container in zip(obj["spec"]["containers"], pod.state.containers, strict=True):
+        """Set timers for the servers and probes of running containers, and to start the others again."""
+        specs, containers = obj["spec"]["containers"], pod.state.containers
+        for spec, container in zip(specs, containers, strict=True):
+            if not container.running:
+                continue
             container.started = "startupProbe" not in spec
             container.ready = container.started and "readinessProbe" not in spec
             self._plan(pod, spec, container)
         self._report(pod)
-        delay = max(self.timing.server_delay(spec["image"]) for spec in obj["spec"]["containers"])
-        self._after(pod, delay, lambda p: self._set_serving(p, serving=True))
+        failed = [container for container in containers if not container.running]
+        if not failed:
+            delay = max(self.timing.server_delay(spec["image"]) for spec in specs)
+            self._after(pod, delay, lambda p: self._set_serving(p, serving=True))
+        elif obj["spec"]["restartPolicy"] != "Never":
+            self._start_again(pod, failed)
+        elif len(failed) == len(containers):
+            pod.state.phase = pod.state.outcome = "Failed"
+            pod.state.sandbox_ready = False
+            self._report(pod)
+
+    def _start_again(self, pod: _Pod, failed: list[ContainerState]) -> None:
+        """Restart containers that could not start; from the second time on with back-off."""
+        delays = [self.back_off(pod.key, container) for container in failed if container.restarts]
+        self._after(pod, max(delays, default=0), self._restart)
 
     def _plan(self, pod: _Pod, spec: Json, container: ContainerState) -> None:
         """Compute when a container's probes succeed or fail, and set timers for that."""
@@ -322,7 +336,7 @@ class Kubelet:
         for container in pod.state.containers:
             if not container.running:
                 container.restart()
-                self._announce(record.obj, container)
+                self._launch(record.obj, container)
         self._run(pod, record.obj)
 
     def _end(self, key: Key, record: Record) -> None:
@@ -363,13 +377,3 @@ class Kubelet:
             self._cancel(pod)
             del self._pods[key]
             self._set_serving(pod, serving=False)
-
-
-def first_success(probe: Json, answers: float, begins: float) -> float:
-    """Return the time of a probe's first success: its first period in which the server answers. Seconds since start."""
-    first = max(float(probe.get("initialDelaySeconds", 0)), begins)
-    period = float(probe["periodSeconds"])
-    late = max(0.0, answers - first)
-    periods = -(-late // period)
-    needed = int(probe.get("successThreshold", 1)) - 1
-    return first + (periods + needed) * period

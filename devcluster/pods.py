@@ -5,6 +5,7 @@ import json
 
 from devcluster.errors import (
     Cause,
+    duplicate,
     forbidden_field,
     invalid_value,
     required,
@@ -142,14 +143,36 @@ def causes(pod: Json) -> list[Cause]:
     found = []
     for index, volume in enumerate(volumes):
         found += _volume_causes(volume, f"spec.volumes[{index}]")
+    found += _name_causes(volumes, "spec.volumes")
     if not spec.get("containers"):
         return [*found, required("spec.containers")]
     names = {volume.get("name") for volume in volumes}
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or ()):
             found += _container_causes(container, f"spec.{group}[{index}]", names)
+        found += _name_causes(spec.get(group) or [], f"spec.{group}")
     if spec["restartPolicy"] not in _RESTART_POLICIES:
         found.append(unsupported("spec.restartPolicy", spec["restartPolicy"], _RESTART_POLICIES))
+    return found
+
+
+def _name_causes(named: list[Json], at: str) -> list[Cause]:
+    """Refuse a name that another one of the list has (`apply-port-name-twice`)."""
+    names = [one.get("name") for one in named]
+    return [
+        duplicate(f"{at}[{index}].name", name) for index, name in enumerate(names) if name and name in names[:index]
+    ]
+
+
+def warnings(pod: Json) -> list[str]:
+    """Return what the server warns of in a new Pod: a port that another one repeats (`create-port-twice`)."""
+    found = []
+    for number, container in enumerate(pod["spec"].get("containers") or ()):
+        at = f"spec.containers[{number}].ports"
+        ports = [(port.get("containerPort"), port.get("protocol")) for port in container.get("ports") or ()]
+        for index, port in enumerate(ports):
+            if port in ports[:index]:
+                found.append(f"{at}[{index}]: duplicate port definition with {at}[{ports.index(port)}]")
     return found
 
 
@@ -190,6 +213,7 @@ def _container_causes(container: Json, at: str, volumes: set[JsonValue]) -> list
         if not _FIRST_PORT <= number <= _LAST_PORT:
             detail = "must be between 1 and 65535, inclusive"
             found.append(invalid_value(f"{at}.ports[{index}].containerPort", number, detail))
+    found += _name_causes(container.get("ports") or [], f"{at}.ports")
     for index, variable in enumerate(container.get("env") or ()):
         if not variable.get("name"):
             found.append(required(f"{at}.env[{index}].name"))

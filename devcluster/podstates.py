@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
 from devcluster.kubelet import Kubelet
+from devcluster.node import failed_mount
 from devcluster.podstatus import IMAGE_TROUBLE, KILLED, ContainerState
 from devcluster.recorder import Recorder
 from devcluster.store import Key
@@ -135,8 +136,7 @@ class _Course:
         volumes: list[Json] = self.pod["spec"].get("volumes") or []
         volume: Json = next((volume for volume in volumes if "hostPath" in volume), volumes[0])
         where = (volume.get("hostPath") or {}).get("path", volume["name"])
-        why = f"hostPath type check failed: {where} is not a directory"
-        message = f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}'
+        message = failed_mount(str(volume["name"]), str(where))
         self.recorder.kubelet(self.pod, "FailedMount", message, warning=True)
         self.kubelet.publish(self.key)
 

@@ -12,6 +12,7 @@ IMAGE_TROUBLE = ("ErrImagePull", "ImagePullBackOff")
 STAND_IN_LOG = "devcluster, a stand-in for development: no container runs here\n"
 NODE, NODE_IP = "node1", "10.99.0.1"
 KILLED = 137
+NEVER_RAN = 128
 _CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 UNSCHEDULABLE = (
     "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, "
@@ -59,6 +60,17 @@ class ContainerState:
             "finishedAt": timestamp(),
             "containerID": self.container_id,
         }
+
+    @property
+    def ident(self) -> str:
+        """The container's id, as its runtime knows it."""
+        return self.container_id.removeprefix("containerd://")
+
+    def fail_to_start(self, message: str) -> None:
+        """End the container before its first process ran (`pod-nested-mount-read-only`)."""
+        self.started_at = "1970-01-01T00:00:00Z"
+        self.end(NEVER_RAN, "StartError")
+        self.terminated = {**(self.terminated or {}), "message": message}
 
     def restart(self) -> None:
         """Restart the ended container."""

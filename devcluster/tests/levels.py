@@ -15,6 +15,7 @@ VOLATILE = {
 }
 LEVELLED = (
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UID"),
+    (re.compile(r"\b[0-9a-f]{64}\b"), "ID"),
     (re.compile(r"kube-api-access-[a-z0-9]{5}"), "kube-api-access"),
     (re.compile(r"(sandbox-[a-z0-9]+)\.[0-9a-f]{16}"), r"\1.EVENT"),
     (re.compile(r"^([EWI])\d{4} [\d:.]+ +\d+ ", re.MULTILINE), r"\1 "),

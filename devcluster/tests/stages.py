@@ -241,6 +241,9 @@ CASES: dict[State, list[str]] = {
     rec2_new: [
         *("create-list", "create-list-name-output", "create-one"),
         *("rules-review-admin", "rules-review-no-namespace", "can-i-list-admin"),
+        *("apply-mount-path-twice", "create-mount-path-twice", "apply-mount-without-volume"),
+        *("apply-port-name-twice", "apply-port-twice", "create-port-twice"),
+        *("apply-volume-name-twice", "apply-container-name-twice"),
     ],
     a_role: ["rules-review-role", "can-i-list-role"],
     no_role: ["rules-review-no-role", "rules-review-other-namespace"],

@@ -199,7 +199,10 @@ ELSEWHERE = {
     "test_withheld.py::test_of_a_plugin_that_prints_no_credentials_kubectls_reading_is_not_repeated",
     "unknown-host": "asks the machine's DNS: test_stderr.py::test_a_recorded_failure_is_understood",
 }
-ALONE = ("pod-left-without-service", "server-hangs", "server-hangs-no-request-timeout")
+ALONE = (
+    *("pod-left-without-service", "server-hangs", "server-hangs-no-request-timeout"),
+    *("pod-nested-mount-read-only", "pod-nested-mount-read-only-never", "events-nested-mount-read-only"),
+)
 """Cases that a test of their own replays, by `case(name)`."""
 
 

@@ -219,6 +219,12 @@ RULES: tuple[Rule, ...] = (
     # Invalid objects
     Rule("quantity", re.compile(r"quantities must match the regular expression"), _refused_quantity),
     _rule(
+        "duplicate",
+        r"failed to create typed patch object.*: duplicate entries for key",
+        TemplateRefused,
+        "The sandbox's template has an entry of a list twice",
+    ),
+    _rule(
         "schema",
         r"field not declared in schema|unknown field|ValidationError\(|(apiVersion|kind) not set"
         r"|unknown object type|no matches for kind"

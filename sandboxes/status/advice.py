@@ -5,6 +5,8 @@ The response also carries Kubernetes' own message, so the sentence does not repe
 
 from __future__ import annotations
 
+import posixpath
+import re
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
@@ -86,6 +88,19 @@ SUMMARIES = {
     "probe's port and path",
 }
 
+# Messages that name what can't be mounted (record: pod-nested-mount-read-only, events-failed-mount).
+_READ_ONLY = re.compile(r'to rootfs at "(?P<path>/[^"]*)".*: read-only file system', re.DOTALL)
+_NO_DIRECTORY = re.compile(r"hostPath type check failed: (?P<path>/.*) is not a directory", re.DOTALL)
+
+_IN_READ_ONLY = (
+    "container {container} can't be run: the mount point {path} can't be made in {parent}, which is read-only: make "
+    "the directory in the source of that mount, or mount neither read-only nor below it"
+)
+_MISSING = (
+    "a volume can't be mounted: {path} is not a directory on node {node}: make it there, or correct the path of the "
+    "mount"
+)
+
 # Added for an ended Pod, which only a create replaces, unless the sentence mentions a create already.
 _ENDED = "the same create again replaces it"
 _UNKNOWN = "the sandbox is not ready ({reason}): message, events and logs say more"
@@ -95,7 +110,7 @@ _NO_SERVICE = "its Service is missing or has no port: the same create again comp
 def summary_of(pod: KubeObject, trouble: Trouble | None, *, has_url: bool) -> str:
     """Return the sentence for a Pod; `trouble` is None for a ready one, `has_url` false without a usable Service."""
     if trouble is not None:
-        sentence = SUMMARIES.get(trouble.reason, _UNKNOWN).format(**_words(pod, trouble))
+        sentence = _template_for(trouble).format(**_words(pod, trouble))
         if has_ended(pod) and "create" not in sentence:
             sentence += f"; {_ENDED}"
     elif has_url:
@@ -107,13 +122,27 @@ def summary_of(pod: KubeObject, trouble: Trouble | None, *, has_url: bool) -> st
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
+def _template_for(trouble: Trouble) -> str:
+    """Return the sentence with its placeholders; one that names the mount goes before the reason's own."""
+    if _READ_ONLY.search(trouble.message or ""):
+        return _IN_READ_ONLY
+    if _NO_DIRECTORY.search(trouble.message or ""):
+        return _MISSING
+    return SUMMARIES.get(trouble.reason, _UNKNOWN)
+
+
 def _words(pod: KubeObject, trouble: Trouble) -> dict[str, object]:
     """Return the values of a sentence's placeholders."""
     specs = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
     name = trouble.container or kube.CONTAINER
     spec: KubeObject = next((one for one in specs if one["name"] == name), {})
     limits = (spec.get("resources") or {}).get("limits") or {}
+    message = trouble.message or ""
+    mount = _READ_ONLY.search(message) or _NO_DIRECTORY.search(message)
+    path = mount["path"] if mount else ""
     return {
+        "path": path,
+        "parent": _mount_around(spec, path),
         "reason": trouble.reason,
         "container": name,
         "image": spec.get("image", "of it"),
@@ -121,6 +150,12 @@ def _words(pod: KubeObject, trouble: Trouble) -> dict[str, object]:
         "memory": limits.get("memory", "the whole node"),
         "node": pod["spec"].get("nodeName") or "unknown",
     }
+
+
+def _mount_around(container: KubeObject, path: str) -> str:
+    """Return the innermost mount path of the container that `path` is below."""
+    mounts = {posixpath.normpath(mount["mountPath"]) for mount in container.get("volumeMounts") or []}
+    return max((one for one in mounts if path.startswith(f"{one.rstrip('/')}/")), key=len, default="the image")
 
 
 def _after_restarts(pod: KubeObject) -> str:

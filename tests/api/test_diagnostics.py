@@ -87,7 +87,7 @@ async def test_what_only_events_say_is_the_reason(client: Client, cluster: FakeC
     answer = await diagnosis(client)
     assert (answer["ready"], answer["reason"]) == (False, "FailedMount")
     assert "/no/such/skills is not a directory" in answer["message"]
-    assert answer["summary"].startswith("A volume can't be mounted")
+    assert answer["summary"].startswith("A volume can't be mounted: /no/such/skills is not a directory on node node1")
     assert (await (await client.get(f"{URL}/a")).json())["reason"] == "ContainerCreating"
 
 

@@ -29,6 +29,8 @@ EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
         "ImagePullBackOff",
         f'Back-off pulling image "registry.invalid/none:1": ErrImagePull: {NO_PULL}',
     ),
+    "pod-nested-mount-read-only": (False, "StartError", f"{EXIT} 128: failed to create containerd task"),
+    "pod-nested-mount-read-only-never": (False, "StartError", f"{EXIT} 128: failed to create containerd task"),
     "pod-oom-killed": (True, None, None),
     "pod-ready": (True, None, None),
     "pod-running-unready": (False, "NotReady", "containers with unready status: [sandbox]"),
@@ -242,6 +244,12 @@ SENTENCES = {
     "this persists, look at the events.",
     "pod-image-pull-backoff": "The image registry.invalid/none:1 can't be pulled: check its name and tag, and that the "
     "node reaches the registry and may pull from it.",
+    "pod-nested-mount-read-only": "Container sandbox can't be run: the mount point /mnt/skills/custom can't be made in "
+    "/mnt/skills, which is read-only: make the directory in the source of that mount, or mount neither read-only nor "
+    "below it.",
+    "pod-nested-mount-read-only-never": "Container sandbox can't be run: the mount point /mnt/skills/custom can't be "
+    "made in /mnt/skills, which is read-only: make the directory in the source of that mount, or mount neither "
+    "read-only nor below it; the same create again replaces it.",
     "pod-oom-killed": "Nothing is wrong: the sandbox is ready again, after 1 restart, the last for OOMKilled.",
     "pod-ready": "Nothing is wrong: the sandbox is ready.",
     "pod-running-unready": "The containers run, but a probe does not pass yet: if this persists, look at the logs and "
@@ -279,6 +287,25 @@ def test_every_reason_has_one_sentence(reason: str) -> None:
     sentence = summary_of(pod, trouble_of(pod), has_url=True)
     assert is_one_sentence(sentence)
     assert ("message, events and logs" in sentence) == (reason == "SomethingNew")
+
+
+def test_a_folder_that_is_not_on_the_node_is_named() -> None:
+    pod = recorded_pods()["pod-failed-mount"]
+    assert summary_of(pod, cause_in(case("events-failed-mount").items), has_url=True) == (
+        "A volume can't be mounted: /no/such/skills is not a directory on node node1: make it there, or correct the "
+        "path of the mount."
+    )
+
+
+@pytest.mark.parametrize("reason", ["RunContainerError", "CreateContainerError"])
+def test_a_mount_point_in_a_read_only_image_is_named_and_any_other_failure_to_run_is_the_images(reason: str) -> None:
+    said = 'error mounting "/srv/a" to rootfs at "/data": mkdir /run/rootfs/data: read-only file system'
+    pod = with_state(waiting={"reason": reason, "message": said})
+    assert "the mount point /data can't be made in the image, which is read-only" in summary_of(
+        pod, trouble_of(pod), has_url=True
+    )
+    pod = with_state(waiting={"reason": reason, "message": "exec: no such file"})
+    assert "check that the command and the paths of the image" in summary_of(pod, trouble_of(pod), has_url=True)
 
 
 def test_out_of_memory_names_the_limit() -> None:

@@ -14,6 +14,8 @@ WORDS = {
     "pod-failed": "Failed",
     "pod-failed-mount": "Pending",
     "pod-image-pull-backoff": "Pending",
+    "pod-nested-mount-read-only": "Failed",
+    "pod-nested-mount-read-only-never": "Failed",
     "pod-oom-killed": "Running",
     "pod-ready": "Running",
     "pod-running-unready": "Running",
@@ -76,4 +78,8 @@ def test_only_the_sandbox_container_can_crash_the_sandbox() -> None:
 
 
 def test_which_pods_have_ended() -> None:
-    assert {name for name, pod in recorded_pods().items() if has_ended(pod)} == {"pod-failed", "pod-succeeded"}
+    assert {name for name, pod in recorded_pods().items() if has_ended(pod)} == {
+        "pod-failed",
+        "pod-nested-mount-read-only-never",
+        "pod-succeeded",
+    }

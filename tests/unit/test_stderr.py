@@ -15,6 +15,7 @@ from tests.record import RECORDED, case, case_names
 FAILED = {name for name in case_names() if case(name).returncode != 0 and case(name).stderr}
 
 # case: (class, HTTP status, the rule's sentence)
+TWICE = "The sandbox's template has an entry of a list twice"
 EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "annotate-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
     "apply-annotation-only-missing": (
@@ -28,6 +29,7 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         "The sandbox was replaced in the meantime",
     ),
     "apply-conflict": (errors.ClusterRefused, 502, "Another program manages fields of the sandbox in the cluster"),
+    "apply-container-name-twice": (errors.TemplateRefused, 502, TWICE),
     "apply-empty-stdin": (
         errors.ClusterRefused,
         502,
@@ -43,6 +45,12 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "apply-invalid-name": (errors.TemplateRefused, 502, "The cluster refuses the sandbox's Pod at metadata.name"),
     "apply-label-too-long": (errors.TemplateRefused, 502, "The cluster refuses the sandbox's Pod at metadata.labels"),
     "apply-missing-namespace": (errors.NamespaceMissing, 503, "The namespace of the sandboxes does not exist"),
+    "apply-mount-path-twice": (errors.TemplateRefused, 502, TWICE),
+    "apply-mount-without-volume": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Pod at spec.containers[0].volumeMounts[0].name",
+    ),
     "apply-namespace-terminating": (
         errors.ClusterUnavailable,
         503,
@@ -53,6 +61,18 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "apply-not-yaml": (errors.ClusterRefused, 502, "The cluster refused the request for an unknown reason"),
     "apply-partial-failure": (errors.ApplyConflict, 503, "The sandbox exists with another specification"),
     "apply-pod-security-violation": (errors.ClusterRefused, 502, "The cluster's Pod security refuses the sandbox"),
+    "apply-port-name-twice": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Pod at spec.containers[0].ports[1].name",
+    ),
+    "apply-port-twice": (errors.TemplateRefused, 502, TWICE),
+    "apply-volume-name-twice": (errors.TemplateRefused, 502, TWICE),
+    "create-mount-path-twice": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Pod at spec.containers[0].volumeMounts[1].mountPath",
+    ),
     "apply-quantity-invalid": (errors.TemplateRefused, 502, "The cluster refuses a resource quantity of the sandbox"),
     "apply-quota-exceeded": (errors.LimitReached, 429, "The cluster's quota for sandboxes is used up"),
     "apply-request-over-limit": (
