@@ -68,7 +68,6 @@ def test_a_pod_is_built_with_these_very_fields_and_no_others(make_settings: Make
             "enableServiceLinks": False,
             "restartPolicy": "Always",
             "terminationGracePeriodSeconds": 5,
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -311,7 +310,7 @@ def test_what_an_operator_adds_to_the_template_survives(make_settings: MakeSetti
     pod["metadata"]["annotations"] = {"note": "b"}
     pod["spec"]["tolerations"] = [{"key": "sandboxes", "operator": "Exists"}]
     pod["spec"]["runtimeClassName"] = "gvisor"
-    pod["spec"]["securityContext"]["fsGroup"] = 1000
+    pod["spec"]["securityContext"] = {"fsGroup": 1000}
     pod["spec"]["containers"].insert(0, {"name": "sidecar", "image": "sidecar:1"})
     pod["spec"]["containers"][1]["env"] = [{"name": "MINE", "value": "1"}]
     pod["spec"]["containers"][1]["ports"].append({"name": "vnc", "containerPort": 5900})
@@ -347,6 +346,7 @@ def test_building_leaves_the_template_as_it_was(make_settings: MakeSettings, tem
         {"SANDBOX_IMAGE": "other:1"},
         {"THREADS_HOST_PATH": "/other"},
         {"SANDBOX_SECCOMP": "Unconfined"},
+        {"SANDBOX_SECCOMP": "RuntimeDefault"},
     ],
 )
 def test_another_specification_is_another_revision(
