@@ -135,6 +135,17 @@ def test_without_paths_user_data_are_an_empty_dir_and_there_are_no_skills(
     assert mounts(pod) == {"/mnt/user-data": {"name": "user-data"}}
 
 
+def test_the_threads_folder_by_placeholder_is_the_same_and_implies_no_base_directory(
+    make_settings: MakeSettings, template: Template
+) -> None:
+    implying = make_settings(THREADS_HOST_PATH="/data/threads")
+    before, _ = rendered(implying, template)
+    refusing = make_settings(THREADS_HOST_PATH="/data/threads/{thread_id}")
+    after, _ = rendered(refusing, template)
+    assert (implying.base_directory, refusing.base_directory) == ("/data", None)
+    assert user_data_source(before) == user_data_source(after)
+
+
 def test_claims_stand_in_for_host_paths(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(
         SKILLS_PVC_NAME="skills-claim",
