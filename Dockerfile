@@ -3,16 +3,19 @@
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 FROM ${PYTHON_IMAGE}
 
-# Mirrors, for networks that need them: --build-arg APT_MIRROR=https://… --build-arg PYPI_MIRROR=https://…/simple
+# Mirrors, for networks that need them: --build-arg APT_MIRROR=HOST (or https://HOST), and
+# --build-arg PYPI_MIRROR=https://HOST/simple (or PIP_INDEX_URL, the same by pip's own name).
 ARG APT_MIRROR=
 ARG PYPI_MIRROR=
+ARG PIP_INDEX_URL=
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
 # Health checks and `docker exec … curl` need curl, in the version of the base image's Debian.
 # hadolint ignore=DL3008
 RUN if [ -n "$APT_MIRROR" ]; then \
-      sed -i -E "s|^URIs: https?://[^/]+|URIs: ${APT_MIRROR%/}|" /etc/apt/sources.list.d/debian.sources; \
+      case "$APT_MIRROR" in *://*) mirror="$APT_MIRROR" ;; *) mirror="http://$APT_MIRROR" ;; esac \
+      && sed -i -E "s|^URIs: https?://[^/]+|URIs: ${mirror%/}|" /etc/apt/sources.list.d/debian.sources; \
     fi \
  && apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates curl \
@@ -20,7 +23,8 @@ RUN if [ -n "$APT_MIRROR" ]; then \
 
 WORKDIR /app
 COPY requirements.txt ./
-RUN pip install --no-cache-dir --require-hashes ${PYPI_MIRROR:+--index-url "$PYPI_MIRROR"} -r requirements.txt
+RUN index="${PYPI_MIRROR:-$PIP_INDEX_URL}" \
+ && pip install --no-cache-dir --require-hashes ${index:+--index-url "$index"} -r requirements.txt
 
 COPY provisioner.py LICENSE ./
 COPY sandboxes ./sandboxes

@@ -24,6 +24,7 @@ from sandboxes.ops.preflight import check_cluster, protect
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE
+from sandboxes.spec.seccomp import ALL_IN_ONE, is_all_in_one
 from sandboxes.spec.templates import load_templates
 from sandboxes.variables import ignored_variables
 
@@ -178,6 +179,12 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
         yield (
             "SKILLS_PVC_NAME and USERDATA_PVC_NAME are one claim, and SKILLS_PVC_SUBPATH_TEMPLATE is not set: every "
             "sandbox can read the data of all users at /mnt/skills."
+        )
+    if settings.sandbox_seccomp is None and (is_all_in_one(settings.sandbox_image) or "image" in settings.allow_fields):
+        yield (
+            f"SANDBOX_SECCOMP is not set: sandboxes of an image named {ALL_IN_ONE} have no seccomp profile, unless "
+            "their template has one, since the image's browser does not start under RuntimeDefault. To set it: "
+            "SANDBOX_SECCOMP=RuntimeDefault."
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
         yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."

@@ -111,7 +111,8 @@ _DOMAIN = rf"({_DOMAIN_LABEL}(\.{_DOMAIN_LABEL})*|\[[0-9A-Fa-f:]+\])(:[0-9]+)?"
 _PATH_COMPONENT = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"[A-Za-z][A-Za-z0-9]*([-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9A-Fa-f]{32,}"
-_IMAGE = re.compile(rf"({_DOMAIN}/)?{_PATH_COMPONENT}(/{_PATH_COMPONENT})*(:{_TAG})?(@{_DIGEST})?")
+_PATH = rf"({_PATH_COMPONENT}/)*(?P<name>{_PATH_COMPONENT})"
+_IMAGE = re.compile(rf"({_DOMAIN}/)?{_PATH}(:{_TAG})?(@{_DIGEST})?")
 
 IMAGE_RULE = (
     "an image reference, [DOMAIN[:PORT]/]PATH[:TAG][@DIGEST], with the path in lower case, without quotes and white "
@@ -121,9 +122,16 @@ IMAGE_RULE = (
 
 def check_image(text: str) -> str:
     """Return the text if it is an image reference. Raises ValueError with the rule if it is not."""
-    if len(text) > MAX_IMAGE_LENGTH or not _IMAGE.fullmatch(text):
-        raise ValueError(IMAGE_RULE)
+    image_name(text)
     return text
+
+
+def image_name(text: str) -> str:
+    """Return the last component of an image reference's path. Raises ValueError with the rule if it is none."""
+    found = _IMAGE.fullmatch(text) if len(text) <= MAX_IMAGE_LENGTH else None
+    if found is None:
+        raise ValueError(IMAGE_RULE)
+    return found["name"]
 
 
 # Peers of a NetworkPolicy that may connect to a sandbox.

@@ -162,9 +162,11 @@ class Settings(ClusterSettings):
         None, description="Subcommands that the broker refuses, separated by commas. Needs `LARK_CLI_BROKER_IMAGE`."
     )
     sandbox_container_port: Port = Field(8080, description="Port on which a sandbox's server listens.")
-    sandbox_seccomp: Literal["RuntimeDefault", "Unconfined"] = Field(
-        "RuntimeDefault",
-        description="Seccomp profile of a sandbox's Pod; `Unconfined` for browser images that need it.",
+    sandbox_seccomp: Literal["RuntimeDefault", "Unconfined"] | None = Field(
+        None,
+        description="Seccomp profile of a sandbox's Pod; a template annotated as restricted always has "
+        "`RuntimeDefault`. Unset: the template's own profile; without one, none for an image named "
+        "`all-in-one-sandbox`, whose browser does not start under `RuntimeDefault`; `RuntimeDefault` for any other.",
     )
     sandbox_startup_failure_threshold: Annotated[int, Field(ge=1, le=86400)] = Field(
         120, description="Failures of the startup probe, one a second, before a sandbox's container is restarted."

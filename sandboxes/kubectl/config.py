@@ -187,18 +187,33 @@ def _kubeconfig(settings: Settings, environ: Mapping[str, str], directory: Path,
         logger.info("no kubeconfig at %s: using the Pod's service account", path)
         return in_cluster
     except OSError as error:
-        raise StartupError(
-            f"Kubeconfig can't be read: {path}{_owner_and_mode(path)}. We run as uid {os.getuid()}."
-        ) from error
+        raise StartupError(_unreadable(path)) from error
     return path.absolute()
 
 
-def _owner_and_mode(path: Path) -> str:
+def _unreadable(path: Path) -> str:
+    """Return the message about a kubeconfig that we may not read, with the line of a compose file that mends it."""
+    told, owner = str(path), _stat(path)
+    if owner is None:
+        # The file's owner is not known. Most likely it is the folder's.
+        folder = next((one for one in path.absolute().parents if _stat(one)), path.parent)
+        owner = _stat(folder)
+        told += f", in a folder that we may not enter. {folder}"
+    if owner is None:
+        return f"Kubeconfig can't be read: {path}. We run as uid {os.getuid()}."
+    told += f" belongs to uid {owner.st_uid} and has mode {owner.st_mode & 0o7777:04o}"
+    message = f"Kubeconfig can't be read: {told}. We run as uid {os.getuid()}."
+    if owner.st_uid == os.getuid():
+        return message
+    line = f'user: "{owner.st_uid}:{owner.st_gid}"'
+    return f"{message} To run as its owner, add this line to the service in the compose file: {line}"
+
+
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        stat = path.stat()
+        return path.stat()
     except OSError:
-        return ", in a folder that we may not enter"
-    return f" belongs to uid {stat.st_uid} and has mode {stat.st_mode & 0o7777:04o}"
+        return None
 
 
 def _service_account_kubeconfig(environ: Mapping[str, str], directory: Path, service_account: Path) -> Path | None:

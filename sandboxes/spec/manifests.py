@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.spec.lark import add_lark
+from sandboxes.spec.seccomp import set_seccomp
 from sandboxes.spec.templates import suffix_of
 from sandboxes.spec.volumes import volumes_of
 
@@ -127,8 +128,7 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     container = kube.sandbox_container(pod)
     container["image"] = sandbox.asks.image or settings.sandbox_image
     _set_port(container, settings.sandbox_container_port)
-    seccomp = "RuntimeDefault" if template.is_restricted else settings.sandbox_seccomp
-    spec.setdefault("securityContext", {})["seccompProfile"] = {"type": seccomp}
+    set_seccomp(spec, template, container["image"], settings)
     container.get("startupProbe", {})["failureThreshold"] = settings.sandbox_startup_failure_threshold
     for volume, mount in volumes_of(sandbox, settings):
         if _is_own_claim(volume["name"], spec, claims) or (template.is_restricted and "hostPath" in volume):

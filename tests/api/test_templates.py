@@ -54,10 +54,11 @@ async def test_templates_are_listed_without_asking_the_cluster(client: Client, c
     response = await client.get("/api/templates")
     assert response.status == 200
     answer = await response.json()
-    assert answer["count"] == 5
+    assert answer["count"] == 6
     assert {one["name"]: one["objects"] for one in answer["templates"]} == {
         "configured": ["ConfigMap"],
         "default": [],
+        "hardened": [],
         "isolated": [],
         "persistent": ["PersistentVolumeClaim"],
         "two": ["ConfigMap", "PersistentVolumeClaim"],

@@ -149,7 +149,7 @@ async def test_a_kubeconfig_of_somebody_else_is_said_with_path_owner_mode_and_ui
     kubeconfig = tmp / "config"
     shutil.copy(cluster.kubeconfig, kubeconfig)
     kubeconfig.chmod(0o600)
-    os.chown(kubeconfig, 1234, 1234)
+    os.chown(kubeconfig, 1234, 5678)
     environ = {**environment(tmp, kubeconfig, free_port()), "KUBECTL": str(readable_kubectl(tmp))}
     process = await asyncio.create_subprocess_exec(
         *interpreter_of_everybody(),
@@ -165,5 +165,5 @@ async def test_a_kubeconfig_of_somebody_else_is_said_with_path_owner_mode_and_ui
     assert process.returncode == 1
     assert stderr.decode().splitlines()[-1] == (
         f"provisioner: Kubeconfig can't be read: {kubeconfig} belongs to uid 1234 and has mode 0600. "
-        f"We run as uid {UID}."
+        f'We run as uid {UID}. To run as its owner, add this line to the service in the compose file: user: "1234:5678"'
     )

@@ -201,6 +201,7 @@ async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp
     assert "The cluster can't be reached. Serving anyway: requests get 503 until it can." in log.read_text()
     assert "PROVISIONER_API_KEY is not set. ALLOW_UNAUTHENTICATED is true: every caller that reaches" in log.read_text()
     assert "Neither THREADS_HOST_PATH nor USERDATA_PVC_NAME is set" in log.read_text()
+    assert log.read_text().count("SANDBOX_SECCOMP is not set") == 1
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
 
 

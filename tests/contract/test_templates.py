@@ -283,7 +283,26 @@ async def test_an_isolated_sandbox_needs_its_runtime_class_and_gets_no_host_path
     assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-@pytest.mark.parametrize("folder", ["sandbox", "templates/persistent", "templates/isolated", "network-policy"])
+async def test_a_hardened_sandbox_has_few_capabilities_and_a_profile_that_the_default_one_has_not(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
+    assert (await create(provisioner, "a", template="hardened"))["template"] == "hardened"
+    await create(provisioner, "b")
+    hardened, default = (cluster.get("Pod", NS, name) for name in ("sandbox-a", "sandbox-b"))
+    assert hardened is not None
+    assert default is not None
+    assert hardened["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    security = hardened["spec"]["containers"][0]["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"]["drop"] == ["ALL"]
+    assert "seccompProfile" not in default["spec"].get("securityContext", {})
+
+
+SHIPPED = ("sandbox", "templates/persistent", "templates/isolated", "templates/hardened", "network-policy")
+
+
+@pytest.mark.parametrize("folder", SHIPPED)
 async def test_a_shipped_folder_works_by_hand(cluster: Cluster, kubectl: Kubectl, folder: str) -> None:
     runtime_class = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runsc"}
     await kubectl("create", "-f", "-", stdin={**runtime_class, "metadata": {"name": "gvisor"}})

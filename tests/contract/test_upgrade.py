@@ -91,6 +91,55 @@ async def test_sandboxes_of_an_earlier_version_are_found_kept_and_renewed(
         assert uid_of(cluster, asked["sandbox_id"]) == before
 
 
+async def created_again(provisioner: Provisioner, cluster: Cluster, asked: dict[str, Any], kind: str) -> None:
+    """Create the sandbox until it has again what was deleted: the live view learns of that a moment later."""
+    name = f"sandbox-{asked['sandbox_id']}" + ("-svc" if kind == "Service" else "")
+
+    async def is_there() -> bool:
+        answer = await provisioner.post(URL, json=asked)
+        assert answer.status == 200, await answer.text()
+        return cluster.get(kind, NS, name) is not None
+
+    await until(is_there)
+
+
+async def test_a_sandbox_of_an_earlier_version_is_healed_and_keeps_its_pod(
+    upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster, kubectl: Kubectl
+) -> None:
+    provisioner, sandboxes = upgraded
+    for sandbox in sandboxes:
+        asked = sandbox["request"]
+        sandbox_id = asked["sandbox_id"]
+        if sandbox_id not in ids(sandboxes):
+            continue
+        before = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
+        assert before is not None
+        assert (await kubectl("delete", "service", f"sandbox-{sandbox_id}-svc", "-n", NS)).rc == 0
+        await created_again(provisioner, cluster, asked, "Service")
+        after = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
+        assert after is not None
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+        # Whatever profile a Pod of this version would have.
+        assert after["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+async def test_a_sandbox_of_an_earlier_version_that_has_lost_its_pod_gets_one_of_this_version(
+    upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster, kubectl: Kubectl
+) -> None:
+    provisioner, sandboxes = upgraded
+    for sandbox in sandboxes:
+        asked = sandbox["request"]
+        sandbox_id = asked["sandbox_id"]
+        if sandbox_id not in ids(sandboxes):
+            continue
+        assert (await kubectl("delete", "pod", f"sandbox-{sandbox_id}", "-n", NS)).rc == 0
+        await created_again(provisioner, cluster, asked, "Pod")
+        pod = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
+        assert pod is not None
+        is_isolated = asked.get("template") == "isolated"
+        assert ("seccompProfile" in pod["spec"].get("securityContext", {})) is is_isolated
+
+
 async def test_sandboxes_of_an_earlier_version_are_reaped_and_deleted_whole(
     upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster
 ) -> None:

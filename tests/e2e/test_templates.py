@@ -27,7 +27,7 @@ def claims(target: Target, sandbox_id: str) -> list[dict[str, Any]]:
 def test_the_shipped_templates_are_listed(service: Service) -> None:
     answer = service.call("GET", "/api/templates")
     assert answer.status == 200
-    assert {"default", "isolated", "persistent"} <= {one["name"] for one in answer.body["templates"]}
+    assert {"default", "hardened", "isolated", "persistent"} <= {one["name"] for one in answer.body["templates"]}
 
 
 @pytest.mark.repeats(

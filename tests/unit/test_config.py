@@ -163,6 +163,37 @@ async def test_an_unreadable_kubeconfig_is_said_with_owner_mode_and_us(
     message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     uid = os.getuid()
     assert message == (f"Kubeconfig can't be read: {path} belongs to uid {uid} and has mode 0600. We run as uid {uid}.")
+    # Somebody else's; only the file's folder may have to be entered for that.
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert message == (
+        f"Kubeconfig can't be read: {path} belongs to uid {uid} and has mode 0600. We run as uid {uid + 1}. To run as "
+        f'its owner, add this line to the service in the compose file: user: "{uid}:{path.stat().st_gid}"'
+    )
+
+
+async def test_a_kubeconfig_in_a_folder_that_may_not_be_entered_is_said_with_the_folders_owner(
+    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "kube"
+    folder.mkdir(mode=0o700)
+    path = kubeconfig(folder / "config")
+    whole = Path.stat
+
+    def refuse(self: Path, **options: bool) -> os.stat_result:
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        return whole(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    owner = folder.stat()
+    monkeypatch.setattr(os, "getuid", lambda: owner.st_uid + 1)
+    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    assert message == (
+        f"Kubeconfig can't be read: {path}, in a folder that we may not enter. {folder} belongs to uid {owner.st_uid} "
+        f"and has mode 0700. We run as uid {owner.st_uid + 1}. To run as its owner, add this line to the service in "
+        f'the compose file: user: "{owner.st_uid}:{owner.st_gid}"'
+    )
 
 
 @pytest.mark.parametrize("text", ["{", "\x00\x01", "just words", "- a\n- b\n"])

@@ -37,8 +37,64 @@ def test_the_image_is_the_contracts() -> None:
     assert "KUBECONFIG_PATH=/root/.kube/config" in DOCKERFILE
     assert "chmod 711 /root /root/.kube" in DOCKERFILE
     assert "--require-hashes" in DOCKERFILE
-    for mirror in ("APT_MIRROR", "PYPI_MIRROR"):
-        assert f"ARG {mirror}=" in DOCKERFILE
+    for mirror in ("APT_MIRROR", "PYPI_MIRROR", "PIP_INDEX_URL"):
+        assert f"ARG {mirror}=\n" in DOCKERFILE
+
+
+def run_commands(containing: str) -> str:
+    """Return the commands of the RUN that contains this text, in one line, as the builder gives them to the shell."""
+    runs = re.findall(r"^RUN ((?:.*\\\n)*.*)$", DOCKERFILE, re.MULTILINE)
+    (found,) = [run for run in runs if containing in run]
+    return str(found).replace("\\\n", "")
+
+
+def in_bash(commands: str, **variables: str) -> None:
+    """Run the commands as the image's SHELL does, with an environment of just these variables and a PATH."""
+    environ = {"PATH": "/usr/bin:/bin", **variables}
+    subprocess.run(["/bin/bash", "-o", "pipefail", "-c", commands], env=environ, check=True)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "base"),
+    [
+        ("", "http://deb.debian.org"),
+        ("mirror.example", "http://mirror.example"),
+        ("mirror.example/", "http://mirror.example"),
+        ("mirror.example:8080/apt", "http://mirror.example:8080/apt"),
+        ("http://mirror.example", "http://mirror.example"),
+        ("https://mirror.example/apt/", "https://mirror.example/apt"),
+    ],
+)
+def test_an_apt_mirror_is_taken_with_and_without_its_scheme(tmp_path: Path, mirror: str, base: str) -> None:
+    sources = tmp_path / "debian.sources"
+    text = "Types: deb\nURIs: {0}/debian\nSuites: bookworm\n\nTypes: deb\nURIs: {0}/debian-security\n"
+    sources.write_text(text.format("http://deb.debian.org"))
+    edit, update, _ = run_commands("APT_MIRROR").partition("&& apt-get update")
+    assert update
+    in_bash(edit.replace("/etc/apt/sources.list.d/debian.sources", str(sources)), APT_MIRROR=mirror)
+    assert sources.read_text() == text.format(base)
+
+
+@pytest.mark.parametrize(
+    ("variables", "index"),
+    [
+        ({}, []),
+        ({"PYPI_MIRROR": "https://one.example/simple"}, ["--index-url", "https://one.example/simple"]),
+        ({"PIP_INDEX_URL": "https://two.example/simple"}, ["--index-url", "https://two.example/simple"]),
+        (
+            {"PYPI_MIRROR": "https://one.example/simple", "PIP_INDEX_URL": "https://two.example/simple"},
+            ["--index-url", "https://one.example/simple"],
+        ),
+    ],
+)
+def test_a_package_index_is_taken_by_both_names(tmp_path: Path, variables: dict[str, str], index: list[str]) -> None:
+    pip = tmp_path / "pip"
+    pip.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
+    pip.chmod(0o755)
+    unset = {"PYPI_MIRROR": "", "PIP_INDEX_URL": ""}
+    in_bash(run_commands("pip install"), **unset | variables | {"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments == ["install", "--no-cache-dir", "--require-hashes", *index, "-r", "requirements.txt"]
 
 
 def test_the_images_health_check_asks_at_the_port_on_which_it_listens(tmp_path: Path) -> None:
@@ -96,12 +152,8 @@ def test_the_compose_service_is_the_contracts() -> None:
     assert COMPOSE["networks"][network]["name"] == network
 
 
-# Set, they stop the start; not handed on, they would be ignored without a word.
-NEVER_IGNORED = {"LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS"}
-
-
 def test_the_compose_file_passes_on_only_variables_that_exist() -> None:
-    assert set(SERVICE["environment"]) <= VARIABLES | NEVER_IGNORED
+    assert set(SERVICE["environment"]) <= VARIABLES
     # The variable of a shell outside says nothing about the addresses in the container.
     fixed = {"LISTEN_HOST": "0.0.0.0", "LISTEN_PORT": "${LISTEN_PORT:-8002}"}  # noqa: S104 - within the container
     for name, value in SERVICE["environment"].items():
@@ -137,4 +189,4 @@ def test_compose_hands_on_every_variable_that_needs_no_mount() -> None:
     # HOST and PORT mean other things outside.
     fixed_by_the_image = {"HOST", "PORT", "KUBECONFIG_PATH", "KUBECTL"}
     needs_a_mount = {"PROVISIONER_API_KEY_FILE", "SANDBOX_TEMPLATES_DIR"}
-    assert set(SERVICE["environment"]) == (VARIABLES - fixed_by_the_image - needs_a_mount) | NEVER_IGNORED
+    assert set(SERVICE["environment"]) == VARIABLES - fixed_by_the_image - needs_a_mount

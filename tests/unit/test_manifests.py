@@ -68,7 +68,6 @@ def test_a_pod_is_built_with_these_very_fields_and_no_others(make_settings: Make
             "enableServiceLinks": False,
             "restartPolicy": "Always",
             "terminationGracePeriodSeconds": 5,
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -134,6 +133,17 @@ def test_without_paths_user_data_are_an_empty_dir_and_there_are_no_skills(
     pod, _ = rendered(make_settings(), template)
     assert volumes(pod) == {"user-data": {"emptyDir": {}}}
     assert mounts(pod) == {"/mnt/user-data": {"name": "user-data"}}
+
+
+def test_the_threads_folder_by_placeholder_is_the_same_and_implies_no_base_directory(
+    make_settings: MakeSettings, template: Template
+) -> None:
+    implying = make_settings(THREADS_HOST_PATH="/data/threads")
+    before, _ = rendered(implying, template)
+    refusing = make_settings(THREADS_HOST_PATH="/data/threads/{thread_id}")
+    after, _ = rendered(refusing, template)
+    assert (implying.base_directory, refusing.base_directory) == ("/data", None)
+    assert user_data_source(before) == user_data_source(after)
 
 
 def test_claims_stand_in_for_host_paths(make_settings: MakeSettings, template: Template) -> None:
@@ -311,7 +321,7 @@ def test_what_an_operator_adds_to_the_template_survives(make_settings: MakeSetti
     pod["metadata"]["annotations"] = {"note": "b"}
     pod["spec"]["tolerations"] = [{"key": "sandboxes", "operator": "Exists"}]
     pod["spec"]["runtimeClassName"] = "gvisor"
-    pod["spec"]["securityContext"]["fsGroup"] = 1000
+    pod["spec"]["securityContext"] = {"fsGroup": 1000}
     pod["spec"]["containers"].insert(0, {"name": "sidecar", "image": "sidecar:1"})
     pod["spec"]["containers"][1]["env"] = [{"name": "MINE", "value": "1"}]
     pod["spec"]["containers"][1]["ports"].append({"name": "vnc", "containerPort": 5900})
@@ -347,6 +357,7 @@ def test_building_leaves_the_template_as_it_was(make_settings: MakeSettings, tem
         {"SANDBOX_IMAGE": "other:1"},
         {"THREADS_HOST_PATH": "/other"},
         {"SANDBOX_SECCOMP": "Unconfined"},
+        {"SANDBOX_SECCOMP": "RuntimeDefault"},
     ],
 )
 def test_another_specification_is_another_revision(

@@ -207,7 +207,7 @@ def test_the_folder_of_the_operator_wins_and_dots_and_files_are_passed_over(fold
             (own / name / file).write_text((folder / file).read_text())
     (own / "README.md").write_text("not read")
     found = load_templates(("default", ROOT / "manifests" / "sandbox"), ROOT / "manifests" / "templates", own)
-    assert sorted(found) == ["default", "isolated", "mine", "persistent"]
+    assert sorted(found) == ["default", "hardened", "isolated", "mine", "persistent"]
     assert not found["isolated"].is_restricted
     assert found["mine"].description == found["default"].description != ""
 
@@ -235,6 +235,17 @@ def test_the_shipped_ones_are_what_they_say() -> None:
     security = isolated["containers"][0]["securityContext"]
     assert security["allowPrivilegeEscalation"] is False
     assert security["capabilities"] == {"drop": ["ALL"]}
+    assert found["isolated"].description.endswith("The default image can't run there.")
+    hardened = found["hardened"].pod["spec"]
+    assert hardened["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+    assert hardened["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]},
+        "privileged": False,
+    }
+    # Only the image says which profile these have.
+    assert "securityContext" not in found["default"].pod["spec"]
+    assert "securityContext" not in found["persistent"].pod["spec"]
 
 
 @pytest.mark.parametrize(
