@@ -18,7 +18,7 @@ from sandboxes.api.params import MAX_BODY_BYTES, WaitQuery, existing_id, is_sand
 from sandboxes.api.sse import stream_events, while_connected
 from sandboxes.logs import name_sandbox
 from sandboxes.models.requests import CreateRequest, RenewRequest
-from sandboxes.models.responses import Capabilities, Deleted, SandboxList, SandboxResponse, TemplateList
+from sandboxes.models.responses import Capabilities, Deleted, SandboxList, SandboxResponse, TemplateList, absent
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.listing import REPEATED, ListQuery
@@ -154,6 +154,15 @@ async def renew_sandbox(request: web.Request) -> web.Response:
 async def touch_sandbox(request: web.Request) -> web.Response:
     """Record a use of a sandbox."""
     return json_response(await request.app[SANDBOX_SERVICE].touch(existing_id(request)))
+
+
+@routes.get("/api/reconciliation/sandboxes/{sandbox_id:[^/]+}")
+async def reconcile_sandbox(request: web.Request) -> web.Response:
+    """Report which Pod a sandbox is, or that there is none. An id that no sandbox can have is absent, too."""
+    sandbox_id = request.match_info["sandbox_id"]
+    if not is_sandbox_id(sandbox_id):
+        return json_response(absent(sandbox_id, request.app[SETTINGS].k8s_namespace))
+    return json_response(await request.app[SANDBOX_SERVICE].reconcile(sandbox_id))
 
 
 @routes.get("/api/events", allow_head=False)

@@ -18,6 +18,7 @@ from sandboxes.models.responses import (
     Capabilities,
     Deleted,
     Diagnostics,
+    Reconciliation,
     SandboxList,
     SandboxPage,
     SandboxResponse,
@@ -147,6 +148,16 @@ OPERATIONS = (
         "Postpones the expiry of a sandbox with `idle_timeout_seconds`. The body is ignored.",
         (SandboxResponse,),
         failures=("SandboxNotFound", *_OF_CLUSTER),
+    ),
+    Operation(
+        "GET",
+        "/api/reconciliation/sandboxes/{sandbox_id}",
+        "reconcile_sandbox",
+        "Check which Pod a sandbox is, or that it does not exist",
+        "`absent` only if the cluster has no such sandbox, or the ID is invalid; a cluster that can't be asked is an "
+        "error. Another `incarnation_id` than before: the sandbox was made anew.",
+        (Reconciliation,),
+        failures=_OF_CLUSTER,
     ),
     Operation(
         "GET",
