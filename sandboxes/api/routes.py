@@ -18,10 +18,11 @@ from sandboxes.api.params import MAX_BODY_BYTES, WaitQuery, existing_id, is_sand
 from sandboxes.api.sse import stream_events, while_connected
 from sandboxes.logs import name_sandbox
 from sandboxes.models.requests import CreateRequest, RenewRequest
-from sandboxes.models.responses import Capabilities, Deleted, SandboxList, SandboxResponse, TemplateList, absent
+from sandboxes.models.responses import Capabilities, Deleted, SandboxList, SandboxResponse, TemplateList
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.listing import REPEATED, ListQuery
+from sandboxes.status.response import reconciliation_for
 
 if TYPE_CHECKING:
     from sandboxes.service.sandboxes import SandboxService
@@ -158,10 +159,10 @@ async def touch_sandbox(request: web.Request) -> web.Response:
 
 @routes.get("/api/reconciliation/sandboxes/{sandbox_id:[^/]+}")
 async def reconcile_sandbox(request: web.Request) -> web.Response:
-    """Report which Pod a sandbox is, or that there is none. An id that no sandbox can have is absent, too."""
+    """Report which Pod a sandbox has, or that it has none. An id that no sandbox can have is absent, too."""
     sandbox_id = request.match_info["sandbox_id"]
     if not is_sandbox_id(sandbox_id):
-        return json_response(absent(sandbox_id, request.app[SETTINGS].k8s_namespace))
+        return json_response(reconciliation_for(sandbox_id, None, None, request.app[SETTINGS]))
     return json_response(await request.app[SANDBOX_SERVICE].reconcile(sandbox_id))
 
 

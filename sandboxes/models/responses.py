@@ -228,35 +228,23 @@ class Deleted(BaseModel):
 
 
 class Reconciliation(BaseModel):
-    """Whether a sandbox exists, and which Pod it is."""
+    """Which Pod a sandbox has."""
 
     sandbox_id: str = Field(description="Sandbox ID, as in the request.", examples=["abc"])
     status: Literal["found", "absent"] = Field(
-        description="`found` where `GET` of the sandbox is 200, `absent` where it is 404.",
-        examples=["found"],
+        description="Whether its Pod exists; also one that is terminating, or has no Service.", examples=["found"]
     )
     backend_namespace: str = Field(description="Namespace of the sandboxes.", examples=["deer-flow"])
     incarnation_id: str | None = Field(
         description=f"UID of the Pod, which a sandbox made anew does not have. {_ABSENT}",
         examples=["5e1e4ee7-9c4f-4d0c-a1b5-3f0f7c1f5d0a"],
     )
-    sandbox_url: str | None = Field(description=f"Sandbox URL. {_ABSENT}", examples=["http://127.0.0.1:30817"])
+    sandbox_url: str | None = Field(
+        description="Sandbox URL; null if the Pod or its Service is missing.", examples=["http://127.0.0.1:30817"]
+    )
     thread_id: str | None = Field(description=f"{_THREAD} {_ABSENT_OR_BY_HAND}", examples=["t-1"])
     user_id: str | None = Field(description=f"{_USER} {_ABSENT_OR_BY_HAND}", examples=["u-1"])
     mount_contract_version: MountContractVersion = _MOUNT_CONTRACT_VERSION
-
-
-def absent(sandbox_id: str, namespace: str) -> Reconciliation:
-    """Return that there is no such sandbox in the namespace."""
-    return Reconciliation(
-        sandbox_id=sandbox_id,
-        status="absent",
-        backend_namespace=namespace,
-        incarnation_id=None,
-        sandbox_url=None,
-        thread_id=None,
-        user_id=None,
-    )
 
 
 class TemplateResponse(BaseModel):

@@ -19,7 +19,7 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
-from sandboxes.models.responses import Reconciliation, Status, TemplateResponse, absent
+from sandboxes.models.responses import Status, TemplateResponse
 from sandboxes.service import keepalive
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
@@ -30,14 +30,14 @@ from sandboxes.service.locks import Bulkhead, Locks
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
 from sandboxes.spec.options import validate
-from sandboxes.status.response import Answers, answer_for, answers_for
+from sandboxes.status.response import Answers, answer_for, answers_for, reconciliation_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.models.requests import CreateRequest
-    from sandboxes.models.responses import Diagnostics, SandboxList, SandboxResponse, WaitedResponse
+    from sandboxes.models.responses import Diagnostics, Reconciliation, SandboxList, SandboxResponse, WaitedResponse
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -102,36 +102,20 @@ class SandboxService:
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
         """Return the sandbox; raises SandboxNotFound if it does not exist or its Pod is terminating."""
-        answer, _ = await self._read(sandbox_id)
-        return answer
+        answer = self._answers.of(*self.cluster.seen(sandbox_id))
+        if answer is not None and not self._creation.is_refused(sandbox_id):
+            return answer
+        async with within(self.cluster.deadlines.read):
+            pod, service = await self.cluster.look(sandbox_id)
+        return self._answer(pod, service, sandbox_id)
 
     async def reconcile(self, sandbox_id: str) -> Reconciliation:
-        """Return which Pod the sandbox is, or that it is absent: get() would raise SandboxNotFound."""
-        namespace = self.cluster.namespace
-        try:
-            answer, uid = await self._read(sandbox_id)
-        except SandboxNotFound:
-            return absent(sandbox_id, namespace)
-        return Reconciliation(
-            sandbox_id=sandbox_id,
-            status="found",
-            backend_namespace=namespace,
-            incarnation_id=uid,
-            sandbox_url=answer.sandbox_url,
-            thread_id=answer.thread_id,
-            user_id=answer.user_id,
-        )
-
-    async def _read(self, sandbox_id: str) -> tuple[SandboxResponse, str]:
-        """Return the sandbox and its Pod's uid. A miss in the live view is confirmed by the cluster; see get()."""
+        """Return which Pod the sandbox has, or that it has none; also a Pod that get() does not show."""
         pod, service = self.cluster.seen(sandbox_id)
-        answer = self._answers.of(pod, service)
-        if answer is None or self._creation.is_refused(sandbox_id):
+        if pod is None or service is None:  # proves nothing
             async with within(self.cluster.deadlines.read):
                 pod, service = await self.cluster.look(sandbox_id)
-            answer = self._answer(pod, service, sandbox_id)
-        assert pod is not None  # noqa: S101 - else that raised
-        return answer, pod["metadata"]["uid"]
+        return reconciliation_for(sandbox_id, pod, service, self._settings)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return the diagnosis of the sandbox; see diagnose. Raises SandboxNotFound, or Busy if too many wait."""

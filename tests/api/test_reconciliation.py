@@ -1,4 +1,4 @@
-"""Which Pod a sandbox is, as DeerFlow asks for it: found, or absent only where the cluster says so."""
+"""Which Pod a sandbox has, as DeerFlow asks for it: found, or absent only where the cluster says so."""
 
 from __future__ import annotations
 
@@ -64,13 +64,39 @@ async def test_a_deleted_sandbox_is_absent(client: Client) -> None:
     assert await reconciled(client) == {"sandbox_id": "a", **ABSENT}
 
 
-@pytest.mark.parametrize("missing", ["service", "pod"])
-async def test_it_is_absent_just_where_a_get_is_404(client: Client, cluster: FakeCluster, missing: str) -> None:
-    await create(client)
-    half = cluster.service("a") if missing == "service" else cluster.pod("a")
-    assert half is not None
-    half["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+async def test_a_pod_without_a_service_is_found_without_a_url(client: Client, cluster: FakeCluster) -> None:
+    await create(client, user_id="u")
+    whole = await reconciled(client)
+    service = cluster.service("a")
+    assert service is not None
+    del cluster.objects[cluster.key(service)]
     assert (await client.get(f"{URL}/a")).status == 404
+    assert await reconciled(client) == {**whole, "sandbox_url": None}
+
+
+async def test_a_terminating_pod_is_found_until_it_is_gone(client: Client, cluster: FakeCluster) -> None:
+    await create(client)
+    whole = await reconciled(client)
+    pod = cluster.pod("a")
+    assert pod is not None
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert (await client.get(f"{URL}/a")).status == 404
+    assert await reconciled(client) == whole
+
+
+async def test_a_service_without_a_pod_is_absent(client: Client, cluster: FakeCluster) -> None:
+    await create(client)
+    pod = cluster.pod("a")
+    assert pod is not None
+    del cluster.objects[cluster.key(pod)]
+    assert await reconciled(client) == {"sandbox_id": "a", **ABSENT}
+
+
+async def test_a_pod_of_that_name_that_is_no_sandbox_is_absent(client: Client, cluster: FakeCluster) -> None:
+    await create(client)
+    pod = cluster.pod("a")
+    assert pod is not None
+    del pod["metadata"]["labels"]["app"]
     assert await reconciled(client) == {"sandbox_id": "a", **ABSENT}
 
 

@@ -239,6 +239,7 @@ async def test_reconciliation_finds_another_replicas_sandbox_and_never_guesses_t
     owner = {"thread_id": "t", "user_id": "u", "backend_namespace": "deer-flow"}
     assert answer.items() >= {"status": "found", "incarnation_id": pod["metadata"]["uid"], **owner}.items()
     assert (await other.delete(f"{URL}/a")).status == 200
+    await until(lambda: not cluster.objects("Pod", "deer-flow"))
     assert (await (await other.get(path)).json())["status"] == "absent"
     cluster.faults.refuse()
     assert (await other.get(path)).status == 503

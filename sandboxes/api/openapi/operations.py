@@ -153,9 +153,9 @@ OPERATIONS = (
         "GET",
         "/api/reconciliation/sandboxes/{sandbox_id}",
         "reconcile_sandbox",
-        "Check which Pod a sandbox is, or that it does not exist",
-        "`absent` only if the cluster has no such sandbox, or the ID is invalid; a cluster that can't be asked is an "
-        "error. Another `incarnation_id` than before: the sandbox was made anew.",
+        "Check which Pod a sandbox has",
+        "For DeerFlow's clean-up. `absent` only if the cluster has no Pod of this sandbox, or the ID is invalid; a "
+        "cluster that can't be asked is an error. If the sandbox was made anew, `incarnation_id` is another one.",
         (Reconciliation,),
         failures=_OF_CLUSTER,
     ),
