@@ -95,9 +95,10 @@ def test_a_key_and_probes_that_a_chart_has_already_are_replaced(tmp_path: Path) 
 
 
 async def test_a_server_takes_its_pod(kubectl: Kubectl) -> None:
-    for words in (("namespace", NS), ("serviceaccount", NAME, "-n", NS)):
-        result = await kubectl("create", *words)
-        assert result.rc == 0, result.stderr
+    await made(kubectl)
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": NS}}
+    result = await kubectl("apply", "-f", "-", stdin=account)
+    assert result.rc == 0, result.stderr
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": NS}, "spec": deployment()}
     result = await kubectl("apply", "--server-side", "-f", "-", stdin=pod)
     assert result.rc == 0, result.stderr
