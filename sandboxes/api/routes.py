@@ -22,6 +22,7 @@ from sandboxes.models.responses import Capabilities, Deleted, SandboxList, Sandb
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.listing import REPEATED, ListQuery
+from sandboxes.status.response import reconciliation_for
 
 if TYPE_CHECKING:
     from sandboxes.service.sandboxes import SandboxService
@@ -154,6 +155,15 @@ async def renew_sandbox(request: web.Request) -> web.Response:
 async def touch_sandbox(request: web.Request) -> web.Response:
     """Record a use of a sandbox."""
     return json_response(await request.app[SANDBOX_SERVICE].touch(existing_id(request)))
+
+
+@routes.get("/api/reconciliation/sandboxes/{sandbox_id:[^/]+}")
+async def reconcile_sandbox(request: web.Request) -> web.Response:
+    """Report which Pod a sandbox has, or that it has none. An id that no sandbox can have is absent, too."""
+    sandbox_id = request.match_info["sandbox_id"]
+    if not is_sandbox_id(sandbox_id):
+        return json_response(reconciliation_for(sandbox_id, None, None, request.app[SETTINGS]))
+    return json_response(await request.app[SANDBOX_SERVICE].reconcile(sandbox_id))
 
 
 @routes.get("/api/events", allow_head=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
@@ -25,7 +25,17 @@ _REASON = "Reason, in one word."
 _MESSAGE = "Reason, in one sentence."
 _WHY = "Why it can't be read; null if it can."
 _BY_HAND = "Null for a sandbox created by hand."
+_ABSENT = "Null if `absent`."
+_ABSENT_OR_BY_HAND = "Null if `absent`, or created by hand."
 _BACK_OFF = "Back-off restarting failed container"
+_THREAD = "Owning thread."
+_USER = "Owning user."
+
+# Version of DeerFlow's contract of mounts: since 2, every answer tells whose sandbox it is.
+MountContractVersion = Literal[2]
+_MOUNT_CONTRACT_VERSION: Any = Field(
+    default=2, description="Version of DeerFlow's contract of mounts: answers tell whose sandbox it is.", examples=[2]
+)
 
 
 class SandboxResponse(BaseModel):
@@ -49,11 +59,12 @@ class SandboxResponse(BaseModel):
         description=f"Expiry, unless it is renewed or used before; null: never. {_TIME}",
         examples=["2026-11-20T10:00:00Z"],
     )
-    thread_id: str | None = Field(description=f"Owning thread. {_BY_HAND}", examples=["t-1"])
-    user_id: str | None = Field(description=f"Owning user. {_BY_HAND}", examples=["u-1"])
+    thread_id: str | None = Field(description=f"{_THREAD} {_BY_HAND}", examples=["t-1"])
+    user_id: str | None = Field(description=f"{_USER} {_BY_HAND}", examples=["u-1"])
     template: str | None = Field(description=f"Template name. {_BY_HAND}", examples=["default"])
     image: str = Field(description=_IMAGE, examples=["sandbox:1"])
     node: str | None = Field(description="Node name; null until the Pod is scheduled.", examples=["node-1"])
+    mount_contract_version: MountContractVersion = _MOUNT_CONTRACT_VERSION
 
     @functools.cached_property
     def as_json(self) -> bytes:
@@ -216,6 +227,26 @@ class Deleted(BaseModel):
     sandbox_id: str = Field(description="Sandbox ID, as in the request.", examples=["abc"])
 
 
+class Reconciliation(BaseModel):
+    """Which Pod a sandbox has."""
+
+    sandbox_id: str = Field(description="Sandbox ID, as in the request.", examples=["abc"])
+    status: Literal["found", "absent"] = Field(
+        description="Whether its Pod exists; also one that is terminating, or has no Service.", examples=["found"]
+    )
+    backend_namespace: str = Field(description="Namespace of the sandboxes.", examples=["deer-flow"])
+    incarnation_id: str | None = Field(
+        description=f"UID of the Pod, which a sandbox made anew does not have. {_ABSENT}",
+        examples=["5e1e4ee7-9c4f-4d0c-a1b5-3f0f7c1f5d0a"],
+    )
+    sandbox_url: str | None = Field(
+        description="Sandbox URL; null if the Pod or its Service is missing.", examples=["http://127.0.0.1:30817"]
+    )
+    thread_id: str | None = Field(description=f"{_THREAD} {_ABSENT_OR_BY_HAND}", examples=["t-1"])
+    user_id: str | None = Field(description=f"{_USER} {_ABSENT_OR_BY_HAND}", examples=["u-1"])
+    mount_contract_version: MountContractVersion = _MOUNT_CONTRACT_VERSION
+
+
 class TemplateResponse(BaseModel):
     """A template."""
 
@@ -241,11 +272,7 @@ class Capabilities(BaseModel):
 
     lark_cli_init_image: bool = Field(description="Whether `LARK_CLI_INIT_IMAGE` is set.", examples=[False])
     lark_cli_broker_image: bool = Field(description="Whether `LARK_CLI_BROKER_IMAGE` is set.", examples=[False])
-    mount_contract_version: Literal[2] = Field(
-        default=2,
-        description="Version of DeerFlow's mounts: answers to creates tell whose sandbox it is.",
-        examples=[2],
-    )
+    mount_contract_version: MountContractVersion = _MOUNT_CONTRACT_VERSION
     extra_mounts: bool = Field(description="Whether the operator allows `extra_mounts`.", examples=[False])
     fields: list[str] = Field(
         description="Optional fields of a create that a caller may use, sorted.",

@@ -30,14 +30,14 @@ from sandboxes.service.locks import Bulkhead, Locks
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
 from sandboxes.spec.options import validate
-from sandboxes.status.response import Answers, answer_for, answers_for
+from sandboxes.status.response import Answers, answer_for, answers_for, reconciliation_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.models.requests import CreateRequest
-    from sandboxes.models.responses import Diagnostics, SandboxList, SandboxResponse, WaitedResponse
+    from sandboxes.models.responses import Diagnostics, Reconciliation, SandboxList, SandboxResponse, WaitedResponse
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -108,6 +108,14 @@ class SandboxService:
         async with within(self.cluster.deadlines.read):
             pod, service = await self.cluster.look(sandbox_id)
         return self._answer(pod, service, sandbox_id)
+
+    async def reconcile(self, sandbox_id: str) -> Reconciliation:
+        """Return which Pod the sandbox has, or that it has none; also a Pod that get() does not show."""
+        pod, service = self.cluster.seen(sandbox_id)
+        if pod is None or service is None:  # proves nothing
+            async with within(self.cluster.deadlines.read):
+                pod, service = await self.cluster.look(sandbox_id)
+        return reconciliation_for(sandbox_id, pod, service, self._settings)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return the diagnosis of the sandbox; see diagnose. Raises SandboxNotFound, or Busy if too many wait."""

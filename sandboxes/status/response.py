@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.expiry import expires_at
-from sandboxes.models.responses import SandboxResponse
+from sandboxes.models.responses import Reconciliation, SandboxResponse
 from sandboxes.status.reasons import readiness_of, status_of
 
 if TYPE_CHECKING:
@@ -54,6 +54,30 @@ def answer_for(
         template=annotations.get(kube.TEMPLATE_ANNOTATION),
         image=kube.sandbox_container(pod).get("image", ""),
         node=pod["spec"].get("nodeName"),
+    )
+
+
+def reconciliation_for(
+    sandbox_id: str, pod: KubeObject | None, service: KubeObject | None, settings: Settings
+) -> Reconciliation:
+    """Return which Pod the sandbox has.
+
+    The caller cleans up by it. So only the Pod decides, also one that answer_for does not show: while it is there, its
+    volumes may be in use.
+    """
+    if pod is None or kube.sandbox_id_of(pod) != sandbox_id:
+        pod = service = None
+    if service is not None and kube.sandbox_id_of(service) != sandbox_id:
+        service = None
+    annotations = kube.get_annotations(pod) if pod else {}
+    return Reconciliation(
+        sandbox_id=sandbox_id,
+        status="found" if pod else "absent",
+        backend_namespace=settings.k8s_namespace,
+        incarnation_id=pod["metadata"]["uid"] if pod else None,
+        sandbox_url=sandbox_url(service, settings) if service else None,
+        thread_id=annotations.get(kube.THREAD_ANNOTATION),
+        user_id=annotations.get(kube.USER_ANNOTATION),
     )
 
 

@@ -28,6 +28,7 @@ async def test_capabilities_tell_a_known_caller_that_lark_is_not_here(client: Cl
     answer = await response.json()
     assert answer["lark_cli_init_image"] is False
     assert answer["lark_cli_broker_image"] is False
+    assert answer["mount_contract_version"] == 2
     assert cluster.calls == []
 
 
@@ -275,7 +276,8 @@ async def test_without_a_key_there_is_no_authentication(client: Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", URL), ("POST", URL), ("GET", f"{URL}/a"), ("DELETE", f"{URL}/a"), ("GET", "/api/none"), ("PUT", URL),
-     ("GET", "/api/capabilities"), ("GET", "/%61pi/sandboxes"), ("GET", "/x/../api/sandboxes")],
+     ("GET", "/api/capabilities"), ("GET", "/api/reconciliation/sandboxes/a"), ("GET", "/%61pi/sandboxes"),
+     ("GET", "/x/../api/sandboxes")],
 )  # fmt: skip
 async def test_with_a_key_nobody_gets_under_api_without_it(
     make_client: MakeClient, cluster: FakeCluster, method: str, path: str

@@ -221,3 +221,25 @@ async def test_more_than_1200_objects_at_the_start(
     await delete_by_hand(kubectl, "s0")
     await until(lambda: not_in_list(provisioner, "s0"))
     assert len(await ids(provisioner)) == 620
+
+
+async def test_reconciliation_finds_another_replicas_sandbox_and_never_guesses_that_it_is_absent(
+    start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
+) -> None:
+    """Even while the watches say nothing of it."""
+    tampered.be("watch-hangs")
+    provisioner = await start_provisioner(KUBECTL=str(tampered.path))
+    await fresh(provisioner)
+    path = "/api/reconciliation/sandboxes/a"
+    assert (await (await provisioner.get(path)).json())["status"] == "absent"
+    other = await start_provisioner(LIVE_VIEW="false")
+    await create(other, thread_id="t", user_id="u")
+    answer = await (await provisioner.get(path)).json()
+    (pod,) = cluster.objects("Pod", "deer-flow")
+    owner = {"thread_id": "t", "user_id": "u", "backend_namespace": "deer-flow"}
+    assert answer.items() >= {"status": "found", "incarnation_id": pod["metadata"]["uid"], **owner}.items()
+    assert (await other.delete(f"{URL}/a")).status == 200
+    await until(lambda: not cluster.objects("Pod", "deer-flow"))
+    assert (await (await other.get(path)).json())["status"] == "absent"
+    cluster.faults.refuse()
+    assert (await other.get(path)).status == 503

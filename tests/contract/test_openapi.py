@@ -207,7 +207,7 @@ async def test_what_is_said_while_the_cluster_is_away_is_documented(
 
     asked = await asyncio.gather(*(ask(operation) for operation in OF_CLUSTER))
     assert asked == [(operation.name, 503, []) for operation in OF_CLUSTER]
-    assert len(asked) == 7
+    assert len(asked) == 8
 
 
 @pytest.mark.parametrize(

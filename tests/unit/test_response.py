@@ -47,6 +47,7 @@ def test_a_whole_sandbox_is_answered_with_every_field(make_settings: MakeSetting
         "template": "default",
         "image": make_settings().sandbox_image,
         "node": "node-1",
+        "mount_contract_version": 2,
     }
 
 

@@ -18,6 +18,7 @@ from sandboxes.models.responses import (
     Capabilities,
     Deleted,
     Diagnostics,
+    Reconciliation,
     SandboxList,
     SandboxPage,
     SandboxResponse,
@@ -147,6 +148,16 @@ OPERATIONS = (
         "Postpones the expiry of a sandbox with `idle_timeout_seconds`. The body is ignored.",
         (SandboxResponse,),
         failures=("SandboxNotFound", *_OF_CLUSTER),
+    ),
+    Operation(
+        "GET",
+        "/api/reconciliation/sandboxes/{sandbox_id}",
+        "reconcile_sandbox",
+        "Check which Pod a sandbox has",
+        "For DeerFlow's clean-up. `absent` only if the cluster has no Pod of this sandbox, or the ID is invalid; a "
+        "cluster that can't be asked is an error. If the sandbox was made anew, `incarnation_id` is another one.",
+        (Reconciliation,),
+        failures=_OF_CLUSTER,
     ),
     Operation(
         "GET",
