@@ -88,6 +88,9 @@ class Deadlines:
     sse_write: float = 30.0
     hang_up: float = 0.25
 
+    # How long an apply is not tried again after the right to patch was missing.
+    patch_forbidden: float = 60.0
+
     # How long an applied NetworkPolicy is assumed to exist; another client may delete it.
     policy_confirmed: float = 60.0
 

@@ -120,6 +120,10 @@ class ClusterRefused(ProvisionerError):
         self.request_fields = request_fields
 
 
+class PatchForbidden(ClusterRefused):
+    """The provisioner may not patch Pods or Services, which an apply and every annotation need."""
+
+
 class TemplateRefused(ClusterRefused):
     """An object has a field that is unknown to the schema, or an invalid value."""
 

@@ -22,7 +22,7 @@ from sandboxes.app import load_all_templates
 from sandboxes.deadlines import DEADLINES
 from sandboxes.models.requests import ANSWER_SECONDS, OPTIONAL_FIELDS, CreateRequest
 from sandboxes.ops.metrics import FAMILIES
-from sandboxes.ops.rights import RIGHTS_WANTED, rights_needed
+from sandboxes.ops.rights import rights_wanted
 from sandboxes.settings import Settings
 from sandboxes.status.advice import SUMMARIES
 from sandboxes.status.reasons import HOPELESS
@@ -125,9 +125,13 @@ def templates_table() -> str:
 
 def rights_table() -> str:
     """Format the rights in the sandboxes' namespace, with the templates that are shipped and nothing set."""
-    needed = rights_needed(load_all_templates(_defaults()), _defaults())
-    rows = [(f"`{resource}`", ", ".join(verbs), "it does not work") for resource, verbs in needed.items()]
-    rows += [(f"`{resource}`", ", ".join(verbs), loss) for resource, (verbs, loss) in RIGHTS_WANTED.items()]
+    wanted = rights_wanted(load_all_templates(_defaults()), _defaults()).items()
+    rows = [
+        (f"`{resource}`", ", ".join(verbs), loss)
+        for resource, one in wanted
+        for verbs, loss in ((one.needed, "it does not work"), (one.optional, one.loss))
+        if verbs
+    ]
     return table(("Resource", "Verbs", "Without them"), rows)
 
 

@@ -180,17 +180,18 @@ class Cluster:
         """List the objects of templates; see Kubectl.list_extras."""
         return await persist(lambda: self.kubectl.list_extras(self.namespace))
 
-    async def create(self, objects: list[KubeObject]) -> bool:
-        """Create objects and return True; False if one existed already, then others may or may not exist."""
+    async def create(self, objects: list[KubeObject]) -> list[KubeObject]:
+        """Create objects and return them as stored; none if one existed already, then others may or may not exist."""
 
-        async def create() -> bool:
+        async def create() -> list[KubeObject]:
             try:
-                await self.kubectl.create(objects)
+                return await self.kubectl.create(objects)
             except AlreadyThere:  # possibly created by an earlier attempt that was cut off
-                return False
-            return True
+                return []
 
-        return await persist(create)
+        stored = await persist(create)
+        self.informer.note(stored)
+        return stored
 
     async def apply(self, objects: list[KubeObject], *, over: Sequence[KubeObject] = ()) -> list[KubeObject]:
         """Apply objects and return them as stored.

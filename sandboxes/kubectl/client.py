@@ -23,6 +23,7 @@ from sandboxes.errors import (
     KubectlNotRun,
     NamespaceMissing,
     ObjectsMissing,
+    PatchForbidden,
     ProvisionerError,
 )
 from sandboxes.kubectl import raw
@@ -36,6 +37,7 @@ from sandboxes.kubectl.output import (
     objects_created,
     objects_named,
     objects_stored,
+    objects_tried,
     shown,
     unreadable,
 )
@@ -227,10 +229,16 @@ class Kubectl:
         return stored
 
     async def dry_run(self, objects: list[KubeObject]) -> list[KubeObject]:
-        """Return the objects as the API server would store them, after validation and admission; change nothing."""
+        """Return the objects as the API server would store them, after validation and admission; change nothing.
+
+        An apply, or a create without the right to patch.
+        """
         changes = {"--validate=ignore": "--validate=strict", STORES: "--dry-run=server"}
-        args = [changes.get(arg, arg) for arg in APPLY]
-        return objects_named(await self.run(*args, stdin=_stdin(objects)), objects)
+        apply, create = ([changes.get(arg, arg) for arg in args] for args in (APPLY, CREATE))
+        try:
+            return objects_named(await self.run(*apply, stdin=_stdin(objects)), objects)
+        except PatchForbidden:
+            return objects_tried(await self.run(*create, stdin=_stdin(objects)), objects)
 
     async def get(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
         """Return the referenced objects that exist."""

@@ -66,10 +66,15 @@ def objects_stored(stdout: bytes, sent: Sequence[KubeObject]) -> list[KubeObject
 
 def objects_created(stdout: bytes, sent: Sequence[KubeObject]) -> list[KubeObject]:
     """Parse the output of a create, a sequence of JSON documents (record: create-list); see objects_stored."""
-    created = _exactly(sent, _objects(stdout, _documents, _each), stdout)
+    created = objects_tried(stdout, sent)
     if not all(_is_stored(obj, one) for obj, one in zip(created, sent, strict=True)):
         raise unreadable("objects that the API server has stored", stdout)
     return created
+
+
+def objects_tried(stdout: bytes, sent: Sequence[KubeObject]) -> list[KubeObject]:
+    """Parse the output of a create that may be a dry run, which stores nothing; see objects_created."""
+    return _exactly(sent, _objects(stdout, _documents, _each), stdout)
 
 
 def check_changed(stored: Sequence[KubeObject], before: Sequence[KubeObject]) -> None:

@@ -22,6 +22,7 @@ from sandboxes.errors import (
     LogMissing,
     NamespaceMissing,
     ObjectsMissing,
+    PatchForbidden,
     PreconditionFailed,
     ProvisionerError,
     ServerFailed,
@@ -175,6 +176,14 @@ RULES: tuple[Rule, ...] = (
         r"(minimum|maximum) \S+ usage per \w+ is|max limit to request ratio per",
         lambda public, *, detail: ClusterRefused(public, detail=detail, request_fields=("resources",)),
         "The cluster's LimitRange refuses the resources of the sandbox",
+    ),
+    # A sandbox can be created without this right (record: apply-forbidden-no-patch, create-without-patch).
+    _rule(
+        "right-to-patch",
+        r'cannot patch resource "(?P<resource>pods|services)"',
+        PatchForbidden,
+        "The provisioner lacks the right to patch {resource} in the cluster, "
+        "which renewing, touching and adopting a sandbox need",
     ),
     _rule(
         "right",

@@ -23,11 +23,11 @@ from sandboxes.ops.preflight import trial_of
 from sandboxes.ops.rights import (
     NO_REVIEW,
     REVIEW,
-    RIGHTS_WANTED,
     RulesReview,
+    Wanted,
     read_review,
     review_request,
-    rights_needed,
+    rights_wanted,
 )
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 
@@ -78,10 +78,8 @@ async def _check_namespace(
     namespace = await cluster.namespace()
     yield namespace
     review = await cluster.review()
-    for resource, verbs in rights_needed(templates, settings).items():
-        yield await cluster.rights(review, resource, verbs)
-    for resource, (verbs, loss) in RIGHTS_WANTED.items():
-        yield await cluster.rights(review, resource, verbs, loss)
+    for resource, wanted in rights_wanted(templates, settings).items():
+        yield await cluster.rights(review, resource, wanted)
     if namespace.verdict is Verdict.FAIL:
         return
     for line in await cluster.quotas():
@@ -179,11 +177,11 @@ class _ClusterChecks:
         except ClusterUnavailable:
             return NO_REVIEW
 
-    async def rights(self, review: RulesReview, resource: str, verbs: tuple[str, ...], loss: str = "") -> Line:
+    async def rights(self, review: RulesReview, resource: str, wanted: Wanted) -> Line:
         """Check our rights on a resource. If the review is incomplete, run `auth can-i` for verbs that it lacks."""
-        missing = [verb for verb in verbs if not review.shows(verb, resource)]
+        missing = [verb for verb in wanted.verbs if not review.shows(verb, resource)]
         if review.is_complete:
-            return rights_line(resource, verbs, missing, loss)
+            return rights_line(resource, wanted, missing)
         answers = await asyncio.gather(*(self._can_i(verb, resource) for verb in missing))
         refused: list[str] = []
         for verb, answer in zip(missing, answers, strict=True):
@@ -192,7 +190,7 @@ class _ClusterChecks:
                 refused.append(verb)
             elif said != b"yes" or answer.returncode != 0:
                 return self._refused(f"rights on {resource}", answer)
-        return rights_line(resource, verbs, refused, loss)
+        return rights_line(resource, wanted, refused)
 
     async def _can_i(self, verb: str, resource: str) -> Completed:
         plural, _, subresource = resource.partition("/")

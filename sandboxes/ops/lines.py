@@ -10,6 +10,7 @@ from sandboxes.grammar import QuantityError, parse_quantity
 
 if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
+    from sandboxes.ops.rights import Wanted
 
 
 class Verdict(enum.Enum):
@@ -40,13 +41,13 @@ def exit_code(lines: list[Line]) -> int:
     return int(any(line.verdict is Verdict.FAIL for line in lines))
 
 
-def rights_line(resource: str, verbs: tuple[str, ...], missing: list[str], loss: str) -> Line:
-    """Return the line for the rights on a resource. `loss`: what fails without them, if they are optional."""
+def rights_line(resource: str, wanted: Wanted, missing: list[str]) -> Line:
+    """Return the line for the rights on a resource."""
     if not missing:
-        return Line(Verdict.OK, f"rights on {resource}: {', '.join(verbs)}")
-    if loss:
-        return Line(Verdict.NOT_PERMITTED, f"rights on {resource}: {', '.join(missing)}; so {loss}")
-    return Line(Verdict.FAIL, f"rights on {resource}: missing {', '.join(missing)}")
+        return Line(Verdict.OK, f"rights on {resource}: {', '.join(wanted.verbs)}")
+    if not set(wanted.needed).isdisjoint(missing):
+        return Line(Verdict.FAIL, f"rights on {resource}: missing {', '.join(missing)}")
+    return Line(Verdict.NOT_PERMITTED, f"rights on {resource}: {', '.join(missing)}; so {wanted.loss}")
 
 
 def quota_line(quota: KubeObject) -> Line:

@@ -8,6 +8,7 @@ Format: https://kubernetes.io/docs/reference/kubernetes-api/authorization-resour
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from sandboxes import objects as kube
 from sandboxes.kubectl.output import unreadable
+from sandboxes.spec.options import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,13 +24,32 @@ if TYPE_CHECKING:
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 
-_SANDBOXES = ("create", "delete", "get", "list", "patch", "watch")
-_EXTRAS = ("create", "delete", "get", "list", "patch")
+_WITHOUT_PATCH = (
+    "sandboxes are made by `kubectl create`: renewals, touches, idle timeouts and adoptions are refused, and a sandbox "
+    "that another process has half made is 503 until it is complete or reaped"
+)
 
-# Optional rights: verbs by resource, and what does not work without them.
-RIGHTS_WANTED = {
-    "events": (("list",), "diagnostics have no Events, and waits do not end early if a volume fails"),
-    "pods/log": (("get",), "diagnostics have no logs"),
+
+@dataclass(frozen=True)
+class Wanted:
+    """Verbs on a resource. `needed`: no sandbox can be created without them; `loss`: what fails without `optional`."""
+
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    loss: str = ""
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """All verbs, sorted."""
+        return tuple(sorted({*self.needed, *self.optional}))
+
+
+# What only diagnostics need.
+_DIAGNOSTICS = {
+    "events": Wanted(
+        optional=("list",), loss="diagnostics have no Events, and waits do not end early if a volume fails"
+    ),
+    "pods/log": Wanted(optional=("get",), loss="diagnostics have no logs"),
 }
 
 _API_VERSION = "authorization.k8s.io/v1"
@@ -38,17 +59,35 @@ _KIND = "SelfSubjectRulesReview"
 REVIEW = ("create", "--raw", f"/apis/{_API_VERSION}/selfsubjectrulesreviews", "-f", "-")
 
 
-def rights_needed(templates: Mapping[str, Template], settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Return the verbs that the service needs in the namespace, by resource."""
-    needed: dict[str, tuple[str, ...]] = {"pods": _SANDBOXES, "services": _SANDBOXES}
-    kinds = {extra["kind"] for template in templates.values() for extra in template.extras}
+def rights_wanted(templates: Mapping[str, Template], settings: Settings) -> dict[str, Wanted]:
+    """Return what this configuration uses in the namespace, by resource."""
+    basic = ("create", "delete", "get", "list", *(("watch",) if settings.live_view else ()))
+    # The settings demand what only a patch can write.
+    sandboxes = (
+        Wanted((*basic, "patch")) if settings.sandbox_idle_timeout else Wanted(basic, ("patch",), _WITHOUT_PATCH)
+    )
+    wanted = {"pods": sandboxes, "services": sandboxes}
     # Leftovers of templates are listed in one call for all kinds that a template may have.
     for _, kind in sorted(kube.EXTRA_KINDS):
-        needed[kube.RESOURCES[kind]] = _EXTRAS if kind in kinds else ("list",)
+        wanted[kube.RESOURCES[kind]] = _wanted_of_extra(kind, templates)
     if settings.sandbox_network_policy == "isolated":
-        policies = kube.RESOURCES["NetworkPolicy"]
-        needed[policies] = tuple(sorted({*needed[policies], "create", "patch"}))
-    return needed
+        resource = kube.RESOURCES["NetworkPolicy"]
+        extra = wanted[resource]
+        needed = {*extra.needed, "create", "patch"}
+        optional = tuple(verb for verb in extra.optional if verb not in needed)
+        wanted[resource] = Wanted(tuple(sorted(needed)), optional, extra.loss)
+    return wanted | _DIAGNOSTICS
+
+
+def _wanted_of_extra(kind: str, templates: Mapping[str, Template]) -> Wanted:
+    every = ("create", "delete", "get", "list", "patch")
+    names = sorted(name for name, one in templates.items() if kind in {extra["kind"] for extra in one.extras})
+    if DEFAULT_TEMPLATE in names:
+        return Wanted(every)
+    leftovers = "leftovers of templates stay"
+    if not names:
+        return Wanted(optional=("list",), loss=leftovers)
+    return Wanted(optional=every, loss=f"the template {', '.join(names)} can't be used, and {leftovers}")
 
 
 class _Parsed(BaseModel):

@@ -28,19 +28,28 @@ NOBODY = (None, None)
 
 @dataclass
 class Attempt:
-    """One create. `before`: uids of the Pod and Service it found; `applied`: it may have written to the cluster."""
+    """One create.
+
+    `before`: uids of the Pod and Service it found; `applied`: it may have written to the cluster; `without_patch`: it
+    creates its objects instead of applying them.
+    """
 
     sandbox: Sandbox
     objects: list[KubeObject]
     extras: TemplateObjects
     before: set[str] | None = None
     applied: bool = False
+    without_patch: bool = False
     waits_for_deletion: bool = False
 
     @property
     def applied_at(self) -> str:
         """The `applied-at` annotation of this attempt's objects, unique to it."""
         return kube.get_annotations(self.objects[0])[kube.APPLIED_AT_ANNOTATION]
+
+    def has_marked(self, obj: KubeObject | None) -> bool:
+        """Whether this attempt was the last to apply or create the object."""
+        return obj is not None and kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) == self.applied_at
 
     def may_have_made(self, obj: KubeObject | None) -> bool:
         """Whether this attempt created the object, and no other writer has applied or confirmed it since.
@@ -52,8 +61,7 @@ class Attempt:
             return False
         if expiry.created_at(obj) < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
             return False
-        marks = kube.get_annotations(obj)
-        return marks.get(kube.APPLIED_AT_ANNOTATION) == self.applied_at and kube.CONFIRMED_ANNOTATION not in marks
+        return self.has_marked(obj) and kube.CONFIRMED_ANNOTATION not in kube.get_annotations(obj)
 
     def is_over(self, pod: KubeObject) -> bool:
         """Whether the Pod has ended, or has expired and the request does not set a new TTL."""

@@ -1,7 +1,8 @@
 """Creates sandboxes: reads the objects, applies the missing ones, rolls back on failure.
 
 Processes coordinate through the objects alone: the immutable revision, the owner annotations, a new `applied-at` on
-every apply, and `confirmed-at` on a Pod that another process than its maker returned to a caller.
+every apply, and `confirmed-at` on a Pod that another process than its maker returned to a caller. Where the right to
+patch is missing, none of these can be written onto an existing object: see `without_patch.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sandboxes.errors import (
     KeepsChanging,
     NamespaceMissing,
     ObjectsChanged,
+    PatchForbidden,
     ProvisionerError,
     SandboxConflict,
 )
@@ -33,6 +35,7 @@ from sandboxes.service.capacity import Capacity
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
+from sandboxes.service.without_patch import WithoutPatch
 from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
 from sandboxes.status.response import is_whole
 from sandboxes.tasks import Signal
@@ -71,6 +74,7 @@ class Creation:
         self.extras = Extras(cluster, templates, locks)
         self.protection = Protection(cluster)
         self._rollback = Rollback(cluster, settings, locks, self.extras)
+        self._without_patch = WithoutPatch(cluster, self._wait_until_gone)
         # Uids of Pods that this process returned to a caller. An evicted entry only costs one more confirmation.
         self._confirmed: ExpiringDict[str, None] = ExpiringDict(cluster.deadlines.settle, time.monotonic)
         # Sent for each new Pod, with the start of its create (loop time).
@@ -140,10 +144,8 @@ class Creation:
                     attempt.applied = True
                     await self.extras.make(attempt.extras, lambda obj: self._wait_until_gone(attempt, obj))
                 elif of_kind("Pod", missing) is None:
-                    pod = await self._confirm(sandbox_id, pod, always=bool(missing))
-                    pod = await self._prolong(attempt.sandbox, pod)
-                there = [obj for obj in (pod, service) if obj is not None]
-                stored = await self._apply(attempt, missing, there) if missing else []
+                    pod = await self._annotate(attempt, pod, always=bool(missing))
+                stored = await self._make(attempt, missing, pod, service) if missing else []
             except (ObjectsChanged, NamespaceMissing) as error:
                 failure = error
                 if isinstance(error, NamespaceMissing):
@@ -222,14 +224,50 @@ class Creation:
         if kube.owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
             missing.append(marks_only(new_pod, pod))
-        if service is None or not kube.is_managed(service) or not is_whole(pod, service, self._settings):
+        # Without patch the Service is made by the Pod's maker: one that was left over is replaced.
+        is_left_over = attempt.without_patch and attempt.has_marked(pod) and not attempt.has_marked(service)
+        if (
+            service is None
+            or not kube.is_managed(service)
+            or not is_whole(pod, service, self._settings)
+            or is_left_over
+        ):
             missing.append(new_service)
         return missing
+
+    async def _make(
+        self, attempt: Attempt, missing: list[KubeObject], pod: KubeObject | None, service: KubeObject | None
+    ) -> list[KubeObject]:
+        """Apply the missing objects, or create them where the right to patch is missing; return them as stored."""
+        if not self._without_patch.is_known:
+            there = [obj for obj in (pod, service) if obj is not None]
+            try:
+                return await self._apply(attempt, missing, there)
+            except PatchForbidden as error:
+                self._without_patch.note(error)
+        if pod is not None and not attempt.has_marked(pod) and self._rollback.is_pending(attempt.sandbox.sandbox_id):
+            raise ClusterUnavailable("A failed create of the same id is still being cleaned up")
+        return await self._without_patch.make(attempt, pod, service)
+
+    async def _annotate(self, attempt: Attempt, pod: KubeObject, *, always: bool) -> KubeObject:
+        """Confirm the existing Pod, extend its lifetime as requested, and return it.
+
+        Without the right to patch it is returned as it is, unless it has expired.
+        """
+        try:
+            if not self._without_patch.is_known:
+                pod = await self._confirm(attempt.sandbox.sandbox_id, pod, always=always)
+            return await self._prolong(attempt.sandbox, pod)
+        except PatchForbidden as error:
+            self._without_patch.note(error)
+            if expiry.ttl_ends_at(pod) <= expiry.present():
+                raise
+            return pod
 
     async def _apply(self, attempt: Attempt, objects: list[KubeObject], there: list[KubeObject]) -> list[KubeObject]:
         """Apply the objects; raises ObjectsChanged if one of `there` that another create applied did not change."""
         attempt.applied = True
-        over = [obj for obj in there if kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) != attempt.applied_at]
+        over = [obj for obj in there if not attempt.has_marked(obj)]
         # If the Pod is refused as another owner's, kubectl still applies the Service: one with requested labels waits.
         steps = [[obj] for obj in objects] if attempt.sandbox.asks.labels else [objects]
         stored = [obj for step in steps for obj in await self._cluster.apply(step, over=over)]

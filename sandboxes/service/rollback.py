@@ -146,7 +146,8 @@ class Rollback:
     async def _try(self, attempt: Attempt, *, refused: bool = False) -> Pair | None:
         """Return the sandbox if it is complete and may stay; else delete the attempt's objects and return None.
 
-        `refused`: the caller already has its error, so the attempt's own sandbox may not stay.
+        `refused`: the caller already has its error, so the attempt's own sandbox may not stay, unless it was made
+        without the right to patch: then it may have been returned to another caller.
         """
         sandbox_id = attempt.sandbox.sandbox_id
         pod, service = await self._cluster.look(sandbox_id, urgent=True)
@@ -168,7 +169,8 @@ class Rollback:
     def _may_stay(self, attempt: Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:
         if not attempt.is_made(pod, service, self._settings):
             return False
-        return not refused or not attempt.may_have_made(pod)
+        # Without patch another process that has returned it to a caller could not confirm it.
+        return not refused or attempt.without_patch or not attempt.may_have_made(pod)
 
     async def _delete(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> None:
         """Delete this attempt's objects; raises PreconditionFailed if one has changed since it was read."""

@@ -15,7 +15,7 @@ from tests.record import case as recorded
 @pytest.mark.parametrize(
     ("case", "status", "retry"),
     [
-        ("apply-forbidden", 502, False),
+        ("apply-forbidden-no-create", 502, False),
         ("apply-pod-security-violation", 502, False),
         ("apply-unknown-field-ignored", 502, False),
         ("apply-quota-exceeded", 429, True),

@@ -212,7 +212,7 @@ async def test_what_is_said_while_the_cluster_is_away_is_documented(
 
 @pytest.mark.parametrize(
     ("recorded", "status"),
-    [("apply-forbidden", 502), ("apply-quota-exceeded", 429), ("apply-pod-security-violation", 502)],
+    [("apply-forbidden-no-create", 502), ("apply-quota-exceeded", 429), ("apply-pod-security-violation", 502)],
 )
 async def test_what_is_said_of_a_refusal_is_documented(
     cluster: Cluster, start_provisioner: StartProvisioner, recorded: str, status: int

@@ -14,6 +14,10 @@ from tests.record import RECORDED, case, case_names
 
 FAILED = {name for name in case_names() if case(name).returncode != 0 and case(name).stderr}
 
+PATCH_FORBIDDEN = (
+    "The provisioner lacks the right to patch pods in the cluster, which renewing, touching and adopting a sandbox need"
+)
+
 # case: (class, HTTP status, the rule's sentence)
 TWICE = "The sandbox's template has an entry of a list twice"
 EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
@@ -35,7 +39,13 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         502,
         "The cluster refused the request for an unknown reason",
     ),
-    "apply-forbidden": (errors.ClusterRefused, 502, "The provisioner lacks the right to patch pods in the cluster"),
+    "apply-forbidden": (errors.PatchForbidden, 502, PATCH_FORBIDDEN),
+    "apply-forbidden-no-create": (
+        errors.ClusterRefused,
+        502,
+        "The provisioner lacks the right to create pods in the cluster",
+    ),
+    "apply-forbidden-no-patch": (errors.PatchForbidden, 502, PATCH_FORBIDDEN),
     "apply-hostpath-backstep": (
         errors.TemplateRefused,
         502,
@@ -439,6 +449,14 @@ def test_what_a_limit_range_refuses_may_be_the_resources_that_were_asked_for() -
     )
     assert isinstance(error, errors.ClusterRefused)
     assert error.request_fields == ("resources",)
+
+
+@pytest.mark.parametrize("resource", ["services", "networkpolicies"])
+def test_the_right_to_patch_matters_for_creates_with_pods_and_services_only(resource: str) -> None:
+    text = f'Error from server (Forbidden): x is forbidden: User "u" cannot patch resource "{resource}" in API group ""'
+    error = classify(text)
+    assert error.public.startswith(f"The provisioner lacks the right to patch {resource} in the cluster")
+    assert isinstance(error, errors.PatchForbidden) == (resource == "services")
 
 
 def test_missing_objects_are_named() -> None:
