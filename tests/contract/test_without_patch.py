@@ -199,7 +199,7 @@ async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reape
     port = free_port()
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port), REAPER_INTERVAL="0")
     provisioner = await start_provisioner()
-    cluster.faults.hang(verb="create", resource="services")
+    cluster.faults.answer(503, verb="create", resource="services")
     async with (
         running(*PROVISIONER, environ=environ, log=tmp_path / "log") as process,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
