@@ -177,7 +177,6 @@ RULES: tuple[Rule, ...] = (
         lambda public, *, detail: ClusterRefused(public, detail=detail, request_fields=("resources",)),
         "The cluster's LimitRange refuses the resources of the sandbox",
     ),
-    # A sandbox can be created without this right (record: apply-forbidden-no-patch, create-without-patch).
     _rule(
         "right-to-patch",
         r'cannot patch resource "(?P<resource>pods|services)"',
