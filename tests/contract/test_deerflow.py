@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
+from tests.conftest import ROOT
 from tests.contract.service import URL, Provisioner, StartProvisioner
 from tests.kubectl import SPEED
 from tests.record import RECORDED
@@ -99,6 +100,34 @@ async def test_a_folder_that_is_not_there_ends_the_wait_and_is_named(
         assert answer["message"].endswith(f"hostPath type check failed: {missing} is not a directory")
         told = await (await provisioner.get(f"{URL}/{case['request']['sandbox_id']}/diagnostics")).json()
         assert told["summary"].startswith(f"A volume can't be mounted: {missing} is not a directory on node node1")
+
+
+NESTED = """      volumeMounts:
+        - {name: skills, mountPath: /mnt/skills, readOnly: true}
+        - {name: inner, mountPath: /mnt/skills/custom}
+"""
+VOLUMES = """  volumes:
+    - {name: skills, emptyDir: {}}
+    - {name: inner, emptyDir: {}}
+"""
+
+
+async def test_a_mount_point_that_a_read_only_mount_does_not_have_ends_the_wait_and_is_named(
+    start_provisioner: StartProvisioner, tmp_path: Path
+) -> None:
+    """No request makes such a Pod, but a template may."""
+    folder = tmp_path / "templates" / "default"
+    folder.mkdir(parents=True)
+    for shipped in (ROOT / "manifests" / "sandbox").iterdir():
+        text = shipped.read_text(encoding="utf-8").replace("      volumeMounts:\n", NESTED)
+        (folder / shipped.name).write_text(text.replace("  volumes:\n", VOLUMES), encoding="utf-8")
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(folder.parent))
+    answer = await posted(provisioner, {"request": {"sandbox_id": "a"}}, wait_seconds=20)
+    assert (answer["ready"], answer["reason"]) == (False, "StartError")
+    assert answer["message"].endswith("/mnt/skills/custom: read-only file system")
+    told = await (await provisioner.get(f"{URL}/a/diagnostics")).json()
+    assert "the mount point /mnt/skills/custom can't be made in /mnt/skills, which is read-only" in told["summary"]
+    assert "image" not in told["summary"]
 
 
 BASE = "/srv/deer-flow"
