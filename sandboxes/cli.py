@@ -2,6 +2,7 @@
 
 python provisioner.py                                         serve
 python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
+python provisioner.py render --request body.json              print those of a create with this body
 python provisioner.py reap [--dry-run]                        run the reaper once, or print what it would delete
 python provisioner.py check                                   check that this machine and the cluster are ready
 python provisioner.py --version                               print the version
@@ -46,7 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve the REST API (the default)")
     render_parser = commands.add_parser("render", help="print the objects of one sandbox as JSON, without creating it")
-    render_parser.add_argument("--sandbox-id", required=True)
+    which = render_parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--sandbox-id")
+    which.add_argument(
+        "--request", metavar="FILE", help="JSON body of a create, instead of the other options; -: stdin"
+    )
     render_parser.add_argument("--thread-id", help="default: the sandbox's id")
     render_parser.add_argument("--user-id", default="default")
     render_parser.add_argument("--template", default=DEFAULT_TEMPLATE)
@@ -63,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.load()
         if arguments.command == "render":
-            print(render(settings, arguments.sandbox_id, arguments.thread_id, arguments.user_id, arguments.template))  # noqa: T201 - its job
+            print(render(settings, _create_body(arguments)))  # noqa: T201 - its job
         elif arguments.command == "reap":
             configure_logging("WARNING", settings.log_format)
             for line in asyncio.run(reap(settings, dry_run=arguments.dry_run)):
@@ -82,21 +87,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def render(
-    settings: Settings, sandbox_id: str, thread_id: str | None, user_id: str, template_name: str = DEFAULT_TEMPLATE
-) -> str:
-    """Return the objects that the service would create for such a request: a List, as JSON.
+def _create_body(arguments: argparse.Namespace) -> str:
+    """Return the JSON body of the create that the options describe. Raises StartupError if the file can't be read."""
+    if arguments.request is None:
+        fields = ("sandbox_id", "thread_id", "user_id", "template")
+        return json.dumps({field: getattr(arguments, field) for field in fields})
+    try:
+        return sys.stdin.read() if arguments.request == "-" else Path(arguments.request).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"{arguments.request} can't be read: {error}") from error
 
-    Raises StartupError if the request is invalid, or the template does not exist.
+
+def render(settings: Settings, body: str) -> str:
+    """Return the objects that the service would create for the JSON body of a create: a List, as JSON.
+
+    Raises StartupError if the body is invalid, or the template does not exist; BadRequest or Unprocessable if it breaks
+    a rule.
     """
     templates = load_all_templates(settings)
+    try:
+        request = CreateRequest.model_validate_json(body)
+    except ValidationError as error:
+        problems = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
+        raise StartupError(problems) from error
+    template_name = DEFAULT_TEMPLATE if request.template is None else request.template
     if template_name not in templates:
         raise StartupError(f"Template {template_name} does not exist. Known templates: {', '.join(sorted(templates))}.")
-    try:
-        request = CreateRequest(sandbox_id=sandbox_id, thread_id=thread_id, user_id=user_id, template=template_name)
-    except ValidationError as error:
-        problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
-        raise StartupError(problems) from error
     sandbox = validate(request, templates, settings)
     objects = [
         obj

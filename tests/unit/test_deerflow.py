@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandboxes.errors import BadRequest
+from sandboxes.cli import render
+from sandboxes.errors import BadRequest, StartupError
 from sandboxes.models.requests import CreateRequest
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
@@ -79,6 +80,27 @@ def test_nothing_is_mounted_below_a_read_only_mount_that_does_not_contain_it(
         for child, (child_source, _, _) in found.items():
             if read_only and child.startswith(f"{parent}/"):
                 assert child_source == source + child.removeprefix(parent)
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_render_prints_the_recorded_mounts(case: str, make_settings: MakeSettings) -> None:
+    printed = json.loads(render(make_settings(**CASES[case]["environment"]), json.dumps(CASES[case]["request"])))
+    [pod] = [obj for obj in printed["items"] if obj["kind"] == "Pod"]
+    assert mounts_of(pod) == CASES[case]["mounts"]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("", "Invalid JSON"),
+        ("[]", "object"),
+        ('{"sandbox_id": "A"}', "sandbox_id"),
+        ('{"sandbox_id": "a", "template": "none"}', "Template none does not exist"),
+    ],
+)
+def test_render_refuses_a_body_that_is_no_create(body: str, sentence: str, make_settings: MakeSettings) -> None:
+    with pytest.raises(StartupError, match=sentence):
+        render(make_settings(), body)
 
 
 @pytest.mark.parametrize("case", ["chart", "chart-pr-5077"])
