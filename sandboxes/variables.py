@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # DeerFlow's variables for the Lark CLI. They keep an app secret out of the sandbox; ignoring one would expose it.
 LARK_PREFIXES = ("LARK_CLI_", "DEERFLOW_LARK_")
 LARK_VARIABLES = frozenset({"LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS"})
+# Build arguments of DeerFlow's images, which restrict nothing. Its compose file puts all of `.env` into the container.
+_LARK_BUILD_ARGUMENTS = frozenset({"LARK_CLI_NPM_VERSION", "LARK_CLI_VERSION"})
 
 # Maximum length, in characters, of an invalid value that a message shows; a longer one is not a typing error.
 MOST_SHOWN = 200
@@ -51,7 +53,7 @@ def unsupported(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is set, but this version does not know it: unset it."
         for name, value in sorted(environ.items())
-        if value and name.startswith(LARK_PREFIXES) and name not in LARK_VARIABLES
+        if value and name.startswith(LARK_PREFIXES) and name not in LARK_VARIABLES | _LARK_BUILD_ARGUMENTS
     ]
 
 
