@@ -155,10 +155,15 @@ def is_clean_absolute_path(path: str) -> bool:
     return path.startswith("/") and ".." not in path.split("/") and path.isprintable()
 
 
+def _normalized(path: str) -> str:
+    # normpath keeps exactly two leading slashes, and no host path of a request begins with those.
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
 def _node_path(value: str) -> str:
     if not is_clean_absolute_path(value):
         raise ValueError("an absolute path on the node, without `..`")
-    return posixpath.normpath(value)
+    return _normalized(value)
 
 
 def threads_path(value: str) -> str:
@@ -167,7 +172,7 @@ def threads_path(value: str) -> str:
     filled = value.replace("{user_id}", "u").replace("{thread_id}", "t")
     if set(filled) & set("{}") or not is_clean_absolute_path(filled):
         raise ValueError(wrong)
-    return posixpath.normpath(value)
+    return _normalized(value)
 
 
 def namespace(value: str) -> str:

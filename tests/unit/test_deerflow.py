@@ -129,6 +129,7 @@ def test_a_skills_claim_is_mounted_by_its_public_folder_where_a_mount_lies_below
     [
         ("/srv/deer-flow/threads", "/srv/deer-flow"),
         ("/srv/deer-flow/threads/", "/srv/deer-flow"),
+        ("//srv/deer-flow/threads", "/srv/deer-flow"),
         ("/threads", None),  # the root would be all of the node
         ("/srv/other", None),
         ("/srv/{user_id}/threads", None),
