@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # DeerFlow's variables for the Lark CLI. They keep an app secret out of the sandbox; ignoring one would expose it.
 LARK_PREFIXES = ("LARK_CLI_", "DEERFLOW_LARK_")
 LARK_VARIABLES = frozenset({"LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS"})
+# Build arguments of DeerFlow's images, which restrict nothing. Its compose file puts all of `.env` into the container.
+_LARK_BUILD_ARGUMENTS = frozenset({"LARK_CLI_NPM_VERSION", "LARK_CLI_VERSION"})
 
 # Maximum length, in characters, of an invalid value that a message shows; a longer one is not a typing error.
 MOST_SHOWN = 200
@@ -51,7 +53,7 @@ def unsupported(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is set, but this version does not know it: unset it."
         for name, value in sorted(environ.items())
-        if value and name.startswith(LARK_PREFIXES) and name not in LARK_VARIABLES
+        if value and name.startswith(LARK_PREFIXES) and name not in LARK_VARIABLES | _LARK_BUILD_ARGUMENTS
     ]
 
 
@@ -153,10 +155,15 @@ def is_clean_absolute_path(path: str) -> bool:
     return path.startswith("/") and ".." not in path.split("/") and path.isprintable()
 
 
+def _normalized(path: str) -> str:
+    # normpath keeps exactly two leading slashes, and no host path of a request begins with those.
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
 def _node_path(value: str) -> str:
     if not is_clean_absolute_path(value):
         raise ValueError("an absolute path on the node, without `..`")
-    return posixpath.normpath(value)
+    return _normalized(value)
 
 
 def threads_path(value: str) -> str:
@@ -165,7 +172,7 @@ def threads_path(value: str) -> str:
     filled = value.replace("{user_id}", "u").replace("{thread_id}", "t")
     if set(filled) & set("{}") or not is_clean_absolute_path(filled):
         raise ValueError(wrong)
-    return posixpath.normpath(value)
+    return _normalized(value)
 
 
 def namespace(value: str) -> str:

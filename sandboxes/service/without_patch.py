@@ -70,12 +70,17 @@ class WithoutPatch:
             if kube.owner_of(pod) == NOBODY or service is not None:
                 raise _refused("pods" if service is None else "pods and services")
             await self._wait_for_maker(attempt, pod)
-        stored = [pod, await self._make_service(attempt, new_service, service)]
+        stored = [pod, await self._make_service(attempt, pod, new_service, service)]
         logger.info("sandbox %s created", attempt.sandbox.sandbox_id)
         return stored
 
-    async def _make_service(self, attempt: Attempt, new: KubeObject, old: KubeObject | None) -> KubeObject:
-        """Create the Service of this attempt's Pod, in place of one that another sandbox of the id has left over."""
+    async def _make_service(
+        self, attempt: Attempt, pod: KubeObject, new: KubeObject, old: KubeObject | None
+    ) -> KubeObject:
+        """Create the Service of this attempt's Pod, in place of one that another sandbox of the id has left over.
+
+        Raises ObjectsChanged if the Pod has been deleted meanwhile: then the Service is that of its successor.
+        """
         for _ in range(MAX_ROUNDS):
             if old is not None:
                 if attempt.has_marked(old):
@@ -87,7 +92,9 @@ class WithoutPatch:
             created = await self._cluster.create([new])
             if created:
                 return created[0]
-            _, old = await self._cluster.look(attempt.sandbox.sandbox_id)
+            there, old = await self._cluster.look(attempt.sandbox.sandbox_id)
+            if there is None or there["metadata"]["uid"] != pod["metadata"]["uid"]:
+                raise ObjectsChanged("The sandbox was deleted while it was made")
         raise KeepsChanging
 
     async def _wait_for_maker(self, attempt: Attempt, half: KubeObject) -> None:

@@ -35,7 +35,10 @@ _RESOURCES = {
     "requests": {"cpu": "10m", "memory": "64Mi", "ephemeral-storage": "64Mi"},
     "limits": {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "512Mi"},
 }
-_SECURITY = {"privileged": False, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+_SECURITY: KubeObject = {"privileged": False, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+# The broker's image runs as root. DeerFlow's gateway keeps the credentials in folders of mode 0700, with its chart as
+# user 1000: without these root can neither read nor change them.
+_BROKER_SECURITY = {**_SECURITY, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "FOWNER"]}}
 
 Lark = Literal["", "runtime", "broker"]
 
@@ -112,5 +115,5 @@ def _broker(spec: KubeObject, sandbox: Sandbox, settings: Settings) -> KubeObjec
         "env": [{"name": name, "value": value} for name, value in env.items()],
         "volumeMounts": mounts,
         "resources": _RESOURCES,
-        "securityContext": _SECURITY,
+        "securityContext": _BROKER_SECURITY,
     }

@@ -151,6 +151,7 @@ def test_a_skills_claim_is_mounted_by_its_public_folder_where_a_mount_lies_below
     [
         ("/srv/deer-flow/threads", "/srv/deer-flow"),
         ("/srv/deer-flow/threads/", "/srv/deer-flow"),
+        ("//srv/deer-flow/threads", "/srv/deer-flow"),
         ("/threads", None),  # the root would be all of the node
         ("/srv/other", None),
         ("/srv/{user_id}/threads", None),
@@ -236,11 +237,13 @@ def test_the_broker_has_the_credentials_and_the_sandbox_has_none(
         "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS": "auth,config",
     }
     assert {"name": "DEERFLOW_LARK_BROKER_URL", "value": "http://127.0.0.1:8788"} in container(pod)["env"]
+    # The broker runs as root, and the credentials belong to the gateway's user, with mode 0700.
+    needed = {"lark-cli-shim-init": {}, "lark-cli-broker": {"add": ["DAC_OVERRIDE", "FOWNER"]}}
     for one in (shim, broker):
         assert one["securityContext"] == {
             "privileged": False,
             "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
+            "capabilities": {"drop": ["ALL"], **needed[one["name"]]},
         }
         assert {kind: set(amounts) for kind, amounts in one["resources"].items()} == {
             "requests": {"cpu", "memory", "ephemeral-storage"},

@@ -231,6 +231,14 @@ def test_a_threads_path_has_no_other_placeholders(path: str, make_settings: Make
         make_settings(THREADS_HOST_PATH=path)
 
 
+@pytest.mark.parametrize("variable", ["LARK_CLI_NPM_VERSION", "LARK_CLI_VERSION"])
+def test_a_build_argument_of_deerflows_env_file_does_not_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1.0.65")
+    Settings.load()
+
+
 @pytest.mark.parametrize("variable", ["LARK_CLI_NEXT", "DEERFLOW_LARK_NEXT"])
 def test_an_unknown_variable_of_the_lark_cli_stops_the_start(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "")
