@@ -35,7 +35,13 @@ _RESOURCES = {
     "requests": {"cpu": "10m", "memory": "64Mi", "ephemeral-storage": "64Mi"},
     "limits": {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "512Mi"},
 }
-_SECURITY: KubeObject = {"privileged": False, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+# The Pod may have no seccomp profile, for the browser of DeerFlow's image: these programs need no such exception.
+_SECURITY: KubeObject = {
+    "privileged": False,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 # The broker's image runs as root. DeerFlow's gateway keeps the credentials in folders of mode 0700, with its chart as
 # user 1000: without these root can neither read nor change them.
 _BROKER_SECURITY = {**_SECURITY, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "FOWNER"]}}

@@ -244,6 +244,7 @@ def test_the_broker_has_the_credentials_and_the_sandbox_has_none(
             "privileged": False,
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"], **needed[one["name"]]},
+            "seccompProfile": {"type": "RuntimeDefault"},
         }
         assert {kind: set(amounts) for kind, amounts in one["resources"].items()} == {
             "requests": {"cpu", "memory", "ephemeral-storage"},
