@@ -168,7 +168,11 @@ KUBECTLS_OWN = (
     "no server is asked: test_withheld.py::test_a_recorded_fault_of_a_kubeconfig_is_told_without_kubectls_words"
 )
 A_PLUGINS = "no server is asked: test_withheld.py::test_what_is_not_about_the_kubeconfig_is_repeated"
+BY_RIGHTS = "with the rights of a Role: test_without_patch.py"
 ELSEWHERE = {
+    "apply-forbidden-no-create": f"{BY_RIGHTS}::test_a_create_that_fails_half_way_leaves_nothing",
+    "apply-forbidden-no-patch": f"{BY_RIGHTS}::test_a_sandbox_is_made_read_listed_and_deleted",
+    "create-without-patch": f"{BY_RIGHTS}::test_a_sandbox_is_made_read_listed_and_deleted",
     "kubeconfig-missing": "kubectl then asks port 8080 of this machine, which is not ours to keep free: "
     "test_process.py::test_a_missing_kubeconfig_stops_the_start_in_one_sentence_with_its_path",
     "kubeconfig-auth-provider-gcp": KUBECTLS_OWN,

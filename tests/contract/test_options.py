@@ -60,6 +60,9 @@ async def test_the_pod_has_exactly_what_was_asked_for(start_provisioner: StartPr
     for pod in (asked, plain):
         for field in ("nodeName", "nodeSelector"):
             pod["spec"].pop(field, None)
+    # The default image has no seccomp profile; any other one has the runtime's.
+    assert plain["spec"].pop("securityContext") == {}
+    assert asked["spec"].pop("securityContext") == {"seccompProfile": {"type": "RuntimeDefault"}}
     assert asked["spec"] == plain["spec"]
 
 

@@ -124,6 +124,7 @@ async def test_events_that_may_not_be_read_are_told_so_and_the_rest_is_there(
 ) -> None:
     await create(provisioner)
     put(cluster, "failed-mount")
+    await until_told(provisioner, "ContainerCreating")
     said = 'events is forbidden: User "u" cannot list resource "events" in API group "" in the namespace "deer-flow"'
     cluster.kmock["get", kmock.resource("v1/events")] << kmock.KubernetesError(403, "Forbidden", said, {})
     diagnosis = await told(provisioner, "/diagnostics")

@@ -40,6 +40,11 @@ async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree
     ledger = Ledger(cluster)
     ids = [f"r{number}" for number in range(30)]
     end = time.monotonic() + LOAD_SECONDS
+
+    def goes_on() -> bool:
+        """On a busy machine it takes longer until enough was done."""
+        return time.monotonic() < end or ledger.answered("create") < 20 or ledger.answered("delete") < 5
+
     async with AsyncExitStack() as stack:
         sessions = [
             await stack.enter_async_context(
@@ -50,18 +55,16 @@ async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree
 
         async def call(caller: int) -> None:
             choice = random.Random(caller)  # noqa: S311 - no secret
-            while time.monotonic() < end:
+            while goes_on():
                 session, sandbox_id = choice.choice(sessions), choice.choice(ids)
                 verb = choice.choice([ledger.create, ledger.create, ledger.delete])
                 await verb(session, sandbox_id)
 
         async def reap(replica: int) -> None:
-            while time.monotonic() < end:
+            while goes_on():
                 await replicas[replica].client.app[SANDBOX_SERVICE].reaper.round(dry_run=False)
 
         await asyncio.gather(*(call(caller) for caller in range(20)), reap(0), reap(1))
-        assert ledger.answered("create") >= 20
-        assert ledger.answered("delete") >= 5
         # Every second one is asked for again, by both at once, so that it must be there.
         again = [ledger.create(session, one) for one in ids[::2] for session in sessions]
         assert set(await asyncio.gather(*again)) == {200}
