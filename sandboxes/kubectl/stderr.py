@@ -123,7 +123,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # An apply with the uid of a deleted object.
     _rule(
-        "uid-mismatch", r"\(Conflict\): .* uid mismatch", PreconditionFailed, "The sandbox was deleted in the meantime"
+        "uid-mismatch", r"fulfilled on .* uid mismatch", PreconditionFailed, "The sandbox was deleted in the meantime"
     ),
     _rule("already-exists", r"\(AlreadyExists\)", AlreadyThere, "Another client is creating the sandbox"),
     # A conflict with a concurrent write, for example of a quota's usage; a retry succeeds.

@@ -395,6 +395,12 @@ OTHER = {
         errors.LogMissing,
         "The sandbox's node does not hand out its logs",
     ),
+    'error: Operation cannot be fulfilled on pods "sandbox-ub": uid mismatch: the provided object specified uid '
+    "10885b85-47e1-4877-a4ba-cbf721dcd53d, and no existing object was found\n"
+    "Please review the fields above--they currently have other managers.\n": (
+        errors.PreconditionFailed,
+        "The sandbox was deleted in the meantime",
+    ),
     "": (errors.ClusterRefused, "The cluster refused the request for an unknown reason"),
     "panic: runtime error": (errors.ClusterRefused, "The cluster refused the request for an unknown reason"),
 }
