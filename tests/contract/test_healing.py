@@ -239,6 +239,7 @@ async def test_an_object_made_by_hand_with_other_user_data_is_refused_and_untouc
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
     objects = by_hand(template, volumes=[{"name": "user-data", "hostPath": {"path": "/elsewhere"}}])
     assert (await kubectl.apply(*objects, manager="kubectl")).rc == 0
+    await until(lambda: None not in provisioner.view.sandbox("a"))
     before = copy.deepcopy([cluster.get(*POD), cluster.get(*SERVICE)])
     response = await provisioner.post(URL, json={"sandbox_id": "a", "thread_id": "t"})
     assert response.status == 409
