@@ -17,7 +17,7 @@ from devcluster.authorization import Right
 from sandboxes.api.app_keys import SANDBOX_SERVICE
 from tests.contract.faults import refuse_next
 from tests.contract.lives import POD, SERVICE, annotations_of, nothing_left, pass_time, reaper_of, uid_of
-from tests.contract.processes import PROVISIONER, environment, free_port, running
+from tests.contract.processes import PROVISIONER, environment, free_port, processes_with, running
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.kubectl import Kubectl
 
@@ -197,7 +197,9 @@ async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reape
 ) -> None:
     """The process that made the Pod is killed before it makes the Service."""
     port = free_port()
-    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port), REAPER_INTERVAL="0")
+    home = tmp_path / "killed"
+    home.mkdir()
+    environ = environment(home, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port), REAPER_INTERVAL="0")
     provisioner = await start_provisioner()
     cluster.faults.answer(503, verb="create", resource="services")
     async with (
@@ -217,6 +219,8 @@ async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reape
         process.send_signal(signal.SIGKILL)
         await asyncio.wait({lost})
         assert lost.exception() is not None
+    # Its kubectl outlives it, and would make the Service as soon as the fault is over.
+    await until(lambda: not processes_with(str(home)))
     cluster.faults.clear()
     half = uid_of(cluster)
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
