@@ -8,7 +8,8 @@ import re
 import pytest
 
 from sandboxes import errors
-from sandboxes.kubectl.stderr import RULES, classify, messages
+from sandboxes.kubectl.rules import RULES
+from sandboxes.kubectl.stderr import classify, messages
 from sandboxes.kubectl.withheld import repeatable
 from tests.record import RECORDED, case, case_names
 
