@@ -228,6 +228,7 @@ async def test_one_object_that_the_server_fails_on_does_not_fail_the_others(
     assert Counter(statuses) == {200: 11, 429: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.deadlines(batch_limit=0.5, create=1.0)
 async def test_a_create_that_is_504_is_not_made_later(
     provisioner: Provisioner, start_provisioner: StartProvisioner, cluster: Cluster

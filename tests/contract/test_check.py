@@ -126,6 +126,7 @@ def test_what_it_asks_for_is_the_role_that_is_shipped(make_settings: Any) -> Non
     assert asked(make_settings(SANDBOX_NETWORK_POLICY="isolated")) == granted("overlays/production")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_each_missing_right_is_named(cluster: Cluster, tmp_path: Path) -> None:
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
@@ -146,6 +147,7 @@ DEERFLOWS = [
 """The Role of DeerFlow's chart."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_what_creates_do_without_does_not_fail(cluster: Cluster, tmp_path: Path) -> None:
     cluster.authorization.restrict(NS, DEERFLOWS)
@@ -157,6 +159,7 @@ async def test_what_creates_do_without_does_not_fail(cluster: Cluster, tmp_path:
     assert checked.of("template default") == "ok            template default: the cluster accepts it (dry run)"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_a_right_that_the_settings_need_fails(cluster: Cluster, tmp_path: Path) -> None:
     cluster.authorization.restrict(NS, DEERFLOWS)
@@ -316,6 +319,7 @@ async def test_what_kubectl_does_not_prove_fails(
     assert checked.of(what) == f"FAIL          {what}: The provisioner can't read kubectl's output"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "{", ""])
 async def test_a_bad_kubeconfig_can_not_be_asked_with(cluster: Cluster, tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "config"
@@ -328,6 +332,7 @@ async def test_a_bad_kubeconfig_can_not_be_asked_with(cluster: Cluster, tmp_path
     assert str(path) in checked.lines[-1]
 
 
+@pytest.mark.slow
 async def test_without_a_kubectl_and_with_a_bad_variable_nothing_can_be_asked(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, KUBECTL=str(tmp_path / "none"))
     assert (checked.returncode, len(checked.lines)) == (2, 1)

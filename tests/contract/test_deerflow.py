@@ -88,6 +88,7 @@ async def test_the_sandbox_runs_with_the_recorded_mounts(
         assert reasons == {"Scheduled", "Pulled", "Created", "Started"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_THE_NODE)
 async def test_a_folder_that_is_not_there_ends_the_wait_and_is_named(
     name: str, start_provisioner: StartProvisioner, tmp_path: Path

@@ -256,6 +256,7 @@ async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
     assert cluster.authorization.refused == REFUSED_ANYWAY
 
 
+@pytest.mark.slow
 @pytest.mark.role(PRODUCTION)
 @pytest.mark.starts_in_full
 async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
@@ -273,6 +274,7 @@ async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
     assert cluster.authorization.refused == REFUSED_ANYWAY
 
 
+@pytest.mark.slow
 @pytest.mark.role(TEMPLATES)
 @pytest.mark.starts_in_full
 async def test_the_component_for_templates_has_what_their_objects_take_besides(

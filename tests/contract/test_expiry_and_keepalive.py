@@ -125,6 +125,7 @@ async def test_a_renewal_that_says_nothing_sensible_is_422_and_changes_nothing(
     assert annotations_of(cluster) == before
 
 
+@pytest.mark.slow
 async def test_of_two_creates_at_once_in_two_processes_the_shorter_life_does_not_win(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
@@ -176,6 +177,7 @@ async def test_uses_are_written_once_a_minute_and_none_is_forgotten(
     assert annotations_of(cluster)["provisioner/used-at"] > max(written)
 
 
+@pytest.mark.slow
 async def test_a_short_idle_timeout_is_kept_alive_by_uses_that_come_in_time(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
@@ -201,6 +203,7 @@ async def test_a_sandbox_that_may_stay_unused_is_not_written_to(provisioner: Pro
     assert annotations_of(cluster) == before
 
 
+@pytest.mark.slow
 @pytest.mark.deadlines(use_retry=0.2, use_interval=3)
 async def test_a_use_that_could_not_be_written_in_time_is_written_later(
     provisioner: Provisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture

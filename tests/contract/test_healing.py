@@ -141,6 +141,7 @@ async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
         assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
+@pytest.mark.slow
 async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
     start_provisioner: StartProvisioner, tmp_path: Any
 ) -> None:
@@ -293,10 +294,10 @@ async def test_each_apply_is_a_new_version_so_that_nobody_deletes_what_they_have
 @pytest.mark.parametrize(
     ("resource", "case", "status"),
     [
-        ("pods", "apply-quota-exceeded", 429),
-        ("services", "apply-nodeports-exhausted", 429),
         ("services", "apply-quota-exceeded", 429),
-        ("pods", "apply-pod-security-violation", 502),
+        pytest.param("services", "apply-nodeports-exhausted", 429, marks=pytest.mark.slow),
+        pytest.param("pods", "apply-quota-exceeded", 429, marks=pytest.mark.slow),
+        pytest.param("pods", "apply-pod-security-violation", 502, marks=pytest.mark.slow),
     ],
 )
 async def test_a_create_that_is_refused_by_half_leaves_nothing(
@@ -323,6 +324,7 @@ async def test_a_create_that_fails_leaves_what_was_there_before(
     assert identity(cluster)[0] == pod_uid
 
 
+@pytest.mark.slow
 async def test_node_ports_that_are_used_up_leave_no_pod(start_provisioner: StartProvisioner, tmp_path: Any) -> None:
     async with Cluster(directory=tmp_path / "small", node_port_range=range(31900, 31901), speed=10) as small:
         provisioner = await start_provisioner(cluster=small)

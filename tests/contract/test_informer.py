@@ -122,6 +122,7 @@ async def test_a_storm_of_gets_for_unknown_ids_is_no_storm_of_processes(
     assert tampered.calls()["other"] - before < 40
 
 
+@pytest.mark.slow
 async def test_a_list_that_fails_with_an_empty_list_on_stdout_empties_nothing(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
 ) -> None:
@@ -141,6 +142,7 @@ async def test_a_list_that_fails_with_an_empty_list_on_stdout_empties_nothing(
     assert await ids(provisioner) == {"a"}
 
 
+@pytest.mark.slow
 async def test_a_list_that_comes_late_brings_nothing_back(
     start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl, tmp_path: Path
 ) -> None:

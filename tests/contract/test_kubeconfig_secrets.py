@@ -98,6 +98,7 @@ async def test_at_the_start_and_by_check_nothing_of_a_kubeconfig_is_said(
     assert [text for text in said if shows(text) or KUBECTLS_WORDS.search(text)] == []
 
 
+@pytest.mark.slow
 async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_is_wrong(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
@@ -217,6 +218,7 @@ async def test_of_a_kubeconfig_that_only_kubectl_reads_no_word_of_a_plugin_is_re
 # As processes: what is printed, and the log as it leaves them.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "check", "reap"])
 async def test_of_two_users_of_one_name_a_process_says_the_name_and_nothing_else(
     command: str, cluster: Cluster, path: Path, tmp_path: Path
@@ -230,6 +232,7 @@ async def test_of_two_users_of_one_name_a_process_says_the_name_and_nothing_else
     assert not shows(stdout + stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a plugin that prints all", "a server with a password", "a proxy of another scheme"])
 async def test_what_a_reaper_and_a_check_print_has_no_secret(
     name: str, cluster: Cluster, path: Path, tmp_path: Path

@@ -193,6 +193,7 @@ OF_CLUSTER = [
 BODIES = {"create_sandbox": {"sandbox_id": "a"}, "renew_sandbox": {"ttl_seconds": 60}}
 
 
+@pytest.mark.slow
 async def test_what_is_said_while_the_cluster_is_away_is_documented(
     cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:

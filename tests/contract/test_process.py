@@ -55,6 +55,7 @@ async def test_a_missing_kubeconfig_stops_the_start_in_one_sentence_with_its_pat
     assert stderr.splitlines()[-1].startswith(f"provisioner: Kubeconfig not found at {tmp_path}/none.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["directory", "unreadable", "garbage", "no context", "no user"])
 async def test_a_kubeconfig_that_can_not_be_used_stops_the_start_with_its_path(
     cluster: Cluster, tmp_path: Path, kind: str
@@ -106,6 +107,7 @@ async def test_a_port_that_is_taken_is_said(cluster: Cluster, tmp_path: Path) ->
         assert said.format("LISTEN_PORT") in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["HOST", "LISTEN_HOST"])
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 async def test_a_host_that_is_not_this_machine_is_said(
@@ -117,6 +119,7 @@ async def test_a_host_that_is_not_this_machine_is_said(
     assert last == f"provisioner: Can't listen on {host}:8002: {variable} names no address of this machine."
 
 
+@pytest.mark.slow
 async def test_without_a_key_a_host_that_is_a_name_stops_the_start(tmp_path: Path) -> None:
     environ = environment(tmp_path, HOST="x86_64-conda-linux-gnu", ALLOW_UNAUTHENTICATED="")
     (line,) = (await refuses_to_start(environ)).splitlines()
@@ -159,6 +162,7 @@ async def test_it_serves_beside_services_of_the_names_that_it_is_deployed_by(clu
     assert not VARIABLES & links.keys()
 
 
+@pytest.mark.slow
 async def test_a_port_of_another_program_moves_nothing_and_is_a_warning(cluster: Cluster, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     environ = environment(
@@ -220,6 +224,7 @@ async def test_without_a_key_it_serves_this_machine_and_says_who_is_answered(
     assert returncode == 0, stderr
 
 
+@pytest.mark.slow
 async def test_in_a_pod_it_answers_nothing_without_a_key_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     environ = environment(
@@ -243,6 +248,7 @@ async def test_in_a_pod_it_answers_nothing_without_a_key_and_says_so(cluster: Cl
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     (SERVICE_ACCOUNT / "token").exists(), reason="in a Pod run.sh serves on that Pod's cluster, and starts no stand-in"
 )
@@ -283,6 +289,7 @@ async def served(cluster: Cluster, tmp_path: Path) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.slow
 async def test_all_that_kubectl_said_is_in_the_log_under_the_requests_id(
     served: str, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -377,15 +384,20 @@ def lines_of(request_id: str, log: Path) -> list[dict[str, Any]]:
     ("sent", "status"),
     [
         (b"GARBAGE\r\n\r\n", 400),
-        (b"GET /health HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n", 400),
-        (b"POST /api/sandboxes HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400),
-        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /" + b"a" * 60_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
-        (
-            b"GET /api/sandboxes/"
-            + b"a" * 9_000
-            + b" HTTP/1.1\r\nHost: x\r\nX-API-Key: k3y\r\nConnection: close\r\n\r\n",
-            404,
+        *(
+            pytest.param(sent, status, marks=pytest.mark.slow)
+            for sent, status in (
+                (b"GET /health HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n", 400),
+                (b"POST /api/sandboxes HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400),
+                (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+                (b"GET /" + b"a" * 60_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+                (
+                    b"GET /api/sandboxes/"
+                    + b"a" * 9_000
+                    + b" HTTP/1.1\r\nHost: x\r\nX-API-Key: k3y\r\nConnection: close\r\n\r\n",
+                    404,
+                ),
+            )
         ),
     ],
     ids=["no HTTP", "bad header", "bad length", "too long a line", "long path", "long id"],
@@ -430,6 +442,7 @@ async def smoke(base: str, *arguments: str, tmp_path: Path, **variables: str) ->
     return await run(str(ROOT / "scripts" / "smoke.sh"), base, *arguments, environ=environ)
 
 
+@pytest.mark.slow
 async def test_smoke_sh_with_a_key_and_kubectl(served: str, cluster: Cluster, kubectl: Kubectl, tmp_path: Path) -> None:
     kubeconfig = str(kubectl.kubeconfig)
     returncode, stdout, stderr = await smoke(
@@ -446,6 +459,7 @@ async def test_smoke_sh_with_a_key_and_kubectl(served: str, cluster: Cluster, ku
     await until(gone)
 
 
+@pytest.mark.slow
 async def test_a_key_wins_over_allow_unauthenticated_which_is_said(served: str, tmp_path: Path) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{served}/api/sandboxes") as response:
         assert response.status == 401
@@ -453,6 +467,7 @@ async def test_a_key_wins_over_allow_unauthenticated_which_is_said(served: str, 
     assert said.count("ALLOW_UNAUTHENTICATED has no effect: an API key is set, and every request needs it.") == 1
 
 
+@pytest.mark.slow
 async def test_smoke_sh_says_what_is_off_and_cleans_up(served: str, cluster: Cluster, tmp_path: Path) -> None:
     returncode, _, stderr = await smoke(served, tmp_path=tmp_path, API_KEY="wrong")
     assert returncode == 1

@@ -94,11 +94,11 @@ async def rescue_by_making_it_anew(provisioner: Provisioner) -> None:
     ("rescue", "asked"),
     [
         (rescue_by_renewal, "ttl_seconds"),
-        (rescue_by_touch, "idle_timeout_seconds"),
-        (rescue_by_create, "ttl_seconds"),
-        (rescue_by_create, "idle_timeout_seconds"),
-        (rescue_by_making_it_anew, "ttl_seconds"),
-        (rescue_by_making_it_anew, "idle_timeout_seconds"),
+        pytest.param(rescue_by_touch, "idle_timeout_seconds", marks=pytest.mark.slow),
+        pytest.param(rescue_by_create, "ttl_seconds", marks=pytest.mark.slow),
+        pytest.param(rescue_by_create, "idle_timeout_seconds", marks=pytest.mark.slow),
+        pytest.param(rescue_by_making_it_anew, "ttl_seconds", marks=pytest.mark.slow),
+        pytest.param(rescue_by_making_it_anew, "idle_timeout_seconds", marks=pytest.mark.slow),
     ],
 )
 async def test_a_sandbox_that_is_rescued_between_judgement_and_deletion_stays(
@@ -141,6 +141,7 @@ async def test_a_half_that_is_completed_between_judgement_and_deletion_stays(
     assert (await ours.get(f"{URL}/a")).status == 200
 
 
+@pytest.mark.slow
 async def test_two_reapers_at_once_delete_all_that_is_due_and_nothing_else(
     start_provisioner: StartProvisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +159,7 @@ async def test_two_reapers_at_once_delete_all_that_is_due_and_nothing_else(
     assert {pod["metadata"]["name"] for pod in cluster.objects("Pod")} == {"sandbox-s6", "sandbox-s7", "sandbox-s8"}
 
 
+@pytest.mark.slow
 async def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:

@@ -65,6 +65,7 @@ STATES: dict[str, tuple[tuple[str, ...], str, str | None, str | None, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "live"), [*((name, "true") for name in STATES), ("mount", "false"), ("crash", "false")]
 )
@@ -207,6 +208,7 @@ DEATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("states", DEATHS, ids=lambda states: states[0])
 async def test_a_death_is_logged_once_however_often_it_is_told(
     provisioner: Provisioner,

@@ -62,12 +62,14 @@ def run_of_halves(tmp_path: Path, *options: str, never: str = "", has_all: bool 
 ONE_PROCESS, TWO_WORKERS = (), ("-p", "xdist", "-n2", "--maxschedchunk=1")
 
 
+@pytest.mark.slow
 def test_a_run_whose_workers_together_ask_for_all_that_is_granted_passes(tmp_path: Path) -> None:
     returncode, stdout = run_of_halves(tmp_path, *TWO_WORKERS)
     assert returncode == 0
     assert f"{2 + len(ROLES) + 1} passed" in stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [ONE_PROCESS, TWO_WORKERS], ids=["one process", "two workers"])
 def test_a_run_in_which_something_granted_is_never_asked_for_fails(tmp_path: Path, options: tuple[str, ...]) -> None:
     returncode, stdout = run_of_halves(tmp_path, *options, never="services")

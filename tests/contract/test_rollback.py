@@ -57,6 +57,7 @@ async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
     await until(lambda: nothing_left(cluster))
 
 
+@pytest.mark.slow
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
 @pytest.mark.parametrize("by", ["the same process", "another process"])
 async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
@@ -82,6 +83,7 @@ async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
     assert cluster.get(*SERVICE) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.deadlines(undo=0.3, settle_pause=60)
 async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirmed_at_once(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl

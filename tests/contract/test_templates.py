@@ -213,8 +213,8 @@ async def test_the_same_owner_at_once_in_two_processes_is_one_sandbox(
     assert names(cluster, "NetworkPolicy") == ["sandbox-a-policy"]
 
 
-@pytest.mark.parametrize("resource", ["pods", "services"])
-@pytest.mark.parametrize("template", ["configured", "persistent"])
+@pytest.mark.parametrize("resource", ["pods", pytest.param("services", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("template", ["configured", pytest.param("persistent", marks=pytest.mark.slow)])
 @with_objects_of_its_own
 async def test_a_create_that_is_refused_leaves_nothing_of_its_template(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path, template: str, resource: str
@@ -242,6 +242,7 @@ async def test_a_create_that_is_refused_keeps_a_claim_that_was_there_before(
     assert names(cluster, "PersistentVolumeClaim") == ["sandbox-a-data"]
 
 
+@pytest.mark.slow
 @with_objects_of_its_own
 async def test_what_a_process_that_died_left_is_removed_when_it_is_old_and_no_pod_needs_it(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, templates: Path
@@ -346,6 +347,7 @@ async def test_a_template_may_bring_many_objects(
     await until(lambda: not names(cluster, "ConfigMap") and not names(cluster, "NetworkPolicy"))
 
 
+@pytest.mark.slow
 @with_objects_of_its_own
 async def test_a_leftover_that_can_not_be_deleted_keeps_no_other(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path

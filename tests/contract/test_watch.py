@@ -36,6 +36,7 @@ from tests.waiting import until
 pytestmark = QUICK_VIEW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["killed", "ended by the server", "cut off"])
 async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
     start_provisioner: StartProvisioner,
@@ -94,7 +95,14 @@ async def test_a_version_that_is_forgotten_is_a_new_list(
 
 
 @pytest.mark.parametrize(
-    "mode", ["watch-hangs", "watch-ends", "watch-garbage", "watch-strange", "watch-half", "watch-forbidden"]
+    "mode",
+    [
+        "watch-hangs",
+        *(
+            pytest.param(mode, marks=pytest.mark.slow)
+            for mode in ("watch-ends", "watch-garbage", "watch-strange", "watch-half", "watch-forbidden")
+        ),
+    ],
 )
 async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
     start_provisioner: StartProvisioner,
@@ -141,6 +149,7 @@ async def test_what_ends_before_a_late_watch_begins_is_told_by_it(
     assert await ids(provisioner) == {"stays"}
 
 
+@pytest.mark.slow
 async def test_a_silent_watch_is_opened_again_without_a_list(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,

@@ -145,6 +145,7 @@ async def test_of_two_owners_at_once_one_has_the_sandbox_and_the_other_is_told(
         assert stored["metadata"]["labels"]["of"] == winner
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("case", ["create-quota", "right"])
 async def test_a_create_that_fails_half_way_leaves_nothing(
@@ -187,6 +188,7 @@ async def test_a_service_that_is_left_over_is_replaced_by_the_pods_maker(
     assert new["metadata"]["labels"]["of"] == "v"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.deadlines(others_service=0.3)
 async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reaped(
@@ -237,6 +239,7 @@ async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reape
     assert cluster.get(*SERVICE) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
 async def test_what_is_whole_after_all_stays_since_another_process_may_have_returned_it(
