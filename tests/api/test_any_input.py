@@ -86,15 +86,13 @@ async def checked(
 
 @SETTINGS
 @given(body=BODIES)
-async def test_any_body_is_answered_in_json_and_never_with_500(
-    client: Client, cluster: FakeCluster, body: bytes
-) -> None:
+async def test_any_body_gets_a_json_response_other_than_500(client: Client, cluster: FakeCluster, body: bytes) -> None:
     await checked(client, cluster, "POST", URL, data=body)
 
 
 @SETTINGS
 @given(asked=ASKED)
-async def test_any_options_are_answered_in_json_and_change_nothing_if_refused(
+async def test_any_options_get_json_and_rejected_ones_change_nothing(
     open_client: Client, cluster: FakeCluster, asked: dict[str, Any]
 ) -> None:
     before = {key: dict(obj["metadata"]) for key, obj in cluster.objects.items()}
@@ -108,7 +106,7 @@ async def test_any_options_are_answered_in_json_and_change_nothing_if_refused(
 
 @SETTINGS
 @given(asked=ASKED)
-async def test_options_that_are_not_allowed_are_refused_and_reach_no_cluster(
+async def test_fields_that_are_not_allowed_are_rejected_without_a_kubectl_call(
     strict_client: Client, cluster: FakeCluster, asked: dict[str, Any]
 ) -> None:
     response = await checked(strict_client, cluster, "POST", URL, data=json.dumps(asked).encode())
@@ -120,7 +118,7 @@ async def test_options_that_are_not_allowed_are_refused_and_reach_no_cluster(
 
 @SETTINGS
 @given(name=PATHS, method=st.sampled_from(["GET", "DELETE", "POST", "PUT"]))
-async def test_any_id_in_a_path_is_answered_in_json_and_never_with_500(
+async def test_any_id_in_a_path_gets_a_json_response_other_than_500(
     client: Client, cluster: FakeCluster, name: str, method: str
 ) -> None:
     await checked(client, cluster, method, f"{URL}/{name}")

@@ -40,7 +40,7 @@ OPEN = ["/health", "/livez", "/readyz", "/docs", "/openapi.json"]
         pytest.param("::ffff:172.18.0.5", "provisioner:8002", id="on a listener of both families"),
     ],
 )
-async def test_a_caller_of_the_reference_documents_needs_no_key(
+async def test_local_and_compose_callers_need_no_key(
     make_client: MakeClient, cluster: FakeCluster, peer: str, host: str
 ) -> None:
     client = await make_client(peer=peer)
@@ -52,9 +52,7 @@ async def test_a_caller_of_the_reference_documents_needs_no_key(
     assert (await client.delete(f"{URL}/a")).status == 200
 
 
-async def test_what_a_proxy_in_front_forwards_is_401_on_every_path(
-    make_client: MakeClient, cluster: FakeCluster
-) -> None:
+async def test_a_forwarded_request_is_401_on_every_api_path(make_client: MakeClient, cluster: FakeCluster) -> None:
     client = await make_client(peer="172.18.0.2")
     # What its nginx sends.
     headers = {"Host": "provisioner:8002", "X-Real-IP": "203.0.113.9", "X-Forwarded-For": "203.0.113.9"}
@@ -67,7 +65,7 @@ async def test_what_a_proxy_in_front_forwards_is_401_on_every_path(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_from_elsewhere_every_method_and_path_of_the_api_is_401(
+async def test_a_public_peer_gets_401_on_every_api_method_and_path(
     make_client: MakeClient, cluster: FakeCluster, method: str
 ) -> None:
     client = await make_client(peer="203.0.113.9")
@@ -78,14 +76,14 @@ async def test_from_elsewhere_every_method_and_path_of_the_api_is_401(
     assert {call[:2] for call in cluster.calls} <= {("get", "--raw")}  # of /readyz
 
 
-async def test_a_peer_without_an_address_is_refused(make_client: MakeClient) -> None:
+async def test_a_peer_without_an_address_is_rejected(make_client: MakeClient) -> None:
     client = await make_client(peer="")
     response = await client.get(URL)
     assert response.status == 401
     assert "the caller's is unknown" in (await response.json())["detail"]
 
 
-async def test_in_a_pod_the_api_is_401_and_health_and_metrics_are_not(make_client: MakeClient) -> None:
+async def test_in_a_pod_the_api_is_401_but_health_docs_and_metrics_are_200(make_client: MakeClient) -> None:
     client = await make_client(in_pod=True)
     for path in BELOW_API:
         response = await client.get(path)
@@ -96,14 +94,16 @@ async def test_in_a_pod_the_api_is_401_and_health_and_metrics_are_not(make_clien
 
 
 @pytest.mark.parametrize("in_pod", [False, True])
-async def test_allow_unauthenticated_opens_it_but_not_to_pages(make_client: MakeClient, *, in_pod: bool) -> None:
+async def test_allow_unauthenticated_does_not_allow_cross_origin_requests(
+    make_client: MakeClient, *, in_pod: bool
+) -> None:
     client = await make_client(peer="203.0.113.9", in_pod=in_pod, ALLOW_UNAUTHENTICATED="true")
     assert (await client.get(URL, headers={"X-Forwarded-For": "198.51.100.1"})).status == 200
     assert (await client.get(URL, headers={"Origin": EVIL})).status == 403
 
 
 @pytest.mark.parametrize("allow", ["", "true"])
-async def test_with_a_key_it_alone_decides(make_client: MakeClient, allow: str) -> None:
+async def test_with_a_key_set_only_the_key_is_checked(make_client: MakeClient, allow: str) -> None:
     client = await make_client(peer="203.0.113.9", in_pod=True, PROVISIONER_API_KEY="k3y", ALLOW_UNAUTHENTICATED=allow)
     headers = {"Host": "evil.example", "Origin": EVIL, "Sec-Fetch-Site": "cross-site", "X-Forwarded-For": "192.0.2.1"}
     assert (await client.get(URL, headers={**headers, "X-API-Key": "k3y"})).status == 200
@@ -126,7 +126,7 @@ FOREIGN: list[dict[str, str]] = [
 ]
 
 
-async def test_a_page_elsewhere_can_not_make_a_sandbox(client: Client, cluster: FakeCluster) -> None:
+async def test_a_cross_origin_page_cannot_create_a_sandbox(client: Client, cluster: FakeCluster) -> None:
     # What a browser sends without asking before.
     headers = {"Content-Type": "text/plain", "Host": "localhost:8002"}
     for foreign in FOREIGN:
@@ -139,7 +139,7 @@ async def test_a_page_elsewhere_can_not_make_a_sandbox(client: Client, cluster: 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", [*BELOW_API, "/metrics"])
-async def test_a_page_elsewhere_gets_nothing_by_any_method(
+async def test_a_cross_origin_request_is_403_for_every_method(
     client: Client, cluster: FakeCluster, method: str, path: str
 ) -> None:
     for headers in FOREIGN:
@@ -149,26 +149,26 @@ async def test_a_page_elsewhere_gets_nothing_by_any_method(
     assert cluster.calls == []
 
 
-async def test_a_page_of_the_services_own_is_answered(client: Client) -> None:
+async def test_a_same_origin_page_is_allowed(client: Client) -> None:
     origin = f"http://127.0.0.1:{client.port}"
     for headers in ({"Origin": origin, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
         assert (await client.get(URL, headers=headers)).status == 200
 
 
-async def test_health_and_documents_are_open_to_every_page(client: Client) -> None:
+async def test_health_and_docs_are_open_to_cross_origin_pages(client: Client) -> None:
     for path in OPEN:
         for headers in FOREIGN:
             assert (await client.get(path, headers=headers)).status == 200
 
 
-async def test_a_name_of_the_operators_is_answered_to(make_client: MakeClient) -> None:
+async def test_a_host_of_allowed_hosts_is_accepted(make_client: MakeClient) -> None:
     client = await make_client(ALLOWED_HOSTS="sandboxes.example other.example")
     headers = {"Host": "Sandboxes.Example:8002", "Origin": "http://sandboxes.example:8002"}
     assert (await client.get(URL, headers=headers)).status == 200
     assert (await client.get(URL, headers={"Host": "evil.example"})).status == 403
 
 
-async def test_an_address_in_the_request_line_stands_in_for_no_host(client: Client) -> None:
+async def test_the_request_target_does_not_replace_the_host_header(client: Client) -> None:
     answer = await sent(client, b"GET http://localhost/api/sandboxes HTTP/1.1\r\nHost: evil.example\r\n")
     assert answer.startswith(b"HTTP/1.1 403 ")
     answer = await sent(client, b"GET /api/sandboxes HTTP/1.0\r\n")
@@ -178,7 +178,9 @@ async def test_an_address_in_the_request_line_stands_in_for_no_host(client: Clie
 # What operators see.
 
 
-async def test_each_refusal_is_one_warning_with_what_decided(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_rejected_request_logs_one_warning_with_its_reason(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="sandboxes")
     await client.get("/metrics", headers={"Origin": EVIL, "X-Request-ID": "find-me"})
     await client.get(URL, headers={"X-Forwarded-For": "203.0.113.9"})
@@ -193,7 +195,7 @@ async def test_each_refusal_is_one_warning_with_what_decided(client: Client, cap
     assert forwarded.getMessage().startswith("Unauthenticated: Without an API key forwarded requests are refused")
 
 
-async def test_refusals_are_counted_as_other_errors_are(client: Client) -> None:
+async def test_rejected_requests_are_counted_by_kind_and_status(client: Client) -> None:
     await client.get(URL, headers={"Origin": EVIL})
     await client.get(URL, headers={"Forwarded": "for=203.0.113.9"})
     await client.get("/metrics", headers={"Host": "evil.example"})
@@ -228,7 +230,7 @@ async def sent(client: Client, head: bytes) -> bytes:
 @given(host=st.none() | HOST, origin=st.none() | ORIGIN, site=st.none() | SITE)
 @example(host=b"localhost", origin=b"http://localhost", site=b"same-origin")
 @example(host=b"localhost", origin=None, site=None)
-async def test_any_bytes_in_the_headers_of_browsers_are_200_or_403(
+async def test_any_bytes_in_browser_headers_are_200_or_403(
     client: Client, host: bytes | None, origin: bytes | None, site: bytes | None
 ) -> None:
     # HTTP/1.1 without a Host is 400, as its own standard wants it.
@@ -244,7 +246,7 @@ async def test_any_bytes_in_the_headers_of_browsers_are_200_or_403(
 
 @SETTINGS
 @given(raw=st.binary(max_size=30), name=st.sampled_from(["Host", "Origin", "Sec-Fetch-Site"]))
-async def test_bytes_that_are_no_header_are_no_bug_either(client: Client, raw: bytes, name: str) -> None:
+async def test_invalid_header_bytes_never_cause_a_500(client: Client, raw: bytes, name: str) -> None:
     host = b"" if name == "Host" else b"Host: localhost\r\n"
     answer = await sent(client, b"GET /api/capabilities HTTP/1.1\r\n" + host + name.encode() + b": " + raw + b"\r\n")
     # What is not HTTP is 400, also in JSON: tests/contract/test_process.py.

@@ -47,7 +47,7 @@ def write(cluster: FakeCluster, text: str, *, previous: bool = False) -> None:
     cluster.written["sandbox-a", "sandbox", previous] = text
 
 
-async def test_a_ready_sandbox_has_nothing_wrong(client: Client, cluster: FakeCluster) -> None:
+async def test_diagnostics_of_a_ready_sandbox_report_no_problem(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-ready")
     write(cluster, case("logs").stdout)
     answer = await diagnosis(client)
@@ -60,7 +60,7 @@ async def test_a_ready_sandbox_has_nothing_wrong(client: Client, cluster: FakeCl
     assert answer["events"] == {"items": [], "error": None}
 
 
-async def test_a_crash_loop_tells_how_it_ended_and_what_it_wrote_before(client: Client, cluster: FakeCluster) -> None:
+async def test_a_crash_loop_has_its_last_termination_and_previous_logs(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-crash-loop")
     write(cluster, "once more\n")
     write(cluster, case("logs-previous").stdout, previous=True)
@@ -82,7 +82,7 @@ async def test_a_crash_loop_tells_how_it_ended_and_what_it_wrote_before(client: 
     assert answer["previous_logs"] == {"lines": ["dying"], "error": None}
 
 
-async def test_what_only_events_say_is_the_reason(client: Client, cluster: FakeCluster) -> None:
+async def test_the_reason_is_taken_from_events(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-failed-mount", "events-failed-mount")
     answer = await diagnosis(client)
     assert (answer["ready"], answer["reason"]) == (False, "FailedMount")
@@ -91,7 +91,7 @@ async def test_what_only_events_say_is_the_reason(client: Client, cluster: FakeC
     assert (await (await client.get(f"{URL}/a")).json())["reason"] == "ContainerCreating"
 
 
-async def test_events_are_told_in_kubernetes_fields_newest_last(client: Client, cluster: FakeCluster) -> None:
+async def test_events_have_kubernetes_fields_and_are_sorted_by_time(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-failed-mount", "events-failed-mount")
     cluster.events.reverse()
     scheduled, mount = (await diagnosis(client))["events"]["items"]
@@ -109,7 +109,7 @@ async def test_events_are_told_in_kubernetes_fields_newest_last(client: Client, 
     assert scheduled["first_timestamp"] == scheduled["last_timestamp"] == "2026-11-22T04:20:27.265896Z"
 
 
-async def test_of_many_events_the_last_fifty_are_told(client: Client, cluster: FakeCluster) -> None:
+async def test_only_the_last_50_events_are_returned(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-failed-mount", "events-failed-mount")
     one = cluster.events.pop()
     for number in range(60):
@@ -119,7 +119,7 @@ async def test_of_many_events_the_last_fifty_are_told(client: Client, cluster: F
     assert [event["message"] for event in items] == [f"m{number}" for number in range(10, 60)]
 
 
-async def test_events_of_another_pod_of_the_same_name_are_not_told(client: Client, cluster: FakeCluster) -> None:
+async def test_events_of_another_pod_with_the_same_name_are_omitted(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-failed-mount", "events-failed-mount")
     for event in cluster.events:
         event["involvedObject"]["uid"] = "another"
@@ -128,7 +128,7 @@ async def test_events_of_another_pod_of_the_same_name_are_not_told(client: Clien
     assert answer["reason"] == "ContainerCreating"
 
 
-async def test_a_log_that_does_not_exist_yet_is_told_in_its_part(client: Client, cluster: FakeCluster) -> None:
+async def test_a_missing_log_is_reported_in_the_logs_error(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-image-pull-backoff", "events-image-pull")
     answer = await diagnosis(client)
     assert answer["logs"] == {"lines": [], "error": "The container has not started, so it has no log yet"}
@@ -139,9 +139,7 @@ async def test_a_log_that_does_not_exist_yet_is_told_in_its_part(client: Client,
     assert times == sorted(times)
 
 
-async def test_of_a_log_the_last_hundred_lines_are_told_and_of_those_the_newest_bytes(
-    client: Client, cluster: FakeCluster
-) -> None:
+async def test_logs_are_the_last_100_lines_within_the_byte_limit(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-ready")
     write(cluster, "".join(f"line {number}\n" for number in range(200)))
     assert (await diagnosis(client))["logs"]["lines"] == [f"line {number}" for number in range(100, 200)]
@@ -153,16 +151,14 @@ async def test_of_a_log_the_last_hundred_lines_are_told_and_of_those_the_newest_
     assert all({"--tail=100", f"--limit-bytes={diagnostics.MAX_READ_BYTES}"} <= {*call} for call in calls)
 
 
-async def test_bytes_that_are_no_text_do_not_matter(client: Client, cluster: FakeCluster) -> None:
+async def test_invalid_utf8_in_logs_is_replaced(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-ready")
     cluster.print_next("logs", b"\xff\x00 caf\xc3\xa9 \x1b[31m\n")
     assert (await diagnosis(client))["logs"]["lines"] == ["\ufffd\x00 café \x1b[31m"]
 
 
 @pytest.mark.parametrize("verb", ["logs", "get"])
-async def test_a_right_that_is_missing_is_told_in_its_part_and_fails_nothing_else(
-    client: Client, cluster: FakeCluster, verb: str
-) -> None:
+async def test_a_missing_right_is_an_error_of_its_section_only(client: Client, cluster: FakeCluster, verb: str) -> None:
     await be(client, cluster, "pod-failed-mount", "events-failed-mount")
     write(cluster, "hello\n")
     refused = {
@@ -186,14 +182,14 @@ async def test_a_right_that_is_missing_is_told_in_its_part_and_fails_nothing_els
     assert "User" not in json.dumps(answer)
 
 
-async def test_a_pod_that_goes_in_between_still_has_its_diagnosis(client: Client, cluster: FakeCluster) -> None:
+async def test_a_pod_deleted_during_the_request_still_has_diagnostics(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-ready")
     cluster.do_before_next("logs", cluster.objects.clear)
     answer = await diagnosis(client)
     assert answer["logs"] == {"lines": [], "error": "The sandbox's Pod was deleted in the meantime"}
 
 
-async def test_events_and_logs_are_read_at_the_same_time(client: Client, cluster: FakeCluster) -> None:
+async def test_events_and_logs_are_read_concurrently(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-crash-loop")
     write(cluster, "now\n")
     write(cluster, "then\n", previous=True)
@@ -210,9 +206,7 @@ async def test_events_and_logs_are_read_at_the_same_time(client: Client, cluster
 
 
 @pytest.mark.deadlines(diagnosis=0.5)
-async def test_a_part_that_takes_too_long_is_told_and_the_answer_is_in_time(
-    client: Client, cluster: FakeCluster
-) -> None:
+async def test_a_timeout_is_an_error_of_its_section_only(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-ready")
     cluster.hold_next("logs")
     answer = await diagnosis(client)
@@ -221,32 +215,32 @@ async def test_a_part_that_takes_too_long_is_told_and_the_answer_is_in_time(
 
 
 @pytest.mark.deadlines(diagnosis=0.2)
-async def test_a_cluster_that_does_not_show_the_pod_in_time_is_504(client: Client, cluster: FakeCluster) -> None:
+async def test_a_timeout_of_the_pod_read_is_504(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     cluster.hold_next("get")
     assert (await client.get(f"{URL}/a/diagnostics")).status == 504
 
 
 @pytest.mark.parametrize("sandbox_id", ["none", "A", "a" * 52, "a%0A"])
-async def test_a_sandbox_that_is_not_there_is_404_as_for_get(client: Client, sandbox_id: str) -> None:
+async def test_a_missing_sandbox_is_the_same_404_as_for_get(client: Client, sandbox_id: str) -> None:
     got = await client.get(f"{URL}/{sandbox_id}")
     diagnosed = await client.get(f"{URL}/{sandbox_id}/diagnostics")
     assert (diagnosed.status, await diagnosed.json()) == (404, await got.json())
 
 
-async def test_a_sandbox_that_is_being_deleted_is_404(client: Client, cluster: FakeCluster) -> None:
+async def test_a_terminating_sandbox_is_404(client: Client, cluster: FakeCluster) -> None:
     pod = await be(client, cluster, "pod-ready")
     pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert (await client.get(f"{URL}/a/diagnostics")).status == 404
 
 
-async def test_somebody_elses_pod_of_that_name_is_404(client: Client, cluster: FakeCluster) -> None:
+async def test_a_foreign_pod_with_the_name_is_404(client: Client, cluster: FakeCluster) -> None:
     pod = await be(client, cluster, "pod-ready")
     del pod["metadata"]["labels"]["app"]
     assert (await client.get(f"{URL}/a/diagnostics")).status == 404
 
 
-async def test_a_pod_without_its_service_is_told_so(client: Client, cluster: FakeCluster) -> None:
+async def test_a_missing_service_is_named_in_the_summary(client: Client, cluster: FakeCluster) -> None:
     await be(client, cluster, "pod-ready")
     del cluster.objects["Service", "deer-flow", "sandbox-a-svc"]
     assert (await client.get(f"{URL}/a")).status == 404
@@ -255,13 +249,13 @@ async def test_a_pod_without_its_service_is_told_so(client: Client, cluster: Fak
     assert "its Service is missing" in answer["summary"]
 
 
-async def test_a_service_without_its_pod_is_404(client: Client, cluster: FakeCluster) -> None:
+async def test_a_service_without_a_pod_is_404(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     del cluster.objects["Pod", "deer-flow", "sandbox-a"]
     assert (await client.get(f"{URL}/a/diagnostics")).status == 404
 
 
-async def test_init_containers_are_told_first_and_one_without_a_status_is_told_too(
+async def test_init_containers_come_first_and_containers_without_a_status_are_listed(
     client: Client, cluster: FakeCluster
 ) -> None:
     pod = await be(client, cluster, "pod-creating")

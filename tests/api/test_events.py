@@ -90,7 +90,7 @@ def connections(service: Service) -> int:
     return len(service.client.server.handler.connections)
 
 
-async def test_the_state_comes_first_and_then_each_change(service: Service) -> None:
+async def test_a_stream_starts_with_the_state_followed_by_each_change(service: Service) -> None:
     service.view.put("a")
     async with service.client.get(EVENTS) as response:
         assert response.status == 200
@@ -112,16 +112,14 @@ async def test_the_state_comes_first_and_then_each_change(service: Service) -> N
 
 
 @pytest.mark.deadlines(sse_comment=0.05)
-async def test_silence_is_broken_by_comments(service: Service) -> None:
+async def test_an_idle_stream_sends_comments(service: Service) -> None:
     async with service.client.get(EVENTS) as response:
         await frame(response)
         assert await frame(response) == {"": ""}
         assert await frame(response) == {"": ""}
 
 
-async def test_a_reader_that_hangs_up_is_forgotten_and_the_log_says_that_it_read(
-    service: Service, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_disconnected_reader_is_removed_and_logged(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     response = await service.client.get(EVENTS)
     await frame(response)
@@ -132,14 +130,14 @@ async def test_a_reader_that_hangs_up_is_forgotten_and_the_log_says_that_it_read
     await until(lambda: f"GET {EVENTS} 200" in caplog.text)
 
 
-async def test_the_key_is_needed(make_service: MakeService) -> None:
+async def test_events_require_the_key(make_service: MakeService) -> None:
     service = await make_service(PROVISIONER_API_KEY="k")
     assert (await service.client.get(EVENTS)).status == 401
     async with service.client.get(EVENTS, headers={"X-API-Key": "k"}) as response:
         assert response.status == 200
 
 
-async def test_without_the_live_view_it_is_503_and_says_why(client: Client) -> None:
+async def test_events_without_the_live_view_are_503(client: Client) -> None:
     response = await client.get(EVENTS)
     assert response.status == 503
     assert "live view" in (await response.json())["detail"]
@@ -147,11 +145,11 @@ async def test_without_the_live_view_it_is_503_and_says_why(client: Client) -> N
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
-async def test_only_get_reads_events(service: Service, method: str) -> None:
+async def test_events_accept_only_get(service: Service, method: str) -> None:
     assert (await service.client.request(method, EVENTS)).status == 405
 
 
-async def test_a_slow_reader_is_cut_off_while_another_reads_on(
+async def test_a_slow_reader_is_disconnected_without_affecting_others(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "MAX_WAITING", 20)
@@ -189,7 +187,7 @@ async def test_a_slow_reader_is_cut_off_while_another_reads_on(
 
 
 @pytest.mark.deadlines(sse_write=0.1)
-async def test_a_reader_that_takes_nothing_is_cut_off_after_a_while(service: Service) -> None:
+async def test_a_reader_that_never_reads_is_disconnected_after_the_timeout(service: Service) -> None:
     for number in range(20):
         service.view.put(f"s{number}", node="n" * 1_000_000)
     with socket.socket() as deaf:
@@ -203,7 +201,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_after_a_while(service: Ser
         await until(lambda: connections(service) == 0)
 
 
-async def test_when_the_service_stops_all_streams_end_at_once(service: Service) -> None:
+async def test_shutdown_ends_streams_at_once(service: Service) -> None:
     response = await service.client.get(EVENTS)
     await frame(response)
     began = asyncio.get_running_loop().time()
@@ -212,7 +210,7 @@ async def test_when_the_service_stops_all_streams_end_at_once(service: Service) 
     assert asyncio.get_running_loop().time() - began < 2
 
 
-async def test_a_stream_whose_reader_does_not_read_does_not_hold_up_the_end(service: Service) -> None:
+async def test_shutdown_does_not_wait_for_a_blocked_stream(service: Service) -> None:
     for number in range(300):
         service.view.put(f"s{number}", node="n" * 4000)
     response = await service.client.get(EVENTS, read_bufsize=1)
@@ -223,7 +221,7 @@ async def test_a_stream_whose_reader_does_not_read_does_not_hold_up_the_end(serv
     response.close()
 
 
-async def test_who_waits_when_the_service_stops_is_answered_at_once(make_client: MakeClient) -> None:
+async def test_shutdown_ends_a_waiting_create_at_once(make_client: MakeClient) -> None:
     client = await make_client()
 
     async def create() -> Any:

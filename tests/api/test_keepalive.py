@@ -63,7 +63,7 @@ async def sandbox(client: Client, cluster: FakeCluster, monkeypatch: pytest.Monk
 
 
 @pytest.mark.deadlines(use_retry=3600)
-async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_is(
+async def test_an_unwritten_use_prevents_reaping(
     sandbox: Sandbox,
     client: Client,
     cluster: FakeCluster,
@@ -87,7 +87,7 @@ async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_
 
 
 @pytest.mark.deadlines(use_retry=3600)
-async def test_a_use_that_could_not_be_written_counts_no_longer_than_any_other(
+async def test_an_unwritten_use_expires_after_the_idle_timeout(
     sandbox: Sandbox, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     sandbox.let_it_be(USED)
@@ -98,7 +98,7 @@ async def test_a_use_that_could_not_be_written_counts_no_longer_than_any_other(
     assert await sandbox.is_reaped()
 
 
-async def test_a_sandbox_whose_use_is_just_being_written_is_not_reaped(sandbox: Sandbox, cluster: FakeCluster) -> None:
+async def test_a_use_that_is_being_written_prevents_reaping(sandbox: Sandbox, cluster: FakeCluster) -> None:
     sandbox.let_it_be(USED)
     hold = cluster.hold_next("apply")
     assert await sandbox.touch() == 200
@@ -111,9 +111,7 @@ async def test_a_sandbox_whose_use_is_just_being_written_is_not_reaped(sandbox: 
     assert not await sandbox.is_reaped()
 
 
-async def test_a_sandbox_that_is_used_between_judgement_and_deletion_is_not_reaped(
-    sandbox: Sandbox, cluster: FakeCluster
-) -> None:
+async def test_a_use_between_the_check_and_the_delete_prevents_reaping(sandbox: Sandbox, cluster: FakeCluster) -> None:
     sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)
     doomed = await sandbox.reaper.due()
     assert len(doomed) == 1

@@ -58,7 +58,7 @@ async def access_line(log: Log, path: str, status: int) -> dict[str, Any]:
     return found()[-1]
 
 
-async def test_all_lines_of_a_request_have_its_ids(client: Client, log: Log) -> None:
+async def test_log_lines_of_a_request_have_its_request_id_and_sandbox_id(client: Client, log: Log) -> None:
     await client.post(URL, json={"sandbox_id": "a"}, headers={"X-Request-ID": "r-1"})
     await access_line(log, URL, 200)
     await client.get(f"{URL}/b", headers={"X-Request-ID": "r-2"})
@@ -71,7 +71,7 @@ async def test_all_lines_of_a_request_have_its_ids(client: Client, log: Log) -> 
     assert {(event["request_id"], event.get("sandbox_id")) for event in ours} == {("r-1", "a"), ("r-2", "b")}
 
 
-async def test_the_level_of_an_access_line_is_by_status(client: Client, cluster: FakeCluster, log: Log) -> None:
+async def test_the_access_log_level_depends_on_the_status(client: Client, cluster: FakeCluster, log: Log) -> None:
     await client.get(URL)
     assert (await access_line(log, URL, 200))["level"] == "info"
     await client.get(f"{URL}/a")
@@ -84,12 +84,14 @@ async def test_the_level_of_an_access_line_is_by_status(client: Client, cluster:
 
 
 @pytest.mark.parametrize("path", sorted(logs.QUIET_PATHS))
-async def test_what_is_asked_for_all_the_time_is_logged_at_debug(client: Client, log: Log, path: str) -> None:
+async def test_probes_and_scrapes_are_logged_at_debug(client: Client, log: Log, path: str) -> None:
     await client.get(path)
     assert (await access_line(log, path, 200))["level"] == "debug"
 
 
-async def test_a_secret_that_kubectl_repeats_is_not_in_the_log(client: Client, cluster: FakeCluster, log: Log) -> None:
+async def test_env_values_in_kubectls_stderr_are_masked_in_the_log(
+    client: Client, cluster: FakeCluster, log: Log
+) -> None:
     said = 'admission webhook "w" denied the request: no s3cret-value here'
     cluster.say_next("apply", f"Error from server: {said}\n")
     response = await client.post(URL, json={"sandbox_id": "a", "env": {"A": "s3cret-value"}})

@@ -31,7 +31,7 @@ async def two(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> list[
     return clients
 
 
-async def test_of_two_that_reap_the_same_sandbox_one_has_reaped_it(two: list[Client], cluster: FakeCluster) -> None:
+async def test_a_sandbox_reaped_by_two_replicas_is_counted_once(two: list[Client], cluster: FakeCluster) -> None:
     doomed = [await reaper_of(one).due() for one in two]
     assert [len(one) for one in doomed] == [1, 1]
     assert await reaper_of(two[0]).reap(doomed[0]) == doomed[0]
@@ -40,9 +40,7 @@ async def test_of_two_that_reap_the_same_sandbox_one_has_reaped_it(two: list[Cli
     assert [await reaped(one) for one in two] == [1, 0]
 
 
-async def test_a_sandbox_whose_service_could_not_be_deleted_was_reaped_all_the_same(
-    two: list[Client], cluster: FakeCluster
-) -> None:
+async def test_a_sandbox_counts_as_reaped_if_its_service_delete_fails(two: list[Client], cluster: FakeCluster) -> None:
     cluster.do_before_next("delete", lambda: None)  # the Pod's
     cluster.answer_next("delete", "apply-forbidden")
     reaper = reaper_of(two[0])

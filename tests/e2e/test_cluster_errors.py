@@ -25,7 +25,7 @@ def server_of(target: Target) -> str:
     return target.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
 
 
-def test_a_quota_on_services_is_429_and_leaves_no_pod(
+def test_an_exceeded_service_quota_is_429_and_leaves_no_pod(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
     if not target.is_real:
@@ -45,7 +45,7 @@ def test_a_quota_on_services_is_429_and_leaves_no_pod(
         target.kubectl("delete", "resourcequota/no-services")
 
 
-def test_credentials_that_the_cluster_refuses_are_502(
+def test_rejected_credentials_are_502(
     start_service: StartService, target: Target, tmp_path: Path, sandbox_id: str
 ) -> None:
     config = yaml.safe_load(target.kubectl("config", "view", "--minify", "--raw"))
@@ -58,7 +58,7 @@ def test_credentials_that_the_cluster_refuses_are_502(
 
 
 @pytest.mark.repeats("tests/contract/test_process.py::test_with_the_cluster_down_it_starts_and_says_so")
-def test_a_cluster_that_is_not_there_is_503(start_service: StartService, sandbox_id: str) -> None:
+def test_an_unreachable_cluster_is_503(start_service: StartService, sandbox_id: str) -> None:
     service = start_service(K8S_API_SERVER="https://127.0.0.1:1")
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id})
     assert (answer.status, answer.body) == (503, {"detail": "The cluster can't be reached"})
@@ -66,7 +66,7 @@ def test_a_cluster_that_is_not_there_is_503(start_service: StartService, sandbox
 
 
 @pytest.mark.repeats("tests/contract/test_access.py::test_another_address_works_with_the_certificate_verified")
-def test_another_address_works_with_the_certificate_verified(
+def test_another_address_of_the_api_server_works_with_its_certificate_verified(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
     url = urlsplit(server_of(target))
@@ -82,7 +82,7 @@ def test_another_address_works_with_the_certificate_verified(
 
 
 @pytest.mark.repeats("tests/contract/test_access.py::test_a_name_that_the_certificate_does_not_carry_is_not_trusted")
-def test_a_name_that_the_certificate_does_not_carry_is_503(start_service: StartService, sandbox_id: str) -> None:
+def test_a_tls_server_name_that_is_not_in_the_certificate_is_503(start_service: StartService, sandbox_id: str) -> None:
     service = start_service(K8S_TLS_SERVER_NAME="somebody.else.example")
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id})
     assert answer.status == 503

@@ -22,7 +22,7 @@ def diagnosis(service: Service, sandbox_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.repeats("tests/contract/test_reasons_live.py::test_a_diagnosis_has_events_containers_and_logs")
-def test_a_ready_sandbox_has_nothing_wrong(service: Service, sandbox_id: str) -> None:
+def test_diagnostics_of_a_ready_sandbox_report_no_problem(service: Service, sandbox_id: str) -> None:
     service.create(sandbox_id)
     wait_for(lambda: service.get(sandbox_id).body["ready"], "the sandbox is ready")
     got = service.get(sandbox_id).body
@@ -39,7 +39,7 @@ def test_a_ready_sandbox_has_nothing_wrong(service: Service, sandbox_id: str) ->
 
 
 @pytest.mark.repeats("tests/contract/test_reasons_live.py::test_each_state_says_what_it_is_why_and_what_to_do")
-def test_a_sandbox_that_no_node_takes_says_so(service: Service, target: Target, sandbox_id: str) -> None:
+def test_an_unschedulable_sandbox_is_diagnosed(service: Service, target: Target, sandbox_id: str) -> None:
     command = [sys.executable, str(ROOT / "provisioner.py"), "render", "--sandbox-id", sandbox_id]
     printed = subprocess.run(command, env=service.environ, capture_output=True, text=True, check=True).stdout
     objects = json.loads(printed)
@@ -62,7 +62,7 @@ def test_a_sandbox_that_no_node_takes_says_so(service: Service, target: Target, 
     ],
     ids=["image", "mount"],
 )
-def test_what_the_node_can_not_do_is_told(
+def test_image_and_mount_errors_of_the_node_are_diagnosed(
     start_service: StartService,
     target: Target,
     sandbox_id: str,

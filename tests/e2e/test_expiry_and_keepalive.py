@@ -20,7 +20,7 @@ def seconds_left(answer: dict[str, object]) -> float:
 @pytest.mark.repeats(
     "tests/contract/test_expiry_and_keepalive.py::test_a_sandbox_says_when_it_expires_and_is_gone_then"
 )
-def test_a_sandbox_with_a_ttl_is_gone_after_it_and_its_neighbour_stays(
+def test_an_expired_sandbox_is_deleted_and_others_are_kept(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
     service = start_service(REAPER_INTERVAL="1")
@@ -35,9 +35,7 @@ def test_a_sandbox_with_a_ttl_is_gone_after_it_and_its_neighbour_stays(
 @pytest.mark.repeats(
     "tests/contract/test_expiry_and_keepalive.py::test_a_renewal_sets_the_end_sooner_or_later_or_never"
 )
-def test_a_renewal_is_told_kept_and_seen_by_another_process(
-    start_service: StartService, target: Target, sandbox_id: str
-) -> None:
+def test_a_renewal_is_visible_to_another_replica(start_service: StartService, target: Target, sandbox_id: str) -> None:
     one, other = start_service(), start_service()
     one.create(sandbox_id, ttl_seconds=600)
     before = {obj["kind"]: obj["metadata"]["uid"] for obj in target.objects(sandbox_id)}
@@ -52,7 +50,7 @@ def test_a_renewal_is_told_kept_and_seen_by_another_process(
 @pytest.mark.repeats(
     "tests/contract/test_expiry_and_keepalive.py::test_a_short_idle_timeout_is_kept_alive_by_uses_that_come_in_time"
 )
-def test_a_sandbox_that_is_used_lives_on_and_ends_when_it_is_not(
+def test_touch_keeps_a_sandbox_alive_until_the_idle_timeout(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
     service = start_service(REAPER_INTERVAL="0.5")
@@ -68,7 +66,7 @@ def test_a_sandbox_that_is_used_lives_on_and_ends_when_it_is_not(
 
 
 @pytest.mark.repeats("tests/contract/test_reaper.py::test_a_dry_run_says_what_it_would_delete_and_deletes_nothing")
-def test_the_reaper_by_hand_says_what_it_would_delete_and_deletes_it(
+def test_the_reap_command_reports_and_deletes_expired_sandboxes(
     service: Service, target: Target, sandbox_id: str
 ) -> None:
     service.create(sandbox_id, ttl_seconds=1)

@@ -11,7 +11,7 @@ from tests.e2e.service import URL, Service, answers
 
 
 @pytest.mark.repeats("tests/contract/test_readiness.py::test_a_create_that_waits_answers_a_sandbox_that_is_usable")
-def test_a_create_that_waits_answers_a_sandbox_that_is_ready_and_reached(service: Service, sandbox_id: str) -> None:
+def test_a_waiting_create_returns_a_ready_and_reachable_sandbox(service: Service, sandbox_id: str) -> None:
     made = service.create(sandbox_id, wait_seconds=24)
     if not made["ready"]:  # a node that has the image not yet
         made = service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=24").body
@@ -20,9 +20,7 @@ def test_a_create_that_waits_answers_a_sandbox_that_is_ready_and_reached(service
 
 
 @pytest.mark.repeats("tests/contract/test_readiness.py::test_an_image_that_is_refused_is_told_early")
-def test_an_image_that_nobody_has_is_told_before_the_time_is_over(
-    start_service: StartService, target: Target, sandbox_id: str
-) -> None:
+def test_a_failed_image_pull_ends_the_wait_early(start_service: StartService, target: Target, sandbox_id: str) -> None:
     service = start_service(SANDBOX_IMAGE="localhost:1/none:none")
     began = time.monotonic()
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id, "wait_seconds": 24})
@@ -35,7 +33,7 @@ def test_an_image_that_nobody_has_is_told_before_the_time_is_over(
 
 
 @pytest.mark.repeats("tests/contract/test_readiness.py::test_deleted_while_it_is_waited_for_is_404")
-def test_waiting_for_what_is_not_there_is_404_at_once(service: Service, sandbox_id: str) -> None:
+def test_waiting_for_a_missing_sandbox_is_404_at_once(service: Service, sandbox_id: str) -> None:
     began = time.monotonic()
     assert service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=20").status == 404
     assert time.monotonic() - began < 10

@@ -90,7 +90,7 @@ async def by_callers(numbers: range, call: Callable[[int], Awaitable[int]]) -> C
 
 
 @pytest.mark.timeout(1800)
-async def test_none_lost_none_orphaned_no_5xx_and_flat_memory(cluster: Cluster, tmp_path: Path) -> None:
+async def test_load_loses_no_sandbox_and_keeps_memory_flat(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     environ = environment(
         tmp_path,

@@ -19,7 +19,7 @@ async def answer(client: Client, method: str, path: str, **options: object) -> t
     return response.status, await response.json()
 
 
-async def test_a_create_that_stores_nothing_is_503_and_the_log_has_what_was_printed(
+async def test_a_create_that_was_a_dry_run_is_503_and_logs_the_output(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster.defaults = {"apply"}
@@ -31,7 +31,7 @@ async def test_a_create_that_stores_nothing_is_503_and_the_log_has_what_was_prin
     await create(client)
 
 
-async def test_a_delete_that_asks_a_question_is_503_and_all_is_still_there(
+async def test_an_interactive_delete_is_503_and_deletes_nothing(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     await create(client)
@@ -43,7 +43,7 @@ async def test_a_delete_that_asks_a_question_is_503_and_all_is_still_there(
     assert (await client.get(f"{URL}/a")).status == 200
 
 
-async def test_a_renewal_that_stores_nothing_is_503(client: Client, cluster: FakeCluster) -> None:
+async def test_a_renewal_that_was_a_dry_run_is_503(client: Client, cluster: FakeCluster) -> None:
     await create(client, ttl_seconds=60)
     before = copy.deepcopy(cluster.objects)
     cluster.defaults = {"apply"}
@@ -52,7 +52,7 @@ async def test_a_renewal_that_stores_nothing_is_503(client: Client, cluster: Fak
     assert cluster.objects == before
 
 
-async def test_a_sandbox_that_only_seems_to_be_completed_is_503(client: Client, cluster: FakeCluster) -> None:
+async def test_an_adoption_that_was_a_dry_run_is_503(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     pod = cluster.pod("a")
     assert pod is not None
@@ -67,7 +67,7 @@ async def test_a_sandbox_that_only_seems_to_be_completed_is_503(client: Client, 
 
 
 @pytest.mark.parametrize("verb", ["create", "apply"])
-async def test_of_a_template_whose_objects_only_seem_to_be_made_nothing_is_left(
+async def test_a_dry_run_of_template_objects_is_503_and_leaves_nothing(
     make_client: MakeClient, cluster: FakeCluster, template: Template, verb: str
 ) -> None:
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-config"}, "data": {}}
@@ -81,9 +81,7 @@ async def test_of_a_template_whose_objects_only_seem_to_be_made_nothing_is_left(
     assert len(cluster.objects) == 4
 
 
-async def test_an_answer_that_is_silent_about_what_is_missing_is_503_and_not_404(
-    client: Client, cluster: FakeCluster
-) -> None:
+async def test_empty_output_for_missing_objects_is_503_instead_of_404(client: Client, cluster: FakeCluster) -> None:
     cluster.defaults = {"get"}
     for method, path in (("GET", f"{URL}/a"), ("DELETE", f"{URL}/a"), ("POST", f"{URL}/a/touch")):
         assert await answer(client, method, path) == (503, UNBELIEVED)
@@ -92,7 +90,7 @@ async def test_an_answer_that_is_silent_about_what_is_missing_is_503_and_not_404
 
 
 @pytest.mark.deadlines(ready_believed=0)
-async def test_an_api_server_that_does_not_say_ok_is_not_ready(client: Client, cluster: FakeCluster) -> None:
+async def test_readiness_requires_ok_from_the_api_server(client: Client, cluster: FakeCluster) -> None:
     cluster.print_next("get", b"")
     status, said = await answer(client, "GET", "/readyz")
     assert (status, UNBELIEVED["detail"] in str(said)) == (503, True)
