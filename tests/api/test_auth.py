@@ -1,4 +1,4 @@
-"""Several API keys, and a file of keys that changes, as callers notice."""
+"""Several API keys, and a key file that changes, over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests without an API key, over HTTP: who is answered, and which browsers are not."""
+"""Requests without an API key, over HTTP: which peers and which browsers are rejected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BELOW_API = [URL, f"{URL}/a", f"{URL}/a/touch", "/api/capabilities", "/api/event
 OPEN = ["/health", "/livez", "/readyz", "/docs", "/openapi.json"]
 
 
-# Callers that exist, and go on working without a key.
+# Peers. Local and compose callers work without a key.
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ async def test_local_and_compose_callers_need_no_key(
 
 async def test_a_forwarded_request_is_401_on_every_api_path(make_client: MakeClient, cluster: FakeCluster) -> None:
     client = await make_client(peer="172.18.0.2")
-    # What its nginx sends.
+    # The headers of the nginx in front.
     headers = {"Host": "provisioner:8002", "X-Real-IP": "203.0.113.9", "X-Forwarded-For": "203.0.113.9"}
     for path in BELOW_API:
         response = await client.get(path, headers=headers)
@@ -73,7 +73,7 @@ async def test_a_public_peer_gets_401_on_every_api_method_and_path(
         assert (await client.request(method, path)).status == 401
     for path in [*OPEN, "/metrics"]:
         assert (await client.request(method, path)).status in {200, 405}
-    assert {call[:2] for call in cluster.calls} <= {("get", "--raw")}  # of /readyz
+    assert {call[:2] for call in cluster.calls} <= {("get", "--raw")}  # the probe of /readyz
 
 
 async def test_a_peer_without_an_address_is_rejected(make_client: MakeClient) -> None:
@@ -120,14 +120,14 @@ FOREIGN: list[dict[str, str]] = [
     # A sandbox's page on another port of this machine.
     {"Sec-Fetch-Site": "same-site"},
     {"Host": "localhost:8002", "Origin": "http://localhost:30817"},
-    # A name that the attacker lets point to this machine: to the browser it is the page's own origin.
+    # DNS rebinding: the attacker's name resolves to this machine, so the browser treats it as same-origin.
     {"Host": "evil.example:8002", "Origin": "http://evil.example:8002", "Sec-Fetch-Site": "same-origin"},
     {"Host": "evil.example"},
 ]
 
 
 async def test_a_cross_origin_page_cannot_create_a_sandbox(client: Client, cluster: FakeCluster) -> None:
-    # What a browser sends without asking before.
+    # A simple request: browsers send it without a preflight.
     headers = {"Content-Type": "text/plain", "Host": "localhost:8002"}
     for foreign in FOREIGN:
         response = await client.post(URL, data=b'{"sandbox_id": "a"}', headers={**headers, **foreign})
@@ -169,13 +169,13 @@ async def test_a_host_of_allowed_hosts_is_accepted(make_client: MakeClient) -> N
 
 
 async def test_the_request_target_does_not_replace_the_host_header(client: Client) -> None:
-    answer = await sent(client, b"GET http://localhost/api/sandboxes HTTP/1.1\r\nHost: evil.example\r\n")
+    answer = await send(client, b"GET http://localhost/api/sandboxes HTTP/1.1\r\nHost: evil.example\r\n")
     assert answer.startswith(b"HTTP/1.1 403 ")
-    answer = await sent(client, b"GET /api/sandboxes HTTP/1.0\r\n")
+    answer = await send(client, b"GET /api/sandboxes HTTP/1.0\r\n")
     assert answer.startswith(b"HTTP/1.0 403 ")
 
 
-# What operators see.
+# Logs and metrics.
 
 
 async def test_each_rejected_request_logs_one_warning_with_its_reason(
@@ -186,10 +186,10 @@ async def test_each_rejected_request_logs_one_warning_with_its_reason(
     await client.get(URL, headers={"X-Forwarded-For": "203.0.113.9"})
     foreign, forwarded = [record for record in caplog.records if record.name == "sandboxes.api.middlewares"]
     assert foreign.levelname == forwarded.levelname == "WARNING"
-    said = re.escape(f"127.0.0.1:{client.port}")
+    host = re.escape(f"127.0.0.1:{client.port}")
     assert re.fullmatch(
         "BrowserRefused: Without an API key cross-origin browser requests are refused "
-        rf"\(header Origin\)\npeer: 127\.0\.0\.1, host: '{said}', origin: '{EVIL}'",
+        rf"\(header Origin\)\npeer: 127\.0\.0\.1, host: '{host}', origin: '{EVIL}'",
         foreign.getMessage(),
     )
     assert forwarded.getMessage().startswith("Unauthenticated: Without an API key forwarded requests are refused")
@@ -206,9 +206,9 @@ async def test_rejected_requests_are_counted_by_kind_and_status(client: Client) 
     assert requests(found, "GET", "/metrics", 403) == 1
 
 
-# Anything at all.
+# Generated headers.
 
-# What HTTP lets a header hold (RFC 9110, 5.5); other bytes are no request, and never get as far.
+# Bytes that HTTP allows in a header (RFC 9110, 5.5); aiohttp rejects requests with other bytes.
 ALLOWED = bytes([9, *range(32, 127), *range(128, 256)])
 HEADER = st.lists(st.sampled_from(ALLOWED), max_size=30).map(bytes)
 HOST = st.sampled_from([b"localhost", b"127.0.0.1:8002", b"[::1]", b"evil.example", b"a@b", b"[", b"a:b"]) | HEADER
@@ -216,8 +216,8 @@ ORIGIN = st.sampled_from([b"null", b"http://localhost", b"http://[::1", b"http:/
 SITE = st.sampled_from([b"none", b"same-origin", b"cross-site"]) | HEADER
 
 
-async def sent(client: Client, head: bytes) -> bytes:
-    """Return the whole answer to a request of this head."""
+async def send(client: Client, head: bytes) -> bytes:
+    """Send a request with this head and return the raw response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(head + b"Connection: close\r\n\r\n")
     answer = await reader.read()
@@ -233,11 +233,11 @@ async def sent(client: Client, head: bytes) -> bytes:
 async def test_any_bytes_in_browser_headers_are_200_or_403(
     client: Client, host: bytes | None, origin: bytes | None, site: bytes | None
 ) -> None:
-    # HTTP/1.1 without a Host is 400, as its own standard wants it.
+    # HTTP/1.1 requires 400 without a Host header.
     head = b"GET /api/capabilities HTTP/1.1\r\n" if host is not None else b"GET /api/capabilities HTTP/1.0\r\n"
     for name, header in (("Host", host), ("Origin", origin), ("Sec-Fetch-Site", site)):
         head += b"" if header is None else name.encode() + b": " + header + b"\r\n"
-    top, _, body = (await sent(client, head)).partition(b"\r\n\r\n")
+    top, _, body = (await send(client, head)).partition(b"\r\n\r\n")
     status = int(top.split()[1])
     assert status in {200, 403}
     assert b"Content-Type: application/json" in top
@@ -248,6 +248,6 @@ async def test_any_bytes_in_browser_headers_are_200_or_403(
 @given(raw=st.binary(max_size=30), name=st.sampled_from(["Host", "Origin", "Sec-Fetch-Site"]))
 async def test_invalid_header_bytes_never_cause_a_500(client: Client, raw: bytes, name: str) -> None:
     host = b"" if name == "Host" else b"Host: localhost\r\n"
-    answer = await sent(client, b"GET /api/capabilities HTTP/1.1\r\n" + host + name.encode() + b": " + raw + b"\r\n")
-    # What is not HTTP is 400, also in JSON: tests/contract/test_process.py.
+    answer = await send(client, b"GET /api/capabilities HTTP/1.1\r\n" + host + name.encode() + b": " + raw + b"\r\n")
+    # Invalid HTTP is 400, also in JSON: tests/contract/test_process.py.
     assert int(answer.split()[1]) in {200, 400, 403}

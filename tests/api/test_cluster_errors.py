@@ -1,4 +1,4 @@
-"""What a caller is told when the cluster refuses, is away, hangs or is busy, and what then is there."""
+"""Errors of the cluster (rejections, outages, timeouts, a full queue): the responses, and the objects left behind."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_rejected_create_maps_to_its_status_and_leaves_nothing(
     assert "\n" not in detail
     assert ("Retry-After" in response.headers) == retry
     assert cluster.objects == {}
-    # all of it is in the log
+    # The log has the full stderr.
     assert recorded(case).stderr.strip().splitlines()[-1] in caplog.text
 
 

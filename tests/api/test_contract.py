@@ -1,4 +1,4 @@
-"""The REST contract over HTTP, line by line."""
+"""The REST contract, over HTTP."""
 
 from __future__ import annotations
 

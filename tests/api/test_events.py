@@ -1,4 +1,4 @@
-"""Server-sent events over HTTP: the format, who may read, and how a stream ends."""
+"""Server-sent events over HTTP: format, authentication, and the end of a stream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template
 from tests.api.conftest import Client, MakeClient
-from tests.api.server import LikeOurs
+from tests.api.server import ServiceServer
 from tests.fakes import FakeCluster
 from tests.informers import StillView
 from tests.waiting import until
@@ -35,7 +35,7 @@ EVENTS = "/api/events"
 
 @dataclass
 class Service:
-    """A service whose live view is told by hand."""
+    """A service whose live view a test fills."""
 
     client: TestClient[Any, Any]
     view: StillView
@@ -60,7 +60,7 @@ def make_service(
         lifecycle = SandboxService(
             Cluster(kubectl, view, "rec", deadlines=deadlines), {DEFAULT_TEMPLATE: template}, settings
         )
-        return Service(await aiohttp_client(LikeOurs(create_app(lifecycle, settings))), view, lifecycle)
+        return Service(await aiohttp_client(ServiceServer(create_app(lifecycle, settings))), view, lifecycle)
 
     return make
 
@@ -82,11 +82,11 @@ async def frame(response: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 def readers(service: Service) -> int:
-    return len(service.lifecycle.feed._readers)  # noqa: SLF001 - what is promised is that none is left
+    return len(service.lifecycle.feed._readers)  # noqa: SLF001 - not visible from outside
 
 
 def connections(service: Service) -> int:
-    assert isinstance(service.client.server, LikeOurs)
+    assert isinstance(service.client.server, ServiceServer)
     return len(service.client.server.handler.connections)
 
 
@@ -171,31 +171,31 @@ async def test_a_slow_reader_is_disconnected_without_affecting_others(
             service.view.put("last")
             assert json.loads((await frame(quick))["data"])["sandbox_id"] == "last"
 
-        # nobody waits for it to read
+        # The service closes the connection without waiting for the slow reader.
         await until(lambda: connections(service) == 0)
 
-        # what was on its way still comes
+        # Data in the socket buffers still arrives.
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)
 
-        async def is_cut_off() -> bool:
+        async def is_disconnected() -> bool:
             try:
                 return await loop.sock_recv(slow, 2**20) == b""
             except ConnectionResetError:
                 return True
 
-        await until(is_cut_off)
+        await until(is_disconnected)
 
 
 @pytest.mark.deadlines(sse_write=0.1)
 async def test_a_reader_that_never_reads_is_disconnected_after_the_timeout(service: Service) -> None:
     for number in range(20):
         service.view.put(f"s{number}", node="n" * 1_000_000)
-    with socket.socket() as deaf:
-        deaf.setblocking(False)
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with socket.socket() as stuck:
+        stuck.setblocking(False)
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(deaf, ("127.0.0.1", service.client.port))
-        await loop.sock_sendall(deaf, b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        await loop.sock_connect(stuck, ("127.0.0.1", service.client.port))
+        await loop.sock_sendall(stuck, b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: readers(service) == 1)
         await until(lambda: readers(service) == 0)
         await until(lambda: connections(service) == 0)

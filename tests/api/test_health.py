@@ -1,4 +1,4 @@
-"""Health and readiness over HTTP: who is told what, and what it costs the cluster."""
+"""Health and readiness over HTTP: the responses, and the kubectl calls that they cost."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.record import case, case_names
 PROBE = ("get", "--raw", "/readyz")
 
 
-# Nothing is believed that was found before.
-every_time = pytest.mark.deadlines(ready_believed=-1.0)
+# Disables the cache of readiness.
+uncached = pytest.mark.deadlines(ready_believed=-1.0)
 
 
 async def readiness(client: Client) -> tuple[int, dict[str, str]]:
@@ -57,7 +57,7 @@ async def test_concurrent_probes_share_one_failed_call(client: Client, cluster: 
     assert cluster.calls == [PROBE]
 
 
-@every_time
+@uncached
 async def test_a_cached_result_expires(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("get", "refused")
     assert await readiness(client) == (
@@ -73,11 +73,11 @@ async def test_readiness_never_contains_kubectl_output(client: Client, cluster: 
     cluster.answer_next("get", name)
     status, checks = await readiness(client)
     assert status == 503
-    said = checks.pop("api_server")
+    message = checks.pop("api_server")
     assert checks == {"serving": "ok", "kubectl": "ok"}
-    assert said != "ok"
-    assert not any(line in said for line in case(name).stderr.splitlines() if line.strip())
-    assert "127.0.0.1" not in said
+    assert message != "ok"
+    assert not any(line in message for line in case(name).stderr.splitlines() if line.strip())
+    assert "127.0.0.1" not in message
 
 
 async def test_a_forbidden_readyz_counts_as_ready(client: Client, cluster: FakeCluster) -> None:
@@ -106,7 +106,7 @@ async def test_a_full_queue_does_not_affect_readiness(make_client: MakeClient, c
 
 async def test_a_replica_that_shuts_down_is_not_ready(client: Client, cluster: FakeCluster) -> None:
     go = cluster.hold_next("get")
-    asked_before = asyncio.create_task(readiness(client))
+    earlier = asyncio.create_task(readiness(client))
     while not cluster.calls:
         await asyncio.sleep(0)
     assert client.app is not None
@@ -114,11 +114,11 @@ async def test_a_replica_that_shuts_down_is_not_ready(client: Client, cluster: F
     ending = (503, {"serving": "The provisioner is shutting down"})
     assert await readiness(client) == ending
     go.set()
-    assert await asked_before == ending
+    assert await earlier == ending
     assert (await client.get("/livez")).status == 200
 
 
-@every_time
+@uncached
 async def test_each_change_of_readiness_is_logged_once(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,5 +128,5 @@ async def test_each_change_of_readiness_is_logged_once(
         await readiness(client)
     for _ in range(3):
         await readiness(client)
-    said = [record.getMessage() for record in caplog.records if record.name == "sandboxes.ops.health"]
-    assert said == ["not ready: api_server: The cluster can't be reached", "ready"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "sandboxes.ops.health"]
+    assert messages == ["not ready: api_server: The cluster can't be reached", "ready"]

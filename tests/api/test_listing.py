@@ -1,4 +1,4 @@
-"""The list's parameters over HTTP."""
+"""The query parameters of the list, over HTTP."""
 
 from __future__ import annotations
 

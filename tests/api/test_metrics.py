@@ -1,4 +1,4 @@
-"""What Prometheus is told: over HTTP, with a cluster in memory."""
+"""Metrics over HTTP, with an in-memory cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document and its page, as they are served."""
+"""The OpenAPI document and the docs page, over HTTP."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ async def test_the_document_is_served_as_json(client: Client) -> None:
     response = await client.get("/openapi.json")
     assert response.status == 200
     assert response.content_type == "application/json"
-    # Through JSON, which has no tuples.
+    # Converts tuples to lists.
     assert await response.json() == json.loads(json.dumps(document()))
 
 
 async def test_the_documented_routes_are_the_registered_routes(client: Client) -> None:
     routes = {
-        # HEAD is answered as GET, which the document says once.
+        # The document describes HEAD with GET.
         (route.method, route.resource.canonical)
         for route in client.app.router.routes()
         if route.method != hdrs.METH_HEAD and route.resource is not None
@@ -91,7 +91,7 @@ async def test_the_content_security_policy_allows_only_the_inline_style(client: 
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     style = re.search(r"<style>(.*?)</style>", await response.text(), re.DOTALL)
     assert style is not None
-    # A browser hashes what stands between the tags.
+    # Browsers hash the content of the element.
     assert base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode() in policy
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
@@ -114,12 +114,12 @@ async def test_a_renewal_ignores_fields_of_a_create(make_client: MakeClient) -> 
 
 
 async def published(client: Client, pattern: str, *path: str) -> int:
-    """Return the number that the served document has at `path`, where a sentence has it as the pattern's group."""
-    told = await (await client.get("/openapi.json")).json()
+    """Return the number that the pattern's group finds in the description at `path` of the served document."""
+    value = await (await client.get("/openapi.json")).json()
     for key in path:
-        told = told[key]
-    found = re.search(pattern, told["description"])
-    assert found is not None, told["description"]
+        value = value[key]
+    found = re.search(pattern, value["description"])
+    assert found is not None, value["description"]
     return int(found[1])
 
 
@@ -134,7 +134,7 @@ async def test_env_and_annotations_over_the_documented_size_are_422(make_client:
     assert refused.status == 422
     (problem,) = (await refused.json())["detail"]
     assert str(most) in problem["msg"]
-    # As the reference has it.
+    # The reference documents the same limit.
     row = re.search(rf"^\| `{field}` \|.*$", OPTIONS, re.MULTILINE)
     assert row is not None
     assert f"at most {most // 1024} KiB ({most} bytes) of JSON" in row[0]

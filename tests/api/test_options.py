@@ -1,4 +1,4 @@
-"""The options of a create, over HTTP: what is not allowed or not valid reaches no cluster."""
+"""The options of a create, over HTTP: permission, validation, effect, and rejections by the cluster."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def container(cluster: FakeCluster, sandbox_id: str = "a") -> dict[str, Any]:
     return one
 
 
-def marks(obj: dict[str, Any] | None, kind: str = "labels") -> dict[str, str]:
+def metadata_of(obj: dict[str, Any] | None, kind: str = "labels") -> dict[str, str]:
     assert obj is not None
     found: dict[str, str] = obj["metadata"][kind]
     return found
 
 
-# Who may
+# Permission
 
 
 async def test_capabilities_list_the_allowed_fields(make_client: MakeClient) -> None:
@@ -91,7 +91,7 @@ async def test_null_options_and_contract_fields_are_always_allowed(
     assert container(cluster)["env"] == [container(cluster)["env"][-1]]
 
 
-# Under which rules
+# Validation
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ async def test_too_many_entries_are_one_error(open_client: Client, field: str) -
     assert (entry["loc"], entry["msg"]) == (["body", field], "It may have at most 100 entries")
 
 
-# What becomes of it
+# Effect
 
 
 async def test_options_are_applied_to_the_pod_and_service(open_client: Client, cluster: FakeCluster) -> None:
@@ -174,8 +174,8 @@ async def test_options_are_applied_to_the_pod_and_service(open_client: Client, c
     ]
     assert container(cluster)["resources"]["requests"]["cpu"] == "50m"
     assert container(cluster)["resources"]["limits"]["cpu"] == "50m"
-    assert marks(cluster.pod("a"))["team"] == marks(cluster.service("a"))["team"] == "x"
-    assert marks(cluster.pod("a"), "annotations")["example.com/note"] == "any text"
+    assert metadata_of(cluster.pod("a"))["team"] == metadata_of(cluster.service("a"))["team"] == "x"
+    assert metadata_of(cluster.pod("a"), "annotations")["example.com/note"] == "any text"
 
 
 OTHER: dict[str, Any] = {
@@ -201,14 +201,14 @@ async def test_a_recreated_service_has_only_requested_labels_of_its_pod(
     open_client: Client, cluster: FakeCluster, fields: dict[str, Any], kept: dict[str, str]
 ) -> None:
     await create(open_client, labels={"team": "x"})
-    ours = {key: value for key, value in marks(cluster.service("a")).items() if key != "team"}
+    other_labels = {key: value for key, value in metadata_of(cluster.service("a")).items() if key != "team"}
     pod = copy.deepcopy(cluster.pod("a"))
     service = cluster.service("a")
     assert service is not None
     del cluster.objects[cluster.key(service)]
     await create(open_client, **fields)
-    assert marks(cluster.service("a")) == {**ours, **kept}
-    assert marks(cluster.pod("a")) == marks(pod)
+    assert metadata_of(cluster.service("a")) == {**other_labels, **kept}
+    assert metadata_of(cluster.pod("a")) == metadata_of(pod)
 
 
 async def test_an_adopted_sandbox_gets_none_of_the_requested_options(open_client: Client, cluster: FakeCluster) -> None:
@@ -222,9 +222,9 @@ async def test_an_adopted_sandbox_gets_none_of_the_requested_options(open_client
     spec = copy.deepcopy(pod["spec"])
     await create(open_client, "b", **OTHER)
     for adopted in (cluster.pod("b"), cluster.service("b")):
-        assert "app.kubernetes.io/managed-by" in marks(adopted)
-        assert not marks(adopted).keys() & OTHER["labels"].keys()
-        assert not marks(adopted, "annotations").keys() & OTHER["annotations"].keys()
+        assert "app.kubernetes.io/managed-by" in metadata_of(adopted)
+        assert not metadata_of(adopted).keys() & OTHER["labels"].keys()
+        assert not metadata_of(adopted, "annotations").keys() & OTHER["annotations"].keys()
     assert container(cluster, "b") == spec["containers"][0]
 
 
@@ -235,13 +235,13 @@ async def test_a_concurrent_second_create_changes_no_labels(
     await create(open_client, thread_id="first", env={"A": "1"}, labels={"team": "x"})
     made = copy.deepcopy(cluster.objects)
     cluster.objects.clear()
-    # It sees nothing, and at its apply the first one's objects are there.
+    # The first create's objects appear between the second one's get and its apply.
     cluster.do_before_next("apply", lambda: cluster.objects.update(copy.deepcopy(made)))
     fields = {"sandbox_id": "a", "thread_id": "first", "env": {"A": "2"}, "labels": {"team": "y", "more": "z"}, **owner}
     response = await open_client.post(URL, json=fields)
     assert response.status == (409 if owner else 200)
-    assert marks(cluster.service("a")) == marks(made[("Service", "deer-flow", "sandbox-a-svc")])
-    assert marks(cluster.pod("a")) == marks(made[("Pod", "deer-flow", "sandbox-a")])
+    assert metadata_of(cluster.service("a")) == metadata_of(made[("Service", "deer-flow", "sandbox-a-svc")])
+    assert metadata_of(cluster.pod("a")) == metadata_of(made[("Pod", "deer-flow", "sandbox-a")])
 
 
 @pytest.mark.deadlines(others_service=0.1)
@@ -253,7 +253,7 @@ async def test_a_create_with_a_rejected_service_leaves_no_pod(open_client: Clien
     assert cluster.objects == {}
 
 
-# Who is to blame
+# Rejections by the cluster
 
 INVALID = 'The Pod "sandbox-a" is invalid: {}: Invalid value: "x": no'
 LIMIT_RANGE = (
@@ -262,7 +262,7 @@ LIMIT_RANGE = (
 
 
 @pytest.mark.parametrize(
-    ("fields", "stderr", "blamed"),
+    ("fields", "stderr", "field"),
     [
         ({"resources": {"limits": {"cpu": "2"}}}, LIMIT_RANGE, "resources"),
         ({"resources": {"limits": {"cpu": "2"}}}, INVALID.format("spec.containers[0].resources.limits"), "resources"),
@@ -275,13 +275,13 @@ LIMIT_RANGE = (
     ],
 )
 async def test_a_rejection_of_a_requested_field_is_422_with_that_field(
-    open_client: Client, cluster: FakeCluster, fields: dict[str, Any], stderr: str, blamed: str
+    open_client: Client, cluster: FakeCluster, fields: dict[str, Any], stderr: str, field: str
 ) -> None:
     cluster.say_next("apply", stderr)
     response = await open_client.post(URL, json={"sandbox_id": "a", **fields})
     assert response.status == 422
     (entry,) = (await response.json())["detail"]
-    assert entry["loc"] == ["body", blamed]
+    assert entry["loc"] == ["body", field]
     assert cluster.objects == {}
 
 

@@ -1,4 +1,4 @@
-"""Waiting over HTTP, on a cluster that is looked at once a second: no live view."""
+"""Waiting over HTTP without the live view: the service polls the cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
-from tests.api.server import LikeOurs
+from tests.api.server import ServiceServer
 from tests.fakes import FakeCluster, events_about
 from tests.record import recorded_pods
 from tests.waiting import until
@@ -22,13 +22,13 @@ from tests.waiting import until
 StartSandbox = Callable[[int], Awaitable[int]]
 
 
-# The pauses are short; what is tested is what happens, not how long it takes.
+# Short pauses: the tests are about behaviour, not about durations.
 pytestmark = pytest.mark.deadlines(look=0.05, url_pause=0.05, url_unreached=0.2, events_first=0.05, events_pause=0.1)
 
 
 @pytest.fixture
 async def start_sandbox() -> AsyncIterator[StartSandbox]:
-    """Return what starts a sandbox's server that answers with a status, and returns its port."""
+    """Return a function that starts a sandbox's server, which responds with a status, and returns its port."""
     servers: list[TestServer] = []
 
     async def start(status: int) -> int:
@@ -49,8 +49,8 @@ async def start_sandbox() -> AsyncIterator[StartSandbox]:
         await server.close()
 
 
-def be(cluster: FakeCluster, name: str, sandbox_id: str = "a") -> None:
-    """Let the sandbox's Pod have the status and the node of a recorded one."""
+def set_pod_status(cluster: FakeCluster, name: str, sandbox_id: str = "a") -> None:
+    """Set the status and node of the sandbox's Pod to those of a recorded Pod."""
     pod = cluster.pod(sandbox_id)
     assert pod is not None
     recorded = recorded_pods()[name]
@@ -98,7 +98,7 @@ async def test_a_wait_ends_at_once_when_ready_and_reachable(
     await create(client)
     serve_at(cluster, await start_sandbox(200))
     waiting = asyncio.create_task(waited(client))
-    be(cluster, "pod-ready")
+    set_pod_status(cluster, "pod-ready")
     async with asyncio.timeout(15):
         answer = await waiting
     assert (answer["ready"], answer["url_checked"]) == (True, True)
@@ -111,7 +111,7 @@ async def test_a_non_200_url_is_probed_until_the_wait_ends_without_redirects(
     client = await make_client(NODE_HOST="127.0.0.1")
     await create(client)
     serve_at(cluster, await start_sandbox(status))
-    be(cluster, "pod-ready")
+    set_pod_status(cluster, "pod-ready")
     began = asyncio.get_running_loop().time()
     seconds = 2 * 0.2
     answer = await waited(client, seconds)
@@ -123,7 +123,7 @@ async def test_an_unreachable_url_is_not_a_failure(make_client: MakeClient, clus
     client = await make_client(NODE_HOST="127.0.0.1")
     await create(client)
     serve_at(cluster, 1)
-    be(cluster, "pod-ready")
+    set_pod_status(cluster, "pod-ready")
     async with asyncio.timeout(15):
         answer = await waited(client)
     assert (answer["ready"], answer["url_checked"]) == (True, False)
@@ -133,7 +133,7 @@ async def test_an_unreachable_url_is_not_a_failure(make_client: MakeClient, clus
 async def test_a_wait_ends_early_for_a_failed_pod(client: Client, cluster: FakeCluster, name: str) -> None:
     await create(client)
     waiting = asyncio.create_task(waited(client))
-    be(cluster, name)
+    set_pod_status(cluster, name)
     async with asyncio.timeout(15):
         answer = await waiting
     assert (answer["ready"], answer["url_checked"]) == (False, False)
@@ -148,12 +148,12 @@ async def test_an_unschedulable_pod_ends_the_wait_after_fail_fast_after(
 ) -> None:
     client = await make_client(FAIL_FAST_AFTER="0.3")
     await create(client)
-    be(cluster, "pod-unschedulable")
+    set_pod_status(cluster, "pod-unschedulable")
     began = asyncio.get_running_loop().time()
     pod = cluster.pod("a")
     assert pod is not None
     [condition] = pod["status"]["conditions"]
-    # the cluster's clock may be ahead of ours: then it counts since when we saw it
+    # The cluster's clock may be ahead: then the time counts from the first observation.
     since = "2999-01-01T00:00:00Z" if is_new else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     pod["status"] = {**pod["status"], "conditions": [{**condition, "lastTransitionTime": since}]}
     async with asyncio.timeout(15):
@@ -165,7 +165,7 @@ async def test_an_unschedulable_pod_ends_the_wait_after_fail_fast_after(
 
 async def test_a_failed_mount_ends_the_wait_with_the_event_as_reason(client: Client, cluster: FakeCluster) -> None:
     await create(client)
-    be(cluster, "pod-failed-mount")
+    set_pod_status(cluster, "pod-failed-mount")
     waiting = asyncio.create_task(waited(client))
     await until(lambda: any("/events?" in call[-1] for call in cluster.calls))
     cluster.events = events_about(cluster.pod("a"), "events-failed-mount")
@@ -178,8 +178,8 @@ async def test_a_failed_mount_ends_the_wait_with_the_event_as_reason(client: Cli
 
 async def test_forbidden_events_do_not_fail_the_wait(client: Client, cluster: FakeCluster) -> None:
     await create(client)
-    be(cluster, "pod-creating")
-    cluster.do_before_next("get", lambda: cluster.answer_next("get", "get-forbidden"))  # the first get is of the Pod
+    set_pod_status(cluster, "pod-creating")
+    cluster.do_before_next("get", lambda: cluster.answer_next("get", "get-forbidden"))  # the first get reads the Pod
     answer = await waited(client, 0.5)
     assert (answer["ready"], answer["status"]) == (False, "Pending")
 
@@ -215,15 +215,15 @@ async def test_a_create_is_200_if_the_cluster_fails_during_the_wait(client: Clie
 async def test_a_disconnect_ends_the_wait_and_keeps_the_sandbox(
     make_client: MakeClient, aiohttp_client: AiohttpClient, cluster: FakeCluster
 ) -> None:
-    client: TestClient[Any, Any] = await aiohttp_client(LikeOurs((await make_client()).app))
+    client: TestClient[Any, Any] = await aiohttp_client(ServiceServer((await make_client()).app))
     posting = asyncio.create_task(create(client, wait_seconds=20))
-    await until(lambda: cluster.verbs()["get"] > 3)  # it is made, and looked at
+    await until(lambda: cluster.verbs()["get"] > 3)  # created, and polled
     posting.cancel()
     await asyncio.gather(posting, return_exceptions=True)
 
     async def is_quiet() -> bool:
         before = len(cluster.calls)
-        await asyncio.sleep(0.15)  # three looks
+        await asyncio.sleep(0.15)  # three polls
         return len(cluster.calls) == before
 
     await until(is_quiet)

@@ -1,4 +1,4 @@
-"""Which Pod a sandbox has, as DeerFlow asks for it: found, or absent only where the cluster says so."""
+"""Reconciliation for DeerFlow: a sandbox is found, or absent only if the cluster confirms it."""
 
 from __future__ import annotations
 

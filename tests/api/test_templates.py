@@ -1,4 +1,4 @@
-"""Templates and what they bring, over HTTP."""
+"""Templates and their extra objects, over HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shipped_templates() -> dict[str, Template]:
 
 @pytest.fixture
 def templates() -> dict[str, Template]:
-    """The templates that are shipped, and one whose ConfigMap goes with its sandbox."""
+    """The shipped templates, one with a ConfigMap, and one with a ConfigMap and a claim."""
     shipped = copy.deepcopy(shipped_templates())
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-config"}, "data": {}}
     default = shipped["default"]
@@ -46,7 +46,7 @@ async def post(client: Client, **fields: Any) -> tuple[int, Any]:
     return response.status, await response.json()
 
 
-def end_pod(cluster: FakeCluster) -> None:
+def remove_pod(cluster: FakeCluster) -> None:
     del cluster.objects["Pod", "deer-flow", "sandbox-a"]
 
 
@@ -121,7 +121,7 @@ async def test_a_failed_create_keeps_the_existing_claim(client: Client, cluster:
     await post(client, template="persistent")
     await client.delete(f"{URL}/a")
     uid = cluster.objects[CLAIM]["metadata"]["uid"]
-    cluster.do_before_next("apply", lambda: None)  # the touch passes
+    cluster.do_before_next("apply", lambda: None)  # the claim's touch succeeds
     cluster.answer_next("apply", "apply-quota-exceeded")
     assert (await post(client, template="persistent"))[0] == 429
     assert [obj["metadata"]["uid"] for obj in cluster.objects.values()] == [uid]
@@ -182,7 +182,7 @@ async def test_leftover_objects_are_removed_after_the_grace_period(client: Clien
     extras = client.app[SANDBOX_SERVICE].extras
     await post(client, template="configured")
     assert await extras.remove_leftovers(0) == []
-    end_pod(cluster)
+    remove_pod(cluster)
     assert await extras.remove_leftovers(60) == []
     assert await extras.remove_leftovers(0, dry_run=True) == ["ConfigMap sandbox-a-config"]
     assert CONFIG in cluster.objects
@@ -208,7 +208,7 @@ async def test_a_missing_right_to_list_extra_objects_is_logged_once(
 async def test_leftovers_reused_by_a_running_create_are_kept(client: Client, cluster: FakeCluster) -> None:
     extras = client.app[SANDBOX_SERVICE].extras
     await post(client, template="configured")
-    end_pod(cluster)
+    remove_pod(cluster)
 
     def touched() -> None:
         config = cluster.objects[CONFIG]
@@ -248,5 +248,5 @@ async def test_creates_fail_until_the_network_policy_is_applied(
     before = cluster.verbs()["apply"]
     assert [(await post(client))[0], (await post(client, sandbox_id="b"))[0]] == [200, 200]
     assert ("NetworkPolicy", "deer-flow", "sandboxes-isolated") in cluster.objects
-    # the policy, once, the mark on the first one, which was made just now, and the second one
+    # Three applies: the policy once, the annotation of the existing sandbox, and the second sandbox.
     assert cluster.verbs()["apply"] == before + 3

@@ -1,4 +1,4 @@
-"""The service as a process, and its REST API as a script would call it."""
+"""Runs the service as a process, and calls its REST API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ URL = "/api/sandboxes"
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, the headers and the JSON of an answer."""
+    """The status, headers and JSON of a response."""
 
     status: int
     headers: Any
@@ -40,7 +40,7 @@ class Service:
     log: Path
 
     def call(self, method: str, path: str, body: object = None) -> Answer:
-        """Make one request."""
+        """Send a request and return the response."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base + path, data=data, method=method)
         try:
@@ -50,7 +50,7 @@ class Service:
             return _answer(error.code, error.headers, error.read())
 
     def create(self, sandbox_id: str, **fields: object) -> dict[str, Any]:
-        """Create a sandbox, which must succeed."""
+        """Create a sandbox and return the response's body; fails the test if the status is not 200."""
         answer = self.call("POST", URL, {"sandbox_id": sandbox_id, **fields})
         assert answer.status == 200, answer
         body: dict[str, Any] = answer.body
@@ -65,7 +65,7 @@ class Service:
         return self.call("DELETE", f"{URL}/{sandbox_id}")
 
     def is_running(self, sandbox_id: str) -> bool:
-        """Whether the sandbox reads Running."""
+        """Whether the status of the sandbox is Running."""
         return bool(self.get(sandbox_id).body.get("status") == "Running")
 
 
@@ -75,7 +75,7 @@ def _answer(status: int, headers: Any, body: bytes) -> Answer:
 
 
 def answers(url: str) -> bool:
-    """Whether a sandbox answers at its URL."""
+    """Whether a sandbox responds with 200 at its URL."""
     try:
         with urllib.request.urlopen(f"{url}/v1/sandbox", timeout=5) as response:
             return bool(response.status == 200)

@@ -1,4 +1,4 @@
-"""What a caller is told when the cluster refuses, or is not there; and another address of the same cluster."""
+"""Errors of the cluster: quota, credentials, outage and certificate; and another address of the API server."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def test_an_exceeded_service_quota_is_429_and_leaves_no_pod(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
     if not target.is_real:
-        pytest.skip("devcluster imitates no quotas; tests/contract has the recorded refusal. Run with E2E_KUBECONFIG")
+        pytest.skip("devcluster has no quotas; tests/contract uses the recorded rejection. Run with E2E_KUBECONFIG")
     service = start_service()
     target.kubectl("apply", "-f", "-", stdin=json.dumps(QUOTA))
     try:
         wait_for(
             lambda: "hard" in json.loads(target.kubectl("get", "resourcequota/no-services", "-o", "json"))["status"],
-            "the quota counts",
+            "the quota is active",
         )
         answer = service.call("POST", URL, {"sandbox_id": sandbox_id})
         assert answer.status == 429
         assert answer.headers["Retry-After"]
-        wait_for(lambda: not target.objects(sandbox_id), "what the create made is gone")
+        wait_for(lambda: not target.objects(sandbox_id), "the objects of the create are deleted")
     finally:
         target.kubectl("delete", "resourcequota/no-services")
 
@@ -72,10 +72,10 @@ def test_another_address_of_the_api_server_works_with_its_certificate_verified(
     url = urlsplit(server_of(target))
     assert url.hostname is not None
     if url.scheme != "https":
-        pytest.skip("this cluster speaks plain http")
+        pytest.skip("this cluster uses plain HTTP")
     other = "localhost" if url.hostname == "127.0.0.1" else socket.gethostbyname(url.hostname)
     if other == url.hostname:
-        pytest.skip(f"{url.hostname} has no second address that this test could know")
+        pytest.skip(f"this test knows no second address of {url.hostname}")
     service = start_service(K8S_API_SERVER=f"https://{other}:{url.port or 443}")
     service.create(sandbox_id)
     assert service.get(sandbox_id).status == 200

@@ -1,4 +1,4 @@
-"""Idempotent, self-healing, and whose sandbox it is."""
+"""Idempotent creates, recreation of missing objects, and owners."""
 
 from __future__ import annotations
 

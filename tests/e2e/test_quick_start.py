@@ -1,4 +1,4 @@
-"""The quick start, by REST, by scripts and by hand."""
+"""The quick start: by REST, by scripts, and by kubectl."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_sandbox_is_created_listed_and_deleted(service: Service, target: Targe
     assert sandbox_id in {sandbox["sandbox_id"] for sandbox in listed["sandboxes"]}
     assert service.delete(sandbox_id).status == 200
     assert service.get(sandbox_id).status == 404
-    wait_for(lambda: not target.objects(sandbox_id), "the sandbox's objects are gone")
+    wait_for(lambda: not target.objects(sandbox_id), "the sandbox's objects are deleted")
     assert service.delete(sandbox_id).status == 200
 
 

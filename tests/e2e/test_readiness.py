@@ -1,4 +1,4 @@
-"""Waiting for a sandbox, on whatever cluster there is."""
+"""Waiting for a sandbox, on any cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.service import URL, Service, answers
 @pytest.mark.repeats("tests/contract/test_readiness.py::test_a_create_that_waits_answers_a_sandbox_that_is_usable")
 def test_a_waiting_create_returns_a_ready_and_reachable_sandbox(service: Service, sandbox_id: str) -> None:
     made = service.create(sandbox_id, wait_seconds=24)
-    if not made["ready"]:  # a node that has the image not yet
+    if not made["ready"]:  # the node may have to pull the image
         made = service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=24").body
     assert (made["status"], made["ready"], made["url_checked"]) == ("Running", True, True)
     assert answers(made["sandbox_url"])
@@ -28,7 +28,7 @@ def test_a_failed_image_pull_ends_the_wait_early(start_service: StartService, ta
     assert time.monotonic() - began < 20
     if target.is_real:
         assert answer.body["reason"] in {"ErrImagePull", "ImagePullBackOff"}
-    else:  # devcluster runs whatever it is given
+    else:  # devcluster runs any image
         assert answer.body["ready"] is True
 
 

@@ -1,4 +1,4 @@
-"""What is left to a real cluster: the contract tests that hold the same promises exist."""
+"""The contract tests named by `repeats` marks exist."""
 
 from __future__ import annotations
 
