@@ -302,8 +302,8 @@ class FakeCluster:
         previous = "--previous" in args
         text = self.written.get((name, container, previous))
         if text is None and previous:
-            said = f'previous terminated container "{container}" in pod "{name}" not found'
-            return Completed(1, b"", f"Error from server (BadRequest): {said}\n")
+            message = f'previous terminated container "{container}" in pod "{name}" not found'
+            return Completed(1, b"", f"Error from server (BadRequest): {message}\n")
         if text is None:
             return Completed(1, b"", case("logs-waiting").stderr.replace("sandbox-nopull", name))
         options = dict(arg.split("=") for arg in args if "=" in arg)

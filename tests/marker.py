@@ -98,7 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     async def read_and_look(response: aiohttp.ClientResponse) -> bytes:
         body = await read(response)
-        look_at(f"the answer to {response.method} {response.url.path}", body)
+        look_at(f"the response to {response.method} {response.url.path}", body)
         return body
 
     patch.setattr(aiohttp.ClientResponse, "read", read_and_look)

@@ -59,20 +59,20 @@ def steps(block: Block) -> list[Step]:
     parts = re.findall(r"((?:^(?!#).*\n)+)((?:^#.*\n)*)", block.text, re.MULTILINE)
     line = block.line + 1
     for commands, comments in parts:
-        told = "\n".join(comment.removeprefix("#").strip() for comment in comments.splitlines())
-        status = re.match(r"(\d{3}) ", told)
-        printed = told[status.end() :] if status else told
+        expected = "\n".join(comment.removeprefix("#").strip() for comment in comments.splitlines())
+        status = re.match(r"(\d{3}) ", expected)
+        printed = expected[status.end() :] if status else expected
         found.append(Step(line, commands, printed, int(status[1]) if status else None))
         line += (commands + comments).count("\n")
     return found
 
 
-def fits(printed: str, told: str) -> bool:
+def fits(printed: str, expected: str) -> bool:
     """Whether the output ends with the expected one; ignores whitespace and port numbers.
 
     Lines before it are the output of earlier commands.
     """
-    pattern = re.escape(_without_spaces(told)).replace("…", ".*")
+    pattern = re.escape(_without_spaces(expected)).replace("…", ".*")
     pattern = re.sub(r"(127\\?\.0\\?\.0\\?\.1:)\d+", r"\1\\d+", pattern)
     lines = printed.splitlines()
     ends = ("".join(lines[first:]) for first in range(max(len(lines), 1)))

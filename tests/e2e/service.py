@@ -23,7 +23,7 @@ URL = "/api/sandboxes"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """The status, headers and JSON of a response."""
 
     status: int
@@ -39,15 +39,15 @@ class Service:
     environ: dict[str, str]
     log: Path
 
-    def call(self, method: str, path: str, body: object = None) -> Answer:
+    def call(self, method: str, path: str, body: object = None) -> Response:
         """Send a request and return the response."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base + path, data=data, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return _answer(response.status, response.headers, response.read())
+                return _response(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
-            return _answer(error.code, error.headers, error.read())
+            return _response(error.code, error.headers, error.read())
 
     def create(self, sandbox_id: str, **fields: object) -> dict[str, Any]:
         """Create a sandbox and return the response's body; fails the test if the status is not 200."""
@@ -56,11 +56,11 @@ class Service:
         body: dict[str, Any] = answer.body
         return body
 
-    def get(self, sandbox_id: str) -> Answer:
+    def get(self, sandbox_id: str) -> Response:
         """Get a sandbox."""
         return self.call("GET", f"{URL}/{sandbox_id}")
 
-    def delete(self, sandbox_id: str) -> Answer:
+    def delete(self, sandbox_id: str) -> Response:
         """Delete a sandbox."""
         return self.call("DELETE", f"{URL}/{sandbox_id}")
 
@@ -69,9 +69,9 @@ class Service:
         return bool(self.get(sandbox_id).body.get("status") == "Running")
 
 
-def _answer(status: int, headers: Any, body: bytes) -> Answer:
-    look_at("an answer", body)
-    return Answer(status, headers, json.loads(body))
+def _response(status: int, headers: Any, body: bytes) -> Response:
+    look_at("a response", body)
+    return Response(status, headers, json.loads(body))
 
 
 def answers(url: str) -> bool:

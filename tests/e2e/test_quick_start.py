@@ -15,7 +15,7 @@ from tests.e2e.service import URL, Service, answers
 
 def test_a_sandbox_is_created_listed_and_deleted(service: Service, target: Target, sandbox_id: str) -> None:
     made = service.create(sandbox_id, thread_id="e2e", user_id="e2e")
-    wait_for(lambda: answers(made["sandbox_url"]), "the sandbox's URL answers")
+    wait_for(lambda: answers(made["sandbox_url"]), "the sandbox responds at its URL")
     wait_for(lambda: service.is_running(sandbox_id), "the sandbox is Running", seconds=5)
     assert service.create(sandbox_id, thread_id="e2e", user_id="e2e")["sandbox_url"] == made["sandbox_url"]
     listed = service.call("GET", URL).body
@@ -62,4 +62,4 @@ def test_a_sandbox_applied_from_render_is_returned_unchanged(service: Service, t
     before = {obj["metadata"]["uid"] for obj in target.objects(sandbox_id)}
     made = service.create(sandbox_id, thread_id="t")
     assert {obj["metadata"]["uid"] for obj in target.objects(sandbox_id)} == before
-    wait_for(lambda: answers(made["sandbox_url"]), "the sandbox's URL answers")
+    wait_for(lambda: answers(made["sandbox_url"]), "the sandbox responds at its URL")
