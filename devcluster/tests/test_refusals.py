@@ -165,9 +165,9 @@ async def test_a_recorded_kubeconfig_that_is_none_is_refused_by_kubectl_itself(
 # Nothing is left out.
 
 KUBECTLS_OWN = (
-    "no server is asked: test_withheld.py::test_a_recorded_fault_of_a_kubeconfig_is_told_without_kubectls_words"
+    "no server is asked: test_withheld.py::test_a_recorded_kubeconfig_error_is_reported_without_kubectls_text"
 )
-A_PLUGINS = "no server is asked: test_withheld.py::test_what_is_not_about_the_kubeconfig_is_repeated"
+A_PLUGINS = "no server is asked: test_withheld.py::test_messages_that_are_not_about_the_kubeconfig_are_shown"
 BY_RIGHTS = "with the rights of a Role: test_without_patch.py"
 ELSEWHERE = {
     "apply-forbidden-no-create": f"{BY_RIGHTS}::test_a_create_that_fails_half_way_leaves_nothing",
@@ -200,8 +200,8 @@ ELSEWHERE = {
     "plugin-fails": A_PLUGINS,
     "plugin-missing-hint": A_PLUGINS,
     "plugin-not-json": "no server is asked: "
-    "test_withheld.py::test_of_a_plugin_that_prints_no_credentials_kubectls_reading_is_not_repeated",
-    "unknown-host": "asks the machine's DNS: test_stderr.py::test_a_recorded_failure_is_understood",
+    "test_withheld.py::test_kubectls_quote_of_a_plugins_invalid_stdout_is_not_shown",
+    "unknown-host": "asks the machine's DNS: test_stderr.py::test_a_recorded_failure_is_classified",
 }
 ALONE = (
     *("pod-left-without-service", "server-hangs", "server-hangs-no-request-timeout"),

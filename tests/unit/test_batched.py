@@ -30,7 +30,7 @@ async def told(kubectl: BatchedKubectl, name: str) -> list[dict[str, Any]] | Pro
         return error
 
 
-async def test_what_is_whole_after_its_group_failed_does_not_wait_for_another_that_hangs() -> None:
+async def test_an_applied_object_of_a_failed_batch_does_not_wait_for_one_that_hangs() -> None:
     cluster = FakeCluster()
     one = Kubectl(cluster, max_processes=8, max_waiting=8)
     kubectl = BatchedKubectl(one, max_processes=8, max_waiting=8, deadlines=Deadlines(batch_limit=1.2))
@@ -45,7 +45,7 @@ async def test_what_is_whole_after_its_group_failed_does_not_wait_for_another_th
     await kubectl.close()
 
 
-async def test_a_group_that_stores_or_deletes_nothing_is_believed_by_none_of_its_callers() -> None:
+async def test_a_batch_that_stores_or_deletes_nothing_fails_for_all_its_callers() -> None:
     cluster = FakeCluster(defaults={"apply", "delete"})
     kubectl = BatchedKubectl(Kubectl(cluster, max_processes=8, max_waiting=8), max_processes=8, max_waiting=8)
     answers = await asyncio.gather(*(told(kubectl, name) for name in ("a", "b", "c")))

@@ -261,7 +261,7 @@ class CacheAgainstServer(RuleBasedStateMachine):
     # What must hold at any time
 
     @invariant()
-    def what_is_shown_is_no_older_than_what_was_told_or_answered(self) -> None:
+    def cached_objects_are_no_older_than_events_and_responses(self) -> None:
         for name in self.server.history:
             shown = self.cache.objects.get(name)
             states = self.server.states_since(name, max(self.told, self.noted.get(name, 0)))
@@ -272,28 +272,28 @@ class CacheAgainstServer(RuleBasedStateMachine):
                 assert is_first_list or any(state is None or state["metadata"]["uid"] in self.ended for state in states)
 
     @invariant()
-    def what_is_shown_never_goes_back(self) -> None:
+    def cached_versions_never_decrease(self) -> None:
         for name, obj in self.cache.objects.items():
             version = int(obj["metadata"]["resourceVersion"])
             assert version >= self.shown.get(name, 0)
             self.shown[name] = version
 
     @invariant()
-    def what_we_had_deleted_is_not_shown_as_alive(self) -> None:
+    def deleted_objects_are_not_cached_as_alive(self) -> None:
         alive = {obj["metadata"]["uid"] for obj in self.cache.objects.values() if not kube.is_terminating(obj)}
         assert not alive & self.ended
 
     @invariant()
-    def changes_that_were_told_make_up_what_is_held(self) -> None:
+    def reported_changes_add_up_to_the_cache(self) -> None:
         assert self.replayed == self.cache.objects
 
     @invariant()
-    def it_is_proven_by_what_shows_that_it_is_current(self) -> None:
+    def proven_at_matches_the_model(self) -> None:
         assert self.cache.proven_at == self.proven_at
         assert self.cache.version == (self.told if self.rest is None else None)
 
     @invariant()
-    def once_all_is_told_it_is_the_servers_state(self) -> None:
+    def the_cache_equals_the_server_after_all_events(self) -> None:
         if self.rest is not None or self.server.after(self.told):
             return
         live = {obj["metadata"]["name"]: obj for obj in self.server.live()}
@@ -312,7 +312,7 @@ class CacheAgainstServer(RuleBasedStateMachine):
         while self.rest is not None:
             self.read_page(size=3, fails=False)
         self.deliver(len(self.server.log))
-        self.once_all_is_told_it_is_the_servers_state()
+        self.the_cache_equals_the_server_after_all_events()
         assert self.cache.objects == {obj["metadata"]["name"]: obj for obj in self.server.live()}
         assert not self.cache._ending  # noqa: SLF001
 

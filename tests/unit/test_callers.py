@@ -58,7 +58,7 @@ def test_loopback_and_private_addresses_are_answered(callers: Callers, peer: str
 
 
 @pytest.mark.parametrize("peer", [*ELSEWHERE, "", None])
-def test_all_other_addresses_are_not_and_are_told_what_to_set(callers: Callers, peer: str | None) -> None:
+def test_other_addresses_are_rejected_and_the_error_names_the_settings(callers: Callers, peer: str | None) -> None:
     with pytest.raises(Unauthenticated) as caught:
         callers.check(API, peer, [("Host", "provisioner")])
     said = caught.value.public
@@ -73,31 +73,31 @@ def test_all_other_addresses_are_not_and_are_told_what_to_set(callers: Callers, 
      "X-Real-IP", "x-real-ip"],
 )  # fmt: skip
 @pytest.mark.parametrize("value", ["127.0.0.1", ""])
-def test_what_a_proxy_has_forwarded_is_not_answered(callers: Callers, name: str, value: str) -> None:
+def test_forwarded_requests_are_rejected(callers: Callers, name: str, value: str) -> None:
     with pytest.raises(Unauthenticated, match=f"forwarded.* header {name.lower()}: set PROVISIONER_API_KEY"):
         callers.check(API, "127.0.0.1", [("Host", "localhost"), (name, value)])
 
 
 @pytest.mark.parametrize("name", ["X-Forward", "Via", "X-Real-IP-2", "Not-Forwarded", "X-Request-ID"])
-def test_a_header_that_only_looks_like_a_proxys_is_none(callers: Callers, name: str) -> None:
+def test_headers_that_resemble_forwarding_headers_are_ignored(callers: Callers, name: str) -> None:
     callers.check(API, "127.0.0.1", [("Host", "localhost"), (name, "127.0.0.1")])
 
 
-def test_no_header_makes_a_caller_from_elsewhere_one_from_here(callers: Callers) -> None:
+def test_no_header_overrides_a_public_peer_address(callers: Callers) -> None:
     for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP", "CF-Connecting-IP", "Host", "Origin"):
         with pytest.raises(Unauthenticated):
             callers.check(API, "203.0.113.9", [("Host", "localhost"), (name, "127.0.0.1")])
 
 
 @pytest.mark.parametrize("peer", [*NEARBY, *ELSEWHERE])
-def test_in_a_pod_no_address_is_answered(make_settings: MakeSettings, peer: str) -> None:
+def test_in_a_pod_every_address_needs_a_key(make_settings: MakeSettings, peer: str) -> None:
     with pytest.raises(Unauthenticated, match="Without an API key a provisioner in a Pod answers nothing under /api/"):
         Callers(make_settings(), in_pod=True).check(API, peer, [("Host", "localhost")])
 
 
 @pytest.mark.parametrize("in_pod", [True, False])
 @pytest.mark.parametrize("peer", [*NEARBY, *ELSEWHERE, None])
-def test_every_address_is_answered_where_the_operator_says_so(
+def test_allow_unauthenticated_answers_every_address(
     make_settings: MakeSettings, peer: str | None, *, in_pod: bool
 ) -> None:
     callers = Callers(make_settings(ALLOW_UNAUTHENTICATED="true"), in_pod=in_pod)
@@ -105,7 +105,7 @@ def test_every_address_is_answered_where_the_operator_says_so(
     assert not is_answered(callers, ("Host", "evil.example"), peer=peer)
 
 
-def test_a_process_is_in_a_pod_by_its_environment_or_by_its_service_account(tmp_path: Path) -> None:
+def test_a_pod_is_detected_by_environment_or_service_account(tmp_path: Path) -> None:
     missing = tmp_path / "serviceaccount"
     assert not is_in_pod({"PATH": "/bin"}, missing)
     assert is_in_pod({"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, missing)
@@ -177,27 +177,27 @@ GARBAGE = [
 
 @pytest.mark.parametrize("path", [API, "/api/none", "/metrics"])
 @pytest.mark.parametrize("host", OURS)
-def test_a_name_that_no_stranger_can_have_is_answered_to(callers: Callers, host: str, path: str) -> None:
+def test_local_host_names_are_accepted(callers: Callers, host: str, path: str) -> None:
     assert is_answered(callers, ("Host", host), path=path)
 
 
 @pytest.mark.parametrize("path", [API, "/api/none", "/metrics"])
 @pytest.mark.parametrize("host", [*FOREIGN, *GARBAGE])
-def test_any_other_host_is_refused(callers: Callers, host: str, path: str) -> None:
+def test_foreign_and_invalid_hosts_are_rejected(callers: Callers, host: str, path: str) -> None:
     assert not is_answered(callers, ("Host", host), path=path)
 
 
 @pytest.mark.parametrize("host", GARBAGE)
-def test_what_is_not_a_host_with_or_without_a_port_is_none(host: str) -> None:
+def test_an_invalid_authority_is_not_parsed(host: str) -> None:
     assert parse_authority(host) is None
 
 
-def test_a_request_without_a_host_is_refused(callers: Callers) -> None:
+def test_a_request_without_a_host_header_is_rejected(callers: Callers) -> None:
     assert not is_answered(callers)
     assert not is_answered(callers, ("Origin", "http://localhost"))
 
 
-def test_the_refusal_names_the_host_and_the_setting(callers: Callers) -> None:
+def test_a_rejection_names_the_host_and_the_setting(callers: Callers) -> None:
     with pytest.raises(BrowserRefused) as caught:
         callers.check(API, "127.0.0.1", [("Host", "Sandboxes.Example.:8002")])
     assert caught.value.public == (
@@ -207,7 +207,7 @@ def test_the_refusal_names_the_host_and_the_setting(callers: Callers) -> None:
     assert caught.value.detail == "peer: 127.0.0.1, host: 'Sandboxes.Example.:8002'"
 
 
-def test_names_of_the_operators_are_answered_to_and_no_others(make_settings: MakeSettings) -> None:
+def test_only_the_exact_names_in_allowed_hosts_are_accepted(make_settings: MakeSettings) -> None:
     callers = Callers(make_settings(ALLOWED_HOSTS="Sandboxes.Example., p.deer-flow"), in_pod=False)
     for host in ("sandboxes.example", "SANDBOXES.example.:8002", "p.deer-flow:80", "localhost", "host.docker.internal"):
         assert is_answered(callers, ("Host", host))
@@ -218,7 +218,7 @@ def test_names_of_the_operators_are_answered_to_and_no_others(make_settings: Mak
 @pytest.mark.parametrize(
     "value", ["a:80", "http://a", "*.a.example", "a/b", "-a", "b\u00fccher.example", "\u212a.example", "[::1]"]
 )
-def test_an_allowed_host_that_can_not_be_one_stops_the_start(make_settings: MakeSettings, value: str) -> None:
+def test_an_invalid_name_in_allowed_hosts_stops_the_start(make_settings: MakeSettings, value: str) -> None:
     with pytest.raises(StartupError, match=r"ALLOWED_HOSTS holds .* It may hold host names, separated by commas or"):
         make_settings(ALLOWED_HOSTS=value)
 
@@ -236,7 +236,7 @@ def test_an_allowed_host_that_can_not_be_one_stops_the_start(make_settings: Make
         ("127.0.0.1:8002", "http://127.0.0.1:8002"),
     ],
 )
-def test_a_page_of_the_services_own_is_answered(callers: Callers, host: str, origin: str) -> None:
+def test_a_same_origin_request_is_accepted(callers: Callers, host: str, origin: str) -> None:
     assert is_answered(callers, ("Host", host), ("Origin", origin))
 
 
@@ -251,17 +251,17 @@ def test_a_page_of_the_services_own_is_answered(callers: Callers, host: str, ori
         *("http://localhost:0", "http://localhost:x", "http://localhost:8002\n", "http://localhost:8002\udcff"),
     ],
 )
-def test_a_page_of_any_other_origin_is_refused(callers: Callers, host: str, origin: str) -> None:
+def test_a_cross_origin_request_is_rejected(callers: Callers, host: str, origin: str) -> None:
     assert not is_answered(callers, ("Host", host), ("Origin", origin))
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none", "Same-Origin", "NONE"])
-def test_what_a_browser_does_for_the_service_itself_is_answered(callers: Callers, site: str) -> None:
+def test_same_origin_fetch_metadata_is_accepted(callers: Callers, site: str) -> None:
     assert is_answered(callers, ("Host", "localhost"), ("Sec-Fetch-Site", site))
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "", "null", "none, none", "none ", "n\u043ene", "\udcff"])
-def test_what_a_browser_does_for_another_site_is_refused(callers: Callers, site: str) -> None:
+def test_cross_site_fetch_metadata_is_rejected(callers: Callers, site: str) -> None:
     assert not is_answered(callers, ("Host", "localhost"), ("Sec-Fetch-Site", site))
 
 
@@ -275,26 +275,26 @@ def test_what_a_browser_does_for_another_site_is_refused(callers: Callers, site:
         ("Sec-Fetch-Site", "none", "cross-site"),
     ],
 )
-def test_of_a_header_that_is_sent_twice_each_value_must_pass(callers: Callers, name: str, good: str, bad: str) -> None:
+def test_every_value_of_a_repeated_header_must_pass(callers: Callers, name: str, good: str, bad: str) -> None:
     host = [] if name == "Host" else [("Host", "localhost")]
     assert is_answered(callers, *host, (name, good), (name.upper(), good))
     assert not is_answered(callers, *host, (name, good), (name.upper(), bad))
     assert not is_answered(callers, *host, (name, bad), (name.upper(), good))
 
 
-def test_an_origin_must_be_that_of_both_hosts(callers: Callers) -> None:
+def test_an_origin_must_match_every_host_header(callers: Callers) -> None:
     hosts = (("Host", "localhost"), ("Host", "127.0.0.1"))
     assert is_answered(callers, *hosts)
     assert not is_answered(callers, *hosts, ("Origin", "http://localhost"))
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/docs", "/openapi.json", "/", "/api", "/metricsx"])
-def test_health_and_documents_are_open_to_every_caller(make_settings: MakeSettings, path: str) -> None:
+def test_health_and_documentation_are_open_to_every_caller(make_settings: MakeSettings, path: str) -> None:
     headers = [("Host", "evil.example"), ("Sec-Fetch-Site", "cross-site"), ("X-Forwarded-For", "203.0.113.9")]
     Callers(make_settings(), in_pod=True).check(path, "203.0.113.9", headers)
 
 
-def test_metrics_are_for_every_address(make_settings: MakeSettings) -> None:
+def test_metrics_are_open_to_every_address(make_settings: MakeSettings) -> None:
     Callers(make_settings(), in_pod=True).check("/metrics", "203.0.113.9", [("Host", "10.0.0.1:8002")])
 
 
@@ -315,7 +315,7 @@ def test_metrics_are_for_every_address(make_settings: MakeSettings) -> None:
         ),
     ],
 )
-def test_the_log_can_say_who_is_answered(
+def test_who_is_answered_describes_the_accepted_callers(
     make_settings: MakeSettings,
     variables: dict[str, str],
     in_pod: bool,
@@ -332,7 +332,7 @@ SITE = st.sampled_from(["same-origin", "none", "cross-site"]) | ANY
 
 
 @given(hosts=st.lists(HOST, max_size=2), origins=st.lists(ORIGIN, max_size=2), sites=st.lists(SITE, max_size=2))
-def test_whatever_is_sent_it_is_answered_or_refused_in_words_that_json_has(
+def test_any_headers_are_accepted_or_rejected_with_a_serializable_message(
     hosts: list[str], origins: list[str], sites: list[str]
 ) -> None:
     callers = Callers(Settings(), in_pod=False)

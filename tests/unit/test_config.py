@@ -63,7 +63,7 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
-async def test_a_usable_kubeconfig_is_passed_to_kubectl_with_a_cache_of_ours(
+async def test_a_valid_kubeconfig_is_passed_to_kubectl_with_a_private_cache(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     path = kubeconfig(tmp_path / "config")
@@ -72,7 +72,7 @@ async def test_a_usable_kubeconfig_is_passed_to_kubectl_with_a_cache_of_ours(
     assert runner.flags == (f"--cache-dir={tmp_path}/cache", f"--kubeconfig={path}")
 
 
-def test_kubectl_is_the_named_one_then_the_one_on_path_then_the_wheels(
+def test_kubectl_is_found_by_setting_then_on_path_then_in_the_wheel(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     assert find_kubectl(make_settings(), environ) == WHEEL
@@ -82,12 +82,12 @@ def test_kubectl_is_the_named_one_then_the_one_on_path_then_the_wheels(
     assert find_kubectl(make_settings(KUBECTL=named), environ) == named
 
 
-def test_a_named_kubectl_that_is_not_there_is_said(make_settings: MakeSettings, environ: dict[str, str]) -> None:
+def test_a_missing_kubectl_stops_the_start(make_settings: MakeSettings, environ: dict[str, str]) -> None:
     with pytest.raises(StartupError, match="KUBECTL names /nowhere/kubectl"):
         find_kubectl(make_settings(KUBECTL="/nowhere/kubectl"), environ)
 
 
-async def test_a_kubectl_that_does_not_run_is_said(
+async def test_a_kubectl_that_prints_no_version_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     broken = program(tmp_path / "broken", "#!/bin/sh\necho nonsense\n")
@@ -101,7 +101,7 @@ async def test_a_kubectl_that_does_not_run_is_said(
         ("while :; do echo 0123456789012345678901234567890123456789; done", "can't be run: more than 1000 bytes"),
     ],
 )
-async def test_a_kubectl_that_hangs_or_floods_is_said(
+async def test_a_kubectl_that_hangs_or_floods_stops_the_start(
     make_settings: MakeSettings,
     environ: dict[str, str],
     tmp_path: Path,
@@ -116,7 +116,7 @@ async def test_a_kubectl_that_hangs_or_floods_is_said(
     assert await refusal(make_settings(KUBECTL=bad), environ, tmp_path) == f"kubectl at {bad} {said}"
 
 
-async def test_a_kubectl_that_prints_garbage_for_the_kubeconfig_is_said(
+async def test_a_kubectl_that_prints_an_unparsable_kubeconfig_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     version = {"clientVersion": {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}}
@@ -126,7 +126,7 @@ async def test_a_kubectl_that_prints_garbage_for_the_kubeconfig_is_said(
     assert "does not print a kubeconfig" in await refusal(settings, environ, tmp_path)
 
 
-async def test_a_kubectl_that_is_too_old_is_said(
+async def test_an_outdated_kubectl_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     version = {"clientVersion": {"major": "1", "minor": "26+", "gitVersion": "v1.26.4"}}
@@ -135,21 +135,21 @@ async def test_a_kubectl_that_is_too_old_is_said(
     assert message == f"kubectl at {old} is v1.26.4, which is older than 1.27. Name a newer one with KUBECTL."
 
 
-async def test_a_missing_kubeconfig_is_said(
+async def test_a_missing_kubeconfig_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     message = await refusal(make_settings(KUBECONFIG_PATH=tmp_path / "none"), environ, tmp_path)
     assert message.startswith(f"Kubeconfig not found at {tmp_path}/none.")
 
 
-async def test_a_kubeconfig_that_is_a_directory_is_said(
+async def test_a_kubeconfig_that_is_a_directory_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     message = await refusal(make_settings(KUBECONFIG_PATH=tmp_path), environ, tmp_path)
     assert message == f"Kubeconfig path is a directory: {tmp_path}. KUBECONFIG_PATH must name a file."
 
 
-async def test_an_unreadable_kubeconfig_is_said_with_owner_mode_and_us(
+async def test_an_unreadable_kubeconfig_is_reported_with_owner_mode_and_own_uid(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = kubeconfig(tmp_path / "config")
@@ -172,7 +172,7 @@ async def test_an_unreadable_kubeconfig_is_said_with_owner_mode_and_us(
     )
 
 
-async def test_a_kubeconfig_in_a_folder_that_may_not_be_entered_is_said_with_the_folders_owner(
+async def test_an_unreadable_kubeconfig_folder_is_reported_with_its_owner(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "kube"
@@ -197,7 +197,7 @@ async def test_a_kubeconfig_in_a_folder_that_may_not_be_entered_is_said_with_the
 
 
 @pytest.mark.parametrize("text", ["{", "\x00\x01", "just words", "- a\n- b\n"])
-async def test_a_kubeconfig_that_is_garbage_is_said(
+async def test_an_unparsable_kubeconfig_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, text: str
 ) -> None:
     path = tmp_path / "config"
@@ -207,7 +207,7 @@ async def test_a_kubeconfig_that_is_garbage_is_said(
 
 
 @pytest.mark.parametrize("changes", [{"current-context": "nope"}, {"current-context": ""}, {"contexts": []}])
-async def test_a_kubeconfig_without_its_context_is_said(
+async def test_a_kubeconfig_without_a_current_context_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     path = kubeconfig(tmp_path / "config", **changes)
@@ -216,7 +216,7 @@ async def test_a_kubeconfig_without_its_context_is_said(
 
 
 @pytest.mark.parametrize("users", [[], [{"name": "u", "user": {}}], [{"name": "other", "user": {"token": "t"}}]])
-async def test_a_kubeconfig_without_a_user_is_said(
+async def test_a_kubeconfig_without_a_user_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, users: list[Any]
 ) -> None:
     path = kubeconfig(tmp_path / "config", users=users)
@@ -224,7 +224,7 @@ async def test_a_kubeconfig_without_a_user_is_said(
     assert message == f"Kubeconfig {path} has no user with credentials for its current context."
 
 
-async def test_a_kubeconfig_without_a_server_is_said(
+async def test_a_kubeconfig_without_a_server_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     path = kubeconfig(tmp_path / "config", clusters=[{"name": "c", "cluster": {}}])
@@ -255,7 +255,7 @@ async def test_in_a_pod_the_service_account_is_used(
     assert config["users"][0]["user"] == {"tokenFile": str(account / "token")}
 
 
-def test_another_address_is_verified_by_the_kubeconfigs_host(make_settings: MakeSettings) -> None:
+def test_an_overridden_server_is_verified_against_the_kubeconfigs_host(make_settings: MakeSettings) -> None:
     settings = make_settings(K8S_API_SERVER="https://host.docker.internal:26443")
     assert server_flags(settings, "https://127.0.0.1:6443", None) == (
         "--server=https://host.docker.internal:26443",
@@ -263,17 +263,17 @@ def test_another_address_is_verified_by_the_kubeconfigs_host(make_settings: Make
     )
 
 
-def test_a_kubeconfigs_server_may_stand_without_its_scheme(make_settings: MakeSettings) -> None:
+def test_a_kubeconfigs_server_may_omit_its_scheme(make_settings: MakeSettings) -> None:
     settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
     assert server_flags(settings, "127.0.0.1:6443", None)[1:] == ("--tls-server-name=127.0.0.1",)
 
 
-def test_the_kubeconfigs_own_server_name_is_left_alone(make_settings: MakeSettings) -> None:
+def test_the_kubeconfigs_own_tls_server_name_is_kept(make_settings: MakeSettings) -> None:
     settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
     assert server_flags(settings, "https://127.0.0.1:6443", "kubernetes") == ("--server=https://elsewhere:6443",)
 
 
-def test_the_name_can_be_overridden(make_settings: MakeSettings) -> None:
+def test_the_tls_server_name_can_be_overridden(make_settings: MakeSettings) -> None:
     settings = make_settings(K8S_API_SERVER="https://elsewhere:6443", K8S_TLS_SERVER_NAME="kubernetes")
     assert server_flags(settings, "https://127.0.0.1:6443", "x")[1:] == ("--tls-server-name=kubernetes",)
 
@@ -282,9 +282,7 @@ def test_the_kubeconfigs_server_needs_no_flags(make_settings: MakeSettings) -> N
     assert server_flags(make_settings(), "https://127.0.0.1:6443", None) == ()
 
 
-def test_not_verifying_is_a_decision_that_is_logged(
-    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_skipping_tls_verification_is_logged(make_settings: MakeSettings, caplog: pytest.LogCaptureFixture) -> None:
     settings = make_settings(K8S_API_SERVER="https://elsewhere:6443", K8S_INSECURE_SKIP_TLS_VERIFY="true")
     with caplog.at_level(logging.WARNING):
         flags = server_flags(settings, "https://127.0.0.1:6443", None)
@@ -292,7 +290,7 @@ def test_not_verifying_is_a_decision_that_is_logged(
     assert "certificate is not checked" in caplog.text
 
 
-def test_kubectl_sees_its_own_few_variables_and_what_the_operator_names() -> None:
+def test_kubectl_gets_only_its_own_and_the_passed_variables() -> None:
     environ = {
         "PATH": "/bin",
         "HOME": "/home/me",
@@ -316,15 +314,15 @@ def test_kubectl_sees_its_own_few_variables_and_what_the_operator_names() -> Non
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_what_the_service_fixes_for_kubectl_wins_over_what_the_operator_passes(name: str) -> None:
+def test_fixed_variables_override_passed_ones(name: str) -> None:
     assert child_environment({name: "theirs"}, (name,), home=Path("/tmp/x"))[name] == FIXED[name]
 
 
-def test_without_a_home_kubectl_gets_a_folder_of_ours() -> None:
+def test_without_home_kubectl_gets_a_private_folder() -> None:
     assert child_environment({}, (), home=Path("/tmp/x")) == {"HOME": "/tmp/x", "PATH": os.defpath, **FIXED}
 
 
-async def test_kubectl_speaks_english_in_whatever_locale_the_service_runs(tmp_path: Path) -> None:
+async def test_kubectl_prints_english_in_every_locale(tmp_path: Path) -> None:
     locale = dict.fromkeys(("LANG", "LC_MESSAGES", "LANGUAGE"), "de_DE.UTF-8")
     help_of_config = [str(WHEEL), "config", "--help"]
     plain = {"HOME": str(tmp_path), "PATH": os.defpath}
@@ -335,7 +333,7 @@ async def test_kubectl_speaks_english_in_whatever_locale_the_service_runs(tmp_pa
     assert english == await process.run_process(help_of_config, stdin=None, env=plain)
 
 
-async def test_secrets_and_version_in_the_log(
+async def test_the_log_has_kubectls_version_and_server_but_no_secret(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
@@ -346,7 +344,9 @@ async def test_secrets_and_version_in_the_log(
 
 
 @pytest.mark.parametrize("server", ["https://[bad", f"https://u:{MARKER}@[bad", "https://10.0.0.1:no"])
-def test_a_kubeconfigs_server_that_is_no_address_is_kubectls_to_judge(make_settings: MakeSettings, server: str) -> None:
+def test_an_invalid_server_address_in_the_kubeconfig_is_left_to_kubectl(
+    make_settings: MakeSettings, server: str
+) -> None:
     settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
     assert server_flags(settings, server, None)[0] == "--server=https://elsewhere:6443"
 
@@ -354,7 +354,7 @@ def test_a_kubeconfigs_server_that_is_no_address_is_kubectls_to_judge(make_setti
 @pytest.mark.parametrize(
     "server", [f"https://me:{MARKER}@10.0.0.1:6443/?token={MARKER}", f"me:{MARKER}@10.0.0.1:6443#{MARKER}"]
 )
-async def test_the_servers_address_is_logged_without_user_info_and_query(
+async def test_the_server_address_is_logged_without_user_info_and_query(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, server: str
 ) -> None:
     path = kubeconfig(tmp_path / "config", clusters=[{"name": "c", "cluster": {"server": server}}])
@@ -366,7 +366,7 @@ async def test_the_servers_address_is_logged_without_user_info_and_query(
 
 
 @pytest.mark.parametrize("section", ["users", "clusters", "contexts"])
-async def test_two_entries_of_one_name_are_said(
+async def test_duplicate_names_in_the_kubeconfig_stop_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, section: str
 ) -> None:
     entry = {"name": "twice", "user": {"token": MARKER}, "cluster": {}, "context": {}}
@@ -375,7 +375,7 @@ async def test_two_entries_of_one_name_are_said(
     assert message == f"Kubeconfig {path} has two {section} of the name twice."
 
 
-async def test_a_fault_of_the_kubeconfig_is_said_by_its_kind(
+async def test_a_kubeconfig_error_is_reported_by_its_kind(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     path = kubeconfig(tmp_path / "config", users=[{"name": "u", "user": {"client-key-data": MARKER}}])
@@ -422,7 +422,7 @@ exit $(cat {0}/exit)
 
 @examples(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=KUBECONFIGS, before=FRAMES, code=st.sampled_from([0, 1, 1, 1]), is_json=st.booleans())
-async def test_whatever_kubectl_says_at_the_start_nothing_of_the_kubeconfig_comes_out(
+async def test_no_kubectl_output_at_startup_leaks_the_kubeconfig(
     make_settings: MakeSettings,
     environ: dict[str, str],
     tmp_path: Path,
@@ -456,7 +456,7 @@ async def test_whatever_kubectl_says_at_the_start_nothing_of_the_kubeconfig_come
     assert not shows(log.written.getvalue())
 
 
-async def test_secrets_that_a_process_read_at_its_start_stay_hidden_when_the_kubeconfig_changes(
+async def test_secrets_that_a_process_read_stay_hidden_after_the_kubeconfig_changes(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     """A watch lives for hours, and nothing else may have looked at the file in between."""

@@ -47,24 +47,24 @@ D = DEADLINES
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_sooner_of_two_limits_is_shorter_than_the_later(sooner: str, later: tuple[float, float]) -> None:
+def test_deadlines_are_ordered(sooner: str, later: tuple[float, float]) -> None:
     assert later[0] < later[1], sooner
 
 
-def test_no_limit_is_zero_and_every_pause_grows() -> None:
+def test_deadlines_are_positive_and_pauses_increase() -> None:
     for name, value in dataclasses.asdict(Deadlines()).items():
         values = value if isinstance(value, tuple) else (value,)
         assert all(one > 0 for one in values), name
         assert list(values) == sorted(values), name
 
 
-async def test_past_its_limit_a_block_is_a_timeout_of_the_cluster() -> None:
+async def test_a_block_that_exceeds_its_deadline_raises_cluster_timeout() -> None:
     with pytest.raises(ClusterTimeout):
         async with within(0.01):
             await asyncio.Event().wait()
 
 
-def test_every_limit_is_read_by_the_service() -> None:
+def test_every_deadline_is_used() -> None:
     paths = [path for path in (ROOT / "sandboxes").rglob("*.py") if path.name != "deadlines.py"]
     code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     unread = [
@@ -73,7 +73,7 @@ def test_every_limit_is_read_by_the_service() -> None:
     assert unread == []
 
 
-def test_no_module_has_a_limit_of_its_own() -> None:
+def test_no_other_module_defines_a_deadline() -> None:
     own = re.compile(r"^_?[A-Z_]*(SECONDS|PAUSES?|TIMEOUT)[A-Z_]* *(:[^=]*)?= *\(?[0-9]", re.MULTILINE)
     found = {path.stem: own.findall(path.read_text(encoding="utf-8")) for path in (ROOT / "sandboxes").rglob("*.py")}
     # How long a sandbox may be asked to live, and what callers are promised.

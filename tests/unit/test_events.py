@@ -58,7 +58,7 @@ def in_seconds(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-async def test_a_reader_gets_the_present_state_and_then_what_happens(feed: EventBroker, view: StillView) -> None:
+async def test_a_subscriber_gets_the_state_and_then_the_events(feed: EventBroker, view: StillView) -> None:
     view.put("b")
     view.put("a")
     reader = await feed.join()
@@ -79,7 +79,7 @@ async def test_a_reader_gets_the_present_state_and_then_what_happens(feed: Event
     assert events[-1][1]["ready"] is False
 
 
-async def test_the_numbers_of_events_only_grow(feed: EventBroker, view: StillView) -> None:
+async def test_event_numbers_increase(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     for number in range(5):
         view.put(f"s{number}")
@@ -87,7 +87,7 @@ async def test_the_numbers_of_events_only_grow(feed: EventBroker, view: StillVie
     assert numbers == sorted(set(numbers))
 
 
-async def test_what_changes_nothing_for_a_caller_is_not_told(feed: EventBroker, view: StillView) -> None:
+async def test_an_unchanged_response_sends_no_event(feed: EventBroker, view: StillView) -> None:
     view.put("a")
     reader = await feed.join()
     assert names(await told(reader)) == ["state"]
@@ -95,20 +95,20 @@ async def test_what_changes_nothing_for_a_caller_is_not_told(feed: EventBroker, 
     assert await told(reader) == []
 
 
-async def test_a_sandbox_that_is_ready_when_first_seen_is_told_to_be(feed: EventBroker, view: StillView) -> None:
+async def test_a_sandbox_that_is_first_seen_ready_sends_created_and_ready(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     view.put("a", pod="pod-ready")
     assert names(await told(reader)) == ["state", "created", "ready"]
 
 
-async def test_one_that_was_made_anew_is_deleted_and_created(feed: EventBroker, view: StillView) -> None:
+async def test_a_recreated_sandbox_sends_deleted_and_created(feed: EventBroker, view: StillView) -> None:
     view.put("a", pod="pod-ready", uid="u1")
     reader = await feed.join()
     view.put("a", pod="pod-ready", uid="u2")
     assert names(await told(reader)) == ["state", "deleted", "created", "ready"]
 
 
-async def test_one_that_is_being_deleted_is_deleted_once(feed: EventBroker, view: StillView) -> None:
+async def test_a_terminating_sandbox_sends_deleted_once(feed: EventBroker, view: StillView) -> None:
     view.put("a", pod="pod-ready")
     reader = await feed.join()
     view.put("a", pod="pod-terminating")
@@ -117,7 +117,7 @@ async def test_one_that_is_being_deleted_is_deleted_once(feed: EventBroker, view
 
 
 @pytest.mark.deadlines(expiring=100.0)
-async def test_an_end_is_told_once_and_again_after_a_renewal(feed: EventBroker, view: StillView) -> None:
+async def test_expiring_is_sent_once_and_again_after_a_renewal(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     view.put("a", expires_at=in_seconds(100.2))
     assert names(await told(reader)) == ["state", "created"]
@@ -136,7 +136,7 @@ async def test_an_end_is_told_once_and_again_after_a_renewal(feed: EventBroker, 
     assert names(await told(reader)) == ["changed", "expiring"]
 
 
-async def test_who_comes_later_is_told_of_an_end_that_is_near(feed: EventBroker, view: StillView) -> None:
+async def test_a_late_subscriber_gets_expiring(feed: EventBroker, view: StillView) -> None:
     view.put("far", expires_at=in_seconds(1000))
     view.put("near", expires_at=in_seconds(5))
     for reader in [await feed.join(), await feed.join()]:
@@ -145,13 +145,13 @@ async def test_who_comes_later_is_told_of_an_end_that_is_near(feed: EventBroker,
         assert events[1][1]["sandbox_id"] == "near"
 
 
-async def test_an_end_that_nobody_can_read_is_not_told(feed: EventBroker, view: StillView) -> None:
+async def test_an_unparsable_expiry_sends_no_expiring(feed: EventBroker, view: StillView) -> None:
     reader = await feed.join()
     view.put("a", expires_at="soon")
     assert names(await told(reader)) == ["state", "created"]
 
 
-async def test_a_reader_that_is_too_slow_is_dropped_and_the_others_go_on(
+async def test_a_slow_subscriber_is_dropped_and_the_others_continue(
     feed: EventBroker, view: StillView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "MAX_WAITING", 10)
@@ -164,7 +164,9 @@ async def test_a_reader_that_is_too_slow_is_dropped_and_the_others_go_on(
     assert not quick.ended.is_set()
 
 
-async def test_without_readers_nothing_is_held(feed: EventBroker, view: StillView) -> None:
+async def test_a_new_subscriber_after_the_last_one_left_gets_the_whole_state(
+    feed: EventBroker, view: StillView
+) -> None:
     reader = await feed.join()
     view.put("a", expires_at=in_seconds(1000))
     feed.leave(reader)
@@ -174,20 +176,20 @@ async def test_without_readers_nothing_is_held(feed: EventBroker, view: StillVie
     assert (name, state["count"]) == ("state", 2)
 
 
-async def test_without_the_live_view_there_are_no_events(make_settings: Callable[..., Settings]) -> None:
+async def test_without_the_live_view_subscribing_is_rejected(make_settings: Callable[..., Settings]) -> None:
     kubectl = Kubectl(KubectlRunner(Path("/never/started"), (), {}), max_processes=1, max_waiting=1)
     with pytest.raises(LiveViewOff):
         await EventBroker(Cluster(kubectl, NoInformer(), "rec"), Answers(make_settings())).join()
 
 
 @pytest.mark.deadlines(subscribe=0.05)
-async def test_a_view_that_is_not_fresh_is_no_state(feed: EventBroker, view: StillView) -> None:
+async def test_subscribing_to_a_stale_informer_times_out(feed: EventBroker, view: StillView) -> None:
     view.fresh = False
     with pytest.raises(ClusterUnavailable):
         await feed.join()
 
 
-async def test_a_feed_that_is_closed_ends_its_readers_and_takes_no_more(feed: EventBroker) -> None:
+async def test_closing_the_broker_ends_its_subscribers_and_rejects_new_ones(feed: EventBroker) -> None:
     reader = await feed.join()
     feed.close()
     assert reader.ended.is_set()
@@ -196,9 +198,7 @@ async def test_a_feed_that_is_closed_ends_its_readers_and_takes_no_more(feed: Ev
         await feed.join()
 
 
-async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(
-    feed: EventBroker, view: StillView
-) -> None:
+async def test_closing_the_broker_rejects_a_waiting_subscriber_immediately(feed: EventBroker, view: StillView) -> None:
     view.fresh = False
     joining = asyncio.create_task(feed.join())
     await asyncio.sleep(0)  # it has begun
@@ -208,7 +208,7 @@ async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(
             await joining
 
 
-async def test_past_the_most_readers_the_next_is_told_so_and_finds_room_when_one_has_left(
+async def test_excess_subscribers_are_rejected_until_one_leaves(
     feed: EventBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "MAX_READERS", 2)

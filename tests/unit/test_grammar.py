@@ -137,13 +137,13 @@ def judges(make_settings: MakeSettings, template: Template) -> Judges:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_an_image_that_registries_accept_passes_in_a_create_and_at_the_start(judges: Judges, image: str) -> None:
+def test_a_valid_image_is_accepted_by_create_and_by_settings(judges: Judges, image: str) -> None:
     assert judges.create(image=image) is None
     assert judges.start(SANDBOX_IMAGE=image) is None
 
 
 @pytest.mark.parametrize("image", NO_IMAGES)
-def test_what_is_no_image_is_refused_alike_in_a_create_and_at_the_start(judges: Judges, image: str) -> None:
+def test_an_invalid_image_is_rejected_alike_by_create_and_by_settings(judges: Judges, image: str) -> None:
     sentence = judges.create(image=image)
     assert sentence is not None
     assert sentence.startswith("It may hold an image reference")
@@ -159,7 +159,7 @@ def test_what_is_no_image_is_refused_alike_in_a_create_and_at_the_start(judges: 
         *(("team", value, False) for value in NO_VALUES),
     ],
 )
-def test_a_label_is_judged_alike_by_create_list_document_and_ingress(
+def test_a_label_is_validated_alike_by_create_list_document_and_ingress(
     judges: Judges, key: str, value: str, fits: bool
 ) -> None:
     label = f"{key}={value}"
@@ -175,11 +175,11 @@ def test_a_label_is_judged_alike_by_create_list_document_and_ingress(
 
 
 @pytest.mark.parametrize("key", NO_KEYS)
-def test_the_key_of_an_annotation_is_judged_like_that_of_a_label(judges: Judges, key: str) -> None:
+def test_annotation_keys_are_validated_like_label_keys(judges: Judges, key: str) -> None:
     assert judges.create(annotations={key: "x"}) == judges.create(labels={key: "x"}) is not None
 
 
-def test_a_list_says_what_is_wrong_with_a_label_as_a_create_does(judges: Judges) -> None:
+def test_list_and_create_reject_a_label_with_the_same_message(judges: Judges) -> None:
     sentence = judges.create(labels={"a..b/x": "y"})
     assert sentence is not None
     assert sentence in str(judges.list("a..b/x=y"))
@@ -198,7 +198,7 @@ def test_a_list_says_what_is_wrong_with_a_label_as_a_create_does(judges: Judges)
         *((name, False, False) for name in ("", "A", "a_b", "-a", "a-", ".a", "a.", "a..b", "a\n", "ä")),
     ],
 )
-def test_names_of_claims_and_namespaces_are_accepted_as_kubernetes_does(
+def test_names_of_claims_and_namespaces_are_validated_as_by_kubernetes(
     judges: Judges, name: str, label: bool, subdomain: bool
 ) -> None:
     assert grammar.is_dns_label(name) is label
@@ -217,7 +217,7 @@ def test_names_of_claims_and_namespaces_are_accepted_as_kubernetes_does(
         *((host, False) for host in ("a..b", "-a", "a-", ".a", "a:1", "http://a", "ä", "x" * 64, "a." * 127 + "a")),
     ],
 )
-def test_a_host_is_judged_alike_by_each_variable(judges: Judges, variable: str, host: str, fits: bool) -> None:
+def test_a_host_is_validated_alike_by_each_variable(judges: Judges, variable: str, host: str, fits: bool) -> None:
     assert (judges.start(**{variable: host}) is None) is fits
 
 
@@ -225,12 +225,12 @@ ODD = st.text("aA0-_./=", max_size=8)
 
 
 @given(key=ODD)
-def test_the_pattern_of_a_key_says_what_its_sentences_say(key: str) -> None:
+def test_the_key_pattern_agrees_with_the_key_messages(key: str) -> None:
     assert (re.fullmatch(grammar.KEY, key) is not None) is (grammar.key_problem(key) is None)
 
 
 @pytest.mark.parametrize("part", ["a", "a-", "a.", "a_", "a/", "aA", "a:", "a@"])
-def test_no_text_that_is_nearly_right_takes_long_to_judge(part: str) -> None:
+def test_long_invalid_texts_are_rejected_without_catastrophic_backtracking(part: str) -> None:
     text = part * (500 // len(part)) + "!"
     assert grammar.key_problem(text)
     assert grammar.key_problem(f"{text[:200]}/!")

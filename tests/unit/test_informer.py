@@ -75,7 +75,7 @@ async def view() -> View:
     return view
 
 
-async def test_it_is_fresh_only_once_both_kinds_were_listed() -> None:
+async def test_the_informer_is_fresh_only_after_both_kinds_were_listed() -> None:
     view = View()
     assert (view.is_fresh, view.age) == (False, float("inf"))
     view.list(kinds=["Pod"])
@@ -85,7 +85,7 @@ async def test_it_is_fresh_only_once_both_kinds_were_listed() -> None:
     assert view.age < MAX_AGE
 
 
-async def test_its_age_is_that_of_the_kind_that_was_confirmed_longer_ago(view: View) -> None:
+async def test_the_informers_age_is_that_of_its_older_cache(view: View) -> None:
     view.list(kinds=["Service"], began=now() - MAX_AGE - 1)
     assert not view.is_fresh
     assert MAX_AGE < view.age < float("inf")
@@ -93,7 +93,7 @@ async def test_its_age_is_that_of_the_kind_that_was_confirmed_longer_ago(view: V
     assert view.age == float("inf")
 
 
-async def test_who_waits_until_it_is_fresh_is_woken_by_progress_that_makes_it_so() -> None:
+async def test_becomes_fresh_returns_when_both_kinds_were_listed() -> None:
     view = View()
     waits = asyncio.create_task(view.becomes_fresh())
     await asyncio.sleep(0)
@@ -105,7 +105,7 @@ async def test_who_waits_until_it_is_fresh_is_woken_by_progress_that_makes_it_so
     await waits
 
 
-async def test_it_is_certain_of_a_sandbox_only_while_it_is_fresh(view: View) -> None:
+async def test_the_informer_is_certain_only_while_it_is_fresh(view: View) -> None:
     assert view.is_certain("a")
     assert view.is_certain_of_all
     view.cache("Pod").failed()
@@ -113,7 +113,7 @@ async def test_it_is_certain_of_a_sandbox_only_while_it_is_fresh(view: View) -> 
     assert not view.is_certain_of_all
 
 
-async def test_a_doubt_is_about_one_sandbox_and_about_all_together(view: View) -> None:
+async def test_a_doubt_affects_its_sandbox_and_lists_only(view: View) -> None:
     view.doubt("a")
     assert view.is_fresh
     assert [view.is_certain("a"), view.is_certain("b"), view.is_certain_of_all] == [False, True, False]
@@ -130,7 +130,7 @@ async def test_a_doubt_lasts_until_both_kinds_were_confirmed_after_it(view: View
     assert view.is_certain_of_all
 
 
-async def test_a_list_that_began_before_a_doubt_does_not_end_it(view: View) -> None:
+async def test_a_list_started_before_a_doubt_does_not_end_it(view: View) -> None:
     began = now()
     await later()
     view.doubt("a")
@@ -141,7 +141,7 @@ async def test_a_list_that_began_before_a_doubt_does_not_end_it(view: View) -> N
     assert view.is_certain("a")
 
 
-async def test_a_failure_after_a_confirmation_leaves_a_doubt(view: View) -> None:
+async def test_a_failed_watch_keeps_a_doubt(view: View) -> None:
     view.doubt("a")
     await later()
     view.end_watches()
@@ -157,7 +157,7 @@ async def test_a_live_read_after_a_doubt_ends_it(view: View) -> None:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_a_live_read_that_began_before_a_doubt_does_not_end_it(view: View, is_first: bool) -> None:
+async def test_a_live_read_started_before_a_doubt_does_not_end_it(view: View, is_first: bool) -> None:
     if not is_first:
         view.doubt("a")
         await later()
@@ -167,14 +167,14 @@ async def test_a_live_read_that_began_before_a_doubt_does_not_end_it(view: View,
     assert not view.is_certain("a")
 
 
-async def test_what_was_here_and_a_live_read_does_not_find_is_gone(view: View) -> None:
+async def test_a_live_read_removes_cached_objects_that_it_does_not_find(view: View) -> None:
     view.note_read("a", [one("Service", 6)], view.before_read("a"))
     assert view.sandbox("a") == (None, one("Service", 6))
     view.note_read("a", [], view.before_read("a"))
     assert view.sandbox("a") == (None, None)
 
 
-async def test_what_was_made_while_a_live_read_ran_is_not_gone_by_it(view: View) -> None:
+async def test_a_live_read_keeps_objects_created_while_it_ran(view: View) -> None:
     view.note_read("a", [], view.before_read("a"))
     before = view.before_read("a")
     view.note([one("Pod", 12, uid="new")])
@@ -182,14 +182,14 @@ async def test_what_was_made_while_a_live_read_ran_is_not_gone_by_it(view: View)
     assert view.sandbox("a")[0] == one("Pod", 12, uid="new")
 
 
-async def test_what_a_live_read_finds_is_seen_by_the_next_read(view: View) -> None:
+async def test_a_live_read_caches_the_objects_that_it_finds(view: View) -> None:
     found = [one("Pod", 12, "b"), one("Service", 13, "b")]
     view.note_read("b", found, view.before_read("b"))
     assert view.sandbox("b") == (found[0], found[1])
     assert view.ids() == {"a", "b"}
 
 
-async def test_what_is_no_sandboxs_is_not_taken_in_for_no_watch_would_tell_its_end(view: View) -> None:
+async def test_objects_that_belong_to_no_sandbox_are_not_cached(view: View) -> None:
     foreign = one("Pod", 12, "redis", app="redis")
     view.note_read("redis", [foreign], view.before_read("redis"))
     view.note([foreign, {"kind": "ConfigMap", "metadata": {"name": "sandbox-b", "labels": kube.labels_of("b")}}])
@@ -197,7 +197,7 @@ async def test_what_is_no_sandboxs_is_not_taken_in_for_no_watch_would_tell_its_e
     assert len(list(view.objects())) == 2
 
 
-async def test_only_a_sandbox_with_both_halves_is_a_sandbox_and_each_half_is_an_object(view: View) -> None:
+async def test_a_sandbox_needs_both_objects_but_objects_lists_each(view: View) -> None:
     view.note([one("Pod", 12, "b"), one("Service", 13, "c")])
     assert view.ids() == {"a"}
     assert {kube.key_of(obj) for obj in view.objects()} == {
@@ -205,7 +205,7 @@ async def test_only_a_sandbox_with_both_halves_is_a_sandbox_and_each_half_is_an_
     }  # fmt: skip
 
 
-async def test_each_change_is_told_with_its_name_and_with_both_versions(view: View) -> None:
+async def test_each_change_is_signalled_with_name_and_both_versions(view: View) -> None:
     changed: list[tuple[str, str]] = []
     exchanged: list[tuple[KubeObject | None, KubeObject | None]] = []
     view.changed.connect(lambda kind, name: changed.append((kind, name)))

@@ -11,7 +11,7 @@ from sandboxes.service.locks import Bulkhead
 from tests.waiting import until
 
 
-async def test_so_many_at_once_so_many_in_line_and_the_next_is_told_so_at_once() -> None:
+async def test_calls_past_both_limits_are_rejected_immediately() -> None:
     turns, running, most = Bulkhead(at_once=2, waiting=3), 0, 0
     end = asyncio.Event()
 
@@ -33,7 +33,7 @@ async def test_so_many_at_once_so_many_in_line_and_the_next_is_told_so_at_once()
     await work()
 
 
-async def test_who_waits_no_longer_leaves_his_place_in_the_line() -> None:
+async def test_a_cancelled_waiter_frees_its_place() -> None:
     turns, end = Bulkhead(at_once=1, waiting=1), asyncio.Event()
 
     async def work() -> None:

@@ -55,7 +55,7 @@ def mounts(pod: Any) -> Any:
     return {mount.pop("mountPath"): mount for mount in container(pod)["volumeMounts"]}
 
 
-def test_a_pod_is_built_with_these_very_fields_and_no_others(make_settings: MakeSettings, template: Template) -> None:
+def test_a_pod_has_exactly_these_fields(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(SKILLS_HOST_PATH="/skills", THREADS_HOST_PATH="/threads")
     pod, _ = rendered(settings, template)
     probe = {"httpGet": {"path": "/v1/sandbox", "port": 8080}, "timeoutSeconds": 3}
@@ -105,9 +105,7 @@ def test_a_pod_is_built_with_these_very_fields_and_no_others(make_settings: Make
     }
 
 
-def test_a_service_is_built_with_these_very_fields_and_no_others(
-    make_settings: MakeSettings, template: Template
-) -> None:
+def test_a_service_has_exactly_these_fields(make_settings: MakeSettings, template: Template) -> None:
     _, service = rendered(make_settings(), template)
     assert service == {
         "apiVersion": "v1",
@@ -127,7 +125,7 @@ def test_a_service_is_built_with_these_very_fields_and_no_others(
     }
 
 
-def test_without_paths_user_data_are_an_empty_dir_and_there_are_no_skills(
+def test_without_paths_user_data_are_an_empty_dir_and_skills_are_not_mounted(
     make_settings: MakeSettings, template: Template
 ) -> None:
     pod, _ = rendered(make_settings(), template)
@@ -135,7 +133,7 @@ def test_without_paths_user_data_are_an_empty_dir_and_there_are_no_skills(
     assert mounts(pod) == {"/mnt/user-data": {"name": "user-data"}}
 
 
-def test_the_threads_folder_by_placeholder_is_the_same_and_implies_no_base_directory(
+def test_a_placeholder_gives_the_same_threads_folder_but_no_base_directory(
     make_settings: MakeSettings, template: Template
 ) -> None:
     implying = make_settings(THREADS_HOST_PATH="/data/threads")
@@ -146,7 +144,7 @@ def test_the_threads_folder_by_placeholder_is_the_same_and_implies_no_base_direc
     assert user_data_source(before) == user_data_source(after)
 
 
-def test_claims_stand_in_for_host_paths(make_settings: MakeSettings, template: Template) -> None:
+def test_claims_replace_host_paths(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(
         SKILLS_PVC_NAME="skills-claim",
         USERDATA_PVC_NAME="data-claim",
@@ -164,9 +162,7 @@ def test_claims_stand_in_for_host_paths(make_settings: MakeSettings, template: T
     }
 
 
-def test_a_skills_claim_shows_only_the_path_that_the_operator_names(
-    make_settings: MakeSettings, template: Template
-) -> None:
+def test_a_skills_claim_is_mounted_at_the_configured_sub_path(make_settings: MakeSettings, template: Template) -> None:
     path = "deer-flow/users/{user_id}/{thread_id}/skills/"
     settings = make_settings(SKILLS_PVC_NAME="claim", SKILLS_PVC_SUBPATH_TEMPLATE=path)
     pod, _ = rendered(settings, template)
@@ -210,7 +206,7 @@ def all_mounts(pod: Any, volume: str) -> list[Any]:
         ({"subPath": "a", "subPathExpr": "b"}, {"subPath": f"{OURS}/a", "subPathExpr": f"{OURS}/b"}),
     ],
 )
-def test_every_mount_of_user_data_is_below_the_threads_own_path(
+def test_every_mount_of_user_data_is_below_the_threads_sub_path(
     make_settings: MakeSettings, template: Template, own: dict[str, Any], narrowed: dict[str, Any]
 ) -> None:
     template = everywhere(template, {"name": "user-data", "mountPath": "/work", **own})
@@ -222,7 +218,7 @@ def test_every_mount_of_user_data_is_below_the_threads_own_path(
 
 
 @pytest.mark.parametrize("path", ["/mnt/user-data", "/mnt/user-data/", "//mnt/user-data"])
-def test_a_sub_path_of_the_templates_own_at_our_path_is_kept_below_ours(
+def test_a_templates_own_sub_path_is_appended_to_the_threads_sub_path(
     make_settings: MakeSettings, template: Template, path: str
 ) -> None:
     mount = {"name": "user-data", "mountPath": path, "subPath": "home", "mountPropagation": "None"}
@@ -232,7 +228,7 @@ def test_a_sub_path_of_the_templates_own_at_our_path_is_kept_below_ours(
 
 
 @pytest.mark.parametrize("variable", ["SKILLS_PVC_NAME", "SKILLS_HOST_PATH"])
-def test_every_mount_of_skills_is_read_only_and_narrowed(
+def test_every_mount_of_skills_is_read_only_and_at_the_sub_path(
     make_settings: MakeSettings, template: Template, variable: str
 ) -> None:
     template = everywhere(template, {"name": "skills", "mountPath": "/s", "readOnly": False})
@@ -246,7 +242,7 @@ def test_every_mount_of_skills_is_read_only_and_narrowed(
     ]
 
 
-def test_a_claim_that_a_template_only_names_does_not_keep_ours_out(
+def test_the_configured_claim_replaces_one_that_the_template_does_not_create(
     make_settings: MakeSettings, template: Template
 ) -> None:
     volume = template.pod["spec"]["volumes"][0]
@@ -258,7 +254,7 @@ def test_a_claim_that_a_template_only_names_does_not_keep_ours_out(
     assert all_mounts(pod, "user-data") == [{"name": "user-data", "mountPath": "/mnt/user-data", "subPath": OURS}]
 
 
-def test_no_claim_is_read_only_at_its_source(make_settings: MakeSettings, template: Template) -> None:
+def test_no_claim_volume_is_read_only(make_settings: MakeSettings, template: Template) -> None:
     extra = (ExtraMount(host_path="/base/b", container_path="/mnt/skills/custom", read_only=True),)
     settings = make_settings(SKILLS_PVC_NAME="one", USERDATA_PVC_NAME="one", DEER_FLOW_HOST_BASE_DIR="/base")
     pod, _ = rendered(settings, template, Sandbox("abc", "t", "u", extra))
@@ -288,7 +284,7 @@ def test_extra_mounts_are_sub_paths_of_the_user_data_claim(make_settings: MakeSe
     assert mounts(pod)["/mnt/acp-workspace"]["subPath"] == "deer-flow/users/a/b"
 
 
-def test_another_container_port_is_probed_and_targeted(make_settings: MakeSettings, template: Template) -> None:
+def test_the_container_port_is_used_by_probes_and_service(make_settings: MakeSettings, template: Template) -> None:
     pod, service = rendered(make_settings(SANDBOX_CONTAINER_PORT="9000"), template)
     assert container(pod)["ports"] == [{"name": "http", "containerPort": 9000, "protocol": "TCP"}]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -297,7 +293,7 @@ def test_another_container_port_is_probed_and_targeted(make_settings: MakeSettin
     assert service["spec"]["ports"][0]["port"] == 9000
 
 
-def test_settings_reach_the_pod(make_settings: MakeSettings, template: Template) -> None:
+def test_settings_are_applied_to_pod_and_service(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(
         K8S_NAMESPACE="other",
         SANDBOX_IMAGE="registry.local/sandbox:1",
@@ -313,7 +309,7 @@ def test_settings_reach_the_pod(make_settings: MakeSettings, template: Template)
     assert service["spec"]["type"] == "ClusterIP"
 
 
-def test_what_an_operator_adds_to_the_template_survives(make_settings: MakeSettings, tmp_path: Path) -> None:
+def test_additional_fields_of_a_template_are_kept(make_settings: MakeSettings, tmp_path: Path) -> None:
     folder = ROOT / "manifests" / "sandbox"
     pod = yaml.safe_load((folder / "pod.yaml").read_text())
     service = yaml.safe_load((folder / "service.yaml").read_text())
@@ -346,7 +342,7 @@ def test_what_an_operator_adds_to_the_template_survives(make_settings: MakeSetti
     assert [one["name"] for one in built_service["spec"]["ports"]] == ["http", "vnc"]
 
 
-def test_building_leaves_the_template_as_it_was(make_settings: MakeSettings, template: Template) -> None:
+def test_building_does_not_modify_the_template(make_settings: MakeSettings, template: Template) -> None:
     rendered(make_settings(SKILLS_HOST_PATH="/skills"), template)
     assert template == load_template(ROOT / "manifests" / "sandbox")
 
@@ -360,7 +356,7 @@ def test_building_leaves_the_template_as_it_was(make_settings: MakeSettings, tem
         {"SANDBOX_SECCOMP": "RuntimeDefault"},
     ],
 )
-def test_another_specification_is_another_revision(
+def test_another_specification_changes_the_revision(
     make_settings: MakeSettings, template: Template, variables: dict[str, str]
 ) -> None:
     before, _ = rendered(make_settings(), template)
@@ -369,27 +365,25 @@ def test_another_specification_is_another_revision(
 
 
 @pytest.mark.parametrize("other", [Sandbox("abc", "T-2", "u_1"), Sandbox("abc", "T-1", "u_2")])
-def test_another_owner_is_another_revision(make_settings: MakeSettings, template: Template, other: Sandbox) -> None:
+def test_another_owner_changes_the_revision(make_settings: MakeSettings, template: Template, other: Sandbox) -> None:
     first, _ = rendered(make_settings(), template)
     second, _ = rendered(make_settings(), template, other)
     assert revision_of(first) != revision_of(second)
 
 
-def test_the_same_sandbox_has_the_same_revision_whenever_it_is_applied(
-    make_settings: MakeSettings, template: Template
-) -> None:
+def test_the_revision_does_not_depend_on_the_time(make_settings: MakeSettings, template: Template) -> None:
     first, _ = build(SANDBOX, template, make_settings(), applied_at="2026-01-01T00:00:00Z")
     second, _ = build(SANDBOX, template, make_settings(), applied_at="2027-01-01T00:00:00Z")
     assert revision_of(first) == revision_of(second)
 
 
-def test_a_pod_that_is_not_ours_has_no_revision_and_no_user_data() -> None:
+def test_a_foreign_pod_has_no_revision_and_no_user_data() -> None:
     pod = recorded_pods()["pod-ready"]
     assert revision_of(pod) is None
     assert user_data_source(pod) == {}
 
 
-def test_user_data_are_told_apart_by_source_and_sub_path(make_settings: MakeSettings, template: Template) -> None:
+def test_user_data_sources_differ_by_sub_path(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(USERDATA_PVC_NAME="claim")
     mine, _ = rendered(settings, template)
     others, _ = rendered(settings, template, Sandbox("abc", "T-2", "u_1"))

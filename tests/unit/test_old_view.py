@@ -79,7 +79,7 @@ async def stage(make_settings: Callable[..., Settings]) -> Stage:
 
 
 @pytest.mark.parametrize("seen", ["Pod", "Service"])
-async def test_what_the_view_has_by_half_and_the_cluster_whole_is_no_half(stage: Stage, seen: str) -> None:
+async def test_a_sandbox_incomplete_only_in_the_informer_is_kept(stage: Stage, seen: str) -> None:
     whole = [stage.put("Pod"), stage.put("Service")]
     stage.view.list(*(obj for obj in whole if obj["kind"] == seen))
     assert len(await stage.reaper.due()) == 1
@@ -87,7 +87,7 @@ async def test_what_the_view_has_by_half_and_the_cluster_whole_is_no_half(stage:
     assert stage.kinds == {"Pod", "Service"}
 
 
-async def test_what_is_a_half_in_the_cluster_too_is_deleted(stage: Stage) -> None:
+async def test_a_sandbox_incomplete_in_the_cluster_is_deleted(stage: Stage) -> None:
     stage.view.list(stage.put("Pod"))
     assert len(await stage.reaper.round(dry_run=False)) == 1
     assert stage.kinds == set()
@@ -96,7 +96,7 @@ async def test_what_is_a_half_in_the_cluster_too_is_deleted(stage: Stage) -> Non
 MARKS = {kube.THREAD_ANNOTATION: "t", kube.APPLIED_AT_ANNOTATION: CREATED}
 
 
-async def test_what_a_pod_leaves_that_the_view_has_not_seen_yet_is_known(stage: Stage) -> None:
+async def test_template_objects_of_an_uncached_pod_are_found_before_its_deletion(stage: Stage) -> None:
     stage.view.list()
     pod = stage.put("Pod", **MARKS, **{kube.TEMPLATE_ANNOTATION: "t"})
     config = stage.put("ConfigMap", **MARKS)
@@ -106,7 +106,7 @@ async def test_what_a_pod_leaves_that_the_view_has_not_seen_yet_is_known(stage: 
 
 
 @pytest.mark.parametrize("step", ["lists", "looks for Pods"])
-async def test_a_look_for_leftovers_that_got_no_answer_is_made_again_in_the_next_round(
+async def test_a_failed_search_for_leftovers_is_repeated_in_the_next_round(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     stage.put("ConfigMap", **MARKS)  # and a view that can't answer, so that the Pods are looked for, too
@@ -122,7 +122,7 @@ async def test_a_look_for_leftovers_that_got_no_answer_is_made_again_in_the_next
     assert stage.kinds == set()
 
 
-async def test_what_a_pod_needs_that_the_view_does_not_show_is_neither_deleted_nor_told_so(stage: Stage) -> None:
+async def test_template_objects_of_an_uncached_pod_are_neither_deleted_nor_reported(stage: Stage) -> None:
     stage.view.list()
     pod = stage.put("Pod", **MARKS)
     stage.put("ConfigMap", **MARKS)

@@ -64,12 +64,12 @@ def checks(make_settings: MakeSettings, template: Template) -> Checks:
 # Who may
 
 
-def test_who_asks_for_nothing_gets_nothing(checks: Checks) -> None:
+def test_without_optional_fields_there_are_no_options(checks: Checks) -> None:
     assert checks() == NO_OPTIONS
     assert checks(**dict.fromkeys(OPTIONAL_FIELDS)) == NO_OPTIONS
 
 
-def test_every_field_that_is_not_allowed_is_named(make_settings: MakeSettings) -> None:
+def test_all_fields_that_are_not_allowed_are_named(make_settings: MakeSettings) -> None:
     fields = {"sandbox_id": "a", "image": "x", "env": {"A": "b"}, "ttl_seconds": 0, "annotations": {}, "labels": None}
     with pytest.raises(FieldNotAllowed) as caught:
         check_allowed(fields, make_settings(ALLOW_FIELDS="env"))
@@ -79,7 +79,7 @@ def test_every_field_that_is_not_allowed_is_named(make_settings: MakeSettings) -
 # Templates
 
 
-def test_a_template_is_asked_for_by_name(checks: Checks) -> None:
+def test_a_template_is_selected_by_name(checks: Checks) -> None:
     assert checks(template="other").template == "other"
     assert checks.problems(template="../x") == [(["template"], "There is no template of this name")]
     assert checks.locations(template="") == [["template"]]
@@ -88,21 +88,21 @@ def test_a_template_is_asked_for_by_name(checks: Checks) -> None:
 # Images
 
 
-def test_an_image_is_taken_in_the_place_of_the_operators(checks: Checks) -> None:
+def test_a_requested_image_replaces_the_configured_one(checks: Checks) -> None:
     image = "registry.local:5000/team/sandbox:1@sha256:" + "0" * 64
     assert checks.container(image=image)["image"] == image
     assert checks.container()["image"] == checks.settings.sandbox_image
 
 
 @pytest.mark.parametrize("image", ["", " ", "a b", "a\n", "\ta", "a\0", "bild:ä", "x" * 513])
-def test_an_image_that_is_no_reference(checks: Checks, image: str) -> None:
+def test_an_invalid_image_reference_is_rejected(checks: Checks, image: str) -> None:
     assert checks.locations(image=image) == [["image"]]
 
 
 # Environment
 
 
-def test_variables_go_over_the_templates_of_the_same_name(checks: Checks) -> None:
+def test_variables_override_those_of_the_template(checks: Checks) -> None:
     checks.template.pod["spec"]["containers"][0]["env"] = [
         {"name": "KEPT", "value": "k"},
         {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
@@ -117,28 +117,28 @@ def test_variables_go_over_the_templates_of_the_same_name(checks: Checks) -> Non
 
 
 @pytest.mark.parametrize("name", ["A", "_", "-x", ".x", "a.b-c_D9"])
-def test_names_that_a_variable_may_have(checks: Checks, name: str) -> None:
+def test_valid_env_names_are_accepted(checks: Checks, name: str) -> None:
     assert checks(env={name: "x"}).env == ((name, "x"),)
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A B", "A=B", "A\n", "Ä", ".", "..", "..a", "A\0", "SANDBOX_REVISION"])
-def test_names_that_no_variable_may_have(checks: Checks, name: str) -> None:
+def test_invalid_env_names_are_rejected(checks: Checks, name: str) -> None:
     assert checks.locations(env={"GOOD": "x", name: "x"}) == [["env", name]]
 
 
-def test_a_value_may_be_any_text_but_for_a_nul(checks: Checks) -> None:
+def test_an_env_value_may_be_any_text_without_nul(checks: Checks) -> None:
     text = "line\nline\ttab \x01 ä 漢 🙂 \"'`$(X) ${X} %s"
     assert checks(env={"A": text}).env == (("A", text),)
     assert checks.problems(env={"A": "x\0"}) == [(["env", "A"], "A variable can't contain a NUL")]
 
 
 @pytest.mark.parametrize(("text", "most"), [("x", 32), ("ä", 16), ("<", 5), ("\x01", 5), ("\n", 16)])
-def test_variables_are_at_most_32_kib_as_kubectl_writes_them(checks: Checks, text: str, most: int) -> None:
+def test_env_is_limited_to_32_kib_as_kubectl_encodes_it(checks: Checks, text: str, most: int) -> None:
     assert checks(env={"A": text * (most * 1024 - 50)})
     assert checks.locations(env={"A": text * (most + 1) * 1024}) == [["env"]]
 
 
-def test_variables_are_at_most_100(checks: Checks) -> None:
+def test_env_may_have_100_variables(checks: Checks) -> None:
     assert len(checks(env={f"A{index}": "" for index in range(100)}).env) == 100
 
 
@@ -159,7 +159,7 @@ def expanded(value: str, variables: dict[str, str]) -> str:
     return result
 
 
-def test_kubernetes_would_replace_a_reference_to_another_variable() -> None:
+def test_the_expansion_follows_the_rules_of_kubernetes() -> None:
     assert expanded("$(A) $(B) $$(A) $$ $A $", {"A": "x"}) == "x $(B) $(A) $ $A $"
 
 
@@ -168,7 +168,7 @@ FUNCTION_SCOPED = settings(suppress_health_check=[HealthCheck.function_scoped_fi
 
 @FUNCTION_SCOPED
 @given(value=st.text("$()A x", max_size=12))
-def test_a_value_arrives_as_it_was_sent(checks: Checks, value: str) -> None:
+def test_env_values_arrive_unexpanded(checks: Checks, value: str) -> None:
     env = checks.container(env={"A": "another's", "B": value})["env"]
     assert expanded(env[1]["value"], {"A": "another's"}) == value
 
@@ -176,7 +176,7 @@ def test_a_value_arrives_as_it_was_sent(checks: Checks, value: str) -> None:
 # Resources
 
 
-def test_amounts_go_over_the_templates(checks: Checks) -> None:
+def test_resources_override_those_of_the_template(checks: Checks) -> None:
     resources = {"requests": {"cpu": "250m"}, "limits": {"memory": "2Gi", "cpu": 2}}
     assert checks.container(resources=resources)["resources"] == {
         "requests": {"cpu": "250m", "memory": "256Mi", "ephemeral-storage": "500Mi"},
@@ -184,13 +184,13 @@ def test_amounts_go_over_the_templates(checks: Checks) -> None:
     }
 
 
-def test_a_template_without_resources_gets_what_was_asked_and_no_more(checks: Checks) -> None:
+def test_a_template_without_resources_gets_only_the_requested_ones(checks: Checks) -> None:
     del checks.template.pod["spec"]["containers"][0]["resources"]
     assert checks.container(resources={"requests": {"cpu": 0.5}})["resources"] == {"requests": {"cpu": "0.5"}}
     assert "resources" not in checks.container(resources={"requests": None, "limits": {}})
 
 
-def test_a_limit_alone_lowers_the_templates_request_to_it(checks: Checks) -> None:
+def test_a_limit_lowers_a_higher_request_of_the_template(checks: Checks) -> None:
     checks.set_template(requests={"cpu": "1", "memory": "1Gi"}, limits={"cpu": "2"})
     assert checks.container(resources={"limits": {"cpu": "0.5", "memory": "1024Mi"}})["resources"] == {
         "requests": {"cpu": "0.5", "memory": "1Gi"},
@@ -198,7 +198,7 @@ def test_a_limit_alone_lowers_the_templates_request_to_it(checks: Checks) -> Non
     }
 
 
-def test_a_request_above_the_limit_that_results_is_refused(checks: Checks) -> None:
+def test_a_request_above_the_resulting_limit_is_rejected(checks: Checks) -> None:
     sentence = "The request must be at most the limit, which is "
     location = ["resources", "requests", "cpu"]
     checks.set_template(limits={"cpu": "1"})
@@ -208,7 +208,7 @@ def test_a_request_above_the_limit_that_results_is_refused(checks: Checks) -> No
     assert checks(resources={"requests": {"cpu": "1000m"}}).requests == (("cpu", "1000m"),)
 
 
-def test_what_a_template_holds_wrongly_is_not_the_callers_fault(checks: Checks) -> None:
+def test_invalid_resources_of_a_template_do_not_reject_a_request(checks: Checks) -> None:
     checks.set_template(requests={"cpu": "a lot"}, limits={"memory": "none"})
     asked = {"requests": {"memory": "1Gi"}, "limits": {"cpu": "1"}}
     assert checks(resources=asked) == CreateOptions(requests=(("memory", "1Gi"),), limits=(("cpu", "1"),))
@@ -235,11 +235,11 @@ def test_what_a_template_holds_wrongly_is_not_the_callers_fault(checks: Checks) 
         ("", "1"),
     ],
 )
-def test_an_amount_that_nobody_may_ask_for(checks: Checks, kind: str, name: str, amount: str) -> None:
+def test_invalid_or_excessive_amounts_are_rejected(checks: Checks, kind: str, name: str, amount: str) -> None:
     assert checks.locations(resources={kind: {name: amount}}) == [["resources", kind, name]]
 
 
-def test_an_amount_may_be_as_much_as_the_operator_says(make_settings: MakeSettings, template: Template) -> None:
+def test_amounts_up_to_the_operators_limit_are_accepted(make_settings: MakeSettings, template: Template) -> None:
     checks = Checks(make_settings, template)
     most = {"cpu": "2000m", "memory": "4096Mi", "ephemeral-storage": "10Gi"}
     assert dict(checks(resources={"limits": most}).limits) == most
@@ -274,18 +274,18 @@ BAD_KEYS = [
 
 @pytest.mark.parametrize("field", ["labels", "annotations"])
 @pytest.mark.parametrize("key", GOOD_KEYS)
-def test_keys_that_a_mark_may_have(checks: Checks, field: str, key: str) -> None:
+def test_valid_label_and_annotation_keys_are_accepted(checks: Checks, field: str, key: str) -> None:
     assert getattr(checks(**{field: {key: "x"}}), field) == ((key, "x"),)
 
 
 @pytest.mark.parametrize("field", ["labels", "annotations"])
 @pytest.mark.parametrize("key", BAD_KEYS)
-def test_keys_that_no_mark_may_have(checks: Checks, field: str, key: str) -> None:
+def test_invalid_and_reserved_label_and_annotation_keys_are_rejected(checks: Checks, field: str, key: str) -> None:
     assert checks.locations(**{field: {"good": "x", key: "x"}}) == [[field, key]]
 
 
 @pytest.mark.parametrize("value", ["-a", "a-", "a b", "a/b", "ä", "a\n", "x" * 64])
-def test_values_that_no_label_may_have(checks: Checks, value: str) -> None:
+def test_invalid_label_values_are_rejected_but_valid_in_annotations(checks: Checks, value: str) -> None:
     assert checks.locations(labels={"team": value}) == [["labels", "team"]]
     assert checks(annotations={"team": value}).annotations == (("team", value),)
 
@@ -294,7 +294,7 @@ def test_a_label_may_be_empty(checks: Checks) -> None:
     assert checks(labels={"team": ""}).labels == (("team", ""),)
 
 
-def test_what_the_template_sets_is_not_set_to_something_else(checks: Checks) -> None:
+def test_labels_and_annotations_of_the_template_cannot_be_overridden(checks: Checks) -> None:
     checks.template.pod["metadata"].update(annotations={"inject": "false"})
     checks.template.pod["metadata"]["labels"]["tier"] = "agents"
     checks.template.service["metadata"]["labels"]["exposed"] = "no"
@@ -305,12 +305,12 @@ def test_what_the_template_sets_is_not_set_to_something_else(checks: Checks) -> 
     assert checks(labels={"tier": "agents"}, annotations={"inject": "false"})
 
 
-def test_annotations_are_at_most_32_kib(checks: Checks) -> None:
+def test_annotations_are_limited_to_32_kib(checks: Checks) -> None:
     assert checks(annotations={"a": "x" * (32 * 1024 - 50)})
     assert checks.locations(annotations={"a": "x" * 32 * 1024}) == [["annotations"]]
 
 
-def test_labels_are_on_both_objects_and_annotations_on_the_pod_but_neither_selects(checks: Checks) -> None:
+def test_labels_are_set_on_pod_and_service_and_annotations_on_the_pod_only(checks: Checks) -> None:
     plain_pod, plain_service = checks.built()
     pod, service = checks.built(labels={"team": "x"}, annotations={"note": "any text"})
     assert pod["metadata"]["labels"] == {**plain_pod["metadata"]["labels"], "team": "x"}
@@ -323,13 +323,13 @@ def test_labels_are_on_both_objects_and_annotations_on_the_pod_but_neither_selec
     assert pod["spec"] == plain_pod["spec"]
 
 
-def test_no_label_is_one_that_a_sandboxs_service_selects(checks: Checks) -> None:
+def test_labels_that_the_service_selects_by_are_rejected(checks: Checks) -> None:
     _, service = checks.built()
     for key in service["spec"]["selector"]:
         assert checks.locations(labels={key: "another"}) == [["labels", key]]
 
 
-def test_each_option_is_part_of_the_revision_and_a_repeated_create_changes_nothing(
+def test_each_option_changes_the_revision(
     checks: Checks,
 ) -> None:
     others: list[dict[str, Any]] = [
@@ -343,7 +343,7 @@ def test_each_option_is_part_of_the_revision_and_a_repeated_create_changes_nothi
     assert len({revision_of(checks.built(**fields)[0]) for fields in others}) == len(others)
 
 
-def test_beside_a_pod_that_is_there_only_what_it_has_of_the_marks(checks: Checks) -> None:
+def test_an_existing_pod_gets_no_new_labels_and_annotations(checks: Checks) -> None:
     there, _ = checks.built(labels={"team": "x", "old": "o"}, annotations={"note": "y"})
     fields = {"labels": {"team": "x", "old": "n", "new": "n"}, "annotations": {"note": "z"}}
     pod, service = (without_news(obj, checks(**fields), there) for obj in checks.built(**fields))
@@ -354,7 +354,7 @@ def test_beside_a_pod_that_is_there_only_what_it_has_of_the_marks(checks: Checks
 # All of them together
 
 
-def test_everything_that_is_wrong_is_said_at_once(checks: Checks) -> None:
+def test_all_problems_of_a_request_are_reported_together(checks: Checks) -> None:
     assert checks.locations(
         image="a b", env={"1": "", "2": ""}, resources={"limits": {"x": "1"}}, labels={"": ""}, annotations={"app": ""}
     ) == [
@@ -383,7 +383,7 @@ ASKED = st.one_of(
 
 @settings(FUNCTION_SCOPED, max_examples=settings().max_examples * 3)
 @given(fields=ASKED)
-def test_what_is_accepted_here_the_stand_in_accepts_too(checks: Checks, fields: dict[str, Any]) -> None:
+def test_accepted_options_are_accepted_by_devcluster(checks: Checks, fields: dict[str, Any]) -> None:
     try:
         pod, service = checks.built(**fields)
     except Unprocessable:

@@ -52,7 +52,7 @@ def listed(objects: Objects) -> bytes:
 
 
 @pytest.mark.parametrize("call", [APPLY, CREATE, DELETE])
-def test_every_call_that_stores_says_so_by_a_flag_that_kubectl_1_27_has(call: tuple[str, ...]) -> None:
+def test_every_write_disables_dry_run_by_a_flag_of_kubectl_1_27(call: tuple[str, ...]) -> None:
     assert STORES in call
     assert STORES in case("kuberc-apply-dry-run-none").argv
 
@@ -61,16 +61,14 @@ def test_every_call_that_stores_says_so_by_a_flag_that_kubectl_1_27_has(call: tu
 
 
 @pytest.mark.parametrize("name", ["kuberc-delete-interactive", "kuberc-delete-interactive-missing"])
-async def test_a_delete_that_asked_a_question_is_not_believed(
-    cluster: FakeCluster, kubectl: Kubectl, name: str
-) -> None:
+async def test_an_interactive_delete_is_an_error(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("delete", text_of(name))
     with is_not_believed() as caught:
         await kubectl.delete(sent(name))
     assert "deletion is cancelled" in caught.value.detail
 
 
-async def test_a_recorded_delete_is_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_recorded_delete_is_accepted(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.print_next("delete", text_of("delete-nowait"))
     await kubectl.delete(sent("delete-nowait"))
 
@@ -87,7 +85,7 @@ async def test_a_recorded_delete_is_believed(cluster: FakeCluster, kubectl: Kube
         "pod/sandbox-a\nnetworkpolicy.networking.k8s.io/sandbox-a-policy\nand more\n",
     ],
 )
-async def test_a_delete_that_names_other_lines_is_not_believed(
+async def test_a_delete_that_prints_other_objects_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, printed: str
 ) -> None:
     cluster.print_next("delete", printed.encode())
@@ -95,15 +93,13 @@ async def test_a_delete_that_names_other_lines_is_not_believed(
         await kubectl.delete([POD, POLICY])
 
 
-async def test_a_delete_that_names_the_very_objects_is_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_delete_that_prints_exactly_its_objects_is_accepted(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.print_next("delete", b"networkpolicy.networking.k8s.io/sandbox-a-policy\n\npod/sandbox-a\n")
     await kubectl.delete([POD, POLICY])
 
 
 @pytest.mark.parametrize(("printed", "is_done"), [(b"configmap/there\n", True), (b"", False), (b"pod/there\n", False)])
-async def test_of_a_delete_half_of_which_was_gone_the_other_half_must_be_named(
-    printed: bytes, *, is_done: bool
-) -> None:
+async def test_a_partly_missing_delete_must_print_the_deleted_object(printed: bytes, *, is_done: bool) -> None:
     there = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "there", "namespace": "deer-flow"}}
     missing = 'Error from server (NotFound): error when deleting "STDIN": pods "sandbox-a" not found\n'
 
@@ -120,7 +116,7 @@ async def test_of_a_delete_half_of_which_was_gone_the_other_half_must_be_named(
             await kubectl.delete([POD, there])
 
 
-async def test_a_recorded_delete_of_the_very_object_is_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_recorded_exact_delete_is_accepted(cluster: FakeCluster, kubectl: Kubectl) -> None:
     obj = copy.deepcopy(case("delete-precondition-right").stdout)
     obj["metadata"]["resourceVersion"] = case("delete-precondition-right").stdin["preconditions"]["resourceVersion"]
     cluster.print_next("delete", text_of("delete-precondition-right"))
@@ -142,7 +138,7 @@ async def test_a_recorded_delete_of_the_very_object_is_believed(cluster: FakeClu
         "pod/sandbox-a",
     ],
 )
-async def test_a_delete_of_the_very_object_with_another_answer_is_not_believed(
+async def test_an_exact_delete_with_another_response_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, answer: object
 ) -> None:
     cluster.print_next("delete", json.dumps(answer).encode())
@@ -154,7 +150,7 @@ async def test_a_delete_of_the_very_object_with_another_answer_is_not_believed(
 
 
 @pytest.mark.parametrize("name", ["kuberc-apply-dry-run", "kuberc-apply-dry-run-flag-first"])
-async def test_an_apply_that_stored_nothing_is_not_believed(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
+async def test_an_apply_that_stored_nothing_is_an_error(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("apply", text_of(name))
     with is_not_believed() as caught:
         await kubectl.apply(sent(name))
@@ -162,14 +158,12 @@ async def test_an_apply_that_stored_nothing_is_not_believed(cluster: FakeCluster
 
 
 @pytest.mark.parametrize("name", ["kuberc-apply-dry-run-none", "apply-create", "apply-one-object", "namespace-apply"])
-async def test_a_recorded_apply_is_believed(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
+async def test_a_recorded_apply_is_accepted(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("apply", text_of(name))
     assert await kubectl.apply(sent(name)) == case(name).items
 
 
-async def test_what_an_apply_has_stored_comes_in_the_order_in_which_it_was_sent(
-    cluster: FakeCluster, kubectl: Kubectl
-) -> None:
+async def test_applied_objects_are_returned_in_the_order_of_the_request(cluster: FakeCluster, kubectl: Kubectl) -> None:
     items = case("apply-create").items
     cluster.print_next("apply", listed(items[::-1]))
     assert await kubectl.apply(sent("apply-create")) == items
@@ -189,7 +183,7 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-async def test_an_apply_with_another_answer_is_not_believed(
+async def test_an_apply_with_another_response_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, change: Change
 ) -> None:
     objects = copy.deepcopy(case("apply-create").items)
@@ -199,7 +193,7 @@ async def test_an_apply_with_another_answer_is_not_believed(
         await kubectl.apply(sent("apply-create"))
 
 
-async def test_a_recorded_dry_run_that_was_asked_for_is_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_recorded_dry_run_is_accepted_as_one(cluster: FakeCluster, kubectl: Kubectl) -> None:
     name = "apply-dry-run-server-strict"
     cluster.print_next("apply", text_of(name))
     assert await kubectl.dry_run(sent(name)) == case(name).items
@@ -207,7 +201,7 @@ async def test_a_recorded_dry_run_that_was_asked_for_is_believed(cluster: FakeCl
 
 
 @pytest.mark.parametrize("name", ["create-list", "create-one"])
-async def test_a_recorded_create_is_believed(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
+async def test_a_recorded_create_is_accepted(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("create", text_of(name))
     created = await kubectl.create(sent(name))
     assert [obj["metadata"]["name"] for obj in created] == [obj["metadata"]["name"] for obj in sent(name)]
@@ -228,7 +222,7 @@ async def test_a_recorded_create_is_believed(cluster: FakeCluster, kubectl: Kube
     ],
     ids=["nothing", "names", "cut short", "a dry run", "more", "another one", "another"],
 )
-async def test_a_create_with_another_answer_is_not_believed(
+async def test_a_create_with_another_response_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, printed: bytes
 ) -> None:
     cluster.print_next("create", printed)
@@ -249,7 +243,7 @@ async def test_a_create_with_another_answer_is_not_believed(
         ({"resourceVersion": None}, False),
     ],
 )
-async def test_an_annotation_is_believed_for_a_new_version_of_the_very_object(
+async def test_annotate_needs_a_new_version_of_the_same_object(
     cluster: FakeCluster, kubectl: Kubectl, metadata: dict[str, str], *, is_done: bool
 ) -> None:
     new = {**POD["metadata"], "resourceVersion": "8", "annotations": {"a/b": "c"}, **metadata}
@@ -261,7 +255,9 @@ async def test_an_annotation_is_believed_for_a_new_version_of_the_very_object(
             await kubectl.annotate(POD, {"a/b": "c"}, manager="test")
 
 
-async def test_an_annotation_that_is_there_already_makes_no_new_version(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_annotate_accepts_the_same_version_if_the_annotation_exists(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
     annotated = {**POD, "metadata": {**POD["metadata"], "annotations": {"a/b": "c"}}}
     cluster.print_next("apply", json.dumps(annotated).encode())
     assert await kubectl.annotate(annotated, {"a/b": "c"}, manager="test") == annotated
@@ -275,7 +271,7 @@ async def test_an_annotation_that_is_there_already_makes_no_new_version(cluster:
     [[], [POD], [POD, POD], [POD, {**POLICY, "kind": "ConfigMap"}], [POD, POLICY, case("get-one").stdout]],
     ids=["nothing", "a half", "a half twice", "another kind", "more"],
 )
-async def test_a_get_that_says_nothing_of_what_is_missing_is_not_believed(
+async def test_a_get_that_does_not_report_missing_objects_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, found: Objects
 ) -> None:
     cluster.print_next("get", listed(found))
@@ -284,16 +280,14 @@ async def test_a_get_that_says_nothing_of_what_is_missing_is_not_believed(
 
 
 @pytest.mark.parametrize("printed", [b"", b"ready", b"okay", b"ok\nbut", b'{"kind": "Status"}'])
-async def test_an_api_server_that_says_anything_but_ok_is_not_ready(
-    cluster: FakeCluster, kubectl: Kubectl, printed: bytes
-) -> None:
+async def test_a_probe_accepts_only_ok(cluster: FakeCluster, kubectl: Kubectl, printed: bytes) -> None:
     cluster.print_next("get", printed)
     with is_not_believed():
         await kubectl.probe()
     await kubectl.probe()
 
 
-async def test_a_namespace_is_there_by_its_whole_line_only(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_namespace_must_be_printed_by_its_exact_name(cluster: FakeCluster, kubectl: Kubectl) -> None:
     for printed in (b"namespace/deer-flow-2\n", b"namespace/deer\n", b"deer-flow\n", b"namespace/deer-flow x\n", b"{}"):
         cluster.print_next("get", printed)
         with is_not_believed():

@@ -75,7 +75,7 @@ async def call(processes: ProcessPool, args: tuple[str, ...], times: int = 1) ->
 
 
 @pytest.mark.deadlines(pool_tick=3600)  # no quiet time yet
-async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(shell: Shell, processes: ProcessPool) -> None:
+async def test_the_pool_grows_by_the_missed_processes_up_to_its_limit(shell: Shell, processes: ProcessPool) -> None:
     async with processes.running():
         await until(lambda: processes.waiting == AT_IDLE)
         await call(processes, GET, times=3)  # one waits: two are missed, and three wait from now on
@@ -90,7 +90,7 @@ async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(shell: She
 
 
 @pytest.mark.deadlines(pool_tick=0.05)
-async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, processes: ProcessPool) -> None:
+async def test_an_idle_pool_shrinks_to_its_initial_size(shell: Shell, processes: ProcessPool) -> None:
     async with processes.running():
 
         async def more_wait() -> bool:
@@ -107,9 +107,7 @@ async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, proc
         await until(lambda: processes.waiting == AT_IDLE)
 
 
-async def test_after_one_refusal_no_other_process_is_used_that_has_read_the_old_credentials(
-    shell: Shell, processes: ProcessPool
-) -> None:
+async def test_a_rejected_credential_discards_all_processes_that_read_it(shell: Shell, processes: ProcessPool) -> None:
     """Such as a token that a plugin gave: nothing in the kubeconfig tells that it is another by now."""
     shell.give_token("old")
     async with processes.running():

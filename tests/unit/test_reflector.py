@@ -172,7 +172,7 @@ def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.levelname for record in caplog.records if record.name == module.__name__]
 
 
-async def test_a_watch_whose_time_is_over_is_followed_by_the_next_at_once(
+async def test_the_next_watch_starts_immediately_after_a_normal_end(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.watches = [Watch([event("ADDED", pod(11))]), Watch([BOOKMARK])]
@@ -196,7 +196,7 @@ async def test_a_watch_whose_time_is_over_is_followed_by_the_next_at_once(
     ],
     ids=["clean, too early", "the API server is killed", "429", "500", "kubectl is killed", "half a line"],
 )  # fmt: skip
-async def test_after_a_watch_was_cut_a_short_one_goes_on_and_its_end_restores_trust(
+async def test_a_short_watch_follows_a_broken_one_and_its_end_confirms_the_cache(
     world: World, caplog: pytest.LogCaptureFixture, cut: Watch
 ) -> None:
     again = Watch([event("MODIFIED", pod(12))], lasts=CATCH_UP)
@@ -211,7 +211,7 @@ async def test_after_a_watch_was_cut_a_short_one_goes_on_and_its_end_restores_tr
     assert "up to date again" in caplog.messages[-1]
 
 
-async def test_an_outage_has_one_warning_and_longer_and_longer_pauses(
+async def test_an_outage_logs_one_warning_and_is_retried_with_backoff(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     # All in all it lasts for longer than what is well must last to have the first pause again.
@@ -228,7 +228,7 @@ async def test_an_outage_has_one_warning_and_longer_and_longer_pauses(
     [Watch([error(410, "Expired")], 0), Watch([], 0, 1, EXPIRED)],
     ids=["event", "stderr"],
 )
-async def test_a_version_that_is_forgotten_means_a_new_list_without_a_warning(
+async def test_an_expired_version_leads_to_a_new_list_without_a_warning(
     world: World, caplog: pytest.LogCaptureFixture, end: Watch
 ) -> None:
     world.lists = [[Page([pod(5)], 10, "")], [Page([pod(25)], 30, "")]]
@@ -251,7 +251,7 @@ async def test_a_version_that_is_forgotten_means_a_new_list_without_a_warning(
     ],
     ids=["garbage", "no object", "500", "versions go back", "too long"],
 )
-async def test_a_watch_that_makes_no_sense_means_one_warning_and_a_new_list(
+async def test_an_invalid_watch_event_leads_to_one_warning_and_a_new_list(
     world: World, caplog: pytest.LogCaptureFixture, line: bytes | Exception
 ) -> None:
     world.watches = [Watch([event("ADDED", pod(11)), line], lasts=None)]
@@ -263,7 +263,7 @@ async def test_a_watch_that_makes_no_sense_means_one_warning_and_a_new_list(
     assert not any(record.exc_info for record in caplog.records)
 
 
-async def test_a_bug_in_what_hears_of_a_change_is_logged_whole_and_lists_again(
+async def test_an_exception_of_a_listener_is_logged_with_traceback_and_relists(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.watches = [Watch([ZeroDivisionError("a bug")])]
@@ -272,15 +272,13 @@ async def test_a_bug_in_what_hears_of_a_change_is_logged_whole_and_lists_again(
     assert caplog.records[0].exc_info
 
 
-async def test_lists_have_longer_and_longer_pauses_while_each_watch_after_them_fails(world: World) -> None:
+async def test_relists_are_retried_with_backoff_while_watches_fail(world: World) -> None:
     world.watches = [Watch([b"no JSON"]) for _ in range(4)]
     await world.run()
     assert (world.listed, world.pauses) == (5, [*PAUSES, PAUSES[-1]])
 
 
-async def test_what_was_well_for_long_has_the_first_pause_and_a_warning_again(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_settled_watch_resets_backoff_and_warning(world: World, caplog: pytest.LogCaptureFixture) -> None:
     refused = [Watch([], 0, 1, "Unable to connect to the server: EOF\n") for _ in range(3)]
     world.watches = [*refused[:2], Watch(lasts=CATCH_UP), Watch(lasts=SECONDS), refused[2]]
     await world.run()
@@ -288,7 +286,7 @@ async def test_what_was_well_for_long_has_the_first_pause_and_a_warning_again(
     assert levels(caplog) == ["WARNING", "INFO", "INFO", "WARNING"]
 
 
-async def test_a_silent_watch_is_followed_by_a_short_one_without_a_word(
+async def test_a_hung_watch_is_replaced_by_a_short_one_without_a_log_line(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.seconds = 0
@@ -299,9 +297,7 @@ async def test_a_silent_watch_is_followed_by_a_short_one_without_a_word(
     assert (world.listed, world.pauses, levels(caplog), reflector.restarts) == (1, [], [], 0)
 
 
-async def test_a_list_that_fails_midway_is_read_again_from_the_start(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_partly_failed_list_is_restarted(world: World, caplog: pytest.LogCaptureFixture) -> None:
     failure = ClusterUnavailable("no", detail="the detail")
     world.lists = [
         [Page([pod(5)], 10, "more"), failure],
@@ -316,7 +312,7 @@ async def test_a_list_that_fails_midway_is_read_again_from_the_start(
     assert "the detail" in caplog.text
 
 
-async def test_a_list_that_fails_after_a_forgotten_version_has_its_warning(
+async def test_a_failed_list_after_an_expired_version_logs_a_warning(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.lists = [[Page([], 10, "")], [ClusterUnavailable("no")]]
@@ -325,16 +321,14 @@ async def test_a_list_that_fails_after_a_forgotten_version_has_its_warning(
     assert levels(caplog) == ["INFO", "WARNING", "INFO"]
 
 
-async def test_a_list_proves_the_moment_at_which_it_began(world: World) -> None:
+async def test_a_list_confirms_the_cache_as_of_its_start(world: World) -> None:
     world.list_lasts = 7
     await world.run()
     assert world.now == 1007
     assert world.cache.proven_at == 1000
 
 
-async def test_what_kubectl_quotes_of_its_kubeconfig_is_not_logged(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_kubectls_quotes_of_the_kubeconfig_are_not_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     stderr = case("kubeconfig-user-twice").stderr
     world.watches = [Watch([], 0, 1, stderr), Watch(lasts=CATCH_UP)]
     await world.run()

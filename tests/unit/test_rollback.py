@@ -87,13 +87,13 @@ def stage(make_settings: Callable[..., Settings], template: Template, deadlines:
     return Stage(make_settings(), template, deadlines)
 
 
-async def test_a_create_that_applied_nothing_asks_the_cluster_nothing(stage: Stage) -> None:
+async def test_a_create_that_applied_nothing_needs_no_kubectl_call(stage: Stage) -> None:
     stage.attempt.applied = False
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.fake.calls == []
 
 
-async def test_what_is_there_by_half_is_deleted_at_once(stage: Stage) -> None:
+async def test_an_incomplete_sandbox_is_deleted_immediately(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.there == set()
@@ -102,7 +102,7 @@ async def test_what_is_there_by_half_is_deleted_at_once(stage: Stage) -> None:
     assert not stage.rollback.any_pending
 
 
-async def test_what_is_whole_after_all_is_returned(stage: Stage) -> None:
+async def test_a_sandbox_that_is_complete_after_all_is_returned(stage: Stage) -> None:
     await stage.apply(*stage.objects)
     pair = await stage.rollback.roll_back(stage.attempt)
     assert pair is not None
@@ -110,28 +110,28 @@ async def test_what_is_whole_after_all_is_returned(stage: Stage) -> None:
     assert stage.there == {"Pod", "Service"}
 
 
-async def test_what_was_there_before_stays(stage: Stage) -> None:
+async def test_objects_that_existed_before_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.attempt.before = {stage.fake.objects[POD]["metadata"]["uid"]}
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.there == {"Pod"}
 
 
-async def test_what_another_process_has_applied_since_stays(stage: Stage) -> None:
+async def test_objects_applied_by_another_process_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.fake.objects[POD]["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = "2026-01-01T00:00:00.000000Z"
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.there == {"Pod"}
 
 
-async def test_what_another_process_has_confirmed_stays(stage: Stage) -> None:
+async def test_objects_confirmed_by_another_process_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.fake.objects[POD]["metadata"]["annotations"][kube.CONFIRMED_ANNOTATION] = now()
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.there == {"Pod"}
 
 
-async def test_what_cannot_be_deleted_now_is_deleted_when_the_cluster_is_back(stage: Stage) -> None:
+async def test_a_failed_rollback_is_retried_until_the_cluster_is_back(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.fake.answer_next("get", "refused", times=3)
     assert await stage.rollback.roll_back(stage.attempt) is None
@@ -141,7 +141,7 @@ async def test_what_cannot_be_deleted_now_is_deleted_when_the_cluster_is_back(st
     assert stage.clock.slept.count(stage.cluster.deadlines.settle_pause) == 2
 
 
-async def test_a_whole_one_whose_caller_was_told_that_it_failed_is_deleted_too(stage: Stage) -> None:
+async def test_a_sandbox_that_is_completed_after_the_error_response_is_deleted(stage: Stage) -> None:
     stage.fake.answer_next("get", "refused")
     assert await stage.rollback.roll_back(stage.attempt) is None
     await stage.apply(*stage.objects)
@@ -149,7 +149,7 @@ async def test_a_whole_one_whose_caller_was_told_that_it_failed_is_deleted_too(s
     assert stage.there == set()
 
 
-async def test_nothing_more_is_deleted_once_a_later_create_has_it(stage: Stage) -> None:
+async def test_a_pending_rollback_is_cancelled_by_a_later_create(stage: Stage) -> None:
     stage.fake.answer_next("get", "refused")
     assert await stage.rollback.roll_back(stage.attempt) is None
     stage.rollback.forget("a")
@@ -159,7 +159,7 @@ async def test_nothing_more_is_deleted_once_a_later_create_has_it(stage: Stage) 
 
 
 @pytest.mark.deadlines(settle=10.0, settle_pause=2.0)
-async def test_it_is_given_up_after_its_time_and_said_in_the_log(
+async def test_a_rollback_is_abandoned_after_its_deadline_and_logged(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.fake.answer_next("get", "refused", times=100)

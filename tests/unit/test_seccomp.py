@@ -53,7 +53,7 @@ def own(template: Template, profile: dict[str, str] | None) -> Template:
 
 
 @pytest.mark.parametrize("image", ALL_IN_ONE)
-def test_deerflows_image_has_no_profile_by_setting_or_request(
+def test_the_all_in_one_image_has_no_profile_by_setting_or_request(
     make_settings: MakeSettings, template: Template, image: str
 ) -> None:
     assert is_all_in_one(image)
@@ -62,7 +62,9 @@ def test_deerflows_image_has_no_profile_by_setting_or_request(
 
 
 @pytest.mark.parametrize("image", OTHERS)
-def test_any_other_image_has_the_runtimes_profile(make_settings: MakeSettings, template: Template, image: str) -> None:
+def test_any_other_image_has_the_runtime_default_profile(
+    make_settings: MakeSettings, template: Template, image: str
+) -> None:
     assert not is_all_in_one(image)
     assert profile_of(make_settings(), template, image) == RUNTIME_DEFAULT
     assert profile_of(make_settings(SANDBOX_IMAGE=image), template) == RUNTIME_DEFAULT
@@ -71,7 +73,7 @@ def test_any_other_image_has_the_runtimes_profile(make_settings: MakeSettings, t
 @pytest.mark.parametrize("image", [DEFAULT_IMAGE, "python:3.13"])
 @pytest.mark.parametrize("profile", [None, {"type": "Localhost", "localhostProfile": "chrome.json"}])
 @pytest.mark.parametrize("seccomp", ["RuntimeDefault", "Unconfined"])
-def test_the_variable_wins_over_template_and_image(
+def test_the_variable_overrides_template_and_image(
     make_settings: MakeSettings, template: Template, image: str, profile: dict[str, str] | None, seccomp: str
 ) -> None:
     assert profile_of(make_settings(SANDBOX_SECCOMP=seccomp), own(template, profile), image) == {"type": seccomp}
@@ -81,13 +83,13 @@ def test_the_variable_wins_over_template_and_image(
 @pytest.mark.parametrize(
     "profile", [RUNTIME_DEFAULT, {"type": "Unconfined"}, {"type": "Localhost", "localhostProfile": "chrome.json"}]
 )
-def test_the_templates_own_profile_wins_over_the_image(
+def test_the_templates_own_profile_overrides_the_image(
     make_settings: MakeSettings, template: Template, image: str, profile: dict[str, str]
 ) -> None:
     assert profile_of(make_settings(), own(template, profile), image) == profile
 
 
-def test_a_containers_own_profile_stays(make_settings: MakeSettings, template: Template) -> None:
+def test_a_containers_own_profile_is_kept(make_settings: MakeSettings, template: Template) -> None:
     security = {"privileged": False, "seccompProfile": {"type": "Unconfined"}}
     template.pod["spec"]["containers"][0]["securityContext"] = security
     pod, _ = build(Sandbox("a", "t", "u"), template, make_settings(SANDBOX_SECCOMP="RuntimeDefault"), applied_at=AT)
@@ -95,7 +97,7 @@ def test_a_containers_own_profile_stays(make_settings: MakeSettings, template: T
     assert pod["spec"]["securityContext"] == {"seccompProfile": RUNTIME_DEFAULT}
 
 
-def test_the_rest_of_the_security_context_stays(make_settings: MakeSettings, template: Template) -> None:
+def test_the_rest_of_the_security_context_is_kept(make_settings: MakeSettings, template: Template) -> None:
     template = own(template, None)
     for image, expected in ((DEFAULT_IMAGE, {}), ("python:3.13", {"seccompProfile": RUNTIME_DEFAULT})):
         sandbox = Sandbox("a", "t", "u", asks=CreateOptions(image=image))
@@ -117,7 +119,7 @@ def test_the_rest_of_the_security_context_stays(make_settings: MakeSettings, tem
         ),
     ],
 )
-def test_each_shipped_template_has_the_profile_that_the_docs_say(
+def test_each_shipped_template_has_its_documented_profile(
     make_settings: MakeSettings, variables: dict[str, str], profiles: dict[str, str | None]
 ) -> None:
     settings = make_settings(**variables)
@@ -136,7 +138,7 @@ def test_each_shipped_template_has_the_profile_that_the_docs_say(
         ({"SANDBOX_SECCOMP": "Unconfined"}, False),
     ],
 )
-def test_one_line_at_the_start_says_that_there_is_no_profile(
+def test_a_missing_profile_is_warned_about_once_at_startup(
     make_settings: MakeSettings, variables: dict[str, str], *, is_said: bool
 ) -> None:
     settings = make_settings(**variables)

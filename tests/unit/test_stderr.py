@@ -242,18 +242,18 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
 }
 
 
-def test_every_recorded_failure_is_expected_here() -> None:
+def test_every_recorded_failure_has_an_expectation() -> None:
     assert set(EXPECTED) == FAILED
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_a_recorded_failure_is_understood(name: str) -> None:
+def test_a_recorded_failure_is_classified(name: str) -> None:
     error = classify(case(name).stderr)
     assert (type(error), error.status, error.public) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", sorted(FAILED))
-def test_no_sentence_repeats_kubectls_text_or_names_a_path_or_an_address(name: str) -> None:
+def test_no_public_message_has_kubectls_text_paths_or_addresses(name: str) -> None:
     error = classify(case(name).stderr)
     assert not re.search(r"https?://|\d+\.\d+\.\d+\.\d+|(^|\s)/|\n|rec\b|sandbox-\w", error.public)
     assert "kubectl" not in error.public
@@ -407,7 +407,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("stderr", OTHER)
-def test_a_failure_that_was_not_recorded_is_understood(stderr: str) -> None:
+def test_an_unrecorded_failure_is_classified(stderr: str) -> None:
     error = classify(stderr)
     assert (type(error), error.public) == OTHER[stderr]
 
@@ -423,7 +423,9 @@ def test_a_failure_that_was_not_recorded_is_understood(stderr: str) -> None:
         ("apply-forbidden", ()),
     ],
 )
-def test_which_fields_of_a_request_may_be_to_blame(name: str, request_fields: tuple[str, ...]) -> None:
+def test_a_recorded_rejection_names_the_request_fields_that_may_cause_it(
+    name: str, request_fields: tuple[str, ...]
+) -> None:
     error = classify(case(name).stderr)
     assert isinstance(error, errors.ClusterRefused)
     assert error.request_fields == request_fields
@@ -441,13 +443,13 @@ def test_which_fields_of_a_request_may_be_to_blame(name: str, request_fields: tu
         ("metadata.annotations", ("annotations", "user_id")),
     ],
 )
-def test_which_fields_of_a_request_end_up_in_a_field_of_the_pod(field: str, request_fields: tuple[str, ...]) -> None:
+def test_an_invalid_field_of_the_pod_is_mapped_to_request_fields(field: str, request_fields: tuple[str, ...]) -> None:
     error = classify(f'The Pod "sandbox-a" is invalid: {field}: Invalid value: "x": no')
     assert isinstance(error, errors.ClusterRefused)
     assert error.request_fields == request_fields
 
 
-def test_what_a_limit_range_refuses_may_be_the_resources_that_were_asked_for() -> None:
+def test_a_limit_range_rejection_may_be_caused_by_resources() -> None:
     error = classify(
         'Error from server (Forbidden): pods "sandbox-a" is forbidden: '
         "[minimum memory usage per Pod is 1Gi, but request is 64Mi, cpu max limit to request ratio per Container is 4, "
@@ -458,7 +460,7 @@ def test_what_a_limit_range_refuses_may_be_the_resources_that_were_asked_for() -
 
 
 @pytest.mark.parametrize("resource", ["services", "networkpolicies"])
-def test_the_right_to_patch_matters_for_creates_with_pods_and_services_only(resource: str) -> None:
+def test_only_pods_and_services_without_patch_are_patch_forbidden(resource: str) -> None:
     text = f'Error from server (Forbidden): x is forbidden: User "u" cannot patch resource "{resource}" in API group ""'
     error = classify(text)
     assert error.public.startswith(f"The provisioner lacks the right to patch {resource} in the cluster")
@@ -471,7 +473,7 @@ def test_missing_objects_are_named() -> None:
     assert error.names == {("pods", "sandbox-zz"), ("services", "sandbox-zz-svc")}
 
 
-def test_that_objects_are_missing_counts_only_if_nothing_else_went_wrong() -> None:
+def test_objects_are_missing_only_if_there_is_no_other_error() -> None:
     both = case("get-missing").stderr + case("get-forbidden").stderr
     assert isinstance(classify(both), errors.ClusterRefused)
     proxy = (
@@ -480,14 +482,14 @@ def test_that_objects_are_missing_counts_only_if_nothing_else_went_wrong() -> No
     assert isinstance(classify(proxy), errors.ServerFailed)
 
 
-def test_log_lines_and_warnings_are_no_messages() -> None:
+def test_log_lines_and_warnings_are_not_messages() -> None:
     assert messages(case("refused").stderr) == [
         "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?"
     ]
     assert messages(case("apply-pod-security-warning").stderr) == []
 
 
-def test_an_invalid_message_over_many_lines_is_one() -> None:
+def test_a_multi_line_invalid_error_is_one_message() -> None:
     assert len(messages(case("apply-immutable-change").stderr)) == 1
     assert len(messages(case("apply-forbidden").stderr)) == 2
 

@@ -95,7 +95,7 @@ RECORDED: dict[str, list[str]] = {
 }
 
 
-def test_the_whole_recorded_watch_gives_one_line_for_each_death(
+def test_the_recorded_watch_logs_one_line_for_each_termination(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert {event["object"]["metadata"]["name"] for event in watch_events()} == RECORDED.keys()
@@ -109,7 +109,7 @@ def test_the_whole_recorded_watch_gives_one_line_for_each_death(
         assert (name, said) == (name, expected)
 
 
-def test_the_line_has_all_that_is_known(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_has_thread_reason_exit_code_age_and_message(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     pod = ended(1, "Error", 7)
     pod["metadata"]["annotations"] = {"provisioner/thread-id": "t-1"}
     pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
@@ -122,9 +122,7 @@ def test_the_line_has_all_that_is_known(watched: Watched, caplog: pytest.LogCapt
     assert float(line.partition("age ")[2].partition(" s")[0]) > 1_000_000
 
 
-def test_what_a_resync_or_a_new_watch_tells_again_is_not_said_again(
-    watched: Watched, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_repeated_versions_are_not_logged_again(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         for name in RECORDED:
             for kind, pod in versions(name):
@@ -140,7 +138,7 @@ def test_what_a_resync_or_a_new_watch_tells_again_is_not_said_again(
     assert lines(caplog) == []
 
 
-def test_a_death_while_no_watch_ran_is_said_when_the_next_list_shows_it(
+def test_a_termination_between_watches_is_logged_after_the_next_list(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.see(ready())
@@ -148,7 +146,7 @@ def test_a_death_while_no_watch_ran_is_said_when_the_next_list_shows_it(
     assert len(lines(caplog)) == 1
 
 
-def test_how_a_sandbox_ended_before_this_process_saw_it_is_for_others_to_say(
+def test_a_termination_before_the_first_version_is_not_logged(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.see(ended(1, "Error", 1))
@@ -157,7 +155,7 @@ def test_how_a_sandbox_ended_before_this_process_saw_it_is_for_others_to_say(
     assert lines(caplog) == []
 
 
-def test_another_cause_is_said_and_the_same_one_after_a_long_run_too(
+def test_a_cause_is_logged_again_if_it_changes_or_follows_a_long_run(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.see(ready())
@@ -171,7 +169,7 @@ def test_another_cause_is_said_and_the_same_one_after_a_long_run_too(
     assert len(lines(caplog)) == 3
 
 
-def test_a_node_that_forgets_how_a_container_ended_says_nothing_new(
+def test_a_termination_that_disappears_from_the_status_is_not_logged_again(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.see(ready())
@@ -180,7 +178,7 @@ def test_a_node_that_forgets_how_a_container_ended_says_nothing_new(
     assert len(lines(caplog)) == 1
 
 
-def test_an_eviction_is_said_once_with_the_nodes_words(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_eviction_is_logged_once_with_its_message(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     watched.see(ready())
     said = {"reason": "Evicted", "message": "The node was low on resource: memory."}
     watched.see(ready(phase="Failed", **said))
@@ -190,14 +188,16 @@ def test_an_eviction_is_said_once_with_the_nodes_words(watched: Watched, caplog:
     assert lines(caplog)[0].endswith("message: The node was low on resource: memory.")
 
 
-def test_an_eviction_of_a_pod_that_crashed_before_is_said(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_eviction_after_a_crash_is_logged(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     watched.see(ready())
     watched.see(ended(1, "Error", 1, running=True))
     watched.see({**ended(1, "Error", 1, running=True), "status": {"phase": "Failed", "reason": "Evicted"}})
     assert "reason Evicted" in lines(caplog)[1]
 
 
-def test_a_pod_that_the_cluster_removed_says_why(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reason_of_a_disruption_is_logged_when_the_pod_is_gone(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
     watched.see(ready())
     removed = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "m"}
     last = ready(conditions=[removed])
@@ -209,14 +209,14 @@ def test_a_pod_that_the_cluster_removed_says_why(watched: Watched, caplog: pytes
     assert "reason DeletionByTaintManager" in lines(caplog)[0]
 
 
-def test_what_we_deleted_is_not_said(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_own_deletion_is_not_logged(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     uid = recorded_pods()["pod-terminating"]["metadata"]["uid"]
     watched.deaths.expect({"sandbox-slow": uid})
     play(watched, "sandbox-slow")
     assert lines(caplog) == []
 
 
-def test_what_we_deleted_is_not_said_though_its_grace_is_long(
+def test_an_own_deletion_with_a_long_grace_period_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = [0.0]
@@ -230,7 +230,7 @@ def test_what_we_deleted_is_not_said_though_its_grace_is_long(
     assert lines(caplog) == []
 
 
-def test_a_delete_of_ours_that_the_view_took_in_before_the_watch_told_of_it_is_not_said(
+def test_an_own_deletion_cached_before_its_event_is_not_logged(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     pod = ready()
@@ -244,9 +244,7 @@ def test_a_delete_of_ours_that_the_view_took_in_before_the_watch_told_of_it_is_n
     assert lines(caplog) == []
 
 
-def test_the_next_pod_of_the_same_name_has_a_life_of_its_own(
-    watched: Watched, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_end_of_a_recreated_pod_is_logged(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     pod = ready()
     watched.see(pod)
     watched.deaths.expect({"sandbox-ready": pod["metadata"]["uid"]})
@@ -258,7 +256,7 @@ def test_the_next_pod_of_the_same_name_has_a_life_of_its_own(
     assert len(lines(caplog)) == 1
 
 
-def test_a_pod_that_was_replaced_unseen_is_said_to_be_gone(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_replaced_pod_is_logged_as_gone(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     watched.see(ready())
     other = ready()
     other["metadata"]["uid"] = "another"

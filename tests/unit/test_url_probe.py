@@ -48,7 +48,7 @@ async def serve() -> AsyncIterator[Serve]:
         yield start
 
 
-async def test_200_counts_without_its_body_being_read(urls: UrlProber, serve: Serve) -> None:
+async def test_a_200_is_an_answer_without_reading_its_body(urls: UrlProber, serve: Serve) -> None:
     url = await serve(OK)
     async with asyncio.timeout(1):
         assert await urls.ask(url) is Reach.ANSWERS
@@ -63,18 +63,18 @@ async def test_200_counts_without_its_body_being_read(urls: UrlProber, serve: Se
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     ],
 )
-async def test_another_answer_is_not_yet_one(urls: UrlProber, serve: Serve, answer: bytes) -> None:
+async def test_any_other_response_is_not_yet_an_answer(urls: UrlProber, serve: Serve, answer: bytes) -> None:
     assert await urls.ask(await serve(answer)) is Reach.NOT_YET
 
 
 @pytest.mark.deadlines(url_answer=0.2)
-async def test_one_that_is_there_and_says_nothing_takes_no_longer_than_its_time(urls: UrlProber, serve: Serve) -> None:
+async def test_a_server_that_does_not_respond_times_out_as_not_yet(urls: UrlProber, serve: Serve) -> None:
     url = await serve(None)
     async with asyncio.timeout(2):
         assert await urls.ask(url) is Reach.NOT_YET
 
 
-async def test_where_nobody_is_or_one_who_hangs_up_it_is_not_reached(urls: UrlProber, serve: Serve) -> None:
+async def test_a_refused_unresolved_or_closed_connection_is_not_reached(urls: UrlProber, serve: Serve) -> None:
     assert await urls.ask("http://127.0.0.1:1") is Reach.NOT_REACHED
     assert await urls.ask("http://no-such-name.invalid:80") is Reach.NOT_REACHED
     assert await urls.ask(await serve(b"")) is Reach.NOT_REACHED

@@ -28,7 +28,7 @@ def test_only_one_file_holds_the_version() -> None:
     assert [path for path in files() if alone.search(path.read_text(encoding="utf-8"))] == [ONE_PLACE]
 
 
-def test_pyproject_reads_the_version_there() -> None:
+def test_pyproject_reads_the_version_from_the_package() -> None:
     told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in told["project"]
     assert told["project"]["dynamic"] == ["version"]
@@ -40,7 +40,7 @@ def test_the_top_of_the_changelog_is_this_version() -> None:
     assert re.findall(r"^## \[(.*?)\]", text, re.MULTILINE)[0] == __version__
 
 
-def test_the_openapi_document_tells_the_version() -> None:
+def test_the_openapi_document_has_the_version() -> None:
     assert document()["info"]["version"] == __version__
 
 
