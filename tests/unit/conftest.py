@@ -1,4 +1,4 @@
-"""What tests of kubectl's client have in common: kubectl over a cluster that answers what was recorded."""
+"""Fixtures of the client tests: kubectl with a fake cluster that gives recorded responses."""
 
 from __future__ import annotations
 

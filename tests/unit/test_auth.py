@@ -1,4 +1,4 @@
-"""API keys: which are accepted, and what a file of keys may hold, change to, and not say."""
+"""API keys: which are accepted; format, rotation and errors of a key file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_comments_in_the_key_file_are_ignored(make_settings: MakeSettings, file:
 
 def test_a_changed_key_file_is_read_immediately(make_settings: MakeSettings, file: Path) -> None:
     keys = ApiKeys(make_settings(PROVISIONER_API_KEY_FILE=file))
-    for word in ("third", "forth", "fifth"):  # as long as each other, and within one step of the file system's clock
+    for word in ("third", "forth", "fifth"):  # same length, and within the file system's timestamp resolution
         file.write_text(word)
         assert accepted(keys, "first", "third", "forth", "fifth") == {word}
 

@@ -1,4 +1,4 @@
-"""Group commit: what waits together is done together, and nobody pays for another."""
+"""Group commit: queued items are processed together, each with its own result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandboxes.kubectl.batching import Batcher
 
 
 class Worker:
-    """Doubles numbers; refuses odd ones when told to; each group waits for `go`."""
+    """Doubles numbers, rejects those in `refuses`; each batch waits for `go`."""
 
     def __init__(self) -> None:
         self.done: list[list[int]] = []
@@ -34,8 +34,8 @@ def make(
     return Batcher(worker, workers=workers, most=most, max_waiting=max_waiting, deadlines=deadlines)
 
 
-async def turn() -> None:
-    """Let everything that is ready happen."""
+async def run_ready_tasks() -> None:
+    """Run all tasks that are ready."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -53,14 +53,14 @@ async def test_queued_items_are_split_evenly_among_the_workers() -> None:
     tasks = []
     for number in range(2):
         tasks.append(asyncio.create_task(items.do(number)))
-        await turn()
+        await run_ready_tasks()
     tasks += [asyncio.create_task(items.do(number)) for number in range(2, 12)]
-    await turn()
+    await run_ready_tasks()
     assert worker.done == [[0], [1]]
     worker.go.set()
     assert await asyncio.gather(*tasks) == [number * 2 for number in range(12)]
     sizes = [len(group) for group in worker.done[2:]]
-    assert sizes[0] == 5  # the first that comes free leaves half for the other, which soon comes free, too
+    assert sizes[0] == 5  # the first free worker leaves half for the other
     assert max(sizes) == 5
     assert len(sizes) <= 4
 
@@ -94,9 +94,9 @@ async def test_a_short_queue_is_not_split_among_the_workers() -> None:
     tasks = []
     for number in range(4):
         tasks.append(asyncio.create_task(items.do(number)))
-        await turn()
+        await run_ready_tasks()
     tasks += [asyncio.create_task(items.do(number)) for number in range(4, 10)]
-    await turn()
+    await run_ready_tasks()
     worker.go.set()
     assert await asyncio.gather(*tasks) == [number * 2 for number in range(10)]
     assert worker.done[4:] == [[4, 5, 6, 7, 8, 9]]
@@ -114,9 +114,9 @@ async def test_a_full_queue_rejects_items_until_it_has_room() -> None:
     worker = Worker()
     items = make(worker, workers=1, max_waiting=2)
     tasks = [asyncio.create_task(items.do(0))]
-    await turn()
+    await run_ready_tasks()
     tasks += [asyncio.create_task(items.do(number)) for number in (1, 2)]
-    await turn()
+    await run_ready_tasks()
     with pytest.raises(Busy):
         await items.do(3)
     worker.go.set()
@@ -128,11 +128,11 @@ async def test_a_cancelled_item_is_not_processed() -> None:
     worker = Worker()
     items = make(worker, workers=1)
     first = asyncio.create_task(items.do(0))
-    await turn()
+    await run_ready_tasks()
     second, third = asyncio.create_task(items.do(1)), asyncio.create_task(items.do(2))
-    await turn()
+    await run_ready_tasks()
     second.cancel()
-    await turn()
+    await run_ready_tasks()
     worker.go.set()
     assert await first == 0
     assert await third == 4

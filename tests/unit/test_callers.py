@@ -1,4 +1,4 @@
-"""Who is answered without an API key: by address, by proxy, and by what browsers say of a page."""
+"""Callers accepted without an API key: by address, forwarding headers, and headers of browsers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def callers(make_settings: MakeSettings) -> Callers:
 
 
 def is_answered(callers: Callers, *headers: tuple[str, str], path: str = API, peer: str | None = "127.0.0.1") -> bool:
-    """Whether the request passes; one that doesn't is refused for the browser's sake, not for the peer's."""
+    """Whether the request is accepted; False for BrowserRefused. Raises the rejection of the peer."""
     try:
         callers.check(path, peer, headers)
     except BrowserRefused:
@@ -34,37 +34,37 @@ def is_answered(callers: Callers, *headers: tuple[str, str], path: str = API, pe
     return True
 
 
-NEARBY = [
+LOCAL_PEERS = [
     *("127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1"),
     *("10.0.0.0", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "192.168.255.255"),
     *("::ffff:10.0.0.1", "::ffff:c0a8:0001", "fc00::1", "fdff::1", "fd00::1%eth0"),
 ]
-ELSEWHERE = [
+OTHER_PEERS = [
     *("8.8.8.8", "9.255.255.255", "11.0.0.0", "126.0.0.1", "128.0.0.1", "172.15.255.255", "172.32.0.0", "192.167.1.1"),
     *("::ffff:8.8.8.8", "2001:db8::1", "fbff::1", "fe00::1", "::2"),
-    # Private by some definitions, and not by this one: link-local, shared, benchmark, documentation, unspecified, 6to4,
+    # Not private here, unlike in other definitions: link-local, shared, benchmark, documentation, unspecified, 6to4,
     # NAT64, IPv4-compatible.
     *("169.254.169.254", "fe80::1", "fe80::1%eth0", "100.64.0.1", "198.18.0.1", "192.0.2.1", "0.0.0.0", "::"),  # noqa: S104
     *("2002:a00:1::", "64:ff9b::a00:1", "::10.0.0.1"),
-    # No address at all.
+    # Not an address.
     *("localhost", "unix:", "127.0.0.1:80", "@", "\x00", " 127.0.0.1"),
 ]
 
 
-@pytest.mark.parametrize("peer", NEARBY)
+@pytest.mark.parametrize("peer", LOCAL_PEERS)
 def test_loopback_and_private_addresses_are_answered(callers: Callers, peer: str) -> None:
     assert is_nearby(peer)
     callers.check(API, peer, [("Host", "provisioner")])
 
 
-@pytest.mark.parametrize("peer", [*ELSEWHERE, "", None])
+@pytest.mark.parametrize("peer", [*OTHER_PEERS, "", None])
 def test_other_addresses_are_rejected_and_the_error_names_the_settings(callers: Callers, peer: str | None) -> None:
     with pytest.raises(Unauthenticated) as caught:
         callers.check(API, peer, [("Host", "provisioner")])
-    said = caught.value.public
-    assert said.startswith("Without an API key only loopback and private addresses are answered, and ")
-    assert said.endswith(": set PROVISIONER_API_KEY, or ALLOW_UNAUTHENTICATED=true to answer every address")
-    assert peer is None or peer in said
+    message = caught.value.public
+    assert message.startswith("Without an API key only loopback and private addresses are answered, and ")
+    assert message.endswith(": set PROVISIONER_API_KEY, or ALLOW_UNAUTHENTICATED=true to answer every address")
+    assert peer is None or peer in message
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_no_header_overrides_a_public_peer_address(callers: Callers) -> None:
             callers.check(API, "203.0.113.9", [("Host", "localhost"), (name, "127.0.0.1")])
 
 
-@pytest.mark.parametrize("peer", [*NEARBY, *ELSEWHERE])
+@pytest.mark.parametrize("peer", [*LOCAL_PEERS, *OTHER_PEERS])
 def test_in_a_pod_every_address_needs_a_key(make_settings: MakeSettings, peer: str) -> None:
     with pytest.raises(Unauthenticated, match="Without an API key a provisioner in a Pod answers nothing under /api/"):
         Callers(make_settings(), in_pod=True).check(API, peer, [("Host", "localhost")])
 
 
 @pytest.mark.parametrize("in_pod", [True, False])
-@pytest.mark.parametrize("peer", [*NEARBY, *ELSEWHERE, None])
+@pytest.mark.parametrize("peer", [*LOCAL_PEERS, *OTHER_PEERS, None])
 def test_allow_unauthenticated_answers_every_address(
     make_settings: MakeSettings, peer: str | None, *, in_pod: bool
 ) -> None:
@@ -113,18 +113,18 @@ def test_a_pod_is_detected_by_environment_or_service_account(tmp_path: Path) -> 
     assert is_in_pod({}, missing)
 
 
-OURS = [
+LOCAL_HOSTS = [
     *("127.0.0.1", "127.0.0.1:8002", "192.0.2.7:80", "[::1]", "[::1]:8002", "[FD00::1]:8002", "[::ffff:127.0.0.1]"),
     *("localhost", "LOCALHOST:8002", "localhost.", "localhost.:8002", "provisioner:8002", "my_service", "a"),
     *("host.docker.internal:8002", "Host.Docker.Internal.", "127.0.0.1.:8002", "localhost:65535", "localhost:1"),
     *("sandbox-provisioner.deer-flow.svc:8002", "p.ns.svc.cluster.local.", "P.NS.SVC.Cluster.Local:80", "a.svc"),
 ]
-FOREIGN = [
+FOREIGN_HOSTS = [
     *("evil.example", "evil.example:8002", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.1.nip.io"),
     *("svc.evil.example", "evilsvc.x", "a.svc.cluster.example", "a.cluster.local", "docker.internal", "a.localhost"),
     *("x.host.docker.internal", "127.1", "0177.0.0.1", "1.2.3.4.5", "a.svc.x", "evil.example."),
 ]
-GARBAGE = [
+INVALID_HOSTS = [
     *("", " ", ".", "..", ":", ":8002", "localhost:", "localhost:0", "localhost:65536", "localhost:99999"),
     *(
         "localhost:-1",
@@ -176,18 +176,18 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("path", [API, "/api/none", "/metrics"])
-@pytest.mark.parametrize("host", OURS)
+@pytest.mark.parametrize("host", LOCAL_HOSTS)
 def test_local_host_names_are_accepted(callers: Callers, host: str, path: str) -> None:
     assert is_answered(callers, ("Host", host), path=path)
 
 
 @pytest.mark.parametrize("path", [API, "/api/none", "/metrics"])
-@pytest.mark.parametrize("host", [*FOREIGN, *GARBAGE])
+@pytest.mark.parametrize("host", [*FOREIGN_HOSTS, *INVALID_HOSTS])
 def test_foreign_and_invalid_hosts_are_rejected(callers: Callers, host: str, path: str) -> None:
     assert not is_answered(callers, ("Host", host), path=path)
 
 
-@pytest.mark.parametrize("host", GARBAGE)
+@pytest.mark.parametrize("host", INVALID_HOSTS)
 def test_an_invalid_authority_is_not_parsed(host: str) -> None:
     assert parse_authority(host) is None
 
@@ -299,7 +299,7 @@ def test_metrics_are_open_to_every_address(make_settings: MakeSettings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "in_pod", "said"),
+    ("variables", "in_pod", "message"),
     [
         ({}, False, "Callers that reach 127.0.0.1:8002 from a loopback or private address, without a proxy's "),
         ({}, True, "This is a Pod, so every request under /api/ gets 401: set PROVISIONER_API_KEY, or ALLOW_"),
@@ -319,14 +319,14 @@ def test_who_is_answered_describes_the_accepted_callers(
     make_settings: MakeSettings,
     variables: dict[str, str],
     in_pod: bool,
-    said: str,
+    message: str,
 ) -> None:
-    assert Callers(make_settings(**variables), in_pod=in_pod).who_is_answered("127.0.0.1:8002").startswith(said)
+    assert Callers(make_settings(**variables), in_pod=in_pod).who_is_answered("127.0.0.1:8002").startswith(message)
 
 
-# As aiohttp reads a header: UTF-8, and what is none as surrogates.
+# As aiohttp decodes a header: UTF-8, and other bytes as surrogates.
 ANY = st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
-HOST = st.sampled_from([*OURS, *FOREIGN, *GARBAGE]) | ANY
+HOST = st.sampled_from([*LOCAL_HOSTS, *FOREIGN_HOSTS, *INVALID_HOSTS]) | ANY
 ORIGIN = st.sampled_from(["null", "http://localhost:8002"]) | HOST.map("http://{}".format) | ANY
 SITE = st.sampled_from(["same-origin", "none", "cross-site"]) | ANY
 
@@ -349,6 +349,6 @@ def test_any_headers_are_accepted_or_rejected_with_a_serializable_message(
         assert refused.detail.isprintable()
         return
     assert hosts
-    assert not set(hosts) & {*FOREIGN, *GARBAGE}
+    assert not set(hosts) & {*FOREIGN_HOSTS, *INVALID_HOSTS}
     assert "null" not in origins
     assert {site.lower() for site in sites} <= {"same-origin", "none"}

@@ -1,4 +1,4 @@
-"""kubectl behind its seam: arguments, limits, deadlines, and what becomes of its answers."""
+"""The kubectl client: arguments, limits, deadlines, and the handling of output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFERENCE: dict[str, Any] = {
 
 
 async def test_apply_and_delete_use_the_recorded_arguments(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    """The calls whose answers are recorded are the calls that are made."""
+    """So the recorded output is that of the calls that the client makes."""
     await kubectl.apply([{**REFERENCE, "spec": {"containers": []}}])
     await kubectl.delete([REFERENCE])
     apply, delete = cluster.calls
@@ -56,7 +56,7 @@ async def test_get_uses_the_recorded_arguments_without_ignore_not_found(cluster:
 
 
 async def test_get_rereads_the_objects_that_exist(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    """A call that failed has printed nothing that counts (record: get-half-missing)."""
+    """The output of a failed call is not used (record: get-half-missing)."""
     service = cluster.put(
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "sandbox-a-svc", "namespace": "deer-flow"}}
     )
@@ -65,7 +65,7 @@ async def test_get_rereads_the_objects_that_exist(cluster: FakeCluster, kubectl:
 
 
 async def test_a_404_that_names_no_object_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    """A proxy's 404, say: it must not be told as "no such sandbox", nor a delete as done."""
+    """Such as a proxy's 404: it must mean neither "no such sandbox" nor a completed delete."""
     for verb in ("get", "delete"):
         cluster.say_next(verb, "Error from server (NotFound): the server could not find the requested resource")
     with pytest.raises(errors.ServerFailed):
@@ -180,13 +180,13 @@ async def test_a_prompt_of_kubectl_is_not_in_the_detail() -> None:
     assert "it has no credentials for its user" in caught.value.detail
 
 
-@pytest.mark.parametrize("said", ["stdout", "stderr"])
-async def test_a_truncated_detail_shows_no_part_of_a_secret(said: str) -> None:
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_a_truncated_detail_shows_no_part_of_a_secret(stream: str) -> None:
     logs.hide_from("a file", lambda: forms_of(["half-of-this-secret"]))
     text = "x" * (SHOWN_IN_DETAIL - 5) + "half-of-this-secret"
 
     async def answer(args: Sequence[str], *, stdin: bytes | None) -> Completed:  # noqa: ARG001 - as a Runner
-        return Completed(1, *((text.encode(), "") if said == "stdout" else (b"", text)))
+        return Completed(1, *((text.encode(), "") if stream == "stdout" else (b"", text)))
 
     kubectl = Kubectl(answer, max_processes=1, max_waiting=1)
     with pytest.raises(errors.ClusterRefused) as caught:
@@ -236,7 +236,7 @@ async def test_a_hanging_call_times_out_and_frees_its_slot(cluster: FakeCluster)
     cluster.hold_next("get")
     with pytest.raises(errors.ClusterTimeout):
         await kubectl.get([REFERENCE])
-    assert await kubectl.get([REFERENCE]) == []  # its place is free again
+    assert await kubectl.get([REFERENCE]) == []  # its slot is free again
 
 
 async def test_a_missing_kubectl_is_cluster_unavailable() -> None:

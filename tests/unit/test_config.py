@@ -1,4 +1,4 @@
-"""How kubectl is found and told where its cluster is; with the real kubectl, and no cluster."""
+"""Finding kubectl and connecting it to a cluster; with the real kubectl, and no cluster."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def kubeconfig(path: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """An environment whose PATH has no kubectl."""
+    """Return an environment whose PATH has no kubectl."""
     return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
 
 
-async def refusal(settings: Settings, environ: dict[str, str], directory: Path) -> str:
+async def startup_error(settings: Settings, environ: dict[str, str], directory: Path) -> str:
     with pytest.raises(StartupError) as caught:
         await connect(settings, environ, directory, service_account=directory / "none")
     return str(caught.value)
 
 
-def program(path: Path, text: str) -> Path:
+def write_script(path: Path, text: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -76,9 +76,9 @@ def test_kubectl_is_found_by_setting_then_on_path_then_in_the_wheel(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     assert find_kubectl(make_settings(), environ) == WHEEL
-    on_path = program(tmp_path / "bin" / "kubectl", "#!/bin/sh\n")
+    on_path = write_script(tmp_path / "bin" / "kubectl", "#!/bin/sh\n")
     assert find_kubectl(make_settings(), environ) == on_path
-    named = program(tmp_path / "named", "#!/bin/sh\n")
+    named = write_script(tmp_path / "named", "#!/bin/sh\n")
     assert find_kubectl(make_settings(KUBECTL=named), environ) == named
 
 
@@ -90,12 +90,12 @@ def test_a_missing_kubectl_stops_the_start(make_settings: MakeSettings, environ:
 async def test_a_kubectl_that_prints_no_version_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    broken = program(tmp_path / "broken", "#!/bin/sh\necho nonsense\n")
-    assert f"kubectl at {broken} can't be run" in await refusal(make_settings(KUBECTL=broken), environ, tmp_path)
+    broken = write_script(tmp_path / "broken", "#!/bin/sh\necho nonsense\n")
+    assert f"kubectl at {broken} can't be run" in await startup_error(make_settings(KUBECTL=broken), environ, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("sleep 600", "does not answer `kubectl version`."),
         ("while :; do echo 0123456789012345678901234567890123456789; done", "can't be run: more than 1000 bytes"),
@@ -107,13 +107,13 @@ async def test_a_kubectl_that_hangs_or_floods_stops_the_start(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     script: str,
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(config, "LOCAL_SECONDS", 0.3)
     monkeypatch.setattr(process, "MAX_STDOUT_BYTES", 1000)
-    bad = program(tmp_path / "bad", f"#!/bin/sh\n{script}\n")
+    bad = write_script(tmp_path / "bad", f"#!/bin/sh\n{script}\n")
     environ["PATH"] = os.defpath
-    assert await refusal(make_settings(KUBECTL=bad), environ, tmp_path) == f"kubectl at {bad} {said}"
+    assert await startup_error(make_settings(KUBECTL=bad), environ, tmp_path) == f"kubectl at {bad} {message}"
 
 
 async def test_a_kubectl_that_prints_an_unparsable_kubeconfig_stops_the_start(
@@ -121,31 +121,31 @@ async def test_a_kubectl_that_prints_an_unparsable_kubeconfig_stops_the_start(
 ) -> None:
     version = {"clientVersion": {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}}
     script = f"#!/bin/sh\ncase \"$*\" in *version*) echo '{json.dumps(version)}' ;; *) echo garbage ;; esac\n"
-    bad = program(tmp_path / "bad", script)
+    bad = write_script(tmp_path / "bad", script)
     settings = make_settings(KUBECTL=bad, KUBECONFIG_PATH=kubeconfig(tmp_path / "config"))
-    assert "does not print a kubeconfig" in await refusal(settings, environ, tmp_path)
+    assert "does not print a kubeconfig" in await startup_error(settings, environ, tmp_path)
 
 
 async def test_an_outdated_kubectl_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     version = {"clientVersion": {"major": "1", "minor": "26+", "gitVersion": "v1.26.4"}}
-    old = program(tmp_path / "old", f"#!/bin/sh\necho '{json.dumps(version)}'\n")
-    message = await refusal(make_settings(KUBECTL=old), environ, tmp_path)
+    old = write_script(tmp_path / "old", f"#!/bin/sh\necho '{json.dumps(version)}'\n")
+    message = await startup_error(make_settings(KUBECTL=old), environ, tmp_path)
     assert message == f"kubectl at {old} is v1.26.4, which is older than 1.27. Name a newer one with KUBECTL."
 
 
 async def test_a_missing_kubeconfig_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    message = await refusal(make_settings(KUBECONFIG_PATH=tmp_path / "none"), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=tmp_path / "none"), environ, tmp_path)
     assert message.startswith(f"Kubeconfig not found at {tmp_path}/none.")
 
 
 async def test_a_kubeconfig_that_is_a_directory_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    message = await refusal(make_settings(KUBECONFIG_PATH=tmp_path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=tmp_path), environ, tmp_path)
     assert message == f"Kubeconfig path is a directory: {tmp_path}. KUBECONFIG_PATH must name a file."
 
 
@@ -155,17 +155,17 @@ async def test_an_unreadable_kubeconfig_is_reported_with_owner_mode_and_own_uid(
     path = kubeconfig(tmp_path / "config")
     path.chmod(0o600)
 
-    # root may read everything, and tests may run as root: the refusal itself is put on
-    def refuse(_self: Path) -> bytes:
+    # Tests may run as root, which may read everything, so the error is patched in.
+    def deny(_self: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     uid = os.getuid()
     assert message == (f"Kubeconfig can't be read: {path} belongs to uid {uid} and has mode 0600. We run as uid {uid}.")
-    # Somebody else's; only the file's folder may have to be entered for that.
+    # Another user's file.
     monkeypatch.setattr(os, "getuid", lambda: uid + 1)
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == (
         f"Kubeconfig can't be read: {path} belongs to uid {uid} and has mode 0600. We run as uid {uid + 1}. To run as "
         f'its owner, add this line to the service in the compose file: user: "{uid}:{path.stat().st_gid}"'
@@ -180,15 +180,15 @@ async def test_an_unreadable_kubeconfig_folder_is_reported_with_its_owner(
     path = kubeconfig(folder / "config")
     whole = Path.stat
 
-    def refuse(self: Path, **options: bool) -> os.stat_result:
+    def deny(self: Path, **options: bool) -> os.stat_result:
         if self == path:
             raise PermissionError(13, "Permission denied")
         return whole(self, **options)
 
-    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "stat", deny)
     owner = folder.stat()
     monkeypatch.setattr(os, "getuid", lambda: owner.st_uid + 1)
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == (
         f"Kubeconfig can't be read: {path}, in a folder that we may not enter. {folder} belongs to uid {owner.st_uid} "
         f"and has mode 0700. We run as uid {owner.st_uid + 1}. To run as its owner, add this line to the service in "
@@ -202,7 +202,7 @@ async def test_an_unparsable_kubeconfig_stops_the_start(
 ) -> None:
     path = tmp_path / "config"
     path.write_text(text)
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == f"Kubeconfig {path} is not a kubeconfig: it is empty or can't be parsed."
 
 
@@ -211,7 +211,7 @@ async def test_a_kubeconfig_without_a_current_context_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     path = kubeconfig(tmp_path / "config", **changes)
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == f"Kubeconfig {path} has no usable current context."
 
 
@@ -220,7 +220,7 @@ async def test_a_kubeconfig_without_a_user_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, users: list[Any]
 ) -> None:
     path = kubeconfig(tmp_path / "config", users=users)
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == f"Kubeconfig {path} has no user with credentials for its current context."
 
 
@@ -228,7 +228,7 @@ async def test_a_kubeconfig_without_a_server_stops_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     path = kubeconfig(tmp_path / "config", clusters=[{"name": "c", "cluster": {}}])
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == f"Kubeconfig {path} names no API server for its current context."
 
 
@@ -251,7 +251,7 @@ async def test_in_a_pod_the_service_account_is_used(
         "server": "https://[fd00::1]:443",
         "certificate-authority": str(account / "ca.crt"),
     }
-    # the file, not its content: the token is read again when it rotates
+    # The file, not its content: kubectl rereads a rotated token.
     assert config["users"][0]["user"] == {"tokenFile": str(account / "token")}
 
 
@@ -371,7 +371,7 @@ async def test_duplicate_names_in_the_kubeconfig_stop_the_start(
 ) -> None:
     entry = {"name": "twice", "user": {"token": MARKER}, "cluster": {}, "context": {}}
     path = kubeconfig(tmp_path / "config", **{section: [entry, entry]})
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == f"Kubeconfig {path} has two {section} of the name twice."
 
 
@@ -379,11 +379,11 @@ async def test_a_kubeconfig_error_is_reported_by_its_kind(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     path = kubeconfig(tmp_path / "config", users=[{"name": "u", "user": {"client-key-data": MARKER}}])
-    message = await refusal(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
+    message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == f"Kubeconfig {path} can't be used: some of its data are not base64."
 
 
-# Whatever a kubectl makes of whatever a kubeconfig is.
+# Any output of kubectl for any kubeconfig.
 
 KEYS = st.sampled_from(
     ["users", "user", "token", "exec", "args", "clusters", "cluster", "server", "proxy-url", "x", "-"]
@@ -431,7 +431,7 @@ async def test_no_kubectl_output_at_startup_leaks_the_kubeconfig(
     code: int,
     is_json: bool,
 ) -> None:
-    echo = program(tmp_path / "echo", ECHO.format(tmp_path))
+    echo = write_script(tmp_path / "echo", ECHO.format(tmp_path))
     version = {"clientVersion": {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}}
     cluster = {"server": f"https://u:{MARKER}@host:1/?a={MARKER}", "proxy-url": MARKER}
     viewed = {"clusters": [{"cluster": cluster}], "users": [{"user": {"exec": {"env": MARKER}}}], "contexts": MARKER}
@@ -443,23 +443,23 @@ async def test_no_kubectl_output_at_startup_leaks_the_kubeconfig(
     log = Log(as_json=True)
     logger = logging.getLogger("sandboxes.kubectl.config")
     logger.addHandler(log.handler)
-    said = ""
+    message = ""
     try:
         settings = make_settings(KUBECTL=echo, KUBECONFIG_PATH=tmp_path / "config", LOG_LEVEL="DEBUG")
         await connect(settings, {**environ, "PATH": os.defpath}, tmp_path)
     except StartupError as error:
-        said = str(error) + "".join(traceback.format_exception(error))
+        message = str(error) + "".join(traceback.format_exception(error))
     finally:
         logger.removeHandler(log.handler)
-    assert said or (code == 0 and is_json)
-    assert not shows(said)
+    assert message or (code == 0 and is_json)
+    assert not shows(message)
     assert not shows(log.written.getvalue())
 
 
 async def test_secrets_that_a_process_read_stay_hidden_after_the_kubeconfig_changes(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """A watch lives for hours, and nothing else may have looked at the file in between."""
+    """A watch runs for hours, and nothing else may have read the file since."""
     path = kubeconfig(tmp_path / "config")
     runner = await connect(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     for reads in (True, False):

@@ -1,4 +1,4 @@
-"""What is hidden of the files and variables that kubectl is given, as they change."""
+"""Hiding secrets in the files and variables of kubectl, as they change."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def secret(number: int) -> str:
     return f"secret-number-{number}"
 
 
-def known(credentials: Credentials, numbers: range) -> list[int]:
-    """Return which of the secrets are hidden."""
+def hidden_numbers(credentials: Credentials, numbers: range) -> list[int]:
+    """Return the numbers of the secrets that are hidden."""
     return [number for number in numbers if hide(secret(number), credentials.forms()) == "(hidden)"]
 
 
@@ -37,7 +37,7 @@ def test_a_new_secret_in_the_file_is_hidden_immediately(path: Path) -> None:
     assert found.forms() == ()
     for number in range(10):
         write(path, token=secret(number))
-        assert number in known(found, range(10))
+        assert number in hidden_numbers(found, range(10))
 
 
 def test_two_changes_with_the_same_mtime_are_both_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,13 +47,13 @@ def test_two_changes_with_the_same_mtime_are_both_read(path: Path, monkeypatch: 
     now = path.stat()
     monkeypatch.setattr(Path, "stat", lambda _self: now)
     write(path, token=secret(2))
-    assert known(found, range(3)) == [1, 2]
+    assert hidden_numbers(found, range(3)) == [1, 2]
 
 
 def test_an_unchanged_file_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, token=secret(1))
     os.utime(path, (1, 1))
-    monkeypatch.setattr(credentials, "STEP_SECONDS", -1.0)  # nothing is so new
+    monkeypatch.setattr(credentials, "STEP_SECONDS", -1.0)  # no file counts as recently changed
     found = Credentials(path, {}, ())
     before = found.forms()
 
@@ -65,27 +65,27 @@ def test_an_unchanged_file_is_not_read_again(path: Path, monkeypatch: pytest.Mon
 
 
 def test_previous_secrets_stay_hidden(path: Path) -> None:
-    """A watch that has read it may go on for hours."""
+    """A watch that has read it may run for hours."""
     found = Credentials(path, {}, ())
     for number in range(50):
         write(path, token=secret(number))
         found.forms()
-    assert known(found, range(50)) == list(range(50))
+    assert hidden_numbers(found, range(50)) == list(range(50))
 
 
 def test_the_oldest_secrets_of_a_file_are_forgotten_past_the_limit(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of one file not because of another."""
+    """Many secrets of one file do not displace those of another."""
     monkeypatch.setattr(credentials, "MOST_FORMS", 500)
     path.write_text(yaml.safe_dump({"users": [{"name": "u", "user": {"tokenFile": "token", "password": secret(0)}}]}))
     found = Credentials(path, {}, ())
     for number in range(1, 600):
         (tmp_path / "token").write_text(secret(number))
         found.forms()
-    assert known(found, range(600))[0] == 0
-    assert known(found, range(1, 600))[0] in range(50, 550)
-    assert known(found, range(550, 600)) == list(range(550, 600))
+    assert hidden_numbers(found, range(600))[0] == 0
+    assert hidden_numbers(found, range(1, 600))[0] in range(50, 550)
+    assert hidden_numbers(found, range(550, 600)) == list(range(550, 600))
 
 
 @pytest.fixture
@@ -97,14 +97,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize("content", ["{", "a: [", "x: 1\n---\n- [", "[" * 100_000])
 def test_an_incomplete_file_hides_all_plugin_output(path: Path, content: str, clock: list[float]) -> None:
-    """Nor for a while after it is whole again: a process that has read it may still run."""
+    """Also for a time after it is complete again: a process that has read it may still run."""
     write(path, token=secret(1))
     found = Credentials(path, {}, ())
     assert found.forms_of_words() is not None
     path.write_text(content)
     assert found.forms_of_words() is None
     write(path, token=secret(2))
-    assert known(found, range(3)) == [1, 2]
+    assert hidden_numbers(found, range(3)) == [1, 2]
     clock[0] += UNREADABLE_SECONDS - 1
     assert found.forms_of_words() is None
     clock[0] += 2
@@ -142,7 +142,7 @@ def test_secrets_of_a_file_that_becomes_unreadable_stay_hidden(path: Path, conte
     path.unlink()
     if content is not None:
         path.write_text(content)
-    assert known(found, range(3)) == [1]
+    assert hidden_numbers(found, range(3)) == [1]
 
 
 def test_a_rotated_token_file_is_read_again(path: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_rotated_token_file_is_read_again(path: Path, tmp_path: Path) -> None:
     found = Credentials(path, {}, ())
     for number in range(1, 4):
         (tmp_path / "t0").write_text(f"{secret(number)}\n")
-        assert {0, number} <= set(known(found, range(4)))
+        assert {0, number} <= set(hidden_numbers(found, range(4)))
     assert hide("other-t5-token", found.forms()) == "(hidden)"
 
 

@@ -1,4 +1,4 @@
-"""Pods for DeerFlow's own client, in each of its setups: `tests/recorded/deerflow` says what it sends and must get."""
+"""Pods for DeerFlow's client, in each of its setups: `tests/recorded/deerflow` has its requests and the mounts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def container(pod: Any, name: str = "sandbox") -> Any:
 
 
 def mounts_of(pod: Any, name: str = "sandbox") -> dict[str, list[Any]]:
-    """List a container's mounts as the record does: by path, the source, its kind, and whether it is read-only."""
+    """Return a container's mounts in the record's form: by path, the source, its kind, and whether it is read-only."""
     volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
     found = {}
     for mount in container(pod, name)["volumeMounts"]:
@@ -148,7 +148,7 @@ def test_a_skills_claim_mounts_only_its_public_folder_beside_mounts_below_it(
         ("/srv/deer-flow/threads", "/srv/deer-flow"),
         ("/srv/deer-flow/threads/", "/srv/deer-flow"),
         ("//srv/deer-flow/threads", "/srv/deer-flow"),
-        ("/threads", None),  # the root would be all of the node
+        ("/threads", None),  # the root is the whole node
         ("/srv/other", None),
         ("/srv/{user_id}/threads", None),
         ("/srv/threads/{thread_id}", None),

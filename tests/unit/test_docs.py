@@ -1,4 +1,4 @@
-"""README and docs: what is generated is what the code says, links lead somewhere, and what is named exists."""
+"""README and docs: generated parts match the code, links resolve, and named files and variables exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOP_LEVEL = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTR
 EVERYTHING = {**TEXTS, **TOP_LEVEL}
 CONFIGURATION = TEXTS["docs/reference/configuration.md"]
 
-# Names in capitals that are not variables of the service.
+# Upper-case names that are no variables of the service.
 OTHER_NAMES = {
     "API_KEY", "OLD_KEY", "NEW_KEY", "SANDBOX_URL", "SANDBOX_REVISION", "KUBECONFIG", "PROVISIONER_USER",
     "PYTHON_IMAGE", "APT_MIRROR", "PYPI_MIRROR", "SSL_CERT_FILE", "SSL_CERT_DIR", "LARK_CLI_", "DEERFLOW_LARK_",
@@ -49,8 +49,8 @@ def test_every_variable_has_a_row_that_names_its_fallback() -> None:
 
 
 def test_each_documented_default_is_a_valid_value(make_settings: Callable[..., Settings]) -> None:
-    told = CONFIGURATION.partition("<!-- configuration: begin -->")[2].partition("<!-- configuration: end -->")[0]
-    defaults = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", told, re.MULTILINE))
+    documented = CONFIGURATION.partition("<!-- configuration: begin -->")[2].partition("<!-- configuration: end -->")[0]
+    defaults = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", documented, re.MULTILINE))
     assert defaults.items() >= {"LIVE_VIEW": "true", "REAPER_DRY_RUN": "false", "LIVE_VIEW_MAX_AGE": "60"}.items()
     assert [value for value in defaults.values() if re.search(r"True|False|\d\.0$", value)] == []
     unset = make_settings()
@@ -70,20 +70,20 @@ def test_the_metrics_table_is_complete() -> None:
 
 
 def test_the_reasons_table_is_complete_and_marks_those_that_end_a_wait() -> None:
-    told = TEXTS["docs/reference/status-and-reasons.md"].partition("<!-- reasons: begin -->")[2]
-    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|-) \|$", told, re.MULTILINE))
+    documented = TEXTS["docs/reference/status-and-reasons.md"].partition("<!-- reasons: begin -->")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|-) \|$", documented, re.MULTILINE))
     assert rows == {reason: "yes" if reason in HOPELESS else "-" for reason in SUMMARIES}
     assert set(rows) >= HOPELESS
 
 
 def test_the_status_table_is_complete() -> None:
-    told = TEXTS["docs/reference/status-and-reasons.md"].partition("| `status` | When |")[2].partition("\n\n")[0]
-    assert re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE) == list(get_args(Status))
+    documented = TEXTS["docs/reference/status-and-reasons.md"].partition("| `status` | When |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", documented, re.MULTILINE) == list(get_args(Status))
 
 
 def test_the_events_table_is_complete() -> None:
-    told = TEXTS["docs/how-to/wait-list-events.md"].partition("| Event | When |")[2].partition("\n\n")[0]
-    assert sorted(re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE)) == sorted(EVENT_TYPES)
+    documented = TEXTS["docs/how-to/wait-list-events.md"].partition("| Event | When |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", documented, re.MULTILINE)) == sorted(EVENT_TYPES)
 
 
 def test_pipes_in_table_cells_are_escaped() -> None:
@@ -154,10 +154,10 @@ def test_contributing_links_to_the_architecture_first() -> None:
 
 def test_troubleshooting_quotes_only_messages_in_the_code() -> None:
     sources = [ROOT / "provisioner.py", *(ROOT / "sandboxes").rglob("*.py")]
-    # a sentence may stand in two pieces of one literal, and a placeholder in its middle
+    # A message may be split across two literals, with a placeholder between them.
     code = re.sub(r'"\s+f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
-    told = TEXTS["docs/how-to/troubleshoot.md"].partition("| It says | Look at |")[2].partition("\n\n")[0]
-    sentences = re.findall(r"^\| `([^`]+)`", told, re.MULTILINE)
+    documented = TEXTS["docs/how-to/troubleshoot.md"].partition("| It says | Look at |")[2].partition("\n\n")[0]
+    sentences = re.findall(r"^\| `([^`]+)`", documented, re.MULTILINE)
     assert len(sentences) > 15
     assert [sentence for sentence in sentences if sentence not in code] == []
 
@@ -185,7 +185,7 @@ def test_each_bash_block_is_run_by_a_test_or_says_why_not(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "told", "is_so"),
+    ("printed", "documented", "is_so"),
     [
         ('{"a":1}\n', '{"a":1}', True),
         ('{"a":2}\n', '{"a":1}', False),
@@ -197,5 +197,5 @@ def test_each_bash_block_is_run_by_a_test_or_says_why_not(name: str) -> None:
         ("a  b\nc", "a b\nc", True),
     ],
 )
-def test_command_output_is_compared_with_the_documented_output(printed: str, told: str, *, is_so: bool) -> None:
-    assert fits(printed, told) is is_so
+def test_command_output_is_compared_with_the_documented_output(printed: str, documented: str, *, is_so: bool) -> None:
+    assert fits(printed, documented) is is_so

@@ -1,4 +1,4 @@
-"""A dict with expiring entries: found within its time, and never more of them than the bound."""
+"""A dict with expiring entries, bounded by age and size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sandboxes.expiring_dict import ExpiringDict
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0

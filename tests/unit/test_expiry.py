@@ -1,4 +1,4 @@
-"""When a sandbox ends, by its Pod's annotations and status; and what the reaper makes of that."""
+"""The expiry of a sandbox, by its Pod's annotations and status, and the sandboxes due for the reaper."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def service(sandbox_id: str = "a") -> dict[str, Any]:
     ],
 )
 def test_the_earlier_of_ttl_and_idle_timeout_is_the_expiry(annotations: dict[str, str], seconds: int | None) -> None:
-    told = expiry.expires_at(pod(**annotations))
+    actual = expiry.expires_at(pod(**annotations))
     expected = None if seconds is None else (START + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
-    assert told == expected
+    assert actual == expected
 
 
 def test_an_unwritten_use_counts() -> None:
@@ -85,7 +85,7 @@ def test_annotations_of_ttl_and_idle_timeout_are_read_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objects", "seconds", "doomed"),
+    ("objects", "seconds", "reason"),
     [
         ([pod(), service()], 10**8, None),
         ([pod(expires_at="2026-01-01T00:01:00Z"), service()], 59, None),
@@ -104,11 +104,11 @@ def test_annotations_of_ttl_and_idle_timeout_are_read_back() -> None:
     ],
 )
 def test_expired_ended_and_incomplete_sandboxes_are_due_with_a_reason(
-    make_settings: MakeSettings, objects: list[dict[str, Any]], seconds: int, doomed: str | None
+    make_settings: MakeSettings, objects: list[dict[str, Any]], seconds: int, reason: str | None
 ) -> None:
     found = due_of(objects, make_settings(), START + timedelta(seconds=seconds))
-    assert [one.reason for one in found] == ([] if doomed is None else [doomed])
-    assert [one.objects for one in found] == ([] if doomed is None else [tuple(objects)])
+    assert [one.reason for one in found] == ([] if reason is None else [reason])
+    assert [one.objects for one in found] == ([] if reason is None else [tuple(objects)])
 
 
 @pytest.mark.parametrize("change", ["managed", "terminating", "label", "name"])

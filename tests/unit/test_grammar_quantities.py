@@ -1,4 +1,4 @@
-"""Quantities: which texts are one, and what number they stand for."""
+"""Quantities: valid texts, and the numbers that they denote."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devcluster import quantities as stand_in
+from devcluster import quantities as devcluster_quantities
 from sandboxes.grammar import LARGEST, QuantityError, parse_quantity
 from tests.record import case
 
@@ -42,7 +42,7 @@ SUFFIXES = ("", *"numkMGTPE", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
         ("12e+2", "1200"),
         ("1e-3", "0.001"),
         (str(LARGEST), str(LARGEST)),
-        # More digits than a decimal number has unless told otherwise: nothing is rounded away.
+        # More digits than the default precision of Decimal: nothing is rounded.
         ("1.0000000000000000000000000000000000000001", "1.0000000000000000000000000000000000000001"),
     ],
 )
@@ -79,7 +79,7 @@ TAILS = st.sampled_from(SUFFIXES) | st.integers(-9, 9).map(lambda power: f"e{pow
 
 @given(number=NUMBERS, tail=TAILS)
 def test_devcluster_parses_every_quantity_alike(number: str, tail: str) -> None:
-    expected = stand_in.parse(number + tail)
+    expected = devcluster_quantities.parse(number + tail)
     if expected > LARGEST:
         assert not _is_quantity(number + tail)
     else:
@@ -89,7 +89,7 @@ def test_devcluster_parses_every_quantity_alike(number: str, tail: str) -> None:
 @given(text=st.text(max_size=8) | st.from_regex(r"\A[0-9.eEinumkMGTP+-]{1,12}\Z"))
 def test_any_text_is_rejected_or_parsed_as_by_devcluster(text: str) -> None:
     if _is_quantity(text):
-        assert parse_quantity(text) == stand_in.parse(text)
+        assert parse_quantity(text) == devcluster_quantities.parse(text)
 
 
 def _is_quantity(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The image and its compose file, as far as they can be read without building one (CI builds it)."""
+"""Dockerfile and compose file, checked without a build (CI builds the image)."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_the_image_fulfils_the_contract() -> None:
 
 
 def run_commands(containing: str) -> str:
-    """Return the commands of the RUN that contains this text, in one line, as the builder gives them to the shell."""
+    """Return the commands of the RUN that contains this text, in one line, as the builder passes them to the shell."""
     runs = re.findall(r"^RUN ((?:.*\\\n)*.*)$", DOCKERFILE, re.MULTILINE)
     (found,) = [run for run in runs if containing in run]
     return str(found).replace("\\\n", "")
 
 
 def in_bash(commands: str, **variables: str) -> None:
-    """Run the commands as the image's SHELL does, with an environment of just these variables and a PATH."""
+    """Run the commands as the image's SHELL does, with only these variables and a PATH."""
     environ = {"PATH": "/usr/bin:/bin", **variables}
     subprocess.run(["/bin/bash", "-o", "pipefail", "-c", commands], env=environ, check=True)
 
@@ -105,17 +105,19 @@ def test_the_images_health_check_uses_the_listen_port(tmp_path: Path) -> None:
     curl.write_text('#!/bin/sh\necho "$@"\n')
     curl.chmod(0o755)
 
-    def asked(**variables: str) -> str:
+    def probed_url(**variables: str) -> str:
         environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", **variables}
         return subprocess.run(
             json.loads(health_check), env=environ, capture_output=True, text=True, check=True
         ).stdout.split()[-1]
 
     image = image_environment()
-    assert asked(**image) == "http://127.0.0.1:8002/health"
-    assert asked(**image | {"LISTEN_PORT": "9000", "PORT": "tcp://10.0.0.1:8002"}) == "http://127.0.0.1:9000/health"
-    assert asked(**image | {"LISTEN_PORT": "", "PORT": "9001"}) == "http://127.0.0.1:9001/health"
-    assert asked(**image | {"LISTEN_PORT": ""}) == "http://127.0.0.1:8002/health"
+    assert probed_url(**image) == "http://127.0.0.1:8002/health"
+    assert (
+        probed_url(**image | {"LISTEN_PORT": "9000", "PORT": "tcp://10.0.0.1:8002"}) == "http://127.0.0.1:9000/health"
+    )
+    assert probed_url(**image | {"LISTEN_PORT": "", "PORT": "9001"}) == "http://127.0.0.1:9001/health"
+    assert probed_url(**image | {"LISTEN_PORT": ""}) == "http://127.0.0.1:8002/health"
 
 
 def test_image_and_run_sh_set_the_same_malloc_variables() -> None:
@@ -156,7 +158,7 @@ def test_the_compose_service_fulfils_the_contract() -> None:
 
 def test_the_compose_file_passes_only_existing_variables() -> None:
     assert set(SERVICE["environment"]) <= VARIABLES
-    # The variable of a shell outside says nothing about the addresses in the container.
+    # Variables of the host's shell do not apply to addresses in the container.
     fixed = {"LISTEN_HOST": "0.0.0.0", "LISTEN_PORT": "${LISTEN_PORT:-8002}"}  # noqa: S104 - within the container
     for name, value in SERVICE["environment"].items():
         assert value == fixed.get(name, f"${{{name}:-}}")
@@ -188,7 +190,7 @@ def test_scripts_of_ci_are_executable(script: str) -> None:
 
 
 def test_the_compose_file_passes_every_variable_that_needs_no_mount() -> None:
-    # HOST and PORT mean other things outside.
+    # HOST and PORT have other meanings on the host.
     fixed_by_the_image = {"HOST", "PORT", "KUBECONFIG_PATH", "KUBECTL"}
     needs_a_mount = {"PROVISIONER_API_KEY_FILE", "SANDBOX_TEMPLATES_DIR"}
     assert set(SERVICE["environment"]) == VARIABLES - fixed_by_the_image - needs_a_mount

@@ -1,4 +1,4 @@
-"""When keepalive writes a use of a sandbox, and what becomes of one whose write fails."""
+"""When keepalive writes a use of a sandbox, and retries after a failed write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def uses_written_by(write: Write) -> Uses:
 
 
 def uses_whose_first_write_waits() -> tuple[Uses, list[str], asyncio.Future[None]]:
-    """Return the uses, what is written of them, and what the first write waits for."""
+    """Return the uses, the list of written timestamps, and the future that the first write awaits."""
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     written: list[str] = []
 
@@ -56,7 +56,7 @@ async def test_a_use_noted_while_a_write_failed_is_written_immediately() -> None
     pod = pod_unused_for(595, idle_timeout=600)
     failing = asyncio.create_task(uses.note(pod))
     await until(lambda: len(written) == 1)
-    assert await uses.note(pod) is pod  # answered, while the first is still being written
+    assert await uses.note(pod) is pod  # returns while the first is still being written
     latest = uses.latest(pod)
     first.set_exception(ServerFailed("down"))
     with pytest.raises(ServerFailed):

@@ -1,4 +1,4 @@
-"""Which values of a kubeconfig are secrets, and in which forms they are found in a text."""
+"""Which values of a kubeconfig are secrets, and the encodings in which they are hidden."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ GOOD = {
 
 
 def hidden(text: str, config: object) -> str:
-    """Return the text as a line would show it that knows the kubeconfig's secrets."""
+    """Return the text with the kubeconfig's secrets hidden."""
     return hide(text, secrets_of(config).forms())
 
 
 def hidden_of_plugin(text: str, config: object) -> str:
-    """Return the text as a line would show it, if a credential plugin said it."""
+    """Return the text with the kubeconfig's secrets hidden as in the output of a credential plugin."""
     secrets = secrets_of(config)
     return hide(text, secrets.forms(), secrets.forms_of_words())
 
@@ -96,7 +96,7 @@ def test_a_secret_in_any_field_of_a_kubeconfig_is_hidden(place: str) -> None:
     assert not shows(hidden(f"it says {SECRET}.", json.dumps(PLACES[place], indent="\t")))
 
 
-# It has to be found as a whole: without its own lines and words.
+# A secret with spaces and quotes, which must be found as a whole.
 QUOTED = f"{SECRET} \"\\ \u00e9/<'&>"
 
 
@@ -151,7 +151,7 @@ def test_a_secret_is_hidden_in_every_encoding(text: str) -> None:
 def test_base64_data_are_hidden_encoded_decoded_by_line_and_as_bytes(text: str) -> None:
     data = base64.b64encode(PEM.encode()).decode()
     assert not shows(hidden(text, of_user(**{"client-key-data": data})))
-    # YAML may break the lines of long data; programs print them in one piece
+    # YAML may break long data into lines; programs print them in one piece.
     broken = "\n".join(data[start : start + 64] for start in range(0, len(data), 64))
     assert not shows(hidden(text, of_user(**{"client-key-data": broken})))
 
@@ -188,7 +188,7 @@ def test_both_values_of_a_duplicate_key_are_hidden() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["login", "hunterpass"], "hunterpass"),
         (["login", "hunter"], "'hunter'"),
@@ -201,15 +201,15 @@ def test_both_values_of_a_duplicate_key_are_hidden() -> None:
         (["default"], "default"),
     ],
 )
-def test_plugin_arguments_are_hidden_in_plugin_output(arguments: list[str], said: str) -> None:
-    text = hidden_of_plugin(f"can't use {said} for --password", of_plugin(args=arguments))
+def test_plugin_arguments_are_hidden_in_plugin_output(arguments: list[str], output: str) -> None:
+    text = hidden_of_plugin(f"can't use {output} for --password", of_plugin(args=arguments))
     assert text in ("can't use (hidden) for --password", "can't use '(hidden)' for --password")
 
 
 @pytest.mark.parametrize("at", range(1, 10))
 def test_a_plugin_argument_broken_across_two_lines_is_hidden(at: int) -> None:
-    said = f"no hunterpass: {'hunterpass'[:at]}\n  {'hunterpass'[at:]}, hunterpasses"
-    assert hidden_of_plugin(said, of_plugin(args=["login", "hunterpass"])) == "no (hidden): (hidden), hunterpasses"
+    output = f"no hunterpass: {'hunterpass'[:at]}\n  {'hunterpass'[at:]}, hunterpasses"
+    assert hidden_of_plugin(output, of_plugin(args=["login", "hunterpass"])) == "no (hidden): (hidden), hunterpasses"
 
 
 def test_comments_and_keys_that_look_like_secrets_are_hidden_in_plugin_output() -> None:
@@ -219,14 +219,14 @@ def test_comments_and_keys_that_look_like_secrets_are_hidden_in_plugin_output() 
 
 @pytest.mark.parametrize("value", ["true", "default", "kubernetes", "12345", "v1.2", "admin", "none"])
 def test_a_common_word_is_hidden_if_its_field_holds_a_secret(value: str) -> None:
-    said, shown = f"it says {value}, not x{value}x", f"it says (hidden), not x{value}x"
-    assert hidden(said, of_user(username="u", password=value)) == shown
-    assert hidden(said, of_plugin(env=[{"name": "API_TOKEN", "value": value}])) == shown
-    assert hidden(said, of_plugin(args=[f"--password={value}"])) == shown
-    assert hidden(said, of_plugin(env=[{"name": "MODE", "value": value}])) == said
+    output, shown = f"it says {value}, not x{value}x", f"it says (hidden), not x{value}x"
+    assert hidden(output, of_user(username="u", password=value)) == shown
+    assert hidden(output, of_plugin(env=[{"name": "API_TOKEN", "value": value}])) == shown
+    assert hidden(output, of_plugin(args=[f"--password={value}"])) == shown
+    assert hidden(output, of_plugin(env=[{"name": "MODE", "value": value}])) == output
 
 
-OURS = (
+OWN_LINE = (
     '{"level": "info"} kubectl apply: the cluster accepts the template default; true, v1, IfAvailable, 8080, 1.37.1; '
     "kubeconfig /home, context here, user admin, API server https://10.0.0.1:6443, namespace deer-flow; "
     "login get-token failed: client.authentication.k8s.io/v1, error, eu"
@@ -256,7 +256,7 @@ OURS = (
 def test_values_that_are_no_secrets_do_not_mask_own_log_lines(value: str) -> None:
     variables = [{"name": "AWS_PROFILE", "value": value}, {"name": "AWS_TOKEN_FILE", "value": value}]
     config = of_plugin(args=["get-token", value, "--mode", value], env=variables, interactiveMode="IfAvailable")
-    assert hidden(OURS, config) == OURS
+    assert hidden(OWN_LINE, config) == OWN_LINE
 
 
 def test_a_short_secret_is_hidden_only_as_a_whole_word() -> None:
@@ -350,10 +350,10 @@ def test_an_address_is_shown_without_user_info_and_query(server: str, shown: str
     assert shown_address(server) == (shown or "(not shown: it is no usable address)")
 
 
-# A kind is no secret, and a token file is another file.
+# A kind is no secret, and a token file is a separate file.
 @pytest.mark.parametrize("name", sorted(kubeconfigs.CHANGES.keys() - {"another kind", "a token file with a line feed"}))
 def test_all_values_of_the_test_kubeconfigs_are_hidden(name: str, tmp_path: Path) -> None:
-    """Line by line, as a program would print them."""
+    """As a program would print them, line by line."""
     kubeconfigs.write(name, yaml.safe_dump(GOOD), tmp_path / "config")
     text = (tmp_path / "config").read_text()
     assert shows(text)
@@ -362,5 +362,5 @@ def test_all_values_of_the_test_kubeconfigs_are_hidden(name: str, tmp_path: Path
 
 def test_the_secret_in_the_recorded_message_is_hidden() -> None:
     users = [{"name": "admin", "user": {"token": secret}} for secret in ("SECRET-ONE", "TOKEN-TWO")]
-    said = 'duplicate name "admin" in list: [{admin { []  [] SECRET-ONE    [] map[]   <nil> <nil> []}}'
-    assert hidden(said, {**GOOD, "users": users}) == said.replace("SECRET-ONE", "(hidden)")
+    output = 'duplicate name "admin" in list: [{admin { []  [] SECRET-ONE    [] map[]   <nil> <nil> []}}'
+    assert hidden(output, {**GOOD, "users": users}) == output.replace("SECRET-ONE", "(hidden)")

@@ -1,4 +1,4 @@
-"""The modules: how large they get, and what only one of them does. Who may import whom is in pyproject.toml."""
+"""Size of the modules, and the only module that starts processes. Import rules are in pyproject.toml."""
 
 from __future__ import annotations
 

@@ -131,18 +131,18 @@ IDS = st.sets(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,3}[a-z0-9])?", fullmatch=True
 def test_paging_through_a_changing_list_returns_each_sandbox_once(
     always: set[str], changing: list[set[str]], limit: int
 ) -> None:
-    told: list[str] = []
+    returned: list[str] = []
     items = [("limit", str(limit))]
     for number in range(100):
         there = always | changing[number % len(changing)]
         page = select([answer(one) for one in sorted(there)], query(*items))
         assert isinstance(page, SandboxPage)
-        told += [one.sandbox_id for one in page.sandboxes]
+        returned += [one.sandbox_id for one in page.sandboxes]
         assert page.count == len(page.sandboxes) <= limit
         if page.next_cursor is None:
             break
         items = [("limit", str(limit)), ("cursor", page.next_cursor)]
     else:
-        pytest.fail("there was always a next page")
-    assert told == sorted(set(told))
-    assert always <= set(told)
+        pytest.fail("every page had a next one")
+    assert returned == sorted(set(returned))
+    assert always <= set(returned)

@@ -1,4 +1,4 @@
-"""Bulkhead: how many calls work at once, how many wait, and when it is busy."""
+"""Bulkhead: the limits of concurrent and of waiting calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.waiting import until
 
 
 async def test_calls_past_both_limits_are_rejected_immediately() -> None:
-    turns, running, most = Bulkhead(at_once=2, waiting=3), 0, 0
+    bulkhead, running, most = Bulkhead(at_once=2, waiting=3), 0, 0
     end = asyncio.Event()
 
     async def work() -> None:
         nonlocal running, most
-        async with turns.one():
+        async with bulkhead.one():
             running += 1
             most = max(most, running)
             await end.wait()
@@ -34,10 +34,10 @@ async def test_calls_past_both_limits_are_rejected_immediately() -> None:
 
 
 async def test_a_cancelled_waiter_frees_its_place() -> None:
-    turns, end = Bulkhead(at_once=1, waiting=1), asyncio.Event()
+    bulkhead, end = Bulkhead(at_once=1, waiting=1), asyncio.Event()
 
     async def work() -> None:
-        async with turns.one():
+        async with bulkhead.one():
             await end.wait()
 
     running, waiting = asyncio.create_task(work()), asyncio.create_task(work())

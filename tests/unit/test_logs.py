@@ -1,4 +1,4 @@
-"""The log's lines, as they leave the process: their form, their ids, and what is not in them."""
+"""The log's lines as written: format, ids, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -131,17 +131,17 @@ def test_secrets_of_a_request_are_hidden_in_every_encoding() -> None:
     secret = 'p"a\\ss\nw\u00f6rd'
     log = Log(as_json=True, secrets=("the-key",))
 
-    def speak() -> None:
+    def write_lines() -> None:
         logs.name_sandbox("a", secrets=[secret, "abc"])
         log.logger.info("%s | %s | %s | the-key | abc", secret, json.dumps(secret), f"Authorization: Bearer {'t0ken'}")
         log.logger.error("failed", exc_info=ValueError(secret))
 
-    contextvars.copy_context().run(speak)
+    contextvars.copy_context().run(write_lines)
     first, second = log.events
     assert first["event"] == '(hidden) | "(hidden)" | Authorization: Bearer (hidden) | (hidden) | abc'
     assert "(hidden)" in second["exception"]
     log.logger.info("%s", secret)
-    assert log.events[-1]["event"] == secret, "another request's words are not touched"
+    assert log.events[-1]["event"] == secret, "secrets of another request are not hidden"
 
 
 def test_secrets_found_later_are_hidden_from_then_on(log: Log) -> None:
@@ -163,14 +163,14 @@ def test_secrets_found_later_are_hidden_from_then_on(log: Log) -> None:
 
 
 def test_the_longer_of_two_overlapping_secrets_is_hidden_first(log: Log) -> None:
-    """Else the rest of the longer one would stay."""
+    """Otherwise the rest of the longer one would remain."""
     logs.hide_from("a file", lambda: forms_of(["secret"]))
 
-    def speak() -> None:
+    def write_lines() -> None:
         logs.name_sandbox("a", secrets=["top-secret-key"])
         log.logger.info("top-secret-key secret")
 
-    contextvars.copy_context().run(speak)
+    contextvars.copy_context().run(write_lines)
     assert log.events[0]["event"] == "(hidden) (hidden)"
 
 
@@ -192,7 +192,7 @@ def test_an_uncaught_exception_shows_no_secret(capsys: pytest.CaptureFixture[str
     logs.hide_from("a file", lambda: forms_of(["the-secret"]))
     try:
         try:
-            raise KeyError("the-secret")  # noqa: TRY301 - the chain is what is tested
+            raise KeyError("the-secret")  # noqa: TRY301 - the chain is under test
         except KeyError as error:
             raise ValueError("it holds the-secret") from error
     except ValueError as error:
@@ -227,7 +227,7 @@ def test_the_log_format_defaults_to_console_on_a_terminal(
     is_json: bool,
 ) -> None:
     for name in ("logThreads", "logProcesses", "logMultiprocessing"):
-        monkeypatch.setattr(logging, name, True)  # put back at the end
+        monkeypatch.setattr(logging, name, True)  # restored at the end
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     stderr = io.StringIO()

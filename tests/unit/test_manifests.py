@@ -1,4 +1,4 @@
-"""(sandbox, template) → objects: what stands in the cluster."""
+"""(sandbox, template) → the objects in the cluster."""
 
 from __future__ import annotations
 
@@ -173,11 +173,11 @@ def test_a_skills_claim_is_mounted_at_the_configured_sub_path(make_settings: Mak
     }
 
 
-OURS = "deer-flow/users/u_1/threads/T-1/user-data"
+SUB_PATH = "deer-flow/users/u_1/threads/T-1/user-data"
 
 
-def everywhere(template: Template, *mounts_: dict[str, Any]) -> Template:
-    """Let the sandbox, a sidecar, an init container and a native sidecar have these mounts as well."""
+def with_mounts(template: Template, *mounts_: dict[str, Any]) -> Template:
+    """Add these mounts to the sandbox, a sidecar, an init container and a native sidecar."""
     spec = template.pod["spec"]
     spec["containers"].append({"name": "sidecar", "image": "s:1", "volumeMounts": copy.deepcopy(list(mounts_))})
     spec["initContainers"] = [
@@ -196,23 +196,23 @@ def all_mounts(pod: Any, volume: str) -> list[Any]:
 @pytest.mark.parametrize(
     ("own", "narrowed"),
     [
-        ({}, {"subPath": OURS}),
-        ({"subPath": "cache"}, {"subPath": f"{OURS}/cache"}),
-        ({"subPath": "a/b", "readOnly": True}, {"subPath": f"{OURS}/a/b", "readOnly": True}),
-        ({"subPathExpr": "$(NAME)"}, {"subPathExpr": f"{OURS}/$(NAME)"}),
-        ({"subPath": ""}, {"subPath": OURS}),
-        ({"subPathExpr": ""}, {"subPath": OURS}),
-        # which an API server refuses, and no container sees
-        ({"subPath": "a", "subPathExpr": "b"}, {"subPath": f"{OURS}/a", "subPathExpr": f"{OURS}/b"}),
+        ({}, {"subPath": SUB_PATH}),
+        ({"subPath": "cache"}, {"subPath": f"{SUB_PATH}/cache"}),
+        ({"subPath": "a/b", "readOnly": True}, {"subPath": f"{SUB_PATH}/a/b", "readOnly": True}),
+        ({"subPathExpr": "$(NAME)"}, {"subPathExpr": f"{SUB_PATH}/$(NAME)"}),
+        ({"subPath": ""}, {"subPath": SUB_PATH}),
+        ({"subPathExpr": ""}, {"subPath": SUB_PATH}),
+        # An API server rejects both together, so no container gets them.
+        ({"subPath": "a", "subPathExpr": "b"}, {"subPath": f"{SUB_PATH}/a", "subPathExpr": f"{SUB_PATH}/b"}),
     ],
 )
 def test_every_mount_of_user_data_is_below_the_threads_sub_path(
     make_settings: MakeSettings, template: Template, own: dict[str, Any], narrowed: dict[str, Any]
 ) -> None:
-    template = everywhere(template, {"name": "user-data", "mountPath": "/work", **own})
+    template = with_mounts(template, {"name": "user-data", "mountPath": "/work", **own})
     pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), template)
     assert all_mounts(pod, "user-data") == [
-        {"name": "user-data", "mountPath": "/mnt/user-data", "subPath": OURS},
+        {"name": "user-data", "mountPath": "/mnt/user-data", "subPath": SUB_PATH},
         *[{"name": "user-data", "mountPath": "/work", **narrowed}] * 4,
     ]
 
@@ -224,14 +224,14 @@ def test_a_templates_own_sub_path_is_appended_to_the_threads_sub_path(
     mount = {"name": "user-data", "mountPath": path, "subPath": "home", "mountPropagation": "None"}
     container(template.pod)["volumeMounts"] = [mount]
     pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), template)
-    assert all_mounts(pod, "user-data") == [{**mount, "subPath": f"{OURS}/home"}]
+    assert all_mounts(pod, "user-data") == [{**mount, "subPath": f"{SUB_PATH}/home"}]
 
 
 @pytest.mark.parametrize("variable", ["SKILLS_PVC_NAME", "SKILLS_HOST_PATH"])
 def test_every_mount_of_skills_is_read_only_and_at_the_sub_path(
     make_settings: MakeSettings, template: Template, variable: str
 ) -> None:
-    template = everywhere(template, {"name": "skills", "mountPath": "/s", "readOnly": False})
+    template = with_mounts(template, {"name": "skills", "mountPath": "/s", "readOnly": False})
     own = {} if variable == "SKILLS_HOST_PATH" else {"SKILLS_PVC_SUBPATH_TEMPLATE": "users/{user_id}"}
     pod, _ = rendered(make_settings(**{variable: "/skills" if not own else "claim"}, **own), template)
     narrowed = {"subPath": "users/u_1"} if own else {}
@@ -251,7 +251,7 @@ def test_the_configured_claim_replaces_one_that_the_template_does_not_create(
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-data"}}
     pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), dataclasses.replace(template, extras=(config,)))
     assert volumes(pod)["user-data"] == {"persistentVolumeClaim": {"claimName": "claim"}}
-    assert all_mounts(pod, "user-data") == [{"name": "user-data", "mountPath": "/mnt/user-data", "subPath": OURS}]
+    assert all_mounts(pod, "user-data") == [{"name": "user-data", "mountPath": "/mnt/user-data", "subPath": SUB_PATH}]
 
 
 def test_no_claim_volume_is_read_only(make_settings: MakeSettings, template: Template) -> None:

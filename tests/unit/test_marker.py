@@ -1,4 +1,4 @@
-"""What looks for the marker in the output of all tests finds it, and fails the test."""
+"""The search for the marker in the output of all tests finds it, and fails the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""extra_mounts: which directories of the node a caller may have, and where."""
+"""extra_mounts: allowed directories of the node, and where they are mounted."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_invalid_or_reserved_skills_path_is_rejected(path: str) -> None:
 
 
 def test_with_another_skills_path_mounts_at_mnt_skills_are_rejected() -> None:
-    """Else it would show skills that an agent's policy hides."""
+    """Otherwise they would show skills that an agent's policy hides."""
     with pytest.raises(BadRequest):
         checked_mounts([mount(f"{BASE}/a", "/mnt/skills/custom")], BASE, "/opt/skills")
 

@@ -1,4 +1,4 @@
-"""The NetworkPolicy of all sandboxes: who gets in, and what is reached."""
+"""The NetworkPolicy of all sandboxes: allowed ingress and egress."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def built(settings: Settings) -> dict[str, Any]:
     return build_policy(copy.deepcopy(shipped_policy()), settings)
 
 
-def lets_out_to(policy: dict[str, Any], address: str) -> bool:
-    """Whether an egress rule without selectors allows the address, as Kubernetes reads ipBlock."""
+def allows_egress_to(policy: dict[str, Any], address: str) -> bool:
+    """Whether an egress rule without selectors allows the address, by Kubernetes' rules for ipBlock."""
     found = ipaddress.ip_address(address)
     blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
     return any(
@@ -52,7 +52,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_egress_to_private_and_reserved_addresses_is_blocked(make_settings: MakeSettings, address: str) -> None:
-    assert not lets_out_to(built(make_settings()), address)
+    assert not allows_egress_to(built(make_settings()), address)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_egress_to_private_and_reserved_addresses_is_blocked(make_settings: Make
     ["1.1.1.1", "8.8.8.8", "172.15.0.1", "172.32.0.1", "100.128.0.1", "11.0.0.1", "2606:4700:4700::1111", "2a00::1"],
 )
 def test_egress_to_the_internet_is_allowed(make_settings: MakeSettings, address: str) -> None:
-    assert lets_out_to(built(make_settings()), address)
+    assert allows_egress_to(built(make_settings()), address)
 
 
 def test_every_exception_is_within_its_block(make_settings: MakeSettings) -> None:

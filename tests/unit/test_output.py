@@ -1,4 +1,4 @@
-"""What kubectl must have printed to be believed: an exit code of 0 and a name on stdout prove nothing."""
+"""The output that kubectl must print to be accepted: exit code 0 and a name on stdout are no proof."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ POLICY: dict[str, Any] = {
 }
 
 
-def is_not_believed() -> pytest.RaisesExc[errors.ClusterUnavailable]:
+def raises_unreadable() -> pytest.RaisesExc[errors.ClusterUnavailable]:
     return pytest.raises(errors.ClusterUnavailable, match="The provisioner can't read kubectl's output")
 
 
 def sent(name: str) -> Objects:
-    """Return what a recorded call was given on stdin."""
+    """Return the stdin of a recorded call."""
     stdin = case(name).stdin
     items: Objects = stdin["items"] if stdin["kind"] == "List" else [stdin]
     return items
 
 
 def text_of(name: str) -> bytes:
-    """Return what a recorded call printed."""
+    """Return the stdout of a recorded call."""
     stdout = case(name).stdout
     return (stdout if isinstance(stdout, str) else json.dumps(stdout)).encode()
 
@@ -63,7 +63,7 @@ def test_every_write_disables_dry_run_by_a_flag_of_kubectl_1_27(call: tuple[str,
 @pytest.mark.parametrize("name", ["kuberc-delete-interactive", "kuberc-delete-interactive-missing"])
 async def test_an_interactive_delete_is_an_error(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("delete", text_of(name))
-    with is_not_believed() as caught:
+    with raises_unreadable() as caught:
         await kubectl.delete(sent(name))
     assert "deletion is cancelled" in caught.value.detail
 
@@ -89,7 +89,7 @@ async def test_a_delete_that_prints_other_objects_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, printed: str
 ) -> None:
     cluster.print_next("delete", printed.encode())
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.delete([POD, POLICY])
 
 
@@ -98,8 +98,10 @@ async def test_a_delete_that_prints_exactly_its_objects_is_accepted(cluster: Fak
     await kubectl.delete([POD, POLICY])
 
 
-@pytest.mark.parametrize(("printed", "is_done"), [(b"configmap/there\n", True), (b"", False), (b"pod/there\n", False)])
-async def test_a_partly_missing_delete_must_print_the_deleted_object(printed: bytes, *, is_done: bool) -> None:
+@pytest.mark.parametrize(
+    ("printed", "is_accepted"), [(b"configmap/there\n", True), (b"", False), (b"pod/there\n", False)]
+)
+async def test_a_partly_missing_delete_must_print_the_deleted_object(printed: bytes, *, is_accepted: bool) -> None:
     there = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "there", "namespace": "deer-flow"}}
     missing = 'Error from server (NotFound): error when deleting "STDIN": pods "sandbox-a" not found\n'
 
@@ -109,10 +111,10 @@ async def test_a_partly_missing_delete_must_print_the_deleted_object(printed: by
         return Completed(1, printed, missing)
 
     kubectl = Kubectl(runner, max_processes=1, max_waiting=1)
-    if is_done:
+    if is_accepted:
         await kubectl.delete([POD, there])
     else:
-        with is_not_believed():
+        with raises_unreadable():
             await kubectl.delete([POD, there])
 
 
@@ -142,7 +144,7 @@ async def test_an_exact_delete_with_another_response_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, answer: object
 ) -> None:
     cluster.print_next("delete", json.dumps(answer).encode())
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.delete_exactly(POD)
 
 
@@ -152,7 +154,7 @@ async def test_an_exact_delete_with_another_response_is_an_error(
 @pytest.mark.parametrize("name", ["kuberc-apply-dry-run", "kuberc-apply-dry-run-flag-first"])
 async def test_an_apply_that_stored_nothing_is_an_error(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("apply", text_of(name))
-    with is_not_believed() as caught:
+    with raises_unreadable() as caught:
         await kubectl.apply(sent(name))
     assert sent(name)[0]["metadata"]["name"] in caught.value.detail
 
@@ -189,7 +191,7 @@ async def test_an_apply_with_another_response_is_an_error(
     objects = copy.deepcopy(case("apply-create").items)
     change(objects)
     cluster.print_next("apply", listed(objects))
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.apply(sent("apply-create"))
 
 
@@ -226,7 +228,7 @@ async def test_a_create_with_another_response_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, printed: bytes
 ) -> None:
     cluster.print_next("create", printed)
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.create(sent("create-list"))
 
 
@@ -234,24 +236,24 @@ async def test_a_create_with_another_response_is_an_error(
 
 
 @pytest.mark.parametrize(
-    ("metadata", "is_done"),
+    ("metadata", "is_accepted"),
     [
         ({}, True),
         ({"uid": "u2"}, False),
-        # A dry run prints the version that is there already.
+        # A dry run prints the version that exists already.
         ({"resourceVersion": "7"}, False),
         ({"resourceVersion": None}, False),
     ],
 )
 async def test_annotate_needs_a_new_version_of_the_same_object(
-    cluster: FakeCluster, kubectl: Kubectl, metadata: dict[str, str], *, is_done: bool
+    cluster: FakeCluster, kubectl: Kubectl, metadata: dict[str, str], *, is_accepted: bool
 ) -> None:
     new = {**POD["metadata"], "resourceVersion": "8", "annotations": {"a/b": "c"}, **metadata}
     cluster.print_next("apply", json.dumps({**POD, "metadata": new}).encode())
-    if is_done:
+    if is_accepted:
         assert (await kubectl.annotate(POD, {"a/b": "c"}, manager="test"))["metadata"] == new
     else:
-        with is_not_believed():
+        with raises_unreadable():
             await kubectl.annotate(POD, {"a/b": "c"}, manager="test")
 
 
@@ -263,26 +265,26 @@ async def test_annotate_accepts_the_same_version_if_the_annotation_exists(
     assert await kubectl.annotate(annotated, {"a/b": "c"}, manager="test") == annotated
 
 
-# A look
+# A get
 
 
 @pytest.mark.parametrize(
     "found",
     [[], [POD], [POD, POD], [POD, {**POLICY, "kind": "ConfigMap"}], [POD, POLICY, case("get-one").stdout]],
-    ids=["nothing", "a half", "a half twice", "another kind", "more"],
+    ids=["nothing", "one of two", "one of two twice", "another kind", "more"],
 )
 async def test_a_get_that_does_not_report_missing_objects_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, found: Objects
 ) -> None:
     cluster.print_next("get", listed(found))
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.get([POD, POLICY])
 
 
 @pytest.mark.parametrize("printed", [b"", b"ready", b"okay", b"ok\nbut", b'{"kind": "Status"}'])
 async def test_a_probe_accepts_only_ok(cluster: FakeCluster, kubectl: Kubectl, printed: bytes) -> None:
     cluster.print_next("get", printed)
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.probe()
     await kubectl.probe()
 
@@ -290,7 +292,7 @@ async def test_a_probe_accepts_only_ok(cluster: FakeCluster, kubectl: Kubectl, p
 async def test_a_namespace_must_be_printed_by_its_exact_name(cluster: FakeCluster, kubectl: Kubectl) -> None:
     for printed in (b"namespace/deer-flow-2\n", b"namespace/deer\n", b"deer-flow\n", b"namespace/deer-flow x\n", b"{}"):
         cluster.print_next("get", printed)
-        with is_not_believed():
+        with raises_unreadable():
             await kubectl.namespace_exists("deer-flow")
     assert await kubectl.namespace_exists("deer-flow")
     assert not await kubectl.namespace_exists("other")

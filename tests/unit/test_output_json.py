@@ -1,4 +1,4 @@
-"""kubectl's JSON becomes the same objects as the JSON library's, only smaller."""
+"""kubectl's JSON is parsed to the same objects as by the JSON library, with less memory."""
 
 from __future__ import annotations
 

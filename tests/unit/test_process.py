@@ -1,4 +1,4 @@
-"""One child process: fed, bounded, ended and reaped. Real processes, a small shell in kubectl's place."""
+"""One child process: input, limits, kill and reaping. Real processes: a shell as kubectl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENV = {"PATH": os.defpath}
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs (a zombie that nobody reaps does not)."""
+    """Whether the process runs (an unreaped zombie does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -72,7 +72,7 @@ async def test_excessive_output_kills_the_process(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("way", ["cancelled", "timed out"])
 async def test_cancelling_the_call_kills_the_process_and_its_children(tmp_path: Path, way: str) -> None:
     pid_file = tmp_path / "pids"
-    # It ignores what can be ignored, and has a helper that holds its output open.
+    # It ignores signals, and has a child that holds its output open.
     script = f"trap '' TERM INT HUP; sleep 600 & echo $$ $! > {pid_file}; wait"
 
     limit = asyncio.timeout(None)

@@ -1,4 +1,4 @@
-"""Raw lists and watches: what is asked for, and which answers are believed; the answers are the record's."""
+"""Raw lists and watches: request paths and accepted responses, with the recorded ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PODS = raw.sandboxes_of("deer-flow", "Pod")
 
 
 def recorded(name: str) -> Any:
-    """Return the recorded answer, for a test to change."""
+    """Return a copy of the recorded response, which a test may modify."""
     return copy.deepcopy(case(name).stdout)
 
 
@@ -40,17 +40,17 @@ def cluster() -> FakeCluster:
 
 
 def test_a_list_uses_the_recorded_path() -> None:
-    asked = urlsplit(raw.sandboxes_of("rec3", "Pod").list_path())
+    requested = urlsplit(raw.sandboxes_of("rec3", "Pod").list_path())
     recorded_path = urlsplit(case("raw-list-limit").argv[-1])
-    assert asked.path == recorded_path.path
-    assert dict(parse_qsl(asked.query)) == dict(parse_qsl(recorded_path.query)) | {"limit": str(raw.PAGE)}
+    assert requested.path == recorded_path.path
+    assert dict(parse_qsl(requested.query)) == dict(parse_qsl(recorded_path.query)) | {"limit": str(raw.PAGE)}
 
 
 def test_a_watch_uses_the_recorded_path() -> None:
-    asked = urlsplit(raw.sandboxes_of("rec3", "Pod").watch_path(315782, 75))
+    requested = urlsplit(raw.sandboxes_of("rec3", "Pod").watch_path(315782, 75))
     recorded_path = urlsplit(case("raw-watch").argv[-1])
-    assert asked.path == recorded_path.path
-    assert dict(parse_qsl(asked.query)) == dict(parse_qsl(recorded_path.query))
+    assert requested.path == recorded_path.path
+    assert dict(parse_qsl(requested.query)) == dict(parse_qsl(recorded_path.query))
 
 
 def test_template_objects_are_listed_in_their_api_groups() -> None:
@@ -123,7 +123,7 @@ WHOLE = {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}
 
 
 def event(kind: str = "Pod", type: object = "ADDED", **metadata: Any) -> bytes:  # noqa: A002 - the API's word
-    """Print an event; None takes a field of its metadata away."""
+    """Return an event's line; None removes a field of its metadata."""
     fields = {name: value for name, value in {**WHOLE, **metadata}.items() if value is not None}
     return printed({"type": type, "object": {"kind": kind, "metadata": fields}})
 

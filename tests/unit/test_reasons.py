@@ -1,4 +1,4 @@
-"""Pod → why it is not ready, and the sentence that says so, on every Pod of the record."""
+"""Pod → the reason why it is not ready, and its summary, for every Pod of the record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_NODE = (
 )
 NO_PULL = 'failed to pull and unpack image "registry.invalid/none:1"'
 
-# case: (ready, reason, the beginning of the message)
+# case: (ready, reason, beginning of the message)
 EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
     "pod-crash-loop": (False, "CrashLoopBackOff", f"{EXIT} 3; back-off 10s restarting failed container=sandbox"),
     "pod-creating": (False, "ContainerCreating", None),
@@ -39,7 +39,7 @@ EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
     "pod-unschedulable": (False, "Unschedulable", NO_NODE),
 }
 
-# What the recorded Pods of the watch said one after another, each once as long as it stayed the same.
+# Successive reasons of the Pods of the recorded watch, without repetitions.
 WATCHED: dict[str, list[str | None]] = {
     "sandbox-a": ["Unschedulable"],
     "sandbox-b": ["Unschedulable"],
@@ -109,16 +109,16 @@ def test_every_recorded_pod_has_its_reason_and_message() -> None:
 
 
 def test_every_pod_of_the_recorded_watch_has_its_reasons() -> None:
-    said: dict[str, list[str | None]] = {}
+    found: dict[str, list[str | None]] = {}
     for event in watch_events():
         pod = event["object"]
         ready, reason, message = readiness_of(pod)
         assert ready == (reason is None)
         assert not ready or message is None
-        reasons = said.setdefault(pod["metadata"]["name"], [])
+        reasons = found.setdefault(pod["metadata"]["name"], [])
         if reasons[-1:] != [reason]:
             reasons.append(reason)
-    assert said == WATCHED
+    assert found == WATCHED
 
 
 def test_the_cause_of_a_crash_loop_is_its_reason() -> None:
@@ -132,13 +132,13 @@ def test_the_cause_of_a_crash_loop_is_its_reason() -> None:
 
 def test_a_crash_loop_of_a_missing_program_has_reason_start_error() -> None:
     pod = pod_in("pod-crash-loop")
-    said = "failed to start: exec: no such file"
+    found = "failed to start: exec: no such file"
     pod["status"]["containerStatuses"][0]["lastState"]["terminated"] |= {
         "reason": "StartError",
         "exitCode": 128,
-        "message": said,
+        "message": found,
     }
-    assert readiness_of(pod) == (False, "StartError", f"{EXIT} 128: {said}")
+    assert readiness_of(pod) == (False, "StartError", f"{EXIT} 128: {found}")
 
 
 def test_reasons_of_the_pod_precede_those_of_its_containers() -> None:
@@ -232,7 +232,7 @@ def test_events_before_a_later_success_are_ignored() -> None:
     assert cause_in([*mount, {"type": "Warning", "reason": "Other"}]) == cause_in(mount)
 
 
-# case: what the sentence for it must say
+# case: its summary
 SENTENCES = {
     "pod-crash-loop": "Container sandbox keeps exiting, last with exit code 3: its last lines are in "
     "previous_logs; correct its image or its settings.",
@@ -263,8 +263,8 @@ SENTENCES = {
 
 
 def test_every_recorded_pod_has_its_summary() -> None:
-    said = {name: summary_of(pod, trouble_of(pod), has_url=True) for name, pod in recorded_pods().items()}
-    assert said == SENTENCES
+    found = {name: summary_of(pod, trouble_of(pod), has_url=True) for name, pod in recorded_pods().items()}
+    assert found == SENTENCES
 
 
 def is_one_sentence(text: str) -> bool:
@@ -299,8 +299,8 @@ def test_a_missing_folder_on_the_node_is_named() -> None:
 
 @pytest.mark.parametrize("reason", ["RunContainerError", "CreateContainerError"])
 def test_a_mount_point_in_a_read_only_image_is_named(reason: str) -> None:
-    said = 'error mounting "/srv/a" to rootfs at "/data": mkdir /run/rootfs/data: read-only file system'
-    pod = with_state(waiting={"reason": reason, "message": said})
+    found = 'error mounting "/srv/a" to rootfs at "/data": mkdir /run/rootfs/data: read-only file system'
+    pod = with_state(waiting={"reason": reason, "message": found})
     assert "the mount point /data can't be made in the image, which is read-only" in summary_of(
         pod, trouble_of(pod), has_url=True
     )

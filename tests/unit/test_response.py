@@ -1,4 +1,4 @@
-"""(Pod, Service) → what a caller is told: the fields of the answer, the URL, and which pairs are none."""
+"""(Pod, Service) → the response: its fields, the URL, and pairs without a response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rights a self-subject rules review shows, by the recorded ones and by RBAC's own rules."""
+"""The rights that a self-subject rules review shows, by recorded reviews and by RBAC's rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REVIEWS = [name for name in case_names() if name.startswith("rules-review-")]
 
 
 def review(*rules: dict[str, Any], **status: Any) -> RulesReview:
-    """A review as the API server answers it, with these rules."""
+    """Return a review in the API server's form, with these rules."""
     answer = json.loads(json.dumps(case("rules-review-no-role").stdout))
     answer["status"] |= {"resourceRules": list(rules), **status}
     return read_review(json.dumps(answer).encode())
@@ -70,7 +70,7 @@ RULE = {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}
         (["*/log"], "pods", False),
         (["*/exec"], "pods/log", False),
         (["pods/*"], "pods", False),
-        (["pods/*"], "pods/log", False),  # so decides RBAC
+        (["pods/*"], "pods/log", False),  # as in RBAC
         (["pod"], "pods", False),
         ([], "pods", False),
     ],

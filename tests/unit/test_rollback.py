@@ -1,4 +1,4 @@
-"""Rolling a failed create back: what is deleted, what stays, and for how long it is tried."""
+"""Rollback of a failed create: deleted and kept objects, and its deadline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POD, SERVICE = ("Pod", "deer-flow", "sandbox-a"), ("Service", "deer-flow", "sand
 
 
 class FakeClock:
-    """A clock that passes only when somebody sleeps."""
+    """A clock that advances only by sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,7 +45,7 @@ class FakeClock:
 
 
 class Stage:
-    """A rollback, the cluster that it works on, and one create of sandbox `a` that has failed."""
+    """A rollback, its cluster, and one failed create of sandbox `a`."""
 
     def __init__(self, settings: Settings, template: Template, deadlines: Deadlines) -> None:
         self.fake, self.clock = FakeCluster(), FakeClock()
@@ -59,18 +59,18 @@ class Stage:
         self.attempt = Attempt(sandbox, self.objects, TemplateObjects("a", []), before=set(), applied=True)
 
     async def apply(self, *objects: dict[str, Any], **annotations: str) -> None:
-        """Store objects as this create, or with other annotations as somebody else, would have."""
+        """Store objects as this create, or with other annotations as another process, would."""
         changed = copy.deepcopy(list(objects))
         for obj in changed:
             obj["metadata"]["annotations"] |= {name.replace("_", "-"): value for name, value in annotations.items()}
         await self.kubectl.apply(changed)
 
     @property
-    def there(self) -> set[str]:
+    def kinds(self) -> set[str]:
         return {kind for kind, _, _ in self.fake.objects}
 
     async def settle(self) -> None:
-        """Return when nothing is tried in the background any more."""
+        """Wait until no rollback is pending."""
         async with asyncio.timeout(30):
             while self.rollback.any_pending:
                 await asyncio.sleep(0)
@@ -78,7 +78,7 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a call that fails be tried once."""
+    """Disable retries of failed calls."""
     monkeypatch.setattr(ConnectionFailed, "pauses", ())
 
 
@@ -96,8 +96,8 @@ async def test_a_create_that_applied_nothing_needs_no_kubectl_call(stage: Stage)
 async def test_an_incomplete_sandbox_is_deleted_immediately(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     assert await stage.rollback.roll_back(stage.attempt) is None
-    assert stage.there == set()
-    # Its Service might have been another process's, on its way.
+    assert stage.kinds == set()
+    # Another process might have been about to create the Service.
     assert stage.clock.slept == [stage.cluster.deadlines.others_service]
     assert not stage.rollback.any_pending
 
@@ -107,28 +107,28 @@ async def test_a_sandbox_that_is_complete_after_all_is_returned(stage: Stage) ->
     pair = await stage.rollback.roll_back(stage.attempt)
     assert pair is not None
     assert [obj["kind"] for obj in pair] == ["Pod", "Service"]
-    assert stage.there == {"Pod", "Service"}
+    assert stage.kinds == {"Pod", "Service"}
 
 
 async def test_objects_that_existed_before_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.attempt.before = {stage.fake.objects[POD]["metadata"]["uid"]}
     assert await stage.rollback.roll_back(stage.attempt) is None
-    assert stage.there == {"Pod"}
+    assert stage.kinds == {"Pod"}
 
 
 async def test_objects_applied_by_another_process_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.fake.objects[POD]["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = "2026-01-01T00:00:00.000000Z"
     assert await stage.rollback.roll_back(stage.attempt) is None
-    assert stage.there == {"Pod"}
+    assert stage.kinds == {"Pod"}
 
 
 async def test_objects_confirmed_by_another_process_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.fake.objects[POD]["metadata"]["annotations"][kube.CONFIRMED_ANNOTATION] = now()
     assert await stage.rollback.roll_back(stage.attempt) is None
-    assert stage.there == {"Pod"}
+    assert stage.kinds == {"Pod"}
 
 
 async def test_a_failed_rollback_is_retried_until_the_cluster_is_back(stage: Stage) -> None:
@@ -137,7 +137,7 @@ async def test_a_failed_rollback_is_retried_until_the_cluster_is_back(stage: Sta
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.rollback.is_pending("a")
     await stage.settle()
-    assert stage.there == set()
+    assert stage.kinds == set()
     assert stage.clock.slept.count(stage.cluster.deadlines.settle_pause) == 2
 
 
@@ -146,7 +146,7 @@ async def test_a_sandbox_that_is_completed_after_the_error_response_is_deleted(s
     assert await stage.rollback.roll_back(stage.attempt) is None
     await stage.apply(*stage.objects)
     await stage.settle()
-    assert stage.there == set()
+    assert stage.kinds == set()
 
 
 async def test_a_pending_rollback_is_cancelled_by_a_later_create(stage: Stage) -> None:
@@ -155,7 +155,7 @@ async def test_a_pending_rollback_is_cancelled_by_a_later_create(stage: Stage) -
     stage.rollback.forget("a")
     await stage.apply(*stage.objects)
     await stage.rollback.finish()
-    assert stage.there == {"Pod", "Service"}
+    assert stage.kinds == {"Pod", "Service"}
 
 
 @pytest.mark.deadlines(settle=10.0, settle_pause=2.0)

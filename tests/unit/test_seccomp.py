@@ -1,4 +1,4 @@
-"""The seccomp profile of a Pod: SANDBOX_SECCOMP, the template's own, or what the image can bear."""
+"""The seccomp profile of a Pod: by SANDBOX_SECCOMP, by its template, or by its image."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def profile_of(settings: Settings, template: Template, image: str | None = None)
     return pod["spec"].get("securityContext", {}).get("seccompProfile")
 
 
-def own(template: Template, profile: dict[str, str] | None) -> Template:
-    """Let the template's Pod have this profile."""
+def with_profile(template: Template, profile: dict[str, str] | None) -> Template:
+    """Set the profile of the template's Pod."""
     template.pod["spec"]["securityContext"] = {"fsGroup": 1000} | ({"seccompProfile": profile} if profile else {})
     return template
 
@@ -76,7 +76,9 @@ def test_any_other_image_has_the_runtime_default_profile(
 def test_the_variable_overrides_template_and_image(
     make_settings: MakeSettings, template: Template, image: str, profile: dict[str, str] | None, seccomp: str
 ) -> None:
-    assert profile_of(make_settings(SANDBOX_SECCOMP=seccomp), own(template, profile), image) == {"type": seccomp}
+    assert profile_of(make_settings(SANDBOX_SECCOMP=seccomp), with_profile(template, profile), image) == {
+        "type": seccomp
+    }
 
 
 @pytest.mark.parametrize("image", [DEFAULT_IMAGE, "python:3.13"])
@@ -86,7 +88,7 @@ def test_the_variable_overrides_template_and_image(
 def test_the_templates_own_profile_overrides_the_image(
     make_settings: MakeSettings, template: Template, image: str, profile: dict[str, str]
 ) -> None:
-    assert profile_of(make_settings(), own(template, profile), image) == profile
+    assert profile_of(make_settings(), with_profile(template, profile), image) == profile
 
 
 def test_a_containers_own_profile_is_kept(make_settings: MakeSettings, template: Template) -> None:
@@ -98,7 +100,7 @@ def test_a_containers_own_profile_is_kept(make_settings: MakeSettings, template:
 
 
 def test_the_rest_of_the_security_context_is_kept(make_settings: MakeSettings, template: Template) -> None:
-    template = own(template, None)
+    template = with_profile(template, None)
     for image, expected in ((DEFAULT_IMAGE, {}), ("python:3.13", {"seccompProfile": RUNTIME_DEFAULT})):
         sandbox = Sandbox("a", "t", "u", asks=CreateOptions(image=image))
         pod, _ = build(sandbox, template, make_settings(), applied_at=AT)
@@ -128,7 +130,7 @@ def test_each_shipped_template_has_its_documented_profile(
 
 
 @pytest.mark.parametrize(
-    ("variables", "is_said"),
+    ("variables", "is_warned"),
     [
         ({}, True),
         ({"SANDBOX_IMAGE": "registry.example/all-in-one-sandbox:1"}, True),
@@ -139,9 +141,9 @@ def test_each_shipped_template_has_its_documented_profile(
     ],
 )
 def test_a_missing_profile_is_warned_about_once_at_startup(
-    make_settings: MakeSettings, variables: dict[str, str], *, is_said: bool
+    make_settings: MakeSettings, variables: dict[str, str], *, is_warned: bool
 ) -> None:
     settings = make_settings(**variables)
-    said = [one for one in _warnings(settings, Callers(settings, in_pod=False)) if "SANDBOX_SECCOMP" in one]
-    assert len(said) == is_said
-    assert all("SANDBOX_SECCOMP=RuntimeDefault" in one for one in said)
+    warnings = [one for one in _warnings(settings, Callers(settings, in_pod=False)) if "SANDBOX_SECCOMP" in one]
+    assert len(warnings) == is_warned
+    assert all("SANDBOX_SECCOMP=RuntimeDefault" in one for one in warnings)

@@ -1,4 +1,4 @@
-"""The environment: what each variable may hold, and what is said when it doesn't."""
+"""The environment: valid values of each variable, and the errors for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pod → its status word, on every Pod of the record."""
+"""Pod → its status, for every Pod of the record."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_recorded_watch_has_every_status_but_unknown() -> None:
 
 
 def on_lost_node() -> Any:
-    """Return a Pod as the control plane leaves it when its node stops answering: `MarkPodsNotReady` of Kubernetes."""
+    """Return a Pod in the state set by `MarkPodsNotReady` of Kubernetes when its node does not respond."""
     pod = copy.deepcopy(recorded_pods()["pod-ready"])
     (ready,) = (one for one in pod["status"]["conditions"] if one["type"] == "Ready")
     ready |= {"status": "False", "lastTransitionTime": "2026-11-22T05:00:00Z"}

@@ -1,4 +1,4 @@
-"""kubectl's stderr → our error, against every recorded call that failed."""
+"""kubectl's stderr → the service's error, for every recorded call that failed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATCH_FORBIDDEN = (
     "The provisioner lacks the right to patch pods in the cluster, which renewing, touching and adopting a sandbox need"
 )
 
-# case: (class, HTTP status, the rule's sentence)
+# case: (class, HTTP status, public message)
 TWICE = "The sandbox's template has an entry of a list twice"
 EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "annotate-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
@@ -260,7 +260,7 @@ def test_no_public_message_has_kubectls_text_paths_or_addresses(name: str) -> No
     assert error.detail == repeatable(case(name).stderr)
 
 
-# What the record has no case of, in the words of the Kubernetes source.
+# Messages without a recorded case, from the Kubernetes source.
 OTHER = {
     'Error from server: admission webhook "validate.kyverno.svc" denied the request: no latest tag': (
         errors.ClusterRefused,
@@ -288,7 +288,7 @@ OTHER = {
         errors.TemplateRefused,
         "The cluster refuses the sandbox: its description is too large",
     ),
-    # validation reads the schema first, which fails like any other call
+    # Validation reads the schema first, which fails like any other call.
     'error: error validating "STDIN": error validating data: Get "https://127.0.0.1:1/openapi/v2?timeout=32s": '
     "dial tcp 127.0.0.1:1: connect: connection refused; if you choose to ignore these errors, turn validation off": (
         errors.ConnectionFailed,
@@ -364,7 +364,7 @@ OTHER = {
         errors.ServerFailed,
         "The cluster does not answer as an API server does",
     ),
-    # several causes: kubectl gives each a line of its own, the server puts them into brackets
+    # Several causes: kubectl prints each on its own line, the server puts them in brackets.
     'The Pod "sandbox-a" is invalid: \n* spec.containers[0].image: Required value\n* spec.volumes[0].name: Required': (
         errors.TemplateRefused,
         "The cluster refuses the sandbox's Pod at spec.containers[0].image",

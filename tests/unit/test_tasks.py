@@ -1,4 +1,4 @@
-"""Tasks in the background, and listeners."""
+"""Background tasks, and signals with listeners."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ async def test_an_exception_of_a_background_task_is_logged(caplog: pytest.LogCap
 
 
 def test_listeners_are_called_in_order() -> None:
-    told: list[tuple[str, int, str]] = []
+    calls: list[tuple[str, int, str]] = []
     signal: Signal[[int, str]] = Signal()
-    signal.connect(lambda number, text: told.append(("first", number, text)))
-    signal.connect(lambda number, text: told.append(("second", number, text)))
+    signal.connect(lambda number, text: calls.append(("first", number, text)))
+    signal.connect(lambda number, text: calls.append(("second", number, text)))
     signal.send(1, "a")
-    assert told == [("first", 1, "a"), ("second", 1, "a")]
+    assert calls == [("first", 1, "a"), ("second", 1, "a")]

@@ -1,4 +1,4 @@
-"""The template of a sandbox, as an operator may write it, and what is said when it can't be used."""
+"""An operator's templates: valid contents, and the errors for others."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ POD = "kind: Pod\nspec:\n  containers:\n    - name: sandbox\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the template that is shipped."""
+    """Return a copy of the shipped template."""
     for shipped in (ROOT / "manifests" / "sandbox").iterdir():
         (tmp_path / shipped.name).write_text(shipped.read_text())
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("pod.yaml", "a: [\n", "can't be read"),
         ("pod.yaml", "kind: Service\nspec: {}\n", "must hold exactly one Pod"),
@@ -52,11 +52,11 @@ def folder(tmp_path: Path) -> Path:
         ("service.yaml", "kind: Service\n", "is wrong at spec: Field required"),
     ],
 )
-def test_an_invalid_template_stops_the_start_with_its_path(folder: Path, name: str, text: str, said: str) -> None:
+def test_an_invalid_template_stops_the_start_with_its_path(folder: Path, name: str, text: str, message: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(StartupError) as caught:
         load_template(folder)
-    assert str(caught.value).startswith(f"The template {folder / name} {said}")
+    assert str(caught.value).startswith(f"The template {folder / name} {message}")
 
 
 def test_a_missing_template_stops_the_start_with_its_path(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_missing_template_stops_the_start_with_its_path(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         (
             {"volumes": [{"name": "extra-0", "emptyDir": {}}]},
@@ -91,11 +91,11 @@ def test_a_missing_template_stops_the_start_with_its_path(tmp_path: Path) -> Non
     ],
 )
 def test_an_invalid_volume_or_mount_of_a_template_stops_the_start(
-    folder: Path, spec: dict[str, object], said: str
+    folder: Path, spec: dict[str, object], message: str
 ) -> None:
     pod = {"kind": "Pod", "spec": {"containers": [{"name": "sandbox"}], **spec}}
     (folder / "pod.yaml").write_text(json.dumps(pod))
-    with pytest.raises(StartupError, match=re.escape(said)) as raised:
+    with pytest.raises(StartupError, match=re.escape(message)) as raised:
         load_template(folder)
     assert str(raised.value).startswith(f"The template {folder / 'pod.yaml'} is wrong at spec.")
 
@@ -128,7 +128,7 @@ POLICY = (
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: [\n", "can't be read"),
         ("- a\n", "may hold only objects of these kinds: ConfigMap (v1), NetworkPolicy (networking.k8s.io/v1), Pers"),
@@ -144,12 +144,12 @@ POLICY = (
         (f"{CONFIG}---\n{CONFIG}", "has a second ConfigMap of the same name"),
     ],
 )
-def test_an_object_that_is_not_allowed_in_a_template_stops_the_start(folder: Path, text: str, said: str) -> None:
+def test_an_object_that_is_not_allowed_in_a_template_stops_the_start(folder: Path, text: str, message: str) -> None:
     (folder / "more.yaml").write_text(text)
     with pytest.raises(StartupError) as caught:
         load_template(folder)
-    assert str(caught.value).startswith(f"The template {folder / 'more.yaml'} {said}")
-    assert "\n" not in str(caught.value) or "can't be read" in said
+    assert str(caught.value).startswith(f"The template {folder / 'more.yaml'} {message}")
+    assert "\n" not in str(caught.value) or "can't be read" in message
 
 
 def test_a_yml_file_in_a_template_stops_the_start(folder: Path) -> None:
@@ -195,7 +195,7 @@ def test_template_objects_and_references_to_them_are_named_after_the_sandbox(
     pod, _ = build(sandbox, template, settings, applied_at="2026-01-01T00:00:00Z")
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     assert volumes["c"]["configMap"]["name"] == "sandbox-a-b-config"
-    assert "sandbox-example" in volumes  # only whole names of objects that the template brings
+    assert "sandbox-example" in volumes  # only whole names of the template's objects
     assert template.extras[0]["metadata"]["name"] == "sandbox-example-data"
 
 
@@ -243,7 +243,7 @@ def test_shipped_templates_match_their_descriptions() -> None:
         "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]},
         "privileged": False,
     }
-    # Only the image says which profile these have.
+    # The profile of these depends on the image.
     assert "securityContext" not in found["default"].pod["spec"]
     assert "securityContext" not in found["persistent"].pod["spec"]
 
@@ -269,17 +269,17 @@ def test_no_setting_breaks_a_restricted_template(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("pod-security: restricted", "pod-security: baseline", "it may be `restricted`"),
         ("emptyDir: {}", "hostPath: {path: /}", "is restricted, and has a hostPath volume"),
     ],
 )
-def test_a_template_that_breaks_its_restriction_stops_the_start(folder: Path, old: str, new: str, said: str) -> None:
+def test_a_template_that_breaks_its_restriction_stops_the_start(folder: Path, old: str, new: str, message: str) -> None:
     text = (ROOT / "manifests" / "templates" / "isolated" / "pod.yaml").read_text()
     assert old in text
     (folder / "pod.yaml").write_text(text.replace(old, new))
-    with pytest.raises(StartupError, match=said):
+    with pytest.raises(StartupError, match=message):
         load_template(folder)
 
 

@@ -1,4 +1,4 @@
-"""The cause of an ended Pod or container in the log, once each; on the recorded watch and beyond it."""
+"""The log line for each termination of a Pod or container, with the recorded watch and others."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Pod = dict[str, Any]
 
 
 class Watched:
-    """What a view tells: the versions of Pods by name, one after another."""
+    """Signals successive versions of Pods by name, as an informer does."""
 
-    def __init__(self, deaths: TerminationLog) -> None:
-        self.deaths = deaths
+    def __init__(self, terminations: TerminationLog) -> None:
+        self.terminations = terminations
         self.pods: dict[str, Pod] = {}
 
     def see(self, pod: Pod) -> None:
         name = pod["metadata"]["name"]
         old, self.pods[name] = self.pods.get(name), pod
-        self.deaths.on_exchange(old, pod)
+        self.terminations.on_exchange(old, pod)
 
     def lose(self, name: str) -> None:
-        self.deaths.on_exchange(self.pods.pop(name), None)
+        self.terminations.on_exchange(self.pods.pop(name), None)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def ready(**status: Any) -> Pod:
 
 
 def ended(run: int, reason: str, exit_code: int, *, lasted: str = "00:00:01", running: bool = False) -> Pod:
-    """Return a Pod whose sandbox container has ended in its run of that number, and runs again or not."""
+    """Return a Pod whose sandbox container ended in this run; `running`: it was restarted."""
     hours = f"2026-01-01T{run:02}"
     over = {
         "containerID": f"containerd://{run}",
@@ -77,7 +77,7 @@ def ended(run: int, reason: str, exit_code: int, *, lasted: str = "00:00:01", ru
     return ready(containerStatuses=[{"name": "sandbox", "state": state, "lastState": last, "restartCount": run}])
 
 
-# What the log has of each Pod of the recorded watch.
+# The log lines for each Pod of the recorded watch.
 RECORDED: dict[str, list[str]] = {
     "sandbox-a": [],
     "sandbox-ready": [],
@@ -102,11 +102,11 @@ def test_the_recorded_watch_logs_one_line_for_each_termination(
     for name, expected in RECORDED.items():
         caplog.clear()
         play(watched, name)
-        said = []
+        logged = []
         for record in caplog.records:
             head, _, rest = record.getMessage().partition(": thread ")
-            said.append(f"{record.levelname} {head}: {rest.partition(', ')[2].partition(', age')[0]}")
-        assert (name, said) == (name, expected)
+            logged.append(f"{record.levelname} {head}: {rest.partition(', ')[2].partition(', age')[0]}")
+        assert (name, logged) == (name, expected)
 
 
 def test_a_line_has_thread_reason_exit_code_age_and_message(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
@@ -131,7 +131,7 @@ def test_repeated_versions_are_not_logged_again(watched: Watched, caplog: pytest
                     watched.see(copy.deepcopy(pod))
     first = [line for line in lines(caplog) if "sandbox fail" in line]
     assert len(first) == 1
-    again = Watched(watched.deaths)
+    again = Watched(watched.terminations)
     caplog.clear()
     for pod in watched.pods.values():
         again.see(pod)
@@ -180,9 +180,9 @@ def test_a_termination_that_disappears_from_the_status_is_not_logged_again(
 
 def test_an_eviction_is_logged_once_with_its_message(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     watched.see(ready())
-    said = {"reason": "Evicted", "message": "The node was low on resource: memory."}
-    watched.see(ready(phase="Failed", **said))
-    watched.see(ended(1, "Error", 137) | {"status": ended(1, "Error", 137)["status"] | said | {"phase": "Failed"}})
+    status = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+    watched.see(ready(phase="Failed", **status))
+    watched.see(ended(1, "Error", 137) | {"status": ended(1, "Error", 137)["status"] | status | {"phase": "Failed"}})
     watched.lose("sandbox-ready")
     assert [line.partition("reason ")[2].partition(",")[0] for line in lines(caplog)] == ["Evicted"]
     assert lines(caplog)[0].endswith("message: The node was low on resource: memory.")
@@ -211,7 +211,7 @@ def test_the_reason_of_a_disruption_is_logged_when_the_pod_is_gone(
 
 def test_an_own_deletion_is_not_logged(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     uid = recorded_pods()["pod-terminating"]["metadata"]["uid"]
-    watched.deaths.expect({"sandbox-slow": uid})
+    watched.terminations.expect({"sandbox-slow": uid})
     play(watched, "sandbox-slow")
     assert lines(caplog) == []
 
@@ -221,7 +221,7 @@ def test_an_own_deletion_with_a_long_grace_period_is_not_logged(
 ) -> None:
     clock = [0.0]
     watched = Watched(TerminationLog(lambda: clock[0]))
-    watched.deaths.expect({"sandbox-slow": None})
+    watched.terminations.expect({"sandbox-slow": None})
     for kind, pod in versions("sandbox-slow"):
         if kind != "DELETED":
             watched.see(pod)
@@ -235,7 +235,7 @@ def test_an_own_deletion_cached_before_its_event_is_not_logged(
 ) -> None:
     pod = ready()
     watched.see(pod)
-    watched.deaths.expect({"sandbox-ready": pod["metadata"]["uid"]})
+    watched.terminations.expect({"sandbox-ready": pod["metadata"]["uid"]})
     watched.lose("sandbox-ready")
     terminating = copy.deepcopy(pod)
     terminating["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
@@ -247,7 +247,7 @@ def test_an_own_deletion_cached_before_its_event_is_not_logged(
 def test_the_end_of_a_recreated_pod_is_logged(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     pod = ready()
     watched.see(pod)
-    watched.deaths.expect({"sandbox-ready": pod["metadata"]["uid"]})
+    watched.terminations.expect({"sandbox-ready": pod["metadata"]["uid"]})
     other = copy.deepcopy(pod)
     other["metadata"]["uid"] = "another"
     watched.see(other)

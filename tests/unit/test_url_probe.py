@@ -1,4 +1,4 @@
-"""What is said of a URL, by what is behind it."""
+"""The result of a URL probe, by the server's behaviour."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def urls(deadlines: Deadlines) -> AsyncIterator[UrlProber]:
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Return what starts a server that answers every request with these bytes (None: with nothing), and its URL."""
+    """Return a function that starts a server whose every response is these bytes (None: never), and returns its URL."""
     async with AsyncExitStack() as stack:
         over = asyncio.Event()
         stack.callback(over.set)

@@ -1,4 +1,4 @@
-"""LISTEN_HOST and LISTEN_PORT, and HOST and PORT where those are not set: what counts, and what is said."""
+"""LISTEN_HOST and LISTEN_PORT, their fallbacks HOST and PORT, and the errors and warnings for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_overridden_invalid_host_or_port_is_ignored(make_settings: MakeSettin
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({"PORT": "tcp://10.0.0.1:8002"}, "  PORT holds 'tcp://10.0.0.1:8002'. It should be a valid integer"),
         ({"PORT": "x", "LISTEN_PORT": ""}, "  PORT holds 'x'."),
@@ -55,12 +55,12 @@ def test_an_overridden_invalid_host_or_port_is_ignored(make_settings: MakeSettin
     ],
 )
 def test_an_invalid_value_is_reported_with_the_variable_that_was_read(
-    make_settings: MakeSettings, variables: dict[str, str], said: str
+    make_settings: MakeSettings, variables: dict[str, str], message: str
 ) -> None:
     with pytest.raises(StartupError) as caught:
         make_settings(**variables)
     (line,) = str(caught.value).splitlines()[1:]
-    assert line.startswith(said)
+    assert line.startswith(message)
 
 
 def test_used_variable_is_the_one_that_is_read() -> None:
