@@ -12,9 +12,21 @@ from tests.conftest import ROOT
 MODULES = sorted((ROOT / "sandboxes").rglob("*.py"))
 
 
+# Test modules that are too long until they are split.
+STILL_TOO_LONG = {ROOT / "tests" / "contract" / name for name in ("test_chaos.py", "test_process.py")}
+
+
 @pytest.mark.parametrize(
     "path",
-    sorted([*MODULES, *(ROOT / "devcluster").glob("*.py"), ROOT / "provisioner.py"]),
+    sorted(
+        {
+            *MODULES,
+            ROOT / "provisioner.py",
+            *(ROOT / "devcluster").rglob("*.py"),
+            *(ROOT / "tests").rglob("*.py"),
+        }
+        - STILL_TOO_LONG
+    ),
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_a_module_has_at_most_380_lines(path: Path) -> None:
