@@ -173,9 +173,9 @@ async def test_kubectl_rejects_a_recorded_unusable_kubeconfig_without_a_request(
 # Completeness.
 
 WITHOUT_SERVER = (
-    "no request is sent: test_withheld.py::test_a_recorded_fault_of_a_kubeconfig_is_told_without_kubectls_words"
+    "no request is sent: test_withheld.py::test_a_recorded_kubeconfig_error_is_reported_without_kubectls_text"
 )
-PLUGIN_ERROR = "no request is sent: test_withheld.py::test_what_is_not_about_the_kubeconfig_is_repeated"
+PLUGIN_ERROR = "no request is sent: test_withheld.py::test_messages_that_are_not_about_the_kubeconfig_are_shown"
 WITH_ROLE = "with the rights of a Role: test_without_patch.py"
 ELSEWHERE = {
     "apply-forbidden-no-create": f"{WITH_ROLE}::test_a_create_that_fails_half_way_leaves_nothing",
@@ -208,8 +208,8 @@ ELSEWHERE = {
     "plugin-fails": PLUGIN_ERROR,
     "plugin-missing-hint": PLUGIN_ERROR,
     "plugin-not-json": "no request is sent: "
-    "test_withheld.py::test_of_a_plugin_that_prints_no_credentials_kubectls_reading_is_not_repeated",
-    "unknown-host": "needs the machine's DNS: test_stderr.py::test_a_recorded_failure_is_understood",
+    "test_withheld.py::test_kubectls_quote_of_a_plugins_invalid_stdout_is_not_shown",
+    "unknown-host": "needs the machine's DNS: test_stderr.py::test_a_recorded_failure_is_classified",
 }
 REPLAYED_BY_NAME = (
     *("pod-left-without-service", "server-hangs", "server-hangs-no-request-timeout"),
