@@ -22,9 +22,11 @@ from sandboxes.grammar import (
 )
 from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
 from sandboxes.variables import (
+    EVERY_ADDRESS,
     FALLBACKS,
     LISTEN_HOST,
     LISTEN_PORT,
+    LOOPBACK,
     Amount,
     ClaimName,
     NodePath,
@@ -32,9 +34,11 @@ from sandboxes.variables import (
     ThreadsPath,
     api_key,
     api_server,
+    comma_separated,
     file_path,
     host_or_address,
     ingress_from,
+    listen_hosts,
     lower_case,
     namespace,
     upper_case,
@@ -224,11 +228,14 @@ class Settings(ClusterSettings):
         description="Without an API key: names, separated by commas, to accept in `Host`, without ports; in addition "
         "to IP addresses, names without a dot, `host.docker.internal`, `*.svc` and `*.svc.cluster.local`.",
     )
-    listen_host: Annotated[str, AfterValidator(host_or_address)] | None = Field(
-        None,
+    listen_host: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(listen_hosts)
+    ] = Field(
+        (),
         validation_alias=AliasChoices(LISTEN_HOST, FALLBACKS[LISTEN_HOST]),
-        description="Address to listen on. Unset: that of `HOST`, else `0.0.0.0` with an API key and `127.0.0.1` "
-        "without one; the image sets `0.0.0.0`. Without a key it must be an IP address or `localhost`.",
+        description="Addresses to listen on, separated by commas; `::` is all of IPv4 and IPv6. Unset: those of "
+        "`HOST`, else `0.0.0.0,::` with an API key and `127.0.0.1,::1` without one; the image sets `0.0.0.0,::`. A "
+        "family that the machine lacks is passed over. Without a key they must be IP addresses or `localhost`.",
     )
     listen_port: Port = Field(
         8002,
@@ -339,9 +346,9 @@ class Settings(ClusterSettings):
         return self.provisioner_api_key is not None or self.provisioner_api_key_file is not None
 
     @property
-    def host(self) -> str:
-        """Address to listen on: LISTEN_HOST, else all interfaces with an API key, and loopback without one."""
-        return self.listen_host or ("0.0.0.0" if self.has_key else "127.0.0.1")  # noqa: S104 - guarded by the key
+    def hosts(self) -> tuple[str, ...]:
+        """Hosts to listen on: LISTEN_HOST, else all addresses with an API key, and loopback without one."""
+        return self.listen_host or (EVERY_ADDRESS if self.has_key else LOOPBACK)
 
     @property
     def kubeconfig(self) -> Path:

@@ -101,26 +101,41 @@ LISTEN_PORT = "LISTEN_PORT"
 FALLBACKS = {LISTEN_HOST: "HOST", LISTEN_PORT: "PORT"}
 
 
+# All addresses of the machine, by family, and its loopback addresses.
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - callers decide
+LOOPBACK = ("127.0.0.1", "::1")
+
+
 @dataclass(frozen=True)
 class Address:
-    """Listen address. `host_variable`, `port_variable`: the variables it was read from."""
+    """Hosts and port to listen on. `host_variable`, `port_variable`: the variables they were read from."""
 
-    host: str
+    hosts: tuple[str, ...]
     port: int
     host_variable: str = LISTEN_HOST
     port_variable: str = LISTEN_PORT
 
+    def __str__(self) -> str:
+        """Return HOST:PORT of each host, separated by commas."""
+        return ", ".join(authority(host, self.port) for host in self.hosts)
+
+
+def authority(host: str, port: int) -> str:
+    """Return HOST:PORT as in a URL: an IPv6 address in brackets (RFC 3986)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
 
 def check_address(address: Address) -> None:
-    """Raise StartupError unless the host is an IP address or `localhost`.
+    """Raise StartupError unless each host is an IP address or `localhost`.
 
     conda and tcsh set HOST to the machine's name, which may resolve to an address that the network can reach.
     """
-    if not is_ip_address(address.host) and address.host != "localhost":
-        raise StartupError(
-            f"{address.host_variable} holds {address.host!r}, which is neither an IP address nor `localhost`. Without "
-            f"an API key it must be one of those: set {LISTEN_HOST}."
-        )
+    for host in address.hosts:
+        if not is_ip_address(host) and host != "localhost":
+            raise StartupError(
+                f"{address.host_variable} holds {host!r}, which is neither an IP address nor `localhost`. Without "
+                f"an API key it must be one of those: set {LISTEN_HOST}."
+            )
 
 
 def used_variable(variable: str, environ: Mapping[str, str]) -> str:
@@ -203,6 +218,23 @@ def host_or_address(value: str) -> str:
     return value
 
 
+def listen_hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return hosts to listen on, without brackets and repetitions. Raises ValueError with the rule.
+
+    `::` stands for all addresses of both families: what a socket of it accepts depends on the operating system.
+    """
+    hosts: list[str] = []
+    for value in values:
+        host = value[1:-1] if value.startswith("[") and value.endswith("]") and ":" in value else value
+        try:
+            hosts.append(host_or_address(host))
+        except ValueError as error:
+            raise ValueError("host names or IP addresses, without scheme or port, separated by commas") from error
+    if "::" in hosts:
+        hosts += EVERY_ADDRESS
+    return tuple(dict.fromkeys(hosts))
+
+
 def api_server(value: str) -> str:
     """Return the URL of an API server without a trailing slash. Raises ValueError with the rule."""
     wrong = "a URL such as `https://host.docker.internal:6443`"
@@ -236,6 +268,11 @@ def lower_case(value: object) -> object:
 def words(value: object) -> object:
     """Split a string at white space and commas; return other values unchanged."""
     return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
+
+
+def comma_separated(value: object) -> object:
+    """Split a string at commas; return other values unchanged."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 def variable_names(value: tuple[str, ...]) -> tuple[str, ...]:

@@ -183,7 +183,9 @@ async def test_an_invalid_field_is_422_without_a_kubectl_call(
         (b"[" * 20_000, "json_invalid"),
         (b'{"a":' * 20_000, "json_invalid"),
         (b'{"sandbox_id": "\xff\xfe"}', "json_invalid"),
-        ('{"sandbox_id": "a"}'.encode("utf-16"), "json_invalid"),
+        ('{"sandbox_id": "a"}'.encode("utf-16")[:-1], "json_invalid"),
+        ("\ufeff\ufeff{}".encode(), "json_invalid"),
+        (b"\xef\xbb\xbf", "json_invalid"),
         (b'{"sandbox_id": "\\ud800"}', "json_invalid"),
         (b"null", "model_type"),
         (b"[]", "model_type"),
@@ -198,6 +200,35 @@ async def test_an_invalid_body_is_422(client: Client, cluster: FakeCluster, body
     assert_is_json(response)
     assert (await response.json())["detail"][0]["type"] == kind
     assert cluster.calls == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+async def test_json_is_parsed_in_any_encoding_of_unicode(client: Client, encoding: str) -> None:
+    response = await client.post(URL, data='{"sandbox_id": "a"}'.encode(encoding))
+    assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/health/", 200),
+        ("GET", "/metrics/", 200),
+        ("GET", "/api/capabilities/", 200),
+        ("GET", "/api/sandboxes/", 200),
+        ("POST", "/api/sandboxes/", 200),
+        ("GET", "/api/sandboxes/a/", 404),
+        ("POST", "/api/sandboxes/a/touch/", 404),
+        ("DELETE", "/api/sandboxes/a/", 200),
+        ("PUT", "/api/sandboxes/", 405),
+    ],
+)
+async def test_a_slash_at_the_end_of_a_path_changes_nothing(
+    client: Client, method: str, path: str, status: int
+) -> None:
+    body = {"sandbox_id": "a"} if method == "POST" else None
+    response = await client.request(method, path, json=body)
+    assert response.status == status
+    assert f'route="{path}"' not in await (await client.get("/metrics")).text()
 
 
 async def test_json_is_parsed_with_any_content_type(client: Client) -> None:
@@ -219,7 +250,7 @@ async def test_a_body_that_does_not_match_its_content_encoding_is_400(client: Cl
     assert cluster.calls == []
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/none", "/api/sandboxes/", "/api/sandboxes/a/b", "/x"])
+@pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/none", "/api/sandboxes//", "/api/sandboxes/a/b", "/x"])
 async def test_an_unknown_route_is_404_in_json(client: Client, path: str) -> None:
     response = await client.get(path)
     assert (response.status, await response.json()) == (404, {"detail": "Not Found"})

@@ -77,7 +77,7 @@ def test_every_variable_exists_and_those_of_the_chart_stay(monkeypatch: pytest.M
         monkeypatch.setenv(name, "x" if isinstance(value, dict) else value)
     monkeypatch.setenv("PROVISIONER_PORT", "tcp://10.0.0.1:8002")  # of a Service called `provisioner`
     settings = Settings.load()
-    assert (settings.host, settings.listen_port) == ("0.0.0.0", 8002)  # noqa: S104 - in a Pod
+    assert (settings.hosts, settings.listen_port) == (("0.0.0.0", "::"), 8002)  # noqa: S104 - in a Pod
     assert settings.base_directory == "/app/backend/.deer-flow"
 
 
@@ -178,7 +178,11 @@ def test_with_the_override_gateway_and_sandbox_share_the_files_of_a_thread(
         monkeypatch.setenv(name, interpolated(value, given))
     monkeypatch.setenv("PORT", "2026")  # nginx's, from DeerFlow's `.env`
     settings = Settings.load()
-    assert (settings.host, settings.listen_port, settings.node_host) == ("0.0.0.0", 8002, "host.docker.internal")  # noqa: S104 - in a container
+    assert (settings.hosts, settings.listen_port, settings.node_host) == (
+        ("0.0.0.0", "::"),  # noqa: S104 - in a container
+        8002,
+        "host.docker.internal",
+    )
     assert settings.base_directory == "/srv/deer-flow"
     pod, _ = build(Sandbox("a", "t", "u"), template, settings, applied_at="2026-01-01T00:00:00Z")
     (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == "user-data"]

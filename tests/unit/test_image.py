@@ -31,7 +31,7 @@ def test_the_image_fulfils_the_contract() -> None:
     assert re.search(r"apt-get install .*\bcurl\b", DOCKERFILE)
     assert "USER 1000:1000" in DOCKERFILE
     assert "EXPOSE 8002" in DOCKERFILE
-    assert image_environment()["LISTEN_HOST"] == "0.0.0.0"  # noqa: S104 - within the container
+    assert image_environment()["LISTEN_HOST"] == "0.0.0.0,::"
     assert image_environment()["LISTEN_PORT"] == "8002"
     assert not {"HOST", "PORT"} & set(image_environment())
     assert "KUBECONFIG_PATH=/root/.kube/config" in DOCKERFILE
@@ -159,7 +159,7 @@ def test_the_compose_service_fulfils_the_contract() -> None:
 def test_the_compose_file_passes_only_existing_variables() -> None:
     assert set(SERVICE["environment"]) <= VARIABLES
     # Variables of the host's shell do not apply to addresses in the container.
-    fixed = {"LISTEN_HOST": "0.0.0.0", "LISTEN_PORT": "${LISTEN_PORT:-8002}"}  # noqa: S104 - within the container
+    fixed = {"LISTEN_HOST": "0.0.0.0,::", "LISTEN_PORT": "${LISTEN_PORT:-8002}"}
     for name, value in SERVICE["environment"].items():
         assert value == fixed.get(name, f"${{{name}:-}}")
 
