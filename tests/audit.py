@@ -48,10 +48,12 @@ NOT_GRANTED = {
     Right("create", "", "namespaces"): "at the start, where it is missing; deployed, `kubectl apply -k` has made it",
     Right("patch", "", "namespaces"): "the same: it is made by a server-side apply",
     Right("list", "", "resourcequotas"): "`check`: how much is left; refused, it says `not permitted`",
-    Right("create", "authorization.k8s.io", "selfsubjectrulesreviews"): "`check`: everybody's (system:basic-user)",
+    Right(
+        "create", "authorization.k8s.io", "selfsubjectrulesreviews"
+    ): "`check`, `/readyz`: everybody's (system:basic-user)",
     Right(
         "create", "authorization.k8s.io", "selfsubjectaccessreviews"
-    ): "`check`: the same, where rules are incomplete",
+    ): "`check`: everybody's, too, where rules are incomplete",
 }
 """What the service asks for and no Role grants, with the reason. A test needs each to be asked for."""
 

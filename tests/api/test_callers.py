@@ -75,7 +75,7 @@ async def test_from_elsewhere_every_method_and_path_of_the_api_is_401(
         assert (await client.request(method, path)).status == 401
     for path in [*OPEN, "/metrics"]:
         assert (await client.request(method, path)).status in {200, 405}
-    assert {call[:2] for call in cluster.calls} <= {("get", "--raw")}  # of /readyz
+    assert {call[:2] for call in cluster.calls} <= {("get", "--raw"), ("create", "--raw")}  # of /readyz
 
 
 async def test_a_peer_without_an_address_is_refused(make_client: MakeClient) -> None:

@@ -209,7 +209,8 @@ OPERATIONS = (
         "/readyz",
         "get_readyz",
         "Check whether this replica can do its work",
-        f"Names the checks that fail. Results are cached for {DEADLINES.ready_believed:.0f} s. Needs no key.",
+        f"Names the checks that fail. Results are cached for {DEADLINES.ready_believed:.0f} s, and the rights for "
+        f"{DEADLINES.rights_believed / 60:.0f} minutes unless one is missing. Needs no key.",
         (Readiness,),
         failures=("NotReady",),
     ),
