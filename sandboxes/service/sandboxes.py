@@ -110,11 +110,13 @@ class SandboxService:
         return self._answer(pod, service, sandbox_id)
 
     async def reconcile(self, sandbox_id: str) -> Reconciliation:
-        """Return which Pod the sandbox has, or that it has none; also a Pod that get() does not show."""
-        pod, service = self.cluster.seen(sandbox_id)
-        if pod is None or service is None:  # proves nothing
-            async with within(self.cluster.deadlines.read):
-                pod, service = await self.cluster.look(sandbox_id)
+        """Return which Pod the sandbox has, or that it has none; also a Pod that get() does not show.
+
+        Always asks the cluster: callers decide by it whether to make a sandbox anew. The live view may be behind, and
+        hides a Pod whose delete was accepted, although it is there until its containers have ended.
+        """
+        async with within(self.cluster.deadlines.read):
+            pod, service = await self.cluster.look(sandbox_id)
         return reconciliation_for(sandbox_id, pod, service, self._settings)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:

@@ -154,8 +154,9 @@ OPERATIONS = (
         "/api/reconciliation/sandboxes/{sandbox_id}",
         "reconcile_sandbox",
         "Check which Pod a sandbox has",
-        "For DeerFlow's clean-up. `absent` only if the cluster has no Pod of this sandbox, or the ID is invalid; a "
-        "cluster that can't be asked is an error. If the sandbox was made anew, `incarnation_id` is another one.",
+        "For DeerFlow's clean-up. Each call asks the cluster. `absent` only if it has no Pod of this sandbox, or the "
+        "ID is invalid; a cluster that can't be asked is an error. If the sandbox was made anew, `incarnation_id` is "
+        "another one.",
         (Reconciliation,),
         failures=_OF_CLUSTER,
     ),
