@@ -22,6 +22,7 @@ from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.preflight import check_cluster, protect
 from sandboxes.service.sandboxes import SandboxService
+from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.seccomp import ALL_IN_ONE, is_all_in_one
@@ -52,7 +53,9 @@ logger = logging.getLogger("provisioner")
 def load_all_templates(settings: Settings) -> dict[str, Template]:
     """Return the built-in templates and those of SANDBOX_TEMPLATES_DIR, by name. Raises StartupError if one is bad."""
     own = [settings.sandbox_templates_dir] if settings.sandbox_templates_dir else []
-    return load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
+    templates = load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
+    check_templates(templates, settings)
+    return templates
 
 
 async def compose(

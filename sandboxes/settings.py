@@ -132,7 +132,8 @@ class Settings(ClusterSettings):
     threads_host_path: ThreadsPath | None = Field(
         None,
         description="Absolute path on the node; `{thread_id}/user-data` below it is read-write at `/mnt/user-data`. "
-        "It may have `{user_id}` and `{thread_id}` in it; with the latter only `user-data` is below it. "
+        "It may have `{user_id}` and `{thread_id}` in it, each in a folder of its own; with the latter only "
+        "`user-data` is below it. "
         "Unset: `user-data` is an `emptyDir`, with a warning.",
     )
     skills_pvc_name: ClaimName | None = Field(
@@ -141,7 +142,7 @@ class Settings(ClusterSettings):
     skills_pvc_subpath_template: Annotated[str, AfterValidator(variables.sub_path_template)] | None = Field(
         None,
         description="`subPath` of `SKILLS_PVC_NAME` to mount, such as `users/{user_id}/skills`; `{user_id}` and "
-        "`{thread_id}` are the sandbox's. Unset: the whole claim.",
+        "`{thread_id}` are the sandbox's, each in a folder of its own. Unset: the whole claim.",
     )
     userdata_pvc_name: ClaimName | None = Field(
         None,

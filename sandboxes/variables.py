@@ -57,9 +57,18 @@ def unsupported(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _is_ambiguous(template: str) -> bool:
+    """Whether two users may get one folder: `{user_id}-{thread_id}` is `a-b-c` for `a` and `b-c`, and `a-b` and `c`."""
+    parts = template.split("/")
+    return any(part.count("{user_id}") + part.count("{thread_id}") > 1 for part in parts)
+
+
 def sub_path_template(value: str) -> str:
     """Return SKILLS_PVC_SUBPATH_TEMPLATE without a trailing slash. Raises ValueError with the rule."""
-    wrong = "a relative path without `..`, with no other placeholders than `{user_id}` and `{thread_id}`"
+    wrong = (
+        "a relative path without `..`, with no other placeholders than `{user_id}` and `{thread_id}`, at most one of "
+        "them between two slashes"
+    )
     try:
         parts = list(Formatter().parse(value))
     except ValueError as error:
@@ -71,7 +80,7 @@ def sub_path_template(value: str) -> str:
     if path.startswith("/") or posixpath.normpath(path) != path.rstrip("/") or path.split("/")[0] in (".", ".."):
         raise ValueError(wrong)
     # `{{user_id}}`, the syntax of other template languages, would be one literal folder for all users.
-    if path.strip() != path or set(path) & set("{}"):
+    if path.strip() != path or set(path) & set("{}") or _is_ambiguous(value):
         raise ValueError(wrong)
     return value.rstrip("/")
 
@@ -183,9 +192,12 @@ def _node_path(value: str) -> str:
 
 def threads_path(value: str) -> str:
     """Check THREADS_HOST_PATH, which may have `{user_id}` and `{thread_id}`; raises ValueError with a rule."""
-    wrong = "an absolute path on the node, without `..`, with no other placeholders than `{user_id}` and `{thread_id}`"
+    wrong = (
+        "an absolute path on the node, without `..`, with no other placeholders than `{user_id}` and `{thread_id}`, at "
+        "most one of them between two slashes"
+    )
     filled = value.replace("{user_id}", "u").replace("{thread_id}", "t")
-    if set(filled) & set("{}") or not is_clean_absolute_path(filled):
+    if set(filled) & set("{}") or not is_clean_absolute_path(filled) or _is_ambiguous(value):
         raise ValueError(wrong)
     return _normalized(value)
 

@@ -48,6 +48,8 @@ class FakeCluster:
     # Events, and the logs of containers by (Pod's name, container, whether it is the previous one).
     events: list[dict[str, Any]] = field(default_factory=list)
     written: dict[tuple[str, str, bool], str] = field(default_factory=dict)
+    # The answer to a self-subject rules review; an administrator's by default.
+    review: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(case("rules-review-admin").stdout))
 
     def __post_init__(self) -> None:
         self._planned: list[tuple[str, Callable[[], Awaitable[Completed | None]]]] = []
@@ -77,6 +79,8 @@ class FakeCluster:
             case "apply":
                 dry_run = "--dry-run=server" in args or "apply" in self.defaults
                 return self._apply(document["items"], dry_run=dry_run)
+            case "create" if args[1:3] == case("rules-review-admin").argv[2:4]:
+                return _ok(self.review)
             case "create":
                 return self._create(document["items"])
             case "get" if "-f" in args:

@@ -180,3 +180,51 @@ async def test_duplicate_names_in_a_create_are_rejected(tmp_path: Path) -> None:
         refused = await replay.kubectl("create", "-f", "-", stdin=duplicates)
     assert 'spec.volumes[1].name: Duplicate value: "a"' in refused.stderr
     assert 'spec.containers[1].name: Duplicate value: "sandbox"' in refused.stderr
+
+
+def with_init(made: dict[str, Any], *, restart_policy: str = "Always") -> dict[str, Any]:
+    """Give the container's mounts to an init container instead, before which another one runs."""
+    spec = made["spec"]
+    init = {"image": "init:1", "volumeMounts": spec["containers"][0].pop("volumeMounts")}
+    spec["initContainers"] = [{"name": "first", "image": "init:1"}, {"name": "init", **init}]
+    spec["restartPolicy"] = restart_policy
+    return made
+
+
+def pod_status(replay: Replay) -> dict[str, Any]:
+    found = replay.cluster.get("Pod", "default", "x")
+    assert found is not None
+    of_pod: dict[str, Any] = found["status"]
+    return of_pod
+
+
+async def test_an_init_container_below_a_read_only_mount_is_a_start_error_with_back_off(tmp_path: Path) -> None:
+    async with replay_cluster(tmp_path, speed=50) as replay:
+        assert (await replay.kubectl.apply(with_init(nested_in(None, [], read_only=True)))).rc == 0
+        await until(lambda: pod_status(replay).get("initContainerStatuses", [{}, {}])[1].get("restartCount") == 2)
+        of_pod = pod_status(replay)
+        first, init = of_pod["initContainerStatuses"]
+        assert first["state"]["terminated"]["reason"] == "Completed"
+        assert init["lastState"]["terminated"]["reason"] == "StartError"
+        assert init["lastState"]["terminated"]["message"].endswith("/rootfs/m/inner: read-only file system")
+        assert status(replay)["state"]["waiting"] == {"reason": "PodInitializing"}
+        assert of_pod["phase"] == "Pending"
+        (initialized,) = (one for one in of_pod["conditions"] if one["type"] == "Initialized")
+        assert initialized["message"] == "containers with incomplete status: [init]"
+
+
+async def test_an_init_container_that_can_not_start_and_must_not_restart_fails_its_pod(tmp_path: Path) -> None:
+    async with replay_cluster(tmp_path, speed=SPEED) as replay:
+        made = with_init(nested_in(None, [], read_only=True), restart_policy="Never")
+        assert (await replay.kubectl.apply(made)).rc == 0
+        await until(lambda: pod_status(replay)["phase"] == "Failed")
+        assert pod_status(replay)["initContainerStatuses"][1]["state"]["terminated"]["reason"] == "StartError"
+
+
+async def test_init_containers_whose_mount_points_are_there_end_before_the_containers_start(tmp_path: Path) -> None:
+    async with replay_cluster(tmp_path, speed=SPEED) as replay:
+        assert (await replay.kubectl.apply(with_init(nested_in(None, [], read_only=False)))).rc == 0
+        assert await runs(replay)
+        inits = pod_status(replay)["initContainerStatuses"]
+        assert [one["state"]["terminated"]["reason"] for one in inits] == ["Completed", "Completed"]
+        assert [one["ready"] for one in inits] == [True, True]

@@ -21,6 +21,7 @@ from sandboxes.models.requests import CreateRequest, RenewRequest
 from sandboxes.models.responses import Capabilities, Deleted, SandboxList, SandboxResponse, TemplateList
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
+from sandboxes.ops.rights import rights_wanted
 from sandboxes.service.listing import REPEATED, ListQuery
 from sandboxes.status.response import reconciliation_for
 
@@ -48,7 +49,7 @@ def create_app(
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
     app[CALLERS] = callers or Callers(settings, in_pod=False)
-    app[HEALTH] = Health(service.cluster)
+    app[HEALTH] = Health(service.cluster, rights_wanted(service.loaded_templates, settings))
     app[METRICS] = Metrics(service)
     app.add_routes(routes)
     app.add_routes(_with_slash(routes))

@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import logging
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import expiry
@@ -30,7 +29,7 @@ from sandboxes.errors import (
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
-from sandboxes.service.attempt import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
+from sandboxes.service.attempt import NOBODY, Attempt, is_older, marks_only, needs_confirmation, now
 from sandboxes.service.capacity import Capacity
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
@@ -74,7 +73,7 @@ class Creation:
         self.extras = Extras(cluster, templates, locks)
         self.protection = Protection(cluster)
         self._rollback = Rollback(cluster, settings, locks, self.extras)
-        self._without_patch = WithoutPatch(cluster, self._wait_until_gone)
+        self._without_patch = WithoutPatch(cluster, settings, self._wait_until_gone)
         # Uids of Pods that this process returned to a caller. An evicted entry only costs one more confirmation.
         self._confirmed: ExpiringDict[str, None] = ExpiringDict(cluster.deadlines.settle, time.monotonic)
         # Sent for each new Pod, with the start of its create (loop time).
@@ -224,16 +223,14 @@ class Creation:
         if kube.owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
             missing.append(marks_only(new_pod, pod))
-        # Without patch the Service is made by the Pod's maker: one that was left over is replaced.
-        is_left_over = attempt.without_patch and attempt.has_marked(pod) and not attempt.has_marked(service)
-        if (
-            service is None
-            or not kube.is_managed(service)
-            or not is_whole(pod, service, self._settings)
-            or is_left_over
-        ):
-            missing.append(new_service)
-        return missing
+        if service is None or not kube.is_managed(service) or not is_whole(pod, service, self._settings):
+            return [*missing, new_service]
+        if attempt.without_patch:
+            replaces = attempt.may_replace(service, pod)
+        else:
+            # Its maker may lack the right to patch, and be about to replace this Service: an apply prevents it.
+            replaces = not self._without_patch.is_known and self._is_unsettled(pod) and is_older(service, pod)
+        return [*missing, new_service] if replaces else missing
 
     async def _make(
         self, attempt: Attempt, missing: list[KubeObject], pod: KubeObject | None, service: KubeObject | None
@@ -281,16 +278,16 @@ class Creation:
         Pod, too: one without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod
         was replaced.
         """
-        marks = kube.get_annotations(pod)
-        if not self._rollback.is_pending(sandbox_id) and not always:
-            applied_at = expiry.time_of(pod, kube.APPLIED_AT_ANNOTATION)
-            if pod["metadata"]["uid"] in self._confirmed or applied_at is None or kube.CONFIRMED_ANNOTATION in marks:
-                return pod
-            if expiry.present() - applied_at > timedelta(seconds=self._cluster.deadlines.settle) + CLOCKS_DIFFER:
-                return pod
+        if not (always or self._rollback.is_pending(sandbox_id) or self._is_unsettled(pod)):
+            return pod
         confirmed = await self._cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
         self._rollback.forget(sandbox_id)
         return confirmed
+
+    def _is_unsettled(self, pod: KubeObject) -> bool:
+        """Whether the Pod's maker may still change or delete it, unless that is this process."""
+        is_known = pod["metadata"]["uid"] in self._confirmed
+        return not is_known and needs_confirmation(pod, self._cluster.deadlines.settle)
 
     async def _prolong(self, sandbox: Sandbox, pod: KubeObject) -> KubeObject:
         """Extend the sandbox's lifetime to the requested one, record a use, and return its Pod."""

@@ -49,6 +49,8 @@ class Template:
     # Settings and requests must keep to the Pod Security Standard `restricted`: no hostPath, seccomp RuntimeDefault
     # (kubernetes.io/docs/concepts/security/pod-security-standards).
     is_restricted: bool = False
+    # The Pod's file, for messages.
+    file: str = "pod.yaml"
 
 
 def load_templates(default: tuple[str, Path], *folders: Path) -> dict[str, Template]:
@@ -102,6 +104,7 @@ def load_template(folder: Path) -> Template:
         extras=tuple(_extras(folder)),
         description=marks.get(kube.DESCRIPTION_ANNOTATION, ""),
         is_restricted=restricted is not None,
+        file=str(folder / "pod.yaml"),
     )
 
 

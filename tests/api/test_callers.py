@@ -73,7 +73,7 @@ async def test_a_public_peer_gets_401_on_every_api_method_and_path(
         assert (await client.request(method, path)).status == 401
     for path in [*OPEN, "/metrics"]:
         assert (await client.request(method, path)).status in {200, 405}
-    assert {call[:2] for call in cluster.calls} <= {("get", "--raw")}  # the probe of /readyz
+    assert {call[:2] for call in cluster.calls} <= {("get", "--raw"), ("create", "--raw")}  # of /readyz
 
 
 async def test_a_peer_without_an_address_is_rejected(make_client: MakeClient) -> None:

@@ -11,7 +11,7 @@ from devcluster import Cluster
 from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, create, until
 from tests.contract.views import end_watches
 
-READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"}
+READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "rights": "ok", "live_view": "ok"}
 
 
 # Nothing is believed that was found before.
@@ -36,6 +36,7 @@ async def test_a_cluster_that_is_down_at_the_start_makes_it_unready_until_it_is_
         "serving": "ok",
         "kubectl": "ok",
         "api_server": "The cluster can't be reached",
+        "rights": "ok",
         "live_view": "The live view is not up to date with the cluster",
     }
     cluster.faults.clear()
@@ -84,4 +85,29 @@ async def test_watches_that_the_server_ends_don_t_make_it_unready(provisioner: P
 
 async def test_a_service_without_a_live_view_is_ready_without_one(start_provisioner: StartProvisioner) -> None:
     service = await start_provisioner(LIVE_VIEW="false")
-    assert await readiness(service) == (200, {"serving": "ok", "kubectl": "ok", "api_server": "ok"})
+    assert await readiness(service) == (200, {"serving": "ok", "kubectl": "ok", "api_server": "ok", "rights": "ok"})
+
+
+async def test_a_role_that_allows_no_create_makes_it_unready_until_it_does(
+    cluster: Cluster, start_provisioner: StartProvisioner
+) -> None:
+    cluster.make_namespace("deer-flow")
+    rule = {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["delete", "get", "list", "watch"]}
+    cluster.authorization.restrict("deer-flow", [rule])
+    service = await start_provisioner()
+    said = "The provisioner lacks rights that a create needs: create on pods; create on services"
+    assert await readiness(service) == (503, {**READY, "rights": said})
+    cluster.authorization.restrict("deer-flow", [{**rule, "verbs": ["create", *rule["verbs"]]}])
+    assert await readiness(service) == (200, READY)
+
+
+async def test_rights_that_a_webhook_grants_are_not_missed(
+    cluster: Cluster, start_provisioner: StartProvisioner
+) -> None:
+    cluster.make_namespace("deer-flow")
+    verbs = ["create", "delete", "get", "list", "watch"]
+    rule = {"apiGroups": [""], "resources": ["pods", "services"], "verbs": verbs}
+    cluster.authorization.restrict("deer-flow", by_webhook=[rule])
+    service = await start_provisioner()
+    assert await readiness(service) == (200, READY)
+    await create(service)

@@ -245,3 +245,44 @@ async def test_reconciliation_finds_another_replicas_sandbox_and_never_guesses_t
     assert (await (await other.get(path)).json())["status"] == "absent"
     cluster.faults.refuse()
     assert (await other.get(path)).status == 503
+
+
+async def incarnation(provisioner: Provisioner) -> tuple[str, str | None]:
+    response = await provisioner.get("/api/reconciliation/sandboxes/a")
+    assert response.status == 200
+    answer = await response.json()
+    return answer["status"], answer["incarnation_id"]
+
+
+async def test_reconciliation_asks_the_cluster_where_the_view_is_behind(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    await create(provisioner)
+    await fresh(provisioner)
+    cluster.faults.silence_watches()
+    await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
+    assert None not in provisioner.view.sandbox("a")
+    assert await incarnation(provisioner) == ("absent", None)
+
+
+async def test_reconciliation_finds_a_terminating_pod_until_it_is_gone(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    await create(provisioner)
+    await fresh(provisioner)
+    found = await incarnation(provisioner)
+    (pod,) = cluster.objects("Pod", "deer-flow")
+    assert found == ("found", pod["metadata"]["uid"])
+
+    async def keep(finalizers: str) -> None:
+        patch = f'{{"metadata":{{"finalizers":{finalizers}}}}}'
+        done = await kubectl("patch", "pod/sandbox-a", "-n", "deer-flow", "--type=merge", f"--patch={patch}")
+        assert done.rc == 0, done.stderr
+
+    await keep('["example.com/held"]')
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    assert await status_of(provisioner) == 404
+    assert await incarnation(provisioner) == found
+    await keep("[]")
+    await until(lambda: not cluster.objects("Pod", "deer-flow"))
+    assert await incarnation(provisioner) == ("absent", None)

@@ -276,3 +276,32 @@ def test_overridden_variables_are_named(
     make_settings: MakeSettings, variables: dict[str, str], named: list[str]
 ) -> None:
     assert make_settings(**variables).overridden == named
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{user_id}-{thread_id}",
+        "{thread_id}{user_id}",
+        "{user_id}{user_id}",
+        "a/{user_id}.{thread_id}/b",
+        "{user_id}-x-{thread_id}/",
+    ],
+)
+def test_a_path_that_two_users_could_share_stops_the_start(make_settings: MakeSettings, template: str) -> None:
+    for variables in (
+        {"THREADS_HOST_PATH": f"/srv/{template}"},
+        {"THREADS_HOST_PATH": "", "SKILLS_PVC_NAME": "claim", "SKILLS_PVC_SUBPATH_TEMPLATE": template},
+    ):
+        with pytest.raises(StartupError, match="at most one of them between two slashes"):
+            make_settings(**variables)
+
+
+def test_a_folder_may_have_one_placeholder_and_text_beside_it(make_settings: MakeSettings) -> None:
+    settings = make_settings(
+        THREADS_HOST_PATH="/srv/of-{user_id}.d/t-{thread_id}",
+        SKILLS_PVC_NAME="claim",
+        SKILLS_PVC_SUBPATH_TEMPLATE="of-{user_id}/{thread_id}-s",
+    )
+    assert settings.threads_host_path == "/srv/of-{user_id}.d/t-{thread_id}"
+    assert settings.skills_pvc_subpath_template == "of-{user_id}/{thread_id}-s"
