@@ -1,4 +1,4 @@
-"""Health and readiness over HTTP: who is told what, and what it costs the cluster."""
+"""Health and readiness over HTTP: the responses, and the kubectl calls that they cost."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.record import case, case_names
 PROBE = ("get", "--raw", "/readyz")
 
 
-# Nothing is believed that was found before.
-every_time = pytest.mark.deadlines(ready_believed=-1.0)
+# Disables the cache of readiness.
+uncached = pytest.mark.deadlines(ready_believed=-1.0)
 
 
 async def readiness(client: Client) -> tuple[int, dict[str, str]]:
@@ -29,24 +29,20 @@ async def readiness(client: Client) -> tuple[int, dict[str, str]]:
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez"])
-async def test_that_the_process_is_up_is_said_without_the_cluster_and_without_a_key(
-    make_client: MakeClient, cluster: FakeCluster, path: str
-) -> None:
+async def test_liveness_needs_no_cluster_and_no_key(make_client: MakeClient, cluster: FakeCluster, path: str) -> None:
     client = await make_client(PROVISIONER_API_KEY="k3y")
     response = await client.get(path)
     assert (response.status, await response.json()) == (200, {"status": "ok"})
     assert cluster.calls == []
 
 
-async def test_a_replica_that_can_work_is_ready_and_says_so_without_a_key(
-    make_client: MakeClient, cluster: FakeCluster
-) -> None:
+async def test_readiness_needs_no_key(make_client: MakeClient, cluster: FakeCluster) -> None:
     client = await make_client(PROVISIONER_API_KEY="k3y")
     assert await readiness(client) == (200, {"serving": "ok", "kubectl": "ok", "api_server": "ok"})
     assert cluster.calls == [PROBE]
 
 
-async def test_a_hundred_probes_at_once_are_one_call(client: Client, cluster: FakeCluster) -> None:
+async def test_concurrent_probes_share_one_call(client: Client, cluster: FakeCluster) -> None:
     answers = await asyncio.gather(*(readiness(client) for _ in range(100)))
     assert {status for status, _ in answers} == {200}
     assert cluster.calls == [PROBE]
@@ -54,15 +50,15 @@ async def test_a_hundred_probes_at_once_are_one_call(client: Client, cluster: Fa
     assert cluster.calls == [PROBE]
 
 
-async def test_a_hundred_probes_of_a_cluster_that_fails_are_one_call(client: Client, cluster: FakeCluster) -> None:
+async def test_concurrent_probes_share_one_failed_call(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("get", "refused")
     answers = await asyncio.gather(*(readiness(client) for _ in range(100)))
     assert {status for status, _ in answers} == {503}
     assert cluster.calls == [PROBE]
 
 
-@every_time
-async def test_what_was_found_is_not_believed_for_long(client: Client, cluster: FakeCluster) -> None:
+@uncached
+async def test_a_cached_result_expires(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("get", "refused")
     assert await readiness(client) == (
         503,
@@ -73,32 +69,30 @@ async def test_what_was_found_is_not_believed_for_long(client: Client, cluster: 
 
 
 @pytest.mark.parametrize("name", [name for name in case_names() if case(name).returncode == 1])
-async def test_no_word_of_kubectls_reaches_whoever_probes(client: Client, cluster: FakeCluster, name: str) -> None:
+async def test_readiness_never_contains_kubectl_output(client: Client, cluster: FakeCluster, name: str) -> None:
     cluster.answer_next("get", name)
     status, checks = await readiness(client)
     assert status == 503
-    said = checks.pop("api_server")
+    message = checks.pop("api_server")
     assert checks == {"serving": "ok", "kubectl": "ok"}
-    assert said != "ok"
-    assert not any(line in said for line in case(name).stderr.splitlines() if line.strip())
-    assert "127.0.0.1" not in said
+    assert message != "ok"
+    assert not any(line in message for line in case(name).stderr.splitlines() if line.strip())
+    assert "127.0.0.1" not in message
 
 
-async def test_a_server_that_forbids_only_the_question_has_answered(client: Client, cluster: FakeCluster) -> None:
+async def test_a_forbidden_readyz_counts_as_ready(client: Client, cluster: FakeCluster) -> None:
     cluster.say_next("get", 'Error from server (Forbidden): forbidden: User "u" cannot get path "/readyz"\n')
     assert (await readiness(client))[0] == 200
 
 
 @pytest.mark.deadlines(ready=0.05)
-async def test_a_cluster_that_hangs_is_not_ready_in_time(client: Client, cluster: FakeCluster) -> None:
+async def test_a_timeout_of_the_cluster_is_not_ready(client: Client, cluster: FakeCluster) -> None:
     cluster.hold_next("get")
     status, checks = await readiness(client)
     assert (status, checks["api_server"]) == (503, "The cluster did not answer in time")
 
 
-async def test_a_full_line_of_requests_is_not_taken_for_a_dead_replica(
-    make_client: MakeClient, cluster: FakeCluster
-) -> None:
+async def test_a_full_queue_does_not_affect_readiness(make_client: MakeClient, cluster: FakeCluster) -> None:
     client = await make_client(KUBECTL_MAX_PROCESSES="1", KUBECTL_MAX_WAITING="0")
     go = cluster.hold_next("get")
     request = asyncio.create_task(client.get("/api/sandboxes"))
@@ -110,9 +104,9 @@ async def test_a_full_line_of_requests_is_not_taken_for_a_dead_replica(
     assert (await request).status == 200
 
 
-async def test_a_replica_that_is_about_to_end_is_not_ready(client: Client, cluster: FakeCluster) -> None:
+async def test_a_replica_that_shuts_down_is_not_ready(client: Client, cluster: FakeCluster) -> None:
     go = cluster.hold_next("get")
-    asked_before = asyncio.create_task(readiness(client))
+    earlier = asyncio.create_task(readiness(client))
     while not cluster.calls:
         await asyncio.sleep(0)
     assert client.app is not None
@@ -120,12 +114,12 @@ async def test_a_replica_that_is_about_to_end_is_not_ready(client: Client, clust
     ending = (503, {"serving": "The provisioner is shutting down"})
     assert await readiness(client) == ending
     go.set()
-    assert await asked_before == ending
+    assert await earlier == ending
     assert (await client.get("/livez")).status == 200
 
 
-@every_time
-async def test_the_log_tells_once_that_it_is_not_ready_and_once_that_it_is(
+@uncached
+async def test_each_change_of_readiness_is_logged_once(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="sandboxes.ops.health")
@@ -134,5 +128,5 @@ async def test_the_log_tells_once_that_it_is_not_ready_and_once_that_it_is(
         await readiness(client)
     for _ in range(3):
         await readiness(client)
-    said = [record.getMessage() for record in caplog.records if record.name == "sandboxes.ops.health"]
-    assert said == ["not ready: api_server: The cluster can't be reached", "ready"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "sandboxes.ops.health"]
+    assert messages == ["not ready: api_server: The cluster can't be reached", "ready"]
