@@ -54,7 +54,7 @@ async def is_empty(cluster: Cluster) -> None:
     await until(lambda: not pods(cluster) and not cluster.objects("Service", "deer-flow"))
 
 
-async def test_a_run_prints_each_phase_and_the_memory_and_deletes_only_its_own(
+async def test_a_run_prints_every_phase_and_deletes_only_its_own_sandboxes(
     cluster: Cluster, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner()
@@ -72,7 +72,7 @@ async def test_a_run_prints_each_phase_and_the_memory_and_deletes_only_its_own(
     await until(lambda: pods(cluster) == ["sandbox-bench-00000000-1"])
 
 
-async def test_direct_prints_the_floor_and_the_ratios_to_it_and_leaves_nothing(
+async def test_direct_prints_the_baseline_with_ratios_and_leaves_nothing(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     options = (base_url(provisioner), *SMALL, "--direct", str(cluster.kubeconfig))
@@ -87,7 +87,7 @@ async def test_direct_prints_the_floor_and_the_ratios_to_it_and_leaves_nothing(
     await is_empty(cluster)
 
 
-async def test_direct_does_not_load_another_namespace_than_the_provisioners(
+async def test_direct_creates_nothing_outside_the_provisioners_namespace(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     options = (base_url(provisioner), *SMALL, "--direct", str(cluster.kubeconfig))
@@ -98,9 +98,7 @@ async def test_direct_does_not_load_another_namespace_than_the_provisioners(
     await is_empty(cluster)
 
 
-async def test_the_key_is_sent_and_a_refused_one_is_one_sentence_without_it(
-    start_provisioner: StartProvisioner, tmp_path: Path
-) -> None:
+async def test_the_api_key_is_sent_and_never_printed(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
     url = base_url(await start_provisioner(PROVISIONER_API_KEY="k3y"))
     returncode, stdout, stderr = await bench(tmp_path, url, *SMALL, API_KEY="wr0ng", PROVISIONER_API_KEY="k3y")
     assert (returncode, stdout) == (1, "")
@@ -111,7 +109,7 @@ async def test_the_key_is_sent_and_a_refused_one_is_one_sentence_without_it(
     assert "k3y" not in stdout
 
 
-async def test_an_address_at_which_nothing_answers_is_one_sentence(tmp_path: Path) -> None:
+async def test_an_unreachable_provisioner_is_one_line_on_stderr(tmp_path: Path) -> None:
     returncode, stdout, stderr = await bench(tmp_path, f"http://127.0.0.1:{free_port()}", *SMALL)
     assert (returncode, stdout) == (1, "")
     assert re.fullmatch(r"bench: provisioner: no answer to list: Cannot connect to host 127\.0\.0\.1:.*\n", stderr)
@@ -122,7 +120,7 @@ async def test_an_address_at_which_nothing_answers_is_one_sentence(tmp_path: Pat
     [((), 130, "interrupted"), (("--max-seconds", "2"), 1, "--max-seconds are over")],
     ids=["Ctrl-C", "--max-seconds"],
 )
-async def test_a_run_that_is_cut_short_deletes_what_it_made(
+async def test_an_interrupted_run_deletes_its_sandboxes(
     limits: tuple[str, ...], code: int, said: str, cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     arguments = (base_url(provisioner), "--sandboxes", "100", "--direct", str(cluster.kubeconfig), *limits)
@@ -144,7 +142,7 @@ async def test_a_run_that_is_cut_short_deletes_what_it_made(
     await is_empty(cluster)
 
 
-async def test_a_failed_create_and_a_failed_delete_are_said_and_nothing_is_left(
+async def test_failed_creates_and_deletes_are_reported_and_nothing_is_left(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded")
@@ -157,7 +155,7 @@ async def test_a_failed_create_and_a_failed_delete_are_said_and_nothing_is_left(
     await is_empty(cluster)
 
 
-async def test_the_live_view_is_measured_and_what_was_made_for_it_is_deleted(
+async def test_a_live_view_run_prints_its_figures_and_deletes_its_objects(
     cluster: Cluster, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_SERVICE_TYPE="ClusterIP")
@@ -178,7 +176,7 @@ async def test_the_live_view_is_measured_and_what_was_made_for_it_is_deleted(
     await until(lambda: pods(cluster) == ["sandbox-bench-00000000-1"])
 
 
-async def test_a_service_that_is_started_to_be_measured_is_ended(
+async def test_a_service_started_by_the_bench_is_stopped(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     await create(provisioner)  # the namespace is there before the service
@@ -192,14 +190,14 @@ async def test_a_service_that_is_started_to_be_measured_is_ended(
     await until(lambda: pods(cluster) == ["sandbox-a"])
 
 
-async def test_a_service_that_ends_before_it_is_ready_is_said(tmp_path: Path) -> None:
+async def test_a_service_that_exits_before_it_is_ready_is_reported(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     returncode, stdout, stderr = await bench(tmp_path, url, "--start", f"{sys.executable} -c exit(3)")
     assert (returncode, stdout) == (1, "")
     assert stderr == "bench: the service ended with 3 before it was ready\n"
 
 
-async def test_measuring_the_live_view_that_is_cut_short_deletes_what_it_made(
+async def test_an_interrupted_live_view_run_deletes_its_objects(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     options = ("--direct", str(cluster.kubeconfig), "--fill", "5", "--idle", "600", "--max-seconds", "3")
@@ -209,13 +207,13 @@ async def test_measuring_the_live_view_that_is_cut_short_deletes_what_it_made(
     await is_empty(cluster)
 
 
-async def test_changes_need_an_api_server(tmp_path: Path) -> None:
+async def test_changes_require_direct(tmp_path: Path) -> None:
     returncode, _, stderr = await bench(tmp_path, "http://127.0.0.1:1", "--changes", "50")
     assert returncode == 2
     assert "--fill and --changes need --direct" in stderr
 
 
-async def test_direct_shows_the_client_certificate_and_checks_the_servers(
+async def test_direct_sends_the_client_certificate_and_verifies_the_servers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECTL", str(KUBECTL))

@@ -121,7 +121,7 @@ async def test_nothing_is_lost_when_the_api_server_is_slow(service: Service, clu
 
 @impatient
 @pytest.mark.parametrize("code", [429, 500, 503])
-async def test_nothing_is_lost_when_the_api_server_answers_errors_for_a_while(
+async def test_nothing_is_lost_when_the_api_server_returns_errors_for_a_while(
     service: Service, cluster: Cluster, code: int
 ) -> None:
     async with callers(service.ledger, service.session):
@@ -133,9 +133,7 @@ async def test_nothing_is_lost_when_the_api_server_answers_errors_for_a_while(
     await service.stands()
 
 
-async def test_nothing_is_lost_when_connections_are_cut_in_the_middle_of_batches(
-    service: Service, cluster: Cluster
-) -> None:
+async def test_nothing_is_lost_when_connections_are_cut_during_batches(service: Service, cluster: Cluster) -> None:
     """What was asked is done, and the answer never comes: of a Pod, of a Service, of a delete, at any place."""
     choice = random.Random(5)  # noqa: S311 - no secret
     async with callers(service.ledger, service.session):
@@ -166,7 +164,7 @@ def answer_next_watches(cluster: Cluster, code: int) -> None:
 
 @pytest.mark.deadlines(watch_pauses=(0.05, 0.1), watch_silence=0.5)
 @pytest.mark.parametrize("trouble", TROUBLE_OF_WATCHES)
-async def test_nothing_is_lost_or_told_wrong_whatever_becomes_of_watches(
+async def test_nothing_is_lost_or_misreported_when_watches_fail(
     start_provisioner: StartProvisioner, cluster: Cluster, trouble: str
 ) -> None:
     provisioner = await start_provisioner(**SETTINGS, LIVE_VIEW_MAX_AGE="4")
@@ -195,7 +193,7 @@ def kubectls_of(pid: int) -> list[int]:
     return found
 
 
-async def test_nothing_is_lost_when_kubectl_is_killed_at_any_moment(service: Service) -> None:
+async def test_nothing_is_lost_when_kubectl_processes_are_killed(service: Service) -> None:
     choice = random.Random(7)  # noqa: S311 - no secret
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 10))
@@ -238,7 +236,7 @@ async def test_nothing_is_lost_when_kubectl_prints_garbage(
         await service.stands()
 
 
-async def test_nothing_is_lost_when_kubectls_cache_can_not_be_written(service: Service, tmp_path: Path) -> None:
+async def test_nothing_is_lost_when_kubectls_cache_is_not_writable(service: Service, tmp_path: Path) -> None:
     """A file in the place of the folder: as root, too, nothing can be read or written there, as on a full disk."""
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 10))
@@ -299,7 +297,7 @@ async def test_no_call_fails_when_kubectls_cache_is_on_a_full_disk(
 # Callers
 
 
-async def test_nothing_is_lost_with_five_hundred_callers_at_once(service: Service) -> None:
+async def test_nothing_is_lost_with_five_hundred_concurrent_creates(service: Service) -> None:
     ids = [f"c{number}" for number in range(500)]
     statuses = await asyncio.gather(*(service.ledger.create(service.session, one) for one in ids))
     assert set(statuses) <= {200, 503}
@@ -307,7 +305,7 @@ async def test_nothing_is_lost_with_five_hundred_callers_at_once(service: Servic
     await service.stands()
 
 
-async def test_nothing_is_lost_when_callers_hang_up_in_the_middle(service: Service) -> None:
+async def test_nothing_is_lost_when_callers_disconnect(service: Service) -> None:
     choice = random.Random(11)  # noqa: S311 - no secret
 
     async def hang_up(number: int) -> None:
@@ -339,7 +337,7 @@ async def test_nothing_is_lost_when_credentials_are_rotated(service: Service, cl
     await service.stands()
 
 
-async def test_the_service_works_on_after_its_namespace_is_deleted_and_made_anew(
+async def test_nothing_is_lost_when_the_namespace_is_deleted_and_recreated(
     service: Service, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     async with callers(service.ledger, service.session):
@@ -359,7 +357,7 @@ async def test_the_service_works_on_after_its_namespace_is_deleted_and_made_anew
     await service.stands()
 
 
-async def test_when_the_quota_is_reached_in_a_batch_some_are_whole_and_the_others_are_429(
+async def test_creates_beyond_a_quota_reached_in_a_batch_are_429_and_leave_nothing(
     service: Service, cluster: Cluster
 ) -> None:
     """Some are whole, the others are refused, each for its own reason; and more find room when there is some."""

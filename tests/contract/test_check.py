@@ -85,9 +85,7 @@ async def namespace(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.usefixtures("namespace")
-async def test_of_a_cluster_that_is_ready_every_line_says_ok(
-    cluster: Cluster, kubectl: Kubectl, tmp_path: Path
-) -> None:
+async def test_every_line_is_ok_on_a_ready_cluster(cluster: Cluster, kubectl: Kubectl, tmp_path: Path) -> None:
     runtime_class = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runsc"}
     assert (await kubectl("create", "-f", "-", stdin={**runtime_class, "metadata": {"name": "gvisor"}})).rc == 0
     checked = await check(cluster, tmp_path)
@@ -102,9 +100,7 @@ async def test_of_a_cluster_that_is_ready_every_line_says_ok(
 
 
 @pytest.mark.usefixtures("namespace")
-async def test_with_the_role_that_is_shipped_all_is_well_and_what_may_not_be_asked_is_said(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+async def test_the_shipped_role_passes_and_unreadable_parts_are_not_permitted(cluster: Cluster, tmp_path: Path) -> None:
     cluster.authorization.restrict(NS, objects(new_kubectl(), ".")["Role"]["rules"])
     checked = await check(cluster, tmp_path)
     assert (checked.returncode, checked.begin_with("FAIL")) == (0, [])
@@ -113,7 +109,7 @@ async def test_with_the_role_that_is_shipped_all_is_well_and_what_may_not_be_ask
     ]  # fmt: skip
 
 
-def test_what_it_asks_for_is_the_role_that_is_shipped(make_settings: Any) -> None:
+def test_the_required_rights_equal_the_shipped_role(make_settings: Any) -> None:
     def asked(settings: Settings) -> set[tuple[str, str]]:
         wanted = rights_wanted(load_all_templates(settings), settings)
         return {(verb, resource) for resource, one in wanted.items() for verb in one.verbs}
@@ -149,7 +145,7 @@ DEERFLOWS = [
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_what_creates_do_without_does_not_fail(cluster: Cluster, tmp_path: Path) -> None:
+async def test_the_role_of_deerflows_chart_passes(cluster: Cluster, tmp_path: Path) -> None:
     cluster.authorization.restrict(NS, DEERFLOWS)
     checked = await check(cluster, tmp_path)
     assert (checked.returncode, checked.begin_with("FAIL")) == (0, [])
@@ -161,7 +157,7 @@ async def test_what_creates_do_without_does_not_fail(cluster: Cluster, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_a_right_that_the_settings_need_fails(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_missing_right_that_the_settings_need_fails(cluster: Cluster, tmp_path: Path) -> None:
     cluster.authorization.restrict(NS, DEERFLOWS)
     checked = await check(cluster, tmp_path, SANDBOX_IDLE_TIMEOUT="600", SANDBOX_NETWORK_POLICY="isolated")
     assert checked.returncode == 1
@@ -170,14 +166,16 @@ async def test_a_right_that_the_settings_need_fails(cluster: Cluster, tmp_path: 
     assert policies == "FAIL          rights on networkpolicies.networking.k8s.io: missing create, list, patch"
 
 
-def test_watches_are_not_needed_without_a_live_view(make_settings: Any) -> None:
+def test_the_right_to_watch_is_not_required_without_a_live_view(make_settings: Any) -> None:
     settings = make_settings(LIVE_VIEW="false")
     assert "watch" not in rights_wanted(load_all_templates(settings), settings)["pods"].verbs
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_all_of_it_takes_no_more_than_twelve_kubectls(cluster: Cluster, tmp_path: Path, noting: Noting) -> None:
+async def test_a_check_starts_at_most_twelve_kubectl_processes(
+    cluster: Cluster, tmp_path: Path, noting: Noting
+) -> None:
     checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
     assert checked.of("rights on pods") == "ok            rights on pods: create, delete, get, list, patch, watch"
     assert len(noting.calls()) <= 12
@@ -186,7 +184,7 @@ async def test_all_of_it_takes_no_more_than_twelve_kubectls(cluster: Cluster, tm
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_a_right_that_is_missing_is_not_asked_for_once_more(
+async def test_a_right_missing_from_complete_rules_is_not_checked_again(
     cluster: Cluster, tmp_path: Path, noting: Noting
 ) -> None:
     cluster.authorization.restrict(NS, [rule("pods", "get", "list")])
@@ -197,7 +195,7 @@ async def test_a_right_that_is_missing_is_not_asked_for_once_more(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_of_incomplete_rules_only_what_they_do_not_show_is_asked_for(
+async def test_only_rights_missing_from_incomplete_rules_are_checked_one_by_one(
     cluster: Cluster, tmp_path: Path, noting: Noting
 ) -> None:
     """As on GKE, where a webhook authorizer allows what no rule says."""
@@ -243,7 +241,7 @@ def answers_otherwise(cluster: Cluster) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize("no_review", [refuses, fails, answers_otherwise])
-async def test_where_rules_can_not_be_read_each_right_is_asked_for(
+async def test_rights_are_checked_one_by_one_when_the_rules_review_fails(
     cluster: Cluster, tmp_path: Path, noting: Noting, no_review: Callable[[Cluster], None]
 ) -> None:
     granted = objects(new_kubectl(), ".")["Role"]["rules"]
@@ -259,7 +257,7 @@ async def test_where_rules_can_not_be_read_each_right_is_asked_for(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_where_no_right_can_be_asked_for_it_is_said(cluster: Cluster, tmp_path: Path) -> None:
+async def test_an_unavailable_rights_check_fails(cluster: Cluster, tmp_path: Path) -> None:
     for resource in ("selfsubjectrulesreviews", "selfsubjectaccessreviews"):
         cluster.faults.answer(503, verb="create", resource=resource)
     checked = await check(cluster, tmp_path)
@@ -267,7 +265,7 @@ async def test_where_no_right_can_be_asked_for_it_is_said(cluster: Cluster, tmp_
     assert checked.of("rights on pods").startswith("FAIL          rights on pods: The cluster ")
 
 
-async def test_a_namespace_that_does_not_exist_fails(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_missing_namespace_fails(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, K8S_NAMESPACE="wrong")
     assert checked.returncode == 1
     (failed,) = checked.begin_with("FAIL")
@@ -275,19 +273,19 @@ async def test_a_namespace_that_does_not_exist_fails(cluster: Cluster, tmp_path:
     assert cluster.get("Namespace", "", "wrong") is None
 
 
-async def test_a_cluster_that_is_down_can_not_be_asked(cluster: Cluster, tmp_path: Path) -> None:
+async def test_an_unreachable_cluster_exits_with_2(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, K8S_API_SERVER=f"https://127.0.0.1:{free_port()}")
     assert checked.returncode == 2
     assert checked.lines[-1] == "FAIL          API server: The cluster can't be reached"
 
 
-async def test_a_certificate_of_another_name_is_said(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_certificate_of_another_name_exits_with_2(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, K8S_TLS_SERVER_NAME="nobody")
     assert checked.returncode == 2
     assert checked.lines[-1].startswith("FAIL          certificate: The connection to the cluster is not trusted")
 
 
-async def test_credentials_that_are_refused_are_said(cluster: Cluster, tmp_path: Path) -> None:
+async def test_rejected_credentials_exit_with_2(cluster: Cluster, tmp_path: Path) -> None:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     config["users"][0]["user"]["token"] = MARKER
     (tmp_path / "config").write_text(yaml.safe_dump(config))
@@ -306,7 +304,7 @@ async def test_credentials_that_are_refused_are_said(cluster: Cluster, tmp_path:
         ("resourcequotas", "", "quota", 1),
     ],
 )
-async def test_what_kubectl_does_not_prove_fails(
+async def test_unreadable_kubectl_output_fails(
     cluster: Cluster, tmp_path: Path, call: str, printed: str, what: str, returncode: int
 ) -> None:
     kubectl = tmp_path / "kubectl"
@@ -321,7 +319,9 @@ async def test_what_kubectl_does_not_prove_fails(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "{", ""])
-async def test_a_bad_kubeconfig_can_not_be_asked_with(cluster: Cluster, tmp_path: Path, content: str | None) -> None:
+async def test_an_unusable_kubeconfig_exits_with_2_and_its_path(
+    cluster: Cluster, tmp_path: Path, content: str | None
+) -> None:
     path = tmp_path / "config"
     if content is not None:
         path.write_text(content)
@@ -333,7 +333,7 @@ async def test_a_bad_kubeconfig_can_not_be_asked_with(cluster: Cluster, tmp_path
 
 
 @pytest.mark.slow
-async def test_without_a_kubectl_and_with_a_bad_variable_nothing_can_be_asked(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_missing_kubectl_or_an_invalid_variable_exits_with_2(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, KUBECTL=str(tmp_path / "none"))
     assert (checked.returncode, len(checked.lines)) == (2, 1)
     assert checked.lines[0].startswith("FAIL          kubectl: KUBECTL names")

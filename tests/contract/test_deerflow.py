@@ -90,7 +90,7 @@ async def test_the_sandbox_runs_with_the_recorded_mounts(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON_THE_NODE)
-async def test_a_folder_that_is_not_there_ends_the_wait_and_is_named(
+async def test_a_missing_host_folder_ends_the_wait_and_is_named(
     name: str, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     case = CASES[name]
@@ -114,7 +114,7 @@ VOLUMES = """  volumes:
 """
 
 
-async def test_a_mount_point_that_a_read_only_mount_does_not_have_ends_the_wait_and_is_named(
+async def test_a_mount_point_missing_in_a_read_only_mount_ends_the_wait_and_is_named(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     """No request makes such a Pod, but a template may."""
@@ -173,7 +173,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-async def test_what_may_not_be_mounted_is_400_with_one_sentence_and_reaches_no_cluster(
+async def test_forbidden_mounts_are_400_with_one_sentence_and_write_nothing(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(DEER_FLOW_HOST_BASE_DIR=BASE)

@@ -111,7 +111,9 @@ def of_page(page: str) -> list[Step]:
         for page in pages_with_commands()
     ],
 )
-async def test_the_commands_of_a_page_do_what_it_says(cluster: Cluster, tmp_path: Path, page: str) -> None:
+async def test_the_commands_of_a_page_succeed_and_print_what_it_shows(
+    cluster: Cluster, tmp_path: Path, page: str
+) -> None:
     folder, state, port, todo = tmp_path / "clone", tmp_path / "state", free_port(), of_page(page)
     clone(folder)
     state.mkdir()

@@ -78,7 +78,7 @@ async def reading(provisioner: Provisioner) -> AsyncIterator[Stream]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_life_from_created_to_deleted(provisioner: Provisioner) -> None:
+async def test_a_stream_reports_a_sandbox_from_created_to_deleted(provisioner: Provisioner) -> None:
     await create(provisioner, "before")
     async with reading(provisioner) as stream:
         name, state = stream.told[0]
@@ -102,9 +102,7 @@ async def test_a_life_from_created_to_deleted(provisioner: Provisioner) -> None:
 
 
 @pytest.mark.deadlines(watch_pauses=(0.05, 0.1))
-async def test_a_watch_that_starts_again_and_a_resync_tell_nothing_twice(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_restarted_watch_sends_no_event_twice(provisioner: Provisioner, cluster: Cluster) -> None:
     async with reading(provisioner) as stream:
         await create(provisioner, wait_seconds=20)
         await until(stream.has("ready", "a"))
@@ -117,9 +115,7 @@ async def test_a_watch_that_starts_again_and_a_resync_tell_nothing_twice(
         assert stream.told[before:] == [one for one in stream.told[before:] if one[1]["sandbox_id"] == "marker"]
 
 
-async def test_what_happened_while_no_watch_ran_is_told_when_it_is_known(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_changes_during_a_watch_outage_are_sent_afterwards(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, wait_seconds=20)
     async with reading(provisioner) as stream:
         await end_watches(cluster)
@@ -129,7 +125,7 @@ async def test_what_happened_while_no_watch_ran_is_told_when_it_is_known(
         assert stream.names("a") == ["changed"]
 
 
-async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up(
+async def test_a_slow_subscriber_is_disconnected_and_others_continue(
     provisioner: Provisioner,
     cluster: Cluster,
     kubectl: Kubectl,
@@ -164,7 +160,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up
     writer.close()
 
 
-async def test_the_service_stops_at_once_while_streams_and_waits_are_open(cluster: Cluster, tmp_path: Path) -> None:
+async def test_sigterm_ends_open_streams_and_waits(cluster: Cluster, tmp_path: Path) -> None:
     cluster.server_takes(6000)
     port = free_port()
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
@@ -198,7 +194,7 @@ async def test_the_service_stops_at_once_while_streams_and_waits_are_open(cluste
     assert "Traceback" not in log.read_text()
 
 
-async def test_a_reader_that_hangs_up_is_logged_and_forgotten(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_disconnected_subscriber_is_logged_without_a_traceback(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
     log = tmp_path / "log"

@@ -56,9 +56,7 @@ def by_hand(template: Template, **changes: Any) -> list[dict[str, Any]]:
 # Idempotent
 
 
-async def test_created_twice_it_is_the_same_sandbox_and_nothing_is_applied_again(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_repeated_create_returns_the_same_unchanged_sandbox(provisioner: Provisioner, cluster: Cluster) -> None:
     first = await create(provisioner, thread_id="t")
     before = identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
     second = await create(provisioner, thread_id="t")
@@ -66,7 +64,7 @@ async def test_created_twice_it_is_the_same_sandbox_and_nothing_is_applied_again
     assert (identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
 
 
-async def test_eight_times_at_once_from_two_processes_it_is_one_pod(
+async def test_eight_concurrent_creates_from_two_processes_make_one_pod(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     processes = [await start_provisioner(), await start_provisioner()]
@@ -79,7 +77,7 @@ async def test_eight_times_at_once_from_two_processes_it_is_one_pod(
 # Self-healing
 
 
-async def test_a_service_without_its_pod_gets_one(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_create_restores_a_missing_pod(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
     made = await create(provisioner)
     await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
     await until(lambda: gone(cluster, POD))
@@ -88,7 +86,9 @@ async def test_a_service_without_its_pod_gets_one(provisioner: Provisioner, clus
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
-async def test_a_pod_without_its_service_gets_one(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_create_restores_a_missing_service(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
     await create(provisioner)
     pod_uid, _ = identity(cluster)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
@@ -102,7 +102,7 @@ async def test_a_pod_without_its_service_gets_one(provisioner: Provisioner, clus
 @pytest.mark.parametrize(
     "ended", [{"phase": "Failed"}, {"phase": "Succeeded"}, {"phase": "Failed", "reason": "Evicted"}]
 )
-async def test_a_pod_that_has_ended_is_replaced(
+async def test_a_create_replaces_an_ended_pod(
     provisioner: Provisioner, cluster: Cluster, ended: dict[str, Any]
 ) -> None:
     made = await create(provisioner)
@@ -120,7 +120,7 @@ async def test_a_pod_that_has_ended_is_replaced(
     assert identity(cluster)[0] != before[0]
 
 
-async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
+async def test_a_create_waits_for_a_terminating_pod_and_replaces_it(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace is 50 s of ours
@@ -142,7 +142,7 @@ async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
 
 
 @pytest.mark.slow
-async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
+async def test_a_pod_terminating_past_the_create_deadline_is_503(
     start_provisioner: StartProvisioner, tmp_path: Any
 ) -> None:
     async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:
@@ -169,7 +169,7 @@ async def until_running(provisioner: Provisioner) -> None:
 
 
 @pytest.mark.parametrize("other", [{"thread_id": "t2", "user_id": "u"}, {"thread_id": "t", "user_id": "u2"}])
-async def test_the_same_id_of_another_owner_is_409_and_the_first_is_untouched(
+async def test_another_owners_create_is_409_and_changes_nothing(
     start_provisioner: StartProvisioner, cluster: Cluster, other: dict[str, str]
 ) -> None:
     first, second = await start_provisioner(), await start_provisioner()
@@ -183,7 +183,7 @@ async def test_the_same_id_of_another_owner_is_409_and_the_first_is_untouched(
     assert (await create(second, thread_id="t", user_id="u"))["sandbox_url"] == made["sandbox_url"]
 
 
-async def test_another_owner_whose_process_has_not_seen_the_first_is_409_by_the_clusters_guard(
+async def test_of_concurrent_creates_by_two_owners_one_owner_gets_409(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     """Both look, see nothing, and apply: the immutable revision lets only one of them win."""
@@ -203,7 +203,7 @@ async def test_another_owner_whose_process_has_not_seen_the_first_is_409_by_the_
     await create(first, thread_id=winner)
 
 
-async def test_an_object_made_by_hand_with_the_same_user_data_is_adopted(
+async def test_a_manually_created_sandbox_with_the_same_user_data_is_adopted(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
@@ -234,7 +234,7 @@ async def test_a_pod_of_the_predecessor_without_a_service_is_adopted_and_complet
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
-async def test_an_object_made_by_hand_with_other_user_data_is_refused_and_untouched(
+async def test_a_manually_created_sandbox_with_other_user_data_is_409_and_unchanged(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
@@ -253,7 +253,7 @@ async def test_an_object_made_by_hand_with_other_user_data_is_refused_and_untouc
         assert "annotations" not in new["metadata"]
 
 
-async def test_another_image_while_a_sandbox_lives_leaves_it_as_it_is(
+async def test_a_new_default_image_does_not_change_a_running_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     old = await start_provisioner(SANDBOX_IMAGE="sandbox:1")
@@ -264,7 +264,7 @@ async def test_another_image_while_a_sandbox_lives_leaves_it_as_it_is(
     assert (identity(cluster), spec_of(cluster, POD)[0]["containers"]) == before
 
 
-async def test_two_processes_with_different_images_at_once_make_one_sandbox(
+async def test_concurrent_creates_with_different_images_make_one_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     old = await start_provisioner(SANDBOX_IMAGE="sandbox:1")
@@ -274,7 +274,7 @@ async def test_two_processes_with_different_images_at_once_make_one_sandbox(
     assert len(cluster.objects("Pod")) == 1
 
 
-async def test_each_apply_is_a_new_version_so_that_nobody_deletes_what_they_have_not_seen(
+async def test_each_apply_writes_a_later_applied_at(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
@@ -300,7 +300,7 @@ async def test_each_apply_is_a_new_version_so_that_nobody_deletes_what_they_have
         pytest.param("pods", "apply-pod-security-violation", 502, marks=pytest.mark.slow),
     ],
 )
-async def test_a_create_that_is_refused_by_half_leaves_nothing(
+async def test_a_partly_rejected_create_leaves_nothing(
     provisioner: Provisioner, cluster: Cluster, resource: str, case: str, status: int
 ) -> None:
     refuse_next(cluster, "PATCH", resource, case, times=4)
@@ -310,7 +310,7 @@ async def test_a_create_that_is_refused_by_half_leaves_nothing(
     await until(lambda: gone(cluster, SERVICE))
 
 
-async def test_a_create_that_fails_leaves_what_was_there_before(
+async def test_a_failed_create_keeps_existing_objects(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
@@ -325,7 +325,9 @@ async def test_a_create_that_fails_leaves_what_was_there_before(
 
 
 @pytest.mark.slow
-async def test_node_ports_that_are_used_up_leave_no_pod(start_provisioner: StartProvisioner, tmp_path: Any) -> None:
+async def test_exhausted_node_ports_are_429_and_leave_no_pod(
+    start_provisioner: StartProvisioner, tmp_path: Any
+) -> None:
     async with Cluster(directory=tmp_path / "small", node_port_range=range(31900, 31901), speed=10) as small:
         provisioner = await start_provisioner(cluster=small)
         await create(provisioner, "first")
@@ -342,7 +344,7 @@ async def test_node_ports_that_are_used_up_leave_no_pod(start_provisioner: Start
         assert (await provisioner.get(f"{URL}/first")).status == 200
 
 
-async def test_the_namespace_deleted_while_running(
+async def test_a_create_succeeds_after_the_namespace_was_deleted(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)

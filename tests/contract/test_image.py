@@ -107,7 +107,7 @@ def readable_kubectl(tmp: Path) -> Path:
     return copy
 
 
-async def test_it_serves_as_another_user_with_only_tmp_writable(cluster: Cluster, tmp: Path, app: Path) -> None:
+async def test_the_service_runs_as_another_user_with_only_tmp_writable(cluster: Cluster, tmp: Path, app: Path) -> None:
     kubeconfig = tmp / "config"
     shutil.copy(cluster.kubeconfig, kubeconfig)
     kubeconfig.chmod(0o600)
@@ -143,7 +143,7 @@ async def test_it_serves_as_another_user_with_only_tmp_writable(cluster: Cluster
     assert written == []
 
 
-async def test_a_kubeconfig_of_somebody_else_is_said_with_path_owner_mode_and_uid(
+async def test_an_unreadable_kubeconfig_stops_the_start_with_its_owner_and_mode(
     cluster: Cluster, tmp: Path, app: Path
 ) -> None:
     kubeconfig = tmp / "config"

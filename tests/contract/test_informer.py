@@ -34,7 +34,7 @@ from tests.waiting import until
 pytestmark = QUICK_VIEW
 
 
-async def test_reads_start_no_process(
+async def test_reads_start_no_kubectl_process(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
@@ -50,7 +50,7 @@ async def test_reads_start_no_process(
     assert after["list"] == before["list"]
 
 
-async def test_what_it_wrote_its_next_read_sees(provisioner: Provisioner) -> None:
+async def test_reads_see_own_writes(provisioner: Provisioner) -> None:
     await fresh(provisioner)
     for number in range(5):
         await create(provisioner, f"s{number}")
@@ -61,7 +61,7 @@ async def test_what_it_wrote_its_next_read_sees(provisioner: Provisioner) -> Non
         assert f"s{number}" not in await ids(provisioner)
 
 
-async def test_deleted_unknown_then_created_it_is_listed_at_once(provisioner: Provisioner) -> None:
+async def test_a_create_after_a_delete_of_the_same_unknown_id_is_listed_at_once(provisioner: Provisioner) -> None:
     await fresh(provisioner)
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     await create(provisioner)
@@ -70,9 +70,7 @@ async def test_deleted_unknown_then_created_it_is_listed_at_once(provisioner: Pr
 
 
 @pytest.mark.deadlines(delete=1.0)
-async def test_a_delete_that_was_not_answered_leaves_no_answer_from_the_view(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_get_after_a_timed_out_delete_matches_the_cluster(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     await fresh(provisioner)
     cluster.faults.slow(2.0, verb="delete", resource="pods")
@@ -81,7 +79,7 @@ async def test_a_delete_that_was_not_answered_leaves_no_answer_from_the_view(
     assert (answer.status == 200) == (cluster.get("Service", "deer-flow", "sandbox-a-svc") is not None)
 
 
-async def test_changes_behind_its_back_are_seen(
+async def test_changes_by_other_writers_are_seen(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     await fresh(provisioner)
@@ -98,7 +96,7 @@ async def test_changes_behind_its_back_are_seen(
     assert cluster.objects("Service") == []
 
 
-async def test_another_replicas_sandbox_is_found_before_404_is_said(
+async def test_a_get_finds_another_replicas_sandbox_while_watches_hang(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl
 ) -> None:
     """Even while the watches say nothing of it."""
@@ -111,7 +109,7 @@ async def test_another_replicas_sandbox_is_found_before_404_is_said(
 
 
 @pytest.mark.slow
-async def test_a_storm_of_gets_for_unknown_ids_is_no_storm_of_processes(
+async def test_two_hundred_gets_of_unknown_ids_start_fewer_than_forty_processes(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
@@ -123,7 +121,7 @@ async def test_a_storm_of_gets_for_unknown_ids_is_no_storm_of_processes(
 
 
 @pytest.mark.slow
-async def test_a_list_that_fails_with_an_empty_list_on_stdout_empties_nothing(
+async def test_a_failed_list_with_an_empty_list_on_stdout_removes_nothing(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
@@ -143,7 +141,7 @@ async def test_a_list_that_fails_with_an_empty_list_on_stdout_empties_nothing(
 
 
 @pytest.mark.slow
-async def test_a_list_that_comes_late_brings_nothing_back(
+async def test_a_late_list_does_not_restore_a_deleted_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl, tmp_path: Path
 ) -> None:
     """It was read before the delete, and ends after all is gone."""
@@ -165,7 +163,7 @@ async def test_a_list_that_comes_late_brings_nothing_back(
     assert await status_of(provisioner) == 404
 
 
-async def test_a_restarted_api_server_without_old_versions_is_listed_anew(
+async def test_an_api_server_restarted_without_old_versions_is_listed_again(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     await create(provisioner)
@@ -177,7 +175,7 @@ async def test_a_restarted_api_server_without_old_versions_is_listed_anew(
     assert await ids(provisioner) == {"a", "new"}
 
 
-async def test_a_read_is_503_while_the_cluster_is_away_and_200_when_it_is_back(
+async def test_a_read_is_503_while_the_cluster_is_unreachable_and_200_afterwards(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     await create(provisioner)
@@ -211,7 +209,7 @@ async def fill(cluster: Cluster, template: Template, count: int) -> None:
 
 
 @pytest.mark.slow
-async def test_more_than_1200_objects_at_the_start(
+async def test_more_than_1200_objects_are_listed_at_the_start(
     start_provisioner: StartProvisioner, cluster: Cluster, template: Template, kubectl: Kubectl
 ) -> None:
     first = await start_provisioner(SANDBOX_SERVICE_TYPE="ClusterIP")
@@ -225,7 +223,7 @@ async def test_more_than_1200_objects_at_the_start(
     assert len(await ids(provisioner)) == 620
 
 
-async def test_reconciliation_finds_another_replicas_sandbox_and_never_guesses_that_it_is_absent(
+async def test_reconciliation_finds_another_replicas_sandbox_and_is_503_in_an_outage(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
 ) -> None:
     """Even while the watches say nothing of it."""

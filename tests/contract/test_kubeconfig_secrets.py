@@ -79,7 +79,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", kubeconfigs.CASES)
-async def test_at_the_start_and_by_check_nothing_of_a_kubeconfig_is_said(
+async def test_start_and_check_never_quote_a_kubeconfig(
     name: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log
 ) -> None:
     kubeconfigs.write(name, cluster.kubeconfig.read_text(), path)
@@ -99,7 +99,7 @@ async def test_at_the_start_and_by_check_nothing_of_a_kubeconfig_is_said(
 
 
 @pytest.mark.slow
-async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_is_wrong(
+async def test_a_kubeconfig_changed_at_run_time_is_never_quoted(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     path: Path,
@@ -137,7 +137,7 @@ async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_i
 
 
 @pytest.mark.deadlines(pool_tick=0.05)
-async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_that_changes(
+async def test_watches_and_the_pool_never_quote_a_changed_kubeconfig(
     start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log
 ) -> None:
     good = cluster.kubeconfig.read_text()
@@ -164,7 +164,7 @@ async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_tha
 
 
 @pytest.mark.parametrize("section", ["users", "clusters", "contexts"])
-async def test_two_entries_of_one_name_are_said_by_name(
+async def test_duplicate_kubeconfig_entries_stop_the_start_with_their_name(
     section: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log
 ) -> None:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
@@ -176,7 +176,7 @@ async def test_two_entries_of_one_name_are_said_by_name(
     assert f"run `kubectl --kubeconfig {path} config view`" in log.written.getvalue()
 
 
-async def test_what_a_plugin_prints_is_in_the_log_without_what_it_was_given(
+async def test_a_plugins_output_is_logged_with_its_secrets_hidden(
     start_provisioner: StartProvisioner, cluster: Cluster, path: Path, tmp_path: Path, log: Log
 ) -> None:
     """The operator needs a plugin's words; its secrets are hidden in them."""
@@ -199,7 +199,7 @@ async def test_what_a_plugin_prints_is_in_the_log_without_what_it_was_given(
 
 
 @pytest.mark.parametrize("more", ["\n---\n- [a", "\n...\n}", f"\n---\n{'[' * 200}"])
-async def test_of_a_kubeconfig_that_only_kubectl_reads_no_word_of_a_plugin_is_repeated(
+async def test_plugin_output_is_not_logged_when_only_kubectl_can_parse_the_kubeconfig(
     more: str, start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log
 ) -> None:
     """What is to be hidden in it is not known."""
@@ -220,7 +220,7 @@ async def test_of_a_kubeconfig_that_only_kubectl_reads_no_word_of_a_plugin_is_re
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "check", "reap"])
-async def test_of_two_users_of_one_name_a_process_says_the_name_and_nothing_else(
+async def test_every_command_names_a_duplicate_user_and_prints_no_secret(
     command: str, cluster: Cluster, path: Path, tmp_path: Path
 ) -> None:
     kubeconfigs.write("two users", cluster.kubeconfig.read_text(), path)
@@ -234,9 +234,7 @@ async def test_of_two_users_of_one_name_a_process_says_the_name_and_nothing_else
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a plugin that prints all", "a server with a password", "a proxy of another scheme"])
-async def test_what_a_reaper_and_a_check_print_has_no_secret(
-    name: str, cluster: Cluster, path: Path, tmp_path: Path
-) -> None:
+async def test_reap_and_check_print_no_secret(name: str, cluster: Cluster, path: Path, tmp_path: Path) -> None:
     kubeconfigs.write(name, cluster.kubeconfig.read_text(), path)
     env = environment(tmp_path, KUBECONFIG_PATH=str(path), KUBECTL_PASS_ENV="LOGIN", LOGIN=f"login {MARKER}")
     rc, stdout, stderr = await run(sys.executable, str(ROOT / "provisioner.py"), "reap", environ=env)
@@ -247,9 +245,7 @@ async def test_what_a_reaper_and_a_check_print_has_no_secret(
     assert not shows(stdout + stderr + checked + errors)
 
 
-async def test_a_token_that_rotates_is_hidden_before_anybody_has_seen_it(
-    cluster: Cluster, path: Path, tmp_path: Path
-) -> None:
+async def test_a_rotated_token_is_hidden_in_a_plugins_output(cluster: Cluster, path: Path, tmp_path: Path) -> None:
     """It is written into the kubeconfig while the service runs, and a plugin's output is the first to show it."""
     good = cluster.kubeconfig.read_text()
     path.write_text(good)

@@ -120,7 +120,7 @@ async def test_a_users_kuberc_changes_nothing(
 
 
 @pytest.mark.role(TEMPLATES)
-async def test_an_old_kubectl_takes_all_that_keeps_a_kuberc_away(
+async def test_an_old_kubectl_accepts_the_flags_and_variables_against_a_kuberc(
     cluster: Cluster, tmp_path: Path, plugins: Path
 ) -> None:
     templates = write_configured(tmp_path / "templates")
@@ -133,7 +133,7 @@ async def test_an_old_kubectl_takes_all_that_keeps_a_kuberc_away(
     assert not (tmp_path / "plugin-was-run").exists()
 
 
-async def test_the_kubercs_of_these_tests_hold_for_a_users_own_kubectl(cluster: Cluster, tmp_path: Path) -> None:
+async def test_the_kubercs_of_these_tests_change_what_a_plain_kubectl_does(cluster: Cluster, tmp_path: Path) -> None:
     """Else the tests here could not fail."""
     mine = Kubectl(cluster.kubeconfig, tmp_path / "mine")
     assert (await mine.apply(pod("there"))).rc == 0
@@ -160,7 +160,7 @@ async def test_the_kubercs_of_these_tests_hold_for_a_users_own_kubectl(cluster: 
     assert [obj["metadata"]["name"] for obj in cluster.objects("Pod")] == ["there"]
 
 
-async def test_the_flag_alone_makes_an_apply_store_and_a_create_and_a_delete(cluster: Cluster, tmp_path: Path) -> None:
+async def test_dry_run_none_alone_overrides_a_kuberc(cluster: Cluster, tmp_path: Path) -> None:
     """Should a kubectl read the kuberc all the same."""
     write_kuberc(tmp_path / "dry", **KUBERCS["dry runs"])
     kubectl = Kubectl(cluster.kubeconfig, tmp_path / "dry")
@@ -184,7 +184,7 @@ def noting(tmp_path: Path) -> Path:
     return script
 
 
-async def test_every_kubectl_that_anything_starts_is_kept_from_the_users_settings(
+async def test_every_kubectl_is_started_without_the_users_kuberc_and_locale(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, plugins: Path, noting: Path
 ) -> None:
     write_kuberc(tmp_path, **KUBERCS["as recorded"])

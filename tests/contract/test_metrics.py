@@ -32,7 +32,7 @@ async def reads(service: Provisioner, wanted: float, name: str, **labels: str) -
     await until(is_so)
 
 
-async def test_the_whole_life_of_a_sandbox_is_measured(
+async def test_metrics_follow_a_sandbox_from_create_to_reaping(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await provisioner.view.becomes_fresh()
@@ -63,9 +63,7 @@ async def until_gone(cluster: Cluster) -> bool:
     return True
 
 
-async def test_a_sandbox_that_was_there_before_is_not_measured_again(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_sandbox_deleted_before_it_is_ready_is_not_measured(provisioner: Provisioner, cluster: Cluster) -> None:
     await provisioner.view.becomes_fresh()
     cluster.server_takes(3600)
     await create(provisioner)
@@ -77,7 +75,9 @@ async def test_a_sandbox_that_was_there_before_is_not_measured_again(
 
 
 @pytest.mark.starts_in_full
-async def test_groups_and_queues_are_seen(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+async def test_batches_queues_and_running_processes_are_measured(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
     provisioner = await start_provisioner(KUBECTL_MAX_PROCESSES="2")
     cluster.faults.slow(0.3, verb="patch")
     tasks = [asyncio.create_task(create(provisioner, f"s{number}")) for number in range(20)]
@@ -100,9 +100,7 @@ async def test_groups_and_queues_are_seen(start_provisioner: StartProvisioner, c
 
 
 @pytest.mark.starts_in_full
-async def test_processes_that_wait_and_watches_that_start_again_are_seen(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_waiting_processes_and_watch_restarts_are_counted(provisioner: Provisioner, cluster: Cluster) -> None:
     await reads(provisioner, 4, "provisioner_kubectl_processes", state="waiting")
     await reads(provisioner, 2, "provisioner_kubectl_processes", state="watching")
     assert value(await scrape(provisioner), "provisioner_watch_restarts_total", resource="pods") == 0
@@ -111,7 +109,9 @@ async def test_processes_that_wait_and_watches_that_start_again_are_seen(
     await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="services")
 
 
-async def test_a_scrape_with_the_cluster_gone_tells_so_at_once(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_scrape_in_an_outage_shows_a_stale_view_and_no_sandbox_counts(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
     await provisioner.view.becomes_fresh()
     cluster.faults.refuse()
     await reads(provisioner, 0, "provisioner_view_fresh")
@@ -121,7 +121,7 @@ async def test_a_scrape_with_the_cluster_gone_tells_so_at_once(provisioner: Prov
 
 
 @pytest.mark.starts_in_full
-async def test_a_service_at_work_tells_every_metric_of_the_table_and_no_other(provisioner: Provisioner) -> None:
+async def test_a_working_service_exports_exactly_the_documented_metrics(provisioner: Provisioner) -> None:
     await provisioner.view.becomes_fresh()
     await create(provisioner)
     text = await (await provisioner.get("/metrics")).text()

@@ -133,7 +133,7 @@ def there(base: str) -> str:
 @pytest.mark.slow
 @SCHEMA.exclude(path=EVENTS_PATH).parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_asked_the_answer_is_one_that_the_document_has(
+def test_every_response_conforms_to_the_document(
     case: schemathesis.Case[Any], there: str, seen: dict[str, list[int]]
 ) -> None:
     answered = seen[case.operation.label]
@@ -194,7 +194,7 @@ BODIES = {"create_sandbox": {"sandbox_id": "a"}, "renew_sandbox": {"ttl_seconds"
 
 
 @pytest.mark.slow
-async def test_what_is_said_while_the_cluster_is_away_is_documented(
+async def test_responses_while_the_cluster_is_unreachable_are_documented(
     cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:
     provisioner = await start_provisioner(LIVE_VIEW="false")
@@ -215,7 +215,7 @@ async def test_what_is_said_while_the_cluster_is_away_is_documented(
     ("recorded", "status"),
     [("apply-forbidden-no-create", 502), ("apply-quota-exceeded", 429), ("apply-pod-security-violation", 502)],
 )
-async def test_what_is_said_of_a_refusal_is_documented(
+async def test_responses_to_a_rejected_create_are_documented(
     cluster: Cluster, start_provisioner: StartProvisioner, recorded: str, status: int
 ) -> None:
     provisioner = await start_provisioner()
@@ -225,7 +225,7 @@ async def test_what_is_said_of_a_refusal_is_documented(
     assert await problems_of(response, "POST", "/api/sandboxes") == []
 
 
-async def test_what_is_said_at_the_limit_is_documented(start_provisioner: StartProvisioner) -> None:
+async def test_the_response_at_max_sandboxes_is_documented(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(MAX_SANDBOXES="1")
     await create(provisioner)
     response = await provisioner.post("/api/sandboxes", json={"sandbox_id": "b"})
@@ -234,7 +234,7 @@ async def test_what_is_said_at_the_limit_is_documented(start_provisioner: StartP
     assert await problems_of(response, "POST", "/api/sandboxes") == []
 
 
-async def test_the_events_are_what_the_document_says(start_provisioner: StartProvisioner) -> None:
+async def test_events_conform_to_the_document(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner()
     names = set(re.findall(r"`(\w+)`", DOCUMENT["paths"][EVENTS_PATH]["get"]["description"]))
     models = {"state": SandboxList.__name__}
@@ -260,7 +260,7 @@ async def test_the_events_are_what_the_document_says(start_provisioner: StartPro
     assert re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", told["content"]["text/event-stream"]["example"])
 
 
-async def test_what_is_said_where_there_are_no_events_is_documented(start_provisioner: StartProvisioner) -> None:
+async def test_the_response_of_events_without_a_live_view_is_documented(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(LIVE_VIEW="false")
     response = await provisioner.get(EVENTS_PATH)
     assert response.status == 503
@@ -271,7 +271,7 @@ async def test_what_is_said_where_there_are_no_events_is_documented(start_provis
     ("method", "path", "name", "status"),
     [("GET", "/api/nope", "UnknownPath", 404), ("PUT", "/api/sandboxes", "MethodNotAllowed", 405)],
 )
-async def test_what_any_request_can_be_told_is_documented(
+async def test_responses_to_unknown_paths_and_methods_are_documented(
     start_provisioner: StartProvisioner, method: str, path: str, name: str, status: int
 ) -> None:
     provisioner = await start_provisioner()

@@ -15,7 +15,7 @@ async def read(kubectl: Kubectl, kind: str, name: str) -> Any:
     return (await kubectl("get", kind, name, "-n", "deer-flow", "-o", "json")).json
 
 
-async def test_the_pod_has_exactly_what_was_asked_for(start_provisioner: StartProvisioner, kubectl: Kubectl) -> None:
+async def test_the_pod_has_exactly_the_requested_options(start_provisioner: StartProvisioner, kubectl: Kubectl) -> None:
     provisioner = await start_provisioner(ALLOW_FIELDS=ALL)
     await create(provisioner, "plain")
     fields: dict[str, Any] = {
@@ -66,7 +66,7 @@ async def test_the_pod_has_exactly_what_was_asked_for(start_provisioner: StartPr
     assert asked["spec"] == plain["spec"]
 
 
-async def test_of_two_owners_at_once_the_second_leaves_no_label_on_the_firsts_service(
+async def test_a_rejected_concurrent_owner_leaves_no_label_on_the_service(
     start_provisioner: StartProvisioner, kubectl: Kubectl
 ) -> None:
     first, second = await start_provisioner(), await start_provisioner()

@@ -44,20 +44,20 @@ async def refuses_to_start(environ: dict[str, str]) -> str:
     return stderr
 
 
-async def test_bad_variables_stop_the_start(tmp_path: Path) -> None:
+async def test_invalid_variables_stop_the_start(tmp_path: Path) -> None:
     stderr = await refuses_to_start(environment(tmp_path, PORT="http", K8S_NAMESPACE="Bad"))
     assert "PORT holds 'http'" in stderr
     assert "K8S_NAMESPACE holds 'Bad'" in stderr
 
 
-async def test_a_missing_kubeconfig_stops_the_start_in_one_sentence_with_its_path(tmp_path: Path) -> None:
+async def test_a_missing_kubeconfig_stops_the_start_with_its_path(tmp_path: Path) -> None:
     stderr = await refuses_to_start(environment(tmp_path, KUBECONFIG_PATH=str(tmp_path / "none")))
     assert stderr.splitlines()[-1].startswith(f"provisioner: Kubeconfig not found at {tmp_path}/none.")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["directory", "unreadable", "garbage", "no context", "no user"])
-async def test_a_kubeconfig_that_can_not_be_used_stops_the_start_with_its_path(
+async def test_an_unusable_kubeconfig_stops_the_start_with_its_path(
     cluster: Cluster, tmp_path: Path, kind: str
 ) -> None:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
@@ -79,7 +79,7 @@ async def test_a_kubeconfig_that_can_not_be_used_stops_the_start_with_its_path(
     assert "Kubeconfig" in stderr
 
 
-async def test_a_template_that_the_schema_refuses_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_template_with_an_unknown_field_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
     copy = tmp_path / "templates" / "misspelt"
     copy.mkdir(parents=True)
     for source in (ROOT / "manifests" / "sandbox").iterdir():
@@ -94,7 +94,7 @@ async def test_a_template_that_the_schema_refuses_stops_the_start(cluster: Clust
     assert cluster.objects("Pod") == []
 
 
-async def test_a_port_that_is_taken_is_said(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_port_in_use_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -110,7 +110,7 @@ async def test_a_port_that_is_taken_is_said(cluster: Cluster, tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("variable", ["HOST", "LISTEN_HOST"])
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
-async def test_a_host_that_is_not_this_machine_is_said(
+async def test_a_host_of_another_machine_stops_the_start(
     cluster: Cluster, tmp_path: Path, variable: str, host: str
 ) -> None:
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PROVISIONER_API_KEY="k3y")
@@ -120,7 +120,7 @@ async def test_a_host_that_is_not_this_machine_is_said(
 
 
 @pytest.mark.slow
-async def test_without_a_key_a_host_that_is_a_name_stops_the_start(tmp_path: Path) -> None:
+async def test_without_a_key_a_host_name_stops_the_start(tmp_path: Path) -> None:
     environ = environment(tmp_path, HOST="x86_64-conda-linux-gnu", ALLOW_UNAUTHENTICATED="")
     (line,) = (await refuses_to_start(environ)).splitlines()
     assert line.startswith("provisioner: HOST holds 'x86_64-conda-linux-gnu', which is neither an IP address nor")
@@ -148,7 +148,7 @@ def service_links(name: str, address: str, port: int) -> dict[str, str]:
     }
 
 
-async def test_it_serves_beside_services_of_the_names_that_it_is_deployed_by(cluster: Cluster, tmp_path: Path) -> None:
+async def test_service_link_variables_change_nothing(cluster: Cluster, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     links: dict[str, str] = {}
     for number, name in enumerate(("provisioner", "gateway", "sandbox-provisioner")):
@@ -163,7 +163,7 @@ async def test_it_serves_beside_services_of_the_names_that_it_is_deployed_by(clu
 
 
 @pytest.mark.slow
-async def test_a_port_of_another_program_moves_nothing_and_is_a_warning(cluster: Cluster, tmp_path: Path) -> None:
+async def test_host_and_port_overridden_by_listen_variables_are_warnings(cluster: Cluster, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     environ = environment(
         tmp_path,
@@ -183,7 +183,7 @@ async def test_a_port_of_another_program_moves_nothing_and_is_a_warning(cluster:
     ]
 
 
-async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
+async def test_the_service_starts_with_a_warning_while_the_cluster_is_down(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     environ = environment(
         tmp_path,
@@ -209,7 +209,7 @@ async def test_with_the_cluster_down_it_starts_and_says_so(cluster: Cluster, tmp
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
 
 
-async def test_without_a_key_it_serves_this_machine_and_says_who_is_answered(
+async def test_without_a_key_local_callers_are_served_and_a_warning_names_them(
     start_provisioner: StartProvisioner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     provisioner = await start_provisioner()
@@ -225,7 +225,7 @@ async def test_without_a_key_it_serves_this_machine_and_says_who_is_answered(
 
 
 @pytest.mark.slow
-async def test_in_a_pod_it_answers_nothing_without_a_key_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
+async def test_in_a_pod_without_a_key_api_requests_are_401_with_a_warning(cluster: Cluster, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     environ = environment(
         tmp_path,
@@ -252,7 +252,7 @@ async def test_in_a_pod_it_answers_nothing_without_a_key_and_says_so(cluster: Cl
 @pytest.mark.skipif(
     (SERVICE_ACCOUNT / "token").exists(), reason="in a Pod run.sh serves on that Pod's cluster, and starts no stand-in"
 )
-async def test_run_sh_serves_on_a_stand_in_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
+async def test_run_sh_serves_on_devcluster_and_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     port = free_port()
     log = tmp_path / "log"
     environ = environment(tmp_path, LISTEN_PORT=str(port), PYTHON=sys.executable)
@@ -290,9 +290,7 @@ async def served(cluster: Cluster, tmp_path: Path) -> AsyncIterator[str]:
 
 
 @pytest.mark.slow
-async def test_all_that_kubectl_said_is_in_the_log_under_the_requests_id(
-    served: str, cluster: Cluster, tmp_path: Path
-) -> None:
+async def test_kubectls_stderr_is_logged_with_the_request_id(served: str, cluster: Cluster, tmp_path: Path) -> None:
     refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded")
     headers = {"X-API-Key": "k3y", "X-Request-ID": "find-me"}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -320,7 +318,7 @@ async def test_all_that_kubectl_said_is_in_the_log_under_the_requests_id(
     assert case("apply-quota-exceeded").stderr.strip() in failed["event"]
 
 
-async def test_no_secret_is_ever_in_the_log(cluster: Cluster, tmp_path: Path) -> None:
+async def test_the_log_contains_no_secret(cluster: Cluster, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     environ = environment(
         tmp_path,
@@ -402,7 +400,7 @@ def lines_of(request_id: str, log: Path) -> list[dict[str, Any]]:
     ],
     ids=["no HTTP", "bad header", "bad length", "too long a line", "long path", "long id"],
 )
-async def test_what_is_not_http_is_answered_in_json_without_a_word_of_it(
+async def test_malformed_requests_get_a_json_error_and_no_traceback(
     served: str, tmp_path: Path, sent: bytes, status: int
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(served.rpartition(":")[2]))
@@ -418,7 +416,7 @@ async def test_what_is_not_http_is_answered_in_json_without_a_word_of_it(
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-async def test_a_signal_before_it_listens_ends_it_and_its_kubectl(tmp_path: Path) -> None:
+async def test_sigterm_during_the_start_ends_the_service_and_its_kubectl(tmp_path: Path) -> None:
     slow = tmp_path / "kubectl"
     slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
     slow.chmod(0o755)
@@ -443,7 +441,9 @@ async def smoke(base: str, *arguments: str, tmp_path: Path, **variables: str) ->
 
 
 @pytest.mark.slow
-async def test_smoke_sh_with_a_key_and_kubectl(served: str, cluster: Cluster, kubectl: Kubectl, tmp_path: Path) -> None:
+async def test_smoke_sh_succeeds_with_a_key_and_kubectl(
+    served: str, cluster: Cluster, kubectl: Kubectl, tmp_path: Path
+) -> None:
     kubeconfig = str(kubectl.kubeconfig)
     returncode, stdout, stderr = await smoke(
         served, "--kubectl", tmp_path=tmp_path, API_KEY="k3y", KUBECONFIG=kubeconfig
@@ -460,7 +460,7 @@ async def test_smoke_sh_with_a_key_and_kubectl(served: str, cluster: Cluster, ku
 
 
 @pytest.mark.slow
-async def test_a_key_wins_over_allow_unauthenticated_which_is_said(served: str, tmp_path: Path) -> None:
+async def test_a_key_overrides_allow_unauthenticated_and_this_is_logged(served: str, tmp_path: Path) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{served}/api/sandboxes") as response:
         assert response.status == 401
     said = [line["event"] for line in map(json.loads, (tmp_path / "log").read_text().splitlines())]
@@ -468,7 +468,7 @@ async def test_a_key_wins_over_allow_unauthenticated_which_is_said(served: str, 
 
 
 @pytest.mark.slow
-async def test_smoke_sh_says_what_is_off_and_cleans_up(served: str, cluster: Cluster, tmp_path: Path) -> None:
+async def test_smoke_sh_reports_failures_and_cleans_up(served: str, cluster: Cluster, tmp_path: Path) -> None:
     returncode, _, stderr = await smoke(served, tmp_path=tmp_path, API_KEY="wrong")
     assert returncode == 1
     assert "smoke: the create answered 401: set API_KEY" in stderr
@@ -484,13 +484,13 @@ async def test_smoke_sh_says_what_is_off_and_cleans_up(served: str, cluster: Clu
     await until(gone)
 
 
-async def test_smoke_sh_without_a_service_says_so(tmp_path: Path) -> None:
+async def test_smoke_sh_without_a_service_fails(tmp_path: Path) -> None:
     returncode, _, stderr = await smoke(f"http://127.0.0.1:{free_port()}", tmp_path=tmp_path)
     assert returncode == 1
     assert "smoke: GET /health got no answer" in stderr
 
 
-async def test_the_next_create_completes_the_half_of_a_process_killed_between_pod_and_service(
+async def test_a_create_completes_a_sandbox_whose_creator_was_killed_after_the_pod(
     cluster: Cluster, tmp_path: Path, start_provisioner: StartProvisioner
 ) -> None:
     port = free_port()

@@ -51,7 +51,7 @@ def stuck(start_provisioner: StartProvisioner, idle_cluster: Cluster) -> Stuck:
 
 
 @pytest.mark.parametrize("live_view", ["true", "false"])
-async def test_a_create_that_waits_answers_a_sandbox_that_is_usable(
+async def test_a_create_with_wait_seconds_returns_a_ready_sandbox(
     start_provisioner: StartProvisioner, live_view: str
 ) -> None:
     provisioner = await start_provisioner(LIVE_VIEW=live_view)
@@ -61,9 +61,7 @@ async def test_a_create_that_waits_answers_a_sandbox_that_is_usable(
     assert again == answer
 
 
-async def test_a_wait_that_began_before_it_was_ready_ends_when_it_is(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_wait_ends_when_the_sandbox_becomes_ready(provisioner: Provisioner, cluster: Cluster) -> None:
     cluster.server_takes(20)  # 2 s of ours
     first = await create(provisioner)
     assert first["ready"] is False
@@ -71,7 +69,7 @@ async def test_a_wait_that_began_before_it_was_ready_ends_when_it_is(
     assert (answer["ready"], answer["url_checked"]) == (True, True)
 
 
-async def test_a_wait_that_is_too_short_answers_what_there_is(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_wait_that_times_out_returns_the_unready_sandbox(provisioner: Provisioner, cluster: Cluster) -> None:
     cluster.server_takes(600)
     answer = await create(provisioner, wait_seconds=0.5)
     assert (answer["ready"], answer["url_checked"]) == (False, False)
@@ -80,7 +78,7 @@ async def test_a_wait_that_is_too_short_answers_what_there_is(provisioner: Provi
 @pytest.mark.parametrize(
     ("state", "reason"), [("err-image-pull", "ErrImagePull"), ("image-pull-backoff", "ImagePullBackOff")]
 )
-async def test_an_image_that_is_refused_is_told_early(stuck: Stuck, state: str, reason: str) -> None:
+async def test_an_image_pull_error_ends_the_wait(stuck: Stuck, state: str, reason: str) -> None:
     answer = await stuck(state)
     assert (answer["status"], answer["ready"]) == ("Pending", False)
     # a wait may end between the two, which follow one another
@@ -88,30 +86,30 @@ async def test_an_image_that_is_refused_is_told_early(stuck: Stuck, state: str, 
     assert answer["message"]
 
 
-async def test_a_crash_loop_is_told_early(stuck: Stuck) -> None:
+async def test_a_crash_loop_ends_the_wait(stuck: Stuck) -> None:
     answer = await stuck("crash-loop")
     assert (answer["status"], answer["ready"]) == ("Failed", False)
     assert answer["reason"]
 
 
 @pytest.mark.parametrize("state", ["failed", "succeeded"])
-async def test_one_that_has_ended_is_told_early(stuck: Stuck, state: str) -> None:
+async def test_an_ended_pod_ends_the_wait(stuck: Stuck, state: str) -> None:
     answer = await stuck(state)
     assert (answer["status"], answer["ready"]) == (state.capitalize(), False)
 
 
-async def test_an_unschedulable_pod_is_told_after_as_long_as_the_operator_says(stuck: Stuck) -> None:
+async def test_an_unschedulable_pod_ends_the_wait_after_fail_fast_after(stuck: Stuck) -> None:
     answer = await stuck("unschedulable", FAIL_FAST_AFTER="1")
     assert (answer["status"], answer["ready"]) == ("Pending", False)
 
 
-async def test_a_mount_that_fails_is_told_by_its_event(stuck: Stuck) -> None:
+async def test_a_failed_mount_ends_the_wait_with_the_message_of_its_event(stuck: Stuck) -> None:
     answer = await stuck("failed-mount")
     assert (answer["status"], answer["ready"], answer["reason"]) == ("Pending", False, "FailedMount")
     assert answer["message"].startswith("MountVolume.SetUp failed")
 
 
-async def test_deleted_while_it_is_waited_for_is_404(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_delete_during_the_wait_is_404(provisioner: Provisioner, cluster: Cluster) -> None:
     cluster.server_takes(600)
     await create(provisioner)
     await fresh(provisioner)
@@ -128,14 +126,14 @@ def is_waited_for(sandbox_id: str) -> bool:
 
 
 @pytest.mark.deadlines(url_unreached=0.5)
-async def test_an_url_that_only_others_reach_does_not_count(start_provisioner: StartProvisioner) -> None:
+async def test_an_unreachable_url_is_not_a_failure(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(NODE_HOST="127.0.0.2")
     answer = await create(provisioner, wait_seconds=20)
     assert (answer["ready"], answer["url_checked"]) == (True, False)
 
 
 @pytest.mark.slow
-async def test_two_hundred_waiters_cost_no_process_and_are_all_answered_at_once(
+async def test_two_hundred_waits_start_no_process_and_all_succeed(
     start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl
 ) -> None:
     cluster.server_takes(30)  # 3 s of ours

@@ -21,7 +21,7 @@ from tests.marker import look_at
 pytestmark = pytest.mark.usefixtures("without_reaper")
 
 
-async def test_what_ended_long_ago_is_deleted_and_what_ended_just_now_is_not(
+async def test_an_ended_sandbox_is_reaped_only_after_ended_ttl(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner)
@@ -38,7 +38,7 @@ async def test_what_ended_long_ago_is_deleted_and_what_ended_just_now_is_not(
 
 
 @pytest.mark.parametrize("lost", ["pod/sandbox-a", "service/sandbox-a-svc"])
-async def test_a_half_that_nobody_completes_is_deleted(
+async def test_an_incomplete_sandbox_is_reaped(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, lost: str
 ) -> None:
     provisioner = await start_provisioner(REAPER_INTERVAL="0.1", REAPER_GRACE="1")
@@ -47,7 +47,7 @@ async def test_a_half_that_nobody_completes_is_deleted(
     await until(lambda: nothing_left(cluster))
 
 
-async def test_a_sandbox_that_lost_its_service_long_after_it_was_made_has_its_grace(
+async def test_an_old_sandbox_that_lost_its_service_gets_the_grace_period(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner)
@@ -60,7 +60,7 @@ async def test_a_sandbox_that_lost_its_service_long_after_it_was_made_has_its_gr
     assert uid_of(cluster) is not None
 
 
-async def test_what_is_not_ours_stays_whatever_it_says(
+async def test_an_expired_sandbox_of_another_manager_is_not_reaped(
     provisioner: Provisioner, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner, ttl_seconds=10)
@@ -101,7 +101,7 @@ async def rescue_by_making_it_anew(provisioner: Provisioner) -> None:
         pytest.param(rescue_by_making_it_anew, "idle_timeout_seconds", marks=pytest.mark.slow),
     ],
 )
-async def test_a_sandbox_that_is_rescued_between_judgement_and_deletion_stays(
+async def test_a_sandbox_renewed_used_or_recreated_before_its_deletion_is_kept(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,7 +124,7 @@ async def test_a_sandbox_that_is_rescued_between_judgement_and_deletion_stays(
     assert cluster.get(*SERVICE) is not None
 
 
-async def test_a_half_that_is_completed_between_judgement_and_deletion_stays(
+async def test_an_incomplete_sandbox_completed_before_its_deletion_is_kept(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, others = [await start_provisioner() for _ in range(2)]
@@ -142,7 +142,7 @@ async def test_a_half_that_is_completed_between_judgement_and_deletion_stays(
 
 
 @pytest.mark.slow
-async def test_two_reapers_at_once_delete_all_that_is_due_and_nothing_else(
+async def test_two_concurrent_reapers_delete_exactly_the_due_sandboxes(
     start_provisioner: StartProvisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = [await start_provisioner() for _ in range(2)]
@@ -160,9 +160,7 @@ async def test_two_reapers_at_once_delete_all_that_is_due_and_nothing_else(
 
 
 @pytest.mark.slow
-async def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_dry_run_prints_due_sandboxes_and_deletes_none(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, ttl_seconds=1)
     await create(provisioner, "b")
     await until(lambda: expiry.ttl_ends_at(cluster.get(*POD) or {}) <= expiry.present())

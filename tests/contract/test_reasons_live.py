@@ -69,7 +69,7 @@ STATES: dict[str, tuple[tuple[str, ...], str, str | None, str | None, str]] = {
 @pytest.mark.parametrize(
     ("name", "live"), [*((name, "true") for name in STATES), ("mount", "false"), ("crash", "false")]
 )
-async def test_each_state_says_what_it_is_why_and_what_to_do(
+async def test_each_state_has_its_status_reason_and_summary(
     start_provisioner: StartProvisioner, cluster: Cluster, name: str, live: str
 ) -> None:
     states, status, reason, diagnosed, sentence = STATES[name]
@@ -89,7 +89,7 @@ async def test_each_state_says_what_it_is_why_and_what_to_do(
     assert diagnosis["sandbox_url"] == answer["sandbox_url"]
 
 
-async def test_a_diagnosis_has_events_containers_and_logs(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_diagnostics_have_events_containers_and_logs(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     put(cluster, "creating")
     cluster.set_log(NAMESPACE, POD, "".join(f"line {number}\n" for number in range(150)))
@@ -108,7 +108,7 @@ async def test_a_diagnosis_has_events_containers_and_logs(provisioner: Provision
     assert {one["type"] for one in diagnosis["conditions"]} >= {"Ready", "PodScheduled"}
 
 
-async def test_a_container_that_has_not_started_has_no_log_and_that_is_told(
+async def test_diagnostics_explain_the_missing_log_of_an_unstarted_container(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     await create(provisioner)
@@ -120,9 +120,7 @@ async def test_a_container_that_has_not_started_has_no_log_and_that_is_told(
     assert diagnosis["events"]["items"]
 
 
-async def test_events_that_may_not_be_read_are_told_so_and_the_rest_is_there(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_forbidden_events_are_an_error_of_their_section_only(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     put(cluster, "failed-mount")
     await until_told(provisioner, "ContainerCreating")
@@ -137,7 +135,7 @@ async def test_events_that_may_not_be_read_are_told_so_and_the_rest_is_there(
     assert diagnosis["conditions"]
 
 
-async def test_a_cluster_that_hangs_still_has_its_diagnosis_when_its_time_is_over(
+async def test_diagnostics_of_a_hanging_cluster_are_partial_at_the_deadline(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     """What the live view holds is told; what only the cluster has is told to be missing."""
@@ -153,7 +151,7 @@ async def test_a_cluster_that_hangs_still_has_its_diagnosis_when_its_time_is_ove
     assert "with exit code 3" in diagnosis["summary"]
 
 
-async def test_without_a_live_view_a_cluster_that_hangs_is_504_when_a_reads_time_is_over(
+async def test_diagnostics_without_a_live_view_time_out_with_504(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(LIVE_VIEW="false")
@@ -163,7 +161,7 @@ async def test_without_a_live_view_a_cluster_that_hangs_is_504_when_a_reads_time
     assert (await provisioner.get(f"{URL}/a/diagnostics")).status == 504
 
 
-async def test_a_pod_without_its_service_is_diagnosed_and_made_whole_by_the_same_create(
+async def test_a_missing_service_is_diagnosed_and_restored_by_a_create(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
@@ -210,7 +208,7 @@ DEATHS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("states", DEATHS, ids=lambda states: states[0])
-async def test_a_death_is_logged_once_however_often_it_is_told(
+async def test_a_termination_is_logged_once(
     provisioner: Provisioner,
     cluster: Cluster,
     kubectl: Kubectl,
@@ -238,7 +236,7 @@ async def test_a_death_is_logged_once_however_often_it_is_told(
     assert lines(deaths) == [DEATHS[states]]
 
 
-async def test_what_a_caller_deletes_is_no_death_and_what_another_hand_deletes_is(
+async def test_a_manual_delete_is_logged_as_a_termination_and_a_callers_is_not(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, deaths: pytest.LogCaptureFixture
 ) -> None:
     for by_hand in (False, True):
@@ -257,7 +255,7 @@ async def test_what_a_caller_deletes_is_no_death_and_what_another_hand_deletes_i
     assert lines(deaths) == ["WARNING sandbox a is gone: reason Deleted, exit code 0"]
 
 
-async def test_a_sandbox_that_has_ended_and_is_replaced_died_once(
+async def test_the_termination_of_a_replaced_sandbox_is_logged_once(
     provisioner: Provisioner, cluster: Cluster, deaths: pytest.LogCaptureFixture
 ) -> None:
     await create(provisioner, thread_id="t")
@@ -272,7 +270,7 @@ async def test_a_sandbox_that_has_ended_and_is_replaced_died_once(
 
 
 @pytest.mark.slow
-async def test_many_diagnoses_at_once_are_all_answered(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_ten_concurrent_diagnostics_all_succeed(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     put(cluster, "ready")
     await until_told(provisioner, None)

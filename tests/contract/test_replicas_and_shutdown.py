@@ -33,7 +33,7 @@ LOAD_SECONDS = 5.0
 GRACE_SECONDS = 28 + 12
 
 
-async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree(
+async def test_two_replicas_on_the_same_sandboxes_lose_nothing_and_agree(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     replicas = [await start_provisioner(REAPER_INTERVAL="0.1", REAPER_GRACE="1") for _ in range(2)]
@@ -149,7 +149,7 @@ class Mortals:
             return response.status == 404
 
 
-async def test_two_replicas_that_reap_the_same_sandboxes_reap_each_once_and_none_that_lives(
+async def test_two_replicas_reap_each_due_sandbox_once_and_no_other(
     start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="sandboxes.service.reaper")
@@ -202,7 +202,7 @@ async def test_two_replicas_that_reap_the_same_sandboxes_reap_each_once_and_none
         assert await ledger.toll(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NOTHING
 
 
-async def test_told_to_end_under_load_it_finishes_what_it_began_and_takes_nothing_new(
+async def test_sigterm_under_load_finishes_running_requests_and_accepts_no_new_ones(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     port = free_port()

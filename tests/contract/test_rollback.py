@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.starts_in_f
 
 
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
-async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
+async def test_objects_of_a_rejected_create_are_deleted_when_the_cluster_recovers(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
@@ -45,9 +45,7 @@ async def refused_but_whole(provisioner: Provisioner, cluster: Cluster) -> None:
 
 
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
-async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_failed_create_that_was_applied_is_deleted(provisioner: Provisioner, cluster: Cluster) -> None:
     await refused_but_whole(provisioner, cluster)
     assert uid_of(cluster) is not None
     assert cluster.get(*SERVICE) is not None
@@ -60,7 +58,7 @@ async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
 @pytest.mark.slow
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
 @pytest.mark.parametrize("by", ["the same process", "another process"])
-async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
+async def test_a_failed_create_that_is_repeated_meanwhile_is_kept(
     provisioner: Provisioner,
     start_provisioner: StartProvisioner,
     cluster: Cluster,
@@ -85,7 +83,7 @@ async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
 
 @pytest.mark.slow
 @pytest.mark.deadlines(undo=0.3, settle_pause=60)
-async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirmed_at_once(
+async def test_a_create_succeeds_when_the_rollback_of_an_earlier_one_finds_nothing(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     """The refused one is not settled yet when the namespace goes, and what it made with it."""
@@ -101,7 +99,7 @@ async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirme
 
 
 @pytest.mark.deadlines(others_service=0.0)
-async def test_what_another_process_has_completed_stays_when_its_maker_is_refused(
+async def test_a_rollback_keeps_a_sandbox_that_another_process_completed(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     maker, other = [await start_provisioner() for _ in range(2)]

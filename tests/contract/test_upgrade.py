@@ -103,7 +103,7 @@ async def created_again(provisioner: Provisioner, cluster: Cluster, asked: dict[
     await until(is_there)
 
 
-async def test_a_sandbox_of_an_earlier_version_is_healed_and_keeps_its_pod(
+async def test_a_missing_service_of_an_earlier_version_is_restored_and_the_pod_kept(
     upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner, sandboxes = upgraded
@@ -123,7 +123,7 @@ async def test_a_sandbox_of_an_earlier_version_is_healed_and_keeps_its_pod(
         assert after["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-async def test_a_sandbox_of_an_earlier_version_that_has_lost_its_pod_gets_one_of_this_version(
+async def test_a_missing_pod_of_an_earlier_version_is_replaced_by_one_of_this_version(
     upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner, sandboxes = upgraded
@@ -140,7 +140,7 @@ async def test_a_sandbox_of_an_earlier_version_that_has_lost_its_pod_gets_one_of
         assert ("seccompProfile" in pod["spec"].get("securityContext", {})) is is_isolated
 
 
-async def test_sandboxes_of_an_earlier_version_are_reaped_and_deleted_whole(
+async def test_sandboxes_of_an_earlier_version_are_reaped_and_deleted(
     upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster
 ) -> None:
     provisioner, sandboxes = upgraded

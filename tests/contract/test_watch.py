@@ -38,7 +38,7 @@ pytestmark = QUICK_VIEW
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["killed", "ended by the server", "cut off"])
-async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
+async def test_a_watch_that_ends_resumes_without_a_list(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     cluster: Cluster,
@@ -72,7 +72,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
     assert tampered.calls()["list"] == lists
 
 
-async def test_a_version_that_is_forgotten_is_a_new_list(
+async def test_an_expired_resource_version_causes_one_list_per_resource(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     cluster: Cluster,
@@ -104,7 +104,7 @@ async def test_a_version_that_is_forgotten_is_a_new_list(
         ),
     ],
 )
-async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
+async def test_reads_are_correct_within_live_view_max_age_without_a_working_watch(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     kubectl: Kubectl,
@@ -127,7 +127,7 @@ async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
     await until(lambda: provisioner.view.is_fresh)
 
 
-async def test_what_ends_before_a_late_watch_begins_is_told_by_it(
+async def test_a_late_watch_reports_earlier_deletions(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     kubectl: Kubectl,
@@ -150,7 +150,7 @@ async def test_what_ends_before_a_late_watch_begins_is_told_by_it(
 
 
 @pytest.mark.slow
-async def test_a_silent_watch_is_opened_again_without_a_list(
+async def test_a_silent_watch_is_restarted_without_a_list(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     kubectl: Kubectl,

@@ -59,7 +59,7 @@ async def answer(provisioner: Provisioner, path: str = "", **body: Any) -> tuple
 
 
 @pytest.mark.usefixtures("role")
-async def test_a_sandbox_is_made_read_listed_and_deleted(
+async def test_a_sandbox_is_created_read_listed_and_deleted(
     provisioner: Provisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -76,7 +76,7 @@ async def test_a_sandbox_is_made_read_listed_and_deleted(
 
 
 @pytest.mark.usefixtures("role")
-async def test_a_refused_apply_is_paid_for_once(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_forbidden_apply_is_not_tried_again(provisioner: Provisioner, cluster: Cluster) -> None:
     def applies() -> int:
         return sum(request.method.value == "PATCH" for request in cluster.kmock.requests)
 
@@ -90,7 +90,7 @@ async def test_a_refused_apply_is_paid_for_once(provisioner: Provisioner, cluste
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("by", ["the same process", "another process"])
-async def test_a_repeated_create_returns_what_is_there(
+async def test_a_repeated_create_returns_the_existing_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, by: str
 ) -> None:
     first, second = [await start_provisioner() for _ in range(2)]
@@ -106,14 +106,16 @@ async def test_a_repeated_create_returns_what_is_there(
 
 
 @pytest.mark.usefixtures("role")
-async def test_two_creates_of_one_id_at_once_in_one_process_are_one(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_concurrent_creates_of_one_id_make_one_sandbox(provisioner: Provisioner, cluster: Cluster) -> None:
     answers = await asyncio.gather(*(create(provisioner) for _ in range(2)))
     assert answers[0]["sandbox_url"] == answers[1]["sandbox_url"]
     assert len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 1
 
 
 @pytest.mark.usefixtures("role")
-async def test_two_replicas_at_once_make_one_sandbox(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+async def test_concurrent_creates_in_two_replicas_make_one_sandbox(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
     replicas = [await start_provisioner() for _ in range(2)]
     await until(lambda: all(one.view.is_fresh for one in replicas))
     cluster.faults.slow(0.3, verb="create")
@@ -124,9 +126,7 @@ async def test_two_replicas_at_once_make_one_sandbox(start_provisioner: StartPro
 
 
 @pytest.mark.usefixtures("role")
-async def test_of_two_owners_at_once_one_has_the_sandbox_and_the_other_is_told(
-    start_provisioner: StartProvisioner, cluster: Cluster
-) -> None:
+async def test_of_two_concurrent_owners_one_gets_409(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
     replicas = [await start_provisioner() for _ in range(2)]
     await until(lambda: all(one.view.is_fresh for one in replicas))
     cluster.faults.slow(0.3, verb="create")
@@ -148,7 +148,7 @@ async def test_of_two_owners_at_once_one_has_the_sandbox_and_the_other_is_told(
 @pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("case", ["create-quota", "right"])
-async def test_a_create_that_fails_half_way_leaves_nothing(
+async def test_a_create_that_fails_after_the_pod_leaves_nothing(
     provisioner: Provisioner, cluster: Cluster, case: str
 ) -> None:
     if case == "right":
@@ -164,7 +164,7 @@ async def test_a_create_that_fails_half_way_leaves_nothing(
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("resource", ["pods", "services"])
-async def test_an_answer_that_is_lost_makes_no_second_one(
+async def test_a_lost_response_causes_no_second_object(
     provisioner: Provisioner, cluster: Cluster, resource: str
 ) -> None:
     await create(provisioner, "b")
@@ -173,7 +173,7 @@ async def test_an_answer_that_is_lost_makes_no_second_one(
     assert len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 2
 
 
-async def test_a_service_that_is_left_over_is_replaced_by_the_pods_maker(
+async def test_a_leftover_service_is_replaced_with_the_pod(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner, user_id="u", thread_id="t", labels={"of": "u"})
@@ -191,7 +191,7 @@ async def test_a_service_that_is_left_over_is_replaced_by_the_pods_maker(
 @pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.deadlines(others_service=0.3)
-async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reaped(
+async def test_an_incomplete_sandbox_of_a_killed_process_is_503_until_it_is_reaped(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     tmp_path: Path,
@@ -242,9 +242,7 @@ async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reape
 @pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
-async def test_what_is_whole_after_all_stays_since_another_process_may_have_returned_it(
-    start_provisioner: StartProvisioner, cluster: Cluster
-) -> None:
+async def test_a_failed_create_that_was_applied_is_kept(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
     maker, other = [await start_provisioner() for _ in range(2)]
     await create(maker, "b")
     await until(lambda: maker.view.is_fresh and other.view.is_fresh)
@@ -263,7 +261,7 @@ async def test_what_is_whole_after_all_stays_since_another_process_may_have_retu
 
 
 @pytest.mark.usefixtures("role")
-async def test_what_has_to_be_written_onto_a_sandbox_is_refused_in_one_sentence(
+async def test_renewals_and_idle_timeouts_are_502_with_the_missing_right(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     need = "which renewing, touching and adopting a sandbox need"
@@ -274,9 +272,7 @@ async def test_what_has_to_be_written_onto_a_sandbox_is_refused_in_one_sentence(
     assert cluster.get("Pod", NS, "sandbox-b") is None
 
 
-async def test_a_pod_that_would_be_adopted_is_refused(
-    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
-) -> None:
+async def test_adopting_a_pod_is_502(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
     await create(provisioner)
     marks = [f"{name}-" for name in annotations_of(cluster)]
     assert (await kubectl("annotate", "pod/sandbox-a", "-n", NS, *marks)).rc == 0
@@ -290,7 +286,7 @@ async def test_a_pod_that_would_be_adopted_is_refused(
 
 
 @pytest.mark.usefixtures("role")
-async def test_a_touch_that_can_not_be_written_is_refused(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_touch_that_cannot_be_written_is_502(provisioner: Provisioner, cluster: Cluster) -> None:
     grant_patch(cluster)
     await create(provisioner, idle_timeout_seconds=5)
     cluster.authorization.restrict(NS, rules())
@@ -301,7 +297,7 @@ async def test_a_touch_that_can_not_be_written_is_refused(provisioner: Provision
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.deadlines(patch_forbidden=0.0)
-async def test_once_patch_is_granted_it_is_applied_again(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_apply_is_used_again_once_patch_is_granted(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     assert used(cluster) == BOTH_CREATED
     grant_patch(cluster)
@@ -313,7 +309,7 @@ async def test_once_patch_is_granted_it_is_applied_again(provisioner: Provisione
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("may", ["pods", "services"])
-async def test_patch_for_one_of_both_only_is_enough_for_a_create(
+async def test_patch_on_pods_or_services_alone_suffices_for_a_create(
     provisioner: Provisioner, cluster: Cluster, may: str
 ) -> None:
     cluster.authorization.restrict(NS, rules(**{may: (*BASIC, "patch")}))
