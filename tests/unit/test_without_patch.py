@@ -1,4 +1,4 @@
-"""Creating without the right to patch: races that a real cluster shows rarely."""
+"""Creates without the right to patch: races that are rare on a real cluster."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def stored(obj: dict[str, Any], uid: str) -> dict[str, Any]:
     return {**copy.deepcopy(obj), "metadata": {**copy.deepcopy(obj["metadata"]), "uid": uid}}
 
 
-class Overtaken:
-    """A cluster in which this create's Pod is deleted and made anew by another process before its Service is made."""
+class OvertakenCluster:
+    """A cluster in which another process recreates this create's Pod before its Service is created."""
 
     def __init__(self, others: list[dict[str, Any]]) -> None:
         self.others = others
@@ -47,7 +47,7 @@ async def test_the_service_of_another_processs_pod_is_not_replaced(
     sandbox, settings = Sandbox("a", "t", "u"), make_settings()
     mine = build(sandbox, template, settings, applied_at=now())
     others = build(sandbox, template, settings, applied_at="2026-01-01T00:00:00+00:00")
-    cluster = Overtaken([stored(obj, "other") for obj in others])
+    cluster = OvertakenCluster([stored(obj, "other") for obj in others])
 
     async def wait_until_gone(_attempt: Attempt, _obj: dict[str, Any]) -> None:
         return None

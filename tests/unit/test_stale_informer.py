@@ -1,4 +1,4 @@
-"""What is deleted on the word of a view that is fresh by its bound, and yet knows less than the cluster."""
+"""Deletions by an informer that is fresh by its limit, but lags behind the cluster."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ NS = "deer-flow"
 CREATED = "2026-01-01T00:00:00Z"
 
 
-class View(Informer):
-    """A view whose lists are a test's own words, and whose watches tell nothing."""
+class ScriptedInformer(Informer):
+    """An informer whose lists are set by a test, and whose watches deliver nothing."""
 
     def list(self, *objects: KubeObject) -> None:
         for kind, cache in self._caches.items():
@@ -51,13 +51,13 @@ def one(kind: str, **annotations: str) -> KubeObject:
 
 
 class Stage:
-    """A cluster in memory, a view of it, and what works on both."""
+    """A cluster in memory, an informer of it, and the reaper and template objects that use both."""
 
     def __init__(self, settings: Settings) -> None:
         self.fake = FakeCluster()
         kubectl = Kubectl(self.fake, max_processes=2, max_waiting=10)
-        self.view = View(kubectl, KubectlRunner(Path("/never/started"), (), {}), NS, max_age=60)
-        self.cluster = Cluster(kubectl, self.view, NS)
+        self.informer = ScriptedInformer(kubectl, KubectlRunner(Path("/never/started"), (), {}), NS, max_age=60)
+        self.cluster = Cluster(kubectl, self.informer, NS)
         locks = Locks()
         extra = one("ConfigMap")
         extra["metadata"]["name"] = "sandbox-example-config"
@@ -78,17 +78,17 @@ async def stage(make_settings: Callable[..., Settings]) -> Stage:
     return Stage(make_settings(REAPER_GRACE="1"))
 
 
-@pytest.mark.parametrize("seen", ["Pod", "Service"])
-async def test_what_the_view_has_by_half_and_the_cluster_whole_is_no_half(stage: Stage, seen: str) -> None:
+@pytest.mark.parametrize("listed", ["Pod", "Service"])
+async def test_a_sandbox_incomplete_only_in_the_informer_is_kept(stage: Stage, listed: str) -> None:
     whole = [stage.put("Pod"), stage.put("Service")]
-    stage.view.list(*(obj for obj in whole if obj["kind"] == seen))
+    stage.informer.list(*(obj for obj in whole if obj["kind"] == listed))
     assert len(await stage.reaper.due()) == 1
     assert await stage.reaper.round(dry_run=False) == []
     assert stage.kinds == {"Pod", "Service"}
 
 
-async def test_what_is_a_half_in_the_cluster_too_is_deleted(stage: Stage) -> None:
-    stage.view.list(stage.put("Pod"))
+async def test_a_sandbox_incomplete_in_the_cluster_is_deleted(stage: Stage) -> None:
+    stage.informer.list(stage.put("Pod"))
     assert len(await stage.reaper.round(dry_run=False)) == 1
     assert stage.kinds == set()
 
@@ -96,8 +96,8 @@ async def test_what_is_a_half_in_the_cluster_too_is_deleted(stage: Stage) -> Non
 MARKS = {kube.THREAD_ANNOTATION: "t", kube.APPLIED_AT_ANNOTATION: CREATED}
 
 
-async def test_what_a_pod_leaves_that_the_view_has_not_seen_yet_is_known(stage: Stage) -> None:
-    stage.view.list()
+async def test_template_objects_of_an_uncached_pod_are_found_before_its_deletion(stage: Stage) -> None:
+    stage.informer.list()
     pod = stage.put("Pod", **MARKS, **{kube.TEMPLATE_ANNOTATION: "t"})
     config = stage.put("ConfigMap", **MARKS)
     leaving = await stage.extras.leaving("a")
@@ -106,10 +106,10 @@ async def test_what_a_pod_leaves_that_the_view_has_not_seen_yet_is_known(stage: 
 
 
 @pytest.mark.parametrize("step", ["lists", "looks for Pods"])
-async def test_a_look_for_leftovers_that_got_no_answer_is_made_again_in_the_next_round(
+async def test_a_failed_search_for_leftovers_is_repeated_in_the_next_round(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    stage.put("ConfigMap", **MARKS)  # and a view that can't answer, so that the Pods are looked for, too
+    stage.put("ConfigMap", **MARKS)  # The informer is not fresh, so the Pods are read, too.
 
     async def fail(*_: object, **__: object) -> None:
         raise ClusterTimeout(detail="no answer")
@@ -122,12 +122,12 @@ async def test_a_look_for_leftovers_that_got_no_answer_is_made_again_in_the_next
     assert stage.kinds == set()
 
 
-async def test_what_a_pod_needs_that_the_view_does_not_show_is_neither_deleted_nor_told_so(stage: Stage) -> None:
-    stage.view.list()
+async def test_template_objects_of_an_uncached_pod_are_neither_deleted_nor_reported(stage: Stage) -> None:
+    stage.informer.list()
     pod = stage.put("Pod", **MARKS)
     stage.put("ConfigMap", **MARKS)
     assert await stage.extras.remove_leftovers(1) == []
     assert stage.kinds == {"Pod", "ConfigMap"}
     del stage.fake.objects[FakeCluster.key(pod)]
-    stage.view.list()
+    stage.informer.list()
     assert await stage.extras.remove_leftovers(1) == ["ConfigMap sandbox-a-config"]

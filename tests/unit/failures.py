@@ -1,0 +1,7 @@
+"""The recorded calls that failed."""
+
+from __future__ import annotations
+
+from tests.record import case, case_names
+
+FAILED = {name for name in case_names() if case(name).returncode != 0 and case(name).stderr}
