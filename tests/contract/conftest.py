@@ -10,15 +10,17 @@ import pytest
 
 from sandboxes.deadlines import Deadlines
 from tests.audit import ASKED, DEFAULTS, HAS_ALL, Asked
+from tests.contract.chaos import service
 from tests.contract.configured import templates
+from tests.contract.processes import service_url
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.contract.views import tampered
 from tests.kubectl import cluster, kubectl
 from tests.waiting import until
 
 __all__ = [
-    "cluster", "fast_cluster", "kubectl", "provisioner", "start_provisioner", "tampered", "templates", "until",
-    "without_reaper",
+    "cluster", "fast_cluster", "kubectl", "provisioner", "service", "service_url", "start_provisioner", "tampered",
+    "templates", "until", "without_reaper",
 ]  # fmt: skip
 
 

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from devcluster import Cluster
 from tests.conftest import ROOT
 from tests.contract.service import KUBECTL
 from tests.marker import look_at
+from tests.waiting import until
 
 PROVISIONER = (sys.executable, str(ROOT / "provisioner.py"))
 
@@ -128,3 +131,27 @@ def processes_with(text: str) -> list[int]:
         except OSError:  # it has ended, or is not ours to look into
             continue
     return found
+
+
+@pytest.fixture
+async def service_url(cluster: Cluster, tmp_path: Path) -> AsyncIterator[str]:
+    """The base URL of a running service with an API key."""
+    port = free_port()
+    environ = environment(
+        tmp_path,
+        KUBECONFIG_PATH=str(cluster.kubeconfig),
+        PORT=str(port),
+        HOST="127.0.0.1",
+        NODE_HOST="127.0.0.1",
+        PROVISIONER_API_KEY="k3y",
+        ALLOW_UNAUTHENTICATED="true",
+    )
+    async with running(*PROVISIONER, environ=environ, log=tmp_path / "log"):
+        await until(healthy(port))
+        yield f"http://127.0.0.1:{port}"
+
+
+async def smoke(base: str, *arguments: str, tmp_path: Path, **variables: str) -> tuple[int, str, str]:
+    path = f"{KUBECTL.parent}:/usr/bin:/bin"
+    environ = {**environment(tmp_path), "PATH": path, **variables}
+    return await run(str(ROOT / "scripts" / "smoke.sh"), base, *arguments, environ=environ)

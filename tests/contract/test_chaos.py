@@ -1,88 +1,25 @@
-"""Some tens of callers at work, one fault after another, and then the count of what was lost."""
+"""Faults of the API server, of callers and of the cluster's operator under load: no sandbox is lost or orphaned."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import shutil
-import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 
-import aiohttp
 import kmock
 import pytest
 import yaml
 
 from devcluster import Cluster
-from sandboxes.api.app_keys import SANDBOX_SERVICE
+from tests.contract.chaos import SETTINGS, Service, calling, impatient
 from tests.contract.faults import recorded_refusal
-from tests.contract.ledger import NAMESPACE, NOTHING, Ledger, callers, more
-from tests.contract.service import KUBECTL, Provisioner, StartProvisioner, until
+from tests.contract.ledger import NAMESPACE, Ledger, callers, more
+from tests.contract.service import StartProvisioner, until
 from tests.kubectl import Kubectl
 from tests.marker import MARKER
 
 pytestmark = [pytest.mark.starts_in_full, pytest.mark.slow]
-
-SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
-
-
-@dataclass
-class Service:
-    """A service, the sessions of its callers, and what they were told."""
-
-    provisioner: Provisioner
-    session: aiohttp.ClientSession
-    ledger: Ledger
-
-    @property
-    def made(self) -> int:
-        """How many creates were answered with 200."""
-        return self.ledger.answered("create")
-
-    @property
-    def refused(self) -> int:
-        """How many creates were answered with an error."""
-        return self.ledger.refused()
-
-    async def works_again(self) -> None:
-        """Wait until a create, a get and a delete succeed."""
-
-        async def all_succeed() -> bool:
-            made = await self.ledger.create(self.session, "afterwards")
-            read = await self.ledger.get(self.session, "afterwards")
-            gone = await self.ledger.delete(self.session, "afterwards")
-            return (made, read, gone) == (200, 200, 200)
-
-        await until(all_succeed)
-
-    async def stands(self) -> None:
-        """The end of each test: it works on, nothing is lost, nothing is orphaned."""
-        await self.works_again()
-        toll = await self.ledger.toll(self.provisioner.client.app[SANDBOX_SERVICE].reaper)
-        assert toll == NOTHING, self.ledger.statuses
-
-
-@asynccontextmanager
-async def calling(provisioner: Provisioner, ledger: Ledger) -> AsyncIterator[Service]:
-    base = str(provisioner.client.make_url("/"))
-    async with aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield Service(provisioner, session, ledger)
-
-
-@pytest.fixture
-async def service(start_provisioner: StartProvisioner, cluster: Cluster) -> AsyncIterator[Service]:
-    async with calling(await start_provisioner(**SETTINGS), Ledger(cluster)) as running:
-        yield running
-
-
-# A fifth of the service's own limits of time.
-impatient = pytest.mark.deadlines(
-    create=4.2, delete=2.4, read=1.6, undo=1.0, settle_pause=0.4, batch=1.6, batch_limit=2.4, batch_patience=1.6
-)
 
 
 # The API server
@@ -177,121 +114,6 @@ async def test_nothing_is_lost_or_misreported_when_watches_fail(
             await until(more(lambda: service.made, 10))
         await service.stands()
         await until(lambda: provisioner.view.is_fresh)
-
-
-# kubectl
-
-
-def kubectls_of(pid: int) -> list[int]:
-    """Return the kubectl processes that this process has started."""
-    found = []
-    for child in Path(f"/proc/{pid}/task").glob("*/children"):
-        for one in child.read_text().split():
-            with suppress(OSError):  # it has ended meanwhile
-                if "kubectl" in Path(f"/proc/{one}/comm").read_text():
-                    found.append(int(one))
-    return found
-
-
-async def test_nothing_is_lost_when_kubectl_processes_are_killed(service: Service) -> None:
-    choice = random.Random(7)  # noqa: S311 - no secret
-    async with callers(service.ledger, service.session):
-        await until(more(lambda: service.made, 10))
-        for _ in range(40):
-            await until(lambda: kubectls_of(os.getpid()))
-            with suppress(ProcessLookupError, IndexError):  # it ended, or all of them did
-                os.kill(choice.choice(kubectls_of(os.getpid())), signal.SIGKILL)
-            await asyncio.sleep(choice.random() / 10)
-        await until(more(lambda: service.made, 20))
-    await service.stands()
-
-
-# Every second call: nothing is done and half an object is printed; nothing is printed; all is done and lies are told.
-GARBLED = """#!/bin/sh
-test -e {switch} || exec {kubectl} "$@"
-case $(($$ % 6)) in
-    0) cat >/dev/null; echo '{{"kind": "List", "items": [{{"kind": "Po'; exit 0;;
-    1) cat >/dev/null; exit 0;;
-    2) {kubectl} "$@" >/dev/null; echo 'panic: no such thing'; exit 0;;
-    *) exec {kubectl} "$@";;
-esac
-"""
-
-
-async def test_nothing_is_lost_when_kubectl_prints_garbage(
-    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
-) -> None:
-    switch, kubectl = tmp_path / "garbled", tmp_path / "kubectl"
-    kubectl.write_text(GARBLED.format(switch=switch, kubectl=KUBECTL))
-    kubectl.chmod(0o755)
-    provisioner = await start_provisioner(KUBECTL=str(kubectl), **SETTINGS)
-    async with calling(provisioner, Ledger(cluster)) as service:
-        async with callers(service.ledger, service.session, number=10):
-            await until(more(lambda: service.made, 10))
-            switch.touch()
-            await until(more(lambda: service.refused, 10))
-            await until(more(lambda: service.made, 10))
-            switch.unlink()
-            await until(more(lambda: service.made, 10))
-        await service.stands()
-
-
-async def test_nothing_is_lost_when_kubectls_cache_is_not_writable(service: Service, tmp_path: Path) -> None:
-    """A file in the place of the folder: as root, too, nothing can be read or written there, as on a full disk."""
-    async with callers(service.ledger, service.session):
-        await until(more(lambda: service.made, 10))
-        (cache,) = tmp_path.glob("*/cache")
-        await asyncio.to_thread(shutil.rmtree, cache, ignore_errors=True)
-        with suppress(IsADirectoryError):  # a kubectl was faster
-            cache.write_text("")
-        await until(more(lambda: service.made, 20))
-    await service.stands()
-
-
-# A kubectl of which each process finds the folder of its cache on a disk of its own, which is full (ENOSPC); or may
-# write no byte to any file (EFBIG), which any machine lets a test have.
-FULL_DISK = """#!/bin/sh
-exec unshare --user --map-root-user --mount sh -c '
-    cache=${{1#--cache-dir=}}
-    mkdir -p "$cache" && mount -t tmpfs -o size=4k full "$cache" || exit 70
-    head -c 8192 /dev/zero >"$cache/full" 2>/dev/null
-    exec {kubectl} "$@"
-' sh "$@"
-"""
-NO_LARGER_FILES = """#!/bin/sh
-ulimit -f 0
-exec {kubectl} "$@"
-"""
-
-
-@pytest.mark.parametrize(
-    ("script", "said"),
-    [(FULL_DISK, "no space left on device"), (NO_LARGER_FILES, "file too large")],
-    ids=["ENOSPC", "EFBIG"],
-)
-async def test_no_call_fails_when_kubectls_cache_is_on_a_full_disk(
-    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, script: str, said: str
-) -> None:
-    binary = tmp_path / "kubectl"
-    binary.touch(mode=0o755)
-    kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home", binary)
-    binary.write_text(script.format(kubectl="true"))
-    without_kubectl = await kubectl(f"--cache-dir={tmp_path}/tried")
-    if without_kubectl.rc != 0:
-        pytest.skip(f"nobody may mount a disk of his own on this machine: {without_kubectl.stderr.strip()}")
-    binary.write_text(script.format(kubectl=KUBECTL))
-    tried = await kubectl(f"--cache-dir={tmp_path}/tried", "get", "pods", "-v=4")
-    assert tried.rc == 0
-    assert f": {said}" in tried.stderr
-
-    async with calling(await start_provisioner(KUBECTL=str(binary), **SETTINGS), Ledger(cluster)) as service:
-        async with callers(service.ledger, service.session, number=5):
-            await until(more(lambda: service.made, 20))
-            await until(more(lambda: service.ledger.answered("delete"), 5))
-        assert [service.ledger.refused(verb) for verb in ("create", "get", "delete")] == [0, 0, 0]
-        await service.stands()
-        (cache,) = tmp_path.glob("*/cache")
-        assert [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size > 0] == []
 
 
 # Callers

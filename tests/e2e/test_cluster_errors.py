@@ -57,7 +57,7 @@ def test_rejected_credentials_are_502(
     assert (answer.status, answer.body) == (502, {"detail": "The cluster refuses the provisioner's credentials"})
 
 
-@pytest.mark.repeats("tests/contract/test_process.py::test_the_service_starts_with_a_warning_while_the_cluster_is_down")
+@pytest.mark.repeats("tests/contract/test_startup.py::test_the_service_starts_with_a_warning_while_the_cluster_is_down")
 def test_an_unreachable_cluster_is_503(start_service: StartService, sandbox_id: str) -> None:
     service = start_service(K8S_API_SERVER="https://127.0.0.1:1")
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id})

@@ -1,0 +1,72 @@
+"""A service under load with a ledger of its responses, and the check that nothing is lost at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from devcluster import Cluster
+from sandboxes.api.app_keys import SANDBOX_SERVICE
+from tests.contract.ledger import NOTHING, Ledger
+from tests.contract.service import Provisioner, StartProvisioner, until
+
+SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
+
+
+@dataclass
+class Service:
+    """A service, the sessions of its callers, and what they were told."""
+
+    provisioner: Provisioner
+    session: aiohttp.ClientSession
+    ledger: Ledger
+
+    @property
+    def made(self) -> int:
+        """How many creates were answered with 200."""
+        return self.ledger.answered("create")
+
+    @property
+    def refused(self) -> int:
+        """How many creates were answered with an error."""
+        return self.ledger.refused()
+
+    async def works_again(self) -> None:
+        """Wait until a create, a get and a delete succeed."""
+
+        async def all_succeed() -> bool:
+            made = await self.ledger.create(self.session, "afterwards")
+            read = await self.ledger.get(self.session, "afterwards")
+            gone = await self.ledger.delete(self.session, "afterwards")
+            return (made, read, gone) == (200, 200, 200)
+
+        await until(all_succeed)
+
+    async def stands(self) -> None:
+        """The end of each test: it works on, nothing is lost, nothing is orphaned."""
+        await self.works_again()
+        toll = await self.ledger.toll(self.provisioner.client.app[SANDBOX_SERVICE].reaper)
+        assert toll == NOTHING, self.ledger.statuses
+
+
+@asynccontextmanager
+async def calling(provisioner: Provisioner, ledger: Ledger) -> AsyncIterator[Service]:
+    base = str(provisioner.client.make_url("/"))
+    async with aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield Service(provisioner, session, ledger)
+
+
+@pytest.fixture
+async def service(start_provisioner: StartProvisioner, cluster: Cluster) -> AsyncIterator[Service]:
+    async with calling(await start_provisioner(**SETTINGS), Ledger(cluster)) as running:
+        yield running
+
+
+# A fifth of the service's own limits of time.
+impatient = pytest.mark.deadlines(
+    create=4.2, delete=2.4, read=1.6, undo=1.0, settle_pause=0.4, batch=1.6, batch_limit=2.4, batch_patience=1.6
+)
