@@ -11,7 +11,7 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import SANDBOX_SERVICE
-from tests.contract.ledger import NOTHING, Ledger
+from tests.contract.ledger import NO_LOSSES, Ledger
 from tests.contract.service import Provisioner, StartProvisioner, until
 
 SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
@@ -46,11 +46,11 @@ class Service:
 
         await until(all_succeed)
 
-    async def stands(self) -> None:
+    async def assert_nothing_lost(self) -> None:
         """The end of each test: it works on, nothing is lost, nothing is orphaned."""
         await self.works_again()
-        toll = await self.ledger.toll(self.provisioner.client.app[SANDBOX_SERVICE].reaper)
-        assert toll == NOTHING, self.ledger.statuses
+        losses = await self.ledger.losses(self.provisioner.client.app[SANDBOX_SERVICE].reaper)
+        assert losses == NO_LOSSES, self.ledger.statuses
 
 
 @asynccontextmanager

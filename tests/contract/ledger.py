@@ -28,7 +28,7 @@ from tests.waiting import until
 NAMESPACE = "deer-flow"
 
 # What a caller may be told when the cluster, kubectl or the service itself is in trouble (contract.md).
-TROUBLE = {429, 502, 503, 504}
+CLUSTER_ERRORS = {429, 502, 503, 504}
 
 
 @dataclass
@@ -46,15 +46,15 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Toll:
+class Losses:
     """Ids: confirmed and not whole; refused or deleted, and still there, or there by half; told wrong, and how."""
 
     lost: list[str] = field(default_factory=list)
     orphaned: list[str] = field(default_factory=list)
-    told_wrong: list[str] = field(default_factory=list)
+    misreported: list[str] = field(default_factory=list)
 
 
-NOTHING = Toll()
+NO_LOSSES = Losses()
 
 
 class Ledger:
@@ -64,8 +64,8 @@ class Ledger:
         self._cluster = cluster
         self._calls: dict[str, list[Call]] = defaultdict(list)
         # Of all ids: what somebody else deletes.
-        self._purges: list[Call] = []
-        self._told_wrong: list[str] = []
+        self._deletes_by_others: list[Call] = []
+        self._misreported: list[str] = []
         self.statuses: Counter[tuple[str, int]] = Counter()
 
     def answered(self, verb: str, status: int = 200) -> int:
@@ -74,7 +74,7 @@ class Ledger:
 
     def refused(self, verb: str = "create") -> int:
         """How many calls were answered with an error of the cluster's."""
-        return sum(count for (one, status), count in self.statuses.items() if one == verb and status in TROUBLE)
+        return sum(count for (one, status), count in self.statuses.items() if one == verb and status in CLUSTER_ERRORS)
 
     async def create(self, session: aiohttp.ClientSession, sandbox_id: str, **fields: Any) -> int:
         """Create; return the status, or 0 if there was no answer."""
@@ -114,21 +114,21 @@ class Ledger:
                 status = response.status
         after = self._is_there(sandbox_id), self._is_gone(sandbox_id)
         self.statuses["get", status] += 1
-        if status not in {0, 200, 404, *TROUBLE}:
-            self._told_wrong.append(f"get {sandbox_id}: {status}")
+        if status not in {0, 200, 404, *CLUSTER_ERRORS}:
+            self._misreported.append(f"get {sandbox_id}: {status}")
         if (status == 404 and before[0] and after[0]) or (status == 200 and before[1] and after[1]):
-            self._told_wrong.append(f"get {sandbox_id}: {status}: {self._calls[sandbox_id]}")
+            self._misreported.append(f"get {sandbox_id}: {status}: {self._calls[sandbox_id]}")
         return status
 
     @contextmanager
-    def all_being_deleted(self) -> Iterator[None]:
+    def others_delete_everything(self) -> Iterator[None]:
         """Take it that somebody else deletes everything while the block runs."""
         purge = Call("delete", time.monotonic())
-        self._purges.append(purge)
+        self._deletes_by_others.append(purge)
         yield
         purge.over = time.monotonic()
 
-    async def toll(self, reaper: Reaper | None) -> Toll:
+    async def losses(self, reaper: Reaper | None) -> Losses:
         """Let refused creates settle, do one round of the reaper, if there is one, and count.
 
         What is still there after a while is counted, and no error here.
@@ -140,24 +140,24 @@ class Ledger:
                 await until(lambda: self._all_due(reaper), seconds=30)
             await reaper.round(dry_run=False)
         with suppress(TimeoutError):
-            await until(lambda: not self._leftovers() and not self._halves(), seconds=30)
+            await until(lambda: not self._leftovers() and not self._incomplete(), seconds=30)
         objects = self._objects()  # a copy of all of them, so once
         lost = sorted(
-            one for one in self._calls if self._is_there(one) and not self._is_whole(one, objects.get(one, {}))
+            one for one in self._calls if self._is_there(one) and not self._is_complete(one, objects.get(one, {}))
         )
-        return Toll(lost, sorted(self._leftovers() | self._halves()), self._told_wrong)
+        return Losses(lost, sorted(self._leftovers() | self._incomplete()), self._misreported)
 
     def _note(self, sandbox_id: str, call: Call) -> None:
         self.statuses[call.verb, call.status] += 1
-        if call.status not in {0, 200, *TROUBLE}:
-            self._told_wrong.append(f"{call.verb} {sandbox_id}: {call.status}")
+        if call.status not in {0, 200, *CLUSTER_ERRORS}:
+            self._misreported.append(f"{call.verb} {sandbox_id}: {call.status}")
 
     def _is_there(self, sandbox_id: str) -> bool:
         return bool(self._confirming(sandbox_id))
 
     def _confirming(self, sandbox_id: str) -> list[Call]:
         """Return the creates that were confirmed when every delete was over."""
-        calls = self._calls[sandbox_id] + self._purges
+        calls = self._calls[sandbox_id] + self._deletes_by_others
         deleted = max((call.over for call in calls if call.verb == "delete"), default=0.0)
         return [call for call in calls if call.verb == "create" and call.status == 200 and call.began > deleted]
 
@@ -178,20 +178,20 @@ class Ledger:
                     found[obj["metadata"]["labels"]["sandbox-id"]][kind] = obj
         return found
 
-    def _is_whole(self, sandbox_id: str, there: dict[str, Any]) -> bool:
+    def _is_complete(self, sandbox_id: str, there: dict[str, Any]) -> bool:
         if set(there) != {"Pod", "Service"}:
             return False
         port = there["Service"]["spec"]["ports"][0]["nodePort"]
         return {urlsplit(call.url).port for call in self._confirming(sandbox_id)} == {port}
 
-    def _halves(self) -> set[str]:
+    def _incomplete(self) -> set[str]:
         return {sandbox_id for sandbox_id, there in self._objects().items() if len(there) == 1}
 
     def _leftovers(self) -> set[str]:
         return {sandbox_id for sandbox_id in self._objects() if self._is_gone(sandbox_id)}
 
     async def _all_due(self, reaper: Reaper) -> bool:
-        return self._halves() <= {one.sandbox_id for one in await reaper.due()}
+        return self._incomplete() <= {one.sandbox_id for one in await reaper.due()}
 
 
 @asynccontextmanager

@@ -52,7 +52,7 @@ def nothing_left(cluster: Cluster) -> bool:
     return not cluster.objects("Pod") and not cluster.objects("Service")
 
 
-async def told(provisioner: Provisioner, sandbox_id: str = "a") -> dict[str, Any]:
+async def get_sandbox(provisioner: Provisioner, sandbox_id: str = "a") -> dict[str, Any]:
     answer: dict[str, Any] = await (await provisioner.get(f"{URL}/{sandbox_id}")).json()
     return answer
 

@@ -32,9 +32,9 @@ pytestmark = pytest.mark.starts_in_full
 
 
 @pytest.fixture
-def counted(tmp_path: Path) -> Path:
+def counting_kubectl(tmp_path: Path) -> Path:
     """A kubectl that notes each start in a file beside it."""
-    script = tmp_path / "counted-kubectl"
+    script = tmp_path / "counting-kubectl"
     script.write_text(f'#!/bin/sh\necho "$3 $4" >> {tmp_path}/starts\nexec {KUBECTL} "$@"\n')
     script.chmod(0o755)
     return script
@@ -116,9 +116,9 @@ async def test_waiting_processes_are_replaced_when_old_or_the_kubeconfig_changes
 
 @pytest.mark.slow
 async def test_fifty_concurrent_creates_and_deletes_take_fewer_than_forty_calls_each(
-    start_provisioner: StartProvisioner, counted: Path, tmp_path: Path
+    start_provisioner: StartProvisioner, counting_kubectl: Path, tmp_path: Path
 ) -> None:
-    provisioner = await start_provisioner(KUBECTL=str(counted))
+    provisioner = await start_provisioner(KUBECTL=str(counting_kubectl))
     before = starts(tmp_path)["apply"]
     answers = await asyncio.gather(*(create(provisioner, f"s{n}") for n in range(50)))
     assert len({answer["sandbox_url"] for answer in answers}) == 50
@@ -164,8 +164,8 @@ async def test_of_two_owners_of_one_id_in_a_batch_one_gets_409(
 
 @pytest.mark.slow
 async def test_a_full_queue_is_503_at_once(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
-    line = {"KUBECTL_MAX_PROCESSES": "2", "KUBECTL_MAX_WAITING": "3"}
-    provisioner = await start_provisioner(deadlines=DEADLINES, **line, LIVE_VIEW="false")
+    limits = {"KUBECTL_MAX_PROCESSES": "2", "KUBECTL_MAX_WAITING": "3"}
+    provisioner = await start_provisioner(deadlines=DEADLINES, **limits, LIVE_VIEW="false")
     cluster.faults.slow(3.0, verb="patch")  # so the first Pod and Service take 6 s
     answered: list[int] = []
 
@@ -189,7 +189,7 @@ async def test_kubectl_processes_end_when_the_service_is_killed(cluster: Cluster
         await until(lambda: processes_with(str(tmp_path)) == [])
 
 
-async def nothing_is_left(cluster: Cluster) -> None:
+async def until_nothing_left(cluster: Cluster) -> None:
     await until(lambda: cluster.objects("Pod") == [] and cluster.objects("Service") == [])
 
 
@@ -202,7 +202,7 @@ async def test_fifty_rejected_creates_leave_nothing(provisioner: Provisioner, cl
     cluster.kmock["patch", kmock.resource(f"v1/{resource}")] << recorded_refusal("apply-quota-exceeded")
     statuses = await asyncio.gather(*(post(provisioner, f"s{n}") for n in range(50)))
     assert set(statuses) == {429}
-    await nothing_is_left(cluster)
+    await until_nothing_left(cluster)
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ async def test_a_create_that_timed_out_is_not_applied_later(
 ) -> None:
     cluster.faults.hang(verb="patch", resource="services", times=1)
     assert await post(provisioner, "a") == 504
-    await nothing_is_left(cluster)
+    await until_nothing_left(cluster)
     cluster.faults.clear()
     assert (await provisioner.get(f"{URL}/a")).status == 404
     await create(await start_provisioner(deadlines=DEADLINES))

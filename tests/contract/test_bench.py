@@ -50,7 +50,7 @@ def pods(cluster: Cluster) -> list[str]:
     return [pod["metadata"]["name"] for pod in cluster.objects("Pod", "deer-flow")]
 
 
-async def is_empty(cluster: Cluster) -> None:
+async def until_empty(cluster: Cluster) -> None:
     await until(lambda: not pods(cluster) and not cluster.objects("Service", "deer-flow"))
 
 
@@ -84,7 +84,7 @@ async def test_direct_prints_the_baseline_with_ratios_and_leaves_nothing(
         assert failed == 0
         assert ratio_p50 == pytest.approx(ours_p50 / p50, rel=0.05, abs=0.02)  # the cells are rounded
         assert ratio_rate == pytest.approx(ours_rate / rate, rel=0.05, abs=0.02)
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
 async def test_direct_creates_nothing_outside_the_provisioners_namespace(
@@ -95,7 +95,7 @@ async def test_direct_creates_nothing_outside_the_provisioners_namespace(
     assert (returncode, stdout) == (1, "")
     assert "bench: direct: get was answered 404" in stderr
     assert not cluster.objects("Pod", "default")
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
 async def test_the_api_key_is_sent_and_never_printed(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ async def test_an_interrupted_run_deletes_its_sandboxes(
             await process.wait()
     assert process.returncode == code
     assert stderr.decode() == f"bench: {said}: phases that had not ended are left out\n"
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
 async def test_failed_creates_and_deletes_are_reported_and_nothing_is_left(
@@ -152,7 +152,7 @@ async def test_failed_creates_and_deletes_are_reported_and_nothing_is_left(
     assert [rows(stdout)[work, "1"][-1] for work in ("create", "delete")] == [1, 1]
     assert "bench: provisioner: create was answered 429" in stderr
     assert "LEFT BEHIND" not in stderr
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
 async def test_a_live_view_run_prints_its_figures_and_deletes_its_objects(
@@ -204,7 +204,7 @@ async def test_an_interrupted_live_view_run_deletes_its_objects(
     returncode, _, stderr = await bench(tmp_path, base_url(provisioner), *options)
     assert returncode == 1
     assert stderr == "bench: --max-seconds are over: phases that had not ended are left out\n"
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
 async def test_changes_require_direct(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ async def test_direct_sends_the_client_certificate_and_verifies_the_servers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECTL", str(KUBECTL))
-    ours, anothers = trustme.CA(), trustme.CA()
+    ours, other = trustme.CA(), trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.verify_mode = ssl.CERT_REQUIRED
     ours.issue_cert("127.0.0.1").configure_cert(context)
@@ -247,14 +247,14 @@ async def test_direct_sends_the_client_certificate_and_verifies_the_servers(
 
     server = RawTestServer(answer, scheme="https")
     await server.start_server(ssl=context)
-    trusting, wary = (direct_client(kubeconfig(server.port, authority), set()) for authority in (ours, anothers))
+    trusting, distrusting = (direct_client(kubeconfig(server.port, authority), set()) for authority in (ours, other))
     try:
         await trusting.do("health")
         with pytest.raises(Failed, match="certificate verify failed"):
-            await wary.do("health")
+            await distrusting.do("health")
     finally:
         await trusting.session.close()
-        await wary.session.close()
+        await distrusting.session.close()
         await server.close()
 
 

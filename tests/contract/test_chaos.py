@@ -31,7 +31,7 @@ async def test_nothing_is_lost_when_the_api_server_restarts(service: Service, cl
             await until(more(lambda: service.made, 20))
             await cluster.faults.restart(0.5, forget=forget)
         await until(more(lambda: service.made, 20))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 @impatient
@@ -42,7 +42,7 @@ async def test_nothing_is_lost_when_the_api_server_hangs(service: Service, clust
         await until(more(lambda: service.refused, 10))
         cluster.faults.clear()
         await until(more(lambda: service.made, 20))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 @impatient
@@ -53,7 +53,7 @@ async def test_nothing_is_lost_when_the_api_server_is_slow(service: Service, clu
         await until(more(lambda: service.refused, 5))
         cluster.faults.clear()
         await until(more(lambda: service.made, 10))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 @impatient
@@ -67,7 +67,7 @@ async def test_nothing_is_lost_when_the_api_server_returns_errors_for_a_while(
         await until(more(lambda: service.refused, 10))
         cluster.faults.clear()
         await until(more(lambda: service.made, 20))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 async def test_nothing_is_lost_when_connections_are_cut_during_batches(service: Service, cluster: Cluster) -> None:
@@ -80,10 +80,10 @@ async def test_nothing_is_lost_when_connections_are_cut_during_batches(service: 
             cluster.faults.cut(choice.choice([0, 100]), verb=verb, resource=resource, times=choice.randint(1, 4))
         await until(more(lambda: service.made, 20))
     cluster.faults.clear()
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
-TROUBLE_OF_WATCHES: dict[str, Callable[[Cluster], None]] = {
+WATCH_FAULTS: dict[str, Callable[[Cluster], None]] = {
     "cut": lambda cluster: cluster.faults.cut_watches(),
     "ended": lambda cluster: cluster.end_watches(),
     "silent": lambda cluster: cluster.faults.silence_watches(),
@@ -100,9 +100,9 @@ def answer_next_watches(cluster: Cluster, code: int) -> None:
 
 
 @pytest.mark.deadlines(watch_pauses=(0.05, 0.1), watch_silence=0.5)
-@pytest.mark.parametrize("trouble", TROUBLE_OF_WATCHES)
+@pytest.mark.parametrize("fault", WATCH_FAULTS)
 async def test_nothing_is_lost_or_misreported_when_watches_fail(
-    start_provisioner: StartProvisioner, cluster: Cluster, trouble: str
+    start_provisioner: StartProvisioner, cluster: Cluster, fault: str
 ) -> None:
     provisioner = await start_provisioner(**SETTINGS, LIVE_VIEW_MAX_AGE="4")
     async with calling(provisioner, Ledger(cluster)) as service:
@@ -110,9 +110,9 @@ async def test_nothing_is_lost_or_misreported_when_watches_fail(
             for _ in range(3):
                 await until(lambda: cluster.open_watches() == 2)
                 await until(more(lambda: service.made, 10))
-                TROUBLE_OF_WATCHES[trouble](cluster)
+                WATCH_FAULTS[fault](cluster)
             await until(more(lambda: service.made, 10))
-        await service.stands()
+        await service.assert_nothing_lost()
         await until(lambda: provisioner.view.is_fresh)
 
 
@@ -124,7 +124,7 @@ async def test_nothing_is_lost_with_five_hundred_concurrent_creates(service: Ser
     statuses = await asyncio.gather(*(service.ledger.create(service.session, one) for one in ids))
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= 100
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 async def test_nothing_is_lost_when_callers_disconnect(service: Service) -> None:
@@ -138,7 +138,7 @@ async def test_nothing_is_lost_when_callers_disconnect(service: Service) -> None
     async with callers(service.ledger, service.session, number=10):
         for count in range(5):
             await asyncio.gather(*(hang_up(20 * count + number) for number in range(20)))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 # What the operator does
@@ -156,7 +156,7 @@ async def test_nothing_is_lost_when_credentials_are_rotated(service: Service, cl
             config["users"][0]["user"]["token"] = token
             cluster.kubeconfig.write_text(yaml.safe_dump(config))
         await until(more(lambda: service.made, 20))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 async def test_nothing_is_lost_when_the_namespace_is_deleted_and_recreated(
@@ -171,12 +171,12 @@ async def test_nothing_is_lost_when_the_namespace_is_deleted_and_recreated(
             found = cluster.get("Namespace", "", NAMESPACE)
             return found is not None and found["metadata"]["uid"] != namespace["metadata"]["uid"]
 
-        with service.ledger.all_being_deleted():
+        with service.ledger.others_delete_everything():
             deleted = await kubectl("delete", "namespace", NAMESPACE, "--wait=false")
             assert deleted.rc == 0, deleted.stderr
             await until(is_new)
         await until(more(lambda: service.made, 20))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 async def test_creates_beyond_a_quota_reached_in_a_batch_are_429_and_leave_nothing(
@@ -199,4 +199,4 @@ async def test_creates_beyond_a_quota_reached_in_a_batch_are_429_and_leave_nothi
     assert len(cluster.objects("Pod", NAMESPACE)) == statuses.count(200)
     is_used_up.clear()
     assert {await create(number) for number in range(40)} == {200}
-    await service.stands()
+    await service.assert_nothing_lost()

@@ -42,7 +42,7 @@ async def test_nothing_is_lost_when_kubectl_processes_are_killed(service: Servic
                 os.kill(choice.choice(kubectls_of(os.getpid())), signal.SIGKILL)
             await asyncio.sleep(choice.random() / 10)
         await until(more(lambda: service.made, 20))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 # Every second call: nothing is done and half an object is printed; nothing is printed; all is done and lies are told.
@@ -72,7 +72,7 @@ async def test_nothing_is_lost_when_kubectl_prints_garbage(
             await until(more(lambda: service.made, 10))
             switch.unlink()
             await until(more(lambda: service.made, 10))
-        await service.stands()
+        await service.assert_nothing_lost()
 
 
 async def test_nothing_is_lost_when_kubectls_cache_is_not_writable(service: Service, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ async def test_nothing_is_lost_when_kubectls_cache_is_not_writable(service: Serv
         with suppress(IsADirectoryError):  # a kubectl was faster
             cache.write_text("")
         await until(more(lambda: service.made, 20))
-    await service.stands()
+    await service.assert_nothing_lost()
 
 
 # A kubectl of which each process finds the folder of its cache on a disk of its own, which is full (ENOSPC); or may
@@ -128,6 +128,6 @@ async def test_no_call_fails_when_kubectls_cache_is_on_a_full_disk(
             await until(more(lambda: service.made, 20))
             await until(more(lambda: service.ledger.answered("delete"), 5))
         assert [service.ledger.refused(verb) for verb in ("create", "get", "delete")] == [0, 0, 0]
-        await service.stands()
+        await service.assert_nothing_lost()
         (cache,) = tmp_path.glob("*/cache")
         assert [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size > 0] == []

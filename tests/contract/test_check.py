@@ -39,7 +39,7 @@ class Checked:
         (line,) = (line for line in self.lines if f" {what}:" in line)
         return line
 
-    def begin_with(self, word: str) -> list[str]:
+    def starting_with(self, word: str) -> list[str]:
         return [line.removeprefix(word).strip() for line in self.lines if line.startswith(word)]
 
 
@@ -48,7 +48,7 @@ async def check(cluster: Cluster, tmp_path: Path, **variables: str) -> Checked:
     return Checked(*await run(sys.executable, str(ROOT / "provisioner.py"), "check", environ=environ))
 
 
-class Noting:
+class RecordingKubectl:
     """The real kubectl, which notes each of its starts."""
 
     def __init__(self, directory: Path) -> None:
@@ -62,15 +62,15 @@ class Noting:
     def calls(self) -> list[str]:
         return self._notes.read_text(encoding="utf-8").splitlines()
 
-    def questions(self) -> list[str]:
+    def can_i_checks(self) -> list[str]:
         """Return what `auth can-i` was asked."""
         asked = [call.partition(" auth can-i ")[2] for call in self.calls()]
         return [question.removesuffix(f" -n {NS}") for question in asked if question]
 
 
 @pytest.fixture
-def noting(tmp_path: Path) -> Noting:
-    return Noting(tmp_path / "noting")
+def recording(tmp_path: Path) -> RecordingKubectl:
+    return RecordingKubectl(tmp_path / "noting")
 
 
 def rule(resource: str, *verbs: str) -> dict[str, Any]:
@@ -103,8 +103,8 @@ async def test_every_line_is_ok_on_a_ready_cluster(cluster: Cluster, kubectl: Ku
 async def test_the_shipped_role_passes_and_unreadable_parts_are_not_permitted(cluster: Cluster, tmp_path: Path) -> None:
     cluster.authorization.restrict(NS, objects(new_kubectl(), ".")["Role"]["rules"])
     checked = await check(cluster, tmp_path)
-    assert (checked.returncode, checked.begin_with("FAIL")) == (0, [])
-    assert [line.partition(":")[0] for line in checked.begin_with("not permitted")] == [
+    assert (checked.returncode, checked.starting_with("FAIL")) == (0, [])
+    assert [line.partition(":")[0] for line in checked.starting_with("not permitted")] == [
         "namespace", "quota", "template isolated",
     ]  # fmt: skip
 
@@ -135,7 +135,7 @@ async def test_each_missing_right_is_named(cluster: Cluster, tmp_path: Path) -> 
     assert "lacks the right to create pods" in checked.of("template default")
 
 
-DEERFLOWS = [
+CHARTS_ROLE = [
     rule("pods", "create", "delete", "get", "list", "watch"),
     rule("services", "create", "delete", "get", "list", "watch"),
     rule("pods/log", "get"),
@@ -146,9 +146,9 @@ DEERFLOWS = [
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_the_role_of_deerflows_chart_passes(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.authorization.restrict(NS, DEERFLOWS)
+    cluster.authorization.restrict(NS, CHARTS_ROLE)
     checked = await check(cluster, tmp_path)
-    assert (checked.returncode, checked.begin_with("FAIL")) == (0, [])
+    assert (checked.returncode, checked.starting_with("FAIL")) == (0, [])
     for resource in ("pods", "services"):
         start = f"not permitted rights on {resource}: patch; so sandboxes are made by `kubectl create`"
         assert checked.of(f"rights on {resource}").startswith(start)
@@ -158,7 +158,7 @@ async def test_the_role_of_deerflows_chart_passes(cluster: Cluster, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_a_missing_right_that_the_settings_need_fails(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.authorization.restrict(NS, DEERFLOWS)
+    cluster.authorization.restrict(NS, CHARTS_ROLE)
     checked = await check(cluster, tmp_path, SANDBOX_IDLE_TIMEOUT="600", SANDBOX_NETWORK_POLICY="isolated")
     assert checked.returncode == 1
     assert checked.of("rights on pods") == "FAIL          rights on pods: missing patch"
@@ -174,29 +174,29 @@ def test_the_right_to_watch_is_not_required_without_a_live_view(make_settings: A
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_a_check_starts_at_most_twelve_kubectl_processes(
-    cluster: Cluster, tmp_path: Path, noting: Noting
+    cluster: Cluster, tmp_path: Path, recording: RecordingKubectl
 ) -> None:
-    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    checked = await check(cluster, tmp_path, KUBECTL=str(recording.path))
     assert checked.of("rights on pods") == "ok            rights on pods: create, delete, get, list, patch, watch"
-    assert len(noting.calls()) <= 12
-    assert noting.questions() == []
+    assert len(recording.calls()) <= 12
+    assert recording.can_i_checks() == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_a_right_missing_from_complete_rules_is_not_checked_again(
-    cluster: Cluster, tmp_path: Path, noting: Noting
+    cluster: Cluster, tmp_path: Path, recording: RecordingKubectl
 ) -> None:
     cluster.authorization.restrict(NS, [rule("pods", "get", "list")])
-    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    checked = await check(cluster, tmp_path, KUBECTL=str(recording.path))
     assert checked.of("rights on pods").endswith("missing create, delete, patch, watch")
-    assert noting.questions() == []
+    assert recording.can_i_checks() == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_only_rights_missing_from_incomplete_rules_are_checked_one_by_one(
-    cluster: Cluster, tmp_path: Path, noting: Noting
+    cluster: Cluster, tmp_path: Path, recording: RecordingKubectl
 ) -> None:
     """As on GKE, where a webhook authorizer allows what no rule says."""
     cluster.authorization.restrict(
@@ -204,20 +204,20 @@ async def test_only_rights_missing_from_incomplete_rules_are_checked_one_by_one(
         [rule("pods", "create", "get", "list", "patch", "watch"), rule("services", "*")],
         by_webhook=[rule("pods", "delete"), rule("pods/log", "get"), rule("configmaps", "list")],
     )
-    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    checked = await check(cluster, tmp_path, KUBECTL=str(recording.path))
     assert checked.of("rights on pods") == "ok            rights on pods: create, delete, get, list, patch, watch"
     assert checked.of("rights on configmaps") == "ok            rights on configmaps: list"
     assert checked.of("rights on pods/log") == "ok            rights on pods/log: get"
-    assert [line for line in checked.begin_with("FAIL") if line.startswith("rights")] == []
+    assert [line for line in checked.starting_with("FAIL") if line.startswith("rights")] == []
     leftovers = "leftovers of templates stay"
     of_claims = f"so the template persistent can't be used, and {leftovers}"
-    assert checked.begin_with("not permitted")[1:3] == [
+    assert checked.starting_with("not permitted")[1:3] == [
         f"rights on networkpolicies.networking.k8s.io: list; so {leftovers}",
         f"rights on persistentvolumeclaims: create, delete, get, list, patch; {of_claims}",
     ]
     assert checked.of("rights on events").startswith("not permitted rights on events: list; so diagnostics")
     claims = [f"{verb} persistentvolumeclaims" for verb in ("create", "delete", "get", "list", "patch")]
-    assert sorted(noting.questions()) == sorted(
+    assert sorted(recording.can_i_checks()) == sorted(
         [
             *("delete pods", "get pods --subresource=log", "list configmaps", "list events", *claims),
             "list networkpolicies.networking.k8s.io",
@@ -225,34 +225,34 @@ async def test_only_rights_missing_from_incomplete_rules_are_checked_one_by_one(
     )
 
 
-def refuses(cluster: Cluster) -> None:
+def forbidden(cluster: Cluster) -> None:
     why = "selfsubjectrulesreviews.authorization.k8s.io is forbidden: no"
     cluster.kmock["POST", RULES] << once(kmock.KubernetesError(403, "Forbidden", why, {}))
 
 
-def fails(cluster: Cluster) -> None:
+def server_error(cluster: Cluster) -> None:
     cluster.faults.answer(500, verb="create", resource="selfsubjectrulesreviews")
 
 
-def answers_otherwise(cluster: Cluster) -> None:
+def another_kind(cluster: Cluster) -> None:
     cluster.kmock["POST", RULES] << 201 << once({"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-@pytest.mark.parametrize("no_review", [refuses, fails, answers_otherwise])
+@pytest.mark.parametrize("no_review", [forbidden, server_error, another_kind])
 async def test_rights_are_checked_one_by_one_when_the_rules_review_fails(
-    cluster: Cluster, tmp_path: Path, noting: Noting, no_review: Callable[[Cluster], None]
+    cluster: Cluster, tmp_path: Path, recording: RecordingKubectl, no_review: Callable[[Cluster], None]
 ) -> None:
     granted = objects(new_kubectl(), ".")["Role"]["rules"]
     cluster.authorization.restrict(NS, granted[:1])
     with_review = await check(cluster, tmp_path)
     no_review(cluster)
-    without = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    without = await check(cluster, tmp_path, KUBECTL=str(recording.path))
     assert without.lines[1:] == with_review.lines[1:]  # the first names kubectl
     assert without.returncode == with_review.returncode
-    assert len(noting.questions()) == len(rights_of(granted))
-    assert {"create pods", "watch services", "list events", "get pods --subresource=log"} <= {*noting.questions()}
+    assert len(recording.can_i_checks()) == len(rights_of(granted))
+    assert {"create pods", "watch services", "list events", "get pods --subresource=log"} <= {*recording.can_i_checks()}
 
 
 @pytest.mark.slow
@@ -268,7 +268,7 @@ async def test_an_unavailable_rights_check_fails(cluster: Cluster, tmp_path: Pat
 async def test_a_missing_namespace_fails(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, K8S_NAMESPACE="wrong")
     assert checked.returncode == 1
-    (failed,) = checked.begin_with("FAIL")
+    (failed,) = checked.starting_with("FAIL")
     assert failed.startswith("namespace: wrong does not exist")
     assert cluster.get("Namespace", "", "wrong") is None
 

@@ -60,7 +60,7 @@ def mounts_of(pod: dict[str, Any]) -> dict[str, list[Any]]:
     return found
 
 
-async def posted(provisioner: Provisioner, case: dict[str, Any], **fields: Any) -> dict[str, Any]:
+async def post(provisioner: Provisioner, case: dict[str, Any], **fields: Any) -> dict[str, Any]:
     response = await provisioner.post(URL, json={**case["request"], **fields})
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
@@ -74,7 +74,7 @@ async def test_the_sandbox_runs_with_the_recorded_mounts(
     case = CASES[name]
     async with node(case, tmp_path) as cluster:
         provisioner = await start_provisioner(cluster=cluster, **case["environment"])
-        await posted(provisioner, case)
+        await post(provisioner, case)
         own = f"{URL}/{case['request']['sandbox_id']}"
 
         async def runs() -> bool:
@@ -97,11 +97,13 @@ async def test_a_missing_host_folder_ends_the_wait_and_is_named(
     missing = folders_of(case)[-1]
     async with node(case, tmp_path, without=missing) as cluster:
         provisioner = await start_provisioner(cluster=cluster, **case["environment"])
-        answer = await posted(provisioner, case, wait_seconds=20)
+        answer = await post(provisioner, case, wait_seconds=20)
         assert (answer["status"], answer["ready"], answer["reason"]) == ("Pending", False, "FailedMount")
         assert answer["message"].endswith(f"hostPath type check failed: {missing} is not a directory")
-        told = await (await provisioner.get(f"{URL}/{case['request']['sandbox_id']}/diagnostics")).json()
-        assert told["summary"].startswith(f"A volume can't be mounted: {missing} is not a directory on node node1")
+        diagnostics = await (await provisioner.get(f"{URL}/{case['request']['sandbox_id']}/diagnostics")).json()
+        assert diagnostics["summary"].startswith(
+            f"A volume can't be mounted: {missing} is not a directory on node node1"
+        )
 
 
 NESTED = """      volumeMounts:
@@ -124,12 +126,14 @@ async def test_a_mount_point_missing_in_a_read_only_mount_ends_the_wait_and_is_n
         text = shipped.read_text(encoding="utf-8").replace("      volumeMounts:\n", NESTED)
         (folder / shipped.name).write_text(text.replace("  volumes:\n", VOLUMES), encoding="utf-8")
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(folder.parent))
-    answer = await posted(provisioner, {"request": {"sandbox_id": "a"}}, wait_seconds=20)
+    answer = await post(provisioner, {"request": {"sandbox_id": "a"}}, wait_seconds=20)
     assert (answer["ready"], answer["reason"]) == (False, "StartError")
     assert answer["message"].endswith("/mnt/skills/custom: read-only file system")
-    told = await (await provisioner.get(f"{URL}/a/diagnostics")).json()
-    assert "the mount point /mnt/skills/custom can't be made in /mnt/skills, which is read-only" in told["summary"]
-    assert "image" not in told["summary"]
+    diagnostics = await (await provisioner.get(f"{URL}/a/diagnostics")).json()
+    assert (
+        "the mount point /mnt/skills/custom can't be made in /mnt/skills, which is read-only" in diagnostics["summary"]
+    )
+    assert "image" not in diagnostics["summary"]
 
 
 BASE = "/srv/deer-flow"

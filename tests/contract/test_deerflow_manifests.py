@@ -19,7 +19,7 @@ from sandboxes.spec.templates import Template
 from tests.conftest import ROOT, VARIABLES
 from tests.contract.kubectls import new_kubectl, old_kubectl
 from tests.contract.service import StartProvisioner
-from tests.contract.test_deploy import REFUSED_ANYWAY, made, use_everything
+from tests.contract.test_deploy import ALWAYS_REFUSED, make_namespace, use_everything
 from tests.deploy import built, objects
 from tests.kubectl import Kubectl
 
@@ -95,7 +95,7 @@ def test_an_existing_key_and_existing_probes_are_replaced(tmp_path: Path) -> Non
 
 
 async def test_the_api_server_accepts_the_pod(kubectl: Kubectl) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": NS}}
     result = await kubectl("apply", "-f", "-", stdin=account)
     assert result.rc == 0, result.stderr
@@ -114,11 +114,11 @@ def test_the_role_is_the_union_of_the_charts_and_ours() -> None:
 async def test_the_role_suffices_for_every_operation(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     cluster.authorization.restrict(NS, role())
     await use_everything(await start_provisioner(), cluster, "persistent")
     assert cluster.authorization.used <= rights_of(role())
-    assert cluster.authorization.refused == REFUSED_ANYWAY
+    assert cluster.authorization.refused == ALWAYS_REFUSED
 
 
 # Compose

@@ -30,10 +30,10 @@ KINDS = {
 }
 KNOWN = ("Namespace", "ServiceAccount", "Service", "NetworkPolicy")
 COMPONENT = {"resources": ["../../base"], "components": ["../../components/templates"]}
-REFUSED_ANYWAY = {Right("get", "", "namespaces")}
+ALWAYS_REFUSED = {Right("get", "", "namespaces")}
 """What is asked for and may be refused: kubectl looks for the namespace of what it did not find, and so do we once."""
 
-everywhere = pytest.mark.parametrize("folder", OVERLAYS)
+each_overlay = pytest.mark.parametrize("folder", OVERLAYS)
 
 
 def pod_of(folder: str) -> dict[str, Any]:
@@ -51,13 +51,13 @@ def env_of(folder: str) -> dict[str, Any]:
     return {one["name"]: one.get("value", one.get("valueFrom")) for one in container_of(folder)["env"]}
 
 
-@everywhere
+@each_overlay
 @pytest.mark.slow
 def test_old_and_new_kubectl_build_the_same_manifests(folder: str) -> None:
     assert built(old_kubectl(), folder) == built(new_kubectl(), folder)
 
 
-@everywhere
+@each_overlay
 def test_an_overlay_has_exactly_the_expected_namespaced_objects(folder: str) -> None:
     made = objects(new_kubectl(), folder)
     assert set(made) == (KINDS - {"NetworkPolicy"} if folder == "overlays/dev" else KINDS)
@@ -70,7 +70,7 @@ def test_an_overlay_has_exactly_the_expected_namespaced_objects(folder: str) -> 
     assert pod_of(folder)["spec"]["serviceAccountName"] == subject["name"]
 
 
-@everywhere
+@each_overlay
 async def test_the_api_server_accepts_the_kinds_that_devcluster_knows(kubectl: Kubectl, folder: str) -> None:
     known = [obj for kind, obj in objects(new_kubectl(), folder).items() if kind in KNOWN]
     result = await kubectl(
@@ -84,7 +84,7 @@ async def test_the_api_server_accepts_the_kinds_that_devcluster_knows(kubectl: K
     assert result.rc == 0, result.stderr
 
 
-@everywhere
+@each_overlay
 def test_the_pod_runs_unprivileged_without_host_access(folder: str) -> None:
     pod, container = pod_of(folder)["spec"], container_of(folder)
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -99,7 +99,7 @@ def test_the_pod_runs_unprivileged_without_host_access(folder: str) -> None:
     assert security["capabilities"] == {"drop": ["ALL"]}
 
 
-@everywhere
+@each_overlay
 def test_the_role_has_no_cluster_wide_wildcard_or_sensitive_right(folder: str) -> None:
     text = built(new_kubectl(), folder)
     assert "ClusterRole" not in text
@@ -108,20 +108,20 @@ def test_the_role_has_no_cluster_wide_wildcard_or_sensitive_right(folder: str) -
         assert right.resource not in ("secrets", "pods/exec", "serviceaccounts", "roles", "rolebindings", "namespaces")
 
 
-@everywhere
+@each_overlay
 def test_the_api_key_comes_from_a_secret(folder: str) -> None:
     reference = env_of(folder)["PROVISIONER_API_KEY"]["secretKeyRef"]
     assert reference == {"name": "provisioner-api-key", "key": "api-key"}
 
 
-@everywhere
+@each_overlay
 def test_the_grace_period_exceeds_pre_stop_and_shutdown(folder: str) -> None:
     command = container_of(folder)["lifecycle"]["preStop"]["exec"]["command"]
     assert command[0] == "sleep"
     assert pod_of(folder)["spec"]["terminationGracePeriodSeconds"] > int(command[1]) + DEADLINES.shutdown
 
 
-@everywhere
+@each_overlay
 def test_ports_probes_and_selectors_match_the_pod(folder: str) -> None:
     made, container = objects(new_kubectl(), folder), container_of(folder)
     labels = pod_of(folder)["metadata"]["labels"]
@@ -151,7 +151,7 @@ def test_ports_probes_and_selectors_match_the_pod(folder: str) -> None:
     assert {"requests", "limits"} == set(container["resources"])
 
 
-@everywhere
+@each_overlay
 def test_every_variable_exists_and_has_a_valid_value(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in env_of(folder).items():
         assert name.lower() in Settings.model_fields
@@ -201,7 +201,7 @@ def test_in_production_the_provisioner_and_its_clients_can_reach_sandboxes() -> 
 # The Role
 
 
-async def made(kubectl: Kubectl) -> None:
+async def make_namespace(kubectl: Kubectl) -> None:
     """Have the namespace there, as `kubectl apply -k` has made it."""
     result = await kubectl("create", "namespace", NS)
     assert result.rc == 0, result.stderr
@@ -243,7 +243,7 @@ async def no_pod_is_left(cluster: Cluster) -> bool:
 async def test_the_default_role_is_exactly_what_the_service_uses(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     role = objects(new_kubectl(), ".")["Role"]["rules"]
     cluster.authorization.restrict(NS, role)
     with caplog.at_level(logging.WARNING):
@@ -251,7 +251,7 @@ async def test_the_default_role_is_exactly_what_the_service_uses(
     assert "The provisioner lacks the right to get namespaces in the cluster" in caplog.text
     await use_everything(provisioner, cluster, "persistent")
     assert cluster.authorization.used == rights_of(role)
-    assert cluster.authorization.refused == REFUSED_ANYWAY
+    assert cluster.authorization.refused == ALWAYS_REFUSED
 
 
 @pytest.mark.slow
@@ -260,7 +260,7 @@ async def test_the_default_role_is_exactly_what_the_service_uses(
 async def test_the_production_role_is_exactly_what_the_service_uses(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     role = objects(new_kubectl(), "overlays/production")["Role"]["rules"]
     cluster.authorization.restrict(NS, role)
     env = env_of("overlays/production")
@@ -269,7 +269,7 @@ async def test_the_production_role_is_exactly_what_the_service_uses(
     await use_everything(provisioner, cluster, "persistent")
     assert [obj["metadata"]["name"] for obj in cluster.objects("NetworkPolicy", NS)] == ["sandboxes-isolated"]
     assert cluster.authorization.used == rights_of(role)
-    assert cluster.authorization.refused == REFUSED_ANYWAY
+    assert cluster.authorization.refused == ALWAYS_REFUSED
 
 
 @pytest.mark.slow
@@ -282,13 +282,13 @@ async def test_the_role_with_the_templates_component_is_exactly_what_is_used(
     templates: Path,
     tmp_path: Path,
 ) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     role = objects(new_kubectl(), overlay_with(tmp_path, COMPONENT))["Role"]["rules"]
     cluster.authorization.restrict(NS, role)
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
     await use_everything(provisioner, cluster, "persistent", "configured")
     assert cluster.authorization.used == rights_of(role)
-    assert cluster.authorization.refused == REFUSED_ANYWAY
+    assert cluster.authorization.refused == ALWAYS_REFUSED
 
 
 @pytest.mark.parametrize("kubectl_of", [new_kubectl, old_kubectl])

@@ -24,14 +24,14 @@ from tests.kubectl import Kubectl
 from tests.waiting import until
 
 EVENTS = "/api/events"
-Told = tuple[str, dict[str, Any]]
+Event = tuple[str, dict[str, Any]]
 
 
 class Stream:
     """One who reads along, from the beginning to what it was told last."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.events: list[Event] = []
         self.numbers: list[int] = []
         self.has_ended = False
 
@@ -44,19 +44,19 @@ class Stream:
                 fields[name] = value
                 if raw == b"\n" and "event" in fields:
                     self.numbers.append(int(fields["id"]))
-                    self.told.append((fields["event"], json.loads(fields["data"])))
+                    self.events.append((fields["event"], json.loads(fields["data"])))
                     fields = {}
         except aiohttp.ClientError:
             pass
         self.has_ended = True
 
-    async def has_told(self, count: int) -> None:
+    async def until_received(self, count: int) -> None:
         """Wait until so many events have come."""
-        await until(lambda: len(self.told) >= count)
+        await until(lambda: len(self.events) >= count)
 
     def names(self, sandbox_id: str) -> list[str]:
         """Return what was told of a sandbox."""
-        return [name for name, one in self.told if one.get("sandbox_id") == sandbox_id]
+        return [name for name, one in self.events if one.get("sandbox_id") == sandbox_id]
 
     def has(self, name: str, sandbox_id: str) -> Callable[[], bool]:
         """Return what tells whether this was told of a sandbox."""
@@ -64,14 +64,14 @@ class Stream:
 
 
 @asynccontextmanager
-async def reading(provisioner: Provisioner) -> AsyncIterator[Stream]:
+async def subscribed(provisioner: Provisioner) -> AsyncIterator[Stream]:
     """Read along for the time of the block."""
     stream = Stream()
     async with provisioner.client.get(EVENTS, read_bufsize=2**22) as response:
         assert response.status == 200, await response.text()
         task = asyncio.create_task(stream.read(response))
         try:
-            await until(lambda: stream.told)
+            await until(lambda: stream.events)
             yield stream
         finally:
             task.cancel()
@@ -80,8 +80,8 @@ async def reading(provisioner: Provisioner) -> AsyncIterator[Stream]:
 
 async def test_a_stream_reports_a_sandbox_from_created_to_deleted(provisioner: Provisioner) -> None:
     await create(provisioner, "before")
-    async with reading(provisioner) as stream:
-        name, state = stream.told[0]
+    async with subscribed(provisioner) as stream:
+        name, state = stream.events[0]
         assert name == "state"
         assert [one["sandbox_id"] for one in state["sandboxes"]] == ["before"]
         made = await create(provisioner)
@@ -94,30 +94,30 @@ async def test_a_stream_reports_a_sandbox_from_created_to_deleted(provisioner: P
         assert set(names[1:-1]) <= {"changed", "ready"}
         assert names.count("ready") == 1
         assert stream.numbers == sorted(set(stream.numbers))
-        last = [one for name, one in stream.told if name == "ready"][-1]
+        last = [one for name, one in stream.events if name == "ready"][-1]
         assert (last["sandbox_url"], last["ready"]) == (made["sandbox_url"], True)
-        assert stream.told[-1][1]["status"] == "NotFound"
-        for (_, one), (_, other) in zip(stream.told, stream.told[1:], strict=False):
+        assert stream.events[-1][1]["status"] == "NotFound"
+        for (_, one), (_, other) in zip(stream.events, stream.events[1:], strict=False):
             assert one != other
 
 
 @pytest.mark.deadlines(watch_pauses=(0.05, 0.1))
 async def test_a_restarted_watch_sends_no_event_twice(provisioner: Provisioner, cluster: Cluster) -> None:
-    async with reading(provisioner) as stream:
+    async with subscribed(provisioner) as stream:
         await create(provisioner, wait_seconds=20)
         await until(stream.has("ready", "a"))
-        before = len(stream.told)
+        before = len(stream.events)
         await end_watches(cluster)
         await until(lambda: not provisioner.view.is_fresh)
         await until(lambda: provisioner.view.is_fresh)
         await create(provisioner, "marker")
         await until(stream.has("created", "marker"))
-        assert stream.told[before:] == [one for one in stream.told[before:] if one[1]["sandbox_id"] == "marker"]
+        assert stream.events[before:] == [one for one in stream.events[before:] if one[1]["sandbox_id"] == "marker"]
 
 
 async def test_changes_during_a_watch_outage_are_sent_afterwards(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, wait_seconds=20)
-    async with reading(provisioner) as stream:
+    async with subscribed(provisioner) as stream:
         await end_watches(cluster)
         await until(lambda: not provisioner.view.is_fresh)
         cluster.set_pod("deer-flow", "sandbox-a", ready=False)
@@ -147,13 +147,13 @@ async def test_a_slow_subscriber_is_disconnected_and_others_continue(
     reader, writer = await asyncio.open_connection("127.0.0.1", provisioner.client.port, limit=1024)
     writer.write(f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert b"200" in await reader.readline()
-    async with reading(provisioner) as stream:
+    async with subscribed(provisioner) as stream:
         async with asyncio.timeout(60):
             ready = True
             while "the client reads too slowly" not in caplog.text:
-                seen, ready = len(stream.told), not ready
+                seen, ready = len(stream.events), not ready
                 cluster.set_pod("deer-flow", "sandbox-a", ready=ready)
-                await stream.has_told(seen + 1)
+                await stream.until_received(seen + 1)
         await create(provisioner, "last")
         await until(stream.has("created", "last"))
         assert not stream.has_ended

@@ -15,13 +15,13 @@ from tests.contract.lives import (
     POD,
     SERVICE,
     annotations_of,
+    get_sandbox,
     nothing_left,
     pass_time,
     reaper_of,
     reaps_one,
     renew,
     seconds_until,
-    told,
     uid_of,
 )
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
@@ -36,7 +36,7 @@ async def test_a_sandbox_reports_its_expiry_and_is_deleted_then(
 ) -> None:
     provisioner = await start_provisioner(REAPER_INTERVAL="0.1")
     await create(provisioner, "stays")
-    assert (await told(provisioner, "stays"))["expires_at"] is None
+    assert (await get_sandbox(provisioner, "stays"))["expires_at"] is None
     made = await create(provisioner, ttl_seconds=1)
     assert 0 < seconds_until(made["expires_at"]) <= 2
 
@@ -60,7 +60,7 @@ async def test_a_renewal_extends_shortens_or_disables_the_expiry(provisioner: Pr
     assert 990 < seconds_until((await renew(provisioner, 1000))["expires_at"]) <= 1001
     assert 40 < seconds_until((await renew(provisioner, 50))["expires_at"]) <= 51
     assert (await renew(provisioner, 0))["expires_at"] is None
-    assert (await told(provisioner))["expires_at"] is None
+    assert (await get_sandbox(provisioner))["expires_at"] is None
     assert uid_of(cluster) == before
 
 

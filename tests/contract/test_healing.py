@@ -26,7 +26,7 @@ POD = ("Pod", "deer-flow", "sandbox-a")
 SERVICE = ("Service", "deer-flow", "sandbox-a-svc")
 
 
-def identity(cluster: Cluster) -> tuple[Any, Any]:
+def uids(cluster: Cluster) -> tuple[Any, Any]:
     """The uids of the sandbox's objects; None for one that isn't there."""
     found = [cluster.get(*key) for key in (POD, SERVICE)]
     return tuple(obj["metadata"]["uid"] if obj else None for obj in found)  # type: ignore[return-value]
@@ -42,7 +42,7 @@ async def gone(cluster: Cluster, key: tuple[str, str, str]) -> bool:
     return cluster.get(*key) is None
 
 
-def by_hand(template: Template, **changes: Any) -> list[dict[str, Any]]:
+def manual_objects(template: Template, **changes: Any) -> list[dict[str, Any]]:
     """A Pod and a Service as the service would make them, without its annotations and revision."""
     objects = build(Sandbox("a", "t", "u"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z")
     for obj in objects:
@@ -58,10 +58,10 @@ def by_hand(template: Template, **changes: Any) -> list[dict[str, Any]]:
 
 async def test_a_repeated_create_returns_the_same_unchanged_sandbox(provisioner: Provisioner, cluster: Cluster) -> None:
     first = await create(provisioner, thread_id="t")
-    before = identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
+    before = uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
     second = await create(provisioner, thread_id="t")
     assert second["sandbox_url"] == first["sandbox_url"]
-    assert (identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
+    assert (uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
 
 
 async def test_eight_concurrent_creates_from_two_processes_make_one_pod(
@@ -90,12 +90,12 @@ async def test_a_create_restores_a_missing_service(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
-    pod_uid, _ = identity(cluster)
+    pod_uid, _ = uids(cluster)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
     await until(lambda: is_status(provisioner, "a", 404))
     assert (await (await provisioner.get(URL)).json())["count"] == 0
     await create(provisioner)
-    assert identity(cluster)[0] == pod_uid
+    assert uids(cluster)[0] == pod_uid
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
@@ -106,7 +106,7 @@ async def test_a_create_replaces_an_ended_pod(
     provisioner: Provisioner, cluster: Cluster, ended: dict[str, Any]
 ) -> None:
     made = await create(provisioner)
-    before = identity(cluster)
+    before = uids(cluster)
     await until_running(provisioner)
     cluster.set_pod("deer-flow", "sandbox-a", **ended)
 
@@ -117,7 +117,7 @@ async def test_a_create_replaces_an_ended_pod(
     again = await create(provisioner)
     assert again["status"] in {"Pending", "Running"}
     assert again["sandbox_url"] == made["sandbox_url"]
-    assert identity(cluster)[0] != before[0]
+    assert uids(cluster)[0] != before[0]
 
 
 async def test_a_create_waits_for_a_terminating_pod_and_replaces_it(
@@ -127,16 +127,16 @@ async def test_a_create_waits_for_a_terminating_pod_and_replaces_it(
         slow.stopping_takes(3600)
         provisioner = await start_provisioner(cluster=slow)
         await create(provisioner)
-        before, _ = identity(slow)
+        before, _ = uids(slow)
         await until_running(provisioner)
         assert (await provisioner.delete(f"{URL}/a")).status == 200
-        assert identity(slow)[0] == before  # still going
+        assert uids(slow)[0] == before  # still going
         waiting = asyncio.create_task(create(provisioner))
         now = ("--grace-period=0", "--force", "--wait=false")
         await Kubectl(slow.kubeconfig, tmp_path / "home")("delete", "pod/sandbox-a", "-n", "deer-flow", *now)
         answer = await waiting
         assert answer["status"] in {"Pending", "Running"}
-        after, _ = identity(slow)
+        after, _ = uids(slow)
         assert after not in {before, None}
         assert (await provisioner.get(f"{URL}/a")).status == 200
 
@@ -174,12 +174,12 @@ async def test_another_owners_create_is_409_and_changes_nothing(
 ) -> None:
     first, second = await start_provisioner(), await start_provisioner()
     made = await create(first, thread_id="t", user_id="u")
-    before = identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
+    before = uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
     for provisioner in (first, second):
         response = await provisioner.post(URL, json={"sandbox_id": "a", **other})
         assert response.status == 409
         assert await response.json() == {"detail": "Sandbox 'a' belongs to another thread or user"}
-    assert (identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
+    assert (uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
     assert (await create(second, thread_id="t", user_id="u"))["sandbox_url"] == made["sandbox_url"]
 
 
@@ -207,13 +207,13 @@ async def test_a_manually_created_sandbox_with_the_same_user_data_is_adopted(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
-    result = await kubectl.apply(*by_hand(template), manager="kubectl")
+    result = await kubectl.apply(*manual_objects(template), manager="kubectl")
     assert result.rc == 0, result.stderr
-    before, _ = identity(cluster)
+    before, _ = uids(cluster)
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
     await create(provisioner, thread_id="t", user_id="u")
-    assert identity(cluster)[0] == before
+    assert uids(cluster)[0] == before
     for key in (POD, SERVICE):
         _, _, labels = spec_of(cluster, key)
         assert labels["app.kubernetes.io/managed-by"] == "sandbox-provisioner"
@@ -225,12 +225,12 @@ async def test_a_pod_of_the_predecessor_without_a_service_is_adopted_and_complet
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
-    pod, _ = by_hand(template)
+    pod, _ = manual_objects(template)
     result = await kubectl("create", "-f", "-", stdin=pod)
     assert result.rc == 0, result.stderr
-    before, _ = identity(cluster)
+    before, _ = uids(cluster)
     await create(provisioner, thread_id="t")
-    assert identity(cluster)[0] == before
+    assert uids(cluster)[0] == before
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
@@ -238,7 +238,7 @@ async def test_a_manually_created_sandbox_with_other_user_data_is_409_and_unchan
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
-    objects = by_hand(template, volumes=[{"name": "user-data", "hostPath": {"path": "/elsewhere"}}])
+    objects = manual_objects(template, volumes=[{"name": "user-data", "hostPath": {"path": "/elsewhere"}}])
     assert (await kubectl.apply(*objects, manager="kubectl")).rc == 0
     await until(lambda: None not in provisioner.view.sandbox("a"))
     before = copy.deepcopy([cluster.get(*POD), cluster.get(*SERVICE)])
@@ -258,10 +258,10 @@ async def test_a_new_default_image_does_not_change_a_running_sandbox(
 ) -> None:
     old = await start_provisioner(SANDBOX_IMAGE="sandbox:1")
     made = await create(old)
-    before = identity(cluster), spec_of(cluster, POD)[0]["containers"]
+    before = uids(cluster), spec_of(cluster, POD)[0]["containers"]
     new = await start_provisioner(SANDBOX_IMAGE="sandbox:2")
     assert (await create(new))["sandbox_url"] == made["sandbox_url"]
-    assert (identity(cluster), spec_of(cluster, POD)[0]["containers"]) == before
+    assert (uids(cluster), spec_of(cluster, POD)[0]["containers"]) == before
 
 
 async def test_concurrent_creates_with_different_images_make_one_sandbox(
@@ -314,14 +314,14 @@ async def test_a_failed_create_keeps_existing_objects(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
-    pod_uid, _ = identity(cluster)
+    pod_uid, _ = uids(cluster)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
     await until(lambda: is_status(provisioner, "a", 404))
     refuse_next(cluster, "PATCH", "services", "apply-nodeports-exhausted")
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
-    assert identity(cluster) == (pod_uid, None)
+    assert uids(cluster) == (pod_uid, None)
     await create(provisioner)
-    assert identity(cluster)[0] == pod_uid
+    assert uids(cluster)[0] == pod_uid
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 
-def interpreter_of_everybody() -> list[str]:
+def shared_interpreter() -> list[str]:
     """Return a Python of this version that any user may run; skip where there is none."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
@@ -117,7 +117,7 @@ async def test_the_service_runs_as_another_user_with_only_tmp_writable(cluster: 
     assert image_command()[0] == "python"
     with (tmp / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *interpreter_of_everybody(),
+            *shared_interpreter(),
             *image_command()[1:],
             cwd=app,
             env=environ,
@@ -152,7 +152,7 @@ async def test_an_unreadable_kubeconfig_stops_the_start_with_its_owner_and_mode(
     os.chown(kubeconfig, 1234, 5678)
     environ = {**environment(tmp, kubeconfig, free_port()), "KUBECTL": str(readable_kubectl(tmp))}
     process = await asyncio.create_subprocess_exec(
-        *interpreter_of_everybody(),
+        *shared_interpreter(),
         *image_command()[1:],
         cwd=app,
         env=environ,

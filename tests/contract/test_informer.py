@@ -20,13 +20,13 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import (
     QUICK_VIEW,
     TamperedKubectl,
-    by_hand,
-    delete_by_hand,
-    fresh,
+    create_manually,
+    delete_manually,
     ids,
     in_list,
     not_in_list,
     status_of,
+    until_fresh,
 )
 from tests.kubectl import Kubectl
 from tests.waiting import until
@@ -39,7 +39,7 @@ async def test_reads_start_no_kubectl_process(
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner)
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     await until(lambda: cluster.open_watches() == 2)
     before = tampered.calls()
     for _ in range(20):
@@ -51,7 +51,7 @@ async def test_reads_start_no_kubectl_process(
 
 
 async def test_reads_see_own_writes(provisioner: Provisioner) -> None:
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     for number in range(5):
         await create(provisioner, f"s{number}")
         assert await status_of(provisioner, f"s{number}") == 200
@@ -62,7 +62,7 @@ async def test_reads_see_own_writes(provisioner: Provisioner) -> None:
 
 
 async def test_a_create_after_a_delete_of_the_same_unknown_id_is_listed_at_once(provisioner: Provisioner) -> None:
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     await create(provisioner)
     assert await ids(provisioner) == {"a"}
@@ -72,7 +72,7 @@ async def test_a_create_after_a_delete_of_the_same_unknown_id_is_listed_at_once(
 @pytest.mark.deadlines(delete=1.0)
 async def test_a_get_after_a_timed_out_delete_matches_the_cluster(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     cluster.faults.slow(2.0, verb="delete", resource="pods")
     assert (await provisioner.delete(f"{URL}/a")).status == 504
     answer = await provisioner.get(f"{URL}/a")
@@ -82,15 +82,15 @@ async def test_a_get_after_a_timed_out_delete_matches_the_cluster(provisioner: P
 async def test_changes_by_other_writers_are_seen(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
-    await fresh(provisioner)
-    await by_hand(kubectl, template, "a")
+    await until_fresh(provisioner)
+    await create_manually(kubectl, template, "a")
     await until(lambda: in_list(provisioner, "a"))
 
     async def running() -> bool:
         return bool((await (await provisioner.get(f"{URL}/a")).json()).get("status") == "Running")
 
     await until(running)
-    await delete_by_hand(kubectl, "a")
+    await delete_manually(kubectl, "a")
     await until(lambda: not_in_list(provisioner, "a"))
     assert await status_of(provisioner) == 404
     assert cluster.objects("Service") == []
@@ -100,9 +100,9 @@ async def test_a_get_finds_another_replicas_sandbox_while_watches_hang(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl
 ) -> None:
     """Even while the watches say nothing of it."""
-    tampered.be("watch-hangs")
+    tampered.set_mode("watch-hangs")
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     other = await start_provisioner(LIVE_VIEW="false")
     await create(other)
     assert await status_of(provisioner) == 200
@@ -113,7 +113,7 @@ async def test_two_hundred_gets_of_unknown_ids_start_fewer_than_forty_processes(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     before = tampered.calls()["other"]
     statuses = await asyncio.gather(*(status_of(provisioner, f"none-{n}") for n in range(200)))
     assert set(statuses) == {404}
@@ -126,8 +126,8 @@ async def test_a_failed_list_with_an_empty_list_on_stdout_removes_nothing(
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner)
-    await fresh(provisioner)
-    tampered.be("list-fails")
+    await until_fresh(provisioner)
+    tampered.set_mode("list-fails")
     before = tampered.calls()["list"]
     await cluster.faults.restart(forget=True)
     await until(lambda: tampered.calls()["list"] > before)
@@ -135,8 +135,8 @@ async def test_a_failed_list_with_an_empty_list_on_stdout_removes_nothing(
     assert not provisioner.view.is_fresh
     assert await status_of(provisioner) == 200  # live
     assert (await provisioner.get(URL)).status == 503
-    tampered.be("")
-    await fresh(provisioner)
+    tampered.set_mode("")
+    await until_fresh(provisioner)
     assert await ids(provisioner) == {"a"}
 
 
@@ -147,12 +147,12 @@ async def test_a_late_list_does_not_restore_a_deleted_sandbox(
     """It was read before the delete, and ends after all is gone."""
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner)
-    await fresh(provisioner)
-    tampered.be("list-lags")
+    await until_fresh(provisioner)
+    tampered.set_mode("list-lags")
     await cluster.faults.restart(forget=True)
     lagging = tmp_path / "lagging"
     await until(lambda: lagging.exists() and len(lagging.read_text().splitlines()) == 2)
-    tampered.be("")
+    tampered.set_mode("")
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     await until(lambda: cluster.objects("Pod") == [])
     (tmp_path / "go").touch()
@@ -167,11 +167,11 @@ async def test_an_api_server_restarted_without_old_versions_is_listed_again(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     await create(provisioner)
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     await cluster.faults.restart(forget=True)
-    await by_hand(kubectl, template, "new")
+    await create_manually(kubectl, template, "new")
     await until(lambda: in_list(provisioner, "new"))
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     assert await ids(provisioner) == {"a", "new"}
 
 
@@ -179,12 +179,12 @@ async def test_a_read_is_503_while_the_cluster_is_unreachable_and_200_afterwards
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     await create(provisioner)
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     cluster.faults.refuse()
     await until(lambda: not provisioner.view.is_fresh)
     assert await status_of(provisioner) == 503
     cluster.faults.clear()
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     assert await status_of(provisioner) == 200
 
 
@@ -216,9 +216,9 @@ async def test_more_than_1200_objects_are_listed_at_the_start(
     await create(first, "one")
     await fill(cluster, template, 620)
     provisioner = await start_provisioner(SANDBOX_SERVICE_TYPE="ClusterIP")
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     assert len(await ids(provisioner)) == 621
-    await delete_by_hand(kubectl, "s0")
+    await delete_manually(kubectl, "s0")
     await until(lambda: not_in_list(provisioner, "s0"))
     assert len(await ids(provisioner)) == 620
 
@@ -227,9 +227,9 @@ async def test_reconciliation_finds_another_replicas_sandbox_and_is_503_in_an_ou
     start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
 ) -> None:
     """Even while the watches say nothing of it."""
-    tampered.be("watch-hangs")
+    tampered.set_mode("watch-hangs")
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     path = "/api/reconciliation/sandboxes/a"
     assert (await (await provisioner.get(path)).json())["status"] == "absent"
     other = await start_provisioner(LIVE_VIEW="false")

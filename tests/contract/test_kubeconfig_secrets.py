@@ -34,7 +34,7 @@ MakeSettings = Callable[..., Settings]
 
 # Those with which kubectl works, or is only refused: nothing is wrong with the file itself.
 WORKING = {"two documents", "a broken second document", "an anchor twice", "a key twice"}
-OF_OTHERS = {
+NOT_ABOUT_THE_FILE = {
     "a plugin that is missing",
     "a plugin that prints all",
     "a proxy that is down",
@@ -131,7 +131,7 @@ async def test_a_kubeconfig_changed_at_run_time_is_never_quoted(
             continue
         assert response.status in (502, 503), (name, body)
         assert not KUBECTLS_WORDS.search(body), name
-        if name not in OF_OTHERS:
+        if name not in NOT_ABOUT_THE_FILE:
             assert "it is about the kubeconfig and may quote it: " in lines, name
             assert f"kubectl --kubeconfig {path} config view" in lines, name
 

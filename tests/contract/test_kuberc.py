@@ -26,7 +26,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow
 
 NS = "deer-flow"
-MADE = [
+OBJECTS = [
     ("Pod", "sandbox-a"),
     ("Service", "sandbox-a-svc"),
     ("ConfigMap", "sandbox-a-config"),
@@ -86,19 +86,19 @@ def expiry(cluster: Cluster) -> str:
     return str(sandbox["metadata"]["annotations"]["provisioner/expires-at"])
 
 
-async def goes_through_its_life(session: aiohttp.ClientSession, cluster: Cluster) -> None:
+async def use_sandboxes(session: aiohttp.ClientSession, cluster: Cluster) -> None:
     """Make a sandbox with objects of its own, renew and delete it; let another one expire: as the cluster sees it."""
     assert (await answer(session, "GET", f"{URL}/a"))[0] == 404
     status, made = await answer(session, "POST", URL, sandbox_id="a", template="configured", ttl_seconds=3600)
     assert status == 200, made
-    assert all(cluster.get(kind, NS, name) for kind, name in MADE)
+    assert all(cluster.get(kind, NS, name) for kind, name in OBJECTS)
     before = expiry(cluster)
     assert (await answer(session, "POST", f"{URL}/a/renew", ttl_seconds=7200))[0] == 200
     assert before < expiry(cluster)
     assert (await answer(session, "GET", "/readyz"))[0] == 200
 
     assert await answer(session, "DELETE", f"{URL}/a") == (200, {"ok": True, "sandbox_id": "a"})
-    await until(lambda: not any(cluster.get(kind, NS, name) for kind, name in MADE))
+    await until(lambda: not any(cluster.get(kind, NS, name) for kind, name in OBJECTS))
     assert (await answer(session, "GET", f"{URL}/a"))[0] == 404
 
     assert (await answer(session, "POST", URL, sandbox_id="b", ttl_seconds=1))[0] == 200
@@ -115,7 +115,7 @@ async def test_a_users_kuberc_changes_nothing(
     templates = write_configured(tmp_path / "templates")
     environ = users_environment(tmp_path, cluster, plugins, SANDBOX_TEMPLATES_DIR=str(templates), REAPER_INTERVAL="0.2")
     async with served(tmp_path, environ) as session:
-        await goes_through_its_life(session, cluster)
+        await use_sandboxes(session, cluster)
     assert not (tmp_path / "plugin-was-run").exists()
 
 
@@ -129,7 +129,7 @@ async def test_an_old_kubectl_accepts_the_flags_and_variables_against_a_kuberc(
         tmp_path, cluster, plugins, SANDBOX_TEMPLATES_DIR=str(templates), REAPER_INTERVAL="0.2", KUBECTL=old
     )
     async with served(tmp_path, environ) as session:
-        await goes_through_its_life(session, cluster)
+        await use_sandboxes(session, cluster)
     assert not (tmp_path / "plugin-was-run").exists()
 
 
@@ -173,7 +173,7 @@ async def test_dry_run_none_alone_overrides_a_kuberc(cluster: Cluster, tmp_path:
 
 
 @pytest.fixture
-def noting(tmp_path: Path) -> Path:
+def recording_kubectl(tmp_path: Path) -> Path:
     """A kubectl that notes, for each start, its arguments and its environment in a file of its own."""
     (tmp_path / "starts").mkdir()
     script = tmp_path / "noting-kubectl"
@@ -185,10 +185,12 @@ def noting(tmp_path: Path) -> Path:
 
 
 async def test_every_kubectl_is_started_without_the_users_kuberc_and_locale(
-    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, plugins: Path, noting: Path
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, plugins: Path, recording_kubectl: Path
 ) -> None:
     write_kuberc(tmp_path, **KUBERCS["as recorded"])
-    environ = users_environment(tmp_path, cluster, plugins, KUBECTL=str(noting), KUBECTL_PASS_ENV="LANG,LC_ALL")
+    environ = users_environment(
+        tmp_path, cluster, plugins, KUBECTL=str(recording_kubectl), KUBECTL_PASS_ENV="LANG,LC_ALL"
+    )
     provisioner = await start_provisioner(**environ)
     await create(provisioner)
     assert (await provisioner.get(f"{URL}/a/diagnostics")).status == 200

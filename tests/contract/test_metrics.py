@@ -23,7 +23,7 @@ async def scrape(service: Provisioner) -> Samples:
     return dict(samples(await response.text()))
 
 
-async def reads(service: Provisioner, wanted: float, name: str, **labels: str) -> None:
+async def until_value(service: Provisioner, wanted: float, name: str, **labels: str) -> None:
     """Wait until a sample has this value."""
 
     async def is_so() -> bool:
@@ -38,8 +38,8 @@ async def test_metrics_follow_a_sandbox_from_create_to_reaping(
     await provisioner.view.becomes_fresh()
     await create(provisioner, ttl_seconds=60)
     await create(provisioner)
-    await reads(provisioner, 1, "provisioner_create_to_ready_seconds_count")
-    await reads(provisioner, 1, "provisioner_sandboxes", status="Running")
+    await until_value(provisioner, 1, "provisioner_create_to_ready_seconds_count")
+    await until_value(provisioner, 1, "provisioner_sandboxes", status="Running")
     found = await scrape(provisioner)
     assert 0 < value(found, "provisioner_create_to_ready_seconds_sum") < 20
     assert value(found, "provisioner_sandboxes", status="Failed") == 0
@@ -54,7 +54,7 @@ async def test_metrics_follow_a_sandbox_from_create_to_reaping(
     assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 0
     await provisioner.client.app[SANDBOX_SERVICE].reaper.round(dry_run=False)
     assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 1
-    await reads(provisioner, 0, "provisioner_sandboxes", status="Running")
+    await until_value(provisioner, 0, "provisioner_sandboxes", status="Running")
     assert await until_gone(cluster)
 
 
@@ -68,7 +68,7 @@ async def test_a_sandbox_deleted_before_it_is_ready_is_not_measured(provisioner:
     cluster.server_takes(3600)
     await create(provisioner)
     await create(provisioner)
-    await reads(provisioner, 1, "provisioner_sandboxes", status="Running")
+    await until_value(provisioner, 1, "provisioner_sandboxes", status="Running")
     await provisioner.delete(f"{URL}/a")
     await until_gone(cluster)
     assert value(await scrape(provisioner), "provisioner_create_to_ready_seconds_count") == 0
@@ -101,12 +101,12 @@ async def test_batches_queues_and_running_processes_are_measured(
 
 @pytest.mark.starts_in_full
 async def test_waiting_processes_and_watch_restarts_are_counted(provisioner: Provisioner, cluster: Cluster) -> None:
-    await reads(provisioner, 4, "provisioner_kubectl_processes", state="waiting")
-    await reads(provisioner, 2, "provisioner_kubectl_processes", state="watching")
+    await until_value(provisioner, 4, "provisioner_kubectl_processes", state="waiting")
+    await until_value(provisioner, 2, "provisioner_kubectl_processes", state="watching")
     assert value(await scrape(provisioner), "provisioner_watch_restarts_total", resource="pods") == 0
     await end_watches(cluster)
-    await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="pods")
-    await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="services")
+    await until_value(provisioner, 1, "provisioner_watch_restarts_total", resource="pods")
+    await until_value(provisioner, 1, "provisioner_watch_restarts_total", resource="services")
 
 
 async def test_a_scrape_in_an_outage_shows_a_stale_view_and_no_sandbox_counts(
@@ -114,7 +114,7 @@ async def test_a_scrape_in_an_outage_shows_a_stale_view_and_no_sandbox_counts(
 ) -> None:
     await provisioner.view.becomes_fresh()
     cluster.faults.refuse()
-    await reads(provisioner, 0, "provisioner_view_fresh")
+    await until_value(provisioner, 0, "provisioner_view_fresh")
     found = await scrape(provisioner)
     assert not any(name == "provisioner_sandboxes" for name, _ in found)
     assert (await provisioner.get("/livez")).status == 200

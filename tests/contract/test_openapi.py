@@ -55,7 +55,7 @@ CHECKS = [
 ]
 
 
-def closed() -> dict[str, Any]:
+def strict_document() -> dict[str, Any]:
     """Return the document as one whose answers have no field that it doesn't name: callers may get more, tests not."""
     made: dict[str, Any] = json.loads(json.dumps(document()))
     bodies = [operation.body for operation in OPERATIONS if operation.body is not None]
@@ -66,7 +66,7 @@ def closed() -> dict[str, Any]:
     return made
 
 
-DOCUMENT = closed()
+DOCUMENT = strict_document()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 
 
@@ -122,7 +122,7 @@ def seen() -> Iterator[dict[str, list[int]]]:
 
 
 @pytest.fixture
-def there(base: str) -> str:
+def base_with_sandbox(base: str) -> str:
     """Return the address of a service that has the sandbox THERE."""
     made = requests.post(f"{base}/api/sandboxes", json={"sandbox_id": THERE}, headers=KEY, timeout=30)
     assert made.status_code == 200, made.text
@@ -134,7 +134,7 @@ def there(base: str) -> str:
 @SCHEMA.exclude(path=EVENTS_PATH).parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_every_response_conforms_to_the_document(
-    case: schemathesis.Case[Any], there: str, seen: dict[str, list[int]]
+    case: schemathesis.Case[Any], base_with_sandbox: str, seen: dict[str, list[int]]
 ) -> None:
     answered = seen[case.operation.label]
     if "sandbox_id" in case.path_parameters and len(answered) % 2:
@@ -145,17 +145,19 @@ def test_every_response_conforms_to_the_document(
         if isinstance(fields, dict) and isinstance(seconds, int | float):
             fields["wait_seconds"] = min(seconds, 0.1)
     headers = {} if case.operation.path in {"/health", "/docs", "/openapi.json"} else KEY
-    response = case.call(base_url=there, headers=headers, timeout=30)
+    response = case.call(base_url=base_with_sandbox, headers=headers, timeout=30)
     answered.append(response.status_code)
     case.validate_response(response, checks=CHECKS, headers=headers)
     # And by a validator of our own, which knows the answers to methods that there aren't, too.
-    told = DOCUMENT["paths"][case.operation.path][case.operation.method]["responses"].get(str(response.status_code))
-    if told is None:
+    documented = DOCUMENT["paths"][case.operation.path][case.operation.method]["responses"].get(
+        str(response.status_code)
+    )
+    if documented is None:
         assert response.status_code == 405
-        told = DOCUMENT["components"]["responses"]["MethodNotAllowed"]
+        documented = DOCUMENT["components"]["responses"]["MethodNotAllowed"]
     content_type = response.headers.get("content-type", [""])[0].partition(";")[0]
-    if "$ref" in told or content_type == "application/json":
-        assert problems(told, response.status_code, response.headers, content_type, response.text) == []
+    if "$ref" in documented or content_type == "application/json":
+        assert problems(documented, response.status_code, response.headers, content_type, response.text) == []
 
 
 def problems(response: dict[str, Any], status: int, headers: Any, content_type: str, body: str) -> list[str]:
@@ -166,8 +168,8 @@ def problems(response: dict[str, Any], status: int, headers: Any, content_type: 
     found = []
     sent = {name.lower() for name in headers}
     for name, header in response["headers"].items():
-        told = components["headers"][name] if "$ref" in header else header
-        if told["required"] and name.lower() not in sent:
+        documented = components["headers"][name] if "$ref" in header else header
+        if documented["required"] and name.lower() not in sent:
             found.append(f"{status} has no {name}")
     content = response["content"].get(content_type)
     if content is None:
@@ -181,8 +183,8 @@ async def problems_of(response: aiohttp.ClientResponse, method: str, path: str) 
     responses = DOCUMENT["paths"][path][method.lower()]["responses"]
     if str(response.status) not in responses:
         return [f"{response.status} is not documented"]
-    told = responses[str(response.status)]
-    return problems(told, response.status, response.headers, response.content_type, await response.text())
+    documented = responses[str(response.status)]
+    return problems(documented, response.status, response.headers, response.content_type, await response.text())
 
 
 OF_CLUSTER = [
@@ -240,8 +242,8 @@ async def test_events_conform_to_the_document(start_provisioner: StartProvisione
     models = {"state": SandboxList.__name__}
     async with provisioner.client.get(EVENTS_PATH) as response:
         assert response.status == 200
-        told = DOCUMENT["paths"][EVENTS_PATH]["get"]["responses"]["200"]
-        assert response.content_type in told["content"]
+        documented = DOCUMENT["paths"][EVENTS_PATH]["get"]["responses"]["200"]
+        assert response.content_type in documented["content"]
         assert "X-Request-ID" in response.headers
         await create(provisioner)
         heard = []
@@ -257,7 +259,7 @@ async def test_events_conform_to_the_document(start_provisioner: StartProvisione
     assert heard[:2] == ["state", "created"]
     assert set(heard) <= names
     # The document's own example is of the same form.
-    assert re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", told["content"]["text/event-stream"]["example"])
+    assert re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", documented["content"]["text/event-stream"]["example"])
 
 
 async def test_the_response_of_events_without_a_live_view_is_documented(start_provisioner: StartProvisioner) -> None:
@@ -277,5 +279,5 @@ async def test_responses_to_unknown_paths_and_methods_are_documented(
     provisioner = await start_provisioner()
     response = await provisioner.client.request(method, path)
     assert response.status == status
-    told = DOCUMENT["components"]["responses"][name]
-    assert problems(told, status, response.headers, response.content_type, await response.text()) == []
+    documented = DOCUMENT["components"]["responses"][name]
+    assert problems(documented, status, response.headers, response.content_type, await response.text()) == []

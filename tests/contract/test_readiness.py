@@ -11,16 +11,16 @@ import pytest
 
 from devcluster import Cluster
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
-from tests.contract.views import TamperedKubectl, fresh
+from tests.contract.views import TamperedKubectl, until_fresh
 from tests.kubectl import SPEED
 from tests.waiting import until
 
 NAMESPACE = "deer-flow"
 
-Stuck = Callable[..., Awaitable[dict[str, Any]]]
+WaitInState = Callable[..., Awaitable[dict[str, Any]]]
 
 
-async def waited(provisioner: Provisioner, sandbox_id: str = "a", seconds: float = 20) -> dict[str, Any]:
+async def wait_for(provisioner: Provisioner, sandbox_id: str = "a", seconds: float = 20) -> dict[str, Any]:
     response = await provisioner.get(f"{URL}/{sandbox_id}?wait_seconds={seconds}")
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
@@ -35,13 +35,13 @@ async def idle_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-def stuck(start_provisioner: StartProvisioner, idle_cluster: Cluster) -> Stuck:
+def wait_in_state(start_provisioner: StartProvisioner, idle_cluster: Cluster) -> WaitInState:
     """Return what has a sandbox in a state, and tells what a wait for it is answered within ten seconds."""
 
     async def wait(state: str, **variables: str) -> dict[str, Any]:
         provisioner = await start_provisioner(cluster=idle_cluster, **variables)
         await create(provisioner)
-        waiting = asyncio.create_task(waited(provisioner))
+        waiting = asyncio.create_task(wait_for(provisioner))
         await until(lambda: is_waited_for("a"))
         idle_cluster.put_pod_into(NAMESPACE, "sandbox-a", state)
         async with asyncio.timeout(60):
@@ -65,7 +65,7 @@ async def test_a_wait_ends_when_the_sandbox_becomes_ready(provisioner: Provision
     cluster.server_takes(20)  # 2 s of ours
     first = await create(provisioner)
     assert first["ready"] is False
-    answer = await waited(provisioner)
+    answer = await wait_for(provisioner)
     assert (answer["ready"], answer["url_checked"]) == (True, True)
 
 
@@ -78,33 +78,33 @@ async def test_a_wait_that_times_out_returns_the_unready_sandbox(provisioner: Pr
 @pytest.mark.parametrize(
     ("state", "reason"), [("err-image-pull", "ErrImagePull"), ("image-pull-backoff", "ImagePullBackOff")]
 )
-async def test_an_image_pull_error_ends_the_wait(stuck: Stuck, state: str, reason: str) -> None:
-    answer = await stuck(state)
+async def test_an_image_pull_error_ends_the_wait(wait_in_state: WaitInState, state: str, reason: str) -> None:
+    answer = await wait_in_state(state)
     assert (answer["status"], answer["ready"]) == ("Pending", False)
     # a wait may end between the two, which follow one another
     assert answer["reason"] in {"ErrImagePull", reason}
     assert answer["message"]
 
 
-async def test_a_crash_loop_ends_the_wait(stuck: Stuck) -> None:
-    answer = await stuck("crash-loop")
+async def test_a_crash_loop_ends_the_wait(wait_in_state: WaitInState) -> None:
+    answer = await wait_in_state("crash-loop")
     assert (answer["status"], answer["ready"]) == ("Failed", False)
     assert answer["reason"]
 
 
 @pytest.mark.parametrize("state", ["failed", "succeeded"])
-async def test_an_ended_pod_ends_the_wait(stuck: Stuck, state: str) -> None:
-    answer = await stuck(state)
+async def test_an_ended_pod_ends_the_wait(wait_in_state: WaitInState, state: str) -> None:
+    answer = await wait_in_state(state)
     assert (answer["status"], answer["ready"]) == (state.capitalize(), False)
 
 
-async def test_an_unschedulable_pod_ends_the_wait_after_fail_fast_after(stuck: Stuck) -> None:
-    answer = await stuck("unschedulable", FAIL_FAST_AFTER="1")
+async def test_an_unschedulable_pod_ends_the_wait_after_fail_fast_after(wait_in_state: WaitInState) -> None:
+    answer = await wait_in_state("unschedulable", FAIL_FAST_AFTER="1")
     assert (answer["status"], answer["ready"]) == ("Pending", False)
 
 
-async def test_a_failed_mount_ends_the_wait_with_the_message_of_its_event(stuck: Stuck) -> None:
-    answer = await stuck("failed-mount")
+async def test_a_failed_mount_ends_the_wait_with_the_message_of_its_event(wait_in_state: WaitInState) -> None:
+    answer = await wait_in_state("failed-mount")
     assert (answer["status"], answer["ready"], answer["reason"]) == ("Pending", False, "FailedMount")
     assert answer["message"].startswith("MountVolume.SetUp failed")
 
@@ -112,7 +112,7 @@ async def test_a_failed_mount_ends_the_wait_with_the_message_of_its_event(stuck:
 async def test_a_delete_during_the_wait_is_404(provisioner: Provisioner, cluster: Cluster) -> None:
     cluster.server_takes(600)
     await create(provisioner)
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     waiting = asyncio.create_task(provisioner.get(f"{URL}/a?wait_seconds=20"))
     await until(lambda: is_waited_for("a"))
     assert (await provisioner.delete(f"{URL}/a")).status == 200
@@ -138,12 +138,12 @@ async def test_two_hundred_waits_start_no_process_and_all_succeed(
 ) -> None:
     cluster.server_takes(30)  # 3 s of ours
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     for sandbox_id in ("a", "b"):
         await create(provisioner, sandbox_id)
     await settled(tampered)
     before = tampered.calls()["other"]
-    waiting = [asyncio.create_task(waited(provisioner, "ab"[number % 2])) for number in range(200)]
+    waiting = [asyncio.create_task(wait_for(provisioner, "ab"[number % 2])) for number in range(200)]
     answers = await asyncio.gather(*waiting)
     assert {(answer["ready"], answer["url_checked"]) for answer in answers} == {(True, True)}
     assert tampered.calls()["other"] == before

@@ -13,7 +13,7 @@ import pytest
 from devcluster import Cluster
 from sandboxes import expiry
 from tests.conftest import ROOT
-from tests.contract.lives import POD, SERVICE, nothing_left, pass_time, reaper_of, reaps_one, renew, told, uid_of
+from tests.contract.lives import POD, SERVICE, get_sandbox, nothing_left, pass_time, reaper_of, reaps_one, renew, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.kubectl import Kubectl
 from tests.marker import look_at
@@ -28,7 +28,7 @@ async def test_an_ended_sandbox_is_reaped_only_after_ended_ttl(
     cluster.set_pod("deer-flow", "sandbox-a", phase="Failed", reason="Evicted")
 
     async def failed() -> bool:
-        return bool((await told(provisioner))["status"] == "Failed")
+        return bool((await get_sandbox(provisioner))["status"] == "Failed")
 
     await until(failed)
     assert await reaper_of(provisioner).round(dry_run=False) == []
@@ -114,11 +114,11 @@ async def test_a_sandbox_renewed_used_or_recreated_before_its_deletion_is_kept(
     await create(ours, **fields)
     await until(lambda: others.view.is_fresh and None not in others.view.sandbox("a"))
     pass_time(monkeypatch, seconds=20)
-    doomed = await reaper_of(others).due()
-    assert len(doomed) == 1
+    due = await reaper_of(others).due()
+    assert len(due) == 1
     await rescue(ours)
     before = uid_of(cluster)
-    assert await reaper_of(others).reap(doomed) == []
+    assert await reaper_of(others).reap(due) == []
     assert uid_of(cluster) == before
     assert (await ours.get(f"{URL}/a")).status == 200
     assert cluster.get(*SERVICE) is not None
@@ -132,11 +132,11 @@ async def test_an_incomplete_sandbox_completed_before_its_deletion_is_kept(
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
     await until(lambda: others.view.sandbox("a")[1] is None and others.view.sandbox("a")[0] is not None)
     pass_time(monkeypatch, hours=1)
-    doomed = await reaper_of(others).due()
-    assert len(doomed) == 1
+    due = await reaper_of(others).due()
+    assert len(due) == 1
     before = uid_of(cluster)
     await create(ours)
-    assert await reaper_of(others).reap(doomed) == []
+    assert await reaper_of(others).reap(due) == []
     assert uid_of(cluster) == before
     assert (await ours.get(f"{URL}/a")).status == 200
 

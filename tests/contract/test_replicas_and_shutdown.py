@@ -20,7 +20,7 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import SANDBOX_SERVICE
-from tests.contract.ledger import NAMESPACE, NOTHING, Ledger
+from tests.contract.ledger import NAMESPACE, NO_LOSSES, Ledger
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import URL, StartProvisioner, until
 from tests.metrics import samples, value
@@ -65,7 +65,7 @@ async def test_two_replicas_on_the_same_sandboxes_lose_nothing_and_agree(
         again = [ledger.create(session, one) for one in ids[::2] for session in sessions]
         assert set(await asyncio.gather(*again)) == {200}
 
-        assert await ledger.toll(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NOTHING
+        assert await ledger.losses(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NO_LOSSES
         assert await replicas[1].client.app[SANDBOX_SERVICE].reaper.round(dry_run=True) == []
 
         async def lists() -> list[dict[str, str]]:
@@ -93,7 +93,7 @@ IDLE_SECONDS = 3
 
 
 @dataclass
-class Mortals:
+class ExpiringSandboxes:
     """Sandboxes that two services are to reap; what callers of both do with them, and what they were told."""
 
     sessions: list[aiohttp.ClientSession]
@@ -162,44 +162,44 @@ async def test_two_replicas_reap_each_due_sandbox_once_and_no_other(
             )
             for one in replicas
         ]
-        mortals = Mortals(sessions, end=time.monotonic() + LOAD_SECONDS)
+        expiring = ExpiringSandboxes(sessions, end=time.monotonic() + LOAD_SECONDS)
 
         async def call(caller: int) -> None:
             choice = random.Random(caller)  # noqa: S311 - no secret
-            while time.monotonic() < mortals.end:
+            while time.monotonic() < expiring.end:
                 verb = choice.choice([ledger.create, ledger.create, ledger.delete])
                 await verb(choice.choice(sessions), f"r{choice.randrange(10)}")
 
         await asyncio.gather(
-            *(mortals.expire(f"expired{number}") for number in range(10)),
-            *(mortals.renew(caller) for caller in range(5)),
-            *(mortals.use(f"used{number}") for number in range(3)),
+            *(expiring.expire(f"expired{number}") for number in range(10)),
+            *(expiring.renew(caller) for caller in range(5)),
+            *(expiring.use(f"used{number}") for number in range(3)),
             *(call(caller) for caller in range(5)),
         )
-        assert len(mortals.renewed) >= 1
-        assert sum(mortals.made.values()) - len(mortals.renewed) >= 10
+        assert len(expiring.renewed) >= 1
+        assert sum(expiring.made.values()) - len(expiring.renewed) >= 10
 
         def there() -> set[str]:
             return {pod["metadata"]["labels"]["sandbox-id"] for pod in cluster.objects("Pod", NAMESPACE)}
 
-        await until(lambda: there() & mortals.made.keys() == mortals.renewed, seconds=IDLE_SECONDS + 60)
+        await until(lambda: there() & expiring.made.keys() == expiring.renewed, seconds=IDLE_SECONDS + 60)
 
-        async def both_tell_so() -> bool:
+        async def both_agree() -> bool:
             answers = {
-                one: [(await session.get(f"{URL}/{one}")).status for session in sessions] for one in mortals.made
+                one: [(await session.get(f"{URL}/{one}")).status for session in sessions] for one in expiring.made
             }
-            return answers == {one: [200 if one in mortals.renewed else 404] * 2 for one in mortals.made}
+            return answers == {one: [200 if one in expiring.renewed else 404] * 2 for one in expiring.made}
 
-        await until(both_tell_so)
-        due = mortals.made - Counter(mortals.renewed)
+        await until(both_agree)
+        due = expiring.made - Counter(expiring.renewed)
         logged = re.findall(r"sandbox (\S+): Pod deleted by the reaper: (?:it expired|it was not used)", caplog.text)
         assert Counter(logged) == due
         metrics = [dict(samples(await (await session.get("/metrics")).text())) for session in sessions]
         counted = [value(one, REAPED, reason=reason) for one in metrics for reason in ("expired", "idle")]
         assert sum(counted) == due.total()
 
-        await asyncio.gather(*(sessions[0].delete(f"{URL}/{one}") for one in mortals.renewed))
-        assert await ledger.toll(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NOTHING
+        await asyncio.gather(*(sessions[0].delete(f"{URL}/{one}") for one in expiring.renewed))
+        assert await ledger.losses(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NO_LOSSES
 
 
 async def test_sigterm_under_load_finishes_running_requests_and_accepts_no_new_ones(
@@ -217,7 +217,7 @@ async def test_sigterm_under_load_finishes_running_requests_and_accepts_no_new_o
         cluster.faults.slow(0.3, verb="patch")
         creates = [asyncio.create_task(ledger.create(session, f"e{number}")) for number in range(50)]
         await until(lambda: len(cluster.objects("Pod", NAMESPACE)) >= 3)
-        told_at = time.monotonic()
+        signalled_at = time.monotonic()
         process.send_signal(signal.SIGTERM)
         await until(lambda: "stopping" in log.read_text())
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as late:
@@ -225,11 +225,11 @@ async def test_sigterm_under_load_finishes_running_requests_and_accepts_no_new_o
         process.send_signal(signal.SIGTERM)
         statuses = await asyncio.gather(*creates)
         assert await asyncio.wait_for(process.wait(), GRACE_SECONDS) == 0
-        assert time.monotonic() - told_at < GRACE_SECONDS
+        assert time.monotonic() - signalled_at < GRACE_SECONDS
         assert processes_with(str(tmp_path)) == []
     assert statuses.count(200) >= 3
     assert set(statuses) <= {200, 503, 504}
     assert "Traceback" not in log.read_text()
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
     cluster.faults.clear()
-    assert await ledger.toll(None) == NOTHING
+    assert await ledger.losses(None) == NO_LOSSES

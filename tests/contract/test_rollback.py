@@ -32,7 +32,7 @@ async def test_objects_of_a_rejected_create_are_deleted_when_the_cluster_recover
     await create(provisioner)
 
 
-async def refused_but_whole(provisioner: Provisioner, cluster: Cluster) -> None:
+async def fail_an_applied_create(provisioner: Provisioner, cluster: Cluster) -> None:
     """Let a create be told that it failed, though the cluster has made all of it."""
     provisioner.set_deadlines(create=5.0)  # time enough for both patches on a busy machine
     await until(lambda: provisioner.view.is_fresh)
@@ -46,7 +46,7 @@ async def refused_but_whole(provisioner: Provisioner, cluster: Cluster) -> None:
 
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
 async def test_a_failed_create_that_was_applied_is_deleted(provisioner: Provisioner, cluster: Cluster) -> None:
-    await refused_but_whole(provisioner, cluster)
+    await fail_an_applied_create(provisioner, cluster)
     assert uid_of(cluster) is not None
     assert cluster.get(*SERVICE) is not None
     assert (await provisioner.get(URL)).status == 200
@@ -65,7 +65,7 @@ async def test_a_failed_create_that_is_repeated_meanwhile_is_kept(
     by: str,
 ) -> None:
     other = await start_provisioner()
-    await refused_but_whole(provisioner, cluster)
+    await fail_an_applied_create(provisioner, cluster)
     before = uid_of(cluster)
     await until(lambda: other.view.is_fresh and None not in other.view.sandbox("a"))
     await create(provisioner if by == "the same process" else other)
@@ -112,10 +112,10 @@ async def test_a_rollback_keeps_a_sandbox_that_another_process_completed(
     await create(other)
     assert (await refused).status in {200, 429}
     cluster.faults.clear()
-    await until(lambda: provisioner_settled(maker))
+    await until(lambda: is_settled(maker))
     assert cluster.get(*POD) is not None
     assert cluster.get(*SERVICE) is not None
 
 
-def provisioner_settled(provisioner: Provisioner) -> bool:
+def is_settled(provisioner: Provisioner) -> bool:
     return not provisioner.client.app[SANDBOX_SERVICE].is_settling

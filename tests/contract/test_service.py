@@ -23,7 +23,7 @@ from tests.marker import look_at
 VOLATILE = "provisioner/applied-at"
 
 
-async def answers(url: str) -> bool:
+async def responds(url: str) -> bool:
     async with aiohttp.ClientSession() as session:
         try:
             async with session.get(f"{url}/v1/sandbox") as response:
@@ -35,7 +35,7 @@ async def answers(url: str) -> bool:
 async def test_a_sandbox_is_created_served_listed_and_deleted(provisioner: Provisioner, cluster: Cluster) -> None:
     made = await create(provisioner)
     assert made["status"] in {"Pending", "Running"}
-    await until(lambda: answers(made["sandbox_url"]))
+    await until(lambda: responds(made["sandbox_url"]))
 
     async def ready() -> bool:
         return bool((await (await provisioner.get(f"{URL}/a")).json())["ready"])
@@ -54,7 +54,7 @@ async def test_a_sandbox_is_created_served_listed_and_deleted(provisioner: Provi
         return not cluster.objects("Pod") and not cluster.objects("Service")
 
     await until(gone)
-    assert not await answers(made["sandbox_url"])
+    assert not await responds(made["sandbox_url"])
 
 
 @pytest.mark.starts_in_full
@@ -102,7 +102,7 @@ async def test_manually_applied_manifests_are_found_served_and_deleted(
 
     answer = await (await provisioner.get(f"{URL}/example")).json()
     assert answer["sandbox_id"] == "example"
-    await until(lambda: answers(answer["sandbox_url"]))
+    await until(lambda: responds(answer["sandbox_url"]))
     assert (await provisioner.delete(f"{URL}/example")).status == 200
     assert (await provisioner.get(f"{URL}/example")).status == 404
 

@@ -26,7 +26,7 @@ from tests.contract.processes import (
 from tests.contract.service import StartProvisioner, until
 
 
-async def refuses_to_start(environ: dict[str, str]) -> str:
+async def failed_start(environ: dict[str, str]) -> str:
     returncode, stdout, stderr = await run(*PROVISIONER, environ=environ)
     assert returncode == 1
     assert stdout == ""
@@ -35,13 +35,13 @@ async def refuses_to_start(environ: dict[str, str]) -> str:
 
 
 async def test_invalid_variables_stop_the_start(tmp_path: Path) -> None:
-    stderr = await refuses_to_start(environment(tmp_path, PORT="http", K8S_NAMESPACE="Bad"))
+    stderr = await failed_start(environment(tmp_path, PORT="http", K8S_NAMESPACE="Bad"))
     assert "PORT holds 'http'" in stderr
     assert "K8S_NAMESPACE holds 'Bad'" in stderr
 
 
 async def test_a_missing_kubeconfig_stops_the_start_with_its_path(tmp_path: Path) -> None:
-    stderr = await refuses_to_start(environment(tmp_path, KUBECONFIG_PATH=str(tmp_path / "none")))
+    stderr = await failed_start(environment(tmp_path, KUBECONFIG_PATH=str(tmp_path / "none")))
     assert stderr.splitlines()[-1].startswith(f"provisioner: Kubeconfig not found at {tmp_path}/none.")
 
 
@@ -64,7 +64,7 @@ async def test_an_unusable_kubeconfig_stops_the_start_with_its_path(
         case "unreadable":
             # root reads everything, but nobody reads a file through a link to itself
             path.symlink_to(path)
-    stderr = await refuses_to_start(environment(tmp_path, KUBECONFIG_PATH=str(path)))
+    stderr = await failed_start(environment(tmp_path, KUBECONFIG_PATH=str(path)))
     assert str(path) in stderr.splitlines()[-1]
     assert "Kubeconfig" in stderr
 
@@ -90,10 +90,10 @@ async def test_a_port_in_use_stops_the_start(cluster: Cluster, tmp_path: Path) -
         taken.listen()
         port = taken.getsockname()[1]
         environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
-        stderr = await refuses_to_start(environ)
+        stderr = await failed_start(environ)
         said = f"provisioner: Can't listen on 127.0.0.1:{port}: it is taken. Set {{}} to another."
         assert said.format("PORT") in stderr
-        stderr = await refuses_to_start(environ | {"LISTEN_PORT": str(port), "PORT": "tcp://10.0.0.1:8002"})
+        stderr = await failed_start(environ | {"LISTEN_PORT": str(port), "PORT": "tcp://10.0.0.1:8002"})
         assert said.format("LISTEN_PORT") in stderr
 
 
@@ -104,7 +104,7 @@ async def test_a_host_of_another_machine_stops_the_start(
     cluster: Cluster, tmp_path: Path, variable: str, host: str
 ) -> None:
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PROVISIONER_API_KEY="k3y")
-    stderr = await refuses_to_start(environ | {variable: host})
+    stderr = await failed_start(environ | {variable: host})
     last = stderr.splitlines()[-1]
     assert last == f"provisioner: Can't listen on {host}:8002: {variable} names no address of this machine."
 
@@ -112,12 +112,10 @@ async def test_a_host_of_another_machine_stops_the_start(
 @pytest.mark.slow
 async def test_without_a_key_a_host_name_stops_the_start(tmp_path: Path) -> None:
     environ = environment(tmp_path, HOST="x86_64-conda-linux-gnu", ALLOW_UNAUTHENTICATED="")
-    (line,) = (await refuses_to_start(environ)).splitlines()
+    (line,) = (await failed_start(environ)).splitlines()
     assert line.startswith("provisioner: HOST holds 'x86_64-conda-linux-gnu', which is neither an IP address nor")
     # With a key it is a host like others.
-    stderr = await refuses_to_start(
-        {**environ, "PROVISIONER_API_KEY": "k3y", "KUBECONFIG_PATH": str(tmp_path / "none")}
-    )
+    stderr = await failed_start({**environ, "PROVISIONER_API_KEY": "k3y", "KUBECONFIG_PATH": str(tmp_path / "none")})
     assert "Kubeconfig not found" in stderr
 
 

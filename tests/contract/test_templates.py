@@ -19,7 +19,7 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create, u
 from tests.kubectl import Kubectl
 
 NS = "deer-flow"
-with_objects_of_its_own = pytest.mark.role(TEMPLATES)
+with_templates_role = pytest.mark.role(TEMPLATES)
 """What an operator who has such templates deploys, besides."""
 
 
@@ -119,7 +119,7 @@ async def test_a_manually_created_claim_is_not_used(
     assert names(cluster, "Pod") == []
 
 
-@with_objects_of_its_own
+@with_templates_role
 async def test_a_templates_extra_objects_are_deleted_after_the_pod(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -154,7 +154,7 @@ async def is_running(cluster: Cluster) -> bool:
     return pod is not None and pod["status"]["phase"] == "Running"
 
 
-@with_objects_of_its_own
+@with_templates_role
 async def test_extra_objects_are_kept_when_the_same_owner_recreates_the_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -169,7 +169,7 @@ async def test_extra_objects_are_kept_when_the_same_owner_recreates_the_sandbox(
     assert uid(cluster, "NetworkPolicy", "sandbox-a-policy") == before
 
 
-@with_objects_of_its_own
+@with_templates_role
 async def test_extra_objects_are_replaced_when_another_owner_recreates_the_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -182,7 +182,7 @@ async def test_extra_objects_are_replaced_when_another_owner_recreates_the_sandb
     assert uid(cluster, "NetworkPolicy", "sandbox-a-policy") != before
 
 
-@with_objects_of_its_own
+@with_templates_role
 async def test_concurrent_creates_by_two_owners_leave_one_set_of_extra_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -202,7 +202,7 @@ async def test_concurrent_creates_by_two_owners_leave_one_set_of_extra_objects(
     assert len(names(cluster, "ConfigMap")) == len(names(cluster, "NetworkPolicy")) == 1
 
 
-@with_objects_of_its_own
+@with_templates_role
 async def test_concurrent_creates_in_two_processes_make_one_set_of_extra_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -215,7 +215,7 @@ async def test_concurrent_creates_in_two_processes_make_one_set_of_extra_objects
 
 @pytest.mark.parametrize("resource", ["pods", pytest.param("services", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("template", ["configured", pytest.param("persistent", marks=pytest.mark.slow)])
-@with_objects_of_its_own
+@with_templates_role
 async def test_a_rejected_create_leaves_none_of_its_templates_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path, template: str, resource: str
 ) -> None:
@@ -241,7 +241,7 @@ async def test_a_rejected_create_keeps_an_existing_claim(provisioner: Provisione
 
 
 @pytest.mark.slow
-@with_objects_of_its_own
+@with_templates_role
 async def test_old_extra_objects_without_a_pod_are_removed(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, templates: Path
 ) -> None:
@@ -324,7 +324,7 @@ async def is_ready_by_hand(cluster: Cluster) -> bool:
 
 
 @pytest.mark.slow
-@with_objects_of_its_own
+@with_templates_role
 async def test_a_template_may_have_many_extra_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
@@ -346,7 +346,7 @@ async def test_a_template_may_have_many_extra_objects(
 
 
 @pytest.mark.slow
-@with_objects_of_its_own
+@with_templates_role
 async def test_a_failed_deletion_of_a_leftover_does_not_stop_the_others(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:

@@ -24,7 +24,7 @@ from tests.kubectl import Kubectl
 NS = "deer-flow"
 BASIC = ("create", "delete", "get", "list", "watch")
 LACKS = "The provisioner lacks the right to patch pods in the cluster"
-OTHERS = {"detail": "Another process is creating the sandbox"}
+CREATE_IN_PROGRESS = {"detail": "Another process is creating the sandbox"}
 
 pytestmark = pytest.mark.usefixtures("without_reaper")
 
@@ -53,7 +53,7 @@ def used(cluster: Cluster) -> set[Right]:
 BOTH_CREATED = {Right("create", "", "pods"), Right("create", "", "services")}
 
 
-async def answer(provisioner: Provisioner, path: str = "", **body: Any) -> tuple[int, dict[str, Any]]:
+async def post(provisioner: Provisioner, path: str = "", **body: Any) -> tuple[int, dict[str, Any]]:
     response = await provisioner.post(URL + path, json=body)
     return response.status, await response.json()
 
@@ -101,7 +101,7 @@ async def test_a_repeated_create_returns_the_existing_sandbox(
     same = ("sandbox_url", "created_at", "expires_at")
     assert [again[field] for field in same] == [made[field] for field in same]
     assert cluster.get(*POD)["metadata"]["annotations"] == before["metadata"]["annotations"]  # type: ignore[index]
-    status, _ = await answer(asker, sandbox_id="a", user_id="other", thread_id="t")
+    status, _ = await post(asker, sandbox_id="a", user_id="other", thread_id="t")
     assert status == 409
 
 
@@ -133,7 +133,7 @@ async def test_of_two_concurrent_owners_one_gets_409(start_provisioner: StartPro
     users = ["u", "v"]
     answers = await asyncio.gather(
         *(
-            answer(one, sandbox_id="a", user_id=user, thread_id="t", labels={"of": user})
+            post(one, sandbox_id="a", user_id=user, thread_id="t", labels={"of": user})
             for one, user in zip(replicas, users, strict=True)
         )
     )
@@ -156,7 +156,7 @@ async def test_a_create_that_fails_after_the_pod_leaves_nothing(
     else:
         await create(provisioner, "b")
         refuse_next(cluster, "POST", "services", "apply-quota-exceeded")
-    status, body = await answer(provisioner, sandbox_id="a")
+    status, body = await post(provisioner, sandbox_id="a")
     assert status == (502 if case == "right" else 429), body
     await until(lambda: cluster.get(*POD) is None)
     assert cluster.get(*SERVICE) is None
@@ -226,10 +226,10 @@ async def test_an_incomplete_sandbox_of_a_killed_process_is_503_until_it_is_reap
     cluster.faults.clear()
     half = uid_of(cluster)
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
-    assert (response.status, await response.json()) == (503, OTHERS)
+    assert (response.status, await response.json()) == (503, CREATE_IN_PROGRESS)
     assert int(response.headers["Retry-After"]) > 0
     assert uid_of(cluster) == half
-    assert (await answer(provisioner, sandbox_id="a", user_id="v", thread_id="t"))[0] == 409
+    assert (await post(provisioner, sandbox_id="a", user_id="v", thread_id="t"))[0] == 409
     assert await reaper_of(provisioner).round(dry_run=False) == []
     with monkeypatch.context() as later:
         pass_time(later, hours=1)
@@ -249,7 +249,7 @@ async def test_a_failed_create_that_was_applied_is_kept(start_provisioner: Start
     maker.set_deadlines(create=5.0)
     cluster.faults.hang(verb="get", resource="pods")
     cluster.faults.cut(0, verb="create", resource="services")
-    status, _ = await answer(maker, sandbox_id="a")
+    status, _ = await post(maker, sandbox_id="a")
     assert status in {503, 504}
     await until(lambda: None not in other.view.sandbox("a"))
     made = uid_of(cluster)
@@ -266,9 +266,9 @@ async def test_renewals_and_idle_timeouts_are_502_with_the_missing_right(
 ) -> None:
     need = "which renewing, touching and adopting a sandbox need"
     await create(provisioner, ttl_seconds=3600)
-    assert await answer(provisioner, "/a/renew", ttl_seconds=7200) == (502, {"detail": f"{LACKS}, {need}"})
+    assert await post(provisioner, "/a/renew", ttl_seconds=7200) == (502, {"detail": f"{LACKS}, {need}"})
     ending = {"detail": f"{LACKS}, so none can end idle"}
-    assert await answer(provisioner, sandbox_id="b", idle_timeout_seconds=60) == (502, ending)
+    assert await post(provisioner, sandbox_id="b", idle_timeout_seconds=60) == (502, ending)
     assert cluster.get("Pod", NS, "sandbox-b") is None
 
 
@@ -279,7 +279,7 @@ async def test_adopting_a_pod_is_502(provisioner: Provisioner, cluster: Cluster,
     cluster.authorization.restrict(NS, rules())
     need = "which adopting a sandbox needs"
     for _ in range(2):
-        status, body = await answer(provisioner, sandbox_id="a")
+        status, body = await post(provisioner, sandbox_id="a")
         assert (status, body["detail"].endswith(need)) == (502, True), body
     assert annotations_of(cluster) == {}
     assert cluster.get(*SERVICE) is not None
@@ -290,7 +290,7 @@ async def test_a_touch_that_cannot_be_written_is_502(provisioner: Provisioner, c
     grant_patch(cluster)
     await create(provisioner, idle_timeout_seconds=5)
     cluster.authorization.restrict(NS, rules())
-    status, body = await answer(provisioner, "/a/touch")
+    status, body = await post(provisioner, "/a/touch")
     assert (status, body["detail"].startswith(LACKS)) == (502, True)
     await create(provisioner)
 
@@ -304,7 +304,7 @@ async def test_apply_is_used_again_once_patch_is_granted(provisioner: Provisione
     await create(provisioner, "b", idle_timeout_seconds=60)
     assert Right("patch", "", "pods") in used(cluster)
     await create(provisioner, ttl_seconds=7200)
-    assert (await answer(provisioner, "/a/renew", ttl_seconds=100))[0] == 200
+    assert (await post(provisioner, "/a/renew", ttl_seconds=100))[0] == 200
 
 
 @pytest.mark.usefixtures("role")

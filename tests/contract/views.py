@@ -52,7 +52,7 @@ class TamperedKubectl:
         )
         self.path.chmod(0o755)
 
-    def be(self, mode: str) -> None:
+    def set_mode(self, mode: str) -> None:
         """Behave so from the next start on."""
         self._mode.write_text(mode)
 
@@ -71,7 +71,7 @@ def tampered(tmp_path: Path) -> TamperedKubectl:
 QUICK_VIEW = pytest.mark.deadlines(watch_pauses=(0.05, 0.1), watch_silence=1.0)
 
 
-async def fresh(provisioner: Provisioner) -> None:
+async def until_fresh(provisioner: Provisioner) -> None:
     """Wait until reads start no process."""
     await until(lambda: provisioner.view.is_fresh)
 
@@ -99,7 +99,7 @@ def watches(tmp_path: Path) -> list[int]:
     return [pid for pid in processes_with(str(tmp_path)) if b"watch=1" in command_of(pid)]
 
 
-async def by_hand(kubectl: Kubectl, template: Template, sandbox_id: str) -> None:
+async def create_manually(kubectl: Kubectl, template: Template, sandbox_id: str) -> None:
     """Make a sandbox behind the service's back."""
     objects = build(
         Sandbox(sandbox_id, sandbox_id, "default"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z"
@@ -108,7 +108,7 @@ async def by_hand(kubectl: Kubectl, template: Template, sandbox_id: str) -> None
     assert result.rc == 0, result.stderr
 
 
-async def delete_by_hand(kubectl: Kubectl, sandbox_id: str) -> None:
+async def delete_manually(kubectl: Kubectl, sandbox_id: str) -> None:
     result = await kubectl(
         "delete", f"pod/sandbox-{sandbox_id}", f"service/sandbox-{sandbox_id}-svc", "-n", "deer-flow", "--wait=false"
     )
