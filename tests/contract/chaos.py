@@ -19,7 +19,7 @@ SETTINGS = {"REAPER_INTERVAL": "0", "REAPER_GRACE": "1"}
 
 @dataclass
 class Service:
-    """A service, the sessions of its callers, and what they were told."""
+    """A service, the session of its callers, and the ledger of their responses."""
 
     provisioner: Provisioner
     session: aiohttp.ClientSession
@@ -27,12 +27,12 @@ class Service:
 
     @property
     def made(self) -> int:
-        """How many creates were answered with 200."""
+        """Number of creates with status 200."""
         return self.ledger.answered("create")
 
     @property
     def refused(self) -> int:
-        """How many creates were answered with an error."""
+        """Number of creates with an error of the cluster."""
         return self.ledger.refused()
 
     async def works_again(self) -> None:
@@ -47,7 +47,7 @@ class Service:
         await until(all_succeed)
 
     async def assert_nothing_lost(self) -> None:
-        """The end of each test: it works on, nothing is lost, nothing is orphaned."""
+        """Assert at the end of a test that the service works, and that nothing was lost or orphaned."""
         await self.works_again()
         losses = await self.ledger.losses(self.provisioner.client.app[SANDBOX_SERVICE].reaper)
         assert losses == NO_LOSSES, self.ledger.statuses
@@ -66,7 +66,7 @@ async def service(start_provisioner: StartProvisioner, cluster: Cluster) -> Asyn
         yield running
 
 
-# A fifth of the service's own limits of time.
+# A fifth of the service's default deadlines.
 impatient = pytest.mark.deadlines(
     create=4.2, delete=2.4, read=1.6, undo=1.0, settle_pause=0.4, batch=1.6, batch_limit=2.4, batch_patience=1.6
 )

@@ -1,7 +1,7 @@
-"""What callers were told, held against what stands in the cluster: how much was lost, and how much is orphaned.
+"""Compares the responses to callers with the objects in the cluster, and counts lost and orphaned sandboxes.
 
-Any number of callers work through it at once, also on the same ids. Only what follows from the order of the answers
-is held against the cluster: of two calls that overlap, either may have come last.
+Any number of callers may use it concurrently, also on the same ids. Only what follows from the order of the responses
+is compared with the cluster: of two overlapping calls, either may have been the last.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from tests.waiting import until
 
 NAMESPACE = "deer-flow"
 
-# What a caller may be told when the cluster, kubectl or the service itself is in trouble (contract.md).
+# Statuses that a caller may get while the cluster, kubectl or the service fails.
 CLUSTER_ERRORS = {429, 502, 503, 504}
 
 
 @dataclass
 class Call:
-    """A create or a delete of one id: when it began and was over, and what was answered; 0 is no answer.
+    """A create or a delete of one id: its start, its end and its status; 0 is no response.
 
-    One that was not answered, or a delete that failed, may have its effect at any time: it is never over.
+    One without a response, or a failed delete, may take effect at any time: its end is infinite.
     """
 
     verb: str
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Losses:
-    """Ids: confirmed and not whole; refused or deleted, and still there, or there by half; told wrong, and how."""
+    """Ids: created but incomplete; rejected or deleted but present, or incomplete; with a wrong response, and which."""
 
     lost: list[str] = field(default_factory=list)
     orphaned: list[str] = field(default_factory=list)
@@ -58,26 +58,26 @@ NO_LOSSES = Losses()
 
 
 class Ledger:
-    """Makes calls to services of one cluster, and keeps what was answered."""
+    """Calls services of one cluster and records the responses."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._calls: dict[str, list[Call]] = defaultdict(list)
-        # Of all ids: what somebody else deletes.
+        # Deletions by others, of all ids.
         self._deletes_by_others: list[Call] = []
         self._misreported: list[str] = []
         self.statuses: Counter[tuple[str, int]] = Counter()
 
     def answered(self, verb: str, status: int = 200) -> int:
-        """How many calls were answered with this status."""
+        """Return the number of calls with this status."""
         return self.statuses[verb, status]
 
     def refused(self, verb: str = "create") -> int:
-        """How many calls were answered with an error of the cluster's."""
+        """Return the number of calls with a status of CLUSTER_ERRORS."""
         return sum(count for (one, status), count in self.statuses.items() if one == verb and status in CLUSTER_ERRORS)
 
     async def create(self, session: aiohttp.ClientSession, sandbox_id: str, **fields: Any) -> int:
-        """Create; return the status, or 0 if there was no answer."""
+        """Create; return the status, or 0 without a response."""
         call = Call("create", time.monotonic())
         self._calls[sandbox_id].append(call)
         with suppress(aiohttp.ClientConnectorError):
@@ -86,7 +86,7 @@ class Ledger:
                     call.url = (await response.json()).get("sandbox_url", "")
                     call.status, call.over = response.status, time.monotonic()
             except aiohttp.ClientConnectorError:
-                call.over = time.monotonic()  # nobody has heard of it
+                call.over = time.monotonic()  # the service never received it
                 raise
             except (aiohttp.ClientError, TimeoutError):
                 pass
@@ -94,7 +94,7 @@ class Ledger:
         return call.status
 
     async def delete(self, session: aiohttp.ClientSession, sandbox_id: str) -> int:
-        """Delete; return the status, or 0 if there was no answer."""
+        """Delete; return the status, or 0 without a response."""
         call = Call("delete", time.monotonic())
         self._calls[sandbox_id].append(call)
         with suppress(aiohttp.ClientError, TimeoutError):
@@ -106,7 +106,7 @@ class Ledger:
         return call.status
 
     async def get(self, session: aiohttp.ClientSession, sandbox_id: str) -> int:
-        """Get; return the status, or 0 if there was no answer. What is there must not be 404, nor the other way."""
+        """Get; return the status, or 0 without a response. Record a 404 of a present one and a 200 of a deleted one."""
         before = self._is_there(sandbox_id), self._is_gone(sandbox_id)
         status = 0
         with suppress(aiohttp.ClientError, TimeoutError):
@@ -122,16 +122,16 @@ class Ledger:
 
     @contextmanager
     def others_delete_everything(self) -> Iterator[None]:
-        """Take it that somebody else deletes everything while the block runs."""
-        purge = Call("delete", time.monotonic())
-        self._deletes_by_others.append(purge)
+        """Expect that others delete everything while the block runs."""
+        deletion = Call("delete", time.monotonic())
+        self._deletes_by_others.append(deletion)
         yield
-        purge.over = time.monotonic()
+        deletion.over = time.monotonic()
 
     async def losses(self, reaper: Reaper | None) -> Losses:
-        """Let refused creates settle, do one round of the reaper, if there is one, and count.
+        """Wait for rollbacks, run one round of the reaper if given, and return the losses.
 
-        What is still there after a while is counted, and no error here.
+        Objects that remain after the waits are counted; they raise no error here.
         """
         with suppress(TimeoutError):
             await until(lambda: not self._leftovers(), seconds=30)
@@ -156,7 +156,7 @@ class Ledger:
         return bool(self._confirming(sandbox_id))
 
     def _confirming(self, sandbox_id: str) -> list[Call]:
-        """Return the creates that were confirmed when every delete was over."""
+        """Return the successful creates that began after the end of every delete."""
         calls = self._calls[sandbox_id] + self._deletes_by_others
         deleted = max((call.over for call in calls if call.verb == "delete"), default=0.0)
         return [call for call in calls if call.verb == "create" and call.status == 200 and call.began > deleted]
@@ -170,7 +170,7 @@ class Ledger:
         return any(call.began > made for call in calls if call.verb == "delete" and call.status == 200)
 
     def _objects(self) -> dict[str, dict[str, Any]]:
-        """Return what is there of each id, by kind, but for what is being deleted."""
+        """Return the objects of each id by kind, without terminating ones."""
         found: dict[str, dict[str, Any]] = defaultdict(dict)
         for kind in ("Pod", "Service"):
             for obj in self._cluster.objects(kind, NAMESPACE):
@@ -198,7 +198,7 @@ class Ledger:
 async def callers(
     ledger: Ledger, session: aiohttp.ClientSession, *, number: int = 20, seed: int = 1
 ) -> AsyncIterator[None]:
-    """Have callers create, read and delete, each its own sandboxes, while the block runs; then end what they began."""
+    """Run callers that create, read and delete their own sandboxes during the block; then let them finish."""
     done = asyncio.Event()
 
     async def call(caller: int) -> None:
@@ -225,6 +225,6 @@ async def callers(
 
 
 def more(count: Callable[[], int], by: int) -> Callable[[], bool]:
-    """Return the condition that `count` has grown by so much from now on."""
+    """Return a condition: `count` has grown by `by` since this call."""
     target = count() + by
     return lambda: count() >= target

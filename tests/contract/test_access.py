@@ -1,4 +1,4 @@
-"""Ways to a cluster: another address with verified TLS, the wrong certificate, a Pod's service account."""
+"""Access to a cluster: an overridden address with verified TLS, a wrong certificate, a Pod's service account."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.starts_in_full
 
 
 def other_address(cluster: Cluster) -> str:
-    """The same server under a name that its certificate does not carry (record: server-override-name-mismatch)."""
+    """Return the server's URL by a name that is not in its certificate (record: server-override-name-mismatch)."""
     return cluster.url.replace("127.0.0.1", "localhost")
 
 

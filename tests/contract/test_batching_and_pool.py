@@ -1,4 +1,4 @@
-"""The pool of processes and group commit, on devcluster: what they save, and that no caller pays for another."""
+"""The process pool and batching, on devcluster: fewer calls, and separate results for each caller."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.starts_in_full
 
 @pytest.fixture
 def counting_kubectl(tmp_path: Path) -> Path:
-    """A kubectl that notes each start in a file beside it."""
+    """A kubectl that records each of its starts in a file."""
     script = tmp_path / "counting-kubectl"
     script.write_text(f'#!/bin/sh\necho "$3 $4" >> {tmp_path}/starts\nexec {KUBECTL} "$@"\n')
     script.chmod(0o755)
@@ -41,7 +41,7 @@ def counting_kubectl(tmp_path: Path) -> Path:
 
 
 def starts(tmp_path: Path) -> Counter[str]:
-    """Count kubectl's starts by verb; without those that only wait it is what calls cost."""
+    """Count kubectl's starts by verb, processes started ahead included."""
     return Counter(line.split()[0] for line in (tmp_path / "starts").read_text().splitlines())
 
 
@@ -93,7 +93,7 @@ async def test_a_token_changed_in_the_kubeconfig_is_used_by_the_next_create(
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 502
 
     await until(lambda: len(waiting_processes(tmp_path)) == 4)
-    kubeconfig.write_text(good)  # the waiting ones have read the old token
+    kubeconfig.write_text(good)  # the waiting processes have read the old token
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 200
 
 
@@ -166,11 +166,11 @@ async def test_of_two_owners_of_one_id_in_a_batch_one_gets_409(
 async def test_a_full_queue_is_503_at_once(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
     limits = {"KUBECTL_MAX_PROCESSES": "2", "KUBECTL_MAX_WAITING": "3"}
     provisioner = await start_provisioner(deadlines=DEADLINES, **limits, LIVE_VIEW="false")
-    cluster.faults.slow(3.0, verb="patch")  # so the first Pod and Service take 6 s
+    cluster.faults.slow(3.0, verb="patch")  # the first Pod and Service take 6 s
     answered: list[int] = []
 
     async def ask(n: int) -> None:
-        await asyncio.sleep(n * 0.05)  # one after another, while the first are being served
+        await asyncio.sleep(n * 0.05)  # spread the requests while the first are running
         answered.append(await post(provisioner, f"s{n}"))
 
     await asyncio.gather(*(ask(n) for n in range(20)))
@@ -193,9 +193,8 @@ async def until_nothing_left(cluster: Cluster) -> None:
     await until(lambda: cluster.objects("Pod") == [] and cluster.objects("Service") == [])
 
 
-# On a busy machine some are told 503 beside 429: for each create that a full quota refuses, three processes start, one
-# after another, and the last creates wait longer than they may. The issue that mends it ("A full quota amplifies" in
-# faults.md) gives the rest of a batch the answer of the first one.
+# On a busy machine some get 503 instead of 429: for each create that a full quota rejects, three processes start, one
+# after another, and the last creates exceed their deadline.
 @pytest.mark.slow
 @pytest.mark.parametrize("resource", ["pods", "services"])
 async def test_fifty_rejected_creates_leave_nothing(provisioner: Provisioner, cluster: Cluster, resource: str) -> None:

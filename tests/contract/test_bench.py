@@ -1,4 +1,4 @@
-"""scripts/bench.py as a user runs it: what it prints, and that it leaves nothing behind."""
+"""scripts/bench.py as a user runs it: its output, and that it deletes what it creates."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def bench(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int,
 
 
 def rows(stdout: str) -> dict[tuple[str, str], list[float]]:
-    """The table's figures by work and callers."""
+    """Return the figures of the printed table by phase and number of callers."""
     lines = [line.split() for line in stdout.splitlines() if line.split()[0] in SERVICE]
     return {(work, callers): [float(cell) for cell in cells] for work, callers, *cells in lines}
 
@@ -58,7 +58,7 @@ async def test_a_run_prints_every_phase_and_deletes_only_its_own_sandboxes(
     cluster: Cluster, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner()
-    await create(provisioner, "bench-00000000-1")  # another run's
+    await create(provisioner, "bench-00000000-1")  # of another run
     returncode, stdout, stderr = await bench(tmp_path, base_url(provisioner), *SMALL)
     assert (returncode, stderr) == (0, "")
     table = rows(stdout)
@@ -67,7 +67,7 @@ async def test_a_run_prints_every_phase_and_deletes_only_its_own_sandboxes(
         assert 0 < p50 <= p99
         assert rate > 0
         assert failed == 0
-    # the service of a test lives in its process, which is found by the port
+    # the service runs in the test's process, which the bench finds by the port
     assert re.search(rf"^memory of {os.getpid()}: [\d.]+ MB in \d+ processes, then [\d.]+ MB in", stdout, re.MULTILINE)
     await until(lambda: pods(cluster) == ["sandbox-bench-00000000-1"])
 
@@ -82,7 +82,7 @@ async def test_direct_prints_the_baseline_with_ratios_and_leaves_nothing(
     assert list(table) == PHASES
     for ours_p50, _, ours_rate, _, p50, _, rate, failed, ratio_p50, ratio_rate in table.values():
         assert failed == 0
-        assert ratio_p50 == pytest.approx(ours_p50 / p50, rel=0.05, abs=0.02)  # the cells are rounded
+        assert ratio_p50 == pytest.approx(ours_p50 / p50, rel=0.05, abs=0.02)  # the printed figures are rounded
         assert ratio_rate == pytest.approx(ours_rate / rate, rel=0.05, abs=0.02)
     await until_empty(cluster)
 
@@ -159,7 +159,7 @@ async def test_a_live_view_run_prints_its_figures_and_deletes_its_objects(
     cluster: Cluster, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_SERVICE_TYPE="ClusterIP")
-    await create(provisioner, "bench-00000000-1")  # another run's
+    await create(provisioner, "bench-00000000-1")  # of another run
     options = ("--direct", str(cluster.kubeconfig), "--fill", "60", "--idle", "1", "--changes", "200")
     returncode, stdout, stderr = await bench(
         tmp_path, base_url(provisioner), *options, SANDBOX_SERVICE_TYPE="ClusterIP"
@@ -179,7 +179,7 @@ async def test_a_live_view_run_prints_its_figures_and_deletes_its_objects(
 async def test_a_service_started_by_the_bench_is_stopped(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
-    await create(provisioner)  # the namespace is there before the service
+    await create(provisioner)  # creates the namespace before the service starts
     port = free_port()
     options = ("--direct", str(cluster.kubeconfig), "--fill", "3", "--start", shlex.join(PROVISIONER))
     service = {"KUBECONFIG_PATH": str(cluster.kubeconfig), "LISTEN_PORT": str(port)}

@@ -71,7 +71,7 @@ async def test_nothing_is_lost_when_the_api_server_returns_errors_for_a_while(
 
 
 async def test_nothing_is_lost_when_connections_are_cut_during_batches(service: Service, cluster: Cluster) -> None:
-    """What was asked is done, and the answer never comes: of a Pod, of a Service, of a delete, at any place."""
+    """The server does the request and its response is cut: of a Pod, a Service or a delete, at the start or later."""
     choice = random.Random(5)  # noqa: S311 - no secret
     async with callers(service.ledger, service.session):
         for _ in range(15):
@@ -141,7 +141,7 @@ async def test_nothing_is_lost_when_callers_disconnect(service: Service) -> None
     await service.assert_nothing_lost()
 
 
-# What the operator does
+# The operator
 
 
 async def test_nothing_is_lost_when_credentials_are_rotated(service: Service, cluster: Cluster) -> None:
@@ -182,7 +182,7 @@ async def test_nothing_is_lost_when_the_namespace_is_deleted_and_recreated(
 async def test_creates_beyond_a_quota_reached_in_a_batch_are_429_and_leave_nothing(
     service: Service, cluster: Cluster
 ) -> None:
-    """Some are whole, the others are refused, each for its own reason; and more find room when there is some."""
+    """Some creates succeed and the others are 429; creates succeed again when the quota has room."""
     is_used_up = asyncio.Event()
 
     async def create(number: int) -> int:

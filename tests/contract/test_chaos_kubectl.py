@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.starts_in_full, pytest.mark.slow]
 
 
 def kubectls_of(pid: int) -> list[int]:
-    """Return the kubectl processes that this process has started."""
+    """Return the pids of the running kubectl processes of this process."""
     found = []
     for child in Path(f"/proc/{pid}/task").glob("*/children"):
         for one in child.read_text().split():
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError):  # it has exited meanwhile
                 if "kubectl" in Path(f"/proc/{one}/comm").read_text():
                     found.append(int(one))
     return found
@@ -38,14 +38,14 @@ async def test_nothing_is_lost_when_kubectl_processes_are_killed(service: Servic
         await until(more(lambda: service.made, 10))
         for _ in range(40):
             await until(lambda: kubectls_of(os.getpid()))
-            with suppress(ProcessLookupError, IndexError):  # it ended, or all of them did
+            with suppress(ProcessLookupError, IndexError):  # it exited, or all of them did
                 os.kill(choice.choice(kubectls_of(os.getpid())), signal.SIGKILL)
             await asyncio.sleep(choice.random() / 10)
         await until(more(lambda: service.made, 20))
     await service.assert_nothing_lost()
 
 
-# Every second call: nothing is done and half an object is printed; nothing is printed; all is done and lies are told.
+# Every second call fails: no request and half an object on stdout; no output at all; or the request and a false output.
 GARBLED = """#!/bin/sh
 test -e {switch} || exec {kubectl} "$@"
 case $(($$ % 6)) in
@@ -76,19 +76,19 @@ async def test_nothing_is_lost_when_kubectl_prints_garbage(
 
 
 async def test_nothing_is_lost_when_kubectls_cache_is_not_writable(service: Service, tmp_path: Path) -> None:
-    """A file in the place of the folder: as root, too, nothing can be read or written there, as on a full disk."""
+    """A file replaces the folder: not even root can read or write in it, as on a full disk."""
     async with callers(service.ledger, service.session):
         await until(more(lambda: service.made, 10))
         (cache,) = tmp_path.glob("*/cache")
         await asyncio.to_thread(shutil.rmtree, cache, ignore_errors=True)
-        with suppress(IsADirectoryError):  # a kubectl was faster
+        with suppress(IsADirectoryError):  # a kubectl has made the folder again
             cache.write_text("")
         await until(more(lambda: service.made, 20))
     await service.assert_nothing_lost()
 
 
-# A kubectl of which each process finds the folder of its cache on a disk of its own, which is full (ENOSPC); or may
-# write no byte to any file (EFBIG), which any machine lets a test have.
+# A kubectl whose cache is on a full disk of its own (ENOSPC, which needs the right to mount), or whose processes may
+# write no byte to any file (EFBIG, on any machine).
 FULL_DISK = """#!/bin/sh
 exec unshare --user --map-root-user --mount sh -c '
     cache=${{1#--cache-dir=}}
@@ -117,7 +117,7 @@ async def test_no_call_fails_when_kubectls_cache_is_on_a_full_disk(
     binary.write_text(script.format(kubectl="true"))
     without_kubectl = await kubectl(f"--cache-dir={tmp_path}/tried")
     if without_kubectl.rc != 0:
-        pytest.skip(f"nobody may mount a disk of his own on this machine: {without_kubectl.stderr.strip()}")
+        pytest.skip(f"mounting a disk is not permitted on this machine: {without_kubectl.stderr.strip()}")
     binary.write_text(script.format(kubectl=KUBECTL))
     tried = await kubectl(f"--cache-dir={tmp_path}/tried", "get", "pods", "-v=4")
     assert tried.rc == 0

@@ -1,4 +1,4 @@
-"""`provisioner.py check`, as a process: what it says of a cluster that is ready, and of each that isn't."""
+"""`provisioner.py check` as a process: its lines and exit code on a ready cluster, and for each problem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RULES = kmock.resource("authorization.k8s.io", "v1", "selfsubjectrulesreviews")
 
 
 class Checked:
-    """What came of it; `of` is the one line about something."""
+    """The result of a check; `of` returns the only line about a topic."""
 
     def __init__(self, returncode: int | None, stdout: str, stderr: str) -> None:
         self.returncode = returncode
@@ -49,7 +49,7 @@ async def check(cluster: Cluster, tmp_path: Path, **variables: str) -> Checked:
 
 
 class RecordingKubectl:
-    """The real kubectl, which notes each of its starts."""
+    """The real kubectl, which records each of its starts."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -63,7 +63,7 @@ class RecordingKubectl:
         return self._notes.read_text(encoding="utf-8").splitlines()
 
     def can_i_checks(self) -> list[str]:
-        """Return what `auth can-i` was asked."""
+        """Return the arguments of each `auth can-i`."""
         asked = [call.partition(" auth can-i ")[2] for call in self.calls()]
         return [question.removesuffix(f" -n {NS}") for question in asked if question]
 
@@ -74,7 +74,7 @@ def recording(tmp_path: Path) -> RecordingKubectl:
 
 
 def rule(resource: str, *verbs: str) -> dict[str, Any]:
-    """A rule of a Role on one resource of the core group; `*`: all of `check`'s verbs."""
+    """Return a rule of a Role on one resource of the core group; `*` stands for all verbs that `check` needs."""
     every = ("create", "delete", "get", "list", "patch", "watch")
     return {"apiGroups": [""], "resources": [resource], "verbs": list(every if verbs == ("*",) else verbs)}
 
@@ -198,7 +198,7 @@ async def test_a_right_missing_from_complete_rules_is_not_checked_again(
 async def test_only_rights_missing_from_incomplete_rules_are_checked_one_by_one(
     cluster: Cluster, tmp_path: Path, recording: RecordingKubectl
 ) -> None:
-    """As on GKE, where a webhook authorizer allows what no rule says."""
+    """As on GKE, where a webhook authorizer grants rights beyond the rules."""
     cluster.authorization.restrict(
         NS,
         [rule("pods", "create", "get", "list", "patch", "watch"), rule("services", "*")],
@@ -249,7 +249,7 @@ async def test_rights_are_checked_one_by_one_when_the_rules_review_fails(
     with_review = await check(cluster, tmp_path)
     no_review(cluster)
     without = await check(cluster, tmp_path, KUBECTL=str(recording.path))
-    assert without.lines[1:] == with_review.lines[1:]  # the first names kubectl
+    assert without.lines[1:] == with_review.lines[1:]  # the first line has the path of kubectl
     assert without.returncode == with_review.returncode
     assert len(recording.can_i_checks()) == len(rights_of(granted))
     assert {"create pods", "watch services", "list events", "get pods --subresource=log"} <= {*recording.can_i_checks()}

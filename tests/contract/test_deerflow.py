@@ -1,4 +1,4 @@
-"""DeerFlow's own requests, in each of its setups, on a node that has the folders which DeerFlow makes and no others."""
+"""DeerFlow's own requests, in each of its setups, on a node that has only the folders that DeerFlow creates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRETS = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def folders_of(case: dict[str, Any]) -> list[str]:
-    """List the folders of the node that DeerFlow makes before it asks."""
+    """List the folders of the node that DeerFlow creates before its request."""
     return sorted({source for source, kind, _ in case["mounts"].values() if kind == "Directory"})
 
 
@@ -42,7 +42,7 @@ def pod_of(cluster: Cluster, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def mounts_of(pod: dict[str, Any]) -> dict[str, list[Any]]:
-    """List the sandbox's mounts as the record does."""
+    """Return the sandbox's mounts in the form of the record."""
     volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
     [container] = pod["spec"]["containers"]
     found = {}
@@ -119,7 +119,7 @@ VOLUMES = """  volumes:
 async def test_a_mount_point_missing_in_a_read_only_mount_ends_the_wait_and_is_named(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
-    """No request makes such a Pod, but a template may."""
+    """Only a template can have such mounts; no request can."""
     folder = tmp_path / "templates" / "default"
     folder.mkdir(parents=True)
     for shipped in (ROOT / "manifests" / "sandbox").iterdir():
@@ -144,7 +144,7 @@ def mounted(path: str = "/mnt/acp-workspace", source: str = f"{BASE}/a", **field
 
 
 MANY = [mounted(f"/mnt/skills/{number}", f"{BASE}/{number}") for number in range(11)]
-# what is wrong: (the fields of the request, a part of the sentence)
+# the mistake: (the fields of the request, a part of the error)
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "outside": ({"extra_mounts": [mounted(source="/etc")]}, "outside the directory that the operator allows"),
     "the base itself": ({"extra_mounts": [mounted(source=BASE)]}, "outside the directory"),
@@ -194,5 +194,5 @@ async def test_forbidden_mounts_are_400_with_one_sentence_and_write_nothing(
         assert ". " not in detail.rstrip(".")
     assert cluster.objects("Pod") == cluster.objects("Service") == []
     assert not [
-        asked for asked in cluster.kmock.requests if asked.method is not kmock.method.GET
+        request for request in cluster.kmock.requests if request.method is not kmock.method.GET
     ]  # a read is the view's

@@ -1,4 +1,4 @@
-"""manifests/deerflow: what it makes of DeerFlow's provisioner, that a server takes it, and that its rights suffice."""
+"""manifests/deerflow: the patched Deployment, whether an API server accepts it, and whether its Role suffices."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_charts_variables_stay_and_every_variable_exists(monkeypatch: pytest
     assert set(variables()) <= VARIABLES
     for name, value in variables().items():
         monkeypatch.setenv(name, "x" if isinstance(value, dict) else value)
-    monkeypatch.setenv("PROVISIONER_PORT", "tcp://10.0.0.1:8002")  # of a Service called `provisioner`
+    monkeypatch.setenv("PROVISIONER_PORT", "tcp://10.0.0.1:8002")  # set by Kubernetes for a Service named `provisioner`
     settings = Settings.load()
     assert (settings.host, settings.listen_port) == ("0.0.0.0", 8002)  # noqa: S104 - in a Pod
     assert settings.base_directory == "/app/backend/.deer-flow"
@@ -125,7 +125,7 @@ async def test_the_role_suffices_for_every_operation(
 
 
 class ComposeLoader(yaml.SafeLoader):
-    """Knows `!reset`, with which a compose file takes out what an earlier one has."""
+    """A loader with the tag `!reset`, by which a compose file removes a value of an earlier one."""
 
 
 ComposeLoader.add_constructor("!reset", lambda _loader, _node: None)
@@ -137,7 +137,7 @@ def compose() -> Any:
 
 
 def interpolated(value: str, given: dict[str, str]) -> str:
-    """Fill in variables as compose does: `${NAME:-default}`, and `${NAME:?message}` for one that must be set."""
+    """Interpolate variables as compose does: `${NAME:-default}`, and `${NAME:?message}` for one that must be set."""
 
     def filled(match: re.Match[str]) -> str:
         name, sign, word = match.groups()

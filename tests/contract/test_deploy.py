@@ -1,4 +1,4 @@
-"""manifests/deploy: what it is built to, that a server takes it, and that its Role is what the service needs."""
+"""manifests/deploy: the built objects, whether an API server accepts them, and whether the Role is exact."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS = {
 KNOWN = ("Namespace", "ServiceAccount", "Service", "NetworkPolicy")
 COMPONENT = {"resources": ["../../base"], "components": ["../../components/templates"]}
 ALWAYS_REFUSED = {Right("get", "", "namespaces")}
-"""What is asked for and may be refused: kubectl looks for the namespace of what it did not find, and so do we once."""
+"""Requests that may be rejected: kubectl reads the namespace of an object that it did not find; the service, once."""
 
 each_overlay = pytest.mark.parametrize("folder", OVERLAYS)
 
@@ -77,7 +77,7 @@ async def test_the_api_server_accepts_the_kinds_that_devcluster_knows(kubectl: K
         "apply", "--validate=strict", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": known}
     )
     assert result.rc == 0, result.stderr
-    # The Pod of the Deployment, too: its fields are the server's, and all spelt as the server spells them.
+    # The Pod of the Deployment too, so that the server checks its field names.
     pod = {"apiVersion": "v1", "kind": "Pod", **pod_of(folder)}
     pod["metadata"] = {**pod["metadata"], "name": "provisioner", "namespace": NS}
     result = await kubectl("apply", "--server-side", "-f", "-", stdin=pod)
@@ -147,7 +147,7 @@ def test_ports_probes_and_selectors_match_the_pod(folder: str) -> None:
         selectors.append(made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"])
     for selector in selectors:
         assert selector == labels
-    assert "app" not in labels  # a sandbox's own mark
+    assert "app" not in labels  # the label of sandboxes
     assert {"requests", "limits"} == set(container["resources"])
 
 
@@ -190,7 +190,7 @@ def test_the_network_policy_allows_only_clients_and_the_required_egress() -> Non
 def test_in_production_the_provisioner_and_its_clients_can_reach_sandboxes() -> None:
     peers = [peer_of(one) for one in env_of("overlays/production")["SANDBOX_INGRESS_FROM"].split(",")]
     client = {"matchLabels": {"sandbox-provisioner/client": "true"}}
-    # Those whom the provisioner's own NetworkPolicy lets in.
+    # The clients that the provisioner's own NetworkPolicy allows.
     assert {"namespaceSelector": client} in peers
     assert {"podSelector": client} in peers
     (own,) = (peer["podSelector"] for peer in peers if "podSelector" in peer and peer["podSelector"] != client)
@@ -202,13 +202,13 @@ def test_in_production_the_provisioner_and_its_clients_can_reach_sandboxes() -> 
 
 
 async def make_namespace(kubectl: Kubectl) -> None:
-    """Have the namespace there, as `kubectl apply -k` has made it."""
+    """Create the namespace, as `kubectl apply -k` does."""
     result = await kubectl("create", "namespace", NS)
     assert result.rc == 0, result.stderr
 
 
 async def use_everything(provisioner: Provisioner, cluster: Cluster, *template_names: str) -> None:
-    """Have the service do all that it does, and each with success."""
+    """Use every operation of the service, each with success."""
     for name in ("default", *template_names):
         await create(provisioner, f"x-{name}", template=name)
         await create(provisioner, f"x-{name}", template=name)
@@ -227,7 +227,7 @@ async def use_everything(provisioner: Provisioner, cluster: Cluster, *template_n
     for name in ("default", *template_names):
         assert (await provisioner.delete(f"{URL}/x-{name}")).status == 200
     await until(lambda: no_pod_is_left(cluster))
-    # What a create made is taken back when it fails.
+    # Rollback of failed creates.
     for name in template_names:
         refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded", times=4)
         response = await provisioner.post(URL, json={"sandbox_id": f"no-{name}", "template": name})

@@ -1,4 +1,4 @@
-"""The stream of events: a real kubectl, and devcluster in the place of Kubernetes."""
+"""The event stream, with a real kubectl on devcluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Event = tuple[str, dict[str, Any]]
 
 
 class Stream:
-    """One who reads along, from the beginning to what it was told last."""
+    """A subscriber of the event stream, with all events that it received."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -51,21 +51,21 @@ class Stream:
         self.has_ended = True
 
     async def until_received(self, count: int) -> None:
-        """Wait until so many events have come."""
+        """Wait for this number of events."""
         await until(lambda: len(self.events) >= count)
 
     def names(self, sandbox_id: str) -> list[str]:
-        """Return what was told of a sandbox."""
+        """Return the names of a sandbox's events."""
         return [name for name, one in self.events if one.get("sandbox_id") == sandbox_id]
 
     def has(self, name: str, sandbox_id: str) -> Callable[[], bool]:
-        """Return what tells whether this was told of a sandbox."""
+        """Return a condition: a sandbox has had this event."""
         return lambda: name in self.names(sandbox_id)
 
 
 @asynccontextmanager
 async def subscribed(provisioner: Provisioner) -> AsyncIterator[Stream]:
-    """Read along for the time of the block."""
+    """Subscribe during the block."""
     stream = Stream()
     async with provisioner.client.get(EVENTS, read_bufsize=2**22) as response:
         assert response.status == 200, await response.text()
@@ -135,7 +135,7 @@ async def test_a_slow_subscriber_is_disconnected_and_others_continue(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(events, "MAX_WAITING", 20)
     await create(provisioner, wait_seconds=20)
-    # as no caller can: each event of it is large, so that the buffers of the connection are soon full
+    # larger than a caller can make it: its events soon fill the buffers of the connection
     long = f"{kube.USER_ANNOTATION}={'u' * 100_000}"
     assert (await kubectl("annotate", "pod", "sandbox-a", "-n", "deer-flow", "--overwrite", long)).rc == 0
 
@@ -182,7 +182,7 @@ async def test_sigterm_ends_open_streams_and_waits(cluster: Cluster, tmp_path: P
         for stream, _ in streams:
             await until(stream.has("changed", "a"))
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(15):  # less than the wait has left
+        async with asyncio.timeout(15):  # less than the rest of the wait
             answer = await waiting
             assert await process.wait() == 0
         assert answer.status == 200

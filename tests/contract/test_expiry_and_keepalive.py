@@ -1,4 +1,4 @@
-"""How long a sandbox lives: TTL, renewal, use, and how many may live at once."""
+"""The expiry of sandboxes: TTL, renewal, idle timeout; and MAX_SANDBOXES."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ async def test_a_sandbox_reports_its_expiry_and_is_deleted_then(
     made = await create(provisioner, ttl_seconds=1)
     assert 0 < seconds_until(made["expires_at"]) <= 2
 
-    async def gone() -> bool:
+    async def is_deleted() -> bool:
         return (await provisioner.get(f"{URL}/a")).status == 404
 
-    await until(gone)
+    await until(is_deleted)
     await until(lambda: cluster.get(*POD) is None and cluster.get(*SERVICE) is None)
     assert (await provisioner.get(f"{URL}/stays")).status == 200
 
@@ -98,7 +98,7 @@ async def test_renew_and_touch_are_404_for_a_missing_or_terminating_sandbox(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     body = {"ttl_seconds": 60}
-    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace is 50 s of ours
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace period takes 50 s here
         provisioner = await start_provisioner(cluster=slow)
         assert (await provisioner.post(f"{URL}/a/renew", json=body)).status == 404
         assert (await provisioner.post(f"{URL}/a/touch")).status == 404

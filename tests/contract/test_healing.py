@@ -1,6 +1,6 @@
-"""Heals, or leaves nothing: design.md's "Whose sandbox", "Idempotent and self-healing" and "All or nothing".
+"""Creates are idempotent, restore missing objects, respect the owner, and leave nothing if they fail.
 
-Two "processes" are two services on one cluster that share nothing but the cluster.
+Two "processes" are two services that share only their cluster.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SERVICE = ("Service", "deer-flow", "sandbox-a-svc")
 
 
 def uids(cluster: Cluster) -> tuple[Any, Any]:
-    """The uids of the sandbox's objects; None for one that isn't there."""
+    """Return the uids of the Pod and the Service; None for a missing one."""
     found = [cluster.get(*key) for key in (POD, SERVICE)]
     return tuple(obj["metadata"]["uid"] if obj else None for obj in found)  # type: ignore[return-value]
 
@@ -43,7 +43,7 @@ async def gone(cluster: Cluster, key: tuple[str, str, str]) -> bool:
 
 
 def manual_objects(template: Template, **changes: Any) -> list[dict[str, Any]]:
-    """A Pod and a Service as the service would make them, without its annotations and revision."""
+    """Return the Pod and Service that the service would make, without its annotations and revision."""
     objects = build(Sandbox("a", "t", "u"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z")
     for obj in objects:
         del obj["metadata"]["annotations"]
@@ -123,14 +123,14 @@ async def test_a_create_replaces_an_ended_pod(
 async def test_a_create_waits_for_a_terminating_pod_and_replaces_it(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
-    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace is 50 s of ours
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace period takes 50 s here
         slow.stopping_takes(3600)
         provisioner = await start_provisioner(cluster=slow)
         await create(provisioner)
         before, _ = uids(slow)
         await until_running(provisioner)
         assert (await provisioner.delete(f"{URL}/a")).status == 200
-        assert uids(slow)[0] == before  # still going
+        assert uids(slow)[0] == before  # still terminating
         waiting = asyncio.create_task(create(provisioner))
         now = ("--grace-period=0", "--force", "--wait=false")
         await Kubectl(slow.kubeconfig, tmp_path / "home")("delete", "pod/sandbox-a", "-n", "deer-flow", *now)
@@ -165,7 +165,7 @@ async def until_running(provisioner: Provisioner) -> None:
     await until(running)
 
 
-# Whose sandbox
+# Owners
 
 
 @pytest.mark.parametrize("other", [{"thread_id": "t2", "user_id": "u"}, {"thread_id": "t", "user_id": "u2"}])
@@ -186,7 +186,7 @@ async def test_another_owners_create_is_409_and_changes_nothing(
 async def test_of_concurrent_creates_by_two_owners_one_owner_gets_409(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    """Both look, see nothing, and apply: the immutable revision lets only one of them win."""
+    """Both find nothing and apply: the immutable revision lets only one of them succeed."""
     first, second = await start_provisioner(), await start_provisioner()
     responses = await asyncio.gather(
         *(

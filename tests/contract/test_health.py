@@ -1,4 +1,4 @@
-"""Readiness with a real kubectl: the cluster goes away and comes back, and so does kubectl."""
+"""/readyz with a real kubectl: an unreachable cluster, a missing kubectl, ended watches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.contract.views import end_watches
 READY = {"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"}
 
 
-# Nothing is believed that was found before.
+# Without cached results of /readyz.
 pytestmark = [pytest.mark.deadlines(ready_believed=0.0), pytest.mark.starts_in_full]
 
 

@@ -1,4 +1,4 @@
-"""The informer and its honesty: what a read says, whatever becomes of lists and of the cluster."""
+"""Reads from the informer while lists, watches and the cluster fail."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_changes_by_other_writers_are_seen(
 async def test_a_get_finds_another_replicas_sandbox_while_watches_hang(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl
 ) -> None:
-    """Even while the watches say nothing of it."""
+    """Even while the watches report nothing."""
     tampered.set_mode("watch-hangs")
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await until_fresh(provisioner)
@@ -144,7 +144,7 @@ async def test_a_failed_list_with_an_empty_list_on_stdout_removes_nothing(
 async def test_a_late_list_does_not_restore_a_deleted_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl, tmp_path: Path
 ) -> None:
-    """It was read before the delete, and ends after all is gone."""
+    """The list was read before the delete, and ends after the objects are gone."""
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner)
     await until_fresh(provisioner)
@@ -189,7 +189,7 @@ async def test_a_read_is_503_while_the_cluster_is_unreachable_and_200_afterwards
 
 
 async def fill(cluster: Cluster, template: Template, count: int) -> None:
-    """Make many sandboxes, straight through the API."""
+    """Create many sandboxes directly in the API server."""
     settings = Settings.load()
     tls = ssl.create_default_context(cafile=cluster.ca_file)
     headers = {"Authorization": f"Bearer {cluster.token}", "Content-Type": "application/apply-patch+yaml"}
@@ -226,7 +226,7 @@ async def test_more_than_1200_objects_are_listed_at_the_start(
 async def test_reconciliation_finds_another_replicas_sandbox_and_is_503_in_an_outage(
     start_provisioner: StartProvisioner, tampered: TamperedKubectl, cluster: Cluster
 ) -> None:
-    """Even while the watches say nothing of it."""
+    """Even while the watches report nothing."""
     tampered.set_mode("watch-hangs")
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await until_fresh(provisioner)

@@ -1,4 +1,4 @@
-"""Nothing of a kubeconfig's content comes out: with a real kubectl, which quotes it in many of its messages."""
+"""The content of a kubeconfig is never shown, though a real kubectl quotes it in many messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.starts_in_full
 
 MakeSettings = Callable[..., Settings]
 
-# Those with which kubectl works, or is only refused: nothing is wrong with the file itself.
+# Cases in which kubectl works with the kubeconfig, and cases whose error is not about the file itself.
 WORKING = {"two documents", "a broken second document", "an anchor twice", "a key twice"}
 NOT_ABOUT_THE_FILE = {
     "a plugin that is missing",
@@ -46,13 +46,13 @@ NOT_ABOUT_THE_FILE = {
     "a wrong token",
 }
 
-# What kubectl calls things, none of which a reader of our log knows from us.
+# Terms of kubectl's messages, which the service's own messages do not use.
 KUBECTLS_WORDS = re.compile(r"NamedAuthInfo|NamedCluster|cannot unmarshal|in list:|invalid 'proxy-url'|anchor|no kind")
 
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
-    """All that is logged, as the service renders it."""
+    """The log, rendered as the service renders it."""
     caplog.set_level(logging.DEBUG, "sandboxes")
     log = Log(as_json=True)
     root = logging.getLogger()
@@ -63,7 +63,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the kubeconfig of a case is written."""
+    """Path of the kubeconfig of a case."""
     (tmp_path / "kube").mkdir()
     return tmp_path / "kube" / "config"
 
@@ -179,7 +179,7 @@ async def test_duplicate_kubeconfig_entries_stop_the_start_with_their_name(
 async def test_a_plugins_output_is_logged_with_its_secrets_hidden(
     start_provisioner: StartProvisioner, cluster: Cluster, path: Path, tmp_path: Path, log: Log
 ) -> None:
-    """The operator needs a plugin's words; its secrets are hidden in them."""
+    """The operator needs the plugin's output; secrets in it are hidden."""
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     provisioner = await start_provisioner(
@@ -202,7 +202,7 @@ async def test_a_plugins_output_is_logged_with_its_secrets_hidden(
 async def test_plugin_output_is_not_logged_when_only_kubectl_can_parse_the_kubeconfig(
     more: str, start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log
 ) -> None:
-    """What is to be hidden in it is not known."""
+    """Without parsing it, the service does not know which values to hide."""
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     provisioner = await start_provisioner(KUBECONFIG_PATH=str(path), KUBECTL_START_AHEAD="false", LIVE_VIEW="false")
@@ -215,7 +215,7 @@ async def test_plugin_output_is_not_logged_when_only_kubectl_can_parse_the_kubec
     assert "HOME=" not in line
 
 
-# As processes: what is printed, and the log as it leaves them.
+# The commands as processes: their output and their log.
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ async def test_reap_and_check_print_no_secret(name: str, cluster: Cluster, path:
 
 
 async def test_a_rotated_token_is_hidden_in_a_plugins_output(cluster: Cluster, path: Path, tmp_path: Path) -> None:
-    """It is written into the kubeconfig while the service runs, and a plugin's output is the first to show it."""
+    """The token is new in the kubeconfig, and a plugin's output shows it before the service has used it."""
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     port, written = free_port(), tmp_path / "log"

@@ -1,4 +1,4 @@
-"""A user's kuberc, locale and plugins change nothing of what the service does; with real kubectls."""
+"""A user's kuberc, locale and plugins do not affect the service; with real kubectl binaries."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOCALE = dict.fromkeys(("LANG", "LC_ALL", "LC_MESSAGES", "LANGUAGE"), "de_DE.UTF
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> Path:
-    """A folder for the PATH, with a plugin for each command of kubectl that the service uses."""
+    """A folder for PATH with a plugin for each kubectl command that the service uses."""
     folder = tmp_path / "plugins"
     folder.mkdir()
     for command in ("apply", "create", "create-provisioner", "delete", "get", "logs", "version", "config", "auth"):
@@ -67,7 +67,7 @@ def users_environment(tmp_path: Path, cluster: Cluster, plugins: Path, **variabl
 
 @asynccontextmanager
 async def served(tmp_path: Path, environ: dict[str, str]) -> AsyncIterator[aiohttp.ClientSession]:
-    """Serve as a user does, and yield a session with the service."""
+    """Run the service in the user's environment, and yield a client session."""
     port = free_port()
     async with running(*PROVISIONER, environ={**environ, "PORT": str(port)}, log=tmp_path / "log"):
         await until(healthy(port))
@@ -87,7 +87,7 @@ def expiry(cluster: Cluster) -> str:
 
 
 async def use_sandboxes(session: aiohttp.ClientSession, cluster: Cluster) -> None:
-    """Make a sandbox with objects of its own, renew and delete it; let another one expire: as the cluster sees it."""
+    """Create, renew and delete a sandbox with extra objects, let another one expire, and check the cluster."""
     assert (await answer(session, "GET", f"{URL}/a"))[0] == 404
     status, made = await answer(session, "POST", URL, sandbox_id="a", template="configured", ttl_seconds=3600)
     assert status == 200, made
@@ -134,7 +134,7 @@ async def test_an_old_kubectl_accepts_the_flags_and_variables_against_a_kuberc(
 
 
 async def test_the_kubercs_of_these_tests_change_what_a_plain_kubectl_does(cluster: Cluster, tmp_path: Path) -> None:
-    """Else the tests here could not fail."""
+    """Otherwise the tests of this module could not fail."""
     mine = Kubectl(cluster.kubeconfig, tmp_path / "mine")
     assert (await mine.apply(pod("there"))).rc == 0
 
@@ -161,7 +161,7 @@ async def test_the_kubercs_of_these_tests_change_what_a_plain_kubectl_does(clust
 
 
 async def test_dry_run_none_alone_overrides_a_kuberc(cluster: Cluster, tmp_path: Path) -> None:
-    """Should a kubectl read the kuberc all the same."""
+    """For a kubectl that reads the kuberc in spite of KUBERC=off."""
     write_kuberc(tmp_path / "dry", **KUBERCS["dry runs"])
     kubectl = Kubectl(cluster.kubeconfig, tmp_path / "dry")
     for call in (("apply", "--server-side"), ("create",)):
@@ -174,7 +174,7 @@ async def test_dry_run_none_alone_overrides_a_kuberc(cluster: Cluster, tmp_path:
 
 @pytest.fixture
 def recording_kubectl(tmp_path: Path) -> Path:
-    """A kubectl that notes, for each start, its arguments and its environment in a file of its own."""
+    """A kubectl that records its arguments and environment in a file for each start."""
     (tmp_path / "starts").mkdir()
     script = tmp_path / "noting-kubectl"
     script.write_text(

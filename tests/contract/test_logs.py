@@ -72,7 +72,7 @@ async def test_the_log_contains_no_secret(cluster: Cluster, tmp_path: Path) -> N
         aiohttp.ClientSession(headers={"X-API-Key": "the-k3y,of-the-service"}) as session,
     ):
         await until(healthy(port))
-        # A webhook and the API server may say in their refusals what they were given.
+        # A webhook or the API server may quote the request in its rejection.
         said = f"admission webhook denied the request: {secrets['PASSWORD']} and {json.dumps(secrets)}"
         said += " and the-k3y,of-the-service"
         refusal = kmock.KubernetesError(403, "Forbidden", said, {})
@@ -109,6 +109,6 @@ async def test_the_log_contains_no_secret(cluster: Cluster, tmp_path: Path) -> N
 
 
 def lines_of(request_id: str, log: Path) -> list[dict[str, Any]]:
-    """Return the request's lines of the log, each of which must be JSON."""
+    """Return the log lines of a request; every line of the log must be JSON."""
     lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
     return [line for line in lines if line.get("request_id") == request_id]

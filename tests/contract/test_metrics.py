@@ -1,4 +1,4 @@
-"""What Prometheus is told of a real kubectl on devcluster."""
+"""/metrics, with a real kubectl on devcluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SANDBOX_NETWORK_POLICY=isolated: the policy stands before the first sandbox does, or there is no sandbox."""
+"""SANDBOX_NETWORK_POLICY=isolated: the policy is applied before the first sandbox; without it creates fail."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_deleted_policy_is_restored_before_a_later_create(
     provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
     assert (await kubectl("delete", "networkpolicy", "sandboxes-isolated", "-n", NS)).rc == 0
     await create(provisioner, "a")
-    assert policies(cluster) == []  # an apply counts for a while
+    assert policies(cluster) == []  # an apply is valid for a while
     provisioner.set_deadlines(policy_confirmed=0.0)
     await create(provisioner, "b")
     assert policies(cluster) == ["sandboxes-isolated"]

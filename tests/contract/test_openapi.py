@@ -1,7 +1,7 @@
-"""The OpenAPI document against the live service: schemathesis makes requests of it, and judges what is answered.
+"""The OpenAPI document and the running service: schemathesis generates requests and checks the responses.
 
-Two of its checks are not asked for. negative_data_rejection: by the contract unknown fields are ignored, and "5" counts
-as 5. positive_data_acceptance: Kubernetes' rules for labels, quantities and images are more than a schema can say.
+Two of its checks are off. negative_data_rejection: by the contract unknown fields are ignored, and "5" counts as 5.
+positive_data_acceptance: a schema cannot express Kubernetes' rules for labels, quantities and images.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ CHECKS = [
 
 
 def strict_document() -> dict[str, Any]:
-    """Return the document as one whose answers have no field that it doesn't name: callers may get more, tests not."""
+    """Return the document with responses that allow no additional fields; the published one allows them."""
     made: dict[str, Any] = json.loads(json.dumps(document()))
     bodies = [operation.body for operation in OPERATIONS if operation.body is not None]
-    of_requests = schemas([(body, "validation") for body in bodies])  # and of the models that they are made of
+    of_requests = schemas([(body, "validation") for body in bodies])  # and their nested models
     for name, schema in made["components"]["schemas"].items():
         if name not in of_requests:
             schema["additionalProperties"] = False
@@ -72,9 +72,9 @@ SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of the service as a process, with a key, and with every field allowed.
+    """Run the service as a process with a key and all optional fields allowed; return its URL.
 
-    Its cluster lives in a thread of its own, since schemathesis' requests block.
+    Its cluster runs in another thread, since schemathesis' requests block.
     """
     directory = tmp_path_factory.mktemp("openapi")
     loop = asyncio.new_event_loop()
@@ -109,27 +109,27 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def seen() -> Iterator[dict[str, list[int]]]:
-    """Return, by operation, the statuses that were answered; at the end each one must really have been tried."""
+    """Return the statuses by operation; assert at the end that the expected ones occurred."""
     statuses: dict[str, list[int]] = defaultdict(list)
     yield statuses
     for label, answered in statuses.items():
         method, path = label.split(" ")
         documented = {int(status) for status in DOCUMENT["paths"][path][method.lower()]["responses"]}
-        to_be_met = {200, 304, 401, 404, 422} & documented
+        expected = {200, 304, 401, 404, 422} & documented
         if label == "POST /api/sandboxes":
-            to_be_met -= {404}  # takes a delete while it waits: tests/contract/test_readiness.py
-        assert to_be_met <= set(answered), label
+            expected -= {404}  # needs a delete during the wait: tests/contract/test_readiness.py
+        assert expected <= set(answered), label
 
 
 @pytest.fixture
 def base_with_sandbox(base: str) -> str:
-    """Return the address of a service that has the sandbox THERE."""
+    """Return the URL of a service with the sandbox THERE."""
     made = requests.post(f"{base}/api/sandboxes", json={"sandbox_id": THERE}, headers=KEY, timeout=30)
     assert made.status_code == 200, made.text
     return base
 
 
-# The events never end, so a request for them is never answered whole; they have a test of their own.
+# The event stream never ends; it has its own test.
 @pytest.mark.slow
 @SCHEMA.exclude(path=EVENTS_PATH).parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
@@ -138,7 +138,7 @@ def test_every_response_conforms_to_the_document(
 ) -> None:
     answered = seen[case.operation.label]
     if "sandbox_id" in case.path_parameters and len(answered) % 2:
-        # Else hardly any request would find a sandbox.
+        # Otherwise hardly any request would find a sandbox.
         case.path_parameters["sandbox_id"] = THERE
     for fields in (case.query, case.body):
         seconds = fields.get("wait_seconds") if isinstance(fields, dict) else None
@@ -148,7 +148,7 @@ def test_every_response_conforms_to_the_document(
     response = case.call(base_url=base_with_sandbox, headers=headers, timeout=30)
     answered.append(response.status_code)
     case.validate_response(response, checks=CHECKS, headers=headers)
-    # And by a validator of our own, which knows the answers to methods that there aren't, too.
+    # A second validator, which also knows the responses to methods that are not allowed.
     documented = DOCUMENT["paths"][case.operation.path][case.operation.method]["responses"].get(
         str(response.status_code)
     )
@@ -161,7 +161,7 @@ def test_every_response_conforms_to_the_document(
 
 
 def problems(response: dict[str, Any], status: int, headers: Any, content_type: str, body: str) -> list[str]:
-    """Return what about an answer is not as one of the document's answers has it."""
+    """Return the differences between a response and its documented response."""
     components = DOCUMENT["components"]
     if "$ref" in response:
         response = components["responses"][response["$ref"].rpartition("/")[2]]
@@ -179,7 +179,7 @@ def problems(response: dict[str, Any], status: int, headers: Any, content_type: 
 
 
 async def problems_of(response: aiohttp.ClientResponse, method: str, path: str) -> list[str]:
-    """Return what about an answer is not as the document says of the operation."""
+    """Return the differences between a response and the operation's documented responses."""
     responses = DOCUMENT["paths"][path][method.lower()]["responses"]
     if str(response.status) not in responses:
         return [f"{response.status} is not documented"]
@@ -258,7 +258,7 @@ async def test_events_conform_to_the_document(start_provisioner: StartProvisione
             heard.append(name)
     assert heard[:2] == ["state", "created"]
     assert set(heard) <= names
-    # The document's own example is of the same form.
+    # The document's example has the same form.
     assert re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", documented["content"]["text/event-stream"]["example"])
 
 

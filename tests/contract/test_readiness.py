@@ -1,4 +1,4 @@
-"""Waiting for a sandbox: a real kubectl, and devcluster in the place of Kubernetes."""
+"""wait_seconds, with a real kubectl on devcluster."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ async def wait_for(provisioner: Provisioner, sandbox_id: str = "a", seconds: flo
 
 @pytest.fixture
 async def idle_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a cluster on which no container is ever started, so that a Pod stays as a test puts it."""
+    """Return a cluster that starts no container, so that a Pod stays in the state that a test sets."""
     async with Cluster(directory=tmp_path / "idle", start_after=36_000, speed=SPEED) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def wait_in_state(start_provisioner: StartProvisioner, idle_cluster: Cluster) -> WaitInState:
-    """Return what has a sandbox in a state, and tells what a wait for it is answered within ten seconds."""
+    """Return a function that waits for a sandbox, puts it into a state meanwhile, and returns the response."""
 
     async def wait(state: str, **variables: str) -> dict[str, Any]:
         provisioner = await start_provisioner(cluster=idle_cluster, **variables)
@@ -62,7 +62,7 @@ async def test_a_create_with_wait_seconds_returns_a_ready_sandbox(
 
 
 async def test_a_wait_ends_when_the_sandbox_becomes_ready(provisioner: Provisioner, cluster: Cluster) -> None:
-    cluster.server_takes(20)  # 2 s of ours
+    cluster.server_takes(20)  # 2 s here
     first = await create(provisioner)
     assert first["ready"] is False
     answer = await wait_for(provisioner)
@@ -81,7 +81,7 @@ async def test_a_wait_that_times_out_returns_the_unready_sandbox(provisioner: Pr
 async def test_an_image_pull_error_ends_the_wait(wait_in_state: WaitInState, state: str, reason: str) -> None:
     answer = await wait_in_state(state)
     assert (answer["status"], answer["ready"]) == ("Pending", False)
-    # a wait may end between the two, which follow one another
+    # a wait may end at ErrImagePull, which comes first
     assert answer["reason"] in {"ErrImagePull", reason}
     assert answer["message"]
 
@@ -121,7 +121,7 @@ async def test_a_delete_during_the_wait_is_404(provisioner: Provisioner, cluster
 
 
 def is_waited_for(sandbox_id: str) -> bool:
-    """Whether the service waits for the sandbox, for whomever."""
+    """Return whether the service has a wait for the sandbox."""
     return any(task.get_name() == f"wait for sandbox {sandbox_id}" for task in asyncio.all_tasks())
 
 
@@ -136,7 +136,7 @@ async def test_an_unreachable_url_is_not_a_failure(start_provisioner: StartProvi
 async def test_two_hundred_waits_start_no_process_and_all_succeed(
     start_provisioner: StartProvisioner, cluster: Cluster, tampered: TamperedKubectl
 ) -> None:
-    cluster.server_takes(30)  # 3 s of ours
+    cluster.server_takes(30)  # 3 s here
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await until_fresh(provisioner)
     for sandbox_id in ("a", "b"):
@@ -150,7 +150,7 @@ async def test_two_hundred_waits_start_no_process_and_all_succeed(
 
 
 async def settled(tampered: TamperedKubectl) -> None:
-    """Wait until the processes that are started ahead have been started."""
+    """Wait until all processes that are started ahead are running."""
     last = -1
 
     async def is_settled() -> bool:

@@ -1,4 +1,4 @@
-"""What the reaper deletes, and what is rescued from it."""
+"""Sandboxes that the reaper deletes, and sandboxes that it keeps."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_a_sandbox_renewed_used_or_recreated_before_its_deletion_is_kept(
     asked: str,
     rescue: Callable[[Provisioner], Awaitable[None]],
 ) -> None:
-    # The reaper of another process, which knows nothing of what this one is asked.
+    # The reaper of another process, which does not see this one's requests.
     ours, others = [await start_provisioner() for _ in range(2)]
     fields: dict[str, Any] = {asked: 10}
     await create(ours, **fields)
@@ -151,7 +151,7 @@ async def test_two_concurrent_reapers_delete_exactly_the_due_sandboxes(
     pass_time(monkeypatch, seconds=20)
 
     async def all_are_gone() -> bool:
-        # A Pod whose kubelet has written a new status since it was judged has its turn in the next round.
+        # A Pod with a new status since the reaper read it is left to the next round.
         await asyncio.gather(*(reaper_of(one).round(dry_run=False) for one in two))
         return len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 3
 
@@ -173,7 +173,7 @@ async def test_a_dry_run_prints_due_sandboxes_and_deletes_none(provisioner: Prov
         )
         stdout, _ = await process.communicate()
         assert process.returncode == 0
-        look_at("what reap prints", stdout)
+        look_at("stdout of reap", stdout)
         return stdout.decode()
 
     assert "a: it expired at " in await reap("--dry-run")

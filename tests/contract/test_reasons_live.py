@@ -1,4 +1,4 @@
-"""Reasons, diagnoses and causes of termination of a sandbox in each state, through a real kubectl."""
+"""Reasons, diagnostics and causes of termination of a sandbox in each state, through a real kubectl."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POD, NAMESPACE = "sandbox-a", "deer-flow"
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a cluster in which Pods stay as they are until a test puts them into a state."""
+    """Return a cluster in which Pods keep their state until a test sets another one."""
     async with Cluster(directory=tmp_path / "cluster", speed=SPEED, start_after=100_000) as running:
         yield running
 
@@ -47,7 +47,7 @@ async def until_reason(provisioner: Provisioner, reason: str | None) -> dict[str
     return await get_sandbox(provisioner)
 
 
-# state: (the ways there, status, reason of an answer, the reason of a diagnosis, a part of its summary)
+# state: (the steps to it, status, reason in a response, reason in diagnostics, a part of the summary)
 STATES: dict[str, tuple[tuple[str, ...], str, str | None, str | None, str]] = {
     "new": ((), "Pending", "ContainerCreating", "ContainerCreating", "still being made"),
     "unschedulable": (("unschedulable",), "Pending", "Unschedulable", "Unschedulable", "No node can take"),
@@ -138,7 +138,7 @@ async def test_forbidden_events_are_an_error_of_their_section_only(provisioner: 
 async def test_diagnostics_of_a_hanging_cluster_are_partial_at_the_deadline(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
-    """What the live view holds is told; what only the cluster has is told to be missing."""
+    """Data of the live view is present; sections that need the cluster have an error."""
     await create(provisioner)
     put_pod_into(cluster, "ready", "crash-loop")
     await until_reason(provisioner, "CrashLoopBackOff")
@@ -168,17 +168,17 @@ async def test_a_missing_service_is_diagnosed_and_restored_by_a_create(
     put_pod_into(cluster, "ready")
     assert (await kubectl("delete", f"service/{POD}-svc", "-n", NAMESPACE)).rc == 0
 
-    async def has_reason() -> bool:
+    async def is_diagnosed() -> bool:
         return "its Service is missing" in (await get_sandbox(provisioner, "/diagnostics"))["summary"]
 
-    await until(has_reason)
+    await until(is_diagnosed)
     await create(provisioner)
     diagnosis = await get_sandbox(provisioner, "/diagnostics")
     assert diagnosis["summary"] == "Nothing is wrong: the sandbox is ready."
     assert (await provisioner.get(f"{URL}/none/diagnostics")).status == 404
 
 
-# Causes of death
+# Causes of termination
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def terminations(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def lines(terminations: pytest.LogCaptureFixture) -> list[str]:
-    """Return the level, the verdict, the reason and the exit code of each death in the log."""
+    """Return the level, the summary, the reason and the exit code of each logged termination."""
     said = []
     for record in terminations.records:
         if record.name == "sandboxes.cluster.terminations":

@@ -1,4 +1,4 @@
-"""Two services on one cluster at work on the same sandboxes; and a service that is told to end while it works."""
+"""Two replicas working on the same sandboxes, and SIGTERM under load."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 LOAD_SECONDS = 5.0
 
-# SIGTERM, then running requests (server.py), then what still cleans up (rollback.py).
+# After SIGTERM: running requests (server.py), then pending rollbacks (rollback.py).
 GRACE_SECONDS = 28 + 12
 
 
@@ -42,7 +42,7 @@ async def test_two_replicas_on_the_same_sandboxes_lose_nothing_and_agree(
     end = time.monotonic() + LOAD_SECONDS
 
     def goes_on() -> bool:
-        """On a busy machine it takes longer until enough was done."""
+        """Run longer on a busy machine, until enough calls succeeded."""
         return time.monotonic() < end or ledger.answered("create") < 20 or ledger.answered("delete") < 5
 
     async with AsyncExitStack() as stack:
@@ -61,7 +61,7 @@ async def test_two_replicas_on_the_same_sandboxes_lose_nothing_and_agree(
                 await verb(session, sandbox_id)
 
         await asyncio.gather(*(call(caller) for caller in range(20)))
-        # Every second one is asked for again, by both at once, so that it must be there.
+        # Both create every second one again, so it must exist.
         again = [ledger.create(session, one) for one in ids[::2] for session in sessions]
         assert set(await asyncio.gather(*again)) == {200}
 
@@ -94,22 +94,22 @@ IDLE_SECONDS = 3
 
 @dataclass
 class ExpiringSandboxes:
-    """Sandboxes that two services are to reap; what callers of both do with them, and what they were told."""
+    """Expiring sandboxes of two replicas: their callers, and the expected results."""
 
     sessions: list[aiohttp.ClientSession]
     end: float
-    # How often each id was made, and which of them were renewed and so live on.
+    # Creates by id, and the ids that were renewed and stay.
     made: Counter[str] = field(default_factory=Counter)
     renewed: set[str] = field(default_factory=set)
 
     async def expire(self, sandbox_id: str) -> None:
-        """Make it anew each time that it is gone."""
+        """Create it again each time that it has expired."""
         while time.monotonic() < self.end:
             await self._make(sandbox_id, ttl_seconds=TTL_SECONDS)
             await until(lambda: self._is_gone(sandbox_id))
 
     async def renew(self, caller: int) -> None:
-        """Renew one after another at about the time when it expires."""
+        """Renew one sandbox after another, around the time of its expiry."""
         choice = random.Random(caller)  # noqa: S311 - no secret
         for number in itertools.count():
             if time.monotonic() >= self.end:
@@ -123,7 +123,7 @@ class ExpiringSandboxes:
                 self.renewed.add(sandbox_id)
 
     async def use(self, sandbox_id: str) -> None:
-        """Use it all the time, on both; what is used in time is there."""
+        """Touch it all the time, on both replicas; assert that it exists as long as it is used in time."""
         used = -math.inf
         while (began := time.monotonic()) < self.end:
             status = await self._post(f"{URL}/{sandbox_id}/touch")
@@ -133,7 +133,7 @@ class ExpiringSandboxes:
                 continue
             assert time.monotonic() - used > IDLE_SECONDS
             await self._make(sandbox_id, idle_timeout_seconds=IDLE_SECONDS)
-            used = began - 1  # a Pod's creation is told in whole seconds, and is its first use
+            used = began - 1  # creationTimestamp has whole seconds, and counts as the first use
 
     async def _make(self, sandbox_id: str, **fields: int) -> None:
         assert await self._post(URL, sandbox_id=sandbox_id, **fields) == 200

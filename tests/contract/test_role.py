@@ -1,8 +1,7 @@
-"""The Roles of manifests/deploy, held against what the service asks for in all tests.
+"""The Roles of manifests/deploy, compared with the requests of the service in all tests.
 
-Each contract and end-to-end test fails by itself if its service asks for more (`within_the_role`, tests/audit.py). That
-nothing is granted which is never asked for, tests/audit.py finds at the end of a run of all contract tests; here it is
-shown that it does.
+Each contract and end-to-end test fails if its service exceeds its Role (`within_the_role`, tests/audit.py). At the end
+of a run of all contract tests, tests/audit.py reports granted rights that were never used. These tests cover both.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def test_one_half(half, asked): asked |= {right for right in RIGHTS[half::2] if 
 
 
 def run_of_halves(tmp_path: Path, *options: str, never: str = "", has_all: bool = True) -> tuple[int, str]:
-    """Run two tests that between them ask for all that is granted, but for one resource; exit code, closing lines."""
+    """Run two tests that together use every granted right except those of `never`; return exit code and stdout."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "conftest.py").write_text(CONFTEST.replace("{has_all}", str(has_all)))
     (tmp_path / "test_halves.py").write_text(HALVES.replace("{never}", repr(never)))

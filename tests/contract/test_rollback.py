@@ -1,4 +1,4 @@
-"""What a refused create leaves: nothing, unless another caller has asked for the sandbox since."""
+"""Rollback: a failed create leaves nothing, unless another create has used the sandbox since."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.contract.lives import POD, SERVICE, nothing_left, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.kubectl import Kubectl
 
-# In full, so that kubectl has read what the cluster has: reads hang in these tests.
+# A full start, so that kubectl has cached the API's resources: reads hang in these tests.
 pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.starts_in_full]
 
 
@@ -33,8 +33,8 @@ async def test_objects_of_a_rejected_create_are_deleted_when_the_cluster_recover
 
 
 async def fail_an_applied_create(provisioner: Provisioner, cluster: Cluster) -> None:
-    """Let a create be told that it failed, though the cluster has made all of it."""
-    provisioner.set_deadlines(create=5.0)  # time enough for both patches on a busy machine
+    """Let a create fail for its caller although the cluster applied all of it."""
+    provisioner.set_deadlines(create=5.0)  # long enough for both patches on a busy machine
     await until(lambda: provisioner.view.is_fresh)
     cluster.faults.hang(verb="get")
     cluster.faults.cut(0, verb="patch", resource="services")
@@ -86,7 +86,7 @@ async def test_a_failed_create_that_is_repeated_meanwhile_is_kept(
 async def test_a_create_succeeds_when_the_rollback_of_an_earlier_one_finds_nothing(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    """The refused one is not settled yet when the namespace goes, and what it made with it."""
+    """The first create is still being rolled back when the namespace and its objects are deleted."""
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
     cluster.faults.answer(503, verb="delete", resource="pods")
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
@@ -105,7 +105,7 @@ async def test_a_rollback_keeps_a_sandbox_that_another_process_completed(
     maker, other = [await start_provisioner() for _ in range(2)]
     await until(lambda: maker.view.is_fresh and other.view.is_fresh)
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
-    # The other one confirms the Pod, and its Service waits in line while the maker looks what is there.
+    # The other process confirms the Pod, and its Service waits while the first one reads the objects.
     cluster.faults.slow(1.0, verb="get")
     refused = asyncio.create_task(maker.post(URL, json={"sandbox_id": "a", "labels": {"team": "red"}}))
     await until(lambda: cluster.get(*POD) is not None)

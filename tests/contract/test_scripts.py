@@ -28,19 +28,19 @@ from tests.kubectl import Kubectl
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    (SERVICE_ACCOUNT / "token").exists(), reason="in a Pod run.sh serves on that Pod's cluster, and starts no stand-in"
+    (SERVICE_ACCOUNT / "token").exists(), reason="in a Pod run.sh uses that Pod's cluster and does not start devcluster"
 )
 async def test_run_sh_serves_on_devcluster_and_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     port = free_port()
     log = tmp_path / "log"
     environ = environment(tmp_path, LISTEN_PORT=str(port), PYTHON=sys.executable)
     async with running(str(ROOT / "scripts" / "run.sh"), environ=environ, log=log) as process:
-        await until(healthy(port), seconds=250)  # it may have to install first
+        await until(healthy(port), seconds=250)  # run.sh may have to install first
         smoke = await run(str(ROOT / "scripts" / "smoke.sh"), f"http://127.0.0.1:{port}", environ=environ)
         assert smoke[0] == 0, smoke
         assert "smoke: all is well" in smoke[1]
         assert len(processes_with(str(tmp_path))) >= 2
-        os.killpg(process.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does for Ctrl-C
         assert await asyncio.wait_for(process.wait(), 60) == 0
         assert processes_with(str(tmp_path)) == []
     assert "IT IS NOT KUBERNETES" in log.read_text()

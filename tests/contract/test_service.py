@@ -1,4 +1,4 @@
-"""The service as it runs: real HTTP, a real kubectl, and devcluster in the place of Kubernetes."""
+"""The service over real HTTP, with a real kubectl on devcluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create, u
 from tests.kubectl import Kubectl, pod, service
 from tests.marker import look_at
 
-# What differs between two applies of the same sandbox.
+# The annotation that differs between two applies of the same sandbox.
 VOLATILE = "provisioner/applied-at"
 
 
@@ -118,7 +118,7 @@ async def render(provisioner: Provisioner, *arguments: str) -> str:
     )
     stdout, _ = await process.communicate()
     assert process.returncode == 0
-    look_at("what render prints", stdout)
+    look_at("stdout of render", stdout)
     return stdout.decode()
 
 
@@ -174,7 +174,7 @@ async def test_applying_rendered_manifests_gives_the_same_sandbox(
     assert after is not None
     assert after["metadata"]["uid"] == by_hand["metadata"]["uid"]
     annotations = after["metadata"]["annotations"]
-    # It was returned to a caller: its maker must not take it back, if it should believe that it failed.
+    # The Pod was returned to a caller, so its creator must not roll it back.
     assert annotations.pop("provisioner/confirmed-at")
     assert annotations == by_hand["metadata"]["annotations"]
     assert after["spec"]["containers"] == by_hand["spec"]["containers"]
@@ -234,13 +234,13 @@ async def test_objects_that_only_share_a_sandboxs_name_are_not_deleted(
 ) -> None:
     provisioner = await start_provisioner(LIVE_VIEW=live_view)
     await create(provisioner, "mine")
-    # As a StatefulSet `sandbox-redis` names its Pods, and a Deployment `sandbox-provisioner` nearly so.
+    # As a StatefulSet `sandbox-redis` names its Pods, and a Deployment `sandbox-provisioner` similarly.
     names = {"sandbox-id": "of-something-else", "app.kubernetes.io/name": "redis"}
     others = [pod("sandbox-redis-0", "deer-flow"), service("sandbox-redis-0", "deer-flow", selector={"run": "redis"})]
     for obj in others:
         obj["metadata"]["labels"] = names
     assert (await kubectl.apply(*others)).rc == 0
-    # A sandbox whose Service is another's: its Pod goes, and the Service stays.
+    # A sandbox whose Service belongs to others: its Pod is deleted, and the Service stays.
     stray = service("sandbox-half", "deer-flow")
     half = pod("sandbox-half", "deer-flow")
     stray["metadata"]["labels"] = names

@@ -62,7 +62,7 @@ async def test_an_unusable_kubeconfig_stops_the_start_with_its_path(
         case "no user":
             path.write_text(yaml.safe_dump({**config, "users": []}))
         case "unreadable":
-            # root reads everything, but nobody reads a file through a link to itself
+            # root can read every file, but not a symlink to itself
             path.symlink_to(path)
     stderr = await failed_start(environment(tmp_path, KUBECONFIG_PATH=str(path)))
     assert str(path) in stderr.splitlines()[-1]
@@ -114,7 +114,7 @@ async def test_without_a_key_a_host_name_stops_the_start(tmp_path: Path) -> None
     environ = environment(tmp_path, HOST="x86_64-conda-linux-gnu", ALLOW_UNAUTHENTICATED="")
     (line,) = (await failed_start(environ)).splitlines()
     assert line.startswith("provisioner: HOST holds 'x86_64-conda-linux-gnu', which is neither an IP address nor")
-    # With a key it is a host like others.
+    # With a key the host name is accepted.
     stderr = await failed_start({**environ, "PROVISIONER_API_KEY": "k3y", "KUBECONFIG_PATH": str(tmp_path / "none")})
     assert "Kubeconfig not found" in stderr
 
@@ -146,7 +146,7 @@ async def test_service_link_variables_change_nothing(cluster: Cluster, tmp_path:
     async with running(*PROVISIONER, environ=environ, log=log):
         await until(healthy(port))
     assert "is ignored" not in log.read_text()
-    # Nothing of it is a variable of the service's, so without LISTEN_PORT it is the default.
+    # None of them is a variable of the service, so the default port applies without LISTEN_PORT.
     assert not VARIABLES & links.keys()
 
 
@@ -203,10 +203,10 @@ async def test_without_a_key_local_callers_are_served_and_a_warning_names_them(
     provisioner = await start_provisioner()
     (warning,) = [one for one in caplog.records if "PROVISIONER_API_KEY is not set" in one.getMessage()]
     assert warning.levelname == "WARNING"
-    answered = (
+    callers = (
         "Callers that reach 127.0.0.1:8002 from a loopback or private address, without a proxy's forwarding headers"
     )
-    assert answered in warning.getMessage()
+    assert callers in warning.getMessage()
     base = str(provisioner.client.make_url("")).rstrip("/")
     returncode, _, stderr = await smoke(base, tmp_path=tmp_path)
     assert returncode == 0, stderr

@@ -1,4 +1,4 @@
-"""Templates: what they bring is made before the Pod, deleted after it, and never another owner's."""
+"""Templates: extra objects are created before the Pod, deleted after it, and never shared between owners."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.kubectl import Kubectl
 
 NS = "deer-flow"
 with_templates_role = pytest.mark.role(TEMPLATES)
-"""What an operator who has such templates deploys, besides."""
+"""The Role of an operator whose templates have extra objects."""
 
 
 def extras_of(provisioner: Provisioner) -> Extras:
@@ -101,7 +101,7 @@ async def test_a_sidecar_mounts_only_its_threads_part_of_the_user_data_claim(
     assert seen == {
         "/mnt/user-data": (own, False),
         "/mnt/skills": ("skills/u", True),
-        "/watched": (f"{own}/log", False),  # the init container's, whose mount comes last
+        "/watched": (f"{own}/log", False),  # of the init container, whose mount comes last
     }
     assert [one["subPath"] for one in mounts if one["mountPath"] == "/watched"] == [own, f"{own}/log"]
     claims = [one["persistentVolumeClaim"] for one in spec["volumes"] if "persistentVolumeClaim" in one]
@@ -220,7 +220,7 @@ async def test_a_rejected_create_leaves_none_of_its_templates_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path, template: str, resource: str
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
-    cluster.stopping_takes(3)  # one whose Pod was made goes on for a while
+    cluster.stopping_takes(3)  # a created Pod terminates for a while
     refuse_next(cluster, "PATCH", resource, "apply-quota-exceeded", times=4)
     assert await post(provisioner, template=template) == 429
     await until(lambda: is_empty(cluster))
@@ -251,7 +251,7 @@ async def test_old_extra_objects_without_a_pod_are_removed(
     await create(provisioner, "c", template="persistent")
     for sandbox_id in ("a", "c"):
         assert (await kubectl("delete", "pod", f"sandbox-{sandbox_id}", "-n", NS)).rc == 0
-    # A process with other templates: the folder has been removed meanwhile.
+    # A process without these templates: their folder was removed.
     other = extras_of(await start_provisioner(SANDBOX_TEMPLATES_DIR=""))
     assert await other.remove_leftovers(3600) == []
     expected = ["ConfigMap sandbox-a-config", "NetworkPolicy sandbox-a-policy"]

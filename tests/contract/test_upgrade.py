@@ -1,6 +1,6 @@
-"""Sandboxes that earlier versions made: this version finds, keeps, renews, reaps and deletes them.
+"""Sandboxes of earlier versions: this version finds, keeps, renews, reaps and deletes them.
 
-`tests/recorded/upgrade` has what each version applied, by template and environment (its README says how it was taken).
+`tests/recorded/upgrade` has the objects that each version applied, by template and environment (see its README).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.role(TEMPLA
 
 
 def recorded(environment: str) -> list[dict[str, Any]]:
-    """Return what was applied in this environment, one record for each template."""
+    """Return the records of this environment, one for each template."""
     records = [json.loads(path.read_text()) for path in sorted((RECORDED / "upgrade").glob(f"*-{environment}.json"))]
     assert [record["template"] for record in records] == ["default", "isolated", "persistent"]
     return records
@@ -34,7 +34,7 @@ def recorded(environment: str) -> list[dict[str, Any]]:
 async def upgraded(
     request: pytest.FixtureRequest, kubectl: Kubectl, start_provisioner: StartProvisioner
 ) -> tuple[Provisioner, list[dict[str, Any]]]:
-    """Return this version's service on a cluster with an earlier version's sandboxes, and what is recorded of each."""
+    """Return this version's service on a cluster with an earlier version's sandboxes, and the record of each."""
     records = recorded(request.param)
     for kind in (
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NS}},
@@ -53,7 +53,7 @@ async def upgraded(
 
 
 def uid_of(cluster: Cluster, sandbox_id: str) -> str:
-    """Return the uid of a sandbox's Pod, which must be there."""
+    """Return the uid of a sandbox's Pod, which must exist."""
     pod = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
     assert pod is not None
     return str(pod["metadata"]["uid"])
@@ -92,7 +92,7 @@ async def test_sandboxes_of_an_earlier_version_are_found_kept_and_renewed(
 
 
 async def created_again(provisioner: Provisioner, cluster: Cluster, asked: dict[str, Any], kind: str) -> None:
-    """Create the sandbox until it has again what was deleted: the live view learns of that a moment later."""
+    """Repeat the create until the deleted object exists again: the live view learns of the delete a moment later."""
     name = f"sandbox-{asked['sandbox_id']}" + ("-svc" if kind == "Service" else "")
 
     async def is_there() -> bool:
@@ -119,7 +119,7 @@ async def test_a_missing_service_of_an_earlier_version_is_restored_and_the_pod_k
         after = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
         assert after is not None
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
-        # Whatever profile a Pod of this version would have.
+        # This version's own profile may differ.
         assert after["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 

@@ -1,4 +1,4 @@
-"""Every way in which a watch of the informer can fail, and what a read then says."""
+"""Failures of the informer's watches, and the reads that follow."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_watch_that_ends_resumes_without_a_list(
     await until_fresh(provisioner)
     await until(lambda: cluster.open_watches() == 2)
     lists = tampered.calls()["list"]
-    tampered.set_mode("watch-late")  # from the next watch on
+    tampered.set_mode("watch-late")  # applies to the next watch
     if way == "killed":
         kill_each(watches(tmp_path))
     elif way == "cut off":
@@ -60,7 +60,7 @@ async def test_a_watch_that_ends_resumes_without_a_list(
     else:
         await end_watches(cluster)
     await until(lambda: not provisioner.view.is_fresh)
-    # created, and deleted, while no watch runs
+    # created and deleted while no watch runs
     await create_manually(kubectl, template, "new")
     await delete_manually(kubectl, "old")
     assert await status_of(provisioner, "new") == 200
@@ -134,7 +134,7 @@ async def test_a_late_watch_reports_earlier_deletions(
     template: Template,
     tmp_path: Path,
 ) -> None:
-    """A credential plugin can take seconds for a token."""
+    """A credential plugin may need seconds for a token."""
     assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
     for sandbox_id in ("gone", "stays"):
         await create_manually(kubectl, template, sandbox_id)

@@ -1,4 +1,4 @@
-"""A Role without `patch`, as DeerFlow's chart has it: what is made by `kubectl create`, and what is refused."""
+"""A Role without `patch`, as in DeerFlow's chart: `kubectl create` works, and operations that need `patch` fail."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ async def test_an_incomplete_sandbox_of_a_killed_process_is_503_until_it_is_reap
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The process that made the Pod is killed before it makes the Service."""
+    """The process that created the Pod is killed before it creates the Service."""
     port = free_port()
     home = tmp_path / "killed"
     home.mkdir()
@@ -221,7 +221,7 @@ async def test_an_incomplete_sandbox_of_a_killed_process_is_503_until_it_is_reap
         process.send_signal(signal.SIGKILL)
         await asyncio.wait({lost})
         assert lost.exception() is not None
-    # Its kubectl outlives it, and would make the Service as soon as the fault is over.
+    # Its kubectl outlives it, and would create the Service after the fault.
     await until(lambda: not processes_with(str(home)))
     cluster.faults.clear()
     half = uid_of(cluster)
