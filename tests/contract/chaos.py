@@ -41,8 +41,8 @@ class Service:
         async def all_succeed() -> bool:
             made = await self.ledger.create(self.session, "afterwards")
             read = await self.ledger.get(self.session, "afterwards")
-            gone = await self.ledger.delete(self.session, "afterwards")
-            return (made, read, gone) == (200, 200, 200)
+            deleted = await self.ledger.delete(self.session, "afterwards")
+            return (made, read, deleted) == (200, 200, 200)
 
         await until(all_succeed)
 

@@ -116,12 +116,12 @@ async def test_an_unreachable_provisioner_is_one_line_on_stderr(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("limits", "code", "said"),
+    ("limits", "code", "reason"),
     [((), 130, "interrupted"), (("--max-seconds", "2"), 1, "--max-seconds are over")],
     ids=["Ctrl-C", "--max-seconds"],
 )
 async def test_an_interrupted_run_deletes_its_sandboxes(
-    limits: tuple[str, ...], code: int, said: str, cluster: Cluster, provisioner: Provisioner, tmp_path: Path
+    limits: tuple[str, ...], code: int, reason: str, cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     arguments = (base_url(provisioner), "--sandboxes", "100", "--direct", str(cluster.kubeconfig), *limits)
     pipe = asyncio.subprocess.PIPE
@@ -138,7 +138,7 @@ async def test_an_interrupted_run_deletes_its_sandboxes(
             process.kill()
             await process.wait()
     assert process.returncode == code
-    assert stderr.decode() == f"bench: {said}: phases that had not ended are left out\n"
+    assert stderr.decode() == f"bench: {reason}: phases that had not ended are left out\n"
     await until_empty(cluster)
 
 

@@ -104,12 +104,12 @@ exec {kubectl} "$@"
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "error"),
     [(FULL_DISK, "no space left on device"), (NO_LARGER_FILES, "file too large")],
     ids=["ENOSPC", "EFBIG"],
 )
 async def test_no_call_fails_when_kubectls_cache_is_on_a_full_disk(
-    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, script: str, said: str
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, script: str, error: str
 ) -> None:
     binary = tmp_path / "kubectl"
     binary.touch(mode=0o755)
@@ -121,7 +121,7 @@ async def test_no_call_fails_when_kubectls_cache_is_on_a_full_disk(
     binary.write_text(script.format(kubectl=KUBECTL))
     tried = await kubectl(f"--cache-dir={tmp_path}/tried", "get", "pods", "-v=4")
     assert tried.rc == 0
-    assert f": {said}" in tried.stderr
+    assert f": {error}" in tried.stderr
 
     async with calling(await start_provisioner(KUBECTL=str(binary), **SETTINGS), Ledger(cluster)) as service:
         async with callers(service.ledger, service.session, number=5):

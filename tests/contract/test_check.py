@@ -64,8 +64,8 @@ class RecordingKubectl:
 
     def can_i_checks(self) -> list[str]:
         """Return the arguments of each `auth can-i`."""
-        asked = [call.partition(" auth can-i ")[2] for call in self.calls()]
-        return [question.removesuffix(f" -n {NS}") for question in asked if question]
+        checks = [call.partition(" auth can-i ")[2] for call in self.calls()]
+        return [one.removesuffix(f" -n {NS}") for one in checks if one]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_the_shipped_role_passes_and_unreadable_parts_are_not_permitted(cl
 
 
 def test_the_required_rights_equal_the_shipped_role(make_settings: Any) -> None:
-    def asked(settings: Settings) -> set[tuple[str, str]]:
+    def required(settings: Settings) -> set[tuple[str, str]]:
         wanted = rights_wanted(load_all_templates(settings), settings)
         return {(verb, resource) for resource, one in wanted.items() for verb in one.verbs}
 
@@ -118,8 +118,8 @@ def test_the_required_rights_equal_the_shipped_role(make_settings: Any) -> None:
         rights = rights_of(objects(new_kubectl(), folder)["Role"]["rules"])
         return {(one.verb, f"{one.resource}.{one.group}" if one.group else one.resource) for one in rights}
 
-    assert asked(make_settings()) == granted(".")
-    assert asked(make_settings(SANDBOX_NETWORK_POLICY="isolated")) == granted("overlays/production")
+    assert required(make_settings()) == granted(".")
+    assert required(make_settings(SANDBOX_NETWORK_POLICY="isolated")) == granted("overlays/production")
 
 
 @pytest.mark.slow

@@ -139,6 +139,6 @@ async def test_the_commands_of_a_page_succeed_and_print_what_it_shows(
         printed = (state / f"{number}.printed").read_text()
         assert not step.printed or fits(printed, step.printed), f"{page}:{step.line} printed {printed}"
         statuses = [int(status) for status in (state / f"{number}.status").read_text().split()]
-        told = [200] * (len(statuses) - 1) + [step.status or 200]
-        assert statuses == (told if statuses else []), f"{page}:{step.line} was answered {statuses}"
+        expected = [200] * (len(statuses) - 1) + [step.status or 200]
+        assert statuses == (expected if statuses else []), f"{page}:{step.line} was answered {statuses}"
     assert code == 0

@@ -131,9 +131,9 @@ async def test_of_concurrent_creates_in_two_processes_the_longer_ttl_wins(
 ) -> None:
     two = [await start_provisioner() for _ in range(2)]
     for number in range(5):
-        asked: list[dict[str, Any]] = [{"ttl_seconds": 3600, "labels": {"team": "red"}}, {"ttl_seconds": 20}]
+        options: list[dict[str, Any]] = [{"ttl_seconds": 3600, "labels": {"team": "red"}}, {"ttl_seconds": 20}]
         made = await asyncio.gather(
-            *(create(one, f"s{number}", **fields) for one, fields in zip(two, asked, strict=True))
+            *(create(one, f"s{number}", **fields) for one, fields in zip(two, options, strict=True))
         )
         pod = cluster.get("Pod", "deer-flow", f"sandbox-s{number}")
         assert pod is not None
@@ -226,9 +226,9 @@ async def test_creates_past_max_sandboxes_are_429_with_limit_and_count(
     requests = [provisioner.post(URL, json={"sandbox_id": f"s{n}"}) for n in range(8)]
     responses = await asyncio.gather(*requests)
     assert sorted(response.status for response in responses) == [200] * 3 + [429] * 5
-    refused = next(response for response in responses if response.status == 429)
-    assert int(refused.headers["Retry-After"]) > 0
-    body = await refused.json()
+    rejected = next(response for response in responses if response.status == 429)
+    assert int(rejected.headers["Retry-After"]) > 0
+    body = await rejected.json()
     assert (body["limit"], body["count"]) == (3, 3)
     assert "3" in body["detail"]
     assert len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 3

@@ -38,7 +38,7 @@ def spec_of(cluster: Cluster, key: tuple[str, str, str]) -> Any:
     return obj["spec"], obj["metadata"]["annotations"], obj["metadata"]["labels"]
 
 
-async def gone(cluster: Cluster, key: tuple[str, str, str]) -> bool:
+async def is_deleted(cluster: Cluster, key: tuple[str, str, str]) -> bool:
     return cluster.get(*key) is None
 
 
@@ -80,7 +80,7 @@ async def test_eight_concurrent_creates_from_two_processes_make_one_pod(
 async def test_a_create_restores_a_missing_pod(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
     made = await create(provisioner)
     await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
-    await until(lambda: gone(cluster, POD))
+    await until(lambda: is_deleted(cluster, POD))
     await until(lambda: is_status(provisioner, "a", 404))
     assert (await create(provisioner))["sandbox_url"] == made["sandbox_url"]
     assert (await provisioner.get(f"{URL}/a")).status == 200
@@ -306,8 +306,8 @@ async def test_a_partly_rejected_create_leaves_nothing(
     refuse_next(cluster, "PATCH", resource, case, times=4)
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
     assert response.status == status
-    await until(lambda: gone(cluster, POD))
-    await until(lambda: gone(cluster, SERVICE))
+    await until(lambda: is_deleted(cluster, POD))
+    await until(lambda: is_deleted(cluster, SERVICE))
 
 
 async def test_a_failed_create_keeps_existing_objects(
@@ -349,7 +349,7 @@ async def test_a_create_succeeds_after_the_namespace_was_deleted(
 ) -> None:
     await create(provisioner)
     assert (await kubectl("delete", "namespace", "deer-flow", "--wait=false")).rc == 0
-    await until(lambda: gone(cluster, ("Namespace", "", "deer-flow")))
+    await until(lambda: is_deleted(cluster, ("Namespace", "", "deer-flow")))
     assert (await provisioner.get(f"{URL}/a")).status == 404
     assert (await (await provisioner.get(URL)).json())["count"] == 0
     assert (await provisioner.delete(f"{URL}/a")).status == 200

@@ -85,17 +85,17 @@ async def test_start_and_check_never_quote_a_kubeconfig(
     kubeconfigs.write(name, cluster.kubeconfig.read_text(), path)
     settings = make_settings(KUBECONFIG_PATH=path, KUBECTL=KUBECTL, KUBECTL_PASS_ENV="LOGIN")
     env = {**environ(tmp_path), "NO_PROXY": "127.0.0.1"}
-    said: list[str] = []
+    output: list[str] = []
     try:
         await connect(settings, env, tmp_path)
     except StartupError as error:
-        said.append(str(error))
-    assert [text for text in said if str(path) not in text] == []
+        output.append(str(error))
+    assert [text for text in output if str(path) not in text] == []
     templates = program.load_all_templates(settings)
-    said += [str(line) async for line in check(settings, env, tmp_path, templates)]
-    said += log.lines
-    assert len(said) > 1
-    assert [text for text in said if shows(text) or KUBECTLS_WORDS.search(text)] == []
+    output += [str(line) async for line in check(settings, env, tmp_path, templates)]
+    output += log.lines
+    assert len(output) > 1
+    assert [text for text in output if shows(text) or KUBECTLS_WORDS.search(text)] == []
 
 
 @pytest.mark.slow
@@ -148,18 +148,18 @@ async def test_watches_and_the_pool_never_quote_a_changed_kubeconfig(
     cluster.faults.cut_watches("pods")
     cluster.faults.expire_watches("services")
 
-    def said(what: str) -> list[str]:
+    def diagnosed(what: str) -> list[str]:
         return [line for line in log.lines if what in line and "two of its users have one name" in line]
 
-    await until(lambda: said("the watch of pods ended"))
-    await until(lambda: said("the services of the live view can't be listed"))
+    await until(lambda: diagnosed("the watch of pods ended"))
+    await until(lambda: diagnosed("the services of the live view can't be listed"))
     await until(lambda: any("renewing the waiting processes" in line for line in log.lines))
 
     async def is_refused() -> bool:
         return (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 502
 
     await until(is_refused)
-    assert said("ClusterRefused")
+    assert diagnosed("ClusterRefused")
     assert [line for line in log.lines if shows(line)] == []
 
 

@@ -73,9 +73,9 @@ async def test_the_log_contains_no_secret(cluster: Cluster, tmp_path: Path) -> N
     ):
         await until(healthy(port))
         # A webhook or the API server may quote the request in its rejection.
-        said = f"admission webhook denied the request: {secrets['PASSWORD']} and {json.dumps(secrets)}"
-        said += " and the-k3y,of-the-service"
-        refusal = kmock.KubernetesError(403, "Forbidden", said, {})
+        message = f"admission webhook denied the request: {secrets['PASSWORD']} and {json.dumps(secrets)}"
+        message += " and the-k3y,of-the-service"
+        refusal = kmock.KubernetesError(403, "Forbidden", message, {})
         cluster.kmock["PATCH", kmock.resource("v1/pods")] << once(refusal)
         assert (await session.post(url, json=body)).status == 502
         assert (await session.post(url, json=body)).status == 200

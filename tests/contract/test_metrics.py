@@ -125,13 +125,13 @@ async def test_a_working_service_exports_exactly_the_documented_metrics(provisio
     await provisioner.view.becomes_fresh()
     await create(provisioner)
     text = await (await provisioner.get("/metrics")).text()
-    told = {one.name: one for one in text_string_to_metric_families(text) if one.name.startswith("provisioner_")}
-    kinds = {name: one.type for name, one in told.items() if not name.endswith("_created")}
+    families = {one.name: one for one in text_string_to_metric_families(text) if one.name.startswith("provisioner_")}
+    kinds = {name: one.type for name, one in families.items() if not name.endswith("_created")}
     assert kinds == {name.removesuffix("_total"): family.kind for name, family in FAMILIES.items()}
-    assert {name: one.documentation for name, one in told.items() if name in kinds} == {
+    assert {name: one.documentation for name, one in families.items() if name in kinds} == {
         name.removesuffix("_total"): family.meaning for name, family in FAMILIES.items()
     }
-    for one in told.values():
+    for one in families.values():
         for sample in one.samples:
             (family,) = [FAMILIES[name] for name in FAMILIES if one.name.removesuffix("_created") in name]
             assert set(sample.labels) - {"le"} == set(family.labels)

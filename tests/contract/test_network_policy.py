@@ -65,12 +65,12 @@ async def test_off_applies_no_policy(start_provisioner: StartProvisioner, cluste
 async def test_creates_are_502_until_the_policy_can_be_applied(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    refused = kmock.resource("networking.k8s.io/v1/networkpolicies")
-    cluster.kmock["PATCH", refused] << once(FORBIDDEN, FORBIDDEN)
+    policies_resource = kmock.resource("networking.k8s.io/v1/networkpolicies")
+    cluster.kmock["PATCH", policies_resource] << once(FORBIDDEN, FORBIDDEN)
     provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
-    said = "The provisioner lacks the right to patch networkpolicies in the cluster"
-    assert (response.status, await response.json()) == (502, {"detail": said})
+    message = "The provisioner lacks the right to patch networkpolicies in the cluster"
+    assert (response.status, await response.json()) == (502, {"detail": message})
     assert cluster.objects("Pod") == []
     await create(provisioner)
     assert policies(cluster) == ["sandboxes-isolated"]

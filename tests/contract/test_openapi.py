@@ -208,9 +208,9 @@ async def test_responses_while_the_cluster_is_unreachable_are_documented(
         response = await provisioner.client.request(operation.method, url, json=BODIES.get(operation.name))
         return operation.name, response.status, await problems_of(response, operation.method, operation.path)
 
-    asked = await asyncio.gather(*(ask(operation) for operation in OF_CLUSTER))
-    assert asked == [(operation.name, 503, []) for operation in OF_CLUSTER]
-    assert len(asked) == 8
+    results = await asyncio.gather(*(ask(operation) for operation in OF_CLUSTER))
+    assert results == [(operation.name, 503, []) for operation in OF_CLUSTER]
+    assert len(results) == 8
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ async def test_events_conform_to_the_document(start_provisioner: StartProvisione
         assert response.content_type in documented["content"]
         assert "X-Request-ID" in response.headers
         await create(provisioner)
-        heard = []
-        while "ready" not in heard:
+        received = []
+        while "ready" not in received:
             frame = (await response.content.readuntil(b"\n\n")).decode()
             match = re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", frame)
             assert match is not None, frame
@@ -255,9 +255,9 @@ async def test_events_conform_to_the_document(start_provisioner: StartProvisione
             schema = {"$ref": f"#/components/schemas/{models.get(name, SandboxResponse.__name__)}"}
             validator = OAS31Validator({**schema, "components": DOCUMENT["components"]})
             assert [error.message for error in validator.iter_errors(json.loads(data))] == []
-            heard.append(name)
-    assert heard[:2] == ["state", "created"]
-    assert set(heard) <= names
+            received.append(name)
+    assert received[:2] == ["state", "created"]
+    assert set(received) <= names
     # The document's example has the same form.
     assert re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", documented["content"]["text/event-stream"]["example"])
 

@@ -91,7 +91,7 @@ async def rescue_by_making_it_anew(provisioner: Provisioner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rescue", "asked"),
+    ("rescue", "option"),
     [
         (rescue_by_renewal, "ttl_seconds"),
         pytest.param(rescue_by_touch, "idle_timeout_seconds", marks=pytest.mark.slow),
@@ -105,12 +105,12 @@ async def test_a_sandbox_renewed_used_or_recreated_before_its_deletion_is_kept(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     monkeypatch: pytest.MonkeyPatch,
-    asked: str,
+    option: str,
     rescue: Callable[[Provisioner], Awaitable[None]],
 ) -> None:
     # The reaper of another process, which does not see this one's requests.
     ours, others = [await start_provisioner() for _ in range(2)]
-    fields: dict[str, Any] = {asked: 10}
+    fields: dict[str, Any] = {option: 10}
     await create(ours, **fields)
     await until(lambda: others.view.is_fresh and None not in others.view.sandbox("a"))
     pass_time(monkeypatch, seconds=20)
@@ -179,8 +179,8 @@ async def test_a_dry_run_prints_due_sandboxes_and_deletes_none(provisioner: Prov
     assert "a: it expired at " in await reap("--dry-run")
     assert "a: it expired at " in await reap(REAPER_DRY_RUN="true")
     assert len(cluster.objects("Pod")) == 2
-    said = await reap()
-    assert said.startswith("a: it expired at ")
-    assert said.count(os.linesep) == 1
+    printed = await reap()
+    assert printed.startswith("a: it expired at ")
+    assert printed.count(os.linesep) == 1
     await until(lambda: len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 1)
     assert await reap() == ""

@@ -124,8 +124,8 @@ async def test_forbidden_events_are_an_error_of_their_section_only(provisioner: 
     await create(provisioner)
     put_pod_into(cluster, "failed-mount")
     await until_reason(provisioner, "ContainerCreating")
-    said = 'events is forbidden: User "u" cannot list resource "events" in API group "" in the namespace "deer-flow"'
-    cluster.kmock["get", kmock.resource("v1/events")] << kmock.KubernetesError(403, "Forbidden", said, {})
+    message = 'events is forbidden: User "u" cannot list resource "events" in API group "" in the namespace "deer-flow"'
+    cluster.kmock["get", kmock.resource("v1/events")] << kmock.KubernetesError(403, "Forbidden", message, {})
     diagnosis = await get_sandbox(provisioner, "/diagnostics")
     assert diagnosis["events"] == {
         "items": [],
@@ -189,12 +189,12 @@ def terminations(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def lines(terminations: pytest.LogCaptureFixture) -> list[str]:
     """Return the level, the summary, the reason and the exit code of each logged termination."""
-    said = []
+    messages = []
     for record in terminations.records:
         if record.name == "sandboxes.cluster.terminations":
             head, _, rest = record.getMessage().partition(": thread t, ")
-            said.append(f"{record.levelname} {head}: {rest.partition(', age')[0]}")
-    return said
+            messages.append(f"{record.levelname} {head}: {rest.partition(', age')[0]}")
+    return messages
 
 
 TERMINATIONS = {

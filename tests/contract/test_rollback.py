@@ -107,10 +107,10 @@ async def test_a_rollback_keeps_a_sandbox_that_another_process_completed(
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
     # The other process confirms the Pod, and its Service waits while the first one reads the objects.
     cluster.faults.slow(1.0, verb="get")
-    refused = asyncio.create_task(maker.post(URL, json={"sandbox_id": "a", "labels": {"team": "red"}}))
+    rejected = asyncio.create_task(maker.post(URL, json={"sandbox_id": "a", "labels": {"team": "red"}}))
     await until(lambda: cluster.get(*POD) is not None)
     await create(other)
-    assert (await refused).status in {200, 429}
+    assert (await rejected).status in {200, 429}
     cluster.faults.clear()
     await until(lambda: is_settled(maker))
     assert cluster.get(*POD) is not None

@@ -62,10 +62,10 @@ async def test_smoke_sh_succeeds_with_a_key_and_kubectl(
     assert "service/sandbox-smoke-" in stdout
     assert stdout.splitlines()[-1] == "smoke: all is well"
 
-    async def gone() -> bool:
+    async def is_deleted() -> bool:
         return cluster.objects("Pod") == []
 
-    await until(gone)
+    await until(is_deleted)
 
 
 @pytest.mark.slow
@@ -79,10 +79,10 @@ async def test_smoke_sh_reports_failures_and_cleans_up(service_url: str, cluster
     assert returncode == 1
     assert "/v1/sandbox did not answer within 1 s" in stderr
 
-    async def gone() -> bool:
+    async def is_deleted() -> bool:
         return cluster.objects("Pod") == []
 
-    await until(gone)
+    await until(is_deleted)
 
 
 async def test_smoke_sh_without_a_service_fails(tmp_path: Path) -> None:

@@ -41,19 +41,19 @@ async def test_a_sandbox_is_created_served_listed_and_deleted(provisioner: Provi
         return bool((await (await provisioner.get(f"{URL}/a")).json())["ready"])
 
     await until(ready)
-    told = await (await provisioner.get(f"{URL}/a")).json()
-    assert told["status"] == "Running"
-    assert told["sandbox_url"] == made["sandbox_url"]
-    assert await (await provisioner.get(URL)).json() == {"sandboxes": [told], "count": 1}
+    sandbox = await (await provisioner.get(f"{URL}/a")).json()
+    assert sandbox["status"] == "Running"
+    assert sandbox["sandbox_url"] == made["sandbox_url"]
+    assert await (await provisioner.get(URL)).json() == {"sandboxes": [sandbox], "count": 1}
 
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     assert (await provisioner.get(f"{URL}/a")).status == 404
     assert (await (await provisioner.get(URL)).json())["count"] == 0
 
-    async def gone() -> bool:
+    async def is_deleted() -> bool:
         return not cluster.objects("Pod") and not cluster.objects("Service")
 
-    await until(gone)
+    await until(is_deleted)
     assert not await responds(made["sandbox_url"])
 
 
@@ -242,10 +242,10 @@ async def test_objects_that_only_share_a_sandboxs_name_are_not_deleted(
     assert (await kubectl.apply(*others)).rc == 0
     # A sandbox whose Service belongs to others: its Pod is deleted, and the Service stays.
     stray = service("sandbox-half", "deer-flow")
-    half = pod("sandbox-half", "deer-flow")
+    incomplete = pod("sandbox-half", "deer-flow")
     stray["metadata"]["labels"] = names
-    half["metadata"]["labels"] = {"app": "deer-flow-sandbox", "sandbox-id": "half"}
-    assert (await kubectl.apply(half, stray)).rc == 0
+    incomplete["metadata"]["labels"] = {"app": "deer-flow-sandbox", "sandbox-id": "half"}
+    assert (await kubectl.apply(incomplete, stray)).rc == 0
 
     for sandbox_id in ("redis-0", "half", "mine"):
         response = await provisioner.delete(f"{URL}/{sandbox_id}")

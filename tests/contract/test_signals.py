@@ -49,8 +49,8 @@ async def test_a_create_completes_a_sandbox_whose_creator_was_killed_after_the_p
     async with running(*PROVISIONER, environ=environ, log=tmp_path / "log"):
         await until(healthy(port))
         held = asyncio.Event()
-        asked = iter([held.wait()])
-        cluster.kmock["PATCH", kmock.resource("v1/services")] << (lambda: next(asked, NotImplemented))
+        responses = iter([held.wait()])
+        cluster.kmock["PATCH", kmock.resource("v1/services")] << (lambda: next(responses, NotImplemented))
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{port}/api/sandboxes"
             request = asyncio.create_task(session.post(url, json={"sandbox_id": "a"}))
@@ -64,10 +64,10 @@ async def test_a_create_completes_a_sandbox_whose_creator_was_killed_after_the_p
                 await request
     held.set()
     assert cluster.objects("Service") == []
-    (half,) = cluster.objects("Pod")
+    (incomplete,) = cluster.objects("Pod")
 
     other = await start_provisioner()
     assert (await other.get(f"{URL}/a")).status == 404
     await create(other)
     assert (await other.get(f"{URL}/a")).status == 200
-    assert [pod["metadata"]["uid"] for pod in cluster.objects("Pod")] == [half["metadata"]["uid"]]
+    assert [pod["metadata"]["uid"] for pod in cluster.objects("Pod")] == [incomplete["metadata"]["uid"]]

@@ -91,10 +91,10 @@ async def test_a_port_in_use_stops_the_start(cluster: Cluster, tmp_path: Path) -
         port = taken.getsockname()[1]
         environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
         stderr = await failed_start(environ)
-        said = f"provisioner: Can't listen on 127.0.0.1:{port}: it is taken. Set {{}} to another."
-        assert said.format("PORT") in stderr
+        error = f"provisioner: Can't listen on 127.0.0.1:{port}: it is taken. Set {{}} to another."
+        assert error.format("PORT") in stderr
         stderr = await failed_start(environ | {"LISTEN_PORT": str(port), "PORT": "tcp://10.0.0.1:8002"})
-        assert said.format("LISTEN_PORT") in stderr
+        assert error.format("LISTEN_PORT") in stderr
 
 
 @pytest.mark.slow
@@ -164,8 +164,8 @@ async def test_host_and_port_overridden_by_listen_variables_are_warnings(cluster
     async with running(*PROVISIONER, environ=environ, log=log):
         await until(healthy(port))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    said = [line["event"] for line in lines if line["level"] == "warning" and "is ignored" in line["event"]]
-    assert said == [
+    warnings = [line["event"] for line in lines if line["level"] == "warning" and "is ignored" in line["event"]]
+    assert warnings == [
         "HOST is ignored: LISTEN_HOST wins over it, and holds '127.0.0.1'.",
         f"PORT is ignored: LISTEN_PORT wins over it, and holds '{port}'.",
     ]
@@ -240,5 +240,5 @@ async def test_in_a_pod_without_a_key_api_requests_are_401_with_a_warning(cluste
 async def test_a_key_overrides_allow_unauthenticated_and_this_is_logged(service_url: str, tmp_path: Path) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{service_url}/api/sandboxes") as response:
         assert response.status == 401
-    said = [line["event"] for line in map(json.loads, (tmp_path / "log").read_text().splitlines())]
-    assert said.count("ALLOW_UNAUTHENTICATED has no effect: an API key is set, and every request needs it.") == 1
+    warnings = [line["event"] for line in map(json.loads, (tmp_path / "log").read_text().splitlines())]
+    assert warnings.count("ALLOW_UNAUTHENTICATED has no effect: an API key is set, and every request needs it.") == 1

@@ -270,8 +270,8 @@ async def test_an_isolated_sandbox_needs_its_runtime_class_and_has_no_host_path(
         THREADS_HOST_PATH="/threads", SKILLS_HOST_PATH="/skills", SANDBOX_SECCOMP="Unconfined"
     )
     response = await provisioner.post(URL, json={"sandbox_id": "a", "template": "isolated"})
-    said = "The cluster has no RuntimeClass gvisor, which the sandbox's template asks for"
-    assert (response.status, await response.json()) == (502, {"detail": said})
+    message = "The cluster has no RuntimeClass gvisor, which the sandbox's template asks for"
+    assert (response.status, await response.json()) == (502, {"detail": message})
     runtime_class = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runsc"}
     made = await kubectl("create", "-f", "-", stdin={**runtime_class, "metadata": {"name": "gvisor"}})
     assert made.rc == 0, made.stderr

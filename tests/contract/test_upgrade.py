@@ -72,31 +72,31 @@ async def test_sandboxes_of_an_earlier_version_are_found_kept_and_renewed(
     listed = (await (await provisioner.get(URL)).json())["sandboxes"]
     assert set(ids(sandboxes)) <= {one["sandbox_id"] for one in listed}
     for sandbox in sandboxes:
-        asked = sandbox["request"]
-        if asked["sandbox_id"] not in ids(sandboxes):
+        body = sandbox["request"]
+        if body["sandbox_id"] not in ids(sandboxes):
             continue
-        before = uid_of(cluster, asked["sandbox_id"])
-        found = await (await provisioner.get(f"{URL}/{asked['sandbox_id']}")).json()
-        assert found["thread_id"] == asked["thread_id"]
-        assert found["template"] == asked.get("template", "default")
-        again = await provisioner.post(URL, json=asked)
+        before = uid_of(cluster, body["sandbox_id"])
+        found = await (await provisioner.get(f"{URL}/{body['sandbox_id']}")).json()
+        assert found["thread_id"] == body["thread_id"]
+        assert found["template"] == body.get("template", "default")
+        again = await provisioner.post(URL, json=body)
         assert again.status == 200, await again.text()
         assert (await again.json())["sandbox_url"] == found["sandbox_url"]
-        other = await provisioner.post(URL, json={**asked, "thread_id": "another"})
+        other = await provisioner.post(URL, json={**body, "thread_id": "another"})
         assert other.status == 409
-        renewed = await provisioner.post(f"{URL}/{asked['sandbox_id']}/renew", json={"ttl_seconds": 100})
+        renewed = await provisioner.post(f"{URL}/{body['sandbox_id']}/renew", json={"ttl_seconds": 100})
         assert renewed.status == 200
         assert (await renewed.json())["expires_at"] not in (None, found["expires_at"])
-        assert (await provisioner.post(f"{URL}/{asked['sandbox_id']}/touch")).status == 200
-        assert uid_of(cluster, asked["sandbox_id"]) == before
+        assert (await provisioner.post(f"{URL}/{body['sandbox_id']}/touch")).status == 200
+        assert uid_of(cluster, body["sandbox_id"]) == before
 
 
-async def created_again(provisioner: Provisioner, cluster: Cluster, asked: dict[str, Any], kind: str) -> None:
+async def created_again(provisioner: Provisioner, cluster: Cluster, body: dict[str, Any], kind: str) -> None:
     """Repeat the create until the deleted object exists again: the live view learns of the delete a moment later."""
-    name = f"sandbox-{asked['sandbox_id']}" + ("-svc" if kind == "Service" else "")
+    name = f"sandbox-{body['sandbox_id']}" + ("-svc" if kind == "Service" else "")
 
     async def is_there() -> bool:
-        answer = await provisioner.post(URL, json=asked)
+        answer = await provisioner.post(URL, json=body)
         assert answer.status == 200, await answer.text()
         return cluster.get(kind, NS, name) is not None
 
@@ -108,14 +108,14 @@ async def test_a_missing_service_of_an_earlier_version_is_restored_and_the_pod_k
 ) -> None:
     provisioner, sandboxes = upgraded
     for sandbox in sandboxes:
-        asked = sandbox["request"]
-        sandbox_id = asked["sandbox_id"]
+        body = sandbox["request"]
+        sandbox_id = body["sandbox_id"]
         if sandbox_id not in ids(sandboxes):
             continue
         before = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
         assert before is not None
         assert (await kubectl("delete", "service", f"sandbox-{sandbox_id}-svc", "-n", NS)).rc == 0
-        await created_again(provisioner, cluster, asked, "Service")
+        await created_again(provisioner, cluster, body, "Service")
         after = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
         assert after is not None
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
@@ -128,15 +128,15 @@ async def test_a_missing_pod_of_an_earlier_version_is_replaced_by_one_of_this_ve
 ) -> None:
     provisioner, sandboxes = upgraded
     for sandbox in sandboxes:
-        asked = sandbox["request"]
-        sandbox_id = asked["sandbox_id"]
+        body = sandbox["request"]
+        sandbox_id = body["sandbox_id"]
         if sandbox_id not in ids(sandboxes):
             continue
         assert (await kubectl("delete", "pod", f"sandbox-{sandbox_id}", "-n", NS)).rc == 0
-        await created_again(provisioner, cluster, asked, "Pod")
+        await created_again(provisioner, cluster, body, "Pod")
         pod = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
         assert pod is not None
-        is_isolated = asked.get("template") == "isolated"
+        is_isolated = body.get("template") == "isolated"
         assert ("seccompProfile" in pod["spec"].get("securityContext", {})) is is_isolated
 
 

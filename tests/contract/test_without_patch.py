@@ -224,18 +224,18 @@ async def test_an_incomplete_sandbox_of_a_killed_process_is_503_until_it_is_reap
     # Its kubectl outlives it, and would create the Service after the fault.
     await until(lambda: not processes_with(str(home)))
     cluster.faults.clear()
-    half = uid_of(cluster)
+    incomplete = uid_of(cluster)
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
     assert (response.status, await response.json()) == (503, CREATE_IN_PROGRESS)
     assert int(response.headers["Retry-After"]) > 0
-    assert uid_of(cluster) == half
+    assert uid_of(cluster) == incomplete
     assert (await post(provisioner, sandbox_id="a", user_id="v", thread_id="t"))[0] == 409
     assert await reaper_of(provisioner).round(dry_run=False) == []
     with monkeypatch.context() as later:
         pass_time(later, hours=1)
         assert len(await reaper_of(provisioner).round(dry_run=False)) == 1
     await create(provisioner)
-    assert uid_of(cluster) not in {None, half}
+    assert uid_of(cluster) not in {None, incomplete}
     assert cluster.get(*SERVICE) is not None
 
 
