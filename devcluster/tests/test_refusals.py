@@ -178,11 +178,11 @@ WITHOUT_SERVER = (
 PLUGIN_ERROR = "no request is sent: test_withheld.py::test_messages_that_are_not_about_the_kubeconfig_are_shown"
 WITH_ROLE = "with the rights of a Role: test_without_patch.py"
 ELSEWHERE = {
-    "apply-forbidden-no-create": f"{WITH_ROLE}::test_a_create_that_fails_half_way_leaves_nothing",
-    "apply-forbidden-no-patch": f"{WITH_ROLE}::test_a_sandbox_is_made_read_listed_and_deleted",
-    "create-without-patch": f"{WITH_ROLE}::test_a_sandbox_is_made_read_listed_and_deleted",
+    "apply-forbidden-no-create": f"{WITH_ROLE}::test_a_create_that_fails_after_the_pod_leaves_nothing",
+    "apply-forbidden-no-patch": f"{WITH_ROLE}::test_a_sandbox_is_created_read_listed_and_deleted",
+    "create-without-patch": f"{WITH_ROLE}::test_a_sandbox_is_created_read_listed_and_deleted",
     "kubeconfig-missing": "kubectl then connects to port 8080 of this machine, which may be in use: "
-    "test_process.py::test_a_missing_kubeconfig_stops_the_start_in_one_sentence_with_its_path",
+    "test_startup.py::test_a_missing_kubeconfig_stops_the_start_with_its_path",
     "kubeconfig-auth-provider-gcp": WITHOUT_SERVER,
     "kubeconfig-auth-provider-oidc-no-token": WITHOUT_SERVER,
     "kubeconfig-basic-and-token": WITHOUT_SERVER,

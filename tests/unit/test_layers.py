@@ -12,10 +12,6 @@ from tests.conftest import ROOT
 MODULES = sorted((ROOT / "sandboxes").rglob("*.py"))
 
 
-# Test modules that are too long until they are split.
-STILL_TOO_LONG = {ROOT / "tests" / "contract" / name for name in ("test_chaos.py", "test_process.py")}
-
-
 @pytest.mark.parametrize(
     "path",
     sorted(
@@ -25,7 +21,6 @@ STILL_TOO_LONG = {ROOT / "tests" / "contract" / name for name in ("test_chaos.py
             *(ROOT / "devcluster").rglob("*.py"),
             *(ROOT / "tests").rglob("*.py"),
         }
-        - STILL_TOO_LONG
     ),
     ids=lambda path: str(path.relative_to(ROOT)),
 )
