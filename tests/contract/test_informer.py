@@ -256,7 +256,7 @@ async def test_reconciliation_asks_the_cluster_where_the_view_is_behind(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     cluster.faults.silence_watches()
     await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
     assert None not in provisioner.view.sandbox("a")
@@ -267,7 +267,7 @@ async def test_reconciliation_finds_a_terminating_pod_until_it_is_gone(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     found = await incarnation(provisioner)
     (pod,) = cluster.objects("Pod", "deer-flow")
     assert found == ("found", pod["metadata"]["uid"])
