@@ -84,11 +84,8 @@ def checked(path: Path, document: yaml.Document, shape: type[BaseModel]) -> Kube
     if not _is_empty(loaded.pop("status", None)):
         exported.append(("status",))
     if exported:
-        field = ".".join(exported[0])
-        raise StartupError(
-            f"The template {path} has the field {field}{at(document, exported[0])}, as an object exported from a "
-            "cluster does: remove what the cluster has set."
-        )
+        fields = ", ".join(".".join(where) + at(document, where) for where in exported)
+        raise StartupError(f"The template {path} is an object exported from a cluster: remove the field {fields}.")
     for field in _IGNORED:
         metadata.pop(field, None)
     return loaded

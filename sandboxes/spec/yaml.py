@@ -70,18 +70,21 @@ def _parts(text: str) -> Iterator[tuple[str, int]]:
     """Split at the lines `---`, as kubectl does before it parses; yield each part and the number of lines before it."""
     part: list[str] = []
     start = 0
-    for number, line in enumerate(text.split("\n")):
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines):
         if line.startswith("---"):
             more = line[3:].strip()
             if more and not more.startswith("#"):
                 raise UnreadableError("it has more than a comment after `---`", number + 1)
             if part:
-                yield "\n".join(part), start
+                yield "".join(part), start
                 part = []
             start = number + 1
         else:
-            part.append(line)
-    yield "\n".join(part), start
+            part.append(f"{line}\n")  # also where the file's last line has no end
+    yield "".join(part), start
 
 
 def _read(text: str, line: int) -> list[Document]:
