@@ -17,6 +17,7 @@ from sandboxes.errors import StartupError
 from sandboxes.settings import Settings
 from tests.audit import TEMPLATES
 from tests.conftest import ROOT
+from tests.contract.processes import PROVISIONER, environment, run
 from tests.contract.service import StartProvisioner, create
 from tests.contract.test_yaml import by_kubectl
 from tests.kubectl import Kubectl
@@ -52,6 +53,16 @@ def test_bad_templates_of_operators_are_all_named_with_file_line_and_field(
         load_all_templates(Settings.load())
     said = [f"The template {FOLDER / 'refused' / name}/{text}" for name, text in sorted(REFUSED.items())]
     assert str(caught.value).splitlines() == said
+
+
+@pytest.mark.parametrize("command", [["check"], ["render", "--sandbox-id", "a"], []], ids=" ".join)
+async def test_every_command_says_only_the_sentences_of_bad_templates(command: list[str], tmp_path: Path) -> None:
+    environ = environment(tmp_path, SANDBOX_TEMPLATES_DIR=str(FOLDER / "refused"))
+    code, stdout, stderr = await run(*PROVISIONER, *command, environ=environ)
+    lines = [line for line in stderr.splitlines() if str(FOLDER / "refused") in line]
+    assert (code, stdout) == (2 if command == ["check"] else 1, "")
+    assert len(lines) == len(REFUSED)
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.starts_in_full

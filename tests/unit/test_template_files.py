@@ -21,6 +21,7 @@ from sandboxes.spec.options import CreateOptions, Sandbox
 from sandboxes.spec.templates import load_template, load_templates
 from sandboxes.spec.yaml import MAX_BYTES
 from tests.conftest import ROOT
+from tests.record import case
 
 SECRET = "hunter2"
 POD = (ROOT / "manifests" / "sandbox" / "pod.yaml").read_text()
@@ -352,3 +353,12 @@ def test_any_slip_of_the_keyboard_is_loaded_or_refused_without_the_text(
     changed = text[:place] + more + text[place + size :]
     (folder / "more.yaml").write_bytes(changed.encode(errors="surrogatepass"))
     load_or_refuse(folder, make_settings())
+
+
+def test_the_recorded_export_is_refused_until_the_clusters_fields_are_gone(folder: Path) -> None:
+    exported = copy.deepcopy(case("apply-exported-gone-no-uid").stdin)
+    said = refusal(folder, "pod.yaml", json.dumps(exported))
+    assert "remove the field metadata.resourceVersion, status." in said
+    del exported["metadata"]["resourceVersion"], exported["status"]
+    (folder / "pod.yaml").write_text(json.dumps(exported))
+    assert load_template(folder).pod["spec"] == exported["spec"]
