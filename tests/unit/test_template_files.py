@@ -79,6 +79,10 @@ def laughs(levels: int) -> str:
         (f"x: '{SECRET}", "it is not valid YAML"),
         ("...\nx: 1", "it is not valid YAML: did not find expected <document start> (line 7)"),
         ("x: 1\r---\ry: 2\r", "it goes on after the end of a document (line 7)"),
+        (
+            "  volumes:\n    - {name: user-data, persistentVolumeClaim: data}",
+            "is wrong at spec.volumes.0.persistentVolumeClaim: Input should be a valid dictionary (line 7)",
+        ),
         ("x: \udce4", "it is not UTF-8 (line 6)"),
         ("x: \0", "a control character (line 6)"),
         (f"---\n{HEAD}", "must hold exactly one Pod, and holds 2 documents"),
