@@ -27,7 +27,6 @@ from sandboxes.errors import (
     ServiceAccountMissing,
     TemplateRefused,
 )
-
 from sandboxes.kubectl import refusals
 
 if TYPE_CHECKING:
