@@ -43,7 +43,7 @@ _KEY = re.compile(r': ("[\w./-]{1,253}"|\d+)')
 
 # Problems with the type or the structure of an object: by server-side apply (sigs.k8s.io/structured-merge-diff, typed),
 # by decoding in a create, and by kubectl's own validation (k8s.io/kube-openapi). The first matching pattern counts.
-_AT = r"(?:: |\n +)\.(?P<path>[^\n]+?): "
+_AT = r"(?:: |\n +)\.(?P<path>[^\n]{1,300}?): "
 _IN = r"ValidationError\(\w+(?:\.(?P<parent>[^)\n]*))?\): "
 _UNKNOWN_FIELD = "The cluster does not know the field {path} of the sandbox"
 _WRONG_TYPE = "The sandbox has the wrong type at {path}: {type} is expected"
@@ -142,7 +142,7 @@ def pod_security(match: re.Match[str], detail: str) -> ClusterRefused:
     """Return the error for the namespace's Pod security level."""
     checks = [one for one in _IN_BRACKETS.sub("", match["checks"]).split(", ") if _PLAIN.fullmatch(one.strip())]
     public = f"The cluster's Pod security refuses the sandbox: level {match['level']} forbids"
-    return ClusterRefused(f"{public} {_and([one.strip() for one in checks]) or 'it'}", detail=detail)
+    return ClusterRefused(f"{public} {_and([one.strip() for one in checks[:10]]) or 'it'}", detail=detail)
 
 
 def _and(names: list[str]) -> str:
