@@ -1,7 +1,8 @@
 """The table that maps a message of kubectl to an exception of `errors.py`.
 
-The table is tested against every case of the record (`tests/recorded/kubectl`). The sentence of a rule is for callers:
-it may name a field, a right or a webhook, but never repeats kubectl's text, a path or an address.
+The table is tested against every case of the record (`tests/recorded/kubectl`). A pattern that no case has is from the
+source that is named beside it: of Kubernetes where a path begins with `plugin/` or `pkg/`. The sentence of a rule is
+for callers: it may name a field, a right or a webhook, but never repeats kubectl's text, a path or an address.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ RULES: tuple[Rule, ...] = (
         ServerFailed,
         "The cluster is busy with the same objects",
     ),
-    # Policy engines, before other rules, since their messages may quote anything
+    # Policy engines, before other rules, since their messages may quote anything (k8s.io/apiserver,
+    # pkg/admission/plugin/webhook/errors and plugin/policy)
     _rule(
         "webhook-failed",
         r'failed calling webhook "(?P<webhook>[\w./-]+)"',
@@ -253,7 +255,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # The server at this address is not an API server.
     _rule("no-such-path", r"\(NotFound\)", ServerFailed, "The cluster does not answer as an API server does"),
-    # A container's log
+    # A container's log (pkg/kubelet, validateContainerLogStatus)
     _rule("log-waiting", r"is waiting to start", LogMissing, "The container has not started, so it has no log yet"),
     _rule(
         "log-previous",
@@ -319,7 +321,7 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The provisioner's kubeconfig can't be used",
     ),
-    # Connection
+    # Connection: net, net/http, crypto/tls and golang.org/x/net/http2 of Go
     _rule(
         "certificate",
         r"x509:|failed to verify certificate|tls: |server gave HTTP response to HTTPS client",
@@ -329,7 +331,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "no-answer",
         r"Client\.Timeout|context deadline exceeded|i/o timeout|TLS handshake timeout|timed out waiting"
-        r"|\((Timeout|ServerTimeout|GatewayTimeout)\)",
+        r"|\((Timeout|ServerTimeout)\)",
         ClusterTimeout,
         "The cluster did not answer in time",
     ),
@@ -343,6 +345,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "server-failed",
+        # StatusReasons of k8s.io/apimachinery, and messages of etcd and grpc.
         # Expired: the continue token of a list whose pages were read too slowly.
         r"\((InternalError|ServiceUnavailable|TooManyRequests|Expired|Gone)\)|currently unable to handle|etcdserver"
         r"|too many requests|rpc error|Internal error occurred|unexpected error when reading response body",
