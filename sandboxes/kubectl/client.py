@@ -326,7 +326,9 @@ class Kubectl:
             stdout = await self.run(
                 "delete", "--raw", path, "-f", "-", stdin=json.dumps(options).encode(), urgent=urgent
             )
-        except ObjectsMissing:
+        except ObjectsMissing as error:
+            if error.names != {_name(obj)}:
+                raise
             logger.debug("%s was gone already", path)
             return False
         check_deleted_exactly(stdout, obj)

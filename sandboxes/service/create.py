@@ -17,6 +17,7 @@ from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.deadlines import within
 from sandboxes.errors import (
+    ClusterRefused,
     ClusterTimeout,
     ClusterUnavailable,
     KeepsChanging,
@@ -54,6 +55,10 @@ logger = logging.getLogger(__name__)
 
 Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
 
+# Seconds for which the words of a refusal are kept, and how many of them, of at most 1,000 characters.
+REFUSALS_KEPT = 3600.0
+MOST_REFUSALS = 1000
+
 # A round is repeated if another writer changed the objects; after this many, give up.
 MAX_ROUNDS = 8
 
@@ -76,6 +81,7 @@ class Creation:
         self._without_patch = WithoutPatch(cluster, settings, self._wait_until_gone)
         # Uids of Pods that this process returned to a caller. An evicted entry only costs one more confirmation.
         self._confirmed: ExpiringDict[str, None] = ExpiringDict(cluster.deadlines.settle, time.monotonic)
+        self._refusals: ExpiringDict[str, str] = ExpiringDict(REFUSALS_KEPT, time.monotonic, MOST_REFUSALS)
         # Sent for each new Pod, with the start of its create (loop time).
         self.made: Signal[[KubeObject, float]] = Signal()
 
@@ -97,6 +103,7 @@ class Creation:
                     await self.protection.ensure()
                     pair = await self._reconcile(attempt)
         except ProvisionerError as error:
+            self._note_refusal(sandbox.sandbox_id, error.words if isinstance(error, ClusterRefused) else "")
             settled = await self._rollback.roll_back(attempt)
             if settled is None:
                 if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
@@ -106,6 +113,7 @@ class Creation:
                 raise
             logger.warning("sandbox %s: its create failed, but it is complete and is returned", sandbox.sandbox_id)
             pair = settled
+        self._note_refusal(sandbox.sandbox_id, "")
         # Objects of an earlier failed create of this id are deleted by now, or are part of this sandbox.
         self._rollback.forget(sandbox.sandbox_id)
         self._confirmed.note(pair[0]["metadata"]["uid"], None)
@@ -121,6 +129,14 @@ class Creation:
     def is_refused(self, sandbox_id: str) -> bool:
         """Whether this sandbox's objects come from a failed create and are about to be deleted."""
         return self._rollback.is_pending(sandbox_id)
+
+    def refusal_of(self, sandbox_id: str) -> str:
+        """Return the API server's words if it refused the last create for a reason that is not known; else empty."""
+        return self._refusals.get(sandbox_id) or ""
+
+    def _note_refusal(self, sandbox_id: str, words: str) -> None:
+        if words or sandbox_id in self._refusals:
+            self._refusals.note(sandbox_id, words)
 
     async def finish(self) -> None:
         """Wait for the clean-up after failed creates and deleted sandboxes, for a limited time."""

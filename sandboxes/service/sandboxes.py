@@ -124,7 +124,8 @@ class SandboxService:
         if self._creation.is_refused(sandbox_id):
             raise SandboxNotFound(sandbox_id)
         async with within(self.cluster.deadlines.read), self._diagnosing.one():
-            return await diagnose(self.cluster, sandbox_id, self._settings)
+            refusal = self._creation.refusal_of(sandbox_id)
+            return await diagnose(self.cluster, sandbox_id, self._settings, refusal=refusal)
 
     async def wait(self, answer: SandboxResponse, until: float, *, is_made: bool = False) -> WaitedResponse:
         """Return the sandbox once it is usable or can't become usable, or at `until` (loop time).

@@ -79,7 +79,7 @@ async def test_a_template_with_an_unknown_field_stops_the_start(cluster: Cluster
     )
     returncode, _, stderr = await run(sys.executable, str(ROOT / "provisioner.py"), environ=environ)
     assert returncode == 1
-    assert "provisioner: The sandbox template can't be used. The cluster does not know a field" in stderr
+    assert "provisioner: The sandbox template can't be used. The cluster does not know the field" in stderr
     assert "imagePulPolicy" in stderr
     assert cluster.objects("Pod") == []
 

@@ -12,6 +12,10 @@ from sandboxes.kubectl.stderr import classify
 from tests.record import RECORDED, case
 from tests.unit.failures import FAILED
 
+UNKNOWN = (
+    "The cluster's admission forbids the sandbox for a reason that the provisioner does not know; the log has its words"
+)
+
 # Messages without a recorded case, from the Kubernetes source.
 OTHER = {
     'Error from server: admission webhook "validate.kyverno.svc" denied the request: no latest tag': (
@@ -40,7 +44,7 @@ OTHER = {
         errors.TemplateRefused,
         "The cluster refuses the sandbox: its description is too large",
     ),
-    # Validation reads the schema first, which fails like any other call.
+    # validation reads the schema first, which fails like any other call
     'error: error validating "STDIN": error validating data: Get "https://127.0.0.1:1/openapi/v2?timeout=32s": '
     "dial tcp 127.0.0.1:1: connect: connection refused; if you choose to ignore these errors, turn validation off": (
         errors.ConnectionFailed,
@@ -58,25 +62,16 @@ OTHER = {
         errors.ClusterTimeout,
         "The cluster did not answer in time",
     ),
-    'Error from server (Forbidden): pods "a" is forbidden: no PriorityClass with name x was found': (
-        errors.ClusterRefused,
-        "The cluster forbids this for an unknown reason",
-    ),
     'Error from server (AlreadyExists): pods "sandbox-a" already exists': (
         errors.AlreadyThere,
         "Another client is creating the sandbox",
-    ),
-    'Error from server (Conflict): Operation cannot be fulfilled on configmaps "x": uid mismatch: the provided '
-    "object specified uid 1-2, and no existing object was found": (
-        errors.PreconditionFailed,
-        "The sandbox was deleted in the meantime",
     ),
     'Error from server (Forbidden): pods "a" is forbidden: pod rejected: RuntimeClass "gvisor" not found': (
         errors.ClusterRefused,
         "The cluster has no RuntimeClass gvisor, which the sandbox's template asks for",
     ),
-    'Error from server (Conflict): Operation cannot be fulfilled on resourcequotas "q": the object has been modified; '
-    "please apply your changes to the latest version and try again": (
+    'Error from server (Conflict): error when creating "STDIN": Operation cannot be fulfilled on resourcequotas "q": '
+    "the object has been modified; please apply your changes to the latest version and try again": (
         errors.ServerFailed,
         "The cluster is busy with the same objects",
     ),
@@ -100,10 +95,6 @@ OTHER = {
         errors.ClusterRefused,
         "The cluster refuses the provisioner's credentials",
     ),
-    "error: unable to read client-cert /x/y.pem for u due to open /x/y.pem: no such file or directory": (
-        errors.ClusterRefused,
-        "The provisioner's kubeconfig can't be used",
-    ),
     'Error from server (Forbidden): admission webhook "q.example" denied the request: exceeded quota of the team': (
         errors.ClusterRefused,
         "The cluster's admission webhook q.example refuses the sandbox",
@@ -116,7 +107,7 @@ OTHER = {
         errors.ServerFailed,
         "The cluster does not answer as an API server does",
     ),
-    # Several causes: kubectl prints each on its own line, the server puts them in brackets.
+    # several causes: kubectl gives each a line of its own, the server puts them into brackets
     'The Pod "sandbox-a" is invalid: \n* spec.containers[0].image: Required value\n* spec.volumes[0].name: Required': (
         errors.TemplateRefused,
         "The cluster refuses the sandbox's Pod at spec.containers[0].image",
@@ -132,7 +123,7 @@ OTHER = {
     'Error from server (Forbidden): pods "sandbox-a" is forbidden: '
     "maximum cpu usage per Container is 1, but limit is 2": (
         errors.ClusterRefused,
-        "The cluster's LimitRange refuses the resources of the sandbox",
+        "The cluster's LimitRange refuses the resources of the sandbox: maximum cpu usage per Container is 1",
     ),
     json.loads((RECORDED / "http" / "logs-missing.json").read_text())["stderr"]: (
         errors.LogMissing,
@@ -152,6 +143,58 @@ OTHER = {
     "Please review the fields above--they currently have other managers.\n": (
         errors.PreconditionFailed,
         "The sandbox was deleted in the meantime",
+    ),
+    # The same in an apply of one object, with another program's write
+    'error: Operation cannot be fulfilled on resourcequotas "q": the object has been modified; please apply your '
+    "changes to the latest version and try again\nPlease review the fields above--they have other managers.\n": (
+        errors.ServerFailed,
+        "The cluster is busy with the same objects",
+    ),
+    # plugin/pkg/admission of Kubernetes
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: error looking up service account deer-flow/robot: '
+    "context canceled": (
+        errors.ServerFailed,
+        "The cluster can't look up the sandbox's service account just now",
+    ),
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: the integer value of priority (5) must not be '
+    "provided in pod spec; priority admission controller computed 0 from the given PriorityClass name": (
+        errors.ClusterRefused,
+        "The cluster's admission refuses the template's priority: it wants a PriorityClass instead",
+    ),
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: pod node label selector conflicts with its '
+    "namespace node label selector": (
+        errors.ClusterRefused,
+        "The template's nodeSelector contradicts the one that the namespace of the sandboxes prescribes",
+    ),
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: pod tolerations (possibly merged with namespace '
+    "default tolerations) conflict with its namespace whitelist": (
+        errors.ClusterRefused,
+        "The namespace of the sandboxes does not permit the template's tolerations",
+    ),
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: image policy webhook backend denied one or more '
+    "images: no": (
+        errors.ClusterRefused,
+        "The cluster's image policy refuses an image of the sandbox",
+    ),
+    # OpenShift
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: unable to validate against any security context '
+    'constraint: [provider "anyuid": Forbidden: not usable by user or serviceaccount, '
+    'spec.volumes[0]: Invalid value: "hostPath": hostPath volumes are not allowed to be used]': (
+        errors.ClusterRefused,
+        "None of the cluster's security context constraints that the sandbox's service account may use admits it",
+    ),
+    'Error from server (Forbidden): pods "sandbox-a" is forbidden: on Sundays no Pod may start': (
+        errors.ClusterRefused,
+        UNKNOWN,
+    ),
+    'Error from server (Forbidden): forbidden: User "u" cannot get path "/readyz"': (
+        errors.ClusterRefused,
+        "The cluster forbids this for an unknown reason",
+    ),
+    'error: resource mapping not found for name: "a" namespace: "deer-flow" from "STDIN": no matches for kind "Widget" '
+    'in version "example.com/v1"\nensure CRDs are installed first': (
+        errors.TemplateRefused,
+        "The cluster has no kind Widget in version example.com/v1, which the template asks for",
     ),
     "": (errors.ClusterRefused, "The cluster refused the request for an unknown reason"),
     "panic: runtime error": (errors.ClusterRefused, "The cluster refused the request for an unknown reason"),

@@ -15,7 +15,11 @@ from tests.record import case, case_names
 
 # Each recorded case whose stderr is about the kubeconfig.
 FAULTS = {
+    "context-apply-unknown": "it has no such context",
+    "context-current-unset": "it has no such context",
     "context-missing": "it has no such context",
+    "context-unknown-of-two": "it has no such context",
+    "context-view-unknown": "it has no such context",
     "kubeconfig-auth-provider-gcp": "its credential plugin is not configured as this kubectl wants it",
     "kubeconfig-auth-provider-oidc-no-token": "its credential plugin is not configured as this kubectl wants it",
     "kubeconfig-basic-and-token": "its user has more than one kind of credentials",
@@ -26,6 +30,9 @@ FAULTS = {
     "kubeconfig-client-certificate-no-base64": "some of its data are not base64",
     "kubeconfig-client-certificate-no-key": "its certificates or keys can't be used",
     "kubeconfig-client-certificate-no-pem": "its certificates or keys can't be used",
+    "kubeconfig-context-without-user-entry": "it has no credentials for its user",
+    "kubeconfig-context-without-user-entry-anonymous": "it has no credentials for its user",
+    "kubeconfig-context-without-user-entry-apply": "it has no credentials for its user",
     "kubeconfig-context-without-user-entry-apply-two-lines": "it has no credentials for its user",
     "kubeconfig-current-context-missing": "it has no such context",
     "kubeconfig-flag-missing": "it, or a file that it names, can't be read",
@@ -36,13 +43,19 @@ FAULTS = {
     "kubeconfig-proxy-no-scheme-name": "its proxy-url can't be used",
     "kubeconfig-proxy-scheme-unknown": "its proxy-url can't be used",
     "kubeconfig-server-garbage": "it names no usable API server",
+    "kubeconfig-token-file-empty": "it has no credentials for its user",
     "kubeconfig-token-file-missing": "it, or a file that it names, can't be read",
     "kubeconfig-token-line-feed": "its token has a character that no header may have",
+    "kubeconfig-token-line-feed-inside": "its token has a character that no header may have",
     "kubeconfig-user-twice": "two of its users have one name",
+    "kubeconfig-user-twice-apply": "two of its users have one name",
     "kubeconfig-user-twice-other-order": "two of its users have one name",
     "plugin-no-interactive-mode": "its credential plugin is not configured as this kubectl wants it",
     "plugin-v1alpha1": "its credential plugin is not configured as this kubectl wants it",
 }
+
+# The output of a plugin, and a line with the path of the user's kuberc.
+NOT_REPEATED = ("plugin-not-json", "kuberc-garbage", "kuberc-unknown-version")
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -54,7 +67,7 @@ def test_a_recorded_kubeconfig_error_is_reported_without_kubectls_text(name: str
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in case_names() if name not in (*FAULTS, "plugin-not-json") and case(name).stderr]
+    "name", [name for name in case_names() if name not in {*FAULTS, *NOT_REPEATED} and case(name).stderr]
 )
 def test_messages_that_are_not_about_the_kubeconfig_are_shown(name: str) -> None:
     assert fault_of(case(name).stderr) is None
