@@ -209,6 +209,10 @@ class FakeCluster:
             and item["metadata"].get("uid", existing["metadata"]["uid"]) != existing["metadata"]["uid"]
         ):
             raise _Refused("apply-annotation-only-other-uid")
+        if existing is not None:
+            version = existing["metadata"]["resourceVersion"]
+            if item["metadata"].get("resourceVersion", version) != version:
+                raise _Refused("apply-annotation-only-stale-version")
         if existing is not None and key[0] == "Pod" and "spec" in item and _env(existing) != _env(item):
             raise _Refused("apply-immutable-change")
         obj = copy.deepcopy(existing) if existing else self._new(item)
@@ -319,7 +323,8 @@ class FakeCluster:
             return Completed(1, b"", case("delete-precondition-missing").stderr)
         if preconditions["uid"] != obj["metadata"]["uid"]:
             return Completed(1, b"", case("delete-precondition-other-uid").stderr)
-        if preconditions["resourceVersion"] != obj["metadata"]["resourceVersion"]:
+        version = obj["metadata"]["resourceVersion"]
+        if preconditions.get("resourceVersion", version) != version:
             return Completed(1, b"", case("delete-precondition-stale").stderr)
         del self.objects[key]
         return _ok({"kind": "Status", "status": "Success"})

@@ -98,7 +98,7 @@ class Creation:
                     await self.protection.ensure()
                     pair = await self._reconcile(attempt)
         except ProvisionerError as error:
-            settled = await self._rollback.roll_back(attempt)
+            settled = await self._rollback.roll_back(attempt, error)
             if settled is None:
                 if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
                     raise ClusterUnavailable(
