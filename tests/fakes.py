@@ -42,6 +42,8 @@ class FakeCluster:
     namespaces: set[str] = field(default_factory=lambda: {"deer-flow"})
     objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    # The same calls, with their stdin.
+    sent: list[tuple[tuple[str, ...], bytes | None]] = field(default_factory=list)
     # The verbs for which a kuberc of the user's holds in spite of all switches: applies and creates are dry runs, a
     # delete asks a question, a get is silent about what is missing.
     defaults: set[str] = field(default_factory=set)
@@ -58,6 +60,7 @@ class FakeCluster:
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
         """Answer one call of kubectl."""
         self.calls.append(tuple(args))
+        self.sent.append((tuple(args), stdin))
         completed = await self._answer(args, stdin)
         if args[0] == self._hangs_after:
             self._hangs_after = ""

@@ -169,7 +169,16 @@ KUBECTLS_OWN = (
 )
 A_PLUGINS = "no server is asked: test_withheld.py::test_what_is_not_about_the_kubeconfig_is_repeated"
 BY_RIGHTS = "with the rights of a Role: test_without_patch.py"
+# devcluster loses no node. That a force delete removes the Pod at once is tested in test_pods.py.
+FORCE = "test_force.py::test_a_lost_sandbox_is_deleted_by_force"
 ELSEWHERE = {
+    "apply-annotation-only-stale-version": "test_full_quota.py::test_what_was_changed_meanwhile_is_not_marked",
+    "delete-force-again": "test_force.py::test_a_lost_pod_that_is_gone_meanwhile_counts_as_deleted",
+    "delete-force-node-lost": "test_force.py::test_the_force_delete_has_the_uid_and_no_grace_period",
+    "delete-force-other-uid": "test_force.py::test_a_successor_of_the_lost_pod_is_not_deleted",
+    "delete-force-successor": "test_force.py::test_a_successor_of_the_lost_pod_is_not_deleted",
+    "pod-node-lost": FORCE,
+    "pod-node-lost-terminating": FORCE,
     "apply-forbidden-no-create": f"{BY_RIGHTS}::test_a_create_that_fails_half_way_leaves_nothing",
     "apply-forbidden-no-patch": f"{BY_RIGHTS}::test_a_sandbox_is_made_read_listed_and_deleted",
     "create-without-patch": f"{BY_RIGHTS}::test_a_sandbox_is_made_read_listed_and_deleted",

@@ -13,6 +13,7 @@ import pytest
 from devcluster import Cluster
 from sandboxes import objects as kube
 from sandboxes.api.app_keys import SANDBOX_SERVICE
+from sandboxes.errors import PreconditionFailed
 from sandboxes.expiry import present, text_of
 from tests.contract.faults import recorded_refusal
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner
@@ -118,3 +119,20 @@ async def test_the_reaper_deletes_what_a_rollback_has_marked_and_not_deleted(
 
     await until(reaped)
     await until(lambda: cluster.objects("Pod") == [] and cluster.objects("Service") == [])
+
+
+async def test_what_was_changed_meanwhile_is_not_marked(provisioner: Provisioner, cluster: Cluster) -> None:
+    """The API server checks the resourceVersion that an apply names (record: apply-annotation-only-stale-version)."""
+    through = provisioner.client.app[SANDBOX_SERVICE].cluster
+    pods = []
+    for number in range(3):
+        assert await post(provisioner, f"s{number}") == 200
+        pod, _ = await through.look(f"s{number}")
+        assert pod is not None
+        pods.append(pod)
+    await through.annotate(pods[1], {kube.CONFIRMED_ANNOTATION: text_of(present())}, manager="confirmation")
+    outcomes = await asyncio.gather(*(through.discard([pod]) for pod in pods), return_exceptions=True)
+    assert [type(one) for one in outcomes[1:2]] == [PreconditionFailed]
+    kept = cluster.get("Pod", "deer-flow", "sandbox-s1")
+    assert kept is not None
+    assert not kube.is_terminating(kept)

@@ -33,6 +33,11 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         503,
         "The sandbox was replaced in the meantime",
     ),
+    "apply-annotation-only-stale-version": (
+        errors.ClusterRefused,
+        502,
+        "The cluster refused the request for an unknown reason",
+    ),
     "apply-conflict": (errors.ClusterRefused, 502, "Another program manages fields of the sandbox in the cluster"),
     "apply-container-name-twice": (errors.TemplateRefused, 502, TWICE),
     "apply-empty-stdin": (
@@ -109,6 +114,9 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
     "context-missing": (errors.ClusterRefused, 502, "The provisioner's kubeconfig can't be used"),
     "create-list-exists-one": (errors.AlreadyThere, 503, "Another client is creating the sandbox"),
     "delete-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
+    "delete-force-again": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
+    "delete-force-other-uid": (errors.PreconditionFailed, 503, "The sandbox was changed in the meantime"),
+    "delete-force-successor": (errors.PreconditionFailed, 503, "The sandbox was changed in the meantime"),
     "delete-precondition-missing": (errors.ObjectsMissing, 503, "The sandbox was deleted in the meantime"),
     "delete-precondition-other-uid": (errors.PreconditionFailed, 503, "The sandbox was changed in the meantime"),
     "delete-precondition-stale": (errors.PreconditionFailed, 503, "The sandbox was changed in the meantime"),
