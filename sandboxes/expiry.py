@@ -103,13 +103,23 @@ def expires_at(pod: KubeObject, used: datetime | None = None) -> str | None:
 
 
 def ended_at(pod: KubeObject) -> datetime:
-    """Return when a terminated Pod ended: when its last container did, else the last transition of its conditions."""
+    """Return when an ended sandbox ended, never before its creation.
+
+    That is when its sandbox container ended: a sidecar may run on and end again and again. Else when the last other
+    container did, else the last transition of the Pod's conditions.
+    """
     status = pod.get("status") or {}
-    times = [
-        ((one.get("state") or {}).get("terminated") or {}).get("finishedAt")
-        for one in status.get("containerStatuses") or []
-    ]
-    times = [time for time in times if time] or [
-        one.get("lastTransitionTime") for one in status.get("conditions") or []
-    ]
-    return max([datetime.fromisoformat(time) for time in times if time], default=created_at(pod))
+    statuses = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
+    own = [_finished_at(kube.sandbox_container_status(pod))]
+    times = (
+        [time for time in own if time]
+        or [time for one in statuses if (time := _finished_at(one))]
+        or [one.get("lastTransitionTime") for one in status.get("conditions") or []]
+    )
+    return max([created_at(pod), *(datetime.fromisoformat(time) for time in times if time)])
+
+
+def _finished_at(status: KubeObject) -> str | None:
+    """Return when the container of this status ended, None if it runs or the kubelet does not know."""
+    time: str | None = ((status.get("state") or {}).get("terminated") or {}).get("finishedAt")
+    return time

@@ -128,6 +128,9 @@ class Reaper:
             self.reaped.send(kind)
 
     def _is_in_use(self, due: Due, now: datetime) -> bool:
+        """Whether a use that is not written yet keeps the sandbox; nothing uses one that has ended."""
+        if due.kind == "ended":
+            return False
         pod = due.objects[0]
         used = self._uses.latest(pod)
         return used is not None and expiry.ends_at(pod, used) > now
