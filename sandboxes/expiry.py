@@ -1,8 +1,12 @@
 """Computes when a sandbox expires, from the annotations of its Pod. Pure.
 
 A sandbox expires at the earlier of two times. `expires-at` is a time, or `never`, and is set by the create and by
-renewals. The idle timeout is `idle-timeout-seconds` after the last use (`used-at`, else the Pod's creation). All times
+renewals. The idle timeout is `idle-timeout-seconds` after the last use (`used-at`, else the Pod's create). All times
 are UTC. Annotations that can't be parsed are ignored.
+
+Clocks: `expires-at`, `used-at` and `applied-at` are times of the service's own clock, and are compared with that clock
+only. So a clock that is wrong changes no lifetime. Between replicas whose clocks differ, a lifetime differs by as much:
+keep them within a few seconds. The end of a container is the node's time; the reaper measures (`reaper.py`).
 """
 
 from __future__ import annotations
@@ -78,8 +82,12 @@ def idle_timeout(pod: KubeObject) -> timedelta | None:
 
 
 def used_at(pod: KubeObject) -> datetime:
-    """Return the time of the last use that the Pod records; its creation if it records none."""
-    return max(created_at(pod), time_of(pod, kube.USED_ANNOTATION) or created_at(pod))
+    """Return the time of the last use that the Pod records; the create that applied it if it records none.
+
+    The creation time is the API server's, so it counts only for a Pod that has no time of the service's own clock.
+    """
+    made_at = time_of(pod, kube.APPLIED_AT_ANNOTATION) or created_at(pod)
+    return max(made_at, time_of(pod, kube.USED_ANNOTATION) or made_at)
 
 
 def ends_at(pod: KubeObject, used: datetime | None = None) -> datetime:

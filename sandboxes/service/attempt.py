@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sandboxes import expiry
@@ -13,13 +13,15 @@ from sandboxes.status.reasons import has_ended
 from sandboxes.status.response import is_whole
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sandboxes.objects import KubeObject
     from sandboxes.service.template_objects import TemplateObjects
     from sandboxes.settings import Settings
     from sandboxes.spec.options import Sandbox
 
 
-# Tolerated clock skew: how far the API server's clock may be behind this process's; its times are whole seconds.
+# How far the clocks of one cluster's API servers may differ. This process's clock is not compared with theirs.
 CLOCKS_DIFFER = timedelta(seconds=DEADLINES.clocks_differ)
 
 # `kube.owner_of` for a Pod without owner annotations.
@@ -31,7 +33,8 @@ class Attempt:
     """One create.
 
     `before`: uids of the Pod and Service it found; `applied`: it may have written to the cluster; `without_patch`: it
-    creates its objects instead of applying them.
+    creates its objects instead of applying them. `began`: a time that the API server's clock had reached when the
+    attempt began, None if it is unknown.
     """
 
     sandbox: Sandbox
@@ -41,6 +44,7 @@ class Attempt:
     applied: bool = False
     without_patch: bool = False
     waits_for_deletion: bool = False
+    began: datetime | None = None
 
     @property
     def applied_at(self) -> str:
@@ -54,17 +58,17 @@ class Attempt:
     def may_have_made(self, obj: KubeObject | None) -> bool:
         """Whether this attempt created the object, and no other writer has applied or confirmed it since.
 
-        Excludes objects older than the attempt, since the live view may have missed them, and objects that another
-        process has confirmed, i.e. returned to a caller.
+        Its marks say so. Excludes objects that another process has confirmed, i.e. returned to a caller; and, since
+        the live view may have missed them, objects that are older than the attempt by the API server's own times.
         """
         if obj is None or obj["metadata"]["uid"] in (self.before or ()):
             return False
-        if expiry.created_at(obj) < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+        if self.began is not None and expiry.created_at(obj) < self.began - CLOCKS_DIFFER:
             return False
         return self.has_marked(obj) and kube.CONFIRMED_ANNOTATION not in kube.get_annotations(obj)
 
     def is_over(self, pod: KubeObject) -> bool:
-        """Whether the Pod has ended, or has expired and the request does not set a new TTL."""
+        """Whether the Pod has ended, or has expired and the request does not set a new TTL; see expiry.py on clocks."""
         has_expired = expiry.ttl_ends_at(pod) <= expiry.present()
         return has_ended(pod) or (has_expired and self.sandbox.ttl_seconds is None)
 

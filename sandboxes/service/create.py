@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import logging
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import expiry
@@ -30,7 +29,7 @@ from sandboxes.errors import (
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
-from sandboxes.service.attempt import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
+from sandboxes.service.attempt import NOBODY, Attempt, marks_only, now
 from sandboxes.service.capacity import Capacity
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
@@ -91,7 +90,12 @@ class Creation:
         template, applied_at = self._templates[sandbox.asks.template], now()
         objects = build(sandbox, template, self._settings, applied_at=applied_at)
         extras = build_extras(sandbox, template, self._settings, applied_at=applied_at)
-        attempt = Attempt(sandbox, objects, TemplateObjects(sandbox.sandbox_id, extras))
+        attempt = Attempt(
+            sandbox,
+            objects,
+            TemplateObjects(sandbox.sandbox_id, extras),
+            began=self._cluster.server_clock.at_least(),
+        )
         try:
             with self._room.making(sandbox.sandbox_id):
                 async with within(seconds):
@@ -275,18 +279,16 @@ class Creation:
         return stored
 
     async def _confirm(self, sandbox_id: str, pod: KubeObject, *, always: bool) -> KubeObject:
-        """Annotate a recently applied Pod as returned to a caller, and return it as stored.
+        """Annotate a Pod as returned to a caller, once in its life, and return it as stored.
 
-        The annotation, and the new resourceVersion, keep its maker from rolling it back. `always` confirms an older
-        Pod, too: one without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod
-        was replaced.
+        The annotation, and the new resourceVersion, keep its maker from rolling it back. Whether the maker may still do
+        so is not judged by the Pod's age, since its clock may be another one than ours. `always` confirms it again: one
+        without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod was replaced.
         """
         marks = kube.get_annotations(pod)
         if not self._rollback.is_pending(sandbox_id) and not always:
-            applied_at = expiry.time_of(pod, kube.APPLIED_AT_ANNOTATION)
-            if pod["metadata"]["uid"] in self._confirmed or applied_at is None or kube.CONFIRMED_ANNOTATION in marks:
-                return pod
-            if expiry.present() - applied_at > timedelta(seconds=self._cluster.deadlines.settle) + CLOCKS_DIFFER:
+            is_ours = kube.APPLIED_AT_ANNOTATION in marks
+            if pod["metadata"]["uid"] in self._confirmed or not is_ours or kube.CONFIRMED_ANNOTATION in marks:
                 return pod
         confirmed = await self._cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
         self._rollback.forget(sandbox_id)
