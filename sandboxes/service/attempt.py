@@ -112,8 +112,11 @@ def needs_confirmation(pod: KubeObject) -> bool:
 
 
 def is_older(service: KubeObject, pod: KubeObject) -> bool:
-    """Whether the Service was there before the Pod, by the API server's times, which have a resolution of a second."""
-    return expiry.created_at(service) < expiry.created_at(pod)
+    """Whether the Service may have been there before the Pod, by the API server's times, and was not applied with it.
+
+    Those times have a resolution of a second.
+    """
+    return mark_of(service) != mark_of(pod) and expiry.created_at(service) <= expiry.created_at(pod)
 
 
 def mark_of(obj: KubeObject) -> str | None:
