@@ -84,7 +84,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     keys = request.app[KEYS]
     if not keys.are_required:
         # The socket's address: headers that name another one can be forged.
-        request.app[CALLERS].check(request.path, request.remote, request.headers.items())
+        request.app[CALLERS].check(request.path, request.remote, request.headers.items(), request.raw_path)
     elif request.path.startswith(API):
         given = request.headers.get(API_KEY_HEADER, "").encode(errors="surrogateescape")
         if not keys.accept(given):
