@@ -278,3 +278,20 @@ async def test_a_later_request_of_a_connection_is_checked(served: Served) -> Non
     await writer.wait_closed()
     assert re.findall(rb"HTTP/1\.1 (\d+) ", answers) == [b"200", b"403"]
     assert served.cluster.calls == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Origin : http://evil.example",
+        b" Origin: http://evil.example",
+        b"X: y\r\n Origin: http://evil.example",
+        b"X: y\rOrigin: http://evil.example",
+        b"X: y\nOrigin: http://evil.example",
+        b"Origin\x00: http://evil.example",
+        b"Origin: http://evil.example\x00",
+        b"Origin",
+    ],
+)
+async def test_a_header_that_breaks_http_hides_no_origin(served: Served, line: bytes) -> None:
+    assert await served.create(b"Host: localhost", line) in {400, 403}
