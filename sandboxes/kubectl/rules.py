@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # kubectl's message about credentials that the API server rejected.
 UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: tls:")
 
+# For kubectl's messages about its own configuration (see withheld.is_about_configuration).
+KUBECONFIG_UNUSABLE = "The provisioner's kubeconfig can't be used"
+
 # Object field → fields of a create request that may have set it. The first that the caller set is blamed; if the caller
 # set none, the operator's template or settings are. The first matching pattern counts.
 REQUEST_FIELDS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
@@ -81,6 +84,13 @@ def _refused_quantity(_match: re.Match[str], detail: str) -> ProvisionerError:
 
 # The first matching rule counts, so specific rules precede general ones.
 RULES: tuple[Rule, ...] = (
+    # A credential plugin, before other rules, since the message quotes it (record: plugin-not-json)
+    _rule(
+        "credential-plugin",
+        r"\A(Unable to connect|error: )[^\n]*getting credentials: ",
+        ClusterRefused,
+        "The provisioner's credential plugin failed",
+    ),
     # The object exists already
     _rule(
         "immutable",
@@ -245,19 +255,6 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The cluster refuses the provisioner's credentials",
     ),
-    _rule(
-        "credential-plugin",
-        r"getting credentials",
-        ClusterRefused,
-        "The provisioner's credential plugin failed",
-    ),
-    _rule(
-        "kubeconfig",
-        r"error loading config file|error: stat |context \"[^\"]*\" does not exist|error: EOF|cluster \"[^\"]*\" does"
-        r"|no server found|invalid configuration|unable to read client-(cert|key)|unable to read certificate-authority",
-        ClusterRefused,
-        "The provisioner's kubeconfig can't be used",
-    ),
     # Connection
     _rule(
         "certificate",
@@ -288,6 +285,13 @@ RULES: tuple[Rule, ...] = (
         "The cluster can't do this just now",
     ),
     # All other rejections
+    # Not in the words of an API server: what answers wants https (record: kubeconfig-server-http-to-https).
+    _rule(
+        "no-api-server",
+        r"\(BadRequest\): .*the server rejected our request for an unknown reason",
+        ClusterRefused,
+        KUBECONFIG_UNUSABLE,
+    ),
     _rule("forbidden", r"\(Forbidden\)", ClusterRefused, "The cluster forbids this for an unknown reason"),
     _rule("bad-request", r"\(BadRequest\)", ClusterRefused, "The cluster does not understand the request"),
 )

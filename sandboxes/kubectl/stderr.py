@@ -8,14 +8,16 @@ from __future__ import annotations
 import re
 
 from sandboxes.errors import ClusterRefused, ObjectsMissing, ProvisionerError
-from sandboxes.kubectl.rules import RULES, UNAUTHORIZED
-from sandboxes.kubectl.withheld import is_of_server, repeatable
+from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE, RULES, UNAUTHORIZED
+from sandboxes.kubectl.withheld import is_about_configuration, is_kubectls_own, is_of_server, repeatable
 
 # Lines of klog: severity and date, then time, pid, file. kubectl's last line has the same information.
 _LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 _MESSAGE_START = re.compile(
     r'Error from server|error: |The [A-Z]\w* "[^"]*" is invalid|The connection to the server|Unable to connect'
 )
+
+UNKNOWN = "The cluster refused the request for an unknown reason"
 
 # Maximum characters of a message to match: the rest only quotes objects, and some patterns take quadratic time.
 MOST_MATCHED = 8_000
@@ -89,9 +91,14 @@ def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
         return ObjectsMissing("The sandbox was deleted in the meantime", detail=detail, names=names)
     found.sort(key=lambda message: bool(_MISSING.match(message)))
     for message in [*found, stderr]:
+        # Before the table: its patterns may match in what kubectl quotes of the kubeconfig.
+        if is_about_configuration(message):
+            return ClusterRefused(KUBECONFIG_UNUSABLE, detail=detail)
         for rule in RULES:
             match = rule.pattern.search(message[:MOST_MATCHED])
             # Only the API server's messages may fill a sentence: others may quote the kubeconfig.
             if match and (not match.groupdict() or is_of_server(message)):
                 return rule.make(match, detail)
-    return ClusterRefused("The cluster refused the request for an unknown reason", detail=detail)
+    if any(map(is_kubectls_own, found)):
+        return ClusterRefused(KUBECONFIG_UNUSABLE, detail=detail)
+    return ClusterRefused(UNKNOWN, detail=detail)
