@@ -19,6 +19,7 @@ from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
+from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs, named_kubeconfigs
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.preflight import check_cluster, protect
 from sandboxes.service.sandboxes import SandboxService
@@ -72,7 +73,9 @@ async def compose(
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
     templates = load_all_templates(settings)
     runner = await connect(settings, os.environ, directory)
-    waiting = ProcessPool(runner, settings.kubeconfig, most=settings.kubectl_max_processes, deadlines=deadlines)
+    waiting = ProcessPool(
+        runner, *named_kubeconfigs(settings), most=settings.kubectl_max_processes, deadlines=deadlines
+    )
     kubectl = Kubectl(
         waiting if settings.kubectl_start_ahead else runner,
         max_processes=settings.kubectl_max_processes,
@@ -188,8 +191,7 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
         yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
-    if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
-        yield f"KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using {settings.kubeconfig}."
+    yield from ignored_kubeconfigs(settings)
 
 
 def _warnings_of_access(settings: Settings, callers: Callers) -> Iterator[str]:

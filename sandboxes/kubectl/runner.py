@@ -53,8 +53,9 @@ class KubectlRunner:
 
     @property
     def kubeconfig(self) -> str:
-        """Path of the kubeconfig; empty if no flag names one."""
-        return next((flag.partition("=")[2] for flag in self.flags if flag.startswith("--kubeconfig=")), "")
+        """Path of the kubeconfig, several as in KUBECONFIG; empty if none is named."""
+        named = (flag.partition("=")[2] for flag in self.flags if flag.startswith("--kubeconfig="))
+        return next(named, self.env.get("KUBECONFIG", ""))
 
     @property
     def _env_of_short_calls(self) -> Mapping[str, str]:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerError, StartupError, TemplateRefused
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.kubectl.config import child_environment, connect, find_kubectl, read_context, version_of
+from sandboxes.kubectl.config import Connection, child_environment, find_kubectl, is_plain_http, prepare, version_of
 from sandboxes.kubectl.kubeconfig import shown_address
 from sandboxes.kubectl.output import check_ready, has_line
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.raw import quotas_of
+from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE
 from sandboxes.kubectl.runner import KubectlRunner
-from sandboxes.kubectl.stderr import classify
+from sandboxes.kubectl.stderr import UNKNOWN, classify, messages
+from sandboxes.kubectl.withheld import is_of_server
 from sandboxes.ops.lines import Line, Verdict, quota_line, rights_line
 from sandboxes.ops.preflight import trial_of
 from sandboxes.ops.rights import (
@@ -32,7 +34,7 @@ from sandboxes.ops.rights import (
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
     from sandboxes.settings import Settings
@@ -54,15 +56,13 @@ async def check(
         return
     yield Line(Verdict.OK, f"kubectl: {version} at {binary}")
     try:
-        runner = await connect(settings, environ, directory)
+        connection = await prepare(settings, environ, directory)
     except StartupError as error:
         yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
         return
-    cluster = _ClusterChecks(runner, settings)
-    async for line in cluster.address():
+    cluster = _ClusterChecks(connection, settings)
+    for line in cluster.address():
         yield line
-        if line.is_last:
-            return
     reached = await cluster.reached()
     for line in reached:
         yield line
@@ -91,8 +91,8 @@ async def _check_namespace(
 class _ClusterChecks:
     """Runs the checks against one cluster."""
 
-    def __init__(self, runner: KubectlRunner, settings: Settings) -> None:
-        self._runner = runner
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._runner, self._context = connection
         self._settings = settings
         self._namespace = settings.k8s_namespace
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -107,17 +107,12 @@ class _ClusterChecks:
         except (OSError, OutputTooLarge) as error:
             return Completed(1, b"", f"error: {error}")
 
-    async def address(self) -> AsyncIterator[Line]:
+    def address(self) -> Iterator[Line]:
         """Report the kubeconfig, context and address in use."""
-        try:
-            context = await read_context(self._runner)
-        except StartupError as error:  # the file has changed since `connect` read it
-            yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
-            return
-        yield Line(Verdict.OK, f"kubeconfig: {self._runner.kubeconfig}, readable, context {context.name}")
-        self._server = self._settings.k8s_api_server or shown_address(context.server)
+        yield Line(Verdict.OK, f"kubeconfig: {self._runner.kubeconfig}, readable, context {self._context.name}")
+        shown = self._settings.k8s_api_server or shown_address(self._context.server)
         by = "K8S_API_SERVER" if self._settings.k8s_api_server else "the kubeconfig"
-        yield Line(Verdict.OK, f"address: {self._server}, by {by}")
+        yield Line(Verdict.OK, f"address: {shown}, by {by}")
 
     async def reached(self) -> list[Line]:
         """Check that the API server answers, its certificate and our credentials."""
@@ -125,12 +120,11 @@ class _ClusterChecks:
         certificate = Line(Verdict.OK, f"certificate: {self._certificate()}")
         if completed.returncode == 0:
             return [certificate, self._ready(completed)]
-        if "(Forbidden)" in completed.stderr:
+        if _is_forbidden(completed):
             return [certificate, Line(Verdict.NOT_PERMITTED, "API server: reachable, but /readyz is forbidden")]
         error = classify(completed.stderr)
-        if "certificate" in error.public:
-            return [Line(Verdict.FAIL, f"certificate: {error.public}", is_last=True)]
-        return [Line(Verdict.FAIL, f"API server: {error.public}", is_last=True)]
+        what = "certificate" if "certificate" in error.public else "API server"
+        return [Line(Verdict.FAIL, f"{what}: {error.public}{_words(error)}", is_last=True)]
 
     @staticmethod
     def _ready(completed: Completed) -> Line:
@@ -141,12 +135,16 @@ class _ClusterChecks:
         return Line(Verdict.OK, "API server: ready")
 
     def _certificate(self) -> str:
-        if self._server.startswith("http://"):
+        """Describe the check of the certificate in a call that has succeeded."""
+        if is_plain_http(self._settings.k8s_api_server or self._context.server):
             return "none, the address is plain http"
         if self._settings.k8s_insecure_skip_tls_verify:
             return "not checked (K8S_INSECURE_SKIP_TLS_VERIFY)"
+        if self._context.is_insecure:
+            return "not checked (insecure-skip-tls-verify in the kubeconfig)"
         named = [flag.partition("=")[2] for flag in self._runner.flags if flag.startswith("--tls-server-name=")]
-        return f"verified, for the name {named[0]}" if named else "verified"
+        name = next(iter(named), self._context.tls_server_name)
+        return f"verified, for the name {name}" if name else "verified"
 
     async def namespace(self) -> Line:
         """Check that the namespace exists."""
@@ -226,5 +224,17 @@ class _ClusterChecks:
 
     @staticmethod
     def _refused(what: str, completed: Completed) -> Line:
-        verdict = Verdict.NOT_PERMITTED if "(Forbidden)" in completed.stderr else Verdict.FAIL
-        return Line(verdict, f"{what}: {classify(completed.stderr).public}")
+        error = classify(completed.stderr)
+        verdict = Verdict.NOT_PERMITTED if _is_forbidden(completed) else Verdict.FAIL
+        return Line(verdict, f"{what}: {error.public}{_words(error)}")
+
+
+def _is_forbidden(completed: Completed) -> bool:
+    """Whether the API server forbids the call; a credential plugin or a proxy may use the word, too."""
+    return any(is_of_server(message) and "(Forbidden)" in message for message in messages(completed.stderr))
+
+
+def _words(error: ProvisionerError) -> str:
+    """Return what may be shown of kubectl's words, where its sentence does not say what is wrong."""
+    needs_words = error.public in (KUBECONFIG_UNUSABLE, UNKNOWN)
+    return f"\n{error.detail.strip()}" if needs_words and error.detail.strip() else ""

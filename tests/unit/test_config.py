@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from devcluster import credentials
 from sandboxes.errors import StartupError
 from sandboxes.kubectl import config, process
 from sandboxes.kubectl.config import child_environment, connect, find_kubectl, server_flags
@@ -238,7 +239,7 @@ async def test_in_a_pod_the_service_account_is_used(
     account = tmp_path / "serviceaccount"
     account.mkdir()
     (account / "token").write_text(MARKER)
-    (account / "ca.crt").write_text("CA")
+    credentials.make(account, tls=True)  # writes a CA's certificate
     environ |= {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}
     settings = make_settings(KUBECONFIG_PATH=tmp_path / "none", K8S_API_SERVER="https://elsewhere:6443")
     runner = await connect(settings, environ, tmp_path, service_account=account)
@@ -352,7 +353,7 @@ def test_a_kubeconfigs_server_that_is_no_address_is_kubectls_to_judge(make_setti
 
 
 @pytest.mark.parametrize(
-    "server", [f"https://me:{MARKER}@10.0.0.1:6443/?token={MARKER}", f"me:{MARKER}@10.0.0.1:6443#{MARKER}"]
+    "server", [f"https://me:{MARKER}@10.0.0.1:6443/?token={MARKER}", f"HTTPS://me:{MARKER}@10.0.0.1:6443#{MARKER}"]
 )
 async def test_the_servers_address_is_logged_without_user_info_and_query(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, server: str
