@@ -83,6 +83,7 @@ async def compose(
         max_waiting=UNBOUNDED if settings.kubectl_group else settings.kubectl_max_waiting,
         deadline=deadlines.kubectl_call,
         kubeconfig=runner.kubeconfig,
+        plugins=runner.plugins,
     )
     batched = BatchedKubectl(
         kubectl,
@@ -133,6 +134,7 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
         max_processes=settings.kubectl_max_processes,
         max_waiting=settings.kubectl_max_waiting,
         kubeconfig=runner.kubeconfig,
+        plugins=runner.plugins,
     )
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)

@@ -38,12 +38,12 @@ from sandboxes.kubectl.output import (
     objects_named,
     objects_stored,
     objects_tried,
-    shown,
     unreadable,
 )
+from sandboxes.kubectl.plugins import PluginWatch
 from sandboxes.kubectl.process import Completed, OutputTooLarge
-from sandboxes.kubectl.stderr import classify, without_repeats
-from sandboxes.kubectl.withheld import fault_of, may_repeat_others, not_shown, repeatable
+from sandboxes.kubectl.report import bug_report
+from sandboxes.kubectl.stderr import classify
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
@@ -84,10 +84,11 @@ class Kubectl:
     """Calls kubectl for one cluster, with at most `max_processes` at a time and a queue of at most `max_waiting`.
 
     `deadline`: seconds per call, including the wait for a free process. For a shorter limit, wrap the call in
-    asyncio.timeout: cancellation kills and reaps the process. `kubeconfig`: the path, for log messages.
+    asyncio.timeout: cancellation kills and reaps the process. `kubeconfig`: the path, for log messages. `plugins`: the
+    runner's, to name a credential plugin that does not answer.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what all calls share
         self,
         runner: Runner,
         *,
@@ -95,8 +96,10 @@ class Kubectl:
         max_waiting: int,
         deadline: float = DEADLINES.kubectl_call,
         kubeconfig: str = "",
+        plugins: PluginWatch | None = None,
     ) -> None:
         self._runner = runner
+        self._plugins = plugins or PluginWatch()
         self._kubeconfig = kubeconfig
         self._deadline = deadline
         self._slots = asyncio.Semaphore(max_processes)
@@ -176,7 +179,7 @@ class Kubectl:
         """Return stdout of a successful kubectl; raise the error that its exit code and stderr mean otherwise."""
         if completed.returncode == 0:
             return completed.stdout
-        detail = _bug_report(args, completed, self._kubeconfig)
+        detail = bug_report(args, completed, self._kubeconfig)
         if completed.returncode < 0:
             raise ConnectionFailed("kubectl was killed before it responded", detail=detail)
         failure = classify(completed.stderr, detail=detail)
@@ -188,10 +191,17 @@ class Kubectl:
         """Return the error for a kubectl that was killed by the service, or could not be started."""
         if isinstance(error, TimeoutError):
             detail = f"kubectl {' '.join(args)}: killed after {self._deadline:g} s"
-            return ClusterTimeout(detail=detail)
+            return self.explained(ClusterTimeout(detail=detail))
         if isinstance(error, OutputTooLarge):
             return ClusterRefused("The cluster's answer is too large", detail=f"kubectl {args}: {error}")
         return KubectlNotRun("The provisioner can't run kubectl", detail=f"kubectl can't be started: {error}")
+
+    def explained(self, error: ProvisionerError) -> ProvisionerError:
+        """Return the error; for a timeout while kubectl waits for its credential plugin, one that says so."""
+        waiting = self._plugins.waiting() if isinstance(error, ClusterTimeout) else None
+        if waiting is None or error.public == waiting.sentence:
+            return error
+        return ClusterTimeout(waiting.sentence, detail=f"{error.detail}\nstderr: {waiting.said or '(none)'}")
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Apply objects by server-side apply and return them as stored, in the same order.
@@ -360,19 +370,3 @@ def _has(obj: KubeObject, annotations: dict[str, str]) -> bool:
 
 def _name(reference: KubeObject) -> tuple[str, str]:
     return kube.RESOURCES[reference["kind"]], reference["metadata"]["name"]
-
-
-def _bug_report(args: Sequence[str], completed: Completed, kubeconfig: str) -> str:
-    stdout, stderr = completed.stdout.decode(errors="replace"), completed.stderr
-    # kubectl prompts on stdout (record: kubeconfig-no-user).
-    if fault := fault_of(f"{stderr}\n{stdout}" if stdout.startswith("Please") else stderr, kubeconfig):
-        stdout, stderr = "", not_shown(fault, kubeconfig)
-    else:
-        stdout = shown(stdout) if may_repeat_others() else "(not shown)"
-        stderr = shown(without_repeats(repeatable(stderr, kubeconfig)))
-    return (
-        f"command: kubectl {' '.join(args)}\n"
-        f"exit code: {completed.returncode}\n"
-        f"stdout: {stdout.strip() or '(none)'}\n"
-        f"stderr: {stderr.strip() or '(none)'}"
-    )

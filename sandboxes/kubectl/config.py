@@ -26,6 +26,7 @@ from sandboxes.errors import StartupError
 from sandboxes.kubectl.credentials import Credentials
 from sandboxes.kubectl.kubeconfig import shown_address
 from sandboxes.kubectl.kubeconfig_files import find_kubeconfigs
+from sandboxes.kubectl.plugins import PluginWatch
 from sandboxes.kubectl.process import OutputTooLarge
 from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.kubectl.stderr import messages
@@ -135,7 +136,9 @@ async def prepare(
     credentials = Credentials(kubeconfigs[0], environ, settings.kubectl_pass_env, more=kubeconfigs[1:])
     shown = os.pathsep.join(map(str, kubeconfigs))
     logs.hide_from(f"kubeconfig {shown}", credentials.forms, of_others=credentials.forms_of_words)
-    runner = KubectlRunner(binary, (cache, f"--kubeconfig={shown}"), env, before_start=credentials.forms)
+    plugins = PluginWatch(lambda: credentials.plugins, kubeconfig=shown)
+    flag = f"--kubeconfig={shown}"
+    runner = KubectlRunner(binary, (cache, flag), env, before_start=credentials.forms, plugins=plugins)
     if len(kubeconfigs) > 1:  # the flag names a single file
         runner = dataclasses.replace(runner, flags=(cache,), env={**env, "KUBECONFIG": shown})
     context = await read_context(runner, credentials)

@@ -81,6 +81,11 @@ class Credentials:
         """(section, name) of the first duplicate name in a kubeconfig."""
         return next((found.doubled for found in self._read.values() if found.doubled), None)
 
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The commands of all credential plugins that the kubeconfigs name."""
+        return tuple(dict.fromkeys(command for found in self._read.values() for command in found.plugins))
+
     def forms_of_words(self) -> tuple[Form, ...] | None:
         """Return the additional forms to mask in the output of credential plugins.
 

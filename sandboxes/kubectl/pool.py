@@ -85,7 +85,7 @@ class ProcessPool:
         self._refill(tuple(args))
         if child is None:
             return await self._runner(args, stdin=stdin)
-        completed = await child.communicate(stdin)
+        completed = await self._runner.plugins.communicate(child, stdin)
         if completed.returncode != 0 and is_unauthorized(completed.stderr):
             logger.info("the cluster refuses the credentials that waiting processes have read: renewing all")
             self._renew()

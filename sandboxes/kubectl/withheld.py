@@ -209,6 +209,12 @@ def is_of_server(message: str) -> bool:
     return bool(_OF_SERVER.match(message))
 
 
+def ends_in_plugin(stderr: str) -> bool:
+    """Whether the last of it is the output of a credential plugin."""
+    speakers = [speaker for speaker, _ in _parted(stderr)]
+    return bool(speakers) and speakers[-1] == "plugin"
+
+
 def not_shown(fault: str, kubeconfig: str = "") -> str:
     """Return the text that replaces kubectl's message, with the commands that show the original."""
     is_list = os.pathsep in kubeconfig

@@ -9,7 +9,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sandboxes.deadlines import DEADLINES
-from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerError, StartupError, TemplateRefused
+from sandboxes.errors import (
+    ClusterRefused,
+    ClusterTimeout,
+    ClusterUnavailable,
+    ProvisionerError,
+    StartupError,
+    TemplateRefused,
+)
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import Connection, child_environment, find_kubectl, is_plain_http, prepare, version_of
 from sandboxes.kubectl.kubeconfig import shown_address
@@ -123,6 +130,9 @@ class _ClusterChecks:
         if _is_forbidden(completed):
             return [certificate, Line(Verdict.NOT_PERMITTED, "API server: reachable, but /readyz is forbidden")]
         error = classify(completed.stderr)
+        if isinstance(error, ClusterTimeout) and (waiting := self._runner.plugins.waiting()):
+            said = f"\n{waiting.said}" if waiting.said else ""
+            return [Line(Verdict.FAIL, f"API server: {waiting.sentence}{said}", is_last=True)]
         what = "certificate" if "certificate" in error.public else "API server"
         return [Line(Verdict.FAIL, f"{what}: {error.public}{_words(error)}", is_last=True)]
 

@@ -79,8 +79,9 @@ class Health:
             checks |= {"kubectl": error.public, "api_server": "It can't be asked without kubectl"}
             logger.debug("not ready: %s\n%s", error, error.detail)
         except ProvisionerError as error:
-            checks["api_server"] = error.public
-            logger.debug("not ready: %s\n%s", error, error.detail)
+            late = self._cluster.kubectl.explained(error)
+            checks["api_server"] = late.public
+            logger.debug("not ready: %s\n%s", late, late.detail)
         if self._cluster.has_informer:
             # The server ends each watch regularly; the view is fresh again within two seconds.
             patience = until - _now() if checks["api_server"] == OK else 0.0

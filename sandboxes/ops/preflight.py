@@ -50,7 +50,8 @@ async def check_cluster(
             async with asyncio.timeout(deadlines.preflight):
                 await _check_template(kubectl, name, template, settings)
     except TimeoutError:
-        logger.warning("The cluster does not answer. Serving anyway: requests get 504 until it does.")
+        late = kubectl.explained(ClusterTimeout("The cluster does not answer"))
+        logger.warning("%s. Serving anyway: requests get 504 until it does.", late)
     except (ClusterUnavailable, ClusterTimeout) as error:
         logger.warning("%s. Serving anyway: requests get %d until it can.\n%s", error, error.status, error.detail)
 

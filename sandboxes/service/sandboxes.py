@@ -88,6 +88,10 @@ class SandboxService:
             raise _blame(error, request) from error
         return self._answer(pod, service, sandbox.sandbox_id)
 
+    def explained(self, error: ProvisionerError) -> ProvisionerError:
+        """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""
+        return self.cluster.kubectl.explained(error)
+
     def templates(self) -> list[TemplateResponse]:
         """Return the public description of each template, sorted by name."""
         return [
