@@ -18,7 +18,7 @@ from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
+from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs, named_kubeconfigs
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.preflight import check_cluster, protect
@@ -72,7 +72,7 @@ async def compose(
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
     templates = load_all_templates(settings)
-    runner = await connect(settings, os.environ, directory)
+    runner, context = await prepare(settings, os.environ, directory)
     waiting = ProcessPool(
         runner, *named_kubeconfigs(settings), most=settings.kubectl_max_processes, deadlines=deadlines
     )
@@ -84,6 +84,7 @@ async def compose(
         deadline=deadlines.kubectl_call,
         kubeconfig=runner.kubeconfig,
         plugins=runner.plugins,
+        server=context.server,
     )
     batched = BatchedKubectl(
         kubectl,
@@ -128,13 +129,14 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
 
     Raises StartupError if kubectl or the kubeconfig can't be used.
     """
-    runner = await connect(settings, os.environ, directory)
+    runner, context = await prepare(settings, os.environ, directory)
     kubectl = Kubectl(
         runner,
         max_processes=settings.kubectl_max_processes,
         max_waiting=settings.kubectl_max_waiting,
         kubeconfig=runner.kubeconfig,
         plugins=runner.plugins,
+        server=context.server,
     )
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)

@@ -43,7 +43,8 @@ from sandboxes.kubectl.output import (
 from sandboxes.kubectl.plugins import PluginWatch
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.report import bug_report
-from sandboxes.kubectl.stderr import classify
+from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE
+from sandboxes.kubectl.stderr import DEFAULT_SERVER, classify, tried_default_server
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Kubectl:
 
     `deadline`: seconds per call, including the wait for a free process. For a shorter limit, wrap the call in
     asyncio.timeout: cancellation kills and reaps the process. `kubeconfig`: the path, for log messages. `plugins`: the
-    runner's, to name a credential plugin that does not answer.
+    runner's, to name a credential plugin that does not answer. `server`: the API server that the kubeconfig names.
     """
 
     def __init__(  # noqa: PLR0913 - what all calls share
@@ -97,10 +98,12 @@ class Kubectl:
         deadline: float = DEADLINES.kubectl_call,
         kubeconfig: str = "",
         plugins: PluginWatch | None = None,
+        server: str = DEFAULT_SERVER,
     ) -> None:
         self._runner = runner
         self._plugins = plugins or PluginWatch()
         self._kubeconfig = kubeconfig
+        self._server = server
         self._deadline = deadline
         self._slots = asyncio.Semaphore(max_processes)
         self._urgent_slots = asyncio.Semaphore(URGENT_PROCESSES)
@@ -183,6 +186,8 @@ class Kubectl:
         if completed.returncode < 0:
             raise ConnectionFailed("kubectl was killed before it responded", detail=detail)
         failure = classify(completed.stderr, detail=detail)
+        if isinstance(failure, ConnectionFailed) and tried_default_server(completed.stderr, self._server):
+            raise ClusterRefused(KUBECONFIG_UNUSABLE, detail=f"The kubeconfig names no API server any more.\n{detail}")
         if isinstance(failure, ObjectsMissing):
             failure.stdout = completed.stdout
         raise failure

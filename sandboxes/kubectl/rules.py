@@ -288,7 +288,7 @@ RULES: tuple[Rule, ...] = (
     # Not in the words of an API server: what answers wants https (record: kubeconfig-server-http-to-https).
     _rule(
         "no-api-server",
-        r"\(BadRequest\): .*the server rejected our request for an unknown reason",
+        r'(\(BadRequest\)|"STDIN"): (.*: )?the server rejected our request for an unknown reason',
         ClusterRefused,
         KUBECONFIG_UNUSABLE,
     ),

@@ -25,6 +25,10 @@ MOST_MATCHED = 8_000
 _VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _EXPIRED = re.compile(r"Error from server \((?:Expired|Gone)\)")
 
+# What kubectl connects to if it finds no kubeconfig, or no usable context in it (record: kubeconfig-empty-file).
+DEFAULT_SERVER = "localhost:8080"
+_DEFAULT_TRIED = re.compile(rf'The connection to the server {DEFAULT_SERVER} |Get \\?"http://{DEFAULT_SERVER}/')
+
 # A named object does not exist. Any other 404 is not about an object.
 _MISSING = re.compile(
     r'Error from server \(NotFound\): (?:error when deleting "STDIN": )?'
@@ -40,6 +44,11 @@ def is_expired(stderr: str) -> bool:
 def is_unauthorized(stderr: str) -> bool:
     """Whether the cluster rejected the credentials."""
     return bool(UNAUTHORIZED.search(stderr))
+
+
+def tried_default_server(stderr: str, server: str) -> bool:
+    """Whether kubectl tried to reach its default API server, which is not `server`, the kubeconfig's."""
+    return bool(_DEFAULT_TRIED.search(stderr)) and DEFAULT_SERVER not in server
 
 
 def messages(stderr: str) -> list[str]:

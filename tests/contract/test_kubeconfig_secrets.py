@@ -131,6 +131,7 @@ async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_i
         assert response.status in (502, 503), (name, body)
         assert not KUBECTLS_WORDS.search(body), name
         if name not in OF_OTHERS:
+            assert (response.status, "kubeconfig can't be used" in body) == (502, True), (name, body)
             assert "it is about the kubeconfig and may quote it: " in lines, name
             assert f"kubectl --kubeconfig {path} config view" in lines, name
 

@@ -6,7 +6,9 @@ import pytest
 
 from sandboxes.errors import ClusterRefused, ClusterUnavailable
 from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE
-from sandboxes.kubectl.stderr import UNKNOWN, classify
+from sandboxes.kubectl.stderr import UNKNOWN, classify, tried_default_server
+from sandboxes.kubectl.withheld import not_shown
+from tests.record import case
 
 # In the words of client-go's source (tools/clientcmd, rest, transport, plugin) and of Go's own packages.
 FAULTS = [
@@ -34,6 +36,7 @@ FAULTS = [
     "Unable to connect to the server: No valid id-token, and cannot refresh without refresh-token",
     # Plain http to a port that wants https, as in the record.
     "Error from server (BadRequest): the server rejected our request for an unknown reason",
+    'error: unable to recognize "STDIN": the server rejected our request for an unknown reason',
     # A notice of a credential plugin comes first.
     "Your session ends in 2 days.\nerror: specifying a root certificates file with the insecure flag is not allowed",
 ]
@@ -82,3 +85,14 @@ def test_what_stays_unknown_says_so_and_its_words_are_for_the_log(stderr: str) -
     error = classify(stderr)
     assert error.public == UNKNOWN
     assert error.detail == stderr
+
+
+def test_kubectls_default_server_is_a_fault_only_of_a_kubeconfig_that_does_not_name_it() -> None:
+    stderr = case("kubeconfig-missing").stderr
+    assert tried_default_server(stderr, "https://10.0.0.1:6443")
+    assert not tried_default_server(stderr, "http://localhost:8080")
+    assert not tried_default_server(case("refused").stderr, "https://10.0.0.1:6443")
+
+
+def test_of_several_kubeconfigs_the_log_says_how_to_see_kubectls_own_words() -> None:
+    assert "run `KUBECONFIG=/a:/b kubectl config view`" in not_shown("it is odd", "/a:/b")
