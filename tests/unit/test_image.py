@@ -187,6 +187,6 @@ def test_what_ci_runs_can_be_run(script: str) -> None:
 
 def test_compose_hands_on_every_variable_that_needs_no_mount() -> None:
     # HOST and PORT mean other things outside.
-    fixed_by_the_image = {"HOST", "PORT", "KUBECONFIG_PATH", "KUBECTL"}
+    fixed_by_the_image = {"HOST", "PORT", "KUBECONFIG", "KUBECONFIG_PATH", "KUBECTL"}
     needs_a_mount = {"PROVISIONER_API_KEY_FILE", "SANDBOX_TEMPLATES_DIR"}
     assert set(SERVICE["environment"]) == VARIABLES - fixed_by_the_image - needs_a_mount
