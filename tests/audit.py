@@ -1,11 +1,11 @@
-"""What the service asked of the API server while a test ran, held against the Role that it is deployed with.
+"""Compares the requests that the service sends to the API server during a test with the Role that it is deployed with.
 
-devcluster writes down who asked for what (`devcluster.audit`). The service speaks as the kubeconfig says; what a test
-does with a kubectl of its own, it does as TESTER.
+devcluster logs each request with its user (`devcluster.audit`). The service uses the identity of the kubeconfig; a
+test that runs kubectl itself impersonates TESTER.
 
-Several processes may share the tests (pytest-xdist). Each hands over what was asked for in it, and the one that started
-them compares: tests/conftest.py makes the hooks below known. Where a run has all contract tests, what is granted and
-never asked for fails it.
+The tests may run in several worker processes (pytest-xdist). Each worker hands over the rights it has seen, and the
+controller compares them: tests/conftest.py registers the hooks below. A run of all contract tests fails if a granted
+right is never used.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from tests.contract.kubectls import new_kubectl
 from tests.deploy import objects, overlay_with
 
 ASKED = pytest.StashKey["Asked"]()
-"""Where a session keeps what was asked."""
+"""Key of the rights that the service used in this session."""
 
 HAS_ALL = pytest.StashKey[bool]()
-"""Whether a session has all contract tests. Where it has only some, the others' rights are not missed."""
+"""Whether a session has all contract tests. If it has only some of them, unused rights are no error."""
 
 TESTER = "tester"
 AS_TESTER = (f"--as={TESTER}", "--as-group=system:masters")
@@ -41,30 +41,34 @@ DEFAULTS = "."
 PRODUCTION = "overlays/production"
 TEMPLATES = "components/templates"
 ROLES = (DEFAULTS, PRODUCTION, TEMPLATES)
-"""The Roles that there are, by the folder of manifests/deploy that makes them."""
+"""The Roles to compare with, by their folder in manifests/deploy."""
 
 NOT_GRANTED = {
-    Right("get", "", "namespaces"): "at the start: is it there? Refused is a warning, and `kubectl apply -k` made it",
-    Right("create", "", "namespaces"): "at the start, where it is missing; deployed, `kubectl apply -k` has made it",
-    Right("patch", "", "namespaces"): "the same: it is made by a server-side apply",
-    Right("list", "", "resourcequotas"): "`check`: how much is left; refused, it says `not permitted`",
-    Right("create", "authorization.k8s.io", "selfsubjectrulesreviews"): "`check`: everybody's (system:basic-user)",
+    Right(
+        "get", "", "namespaces"
+    ): "at startup: whether it exists; forbidden is a warning, since `kubectl apply -k` made it",
+    Right("create", "", "namespaces"): "at startup if it is missing; in a deployment `kubectl apply -k` has made it",
+    Right("patch", "", "namespaces"): "the same, by a server-side apply",
+    Right("list", "", "resourcequotas"): "`check`: the remaining quota; if forbidden, it prints `not permitted`",
+    Right(
+        "create", "authorization.k8s.io", "selfsubjectrulesreviews"
+    ): "`check` and `/readyz`: granted to all users (system:basic-user)",
     Right(
         "create", "authorization.k8s.io", "selfsubjectaccessreviews"
-    ): "`check`: the same, where rules are incomplete",
+    ): "`check`: the same, if the rules are incomplete",
 }
-"""What the service asks for and no Role grants, with the reason. A test needs each to be asked for."""
+"""Rights that the service uses and no Role grants, with the reason. A test fails if one of them is never used."""
 
 OPEN_PATHS = re.compile(r"/api(/v1)?|/apis(/[^/]+){0,2}|/openapi/.+|/version|/(healthz|livez|readyz)(/.*)?")
-"""Discovery, schemas, version and health: `system:discovery` grants them to all who have logged in."""
+"""Discovery, schemas, version and health: `system:discovery` grants them to all authenticated users."""
 
 ELSEWHERE = {"default", "kube-public", "kube-system"}
-"""Where no test has the service work: to ask for something here is to have forgotten the namespace."""
+"""Namespaces that no test uses: a request for one of them lacks `-n`."""
 
 
 @functools.cache
 def role(folder: str) -> frozenset[Right]:
-    """Return the rights of the Role that a folder of manifests/deploy makes; a component's, on the base."""
+    """Return the rights of the Role in a folder of manifests/deploy; a component is built on top of the base."""
     if not folder.startswith("components/"):
         return rights_of(objects(new_kubectl(), folder)["Role"]["rules"])
     with tempfile.TemporaryDirectory() as directory:
@@ -73,17 +77,17 @@ def role(folder: str) -> frozenset[Right]:
 
 
 def right_of(entry: Entry) -> Right:
-    """Return the right that an entry takes."""
+    """Return the right that the request of an entry needs."""
     return Right(entry.verb, entry.group, entry.resource)
 
 
 def of_the_service(entry: Entry) -> bool:
-    """Whether the service asked: it has no client but kubectl, and speaks for nobody else."""
+    """Whether the service sent the request: by kubectl, and without impersonation."""
     return entry.agent.startswith("kubectl/") and not entry.user
 
 
 def beyond(entries: Iterable[Entry], granted: frozenset[Right]) -> list[str]:
-    """Return what was asked for and is neither granted nor excepted, and where."""
+    """Return the requests that are neither granted nor excepted, each with its namespace."""
     return sorted({_where(entry) for entry in entries if not _allowed(entry, granted)})
 
 
@@ -103,9 +107,9 @@ def _where(entry: Entry) -> str:
 
 
 class Asked(logging.Filter):
-    """What the service asks of every devcluster in this process: by the test that runs, and in all.
+    """Collects the requests of the service to every devcluster in this process, for the current test and in total.
 
-    A filter, which lets nothing through: what a failing test shows of the log has none of it.
+    A logging filter that drops every record, so that the log of a failing test does not show them.
     """
 
     def __init__(self) -> None:
@@ -114,7 +118,7 @@ class Asked(logging.Filter):
         self.in_all: set[Right] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Take an entry out of the log."""
+        """Collect the entry and drop the record."""
         assert isinstance(record.args, tuple)
         (entry,) = record.args
         assert isinstance(entry, Entry)
@@ -123,7 +127,7 @@ class Asked(logging.Filter):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Read the log while the block runs."""
+        """Collect entries while the block runs."""
         logger = logging.getLogger(audit.LOGGER)
         level = logger.level
         logger.setLevel(logging.INFO)
@@ -136,7 +140,7 @@ class Asked(logging.Filter):
 
     @contextmanager
     def within(self, folder: str, elsewhere: Callable[[], Iterable[Entry]] = tuple) -> Iterator[None]:
-        """Fail if the block has the service ask for more than a Role; `elsewhere` gives what another process heard."""
+        """Fail if the service uses a right in the block that the Role lacks; `elsewhere` returns further entries."""
         outer, self._new = self._new, set()
         try:
             yield
@@ -149,7 +153,7 @@ class Asked(logging.Filter):
 
 
 def reading(path: Path) -> Callable[[], list[Entry]]:
-    """Return what gives the entries that have been written to a devcluster's `--audit-log` since the last time."""
+    """Return a function that returns the entries written to a devcluster's `--audit-log` since its last call."""
     read = 0
 
     def new() -> list[Entry]:
@@ -164,7 +168,7 @@ def reading(path: Path) -> Callable[[], list[Entry]]:
 
 
 def never_asked_for(asked: set[Right]) -> Mapping[str, frozenset[Right]]:
-    """Return what is granted, or excepted, and was not asked for, by the name of who grants it."""
+    """Return the rights that are granted or excepted, but not used, by the name of their Role or table."""
     granted = {f"the Role of {folder}": role(folder) for folder in ROLES}
     return {name: rights - asked for name, rights in {**granted, "NOT_GRANTED": frozenset(NOT_GRANTED)}.items()}
 
@@ -182,12 +186,12 @@ def _take_over(config: pytest.Config, handed_over: dict[str, Any]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what the services of a worker's tests asked for; from one that crashed there is nothing to take."""
+    """Add the rights that a worker has seen; a worker that crashed hands over nothing."""
     _take_over(node.config, getattr(node, "workeroutput", {"asked": [], "has_all": False}))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Hand over what was asked for, as a worker; else report, as if by a test each, what never was."""
+    """In a worker, hand over the used rights; else report the unused ones, with one test report for each Role."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput |= _hand_over(session.config)
         return

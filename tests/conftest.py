@@ -1,4 +1,4 @@
-"""What tests of every room share."""
+"""Fixtures and hooks that all tests share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 ROOT = Path(__file__).parent.parent
-# How hard tests with made-up input try: `all` is hypothesis' own number of examples, and what CI runs.
+# The number of generated examples: `all` is hypothesis' default, which CI runs.
 examples.register_profile("all", deadline=None)
 examples.register_profile("few", deadline=None, max_examples=20)
 examples.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
@@ -40,13 +40,13 @@ VARIABLES = {field.upper() for field in Settings.model_fields} | set(FALLBACKS.v
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what lives until the end: the modules and the tests themselves."""
+    """Exclude modules and tests, which live until the end, from garbage collection."""
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the variables of whoever runs the tests out of them."""
+    """Remove the settings of the caller's environment."""
     for name in os.environ:
         if name in VARIABLES or name.startswith(LARK_PREFIXES):
             monkeypatch.delenv(name)
@@ -54,13 +54,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @functools.cache
 def _load_settings(_environment: frozenset[tuple[str, str]]) -> Settings:
-    """Read the environment, of which Settings are all that is given here: once for each, since they can't change."""
+    """Load the Settings from the environment; cached by the variables that matter, since Settings are immutable."""
     return Settings.load()
 
 
 @pytest.fixture
 def make_settings(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Callable[..., Settings]:  # noqa: ARG001
-    """Return what reads Settings from an environment with just the given variables."""
+    """Return a function that loads Settings from an environment with only the given variables."""
 
     def make(**variables: Any) -> Settings:
         for name, value in variables.items():
@@ -72,7 +72,7 @@ def make_settings(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> C
 
 @pytest.fixture
 def deadlines(request: pytest.FixtureRequest) -> Deadlines:
-    """Return the limits of time of the services that a test starts: `@pytest.mark.deadlines(read=0.1)`, in seconds."""
+    """Return the Deadlines of the services that a test starts: `@pytest.mark.deadlines(read=0.1)`, in seconds."""
     marks = [marker.kwargs for marker in request.node.iter_markers("deadlines")]
     return Deadlines(**{name: value for mark in reversed(marks) for name, value in mark.items()})
 
@@ -84,5 +84,5 @@ def _shipped_template() -> Template:
 
 @pytest.fixture
 def template() -> Template:
-    """Return the template that is shipped, the test's own to change."""
+    """Return a copy of the shipped template, which the test may modify."""
     return copy.deepcopy(_shipped_template())

@@ -1,4 +1,4 @@
-"""What `kubectl kustomize` makes of the folders of manifests/deploy, as tests read it."""
+"""Builds the folders of manifests/deploy with `kubectl kustomize`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Objects = dict[str, dict[str, Any]]
 
 @functools.cache
 def built(kubectl: Path, folder: str | Path) -> str:
-    """Return the YAML that a folder is built to; must succeed."""
+    """Return the YAML that kustomize builds from a folder; fails the test if it fails or prints a warning."""
     argv: list[str] = [str(kubectl), "kustomize", str(DEPLOY / folder)]
     result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 0, result.stderr
@@ -27,7 +27,7 @@ def built(kubectl: Path, folder: str | Path) -> str:
 
 
 def objects(kubectl: Path, folder: str | Path) -> Objects:
-    """Return what a folder is built to, by kind: there is one of each."""
+    """Return the objects that kustomize builds from a folder, by kind; fails if a kind occurs twice."""
     found = list(yaml.safe_load_all(built(kubectl, folder)))
     by_kind = {obj["kind"]: obj for obj in found}
     assert len(by_kind) == len(found)
@@ -35,7 +35,7 @@ def objects(kubectl: Path, folder: str | Path) -> Objects:
 
 
 def overlay_with(directory: Path, text: dict[str, Any]) -> Path:
-    """Return an operator's overlay; in a copy, since kustomize takes its bases from beside it."""
+    """Write an operator's overlay and return its folder; in a copy, since its bases are relative paths."""
     copy = directory / "manifests" / "deploy"
     for source in DEPLOY.rglob("*.yaml"):
         target = copy / source.relative_to(DEPLOY)

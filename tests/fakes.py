@@ -1,7 +1,7 @@
-"""A cluster in memory, at the one seam where kubectl is started: for tests of what is above it.
+"""An in-memory cluster that replaces the kubectl runner, for tests of the layers above it.
 
-It answers as kubectl does (a missing object, an immutable Pod and refusals by their recorded text) and fails on a
-call that it does not know. What a real kubectl and a real server do is tested in tests/contract and tests/e2e.
+It responds as kubectl does (for a missing object, an immutable Pod and rejections with the recorded stderr) and fails
+on an unknown call. tests/contract and tests/e2e test a real kubectl and a real server.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import copy
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,17 +38,19 @@ def _ok(document: object = None) -> Completed:
 
 @dataclass
 class FakeCluster:
-    """Holds objects by (kind, namespace, name); `calls` is every kubectl call's arguments, `events` all Events."""
+    """Objects by (kind, namespace, name); `calls` has the arguments of every kubectl call, `events` all Events."""
 
     namespaces: set[str] = field(default_factory=lambda: {"deer-flow"})
     objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
-    # The verbs for which a kuberc of the user's holds in spite of all switches: applies and creates are dry runs, a
-    # delete asks a question, a get is silent about what is missing.
+    # The verbs that follow defaults of a user's kuberc: apply and create are dry runs, delete is interactive, and get
+    # ignores missing objects.
     defaults: set[str] = field(default_factory=set)
-    # Events, and what containers have written by (Pod's name, container, whether it is the previous one).
+    # Events, and the logs of containers by (Pod's name, container, whether it is the previous one).
     events: list[dict[str, Any]] = field(default_factory=list)
     written: dict[tuple[str, str, bool], str] = field(default_factory=dict)
+    # The answer to a self-subject rules review; an administrator's by default.
+    review: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(case("rules-review-admin").stdout))
 
     def __post_init__(self) -> None:
         self._planned: list[tuple[str, Callable[[], Awaitable[Completed | None]]]] = []
@@ -56,7 +59,7 @@ class FakeCluster:
         self._node_ports = itertools.count(30000)
 
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
-        """Answer one call of kubectl."""
+        """Respond to one kubectl call."""
         self.calls.append(tuple(args))
         completed = await self._answer(args, stdin)
         if args[0] == self._hangs_after:
@@ -77,6 +80,8 @@ class FakeCluster:
             case "apply":
                 dry_run = "--dry-run=server" in args or "apply" in self.defaults
                 return self._apply(document["items"], dry_run=dry_run)
+            case "create" if args[1:3] == case("rules-review-admin").argv[2:4]:
+                return _ok(self.review)
             case "create":
                 return self._create(document["items"])
             case "get" if "-f" in args:
@@ -93,12 +98,12 @@ class FakeCluster:
                 return self._delete_exactly(args[2], document["preconditions"])
             case "delete":
                 return self._delete(document["items"])
-        raise AssertionError(f"a call that nobody expects: {args}")
+        raise AssertionError(f"unexpected kubectl call: {args}")
 
-    # What a test plans and looks at
+    # For tests: planned responses, and the state
 
     def answer_next(self, verb: str, name: str, times: int = 1) -> None:
-        """Have the next calls of `verb` answered as in the recorded case `name`."""
+        """Make the next calls of `verb` fail as in the recorded case `name`."""
         recorded = case(name)
 
         async def answer() -> Completed:
@@ -107,7 +112,7 @@ class FakeCluster:
         self._planned += [(verb, answer)] * times
 
     def say_next(self, verb: str, stderr: str) -> None:
-        """Have the next call of `verb` fail with these words."""
+        """Make the next call of `verb` fail with this stderr."""
 
         async def answer() -> Completed:
             return Completed(1, b"", stderr)
@@ -115,7 +120,7 @@ class FakeCluster:
         self._planned.append((verb, answer))
 
     def print_next(self, verb: str, stdout: bytes) -> None:
-        """Have the next call of `verb` succeed and print this."""
+        """Make the next call of `verb` succeed with this stdout."""
 
         async def answer() -> Completed:
             return Completed(0, stdout, "")
@@ -123,7 +128,7 @@ class FakeCluster:
         self._planned.append((verb, answer))
 
     def hold_next(self, verb: str) -> asyncio.Event:
-        """Have the next call of `verb` wait, before it does anything, until the event is set."""
+        """Block the next call of `verb`, before it has any effect, until the returned event is set."""
         event = asyncio.Event()
 
         async def answer() -> None:
@@ -133,11 +138,11 @@ class FakeCluster:
         return event
 
     def hang_after_next(self, verb: str) -> None:
-        """Have the next call of `verb` do all that it should, and then never end."""
+        """Make the next call of `verb` take effect and then never return."""
         self._hangs_after = verb
 
     def do_before_next(self, verb: str, action: Callable[[], None]) -> None:
-        """Have something happen behind the service's back just before the next call of `verb`."""
+        """Run `action` immediately before the next call of `verb`, as another client of the cluster."""
 
         async def answer() -> None:
             action()
@@ -149,7 +154,7 @@ class FakeCluster:
         return Counter(call[0] for call in self.calls)
 
     def put(self, obj: dict[str, Any]) -> dict[str, Any]:
-        """Store an object as if it had been there before; returns the stored one."""
+        """Store an object without a kubectl call; return the stored copy."""
         key = self.key(obj)
         stored = copy.deepcopy(obj)
         stored["metadata"].setdefault("uid", f"uid-{next(self._versions)}")
@@ -166,7 +171,7 @@ class FakeCluster:
         return self.objects.get(("Service", namespace, f"sandbox-{sandbox_id}-svc"))
 
     def run_pod(self, sandbox_id: str) -> None:
-        """Let a sandbox's Pod be Running."""
+        """Set the phase of a sandbox's Pod to Running."""
         pod = self.pod(sandbox_id)
         assert pod is not None
         pod["status"]["phase"] = "Running"
@@ -176,7 +181,7 @@ class FakeCluster:
         """Return the key of an object."""
         return obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
-    # How it answers
+    # Responses
 
     def _apply(self, items: list[dict[str, Any]], *, dry_run: bool) -> Completed:
         stored, failures = [], []
@@ -186,7 +191,7 @@ class FakeCluster:
             except _Refused as refused:
                 failures.append(refused.stderr)
         if failures:
-            return Completed(1, b"", "".join(failures))
+            return Completed(1, b"", "".join(failures if len(failures) == 1 else map(_one_of_several, failures)))
         return _ok({"kind": "List", "items": stored} if len(stored) > 1 else stored[0])
 
     def _apply_one(self, item: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
@@ -199,11 +204,10 @@ class FakeCluster:
         if key[1] not in self.namespaces:
             raise _Refused("apply-missing-namespace", lines=1)
         existing = self.objects.get(key)
-        if existing is None and "uid" in item["metadata"]:  # in the words of the API server's source
-            uid = item["metadata"]["uid"]
-            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        if existing is None and "uid" in item["metadata"]:
             what = f'{_resource(item)} "{item["metadata"]["name"]}"'
-            raise _Refused(stderr=f"Error from server (Conflict): Operation cannot be fulfilled on {what}: {why}\n")
+            recorded = case("apply-annotation-only-uid-gone").stderr
+            raise _Refused(stderr=recorded.replace('pods "sandbox-ub"', what))
         if (
             existing is not None
             and item["metadata"].get("uid", existing["metadata"]["uid"]) != existing["metadata"]["uid"]
@@ -233,7 +237,7 @@ class FakeCluster:
             else:
                 new = self._new(item)
                 stored.append(new if "create" in self.defaults else self.put(new))
-        # One document after another, and no List (record: create-list, create-list-exists-one).
+        # Concatenated documents instead of a List (record: create-list, create-list-exists-one).
         printed = "\n".join(json.dumps(obj, indent=4) for obj in stored)
         return Completed(1 if failures else 0, printed.encode(), "".join(failures))
 
@@ -251,7 +255,7 @@ class FakeCluster:
     def _get(self, items: list[dict[str, Any]]) -> Completed:
         missing = self._missing(items, 'Error from server (NotFound): {} "{}" not found\n')
         found = [self.objects[self.key(item)] for item in items if self.key(item) in self.objects]
-        # as recorded in get-half-missing: what is there is printed all the same, for nobody to read
+        # kubectl prints the objects that exist although it fails (record: get-half-missing).
         printed = json.dumps({"kind": "List", "items": found} if len(items) > 1 or not found else found[0])
         if "get" in self.defaults:
             return Completed(0, printed.encode() if found else b"", "")
@@ -272,7 +276,7 @@ class FakeCluster:
         return "".join(sentence.format(_resource(item), item["metadata"]["name"]) for item in missing)
 
     def _list(self, path_and_query: str) -> Completed:
-        """Return one page of a raw list, with as many items as it may have (record: raw-list-limit)."""
+        """Return one page of a raw list with at most `limit` items (record: raw-list-limit)."""
         path, _, query_string = path_and_query.partition("?")
         query = dict(parse_qsl(query_string))
         *root, _, namespace, plural = path.split("/")
@@ -302,8 +306,8 @@ class FakeCluster:
         previous = "--previous" in args
         text = self.written.get((name, container, previous))
         if text is None and previous:
-            said = f'previous terminated container "{container}" in pod "{name}" not found'
-            return Completed(1, b"", f"Error from server (BadRequest): {said}\n")
+            message = f'previous terminated container "{container}" in pod "{name}" not found'
+            return Completed(1, b"", f"Error from server (BadRequest): {message}\n")
         if text is None:
             return Completed(1, b"", case("logs-waiting").stderr.replace("sandbox-nopull", name))
         options = dict(arg.split("=") for arg in args if "=" in arg)
@@ -316,7 +320,7 @@ class FakeCluster:
         key = (_KINDS[resource], namespace, name)
         obj = self.objects.get(key)
         if obj is None:
-            return Completed(1, b"", case("delete-precondition-missing").stderr)
+            return Completed(1, b"", f'Error from server (NotFound): {resource} "{name}" not found\n')
         if preconditions["uid"] != obj["metadata"]["uid"]:
             return Completed(1, b"", case("delete-precondition-other-uid").stderr)
         if preconditions["resourceVersion"] != obj["metadata"]["resourceVersion"]:
@@ -330,12 +334,18 @@ class _Refused(Exception):
         self.stderr = stderr or "".join(case(name).stderr.splitlines(keepends=True)[:lines])
 
 
+def _one_of_several(stderr: str) -> str:
+    """Return an error of one object as kubectl prints it beside others (record: apply-annotation-only-list-*)."""
+    invalid = re.sub(r"\AThe (\w+ \"[^\"]*\" is invalid)", r"Error from server (Invalid): \1", stderr)
+    return invalid.removeprefix("error: ")
+
+
 def _resource(item: dict[str, Any]) -> str:
     return {kind: resource for resource, kind in _KINDS.items()}[item["kind"]]
 
 
 def _selects(selector: str, labels: dict[str, str]) -> bool:
-    """Whether `a=b,c,d!=e` is true of the labels."""
+    """Whether a selector such as `a=b,c,d!=e` matches the labels."""
     for part in filter(None, selector.split(",")):
         if "!=" in part:
             key, _, value = part.partition("!=")
@@ -355,7 +365,7 @@ def _env(pod: dict[str, Any]) -> object:
 
 
 def events_about(pod: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    """Return the Events of the recorded case `name`, as if they were about this Pod."""
+    """Return the Events of the recorded case `name`, with this Pod as the involved object."""
     assert pod is not None
     events = copy.deepcopy(case(name).items)
     metadata = pod["metadata"]

@@ -1,4 +1,4 @@
-"""An informer that a test fills by hand."""
+"""An informer without a watch, for tests that set its content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.record import recorded_pods
 
 
 class StillView(Informer):
-    """A view that no watch keeps: it holds what it is told by hand."""
+    """An informer without a watch: it holds the objects that a test puts into it."""
 
     def __init__(self) -> None:
         runner = KubectlRunner(Path("/never/started"), (), {})
@@ -29,7 +29,7 @@ class StillView(Informer):
     def put(
         self, sandbox_id: str, *, pod: str = "pod-creating", uid: str = "u1", expires_at: str = "", node: str = "n"
     ) -> None:
-        """Let a sandbox's Pod be as the recorded one, and have a Service."""
+        """Store a Service and a Pod like the recorded one for a sandbox."""
         self._versions += 1
         labels = kube.labels_of(sandbox_id)
         one = copy.deepcopy(recorded_pods()[pod])
@@ -50,5 +50,5 @@ class StillView(Informer):
         self.note([one, service])
 
     def drop(self, sandbox_id: str) -> None:
-        """Let a sandbox be gone."""
+        """Remove the objects of a sandbox."""
         self.note_deleted(obj for obj in self.sandbox(sandbox_id) if obj is not None)

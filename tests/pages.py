@@ -1,8 +1,8 @@
-"""README and docs as tests read them: their text, and the commands in them with what they should print.
+"""Reads README and docs: their text, and their commands with the expected output.
 
-A command stands in a block of `bash`. What follows it as comments is what it prints; `…` stands for anything, and a
-number of three digits before it is the HTTP status. A block that no test can run says so in its first line:
-`# not run here: ` and why.
+Commands are in `bash` blocks. The comments that follow a command are its expected output; `…` matches anything, and a
+leading number of three digits is the HTTP status. The first line of a block that no test can run is
+`# not run here: ` with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOT_RUN = "# not run here: "
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `language` is empty where none is named; `line` is that of its fence."""
+    """A fenced block. `language` may be empty; `line` is the line of its opening fence."""
 
     page: str
     line: int
@@ -36,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Step:
-    """Commands, and what the last of them prints; empty: not told. `status` is that of its HTTP request."""
+    """Commands, and the expected output and HTTP status of the last one; empty and None: not documented."""
 
     line: int
     commands: str
@@ -54,25 +54,25 @@ def blocks(page: str) -> list[Block]:
 
 
 def steps(block: Block) -> list[Step]:
-    """Return what is to be run one after another, each up to where its output is told."""
+    """Return the steps of a block in order; a step ends with the expected output of its last command."""
     found = []
     parts = re.findall(r"((?:^(?!#).*\n)+)((?:^#.*\n)*)", block.text, re.MULTILINE)
     line = block.line + 1
     for commands, comments in parts:
-        told = "\n".join(comment.removeprefix("#").strip() for comment in comments.splitlines())
-        status = re.match(r"(\d{3}) ", told)
-        printed = told[status.end() :] if status else told
+        expected = "\n".join(comment.removeprefix("#").strip() for comment in comments.splitlines())
+        status = re.match(r"(\d{3}) ", expected)
+        printed = expected[status.end() :] if status else expected
         found.append(Step(line, commands, printed, int(status[1]) if status else None))
         line += (commands + comments).count("\n")
     return found
 
 
-def fits(printed: str, told: str) -> bool:
-    """Whether the last command printed what it should, spaces and line breaks and numbers of ports aside.
+def fits(printed: str, expected: str) -> bool:
+    """Whether the output ends with the expected one; ignores whitespace and port numbers.
 
-    What commands before it printed stands on lines of its own.
+    Lines before it are the output of earlier commands.
     """
-    pattern = re.escape(_without_spaces(told)).replace("…", ".*")
+    pattern = re.escape(_without_spaces(expected)).replace("…", ".*")
     pattern = re.sub(r"(127\\?\.0\\?\.0\\?\.1:)\d+", r"\1\\d+", pattern)
     lines = printed.splitlines()
     ends = ("".join(lines[first:]) for first in range(max(len(lines), 1)))
@@ -84,10 +84,10 @@ def _without_spaces(text: str) -> str:
 
 
 def pages_with_commands() -> list[str]:
-    """Return the pages that have a block for a test to run."""
+    """Return the pages with a block that a test runs."""
     return [page for page in TEXTS if any(block.is_run for block in blocks(page))]
 
 
 def path_of(page: str) -> Path:
-    """Return where a page is."""
+    """Return the path of a page."""
     return ROOT / page

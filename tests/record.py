@@ -1,4 +1,4 @@
-"""The record of a real kubectl against a real cluster (tests/recorded), as tests read it."""
+"""Reads the recorded calls of a real kubectl to a real cluster (tests/recorded)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 @dataclass(frozen=True)
 class Case:
-    """One recorded call. `stdout` is parsed where it was JSON."""
+    """One recorded call. `stdout` is parsed if it was JSON."""
 
     name: str
     argv: tuple[str, ...]
@@ -24,7 +24,7 @@ class Case:
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """The objects that were printed."""
+        """The objects in stdout."""
         assert isinstance(self.stdout, dict)
         return self.stdout["items"] if self.stdout["kind"].endswith("List") else [self.stdout]
 
@@ -44,13 +44,13 @@ def case_names() -> tuple[str, ...]:
 
 
 def recorded_pods() -> dict[str, dict[str, Any]]:
-    """Return the recorded Pods, each in another state, by the name of their case."""
+    """Return the recorded Pods, each in a different state, by the name of their case."""
     pods = {name: case(name).stdout for name in case_names() if name.startswith("pod-")}
     return {name: pod for name, pod in pods.items() if pod["kind"] == "Pod"}
 
 
 def watch_events() -> list[dict[str, Any]]:
-    """Return the recorded watch stream of Pods; like all of the record it is read once, and not to be changed."""
+    """Return the recorded watch stream of Pods; cached, as all of the record: do not modify it."""
     return list(_watch_events())
 
 

@@ -1,4 +1,4 @@
-"""Waiting for a condition: the one way in which tests wait."""
+"""Waits for a condition; tests wait in no other way."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until something is true; what it asks may be a coroutine. Raises TimeoutError.
+    """Wait until `condition`, which may return a coroutine, is true.
 
-    The time is for a machine that is busy with something else. It is no promise, and nobody waits for it otherwise.
+    Raises TimeoutError after `seconds`, which allow for a busy machine; a test of a deadline measures the time itself.
     """
     async with asyncio.timeout(seconds):
         while True:

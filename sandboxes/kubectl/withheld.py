@@ -27,13 +27,14 @@ MOST_IN_LINE = 16_000
 
 # Messages of the API server, which never sees the kubeconfig, and about stdin, which the service writes.
 _OF_SERVER = re.compile(
-    r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|Warning: |error: ([a-z]+ )*"?STDIN|'
-    r"error: (Apply failed with|Operation cannot be fulfilled|You must be logged in|the server |no matches for kind)"
+    r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|Warning: |(error: )?([a-z]+ )+"?STDIN|'
+    r"(error: )?(Apply failed with|Operation cannot be fulfilled|resource mapping not found for name)|"
+    r"error: (You must be logged in|the server |no matches for kind|error upgrading connection)"
 )
 # Messages that only kubectl prints, and only with the server's text; causes are on separate lines.
 _SURELY_OF_SERVER = re.compile(r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|\* ')
 # A credential plugin failed; the plugin's output precedes this line.
-_OF_PLUGIN = re.compile(r"(Unable to connect|[IWEF]\d{4} ).*getting credentials: ")
+_OF_PLUGIN = re.compile(r'(Unable to connect|[IWEF]\d{4} |error: [a-z ]+"STDIN": ).*getting credentials: ')
 # A plugin's stdout that kubectl could not parse; it contains credentials.
 _PLUGINS_STDOUT = re.compile(r"(?<=decoding stdout: ).*")
 # Other messages of kubectl, and lines of klog.
@@ -59,16 +60,20 @@ def _fault(pattern: str, text: str, *, at_request: bool = False, is_sure: bool =
     return _Fault(re.compile(pattern, re.MULTILINE), text, at_request, is_sure)
 
 
-# A failed request; most causes are on the way to the API server, or there.
-_OF_CONNECTION = re.compile(r"The connection to the server|Unable to connect")
+# A failed request; most causes are on the way to the API server, or there. With objects on stdin, kubectl first asks
+# for the API's resources or schema, and quotes that request.
+_OF_CONNECTION = re.compile(
+    r'The connection to the server|Unable to connect|(error: )?[a-z ]+"STDIN": ([a-z ]+: )?Get "'
+)
 # clientcmd.ErrConfigurationInvalid, and a file that kubectl can't load.
 _SURELY_OF_CONFIGURATION = re.compile(
     r"Error in configuration|error: (error loading config file|invalid configuration)"
 )
-# kubectl can't use its arguments or its input (record: watch-two-kinds, apply-empty-stdin), or the machine fails.
+# kubectl can't use its arguments or its input (record: watch-two-kinds, kuberc-delete-raw), or the machine fails.
 _OF_CALL = re.compile(
-    r"error: (you (may|must)|unknown (short)?(command|flag|hand)|no objects passed|no resources found|flag needs"
-    r"|invalid argument|required flag|resource mapping not found|unable to (decode|parse|recognize)|fork/exec"
+    r"error: (you (may|must)|unknown (short)?(command|flag|hand)|no objects passed|no resources found|flag needs|--"
+    r"|invalid argument|required flag|resource mapping not found|unable to (decode|parse|recognize|forward|listen)"
+    r"|fork/exec"
     r"|timed out waiting|lost connection)"
     r"|.*(no space left|too many open files|cannot allocate memory|temporarily unavailable|[Rr]ead-only file system)"
 )
@@ -163,12 +168,13 @@ def is_about_configuration(message: str) -> bool:
 
     False for messages of the API server and of credential plugins, and for failed connections.
     """
-    if next((speaker for speaker, _ in _parted(message)), None) != "kubectl":
-        return False
+    speaker = next((speaker for speaker, _ in _parted(message)), None)
     said = message[:MOST_IN_LINE]
     fault = next((fault for fault in _FAULTS if fault.pattern.search(said)), None)
     if _OF_CONNECTION.match(said):
-        return fault is not None and fault.at_request
+        return speaker != "plugin" and fault is not None and fault.at_request
+    if speaker != "kubectl":
+        return False
     return _SURELY_OF_CONFIGURATION.match(said) is not None or (fault is not None and fault.is_sure)
 
 
@@ -238,10 +244,10 @@ def _parted(stderr: str) -> Iterator[tuple[_Speaker, str]]:
         left -= min(len(line), MOST_IN_LINE)
         if left < 0:
             break
-        if _OF_SERVER.match(line):
-            speaker = "server"
-        elif _OF_PLUGIN.match(line):
+        if _OF_PLUGIN.match(line):
             speaker = "plugin"
+        elif _OF_SERVER.match(line):
+            speaker = "server"
         elif _OF_KUBECTL.match(line):
             speaker = "kubectl"
         elif is_stdout:

@@ -25,8 +25,7 @@ from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.raw import quotas_of
 from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE
 from sandboxes.kubectl.runner import KubectlRunner
-from sandboxes.kubectl.stderr import UNKNOWN, classify, messages
-from sandboxes.kubectl.withheld import is_of_server
+from sandboxes.kubectl.stderr import UNKNOWN_REASON, classify, is_forbidden
 from sandboxes.ops.lines import Line, Verdict, quota_line, rights_line
 from sandboxes.ops.preflight import trial_of
 from sandboxes.ops.rights import (
@@ -127,14 +126,15 @@ class _ClusterChecks:
         certificate = Line(Verdict.OK, f"certificate: {self._certificate()}")
         if completed.returncode == 0:
             return [certificate, self._ready(completed)]
-        if _is_forbidden(completed):
+        if is_forbidden(completed.stderr):
             return [certificate, Line(Verdict.NOT_PERMITTED, "API server: reachable, but /readyz is forbidden")]
         error = classify(completed.stderr)
         if isinstance(error, ClusterTimeout) and (waiting := self._runner.plugins.waiting()):
             said = f"\n{waiting.said}" if waiting.said else ""
             return [Line(Verdict.FAIL, f"API server: {waiting.sentence}{said}", is_last=True)]
         what = "certificate" if "certificate" in error.public else "API server"
-        return [Line(Verdict.FAIL, f"{what}: {error.public}{_words(error)}", is_last=True)]
+        said = "\n".join(filter(None, (f"{what}: {error.public}", _words_of(error))))
+        return [Line(Verdict.FAIL, said, is_last=True)]
 
     @staticmethod
     def _ready(completed: Completed) -> Line:
@@ -228,23 +228,19 @@ class _ClusterChecks:
             # Such as a cluster without gVisor: only creates with this template are refused.
             is_optional = name != DEFAULT_TEMPLATE and type(error) is ClusterRefused
             verdict = Verdict.NOT_PERMITTED if is_optional else Verdict.FAIL
-            more = f"\n{error.detail}" if isinstance(error, TemplateRefused) else ""
-            return Line(verdict, f"template {name}: {error.public}{more}")
+            more = error.detail if isinstance(error, TemplateRefused) else _words_of(error)
+            return Line(verdict, "\n".join(filter(None, (f"template {name}: {error.public}", more))))
         return Line(Verdict.OK, f"template {name}: the cluster accepts it (dry run)")
 
     @staticmethod
     def _refused(what: str, completed: Completed) -> Line:
+        verdict = Verdict.NOT_PERMITTED if is_forbidden(completed.stderr) else Verdict.FAIL
         error = classify(completed.stderr)
-        verdict = Verdict.NOT_PERMITTED if _is_forbidden(completed) else Verdict.FAIL
-        return Line(verdict, f"{what}: {error.public}{_words(error)}")
+        return Line(verdict, "\n".join(filter(None, (f"{what}: {error.public}", _words_of(error)))))
 
 
-def _is_forbidden(completed: Completed) -> bool:
-    """Whether the API server forbids the call; a credential plugin or a proxy may use the word, too."""
-    return any(is_of_server(message) and "(Forbidden)" in message for message in messages(completed.stderr))
-
-
-def _words(error: ProvisionerError) -> str:
-    """Return what may be shown of kubectl's words, where its sentence does not say what is wrong."""
-    needs_words = error.public in (KUBECONFIG_UNUSABLE, UNKNOWN)
-    return f"\n{error.detail.strip()}" if needs_words and error.detail.strip() else ""
+def _words_of(error: ProvisionerError) -> str:
+    """Return the API server's or kubectl's words that may be shown, if the sentence does not say what is wrong."""
+    if isinstance(error, ClusterRefused) and error.words:
+        return error.words
+    return error.detail.strip() if error.public in (KUBECONFIG_UNUSABLE, UNKNOWN_REASON) else ""

@@ -1,4 +1,4 @@
-"""What tests of the REST API ask and look at all the time."""
+"""Requests and assertions that tests of the REST API share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service over real HTTP, with a cluster in memory behind it."""
+"""Fixtures: the service over real HTTP, with an in-memory cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RETRIED = (errors.AlreadyThere, errors.ConnectionFailed, errors.ServerFailed, er
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the pauses before further tries be a tenth as long; how many tries there are stays."""
+    """Shorten the pauses between retries to a tenth, with the same number of retries."""
     for error in RETRIED:
         monkeypatch.setattr(error, "pauses", tuple(pause / 10 for pause in error.pauses))
 
@@ -50,9 +50,9 @@ def make_client(
     template: Template,
     deadlines: Deadlines,
 ) -> MakeClient:
-    """Return what starts the service with the given environment.
+    """Return a function that starts the service with the given environment and returns a client.
 
-    `in_pod`: whether it takes itself to run in a Pod; `peer`: the address that all connections seem to come from.
+    `in_pod`: whether the service detects a Pod; `peer`: the peer address of all connections.
     """
 
     async def make(
@@ -78,7 +78,7 @@ def make_client(
 
 
 def connected_from(peer: str) -> Middleware:
-    """Return what makes all connections seem to come from the address."""
+    """Return a middleware that replaces the peer address of all requests."""
 
     @web.middleware
     async def replace(request: web.Request, handler: Handler) -> web.StreamResponse:

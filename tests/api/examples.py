@@ -1,4 +1,4 @@
-"""How many made-up requests the tests of the REST API try."""
+"""Hypothesis settings for tests of the REST API with generated requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A test server that treats callers who hang up as the service's own does (sandboxes/api/server.py)."""
+"""A test server that handles disconnected clients as the service does (sandboxes/api/server.py)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from aiohttp.web_runner import BaseRunner
 from sandboxes.logs import AccessLogger
 
 
-class LikeOurs(TestServer):
-    """aiohttp's TestServer cancels a handler whose caller hangs up; a server that is not for tests does not."""
+class ServiceServer(TestServer):
+    """A TestServer that does not cancel the handler when the client disconnects."""
 
     async def _make_runner(self, **options: Any) -> BaseRunner:
         return await super()._make_runner(

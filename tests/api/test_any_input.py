@@ -1,4 +1,4 @@
-"""Whatever comes in: an answer in JSON, never a 500, and what is refused never reaches the cluster."""
+"""Generated requests: every response is JSON and none is 500; rejected requests make no kubectl call."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ JSON = st.recursive(
     max_leaves=8,
 )
 TEXTS = st.text(max_size=4)
-AMOUNTS = st.dictionaries(
+QUANTITIES = st.dictionaries(
     st.sampled_from(["cpu", "memory", "ephemeral-storage"]) | TEXTS,
     st.from_regex(r"\A[0-9.]{1,3}[eEinumkKMGTP]{0,2}\Z") | JSON,
     max_size=2,
 )
-MARKS = st.dictionaries(st.from_regex(r"\A[a-z./-]{1,3}\Z") | TEXTS, TEXTS | JSON, max_size=2)
-ASKED = st.fixed_dictionaries(
+METADATA = st.dictionaries(st.from_regex(r"\A[a-z./-]{1,3}\Z") | TEXTS, TEXTS | JSON, max_size=2)
+OPTIONS = st.fixed_dictionaries(
     {"sandbox_id": st.sampled_from(["a", "b"])},
     optional={
         "thread_id": st.sampled_from(["a", "b"]),
         "template": st.sampled_from(["default", "none"]) | JSON,
         "image": TEXTS | JSON,
-        "env": st.dictionaries(st.from_regex(r"\A[A-Z0-9._=-]{0,2}\Z"), TEXTS, max_size=2) | MARKS | JSON,
-        "resources": st.fixed_dictionaries({}, optional={"requests": AMOUNTS | JSON, "limits": AMOUNTS | JSON}) | JSON,
-        "labels": MARKS | JSON,
-        "annotations": MARKS | JSON,
+        "env": st.dictionaries(st.from_regex(r"\A[A-Z0-9._=-]{0,2}\Z"), TEXTS, max_size=2) | METADATA | JSON,
+        "resources": st.fixed_dictionaries({}, optional={"requests": QUANTITIES | JSON, "limits": QUANTITIES | JSON})
+        | JSON,
+        "labels": METADATA | JSON,
+        "annotations": METADATA | JSON,
         "ttl_seconds": st.integers(-1, 2**40) | JSON,
         "idle_timeout_seconds": st.integers(-1, 2**40) | JSON,
-        # Nothing that would be waited for.
+        # Only values without a wait.
         "wait_seconds": st.sampled_from([0, None, -1, "x", "0", [], {}]),
     },
 )
-ALMOST = st.fixed_dictionaries(
+NEARLY_VALID = st.fixed_dictionaries(
     {"sandbox_id": st.from_regex(r"[a-z0-9-]{0,3}") | JSON},
     optional={
         "thread_id": st.from_regex(r"\A[A-Za-z0-9_-]{1,4}\Z") | JSON,
@@ -53,7 +54,7 @@ ALMOST = st.fixed_dictionaries(
         "provision_lark_cli_broker": JSON,
     },
 )
-BODIES = st.binary(max_size=200) | (JSON | ALMOST).map(lambda value: json.dumps(value).encode())
+BODIES = st.binary(max_size=200) | (JSON | NEARLY_VALID).map(lambda value: json.dumps(value).encode())
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=60)
 
 
@@ -86,41 +87,39 @@ async def checked(
 
 @SETTINGS
 @given(body=BODIES)
-async def test_any_body_is_answered_in_json_and_never_with_500(
-    client: Client, cluster: FakeCluster, body: bytes
-) -> None:
+async def test_any_body_gets_a_json_response_other_than_500(client: Client, cluster: FakeCluster, body: bytes) -> None:
     await checked(client, cluster, "POST", URL, data=body)
 
 
 @SETTINGS
-@given(asked=ASKED)
-async def test_any_options_are_answered_in_json_and_change_nothing_if_refused(
-    open_client: Client, cluster: FakeCluster, asked: dict[str, Any]
+@given(body=OPTIONS)
+async def test_any_options_get_json_and_rejected_ones_change_nothing(
+    open_client: Client, cluster: FakeCluster, body: dict[str, Any]
 ) -> None:
     before = {key: dict(obj["metadata"]) for key, obj in cluster.objects.items()}
-    response = await checked(open_client, cluster, "POST", URL, data=json.dumps(asked).encode())
+    response = await checked(open_client, cluster, "POST", URL, data=json.dumps(body).encode())
     event(f"status {response.status}")
     if response.status >= 400:
         assert {key: obj["metadata"] for key, obj in cluster.objects.items()} == before
     elif before:
-        await checked(open_client, cluster, "DELETE", f"{URL}/{asked['sandbox_id']}")
+        await checked(open_client, cluster, "DELETE", f"{URL}/{body['sandbox_id']}")
 
 
 @SETTINGS
-@given(asked=ASKED)
-async def test_options_that_are_not_allowed_are_refused_and_reach_no_cluster(
-    strict_client: Client, cluster: FakeCluster, asked: dict[str, Any]
+@given(body=OPTIONS)
+async def test_fields_that_are_not_allowed_are_rejected_without_a_kubectl_call(
+    strict_client: Client, cluster: FakeCluster, body: dict[str, Any]
 ) -> None:
-    response = await checked(strict_client, cluster, "POST", URL, data=json.dumps(asked).encode())
-    if any(asked.get(name) is not None for name in OPTIONAL_FIELDS):
-        # NaN and Infinity are not JSON, and then it is no request.
+    response = await checked(strict_client, cluster, "POST", URL, data=json.dumps(body).encode())
+    if any(body.get(name) is not None for name in OPTIONAL_FIELDS):
+        # NaN and Infinity are not valid JSON, so the body is rejected first.
         assert response.status == 403 or (await response.json())["detail"][0]["type"] == "json_invalid"
         assert cluster.calls == []
 
 
 @SETTINGS
 @given(name=PATHS, method=st.sampled_from(["GET", "DELETE", "POST", "PUT"]))
-async def test_any_id_in_a_path_is_answered_in_json_and_never_with_500(
+async def test_any_id_in_a_path_gets_a_json_response_other_than_500(
     client: Client, cluster: FakeCluster, name: str, method: str
 ) -> None:
     await checked(client, cluster, method, f"{URL}/{name}")

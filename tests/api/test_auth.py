@@ -1,4 +1,4 @@
-"""Several API keys, and a file of keys that changes, as callers notice."""
+"""Several API keys, and a key file that changes, over HTTP."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ async def statuses(client: Client, *keys: str) -> list[int]:
     return [(await client.get(URL, headers={"X-API-Key": key})).status for key in keys]
 
 
-async def test_a_part_of_a_key_with_a_comma_is_no_key(make_client: MakeClient) -> None:
+async def test_a_key_with_a_comma_is_not_split(make_client: MakeClient) -> None:
     client = await make_client(PROVISIONER_API_KEY="ab,cd")
     assert await statuses(client, "ab,cd") == [200]
     assert await statuses(client, "ab", "cd", "ab,", ",cd", ",", "", "cd,ab") == [401] * 7
 
 
-async def test_while_keys_rotate_both_are_valid(make_client: MakeClient, tmp_path: Path) -> None:
+async def test_all_keys_of_the_key_file_are_accepted(make_client: MakeClient, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("old\nnew,with comma\n")
     client = await make_client(PROVISIONER_API_KEY_FILE=file)
@@ -29,7 +29,7 @@ async def test_while_keys_rotate_both_are_valid(make_client: MakeClient, tmp_pat
     assert await statuses(client, "new", "with comma", "", "other") == [401] * 4
 
 
-async def test_a_key_that_is_taken_from_the_file_is_refused_from_the_next_request_on(
+async def test_a_key_removed_from_the_file_is_rejected_on_the_next_request(
     make_client: MakeClient, cluster: FakeCluster, tmp_path: Path
 ) -> None:
     file = tmp_path / "keys"
@@ -47,8 +47,6 @@ async def test_a_key_that_is_taken_from_the_file_is_refused_from_the_next_reques
     assert (await client.get("/health")).status == 200
 
 
-async def test_a_file_of_keys_that_is_missing_never_means_no_authentication(
-    make_client: MakeClient, tmp_path: Path
-) -> None:
+async def test_a_missing_key_file_stops_the_start(make_client: MakeClient, tmp_path: Path) -> None:
     with pytest.raises(StartupError):
         await make_client(PROVISIONER_API_KEY_FILE=tmp_path / "none")

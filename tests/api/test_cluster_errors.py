@@ -1,4 +1,4 @@
-"""What a caller is told when the cluster refuses, is away, hangs or is busy, and what then is there."""
+"""Errors of the cluster (rejections, outages, timeouts, a full queue): the responses, and the objects left behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.record import case as recorded
         ("server-hangs", 504, False),
     ],
 )
-async def test_a_create_that_the_cluster_refuses(
+async def test_a_rejected_create_maps_to_its_status_and_leaves_nothing(
     client: Client, cluster: FakeCluster, case: str, status: int, retry: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster.answer_next("apply", case)
@@ -39,7 +39,7 @@ async def test_a_create_that_the_cluster_refuses(
     assert "\n" not in detail
     assert ("Retry-After" in response.headers) == retry
     assert cluster.objects == {}
-    # all of it is in the log
+    # The log has the full stderr.
     assert recorded(case).stderr.strip().splitlines()[-1] in caplog.text
 
 
@@ -47,7 +47,7 @@ async def test_a_create_that_the_cluster_refuses(
     ("case", "status"),
     [("get-forbidden", 502), ("unauthorized", 502), ("unknown-authority", 503), ("server-hangs", 504)],
 )
-async def test_reads_and_deletes_that_the_cluster_refuses(
+async def test_a_rejected_read_or_delete_maps_to_its_status(
     client: Client, cluster: FakeCluster, case: str, status: int
 ) -> None:
     await create(client)
@@ -59,20 +59,20 @@ async def test_reads_and_deletes_that_the_cluster_refuses(
         assert_is_json(response)
 
 
-async def test_a_short_break_of_the_connection_is_not_noticed(client: Client, cluster: FakeCluster) -> None:
+async def test_a_refused_connection_is_retried(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("get", "refused")
     cluster.answer_next("apply", "refused-apply")
     await create(client)
 
 
-async def test_a_cluster_that_stays_away_is_503(client: Client, cluster: FakeCluster) -> None:
+async def test_an_unreachable_cluster_is_503_after_the_retries(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("get", "refused", times=5)
     response = await client.post(URL, json={"sandbox_id": "a"})
     assert response.status == 503
     assert response.headers["Retry-After"]
 
 
-async def test_what_the_cluster_refuses_of_the_callers_is_422(client: Client, cluster: FakeCluster) -> None:
+async def test_a_rejection_caused_by_the_caller_is_422_with_its_field(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("apply", "apply-label-too-long")
     response = await client.post(URL, json={"sandbox_id": "a"})
     assert response.status == 422
@@ -85,25 +85,25 @@ async def test_what_the_cluster_refuses_of_the_callers_is_422(client: Client, cl
     }
 
 
-async def test_what_the_cluster_refuses_of_the_operators_is_502(client: Client, cluster: FakeCluster) -> None:
+async def test_a_rejection_caused_by_the_operator_is_502(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("apply", "apply-hostpath-backstep")
     response = await client.post(URL, json={"sandbox_id": "a"})
     assert response.status == 502
 
 
-async def test_the_first_create_in_a_new_namespace(client: Client, cluster: FakeCluster) -> None:
+async def test_the_first_create_creates_the_namespace(client: Client, cluster: FakeCluster) -> None:
     cluster.namespaces.clear()
     cluster.answer_next("apply", "apply-missing-namespace")
     await create(client)
     assert cluster.namespaces == {"deer-flow"}
 
 
-async def test_a_namespace_without_a_service_account_yet_is_waited_for(client: Client, cluster: FakeCluster) -> None:
+async def test_a_missing_service_account_is_retried(client: Client, cluster: FakeCluster) -> None:
     cluster.answer_next("apply", "apply-right-after-namespace", times=2)
     await create(client)
 
 
-async def test_a_caller_that_hangs_up_changes_nothing(client: Client, cluster: FakeCluster) -> None:
+async def test_a_create_continues_after_the_caller_disconnects(client: Client, cluster: FakeCluster) -> None:
     hold = cluster.hold_next("apply")
     request = asyncio.create_task(client.post(URL, json={"sandbox_id": "a"}))
     while not cluster.verbs()["apply"]:
@@ -116,7 +116,7 @@ async def test_a_caller_that_hangs_up_changes_nothing(client: Client, cluster: F
 
 
 @pytest.mark.deadlines(create=0.2)
-async def test_a_create_that_hangs_is_504_in_time_and_leaves_nothing(client: Client, cluster: FakeCluster) -> None:
+async def test_a_create_timeout_is_504_and_leaves_nothing(client: Client, cluster: FakeCluster) -> None:
     cluster.hold_next("apply")
     response = await client.post(URL, json={"sandbox_id": "a"})
     assert response.status == 504
@@ -125,7 +125,7 @@ async def test_a_create_that_hangs_is_504_in_time_and_leaves_nothing(client: Cli
 
 
 @pytest.mark.deadlines(create=0.2)
-async def test_a_create_whose_answer_got_lost_is_whole_after_all(client: Client, cluster: FakeCluster) -> None:
+async def test_a_create_timeout_after_the_apply_is_200(client: Client, cluster: FakeCluster) -> None:
     cluster.hang_after_next("apply")
     answer = await create(client)
     assert answer["sandbox_id"] == "a"
@@ -134,15 +134,13 @@ async def test_a_create_whose_answer_got_lost_is_whole_after_all(client: Client,
 
 @pytest.mark.deadlines(read=0.1, delete=0.1)
 @pytest.mark.parametrize(("method", "path"), [("GET", f"{URL}/a"), ("GET", URL), ("DELETE", f"{URL}/a")])
-async def test_a_read_or_delete_that_hangs_is_504_in_time(
-    client: Client, cluster: FakeCluster, method: str, path: str
-) -> None:
+async def test_a_read_or_delete_timeout_is_504(client: Client, cluster: FakeCluster, method: str, path: str) -> None:
     cluster.hold_next("get")
     cluster.hold_next("delete")
     assert (await client.request(method, path)).status == 504
 
 
-async def test_when_too_many_wait_it_is_503_at_once(make_client: MakeClient, cluster: FakeCluster) -> None:
+async def test_a_full_queue_is_503_at_once(make_client: MakeClient, cluster: FakeCluster) -> None:
     client = await make_client(KUBECTL_MAX_PROCESSES=1, KUBECTL_MAX_WAITING=0)
     held = cluster.hold_next("apply")
     first = asyncio.create_task(client.post(URL, json={"sandbox_id": "a"}))
@@ -155,9 +153,7 @@ async def test_when_too_many_wait_it_is_503_at_once(make_client: MakeClient, clu
     assert (await first).status == 200
 
 
-async def test_two_creates_of_one_id_at_once_look_and_apply_one_after_the_other(
-    client: Client, cluster: FakeCluster
-) -> None:
+async def test_concurrent_creates_of_one_id_apply_once(client: Client, cluster: FakeCluster) -> None:
     answers = await asyncio.gather(*(create(client, "a") for _ in range(5)))
     assert all(answer == answers[0] for answer in answers)
     assert cluster.verbs()["apply"] == 1

@@ -1,4 +1,4 @@
-"""The REST contract over HTTP, line by line."""
+"""The REST contract, over HTTP."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 
 
-async def test_health_never_touches_the_cluster(client: Client, cluster: FakeCluster) -> None:
+async def test_health_makes_no_kubectl_call(client: Client, cluster: FakeCluster) -> None:
     response = await client.get("/health")
     assert (response.status, await response.json()) == (200, {"status": "ok"})
     assert_is_json(response)
     assert cluster.calls == []
 
 
-async def test_capabilities_tell_a_known_caller_that_lark_is_not_here(client: Client, cluster: FakeCluster) -> None:
+async def test_capabilities_report_lark_as_unavailable(client: Client, cluster: FakeCluster) -> None:
     response = await client.get("/api/capabilities")
     assert response.status == 200
     answer = await response.json()
@@ -55,12 +55,12 @@ async def test_create_get_list_delete(client: Client, cluster: FakeCluster) -> N
         assert_is_json(response)
 
 
-async def test_a_list_without_sandboxes_is_empty_and_counts_0(client: Client) -> None:
+async def test_an_empty_list_has_count_0(client: Client) -> None:
     response = await client.get(URL)
     assert (response.status, await response.json()) == (200, {"sandboxes": [], "count": 0})
 
 
-async def test_create_again_is_200_with_the_same_sandbox_and_applies_nothing(
+async def test_a_repeated_create_returns_the_same_sandbox_without_an_apply(
     client: Client, cluster: FakeCluster
 ) -> None:
     first = await create(client, thread_id="t")
@@ -70,7 +70,7 @@ async def test_create_again_is_200_with_the_same_sandbox_and_applies_nothing(
     assert cluster.verbs()["apply"] == 1
 
 
-async def test_delete_is_200_when_there_was_none(client: Client) -> None:
+async def test_deleting_a_missing_sandbox_is_200(client: Client) -> None:
     response = await client.delete(f"{URL}/none")
     assert (response.status, await response.json()) == (200, {"ok": True, "sandbox_id": "none"})
 
@@ -79,7 +79,7 @@ IMPOSSIBLE_IDS = ["A", "a_b", "-a", "a-", "a" * 52, "--all", "a b", "ä", "a%00"
 
 
 @pytest.mark.parametrize("sandbox_id", IMPOSSIBLE_IDS)
-async def test_an_id_that_no_sandbox_can_have_is_not_found_and_deleted_already(
+async def test_an_invalid_id_is_404_on_get_and_200_on_delete(
     client: Client, cluster: FakeCluster, sandbox_id: str
 ) -> None:
     got = await client.get(f"{URL}/{sandbox_id}")
@@ -91,7 +91,7 @@ async def test_an_id_that_no_sandbox_can_have_is_not_found_and_deleted_already(
     assert cluster.calls == []
 
 
-async def test_thread_and_user_are_kept(client: Client, cluster: FakeCluster) -> None:
+async def test_thread_and_user_are_stored_as_annotations(client: Client, cluster: FakeCluster) -> None:
     await create(client, "a", thread_id="T_1-x", user_id="U_1-x")
     await create(client, "b", thread_id=None)
     await create(client, "c")
@@ -107,7 +107,7 @@ async def test_thread_and_user_are_kept(client: Client, cluster: FakeCluster) ->
     assert owner("c") == ("c", "default")
 
 
-async def test_what_known_callers_send_besides_is_accepted_without_effect(client: Client, cluster: FakeCluster) -> None:
+async def test_legacy_and_unknown_fields_are_ignored(client: Client, cluster: FakeCluster) -> None:
     await create(
         client,
         include_legacy_skills=True,
@@ -125,7 +125,7 @@ async def test_what_known_callers_send_besides_is_accepted_without_effect(client
 
 
 @pytest.mark.parametrize("id_length", [1, 51])
-async def test_ids_up_to_51_characters(client: Client, cluster: FakeCluster, id_length: int) -> None:
+async def test_ids_of_up_to_51_characters_are_accepted(client: Client, cluster: FakeCluster, id_length: int) -> None:
     sandbox_id = "x" * id_length
     await create(client, sandbox_id)
     assert cluster.pod(sandbox_id)
@@ -160,7 +160,7 @@ async def test_ids_up_to_51_characters(client: Client, cluster: FakeCluster, id_
         ({"sandbox_id": "a", "provision_lark_cli_broker": {}}, ["body", "provision_lark_cli_broker"], "bool_type"),
     ],
 )
-async def test_a_field_that_can_not_be_is_422_before_the_cluster_hears_of_it(
+async def test_an_invalid_field_is_422_without_a_kubectl_call(
     client: Client, cluster: FakeCluster, fields: dict[str, Any], location: list[Any], kind: str
 ) -> None:
     response = await client.post(URL, json=fields)
@@ -183,7 +183,9 @@ async def test_a_field_that_can_not_be_is_422_before_the_cluster_hears_of_it(
         (b"[" * 20_000, "json_invalid"),
         (b'{"a":' * 20_000, "json_invalid"),
         (b'{"sandbox_id": "\xff\xfe"}', "json_invalid"),
-        ('{"sandbox_id": "a"}'.encode("utf-16"), "json_invalid"),
+        ('{"sandbox_id": "a"}'.encode("utf-16")[:-1], "json_invalid"),
+        ("\ufeff\ufeff{}".encode(), "json_invalid"),
+        (b"\xef\xbb\xbf", "json_invalid"),
         (b'{"sandbox_id": "\\ud800"}', "json_invalid"),
         (b"null", "model_type"),
         (b"[]", "model_type"),
@@ -192,7 +194,7 @@ async def test_a_field_that_can_not_be_is_422_before_the_cluster_hears_of_it(
         (b'{"sandbox_id": 1e999}', "string_type"),
     ],
 )
-async def test_a_body_that_is_no_request_is_422(client: Client, cluster: FakeCluster, body: bytes, kind: str) -> None:
+async def test_an_invalid_body_is_422(client: Client, cluster: FakeCluster, body: bytes, kind: str) -> None:
     response = await client.post(URL, data=body, headers={"Content-Type": "application/json"})
     assert response.status == 422
     assert_is_json(response)
@@ -200,7 +202,7 @@ async def test_a_body_that_is_no_request_is_422(client: Client, cluster: FakeClu
     assert cluster.calls == []
 
 
-async def test_json_is_read_whatever_its_content_type(client: Client) -> None:
+async def test_json_is_parsed_with_any_content_type(client: Client) -> None:
     response = await client.post(URL, data=b'{"sandbox_id": "a"}', headers={"Content-Type": "text/plain"})
     assert response.status == 200
 
@@ -212,14 +214,14 @@ async def test_a_body_of_3_mb_is_413(client: Client, cluster: FakeCluster) -> No
     assert cluster.calls == []
 
 
-async def test_a_body_that_is_not_what_its_encoding_says_is_400(client: Client, cluster: FakeCluster) -> None:
+async def test_a_body_that_does_not_match_its_content_encoding_is_400(client: Client, cluster: FakeCluster) -> None:
     response = await client.post(URL, data=b"not gzip", headers={"Content-Encoding": "gzip"})
     assert response.status == 400
     assert_is_json(response)
     assert cluster.calls == []
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/none", "/api/sandboxes/", "/api/sandboxes/a/b", "/x"])
+@pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/none", "/api/sandboxes//", "/api/sandboxes/a/b", "/x"])
 async def test_an_unknown_route_is_404_in_json(client: Client, path: str) -> None:
     response = await client.get(path)
     assert (response.status, await response.json()) == (404, {"detail": "Not Found"})
@@ -242,7 +244,7 @@ async def test_a_wrong_method_is_405_in_json(client: Client, method: str, path: 
     assert_is_json(response)
 
 
-async def test_a_bug_is_500_in_json_without_a_word_of_it(
+async def test_an_unexpected_exception_is_500_without_its_message(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     def bug() -> None:
@@ -255,7 +257,7 @@ async def test_a_bug_is_500_in_json_without_a_word_of_it(
     assert "t0ps3cret" in caplog.text
 
 
-async def test_a_request_id_is_taken_if_sane_else_made(client: Client) -> None:
+async def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(client: Client) -> None:
     given = await client.get("/health", headers={"X-Request-ID": "abc.DEF-1:2_3"})
     assert given.headers["X-Request-ID"] == "abc.DEF-1:2_3"
     for bad in ("", "a b", "x" * 129, "ä", '"><script>'):
@@ -264,12 +266,12 @@ async def test_a_request_id_is_taken_if_sane_else_made(client: Client) -> None:
         assert len(made.headers["X-Request-ID"]) == 32
 
 
-async def test_two_requests_on_one_connection_have_two_ids(client: Client) -> None:
+async def test_requests_on_one_connection_have_different_ids(client: Client) -> None:
     first, second = [(await client.get("/none")).headers["X-Request-ID"] for _ in range(2)]
     assert first != second
 
 
-async def test_without_a_key_there_is_no_authentication(client: Client) -> None:
+async def test_without_a_key_set_there_is_no_authentication(client: Client) -> None:
     assert (await client.get(URL)).status == 200
 
 
@@ -279,7 +281,7 @@ async def test_without_a_key_there_is_no_authentication(client: Client) -> None:
      ("GET", "/api/capabilities"), ("GET", "/api/reconciliation/sandboxes/a"), ("GET", "/%61pi/sandboxes"),
      ("GET", "/x/../api/sandboxes")],
 )  # fmt: skip
-async def test_with_a_key_nobody_gets_under_api_without_it(
+async def test_with_a_key_set_api_requests_without_it_are_401(
     make_client: MakeClient, cluster: FakeCluster, method: str, path: str
 ) -> None:
     client = await make_client(PROVISIONER_API_KEY="k3y")
@@ -291,20 +293,20 @@ async def test_with_a_key_nobody_gets_under_api_without_it(
     assert cluster.calls == []
 
 
-async def test_with_the_key_all_works_and_health_is_open(make_client: MakeClient) -> None:
+async def test_the_key_is_accepted_and_health_needs_none(make_client: MakeClient) -> None:
     client = await make_client(PROVISIONER_API_KEY="k3y")
     assert (await client.get("/health")).status == 200
     assert (await client.get(URL, headers={"X-API-Key": "k3y"})).status == 200
     assert (await client.get(URL, headers={"x-api-key": "k3y"})).status == 200
 
 
-async def test_the_url_inside_the_cluster(make_client: MakeClient) -> None:
+async def test_a_cluster_ip_service_has_a_cluster_local_url(make_client: MakeClient) -> None:
     client = await make_client(SANDBOX_SERVICE_TYPE="ClusterIP")
     answer = await create(client)
     assert answer["sandbox_url"] == "http://sandbox-a-svc.deer-flow.svc.cluster.local:8080"
 
 
-async def test_settings_reach_the_cluster(make_client: MakeClient, cluster: FakeCluster) -> None:
+async def test_settings_apply_to_the_created_sandbox(make_client: MakeClient, cluster: FakeCluster) -> None:
     cluster.namespaces.add("other")
     client = await make_client(K8S_NAMESPACE="other", NODE_HOST="10.0.0.9", SANDBOX_IMAGE="x/y:1")
     answer = await create(client)
@@ -315,7 +317,7 @@ async def test_settings_reach_the_cluster(make_client: MakeClient, cluster: Fake
     assert (await (await client.get(URL)).json())["count"] == 1
 
 
-async def test_extra_mounts_are_mounted(make_client: MakeClient, cluster: FakeCluster) -> None:
+async def test_extra_mounts_become_host_path_volumes(make_client: MakeClient, cluster: FakeCluster) -> None:
     client = await make_client(DEER_FLOW_HOST_BASE_DIR="/srv")
     await create(client, extra_mounts=[{"host_path": "/srv/a", "container_path": "/mnt/acp-workspace"}])
     pod = cluster.pod("a")
@@ -332,9 +334,7 @@ async def test_extra_mounts_are_mounted(make_client: MakeClient, cluster: FakeCl
         [{"host_path": "/srv/a", "container_path": "/mnt/acp-workspace"}] * 11,
     ],
 )
-async def test_a_breach_of_the_rules_of_extra_mounts_is_400(
-    make_client: MakeClient, cluster: FakeCluster, mounts: list[Any]
-) -> None:
+async def test_invalid_extra_mounts_are_400(make_client: MakeClient, cluster: FakeCluster, mounts: list[Any]) -> None:
     client = await make_client(DEER_FLOW_HOST_BASE_DIR="/srv")
     response = await client.post(URL, json={"sandbox_id": "a", "extra_mounts": mounts})
     assert response.status == 400
@@ -342,14 +342,14 @@ async def test_a_breach_of_the_rules_of_extra_mounts_is_400(
     assert cluster.calls == []
 
 
-async def test_extra_mounts_without_the_operators_leave_are_400(client: Client, cluster: FakeCluster) -> None:
+async def test_extra_mounts_without_a_host_base_dir_are_400(client: Client, cluster: FakeCluster) -> None:
     mounts = [{"host_path": "/srv/a", "container_path": "/mnt/acp-workspace"}]
     response = await client.post(URL, json={"sandbox_id": "a", "extra_mounts": mounts})
     assert response.status == 400
     assert cluster.calls == []
 
 
-async def test_a_path_with_a_line_break_is_one_line_of_the_log(
+async def test_a_line_break_in_a_path_does_not_split_the_access_log_line(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, logger="aiohttp.access"):
@@ -357,7 +357,7 @@ async def test_a_path_with_a_line_break_is_one_line_of_the_log(
     assert all("\n" not in record.getMessage() for record in caplog.records if record.name == "aiohttp.access")
 
 
-async def test_a_million_wrong_mounts_are_one_short_answer(client: Client, cluster: FakeCluster) -> None:
+async def test_too_many_extra_mounts_get_one_short_error(client: Client, cluster: FakeCluster) -> None:
     body = b'{"sandbox_id":"a","extra_mounts":[' + b",".join([b"0"] * 500_000) + b"]}"
     response = await client.post(URL, data=io.BytesIO(body))
     assert response.status == 400
@@ -366,7 +366,7 @@ async def test_a_million_wrong_mounts_are_one_short_answer(client: Client, clust
 
 
 @pytest.mark.deadlines(body=0.1)
-async def test_a_body_that_never_comes_is_408(client: Client) -> None:
+async def test_an_incomplete_body_is_408(client: Client) -> None:
 
     async def never() -> AsyncIterator[bytes]:
         yield b"{"

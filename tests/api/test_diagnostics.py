@@ -1,4 +1,4 @@
-"""GET /api/sandboxes/{id}/diagnostics: what it tells, of what, and what it does when a part can't be read."""
+"""GET /api/sandboxes/{id}/diagnostics: its content, and errors of single sections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def create(client: Client) -> None:
     assert response.status == 200, await response.text()
 
 
-async def diagnosis(client: Client) -> dict[str, Any]:
+async def diagnostics_of(client: Client) -> dict[str, Any]:
     response = await client.get(f"{URL}/a/diagnostics")
     assert response.status == 200, await response.text()
     assert response.content_type == "application/json"
@@ -31,8 +31,8 @@ async def diagnosis(client: Client) -> dict[str, Any]:
     return answer
 
 
-async def be(client: Client, cluster: FakeCluster, name: str, events: str = "") -> dict[str, Any]:
-    """Create sandbox a and let its Pod be as a recorded one, with the recorded Events."""
+async def create_like(client: Client, cluster: FakeCluster, name: str, events: str = "") -> dict[str, Any]:
+    """Create sandbox a with the status of a recorded Pod and with recorded Events; return its Pod."""
     await create(client)
     pod = cluster.pod("a")
     assert pod is not None
@@ -47,10 +47,10 @@ def write(cluster: FakeCluster, text: str, *, previous: bool = False) -> None:
     cluster.written["sandbox-a", "sandbox", previous] = text
 
 
-async def test_a_ready_sandbox_has_nothing_wrong(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-ready")
+async def test_diagnostics_of_a_ready_sandbox_report_no_problem(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-ready")
     write(cluster, case("logs").stdout)
-    answer = await diagnosis(client)
+    answer = await diagnostics_of(client)
     assert answer["summary"] == "Nothing is wrong: the sandbox is ready."
     assert (answer["status"], answer["ready"], answer["reason"], answer["message"]) == ("Running", True, None, None)
     assert answer["sandbox_url"] == (await (await client.get(f"{URL}/a")).json())["sandbox_url"]
@@ -60,11 +60,11 @@ async def test_a_ready_sandbox_has_nothing_wrong(client: Client, cluster: FakeCl
     assert answer["events"] == {"items": [], "error": None}
 
 
-async def test_a_crash_loop_tells_how_it_ended_and_what_it_wrote_before(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-crash-loop")
+async def test_a_crash_loop_has_its_last_termination_and_previous_logs(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-crash-loop")
     write(cluster, "once more\n")
     write(cluster, case("logs-previous").stdout, previous=True)
-    answer = await diagnosis(client)
+    answer = await diagnostics_of(client)
     assert (answer["status"], answer["reason"]) == ("Failed", "CrashLoopBackOff")
     assert "exit code 3" in answer["summary"]
     [container] = answer["containers"]
@@ -82,19 +82,19 @@ async def test_a_crash_loop_tells_how_it_ended_and_what_it_wrote_before(client: 
     assert answer["previous_logs"] == {"lines": ["dying"], "error": None}
 
 
-async def test_what_only_events_say_is_the_reason(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
-    answer = await diagnosis(client)
+async def test_the_reason_is_taken_from_events(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-failed-mount", "events-failed-mount")
+    answer = await diagnostics_of(client)
     assert (answer["ready"], answer["reason"]) == (False, "FailedMount")
     assert "/no/such/skills is not a directory" in answer["message"]
     assert answer["summary"].startswith("A volume can't be mounted: /no/such/skills is not a directory on node node1")
     assert (await (await client.get(f"{URL}/a")).json())["reason"] == "ContainerCreating"
 
 
-async def test_events_are_told_in_kubernetes_fields_newest_last(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+async def test_events_have_kubernetes_fields_and_are_sorted_by_time(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-failed-mount", "events-failed-mount")
     cluster.events.reverse()
-    scheduled, mount = (await diagnosis(client))["events"]["items"]
+    scheduled, mount = (await diagnostics_of(client))["events"]["items"]
     assert mount == {
         "type": "Warning",
         "reason": "FailedMount",
@@ -104,33 +104,33 @@ async def test_events_are_told_in_kubernetes_fields_newest_last(client: Client, 
         "first_timestamp": "2026-11-22T04:20:27Z",
         "last_timestamp": "2026-11-22T04:20:30Z",
     }
-    # One of the newer API has its time elsewhere.
+    # Events of the newer API have their time in another field.
     assert (scheduled["reason"], scheduled["count"]) == ("Scheduled", 1)
     assert scheduled["first_timestamp"] == scheduled["last_timestamp"] == "2026-11-22T04:20:27.265896Z"
 
 
-async def test_of_many_events_the_last_fifty_are_told(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+async def test_only_the_last_50_events_are_returned(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-failed-mount", "events-failed-mount")
     one = cluster.events.pop()
     for number in range(60):
         version = {**one["metadata"], "resourceVersion": str(20000 + number)}
         cluster.events.append({**one, "metadata": version, "message": f"m{number}"})
-    items = (await diagnosis(client))["events"]["items"]
+    items = (await diagnostics_of(client))["events"]["items"]
     assert [event["message"] for event in items] == [f"m{number}" for number in range(10, 60)]
 
 
-async def test_events_of_another_pod_of_the_same_name_are_not_told(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+async def test_events_of_another_pod_with_the_same_name_are_omitted(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-failed-mount", "events-failed-mount")
     for event in cluster.events:
         event["involvedObject"]["uid"] = "another"
-    answer = await diagnosis(client)
+    answer = await diagnostics_of(client)
     assert answer["events"] == {"items": [], "error": None}
     assert answer["reason"] == "ContainerCreating"
 
 
-async def test_a_log_that_does_not_exist_yet_is_told_in_its_part(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-image-pull-backoff", "events-image-pull")
-    answer = await diagnosis(client)
+async def test_a_missing_log_is_reported_in_the_logs_error(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-image-pull-backoff", "events-image-pull")
+    answer = await diagnostics_of(client)
     assert answer["logs"] == {"lines": [], "error": "The container has not started, so it has no log yet"}
     assert answer["reason"] == "ImagePullBackOff"
     events = answer["events"]["items"]
@@ -139,37 +139,33 @@ async def test_a_log_that_does_not_exist_yet_is_told_in_its_part(client: Client,
     assert times == sorted(times)
 
 
-async def test_of_a_log_the_last_hundred_lines_are_told_and_of_those_the_newest_bytes(
-    client: Client, cluster: FakeCluster
-) -> None:
-    await be(client, cluster, "pod-ready")
+async def test_logs_are_the_last_100_lines_within_the_byte_limit(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-ready")
     write(cluster, "".join(f"line {number}\n" for number in range(200)))
-    assert (await diagnosis(client))["logs"]["lines"] == [f"line {number}" for number in range(100, 200)]
+    assert (await diagnostics_of(client))["logs"]["lines"] == [f"line {number}" for number in range(100, 200)]
     write(cluster, "".join(f"{number:03} {'x' * 10_000}\n" for number in range(200)))
-    lines = (await diagnosis(client))["logs"]["lines"]
+    lines = (await diagnostics_of(client))["logs"]["lines"]
     assert [line[:3] for line in lines[1:]] == [f"{number:03}" for number in range(194, 200)]
     assert sum(map(len, lines)) <= MAX_LOG_BYTES
     calls = [call for call in cluster.calls if call[0] == "logs"]
     assert all({"--tail=100", f"--limit-bytes={diagnostics.MAX_READ_BYTES}"} <= {*call} for call in calls)
 
 
-async def test_bytes_that_are_no_text_do_not_matter(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-ready")
+async def test_invalid_utf8_in_logs_is_replaced(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-ready")
     cluster.print_next("logs", b"\xff\x00 caf\xc3\xa9 \x1b[31m\n")
-    assert (await diagnosis(client))["logs"]["lines"] == ["\ufffd\x00 café \x1b[31m"]
+    assert (await diagnostics_of(client))["logs"]["lines"] == ["\ufffd\x00 café \x1b[31m"]
 
 
 @pytest.mark.parametrize("verb", ["logs", "get"])
-async def test_a_right_that_is_missing_is_told_in_its_part_and_fails_nothing_else(
-    client: Client, cluster: FakeCluster, verb: str
-) -> None:
-    await be(client, cluster, "pod-failed-mount", "events-failed-mount")
+async def test_a_missing_right_is_an_error_of_its_section_only(client: Client, cluster: FakeCluster, verb: str) -> None:
+    await create_like(client, cluster, "pod-failed-mount", "events-failed-mount")
     write(cluster, "hello\n")
     refused = {
         "logs": 'pods "sandbox-a" is forbidden: User "u" cannot get resource "pods/log" in API group ""',
         "get": 'events is forbidden: User "u" cannot list resource "events" in API group ""',
     }[verb]
-    if verb == "get":  # the Pod itself is read first
+    if verb == "get":  # the first get reads the Pod
 
         def refuse() -> None:
             cluster.say_next("get", f"Error from server (Forbidden): {refused}")
@@ -177,7 +173,7 @@ async def test_a_right_that_is_missing_is_told_in_its_part_and_fails_nothing_els
         cluster.do_before_next("get", refuse)
     else:
         cluster.say_next("logs", f"Error from server (Forbidden): {refused}")
-    answer = await diagnosis(client)
+    answer = await diagnostics_of(client)
     lacks = "The provisioner lacks the right to {} in the cluster"
     assert answer["logs"]["error"] == (lacks.format("get pods/log") if verb == "logs" else None)
     assert answer["events"]["error"] == (lacks.format("list events") if verb == "get" else None)
@@ -186,92 +182,90 @@ async def test_a_right_that_is_missing_is_told_in_its_part_and_fails_nothing_els
     assert "User" not in json.dumps(answer)
 
 
-async def test_a_pod_that_goes_in_between_still_has_its_diagnosis(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-ready")
+async def test_a_pod_deleted_during_the_request_still_has_diagnostics(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-ready")
     cluster.do_before_next("logs", cluster.objects.clear)
-    answer = await diagnosis(client)
+    answer = await diagnostics_of(client)
     assert answer["logs"] == {"lines": [], "error": "The sandbox's Pod was deleted in the meantime"}
 
 
-async def test_events_and_logs_are_read_at_the_same_time(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-crash-loop")
+async def test_events_and_logs_are_read_concurrently(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-crash-loop")
     write(cluster, "now\n")
     write(cluster, "then\n", previous=True)
     holds = [cluster.hold_next("logs"), cluster.hold_next("logs")]
     cluster.do_before_next("get", lambda: holds.append(cluster.hold_next("get")))
     before = len(cluster.calls)
-    asked = asyncio.create_task(diagnosis(client))
+    request = asyncio.create_task(diagnostics_of(client))
     await until(lambda: len(cluster.calls) - before == 4)
     assert sorted(call[0] for call in cluster.calls[before:]) == ["get", "get", "logs", "logs"]
     for hold in holds:
         hold.set()
-    answer = await asked
+    answer = await request
     assert (answer["logs"]["lines"], answer["previous_logs"]["lines"]) == (["now"], ["then"])
 
 
 @pytest.mark.deadlines(diagnosis=0.5)
-async def test_a_part_that_takes_too_long_is_told_and_the_answer_is_in_time(
-    client: Client, cluster: FakeCluster
-) -> None:
-    await be(client, cluster, "pod-ready")
+async def test_a_timeout_is_an_error_of_its_section_only(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-ready")
     cluster.hold_next("logs")
-    answer = await diagnosis(client)
+    answer = await diagnostics_of(client)
     assert answer["logs"]["error"] == "The cluster did not answer in time"
     assert answer["summary"] == "Nothing is wrong: the sandbox is ready."
 
 
 @pytest.mark.deadlines(diagnosis=0.2)
-async def test_a_cluster_that_does_not_show_the_pod_in_time_is_504(client: Client, cluster: FakeCluster) -> None:
+async def test_a_timeout_of_the_pod_read_is_504(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     cluster.hold_next("get")
     assert (await client.get(f"{URL}/a/diagnostics")).status == 504
 
 
 @pytest.mark.parametrize("sandbox_id", ["none", "A", "a" * 52, "a%0A"])
-async def test_a_sandbox_that_is_not_there_is_404_as_for_get(client: Client, sandbox_id: str) -> None:
+async def test_a_missing_sandbox_is_the_same_404_as_for_get(client: Client, sandbox_id: str) -> None:
     got = await client.get(f"{URL}/{sandbox_id}")
     diagnosed = await client.get(f"{URL}/{sandbox_id}/diagnostics")
     assert (diagnosed.status, await diagnosed.json()) == (404, await got.json())
 
 
-async def test_a_sandbox_that_is_being_deleted_is_404(client: Client, cluster: FakeCluster) -> None:
-    pod = await be(client, cluster, "pod-ready")
+async def test_a_terminating_sandbox_is_404(client: Client, cluster: FakeCluster) -> None:
+    pod = await create_like(client, cluster, "pod-ready")
     pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert (await client.get(f"{URL}/a/diagnostics")).status == 404
 
 
-async def test_somebody_elses_pod_of_that_name_is_404(client: Client, cluster: FakeCluster) -> None:
-    pod = await be(client, cluster, "pod-ready")
+async def test_a_foreign_pod_with_the_name_is_404(client: Client, cluster: FakeCluster) -> None:
+    pod = await create_like(client, cluster, "pod-ready")
     del pod["metadata"]["labels"]["app"]
     assert (await client.get(f"{URL}/a/diagnostics")).status == 404
 
 
-async def test_a_pod_without_its_service_is_told_so(client: Client, cluster: FakeCluster) -> None:
-    await be(client, cluster, "pod-ready")
+async def test_a_missing_service_is_named_in_the_summary(client: Client, cluster: FakeCluster) -> None:
+    await create_like(client, cluster, "pod-ready")
     del cluster.objects["Service", "deer-flow", "sandbox-a-svc"]
     assert (await client.get(f"{URL}/a")).status == 404
-    answer = await diagnosis(client)
+    answer = await diagnostics_of(client)
     assert answer["sandbox_url"] is None
     assert "its Service is missing" in answer["summary"]
 
 
-async def test_a_service_without_its_pod_is_404(client: Client, cluster: FakeCluster) -> None:
+async def test_a_service_without_a_pod_is_404(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     del cluster.objects["Pod", "deer-flow", "sandbox-a"]
     assert (await client.get(f"{URL}/a/diagnostics")).status == 404
 
 
-async def test_init_containers_are_told_first_and_one_without_a_status_is_told_too(
+async def test_init_containers_come_first_and_containers_without_a_status_are_listed(
     client: Client, cluster: FakeCluster
 ) -> None:
-    pod = await be(client, cluster, "pod-creating")
+    pod = await create_like(client, cluster, "pod-creating")
     pod["spec"]["initContainers"] = [{"name": "prepare", "image": "prepare:1"}]
     pod["spec"]["containers"].append({"name": "sidecar", "image": "sidecar:1"})
     waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
     pod["status"]["initContainerStatuses"] = [{"name": "prepare", "state": waiting, "restartCount": 0}]
-    answer = await diagnosis(client)
-    told = [(one["name"], one["init"], one["state"] and one["state"]["reason"]) for one in answer["containers"]]
-    assert told == [
+    answer = await diagnostics_of(client)
+    containers = [(one["name"], one["init"], one["state"] and one["state"]["reason"]) for one in answer["containers"]]
+    assert containers == [
         ("prepare", True, "ErrImagePull"),
         ("sandbox", False, "ContainerCreating"),
         ("sidecar", False, None),

@@ -1,4 +1,4 @@
-"""Server-sent events over HTTP: the format, who may read, and how a stream ends."""
+"""Server-sent events over HTTP: format, authentication, and the end of a stream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template
 from tests.api.conftest import Client, MakeClient
-from tests.api.server import LikeOurs
+from tests.api.server import ServiceServer
 from tests.fakes import FakeCluster
 from tests.informers import StillView
 from tests.waiting import until
@@ -35,7 +35,7 @@ EVENTS = "/api/events"
 
 @dataclass
 class Service:
-    """A service whose live view is told by hand."""
+    """A service whose live view a test fills."""
 
     client: TestClient[Any, Any]
     view: StillView
@@ -60,7 +60,7 @@ def make_service(
         lifecycle = SandboxService(
             Cluster(kubectl, view, "rec", deadlines=deadlines), {DEFAULT_TEMPLATE: template}, settings
         )
-        return Service(await aiohttp_client(LikeOurs(create_app(lifecycle, settings))), view, lifecycle)
+        return Service(await aiohttp_client(ServiceServer(create_app(lifecycle, settings))), view, lifecycle)
 
     return make
 
@@ -82,15 +82,15 @@ async def frame(response: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 def readers(service: Service) -> int:
-    return len(service.lifecycle.feed._readers)  # noqa: SLF001 - what is promised is that none is left
+    return len(service.lifecycle.feed._readers)  # noqa: SLF001 - not visible from outside
 
 
 def connections(service: Service) -> int:
-    assert isinstance(service.client.server, LikeOurs)
+    assert isinstance(service.client.server, ServiceServer)
     return len(service.client.server.handler.connections)
 
 
-async def test_the_state_comes_first_and_then_each_change(service: Service) -> None:
+async def test_a_stream_starts_with_the_state_followed_by_each_change(service: Service) -> None:
     service.view.put("a")
     async with service.client.get(EVENTS) as response:
         assert response.status == 200
@@ -112,16 +112,14 @@ async def test_the_state_comes_first_and_then_each_change(service: Service) -> N
 
 
 @pytest.mark.deadlines(sse_comment=0.05)
-async def test_silence_is_broken_by_comments(service: Service) -> None:
+async def test_an_idle_stream_sends_comments(service: Service) -> None:
     async with service.client.get(EVENTS) as response:
         await frame(response)
         assert await frame(response) == {"": ""}
         assert await frame(response) == {"": ""}
 
 
-async def test_a_reader_that_hangs_up_is_forgotten_and_the_log_says_that_it_read(
-    service: Service, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_disconnected_reader_is_removed_and_logged(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     response = await service.client.get(EVENTS)
     await frame(response)
@@ -132,14 +130,14 @@ async def test_a_reader_that_hangs_up_is_forgotten_and_the_log_says_that_it_read
     await until(lambda: f"GET {EVENTS} 200" in caplog.text)
 
 
-async def test_the_key_is_needed(make_service: MakeService) -> None:
+async def test_events_require_the_key(make_service: MakeService) -> None:
     service = await make_service(PROVISIONER_API_KEY="k")
     assert (await service.client.get(EVENTS)).status == 401
     async with service.client.get(EVENTS, headers={"X-API-Key": "k"}) as response:
         assert response.status == 200
 
 
-async def test_without_the_live_view_it_is_503_and_says_why(client: Client) -> None:
+async def test_events_without_the_live_view_are_503(client: Client) -> None:
     response = await client.get(EVENTS)
     assert response.status == 503
     assert "live view" in (await response.json())["detail"]
@@ -147,11 +145,11 @@ async def test_without_the_live_view_it_is_503_and_says_why(client: Client) -> N
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
-async def test_only_get_reads_events(service: Service, method: str) -> None:
+async def test_events_accept_only_get(service: Service, method: str) -> None:
     assert (await service.client.request(method, EVENTS)).status == 405
 
 
-async def test_a_slow_reader_is_cut_off_while_another_reads_on(
+async def test_a_slow_reader_is_disconnected_without_affecting_others(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "MAX_WAITING", 20)
@@ -173,37 +171,37 @@ async def test_a_slow_reader_is_cut_off_while_another_reads_on(
             service.view.put("last")
             assert json.loads((await frame(quick))["data"])["sandbox_id"] == "last"
 
-        # nobody waits for it to read
+        # The service closes the connection without waiting for the slow reader.
         await until(lambda: connections(service) == 0)
 
-        # what was on its way still comes
+        # Data in the socket buffers still arrives.
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)
 
-        async def is_cut_off() -> bool:
+        async def is_disconnected() -> bool:
             try:
                 return await loop.sock_recv(slow, 2**20) == b""
             except ConnectionResetError:
                 return True
 
-        await until(is_cut_off)
+        await until(is_disconnected)
 
 
 @pytest.mark.deadlines(sse_write=0.1)
-async def test_a_reader_that_takes_nothing_is_cut_off_after_a_while(service: Service) -> None:
+async def test_a_reader_that_never_reads_is_disconnected_after_the_timeout(service: Service) -> None:
     for number in range(20):
         service.view.put(f"s{number}", node="n" * 1_000_000)
-    with socket.socket() as deaf:
-        deaf.setblocking(False)
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with socket.socket() as stuck:
+        stuck.setblocking(False)
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(deaf, ("127.0.0.1", service.client.port))
-        await loop.sock_sendall(deaf, b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        await loop.sock_connect(stuck, ("127.0.0.1", service.client.port))
+        await loop.sock_sendall(stuck, b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: readers(service) == 1)
         await until(lambda: readers(service) == 0)
         await until(lambda: connections(service) == 0)
 
 
-async def test_when_the_service_stops_all_streams_end_at_once(service: Service) -> None:
+async def test_shutdown_ends_streams_at_once(service: Service) -> None:
     response = await service.client.get(EVENTS)
     await frame(response)
     began = asyncio.get_running_loop().time()
@@ -212,7 +210,7 @@ async def test_when_the_service_stops_all_streams_end_at_once(service: Service) 
     assert asyncio.get_running_loop().time() - began < 2
 
 
-async def test_a_stream_whose_reader_does_not_read_does_not_hold_up_the_end(service: Service) -> None:
+async def test_shutdown_does_not_wait_for_a_blocked_stream(service: Service) -> None:
     for number in range(300):
         service.view.put(f"s{number}", node="n" * 4000)
     response = await service.client.get(EVENTS, read_bufsize=1)
@@ -223,7 +221,7 @@ async def test_a_stream_whose_reader_does_not_read_does_not_hold_up_the_end(serv
     response.close()
 
 
-async def test_who_waits_when_the_service_stops_is_answered_at_once(make_client: MakeClient) -> None:
+async def test_shutdown_ends_a_waiting_create_at_once(make_client: MakeClient) -> None:
     client = await make_client()
 
     async def create() -> Any:

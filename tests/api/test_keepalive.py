@@ -1,4 +1,4 @@
-"""Uses that are answered and not written yet: the reaper of this process knows of them."""
+"""Touches that are not written to the cluster yet prevent reaping by this process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.fakes import FakeCluster
 from tests.waiting import until
 
 IDLE_TIMEOUT = 600
-# Seconds after its creation: a use is to be written a tenth of a second later, and counts as one for IDLE_TIMEOUT.
+# Seconds after the creation: a tenth of a second before a use is due to be written.
 USED = 59.9
-UNUSED_TOO_LONG_BUT_FOR_THAT = IDLE_TIMEOUT + 10
+IDLE_WITHOUT_THE_USE = IDLE_TIMEOUT + 10
 
 
 class Sandbox:
-    """A sandbox, and a clock that stands at so many seconds after its creation."""
+    """A sandbox, and a clock that tests set to a number of seconds after its creation."""
 
     def __init__(self, client: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
         self._client = client
@@ -34,7 +34,7 @@ class Sandbox:
     def reaper(self) -> Reaper:
         return self._client.app[SANDBOX_SERVICE].reaper
 
-    def let_it_be(self, seconds: float) -> None:
+    def set_clock(self, seconds: float) -> None:
         pod = self._cluster.pod("a")
         assert pod is not None
         time = expiry.created_at(pod) + timedelta(seconds=seconds)
@@ -43,7 +43,7 @@ class Sandbox:
     async def touch(self) -> int:
         return (await self._client.post(f"{URL}/a/touch")).status
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         return self._cluster.pod("a") is not None and self._cluster.service("a") is not None
 
     def use_is_written(self) -> bool:
@@ -51,7 +51,7 @@ class Sandbox:
         return pod is not None and kube.USED_ANNOTATION in pod["metadata"]["annotations"]
 
     async def is_reaped(self) -> bool:
-        return bool(await self.reaper.round(dry_run=False)) and not self.is_there()
+        return bool(await self.reaper.round(dry_run=False)) and not self.exists()
 
 
 @pytest.fixture
@@ -63,66 +63,64 @@ async def sandbox(client: Client, cluster: FakeCluster, monkeypatch: pytest.Monk
 
 
 @pytest.mark.deadlines(use_retry=3600)
-async def test_a_sandbox_whose_use_could_not_be_written_is_not_reaped_before_it_is(
+async def test_an_unwritten_use_prevents_reaping(
     sandbox: Sandbox,
     client: Client,
     cluster: FakeCluster,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sandbox.let_it_be(USED)
+    sandbox.set_clock(USED)
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
     with caplog.at_level(logging.WARNING, logger="sandboxes.service.keepalive"):
         assert await sandbox.touch() == 200
         await until(lambda: "the last use of a sandbox could not be written" in caplog.text)
-    sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)
+    sandbox.set_clock(IDLE_WITHOUT_THE_USE)
     assert not await sandbox.is_reaped()
-    assert sandbox.is_there()
+    assert sandbox.exists()
     assert not sandbox.use_is_written()
 
     await client.app[SANDBOX_SERVICE].finish()
     assert sandbox.use_is_written()
     assert not await sandbox.is_reaped()
-    sandbox.let_it_be(USED + IDLE_TIMEOUT + 1)
+    sandbox.set_clock(USED + IDLE_TIMEOUT + 1)
     assert await sandbox.is_reaped()
 
 
 @pytest.mark.deadlines(use_retry=3600)
-async def test_a_use_that_could_not_be_written_counts_no_longer_than_any_other(
+async def test_an_unwritten_use_expires_after_the_idle_timeout(
     sandbox: Sandbox, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sandbox.let_it_be(USED)
+    sandbox.set_clock(USED)
     cluster.answer_next("apply", "refused", times=1 + len(errors.ConnectionFailed.pauses))
     assert await sandbox.touch() == 200
     await until(lambda: "the last use of a sandbox could not be written" in caplog.text)
-    sandbox.let_it_be(USED + IDLE_TIMEOUT + 1)
+    sandbox.set_clock(USED + IDLE_TIMEOUT + 1)
     assert await sandbox.is_reaped()
 
 
-async def test_a_sandbox_whose_use_is_just_being_written_is_not_reaped(sandbox: Sandbox, cluster: FakeCluster) -> None:
-    sandbox.let_it_be(USED)
+async def test_a_use_that_is_being_written_prevents_reaping(sandbox: Sandbox, cluster: FakeCluster) -> None:
+    sandbox.set_clock(USED)
     hold = cluster.hold_next("apply")
     assert await sandbox.touch() == 200
     await until(lambda: cluster.verbs()["apply"] == 1)
-    sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)
+    sandbox.set_clock(IDLE_WITHOUT_THE_USE)
     assert not await sandbox.is_reaped()
-    assert sandbox.is_there()
+    assert sandbox.exists()
     hold.set()
     await until(sandbox.use_is_written)
     assert not await sandbox.is_reaped()
 
 
-async def test_a_sandbox_that_is_used_between_judgement_and_deletion_is_not_reaped(
-    sandbox: Sandbox, cluster: FakeCluster
-) -> None:
-    sandbox.let_it_be(UNUSED_TOO_LONG_BUT_FOR_THAT)
-    doomed = await sandbox.reaper.due()
-    assert len(doomed) == 1
+async def test_a_use_between_the_check_and_the_delete_prevents_reaping(sandbox: Sandbox, cluster: FakeCluster) -> None:
+    sandbox.set_clock(IDLE_WITHOUT_THE_USE)
+    expired = await sandbox.reaper.due()
+    assert len(expired) == 1
     hold = cluster.hold_next("apply")
     first = asyncio.create_task(sandbox.touch())
     await until(lambda: cluster.verbs()["apply"] == 1)
-    assert await sandbox.touch() == 200  # the first one's write is its own, too
-    assert await sandbox.reaper.reap(doomed) == []
-    assert sandbox.is_there()
+    assert await sandbox.touch() == 200  # shares the write of the first touch
+    assert await sandbox.reaper.reap(expired) == []
+    assert sandbox.exists()
     hold.set()
     assert await first == 200
     assert sandbox.use_is_written()

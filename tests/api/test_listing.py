@@ -1,4 +1,4 @@
-"""The list's parameters over HTTP."""
+"""The query parameters of the list, over HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def ids(client: Client, query: str) -> list[str]:
     return [one["sandbox_id"] for one in (await listed(client, query))["sandboxes"]]
 
 
-async def test_filters_by_owner_status_and_readiness(client: Client, cluster: FakeCluster) -> None:
+async def test_the_list_filters_by_owner_status_and_readiness(client: Client, cluster: FakeCluster) -> None:
     await create(client, "a", thread_id="t1", user_id="u1")
     await create(client, "b", thread_id="t2", user_id="u1")
     cluster.run_pod("b")
@@ -34,7 +34,7 @@ async def test_filters_by_owner_status_and_readiness(client: Client, cluster: Fa
     assert await ids(client, "ready=true") == []
 
 
-async def test_filters_by_labels_of_the_pod(client: Client, cluster: FakeCluster) -> None:
+async def test_the_list_filters_by_pod_labels(client: Client, cluster: FakeCluster) -> None:
     for sandbox_id in "ab":
         await create(client, sandbox_id)
         pod = cluster.pod(sandbox_id)
@@ -46,7 +46,7 @@ async def test_filters_by_labels_of_the_pod(client: Client, cluster: FakeCluster
     assert await ids(client, "label=team=blue") == []
 
 
-async def test_pages_in_the_order_of_the_ids(client: Client) -> None:
+async def test_pages_are_sorted_by_id(client: Client) -> None:
     for sandbox_id in ("b", "d", "a", "c", "e"):
         await create(client, sandbox_id)
     first = await listed(client, "limit=2")
@@ -61,7 +61,7 @@ async def test_pages_in_the_order_of_the_ids(client: Client) -> None:
     assert third["next_cursor"] is None
 
 
-async def test_unknown_parameters_are_ignored_and_add_nothing(client: Client) -> None:
+async def test_unknown_query_parameters_are_ignored(client: Client) -> None:
     await create(client)
     plain = await (await client.get(URL)).json()
     assert await listed(client, "colour=red&colour=blue") == plain
@@ -71,7 +71,7 @@ async def test_unknown_parameters_are_ignored_and_add_nothing(client: Client) ->
 @pytest.mark.parametrize(
     "query", ["status=x", "ready=x", "thread_id=", "user_id=%20", "template=", "label=%3D", "limit=0", "cursor=x"]
 )
-async def test_a_bad_parameter_is_422_with_its_name_and_asks_nobody(
+async def test_an_invalid_query_parameter_is_422_without_a_kubectl_call(
     client: Client, cluster: FakeCluster, query: str
 ) -> None:
     response = await client.get(f"{URL}?{query}")

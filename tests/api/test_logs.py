@@ -1,4 +1,4 @@
-"""What the log says of a request, over HTTP."""
+"""Log lines of requests, over HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sandboxes.settings import Settings
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.templates import Template
 from tests.api.conftest import URL, Client
-from tests.api.server import LikeOurs
+from tests.api.server import ServiceServer
 from tests.fakes import FakeCluster
 from tests.logs import Log
 from tests.waiting import until
@@ -27,7 +27,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
-    """All that is logged, as the service renders it."""
+    """Everything that is logged, as the service formats it."""
     caplog.set_level(logging.DEBUG)
     log = Log(as_json=True)
     root = logging.getLogger()
@@ -45,7 +45,7 @@ async def client(
     lifecycle = SandboxService(
         Cluster(kubectl, NoInformer(), settings.k8s_namespace), {DEFAULT_TEMPLATE: template}, settings
     )
-    async with TestClient(LikeOurs(create_app(lifecycle, settings))) as client:
+    async with TestClient(ServiceServer(create_app(lifecycle, settings))) as client:
         yield client
 
 
@@ -58,20 +58,20 @@ async def access_line(log: Log, path: str, status: int) -> dict[str, Any]:
     return found()[-1]
 
 
-async def test_all_lines_of_a_request_have_its_ids(client: Client, log: Log) -> None:
+async def test_log_lines_of_a_request_have_its_request_id_and_sandbox_id(client: Client, log: Log) -> None:
     await client.post(URL, json={"sandbox_id": "a"}, headers={"X-Request-ID": "r-1"})
     await access_line(log, URL, 200)
     await client.get(f"{URL}/b", headers={"X-Request-ID": "r-2"})
     await access_line(log, f"{URL}/b", 404)
-    ours = [event for event in log.events if event["logger"].startswith(("sandboxes", "aiohttp.access"))]
-    calls = [event for event in ours if event["event"].startswith("kubectl ")]
+    owned = [event for event in log.events if event["logger"].startswith(("sandboxes", "aiohttp.access"))]
+    calls = [event for event in owned if event["event"].startswith("kubectl ")]
     assert calls
     assert {event["level"] for event in calls} == {"debug"}
     assert all(event["event"].endswith(" ms") for event in calls)
-    assert {(event["request_id"], event.get("sandbox_id")) for event in ours} == {("r-1", "a"), ("r-2", "b")}
+    assert {(event["request_id"], event.get("sandbox_id")) for event in owned} == {("r-1", "a"), ("r-2", "b")}
 
 
-async def test_the_level_of_an_access_line_is_by_status(client: Client, cluster: FakeCluster, log: Log) -> None:
+async def test_the_access_log_level_depends_on_the_status(client: Client, cluster: FakeCluster, log: Log) -> None:
     await client.get(URL)
     assert (await access_line(log, URL, 200))["level"] == "info"
     await client.get(f"{URL}/a")
@@ -84,14 +84,16 @@ async def test_the_level_of_an_access_line_is_by_status(client: Client, cluster:
 
 
 @pytest.mark.parametrize("path", sorted(logs.QUIET_PATHS))
-async def test_what_is_asked_for_all_the_time_is_logged_at_debug(client: Client, log: Log, path: str) -> None:
+async def test_probes_and_scrapes_are_logged_at_debug(client: Client, log: Log, path: str) -> None:
     await client.get(path)
     assert (await access_line(log, path, 200))["level"] == "debug"
 
 
-async def test_a_secret_that_kubectl_repeats_is_not_in_the_log(client: Client, cluster: FakeCluster, log: Log) -> None:
-    said = 'admission webhook "w" denied the request: no s3cret-value here'
-    cluster.say_next("apply", f"Error from server: {said}\n")
+async def test_env_values_in_kubectls_stderr_are_masked_in_the_log(
+    client: Client, cluster: FakeCluster, log: Log
+) -> None:
+    message = 'admission webhook "w" denied the request: no s3cret-value here'
+    cluster.say_next("apply", f"Error from server: {message}\n")
     response = await client.post(URL, json={"sandbox_id": "a", "env": {"A": "s3cret-value"}})
     assert response.status == 502
     await access_line(log, URL, 502)

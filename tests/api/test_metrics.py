@@ -1,4 +1,4 @@
-"""What Prometheus is told: over HTTP, with a cluster in memory."""
+"""Metrics over HTTP, with an in-memory cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.fakes import FakeCluster
 from tests.metrics import requests, samples, scrape, value
 
 
-async def test_requests_are_counted_by_template_and_status(client: Client) -> None:
+async def test_requests_are_counted_by_route_and_status(client: Client) -> None:
     await client.post(URL, json={"sandbox_id": "a"})
     await client.get(f"{URL}/a")
     for sandbox_id in ("b", "c"):
@@ -24,7 +24,7 @@ async def test_requests_are_counted_by_template_and_status(client: Client) -> No
     assert 0 < took < 10
 
 
-async def test_no_word_of_a_callers_becomes_a_label(client: Client, cluster: FakeCluster) -> None:
+async def test_metric_labels_never_contain_caller_input(client: Client, cluster: FakeCluster) -> None:
     for number in range(20):
         await client.get(f"/caller-{number}")
         await client.get(f"{URL}/caller-{number}", headers={"X-Request-ID": f"caller-{number}"})
@@ -39,7 +39,7 @@ async def test_no_word_of_a_callers_becomes_a_label(client: Client, cluster: Fak
     assert requests(found, "other", "unmatched", 405) == 20
 
 
-async def test_calls_of_kubectl_are_counted_by_verb_and_outcome(client: Client, cluster: FakeCluster) -> None:
+async def test_kubectl_calls_are_counted_by_verb_and_outcome(client: Client, cluster: FakeCluster) -> None:
     await client.post(URL, json={"sandbox_id": "a"})
     cluster.answer_next("get", "unauthorized")
     assert (await client.get(f"{URL}/a")).status == 502
@@ -49,7 +49,7 @@ async def test_calls_of_kubectl_are_counted_by_verb_and_outcome(client: Client, 
     assert value(found, "provisioner_failures_total", kind="ClusterRefused") == 1
 
 
-async def test_a_bug_is_counted_as_one(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_exception_is_counted_as_a_bug(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
@@ -68,14 +68,14 @@ async def test_metrics_need_no_key_and_no_cluster(make_client: MakeClient, clust
     assert cluster.calls == []
 
 
-async def test_two_applications_count_apart(make_client: MakeClient) -> None:
+async def test_applications_have_separate_metrics(make_client: MakeClient) -> None:
     one, other = await make_client(), await make_client()
     await one.get("/health")
     assert requests(await scrape(one), "GET", "/health", 200) == 1
     assert requests(await scrape(other), "GET", "/health", 200) == 0
 
 
-async def test_a_scraper_gets_openmetrics_where_it_asks_for_it(client: Client) -> None:
+async def test_openmetrics_is_served_if_accepted(client: Client) -> None:
     response = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert response.content_type == "application/openmetrics-text"
     assert (await response.text()).endswith("# EOF\n")

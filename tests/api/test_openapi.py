@@ -1,4 +1,4 @@
-"""The OpenAPI document and its page, as they are served."""
+"""The OpenAPI document and the docs page, over HTTP."""
 
 from __future__ import annotations
 
@@ -26,28 +26,31 @@ async def test_the_document_is_served_as_json(client: Client) -> None:
     response = await client.get("/openapi.json")
     assert response.status == 200
     assert response.content_type == "application/json"
-    # Through JSON, which has no tuples.
+    # Converts tuples to lists.
     assert await response.json() == json.loads(json.dumps(document()))
 
 
-async def test_every_route_is_documented_and_there_are_no_others(client: Client) -> None:
+async def test_the_documented_routes_are_the_registered_routes(client: Client) -> None:
     routes = {
-        # HEAD is answered as GET, which the document says once.
+        # The document describes HEAD with GET.
         (route.method, route.resource.canonical)
         for route in client.app.router.routes()
-        if route.method != hdrs.METH_HEAD and route.resource is not None
+        if route.method != hdrs.METH_HEAD
+        and route.resource is not None
+        # Each is also served with a slash at its end.
+        and not route.resource.canonical.endswith("/")
     }
     assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
 
 
-async def test_the_document_names_the_headers_that_the_service_reads_and_sends(client: Client) -> None:
+async def test_the_document_names_the_api_key_and_request_id_headers(client: Client) -> None:
     components = (await (await client.get("/openapi.json")).json())["components"]
     assert components["securitySchemes"]["ApiKey"]["name"] == API_KEY_HEADER
     assert REQUEST_ID_HEADER in components["headers"]
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_pages_are_open_where_a_key_is_set(make_client: MakeClient, path: str) -> None:
+async def test_docs_pages_need_no_key(make_client: MakeClient, path: str) -> None:
     client = await make_client(PROVISIONER_API_KEY="secret")
     response = await client.get(path)
     assert response.status == 200
@@ -55,14 +58,14 @@ async def test_pages_are_open_where_a_key_is_set(make_client: MakeClient, path: 
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_pages_tell_nothing_of_the_settings(make_client: MakeClient, path: str) -> None:
+async def test_docs_pages_do_not_depend_on_settings(make_client: MakeClient, path: str) -> None:
     plain = await make_client()
     other = await make_client(PROVISIONER_API_KEY="key", SANDBOX_IMAGE="private:1", ALLOW_FIELDS="none")
     assert await (await plain.get(path)).read() == await (await other.get(path)).read()
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_who_has_the_page_already_does_not_get_it_again(client: Client, path: str) -> None:
+async def test_a_matching_etag_is_304(client: Client, path: str) -> None:
     first = await client.get(path)
     for known in (first.headers["ETag"], f'"other", {first.headers["ETag"]}', "*", f"W/{first.headers['ETag']}"):
         again = await client.get(path, headers={"If-None-Match": known})
@@ -75,7 +78,7 @@ async def test_who_has_the_page_already_does_not_get_it_again(client: Client, pa
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_head_tells_of_the_page_without_it(client: Client, path: str) -> None:
+async def test_head_has_the_headers_of_get_and_no_body(client: Client, path: str) -> None:
     whole, head = await client.get(path), await client.head(path)
     assert head.status == 200
     assert await head.read() == b""
@@ -83,7 +86,7 @@ async def test_head_tells_of_the_page_without_it(client: Client, path: str) -> N
     assert head.headers["Content-Length"] == whole.headers["Content-Length"]
 
 
-async def test_the_page_may_run_and_load_nothing_but_its_own_style(client: Client) -> None:
+async def test_the_content_security_policy_allows_only_the_inline_style(client: Client) -> None:
     response = await client.get("/docs")
     assert response.content_type == "text/html"
     assert response.charset == "utf-8"
@@ -91,20 +94,20 @@ async def test_the_page_may_run_and_load_nothing_but_its_own_style(client: Clien
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     style = re.search(r"<style>(.*?)</style>", await response.text(), re.DOTALL)
     assert style is not None
-    # A browser hashes what stands between the tags.
+    # Browsers hash the content of the element.
     assert base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode() in policy
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_pages_can_not_be_written_to(client: Client, path: str) -> None:
+async def test_docs_pages_reject_post(client: Client, path: str) -> None:
     response = await client.post(path, data=b"{}")
     assert response.status == 405
     assert await response.json() == {"detail": "Method Not Allowed"}
     assert response.headers["Allow"] == "GET,HEAD"
 
 
-async def test_a_renewal_ignores_what_only_a_create_knows(make_client: MakeClient) -> None:
+async def test_a_renewal_ignores_fields_of_a_create(make_client: MakeClient) -> None:
     client = await make_client(ALLOW_FIELDS="ttl_seconds")
     assert (await client.post(URL, json={"sandbox_id": "a"})).status == 200
     renewed = await client.post(f"{URL}/a/renew", json={"ttl_seconds": 60, "image": "other:1"})
@@ -114,17 +117,17 @@ async def test_a_renewal_ignores_what_only_a_create_knows(make_client: MakeClien
 
 
 async def published(client: Client, pattern: str, *path: str) -> int:
-    """Return the number that the served document has at `path`, where a sentence has it as the pattern's group."""
-    told = await (await client.get("/openapi.json")).json()
+    """Return the number that the pattern's group finds in the description at `path` of the served document."""
+    value = await (await client.get("/openapi.json")).json()
     for key in path:
-        told = told[key]
-    found = re.search(pattern, told["description"])
-    assert found is not None, told["description"]
+        value = value[key]
+    found = re.search(pattern, value["description"])
+    assert found is not None, value["description"]
     return int(found[1])
 
 
 @pytest.mark.parametrize("field", ["env", "annotations"])
-async def test_one_byte_more_than_the_document_says_is_422(make_client: MakeClient, field: str) -> None:
+async def test_env_and_annotations_over_the_documented_size_are_422(make_client: MakeClient, field: str) -> None:
     client = await make_client(ALLOW_FIELDS=field)
     path = ("components", "schemas", "CreateRequest", "properties", field)
     most = await published(client, r"at most \d+ KiB \((\d+) bytes\) of JSON", *path)
@@ -134,13 +137,13 @@ async def test_one_byte_more_than_the_document_says_is_422(make_client: MakeClie
     assert refused.status == 422
     (problem,) = (await refused.json())["detail"]
     assert str(most) in problem["msg"]
-    # As the reference has it.
+    # The reference documents the same limit.
     row = re.search(rf"^\| `{field}` \|.*$", OPTIONS, re.MULTILINE)
     assert row is not None
     assert f"at most {most // 1024} KiB ({most} bytes) of JSON" in row[0]
 
 
-async def test_one_character_more_than_the_document_says_of_an_image_is_422(make_client: MakeClient) -> None:
+async def test_an_image_over_the_documented_length_is_422(make_client: MakeClient) -> None:
     client = await make_client(ALLOW_FIELDS="image")
     path = ("components", "schemas", "CreateRequest", "properties", "image")
     most = await published(client, r"at most (\d+) characters", *path)
@@ -148,7 +151,7 @@ async def test_one_character_more_than_the_document_says_of_an_image_is_422(make
     assert (await client.post(URL, json={"sandbox_id": "b", "image": "x" * (most + 1)})).status == 422
 
 
-async def test_one_byte_more_than_the_document_says_of_a_body_is_413(client: Client) -> None:
+async def test_a_body_over_the_documented_size_is_413(client: Client) -> None:
     most = await published(client, r"larger than (\d+) MiB", "components", "responses", "ContentTooLarge") * 2**20
     body = b'{"sandbox_id": "a"}'
     assert (await client.post(URL, data=io.BytesIO(body.ljust(most)))).status == 200

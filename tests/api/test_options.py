@@ -1,4 +1,4 @@
-"""The options of a create, over HTTP: what is not allowed or not valid reaches no cluster."""
+"""The options of a create, over HTTP: permission, validation, effect, and rejections by the cluster."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def container(cluster: FakeCluster, sandbox_id: str = "a") -> dict[str, Any]:
     return one
 
 
-def marks(obj: dict[str, Any] | None, kind: str = "labels") -> dict[str, str]:
+def metadata_of(obj: dict[str, Any] | None, kind: str = "labels") -> dict[str, str]:
     assert obj is not None
     found: dict[str, str] = obj["metadata"][kind]
     return found
 
 
-# Who may
+# Permission
 
 
-async def test_capabilities_tell_which_fields_a_caller_may_use(make_client: MakeClient) -> None:
+async def test_capabilities_list_the_allowed_fields(make_client: MakeClient) -> None:
     client = await make_client(ALLOW_FIELDS="resources, env,env")
     assert (await (await client.get("/api/capabilities")).json())["fields"] == ["env", "resources"]
     client = await make_client(ALLOW_FIELDS="none")
@@ -53,7 +53,7 @@ async def test_capabilities_tell_which_fields_a_caller_may_use(make_client: Make
 
 @pytest.mark.parametrize("field", sorted(OPTIONAL_FIELDS))
 @pytest.mark.parametrize("value", [0, "", {}, [], "x", {"cpu": []}, -1, False])
-async def test_a_field_that_is_not_allowed_is_403_well_formed_or_not(
+async def test_a_field_that_is_not_allowed_is_403_even_if_malformed(
     make_client: MakeClient, cluster: FakeCluster, field: str, value: object
 ) -> None:
     client = await make_client(ALLOW_FIELDS=",".join(OPTIONAL_FIELDS - {field}))
@@ -65,7 +65,7 @@ async def test_a_field_that_is_not_allowed_is_403_well_formed_or_not(
     assert cluster.calls == []
 
 
-async def test_all_fields_that_are_not_allowed_are_named_before_a_word_on_the_others(
+async def test_all_fields_that_are_not_allowed_are_named_before_validation(
     make_client: MakeClient, cluster: FakeCluster
 ) -> None:
     client = await make_client(ALLOW_FIELDS="env")
@@ -75,13 +75,13 @@ async def test_all_fields_that_are_not_allowed_are_named_before_a_word_on_the_ot
     assert cluster.calls == []
 
 
-async def test_by_default_neither_image_nor_annotations(client: Client) -> None:
+async def test_image_and_annotations_are_not_allowed_by_default(client: Client) -> None:
     for field in ("image", "annotations"):
         response = await client.post(URL, json={"sandbox_id": "a", field: "x"})
         assert response.status == 403
 
 
-async def test_null_counts_as_absent_and_the_contracts_own_fields_are_always_allowed(
+async def test_null_options_and_contract_fields_are_always_allowed(
     make_client: MakeClient, cluster: FakeCluster
 ) -> None:
     client = await make_client(ALLOW_FIELDS="none")
@@ -91,7 +91,7 @@ async def test_null_counts_as_absent_and_the_contracts_own_fields_are_always_all
     assert container(cluster)["env"] == [container(cluster)["env"][-1]]
 
 
-# Under which rules
+# Validation
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ async def test_null_counts_as_absent_and_the_contracts_own_fields_are_always_all
         ({"wait_seconds": -1}, ["wait_seconds"]),
     ],
 )
-async def test_what_can_not_be_asked_for_is_422_before_the_cluster_hears_of_it(
+async def test_an_invalid_option_is_422_without_a_kubectl_call(
     open_client: Client, cluster: FakeCluster, fields: dict[str, Any], location: list[str]
 ) -> None:
     response = await open_client.post(URL, json={"sandbox_id": "a", **fields})
@@ -138,7 +138,7 @@ async def test_what_can_not_be_asked_for_is_422_before_the_cluster_hears_of_it(
     assert cluster.calls == []
 
 
-async def test_an_amount_in_infinite_numbers_is_422(open_client: Client, cluster: FakeCluster) -> None:
+async def test_a_huge_number_as_a_quantity_is_422(open_client: Client, cluster: FakeCluster) -> None:
     for number in ("1e999", "1" * 4000):
         body = b'{"sandbox_id":"a","resources":{"limits":{"cpu":%s}}}' % number.encode()
         response = await open_client.post(URL, data=body)
@@ -147,7 +147,7 @@ async def test_an_amount_in_infinite_numbers_is_422(open_client: Client, cluster
 
 
 @pytest.mark.parametrize("field", ["env", "labels", "annotations"])
-async def test_a_hundred_thousand_wrong_entries_are_one_error(open_client: Client, field: str) -> None:
+async def test_too_many_entries_are_one_error(open_client: Client, field: str) -> None:
     body = json.dumps({"sandbox_id": "a", field: {str(index): 0 for index in range(80_000)}})
     response = await open_client.post(URL, data=body)
     assert response.status == 422
@@ -155,10 +155,10 @@ async def test_a_hundred_thousand_wrong_entries_are_one_error(open_client: Clien
     assert (entry["loc"], entry["msg"]) == (["body", field], "It may have at most 100 entries")
 
 
-# What becomes of it
+# Effect
 
 
-async def test_what_was_asked_for_stands_in_the_cluster(open_client: Client, cluster: FakeCluster) -> None:
+async def test_options_are_applied_to_the_pod_and_service(open_client: Client, cluster: FakeCluster) -> None:
     answer = await create(
         open_client,
         image="registry.local/mine:1",
@@ -174,8 +174,8 @@ async def test_what_was_asked_for_stands_in_the_cluster(open_client: Client, clu
     ]
     assert container(cluster)["resources"]["requests"]["cpu"] == "50m"
     assert container(cluster)["resources"]["limits"]["cpu"] == "50m"
-    assert marks(cluster.pod("a"))["team"] == marks(cluster.service("a"))["team"] == "x"
-    assert marks(cluster.pod("a"), "annotations")["example.com/note"] == "any text"
+    assert metadata_of(cluster.pod("a"))["team"] == metadata_of(cluster.service("a"))["team"] == "x"
+    assert metadata_of(cluster.pod("a"), "annotations")["example.com/note"] == "any text"
 
 
 OTHER: dict[str, Any] = {
@@ -187,9 +187,7 @@ OTHER: dict[str, Any] = {
 }
 
 
-async def test_the_same_id_with_other_asks_returns_the_sandbox_unchanged(
-    open_client: Client, cluster: FakeCluster
-) -> None:
+async def test_a_repeated_create_with_other_options_changes_nothing(open_client: Client, cluster: FakeCluster) -> None:
     first = await create(open_client, image="mine:1", labels={"team": "x"})
     before = copy.deepcopy(cluster.objects)
     assert await create(open_client, **OTHER) == first
@@ -199,23 +197,21 @@ async def test_the_same_id_with_other_asks_returns_the_sandbox_unchanged(
 @pytest.mark.parametrize(
     ("fields", "kept"), [({"labels": {"team": "x"}}, {"team": "x"}), (OTHER, {}), ({}, {})], ids=["same", "other", "no"]
 )
-async def test_a_service_that_is_made_anew_has_the_labels_that_its_pod_has(
+async def test_a_recreated_service_has_only_requested_labels_of_its_pod(
     open_client: Client, cluster: FakeCluster, fields: dict[str, Any], kept: dict[str, str]
 ) -> None:
     await create(open_client, labels={"team": "x"})
-    ours = {key: value for key, value in marks(cluster.service("a")).items() if key != "team"}
+    other_labels = {key: value for key, value in metadata_of(cluster.service("a")).items() if key != "team"}
     pod = copy.deepcopy(cluster.pod("a"))
     service = cluster.service("a")
     assert service is not None
     del cluster.objects[cluster.key(service)]
     await create(open_client, **fields)
-    assert marks(cluster.service("a")) == {**ours, **kept}
-    assert marks(cluster.pod("a")) == marks(pod)
+    assert metadata_of(cluster.service("a")) == {**other_labels, **kept}
+    assert metadata_of(cluster.pod("a")) == metadata_of(pod)
 
 
-async def test_a_sandbox_that_is_adopted_is_given_nothing_of_what_was_asked(
-    open_client: Client, cluster: FakeCluster
-) -> None:
+async def test_an_adopted_sandbox_gets_none_of_the_requested_options(open_client: Client, cluster: FakeCluster) -> None:
     await create(open_client, "b")
     pod, service = cluster.pod("b"), cluster.service("b")
     assert pod is not None
@@ -226,30 +222,30 @@ async def test_a_sandbox_that_is_adopted_is_given_nothing_of_what_was_asked(
     spec = copy.deepcopy(pod["spec"])
     await create(open_client, "b", **OTHER)
     for adopted in (cluster.pod("b"), cluster.service("b")):
-        assert "app.kubernetes.io/managed-by" in marks(adopted)
-        assert not marks(adopted).keys() & OTHER["labels"].keys()
-        assert not marks(adopted, "annotations").keys() & OTHER["annotations"].keys()
+        assert "app.kubernetes.io/managed-by" in metadata_of(adopted)
+        assert not metadata_of(adopted).keys() & OTHER["labels"].keys()
+        assert not metadata_of(adopted, "annotations").keys() & OTHER["annotations"].keys()
     assert container(cluster, "b") == spec["containers"][0]
 
 
 @pytest.mark.parametrize("owner", [{"thread_id": "another"}, {}], ids=["another owner", "the same owner"])
-async def test_a_create_that_comes_second_changes_no_label_of_the_first_ones_service(
+async def test_a_concurrent_second_create_changes_no_labels(
     open_client: Client, cluster: FakeCluster, owner: dict[str, str]
 ) -> None:
     await create(open_client, thread_id="first", env={"A": "1"}, labels={"team": "x"})
     made = copy.deepcopy(cluster.objects)
     cluster.objects.clear()
-    # It sees nothing, and at its apply the first one's objects are there.
+    # The first create's objects appear between the second one's get and its apply.
     cluster.do_before_next("apply", lambda: cluster.objects.update(copy.deepcopy(made)))
     fields = {"sandbox_id": "a", "thread_id": "first", "env": {"A": "2"}, "labels": {"team": "y", "more": "z"}, **owner}
     response = await open_client.post(URL, json=fields)
     assert response.status == (409 if owner else 200)
-    assert marks(cluster.service("a")) == marks(made[("Service", "deer-flow", "sandbox-a-svc")])
-    assert marks(cluster.pod("a")) == marks(made[("Pod", "deer-flow", "sandbox-a")])
+    assert metadata_of(cluster.service("a")) == metadata_of(made[("Service", "deer-flow", "sandbox-a-svc")])
+    assert metadata_of(cluster.pod("a")) == metadata_of(made[("Pod", "deer-flow", "sandbox-a")])
 
 
 @pytest.mark.deadlines(others_service=0.1)
-async def test_a_create_whose_service_is_refused_leaves_no_pod(open_client: Client, cluster: FakeCluster) -> None:
+async def test_a_create_with_a_rejected_service_leaves_no_pod(open_client: Client, cluster: FakeCluster) -> None:
     cluster.do_before_next("apply", lambda: cluster.answer_next("apply", "apply-nodeports-exhausted"))
     response = await open_client.post(URL, json={"sandbox_id": "a", "labels": {"team": "x"}})
     assert response.status == 429
@@ -257,7 +253,7 @@ async def test_a_create_whose_service_is_refused_leaves_no_pod(open_client: Clie
     assert cluster.objects == {}
 
 
-# Who is to blame
+# Rejections by the cluster
 
 INVALID = 'The Pod "sandbox-a" is invalid: {}: Invalid value: "x": no'
 LIMIT_RANGE = (
@@ -266,7 +262,7 @@ LIMIT_RANGE = (
 
 
 @pytest.mark.parametrize(
-    ("fields", "stderr", "blamed"),
+    ("fields", "stderr", "field"),
     [
         ({"resources": {"limits": {"cpu": "2"}}}, LIMIT_RANGE, "resources"),
         ({"resources": {"limits": {"cpu": "2"}}}, INVALID.format("spec.containers[0].resources.limits"), "resources"),
@@ -278,14 +274,14 @@ LIMIT_RANGE = (
         ({"labels": None}, INVALID.format("metadata.labels"), "sandbox_id"),
     ],
 )
-async def test_what_the_cluster_refuses_of_the_callers_is_422_by_its_field(
-    open_client: Client, cluster: FakeCluster, fields: dict[str, Any], stderr: str, blamed: str
+async def test_a_rejection_of_a_requested_field_is_422_with_that_field(
+    open_client: Client, cluster: FakeCluster, fields: dict[str, Any], stderr: str, field: str
 ) -> None:
     cluster.say_next("apply", stderr)
     response = await open_client.post(URL, json={"sandbox_id": "a", **fields})
     assert response.status == 422
     (entry,) = (await response.json())["detail"]
-    assert entry["loc"] == ["body", blamed]
+    assert entry["loc"] == ["body", field]
     assert cluster.objects == {}
 
 
@@ -300,7 +296,7 @@ async def test_what_the_cluster_refuses_of_the_callers_is_422_by_its_field(
     ],
 )
 @pytest.mark.parametrize("fields", [{}, dict.fromkeys(OPTIONAL_FIELDS)], ids=["absent", "null"])
-async def test_what_the_cluster_refuses_of_the_operators_is_502(
+async def test_a_rejection_of_a_field_that_was_not_requested_is_502(
     open_client: Client, cluster: FakeCluster, stderr: str, fields: dict[str, None]
 ) -> None:
     cluster.say_next("apply", stderr)
@@ -309,7 +305,7 @@ async def test_what_the_cluster_refuses_of_the_operators_is_502(
     assert isinstance((await response.json())["detail"], str)
 
 
-async def test_who_may_not_say_how_long_may_not_renew_either(make_client: MakeClient) -> None:
+async def test_renew_is_403_if_ttl_seconds_is_not_allowed(make_client: MakeClient) -> None:
     client = await make_client(ALLOW_FIELDS="env")
     assert (await client.post(URL, json={"sandbox_id": "a"})).status == 200
     response = await client.post(f"{URL}/a/renew", json={"ttl_seconds": 0})

@@ -1,4 +1,4 @@
-"""Waiting over HTTP, on a cluster that is looked at once a second: no live view."""
+"""Waiting over HTTP without the live view: the service polls the cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
-from tests.api.server import LikeOurs
+from tests.api.server import ServiceServer
 from tests.fakes import FakeCluster, events_about
 from tests.record import recorded_pods
 from tests.waiting import until
@@ -22,13 +22,13 @@ from tests.waiting import until
 StartSandbox = Callable[[int], Awaitable[int]]
 
 
-# The pauses are short; what is tested is what happens, not how long it takes.
+# Short pauses: the tests are about behaviour, not about durations.
 pytestmark = pytest.mark.deadlines(look=0.05, url_pause=0.05, url_unreached=0.2, events_first=0.05, events_pause=0.1)
 
 
 @pytest.fixture
 async def start_sandbox() -> AsyncIterator[StartSandbox]:
-    """Return what starts a sandbox's server that answers with a status, and returns its port."""
+    """Return a function that starts a sandbox's server, which responds with a status, and returns its port."""
     servers: list[TestServer] = []
 
     async def start(status: int) -> int:
@@ -49,8 +49,8 @@ async def start_sandbox() -> AsyncIterator[StartSandbox]:
         await server.close()
 
 
-def be(cluster: FakeCluster, name: str, sandbox_id: str = "a") -> None:
-    """Let the sandbox's Pod have the status and the node of a recorded one."""
+def set_pod_status(cluster: FakeCluster, name: str, sandbox_id: str = "a") -> None:
+    """Set the status and node of the sandbox's Pod to those of a recorded Pod."""
     pod = cluster.pod(sandbox_id)
     assert pod is not None
     recorded = recorded_pods()[name]
@@ -73,7 +73,7 @@ async def waited(client: Client, seconds: float = 20) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "nan", "inf", ""])
-async def test_a_wait_that_is_no_number_is_422(client: Client, cluster: FakeCluster, value: str) -> None:
+async def test_invalid_wait_seconds_are_422(client: Client, cluster: FakeCluster, value: str) -> None:
     response = await client.get(f"{URL}/a?wait_seconds={value}")
     assert response.status == 422
     assert (await response.json())["detail"][0]["loc"] == ["query", "wait_seconds"]
@@ -83,7 +83,7 @@ async def test_a_wait_that_is_no_number_is_422(client: Client, cluster: FakeClus
     assert cluster.calls == []
 
 
-async def test_only_who_waited_is_told_whether_the_url_was_checked(client: Client) -> None:
+async def test_url_checked_is_returned_only_after_a_wait(client: Client) -> None:
     assert "url_checked" not in await create(client)
     assert "url_checked" not in await create(client, wait_seconds=0)
     assert "url_checked" not in await (await client.get(f"{URL}/a?wait_seconds=0")).json()
@@ -91,27 +91,27 @@ async def test_only_who_waited_is_told_whether_the_url_was_checked(client: Clien
     assert (await waited(client, 0.1))["url_checked"] is False
 
 
-async def test_ready_and_reached_is_answered_at_once(
+async def test_a_wait_ends_at_once_when_ready_and_reachable(
     make_client: MakeClient, cluster: FakeCluster, start_sandbox: StartSandbox
 ) -> None:
     client = await make_client(NODE_HOST="127.0.0.1")
     await create(client)
     serve_at(cluster, await start_sandbox(200))
     waiting = asyncio.create_task(waited(client))
-    be(cluster, "pod-ready")
+    set_pod_status(cluster, "pod-ready")
     async with asyncio.timeout(15):
         answer = await waiting
     assert (answer["ready"], answer["url_checked"]) == (True, True)
 
 
 @pytest.mark.parametrize("status", [503, 302])
-async def test_a_url_that_answers_otherwise_is_waited_for_to_the_end_without_a_redirect(
+async def test_a_non_200_url_is_probed_until_the_wait_ends_without_redirects(
     make_client: MakeClient, cluster: FakeCluster, start_sandbox: StartSandbox, status: int
 ) -> None:
     client = await make_client(NODE_HOST="127.0.0.1")
     await create(client)
     serve_at(cluster, await start_sandbox(status))
-    be(cluster, "pod-ready")
+    set_pod_status(cluster, "pod-ready")
     began = asyncio.get_running_loop().time()
     seconds = 2 * 0.2
     answer = await waited(client, seconds)
@@ -119,23 +119,21 @@ async def test_a_url_that_answers_otherwise_is_waited_for_to_the_end_without_a_r
     assert (answer["ready"], answer["url_checked"]) == (True, False)
 
 
-async def test_an_url_that_can_not_be_reached_from_here_does_not_count(
-    make_client: MakeClient, cluster: FakeCluster
-) -> None:
+async def test_an_unreachable_url_is_not_a_failure(make_client: MakeClient, cluster: FakeCluster) -> None:
     client = await make_client(NODE_HOST="127.0.0.1")
     await create(client)
     serve_at(cluster, 1)
-    be(cluster, "pod-ready")
+    set_pod_status(cluster, "pod-ready")
     async with asyncio.timeout(15):
         answer = await waited(client)
     assert (answer["ready"], answer["url_checked"]) == (True, False)
 
 
 @pytest.mark.parametrize("name", ["pod-image-pull-backoff", "pod-crash-loop", "pod-failed", "pod-succeeded"])
-async def test_what_will_not_become_ready_is_answered_early(client: Client, cluster: FakeCluster, name: str) -> None:
+async def test_a_wait_ends_early_for_a_failed_pod(client: Client, cluster: FakeCluster, name: str) -> None:
     await create(client)
     waiting = asyncio.create_task(waited(client))
-    be(cluster, name)
+    set_pod_status(cluster, name)
     async with asyncio.timeout(15):
         answer = await waiting
     assert (answer["ready"], answer["url_checked"]) == (False, False)
@@ -143,19 +141,19 @@ async def test_what_will_not_become_ready_is_answered_early(client: Client, clus
 
 
 @pytest.mark.parametrize("is_new", [False, True])
-async def test_an_unschedulable_pod_is_waited_for_as_long_as_the_operator_says(
+async def test_an_unschedulable_pod_ends_the_wait_after_fail_fast_after(
     make_client: MakeClient,
     cluster: FakeCluster,
     is_new: bool,
 ) -> None:
     client = await make_client(FAIL_FAST_AFTER="0.3")
     await create(client)
-    be(cluster, "pod-unschedulable")
+    set_pod_status(cluster, "pod-unschedulable")
     began = asyncio.get_running_loop().time()
     pod = cluster.pod("a")
     assert pod is not None
     [condition] = pod["status"]["conditions"]
-    # the cluster's clock may be ahead of ours: then it counts since when we saw it
+    # The cluster's clock may be ahead: then the time counts from the first observation.
     since = "2999-01-01T00:00:00Z" if is_new else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     pod["status"] = {**pod["status"], "conditions": [{**condition, "lastTransitionTime": since}]}
     async with asyncio.timeout(15):
@@ -165,9 +163,9 @@ async def test_an_unschedulable_pod_is_waited_for_as_long_as_the_operator_says(
         assert asyncio.get_running_loop().time() - began >= 0.3
 
 
-async def test_a_mount_that_fails_is_told_with_the_event_that_says_so(client: Client, cluster: FakeCluster) -> None:
+async def test_a_failed_mount_ends_the_wait_with_the_event_as_reason(client: Client, cluster: FakeCluster) -> None:
     await create(client)
-    be(cluster, "pod-failed-mount")
+    set_pod_status(cluster, "pod-failed-mount")
     waiting = asyncio.create_task(waited(client))
     await until(lambda: any("/events?" in call[-1] for call in cluster.calls))
     cluster.events = events_about(cluster.pod("a"), "events-failed-mount")
@@ -178,15 +176,15 @@ async def test_a_mount_that_fails_is_told_with_the_event_that_says_so(client: Cl
     assert answer["status"] == "Pending"
 
 
-async def test_no_right_to_read_events_only_makes_the_wait_longer(client: Client, cluster: FakeCluster) -> None:
+async def test_forbidden_events_do_not_fail_the_wait(client: Client, cluster: FakeCluster) -> None:
     await create(client)
-    be(cluster, "pod-creating")
-    cluster.do_before_next("get", lambda: cluster.answer_next("get", "get-forbidden"))  # the first get is of the Pod
+    set_pod_status(cluster, "pod-creating")
+    cluster.do_before_next("get", lambda: cluster.answer_next("get", "get-forbidden"))  # the first get reads the Pod
     answer = await waited(client, 0.5)
     assert (answer["ready"], answer["status"]) == (False, "Pending")
 
 
-async def test_deleted_while_waited_for_is_404(client: Client, cluster: FakeCluster) -> None:
+async def test_a_sandbox_deleted_during_the_wait_is_404(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     waiting = asyncio.create_task(client.get(f"{URL}/a?wait_seconds=20"))
     before = len(cluster.calls)
@@ -199,16 +197,14 @@ async def test_deleted_while_waited_for_is_404(client: Client, cluster: FakeClus
 
 
 @pytest.mark.deadlines(wait=0.2)
-async def test_a_wait_ends_in_time_for_the_caller_however_long_it_should_be(client: Client) -> None:
+async def test_the_wait_of_a_create_is_capped(client: Client) -> None:
     began = asyncio.get_running_loop().time()
     answer = await create(client, wait_seconds=1e9)
     assert 0.2 <= asyncio.get_running_loop().time() - began < 3
     assert answer["ready"] is False
 
 
-async def test_a_create_is_200_though_the_cluster_goes_away_while_it_is_waited_for(
-    client: Client, cluster: FakeCluster
-) -> None:
+async def test_a_create_is_200_if_the_cluster_fails_during_the_wait(client: Client, cluster: FakeCluster) -> None:
     creating = asyncio.create_task(create(client, wait_seconds=0.3))
     await until(lambda: cluster.pod("a") is not None)
     cluster.answer_next("get", "refused", times=1000)
@@ -216,25 +212,25 @@ async def test_a_create_is_200_though_the_cluster_goes_away_while_it_is_waited_f
     assert (await client.get(f"{URL}/a?wait_seconds=1")).status == 503
 
 
-async def test_who_hangs_up_is_waited_for_no_longer_but_has_its_sandbox(
+async def test_a_disconnect_ends_the_wait_and_keeps_the_sandbox(
     make_client: MakeClient, aiohttp_client: AiohttpClient, cluster: FakeCluster
 ) -> None:
-    client: TestClient[Any, Any] = await aiohttp_client(LikeOurs((await make_client()).app))
+    client: TestClient[Any, Any] = await aiohttp_client(ServiceServer((await make_client()).app))
     posting = asyncio.create_task(create(client, wait_seconds=20))
-    await until(lambda: cluster.verbs()["get"] > 3)  # it is made, and looked at
+    await until(lambda: cluster.verbs()["get"] > 3)  # created, and polled
     posting.cancel()
     await asyncio.gather(posting, return_exceptions=True)
 
     async def is_quiet() -> bool:
         before = len(cluster.calls)
-        await asyncio.sleep(0.15)  # three looks
+        await asyncio.sleep(0.15)  # three polls
         return len(cluster.calls) == before
 
     await until(is_quiet)
     assert cluster.pod("a") is not None
 
 
-async def test_other_requests_of_the_same_id_do_not_wait_for_the_wait(client: Client, cluster: FakeCluster) -> None:
+async def test_a_wait_does_not_block_other_requests_of_the_same_id(client: Client, cluster: FakeCluster) -> None:
     waiting = asyncio.create_task(create(client, wait_seconds=20))
     await until(lambda: cluster.pod("a") is not None)
     async with asyncio.timeout(15):

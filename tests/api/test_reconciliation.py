@@ -1,4 +1,4 @@
-"""Which Pod a sandbox has, as DeerFlow asks for it: found, or absent only where the cluster says so."""
+"""Reconciliation for DeerFlow: a sandbox is found, or absent only if the cluster confirms it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def reconciled(client: Client, sandbox_id: str = "a") -> Any:
     return await response.json()
 
 
-async def test_a_sandbox_is_found_with_its_owner_and_the_uid_of_its_pod(client: Client, cluster: FakeCluster) -> None:
+async def test_a_sandbox_is_found_with_its_owner_and_pod_uid(client: Client, cluster: FakeCluster) -> None:
     made = await create(client, thread_id="t", user_id="u")
     pod = cluster.pod("a")
     assert pod is not None
@@ -45,7 +45,7 @@ async def test_a_sandbox_is_found_with_its_owner_and_the_uid_of_its_pod(client: 
     }
 
 
-async def test_a_sandbox_that_is_made_anew_is_another_incarnation(client: Client) -> None:
+async def test_a_recreated_sandbox_has_another_incarnation_id(client: Client) -> None:
     await create(client)
     first = await reconciled(client)
     assert (await client.delete(f"{URL}/a")).status == 200
@@ -53,7 +53,7 @@ async def test_a_sandbox_that_is_made_anew_is_another_incarnation(client: Client
     assert (await reconciled(client))["incarnation_id"] not in (None, first["incarnation_id"])
 
 
-async def test_what_is_not_there_is_absent(client: Client, cluster: FakeCluster) -> None:
+async def test_a_missing_sandbox_is_absent(client: Client, cluster: FakeCluster) -> None:
     assert await reconciled(client) == {"sandbox_id": "a", **ABSENT}
     assert cluster.verbs()["get"] == 1
 
@@ -74,7 +74,7 @@ async def test_a_pod_without_a_service_is_found_without_a_url(client: Client, cl
     assert await reconciled(client) == {**whole, "sandbox_url": None}
 
 
-async def test_a_terminating_pod_is_found_until_it_is_gone(client: Client, cluster: FakeCluster) -> None:
+async def test_a_terminating_pod_is_found(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     whole = await reconciled(client)
     pod = cluster.pod("a")
@@ -92,7 +92,7 @@ async def test_a_service_without_a_pod_is_absent(client: Client, cluster: FakeCl
     assert await reconciled(client) == {"sandbox_id": "a", **ABSENT}
 
 
-async def test_a_pod_of_that_name_that_is_no_sandbox_is_absent(client: Client, cluster: FakeCluster) -> None:
+async def test_a_foreign_pod_with_the_name_is_absent(client: Client, cluster: FakeCluster) -> None:
     await create(client)
     pod = cluster.pod("a")
     assert pod is not None
@@ -101,9 +101,7 @@ async def test_a_pod_of_that_name_that_is_no_sandbox_is_absent(client: Client, c
 
 
 @pytest.mark.parametrize(("quoted", "sandbox_id"), [("A", "A"), ("a_b", "a_b"), ("a" * 52, "a" * 52), ("a%0A", "a\n")])
-async def test_an_id_that_no_sandbox_can_have_is_absent(
-    client: Client, cluster: FakeCluster, quoted: str, sandbox_id: str
-) -> None:
+async def test_an_invalid_id_is_absent(client: Client, cluster: FakeCluster, quoted: str, sandbox_id: str) -> None:
     assert await reconciled(client, quoted) == {"sandbox_id": sandbox_id, **ABSENT}
     assert cluster.calls == []
 
@@ -112,7 +110,7 @@ async def test_an_id_that_no_sandbox_can_have_is_absent(
     ("case", "status"),
     [("get-forbidden", 502), ("unauthorized", 502), ("unknown-authority", 503), ("server-hangs", 504)],
 )
-async def test_a_cluster_that_can_not_be_asked_is_an_error_and_never_absent(
+async def test_a_failed_read_is_an_error_and_never_absent(
     client: Client, cluster: FakeCluster, case: str, status: int
 ) -> None:
     for made in (False, True):
@@ -125,12 +123,12 @@ async def test_a_cluster_that_can_not_be_asked_is_an_error_and_never_absent(
         assert "absent" not in await response.text()
 
 
-async def test_an_answer_that_proves_nothing_is_an_error_and_never_absent(client: Client, cluster: FakeCluster) -> None:
+async def test_empty_kubectl_output_is_503_instead_of_absent(client: Client, cluster: FakeCluster) -> None:
     cluster.defaults = {"get"}
     assert (await client.get(f"{RECONCILIATION}/a")).status == 503
 
 
-async def test_every_answer_about_a_sandbox_names_the_version_of_the_contract(client: Client) -> None:
+async def test_every_sandbox_response_has_the_mount_contract_version(client: Client) -> None:
     made = await create(client)
     renewed = await client.post(f"{URL}/a/renew", json={"ttl_seconds": 60})
     touched = await client.post(f"{URL}/a/touch")

@@ -1,4 +1,4 @@
-"""Templates and what they bring, over HTTP."""
+"""Templates and their extra objects, over HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shipped_templates() -> dict[str, Template]:
 
 @pytest.fixture
 def templates() -> dict[str, Template]:
-    """The templates that are shipped, and one whose ConfigMap goes with its sandbox."""
+    """The shipped templates, one with a ConfigMap, and one with a ConfigMap and a claim."""
     shipped = copy.deepcopy(shipped_templates())
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-config"}, "data": {}}
     default = shipped["default"]
@@ -46,11 +46,11 @@ async def post(client: Client, **fields: Any) -> tuple[int, Any]:
     return response.status, await response.json()
 
 
-def end_pod(cluster: FakeCluster) -> None:
+def remove_pod(cluster: FakeCluster) -> None:
     del cluster.objects["Pod", "deer-flow", "sandbox-a"]
 
 
-async def test_templates_are_listed_without_asking_the_cluster(client: Client, cluster: FakeCluster) -> None:
+async def test_templates_are_listed_without_a_kubectl_call(client: Client, cluster: FakeCluster) -> None:
     response = await client.get("/api/templates")
     assert response.status == 200
     answer = await response.json()
@@ -68,15 +68,13 @@ async def test_templates_are_listed_without_asking_the_cluster(client: Client, c
     assert cluster.calls == []
 
 
-async def test_without_a_template_or_with_the_default_one_nothing_more_is_asked_of_the_cluster(
-    client: Client, cluster: FakeCluster
-) -> None:
+async def test_the_default_template_needs_no_extra_kubectl_call(client: Client, cluster: FakeCluster) -> None:
     assert (await post(client))[0] == 200
     assert (await post(client, template="default"))[0] == 200
     assert cluster.verbs() == {"get": 2, "apply": 1}
 
 
-async def test_a_claim_is_made_before_the_pod_and_only_with_it(client: Client, cluster: FakeCluster) -> None:
+async def test_a_claim_is_created_before_the_pod_and_only_once(client: Client, cluster: FakeCluster) -> None:
     status, answer = await post(client, template="persistent")
     assert (status, answer["template"]) == (200, "persistent")
     verbs = [call[0] for call in cluster.calls]
@@ -87,7 +85,7 @@ async def test_a_claim_is_made_before_the_pod_and_only_with_it(client: Client, c
     assert [call[0] for call in cluster.calls[before:]] == ["get"]
 
 
-async def test_a_claim_stays_and_its_owner_gets_it_again_and_another_409(client: Client, cluster: FakeCluster) -> None:
+async def test_a_kept_claim_is_reused_by_its_owner_and_409_for_others(client: Client, cluster: FakeCluster) -> None:
     await post(client, thread_id="t", template="persistent")
     await client.delete(f"{URL}/a")
     claim = cluster.objects[CLAIM]
@@ -111,7 +109,7 @@ async def test_a_claim_stays_and_its_owner_gets_it_again_and_another_409(client:
         ("create", "refused", 503),
     ],
 )
-async def test_a_refused_create_leaves_nothing_of_its_template(
+async def test_a_rejected_create_leaves_no_template_objects(
     client: Client, cluster: FakeCluster, verb: str, case: str, status: int
 ) -> None:
     cluster.answer_next(verb, case, times=4)
@@ -119,17 +117,17 @@ async def test_a_refused_create_leaves_nothing_of_its_template(
     assert cluster.objects == {}
 
 
-async def test_a_failed_create_leaves_the_claim_that_was_there(client: Client, cluster: FakeCluster) -> None:
+async def test_a_failed_create_keeps_the_existing_claim(client: Client, cluster: FakeCluster) -> None:
     await post(client, template="persistent")
     await client.delete(f"{URL}/a")
     uid = cluster.objects[CLAIM]["metadata"]["uid"]
-    cluster.do_before_next("apply", lambda: None)  # the touch passes
+    cluster.do_before_next("apply", lambda: None)  # the claim's touch succeeds
     cluster.answer_next("apply", "apply-quota-exceeded")
     assert (await post(client, template="persistent"))[0] == 429
     assert [obj["metadata"]["uid"] for obj in cluster.objects.values()] == [uid]
 
 
-async def test_made_by_another_owner_just_before_us_it_is_theirs(client: Client, cluster: FakeCluster) -> None:
+async def test_a_claim_created_concurrently_by_another_owner_is_409(client: Client, cluster: FakeCluster) -> None:
     def other() -> None:
         owner = {"provisioner/thread-id": "other", "provisioner/user-id": "u", "provisioner/applied-at": "x"}
         meta = {"name": "sandbox-a-data", "namespace": "deer-flow", "annotations": owner}
@@ -141,7 +139,7 @@ async def test_made_by_another_owner_just_before_us_it_is_theirs(client: Client,
     assert cluster.objects[CLAIM]["metadata"]["annotations"]["provisioner/thread-id"] == "other"
 
 
-async def test_who_makes_the_first_of_several_objects_gets_all_of_them(client: Client, cluster: FakeCluster) -> None:
+async def test_a_conflict_on_the_first_object_creates_none_of_the_others(client: Client, cluster: FakeCluster) -> None:
     def other() -> None:
         owner = {"provisioner/thread-id": "other", "provisioner/user-id": "u", "provisioner/applied-at": "x"}
         meta = {"name": "sandbox-a-config", "namespace": "deer-flow", "annotations": owner}
@@ -153,7 +151,7 @@ async def test_who_makes_the_first_of_several_objects_gets_all_of_them(client: C
     assert cluster.verbs()["create"] == 1
 
 
-async def test_one_that_vanishes_while_it_is_touched_is_made_anew(client: Client, cluster: FakeCluster) -> None:
+async def test_a_claim_deleted_during_a_create_is_recreated(client: Client, cluster: FakeCluster) -> None:
     await post(client, template="persistent")
     await client.delete(f"{URL}/a")
     uid = cluster.objects[CLAIM]["metadata"]["uid"]
@@ -166,13 +164,13 @@ async def test_one_that_vanishes_while_it_is_touched_is_made_anew(client: Client
     assert cluster.objects[CLAIM]["metadata"]["uid"] != uid
 
 
-async def test_a_create_that_was_cut_off_is_tried_again(client: Client, cluster: FakeCluster) -> None:
+async def test_an_interrupted_kubectl_create_is_retried(client: Client, cluster: FakeCluster) -> None:
     cluster.say_next("create", "Unable to connect to the server: unexpected EOF\n")
     assert (await post(client, template="persistent"))[0] == 200
     assert cluster.verbs()["create"] == 2
 
 
-async def test_what_goes_with_a_sandbox_goes_after_it(client: Client, cluster: FakeCluster) -> None:
+async def test_deleting_a_sandbox_deletes_its_config_map(client: Client, cluster: FakeCluster) -> None:
     assert (await post(client, template="configured"))[0] == 200
     assert CONFIG in cluster.objects
     assert (await client.delete(f"{URL}/a")).status == 200
@@ -180,13 +178,11 @@ async def test_what_goes_with_a_sandbox_goes_after_it(client: Client, cluster: F
     assert cluster.objects == {}
 
 
-async def test_what_is_left_of_a_pod_that_vanished_is_removed_after_its_grace(
-    client: Client, cluster: FakeCluster
-) -> None:
+async def test_leftover_objects_are_removed_after_the_grace_period(client: Client, cluster: FakeCluster) -> None:
     extras = client.app[SANDBOX_SERVICE].extras
     await post(client, template="configured")
     assert await extras.remove_leftovers(0) == []
-    end_pod(cluster)
+    remove_pod(cluster)
     assert await extras.remove_leftovers(60) == []
     assert await extras.remove_leftovers(0, dry_run=True) == ["ConfigMap sandbox-a-config"]
     assert CONFIG in cluster.objects
@@ -194,12 +190,12 @@ async def test_what_is_left_of_a_pod_that_vanished_is_removed_after_its_grace(
     assert CONFIG not in cluster.objects
 
 
-async def test_looking_for_leftovers_is_one_list_of_each_kind(client: Client, cluster: FakeCluster) -> None:
+async def test_finding_leftovers_takes_one_list_per_kind(client: Client, cluster: FakeCluster) -> None:
     assert await client.app[SANDBOX_SERVICE].extras.remove_leftovers(0) == []
     assert len(cluster.calls) == len(EXTRA_KINDS)
 
 
-async def test_without_the_right_to_list_extra_objects_there_are_no_leftovers(
+async def test_a_missing_right_to_list_extra_objects_is_logged_once(
     client: Client, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     extras = client.app[SANDBOX_SERVICE].extras
@@ -209,10 +205,10 @@ async def test_without_the_right_to_list_extra_objects_there_are_no_leftovers(
     assert caplog.text.count("can't be listed") == 1
 
 
-async def test_leftovers_of_a_create_that_runs_are_left_alone(client: Client, cluster: FakeCluster) -> None:
+async def test_leftovers_reused_by_a_running_create_are_kept(client: Client, cluster: FakeCluster) -> None:
     extras = client.app[SANDBOX_SERVICE].extras
     await post(client, template="configured")
-    end_pod(cluster)
+    remove_pod(cluster)
 
     def touched() -> None:
         config = cluster.objects[CONFIG]
@@ -224,7 +220,7 @@ async def test_leftovers_of_a_create_that_runs_are_left_alone(client: Client, cl
     assert CONFIG in cluster.objects
 
 
-async def test_a_restricted_template_has_no_extra_mounts(
+async def test_a_restricted_template_rejects_extra_mounts(
     make_client: MakeClient, templates: dict[str, Template]
 ) -> None:
     client = await make_client(templates=templates, DEER_FLOW_HOST_BASE_DIR="/base")
@@ -238,7 +234,7 @@ async def test_a_restricted_template_has_no_extra_mounts(
     ("case", "status"),
     [("refused", 503), ("apply-forbidden", 502), ("server-hangs", 504), ("apply-quota-exceeded", 429)],
 )
-async def test_no_sandbox_is_made_or_handed_out_where_the_network_policy_could_not_be_applied(
+async def test_creates_fail_until_the_network_policy_is_applied(
     make_client: MakeClient, cluster: FakeCluster, case: str, status: int
 ) -> None:
     meta = {"name": "sandboxes-isolated", "namespace": "deer-flow"}
@@ -252,5 +248,5 @@ async def test_no_sandbox_is_made_or_handed_out_where_the_network_policy_could_n
     before = cluster.verbs()["apply"]
     assert [(await post(client))[0], (await post(client, sandbox_id="b"))[0]] == [200, 200]
     assert ("NetworkPolicy", "deer-flow", "sandboxes-isolated") in cluster.objects
-    # the policy, once, the mark on the first one, which was made just now, and the second one
+    # Three applies: the policy once, the annotation of the existing sandbox, and the second sandbox.
     assert cluster.verbs()["apply"] == before + 3

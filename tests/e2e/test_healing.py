@@ -1,4 +1,4 @@
-"""Idempotent, self-healing, and whose sandbox it is."""
+"""Idempotent creates, recreation of missing objects, and owners."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def uids(target: Target, sandbox_id: str) -> dict[str, str]:
     return {obj["kind"]: obj["metadata"]["uid"] for obj in target.objects(sandbox_id)}
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_eight_times_at_once_from_two_processes_it_is_one_pod")
-def test_eight_creates_at_once_from_two_processes_are_one_sandbox(
+@pytest.mark.repeats("tests/contract/test_healing.py::test_eight_concurrent_creates_from_two_processes_make_one_pod")
+def test_concurrent_creates_from_two_processes_make_one_sandbox(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
     services = [start_service(), start_service()]
@@ -25,10 +25,8 @@ def test_eight_creates_at_once_from_two_processes_are_one_sandbox(
     assert len(target.objects(sandbox_id)) == 2
 
 
-@pytest.mark.repeats(
-    "tests/contract/test_batching_and_pool.py::test_different_owners_of_one_id_in_one_group_are_told_apart"
-)
-def test_two_owners_at_once_are_one_sandbox_and_one_409(
+@pytest.mark.repeats("tests/contract/test_batching_and_pool.py::test_of_two_owners_of_one_id_in_a_batch_one_gets_409")
+def test_concurrent_creates_by_two_owners_are_one_200_and_one_409(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
     services = [start_service(), start_service()]
@@ -45,8 +43,8 @@ def test_two_owners_at_once_are_one_sandbox_and_one_409(
     assert len(target.objects(sandbox_id)) == 2
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_a_service_without_its_pod_gets_one")
-def test_a_service_without_its_pod_gets_one(service: Service, target: Target, sandbox_id: str) -> None:
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_create_restores_a_missing_pod")
+def test_a_missing_pod_is_recreated(service: Service, target: Target, sandbox_id: str) -> None:
     made = service.create(sandbox_id)
     before = uids(target, sandbox_id)
     target.kubectl("delete", "pod", f"sandbox-{sandbox_id}", "--timeout=60s")
@@ -57,8 +55,8 @@ def test_a_service_without_its_pod_gets_one(service: Service, target: Target, sa
     assert after["Service"] == before["Service"]
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_a_pod_without_its_service_gets_one")
-def test_a_pod_without_its_service_gets_one(service: Service, target: Target, sandbox_id: str) -> None:
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_create_restores_a_missing_service")
+def test_a_missing_service_is_recreated(service: Service, target: Target, sandbox_id: str) -> None:
     service.create(sandbox_id)
     before = uids(target, sandbox_id)
     target.kubectl("delete", "service", f"sandbox-{sandbox_id}-svc")
@@ -68,8 +66,8 @@ def test_a_pod_without_its_service_gets_one(service: Service, target: Target, sa
     assert service.get(sandbox_id).status == 200
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_a_pod_that_is_terminating_is_waited_for_then_made_anew")
-def test_a_terminating_pod_is_waited_for_then_made_anew(service: Service, target: Target, sandbox_id: str) -> None:
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_create_waits_for_a_terminating_pod_and_replaces_it")
+def test_a_terminating_pod_is_replaced_by_a_new_pod(service: Service, target: Target, sandbox_id: str) -> None:
     service.create(sandbox_id)
     wait_for(lambda: service.is_running(sandbox_id), "the sandbox is Running")
     before = uids(target, sandbox_id)
@@ -79,8 +77,8 @@ def test_a_terminating_pod_is_waited_for_then_made_anew(service: Service, target
     assert service.get(sandbox_id).status == 200
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_another_image_while_a_sandbox_lives_leaves_it_as_it_is")
-def test_another_image_leaves_a_living_sandbox_as_it_is(
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_new_default_image_does_not_change_a_running_sandbox")
+def test_another_image_setting_does_not_change_an_existing_sandbox(
     service: Service, start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
     made = service.create(sandbox_id)

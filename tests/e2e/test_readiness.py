@@ -1,4 +1,4 @@
-"""Waiting for a sandbox, on whatever cluster there is."""
+"""Waiting for a sandbox, on any cluster."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from tests.e2e.conftest import StartService, Target
 from tests.e2e.service import URL, Service, answers
 
 
-@pytest.mark.repeats("tests/contract/test_readiness.py::test_a_create_that_waits_answers_a_sandbox_that_is_usable")
-def test_a_create_that_waits_answers_a_sandbox_that_is_ready_and_reached(service: Service, sandbox_id: str) -> None:
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_a_create_with_wait_seconds_returns_a_ready_sandbox")
+def test_a_waiting_create_returns_a_ready_and_reachable_sandbox(service: Service, sandbox_id: str) -> None:
     made = service.create(sandbox_id, wait_seconds=24)
-    if not made["ready"]:  # a node that has the image not yet
+    if not made["ready"]:  # the node may have to pull the image
         made = service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=24").body
     assert (made["status"], made["ready"], made["url_checked"]) == ("Running", True, True)
     assert answers(made["sandbox_url"])
 
 
-@pytest.mark.repeats("tests/contract/test_readiness.py::test_an_image_that_is_refused_is_told_early")
-def test_an_image_that_nobody_has_is_told_before_the_time_is_over(
-    start_service: StartService, target: Target, sandbox_id: str
-) -> None:
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_an_image_pull_error_ends_the_wait")
+def test_a_failed_image_pull_ends_the_wait_early(start_service: StartService, target: Target, sandbox_id: str) -> None:
     service = start_service(SANDBOX_IMAGE="localhost:1/none:none")
     began = time.monotonic()
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id, "wait_seconds": 24})
@@ -30,12 +28,12 @@ def test_an_image_that_nobody_has_is_told_before_the_time_is_over(
     assert time.monotonic() - began < 20
     if target.is_real:
         assert answer.body["reason"] in {"ErrImagePull", "ImagePullBackOff"}
-    else:  # devcluster runs whatever it is given
+    else:  # devcluster runs any image
         assert answer.body["ready"] is True
 
 
-@pytest.mark.repeats("tests/contract/test_readiness.py::test_deleted_while_it_is_waited_for_is_404")
-def test_waiting_for_what_is_not_there_is_404_at_once(service: Service, sandbox_id: str) -> None:
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_a_delete_during_the_wait_is_404")
+def test_waiting_for_a_missing_sandbox_is_404_at_once(service: Service, sandbox_id: str) -> None:
     began = time.monotonic()
     assert service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=20").status == 404
     assert time.monotonic() - began < 10

@@ -1,4 +1,4 @@
-"""What is left to a real cluster: the contract tests that hold the same promises exist."""
+"""The contract tests named by `repeats` marks exist."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ NAMED = sorted({name for text in TEXTS for name in re.findall(r'mark\.repeats\(\
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_contract_test_that_is_repeated_exists(name: str) -> None:
+def test_a_repeated_contract_test_exists(name: str) -> None:
     file, _, test = name.partition("::")
     assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Templates on a cluster: what is listed, and user data that outlive their sandbox."""
+"""Templates on a cluster: the list, and claims that outlive their sandbox."""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ def test_the_shipped_templates_are_listed(service: Service) -> None:
     assert {"default", "hardened", "isolated", "persistent"} <= {one["name"] for one in answer.body["templates"]}
 
 
-@pytest.mark.repeats(
-    "tests/contract/test_templates.py::test_a_persistent_sandbox_has_a_claim_of_its_own_that_stays_for_its_owner"
-)
-def test_a_persistent_sandbox_runs_and_its_claim_stays_for_its_owner(
+@pytest.mark.repeats("tests/contract/test_templates.py::test_a_persistent_sandboxs_claim_is_kept_for_its_owner")
+def test_a_persistent_claim_outlives_its_sandbox_for_its_owner(
     service: Service, target: Target, sandbox_id: str
 ) -> None:
     if not has_default_storage_class(target):
@@ -42,7 +40,7 @@ def test_a_persistent_sandbox_runs_and_its_claim_stays_for_its_owner(
     wait_for(lambda: service.is_running(sandbox_id), "the sandbox is Running", seconds=180)
     (before,) = claims(target, sandbox_id)
     service.delete(sandbox_id)
-    wait_for(lambda: not target.objects(sandbox_id), "Pod and Service are gone")
+    wait_for(lambda: not target.objects(sandbox_id), "Pod and Service are deleted")
     other = service.call("POST", URL, {"sandbox_id": sandbox_id, "thread_id": "o", "template": "persistent"})
     assert other.status == 409
     service.create(sandbox_id, thread_id="t", template="persistent")

@@ -1,6 +1,6 @@
-"""Two thousand sandboxes and a hundred callers, on devcluster. Run by hand and nightly, and not timed:
+"""Two thousand sandboxes and a hundred callers on devcluster; measures memory, not time.
 
-./scripts/test.sh tests/load
+Runs nightly, and by hand: `./scripts/test.sh tests/load`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ CALLERS = 100
 URL = "/api/sandboxes"
 ROUNDS = 3
 
-# What the memory after a round may be of that after the round before. Which page is given back when is chance.
+# Maximum ratio of the memory after a round to that after the previous round. The release of pages varies.
 FLAT = 1.1
-# The service's own memory after 2,000 sandboxes; idle, before the first, it is 50.
+# Maximum memory of the service after 2,000 sandboxes; before the first it is 50.
 MOST_MB = 130
-# All that wait: as many as may run at once, KUBECTL_MAX_PROCESSES, each some 15 MB.
+# Maximum memory of all waiting processes: KUBECTL_MAX_PROCESSES of them, each about 15 MB.
 MOST_WAITING_MB = 8 * 20
 
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
-    """A cluster with what 2,000 Pods need: no node ports, since there are only 2,768 and each is a socket."""
+    """A cluster for 2,000 Pods; without node ports, of which there are only 2,768, each with a socket."""
     with tempfile.TemporaryDirectory() as directory:
         async with Cluster(directory=Path(directory)) as cluster:
             yield cluster
@@ -48,7 +48,7 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 @dataclass(frozen=True)
 class Memory:
-    """PSS in MB, by kind of process: what lives on from round to round. Waiting kubectl come and go."""
+    """PSS in MB by kind of process. The service and its watches live for all rounds; waiting processes are replaced."""
 
     service: float
     watches: float
@@ -59,7 +59,7 @@ class Memory:
 
 
 def memory_of(marker: str) -> Memory:
-    """Return the memory of the service, of its two watches, and of its other children."""
+    """Return the memory of the service, its two watches, and its other children."""
     kinds = {"service": 0.0, "watches": 0.0, "waiting": 0.0}
     for pid in processes_with(marker):
         process = Path(f"/proc/{pid}")
@@ -77,7 +77,7 @@ def memory_of(marker: str) -> Memory:
 
 
 async def by_callers(numbers: range, call: Callable[[int], Awaitable[int]]) -> Counter[int]:
-    """Make one call a number, by CALLERS at once; count the statuses."""
+    """Make one call per number, with CALLERS in parallel; return the number of responses by status."""
     statuses: Counter[int] = Counter()
     left = iter(numbers)
 
@@ -90,7 +90,7 @@ async def by_callers(numbers: range, call: Callable[[int], Awaitable[int]]) -> C
 
 
 @pytest.mark.timeout(1800)
-async def test_none_lost_none_orphaned_no_5xx_and_flat_memory(cluster: Cluster, tmp_path: Path) -> None:
+async def test_load_loses_no_sandbox_and_keeps_memory_flat(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     environ = environment(
         tmp_path,
@@ -137,13 +137,13 @@ async def test_none_lost_none_orphaned_no_5xx_and_flat_memory(cluster: Cluster, 
                 assert cluster.objects("Service", "deer-flow") == []
                 rounds.append(memory_of(str(tmp_path)))
                 print(f"memory after a round: {rounds[-1]} MB; {os.cpu_count()} processors")  # noqa: T201
-            # The first round warms up; from then on there is a plateau.
+            # The first round warms up; later rounds are flat.
             for before, after in itertools.pairwise(rounds[1:]):
                 assert after.service < before.service * FLAT, f"the service: {rounds}"
-            # Go gives back when it likes (39, 33, 40 MB): no round may be higher than all before it.
+            # Go releases memory at any time (39, 33, 40 MB): the last round is compared with the highest before it.
             assert rounds[-1].watches < max(one.watches for one in rounds[:-1]) * FLAT, f"the watches: {rounds}"
-            assert max(one.waiting for one in rounds) < MOST_WAITING_MB, f"processes that wait: {rounds}"
-            # It is no higher for what the first round alone may lack: a list of all, read at its height.
+            assert max(one.waiting for one in rounds) < MOST_WAITING_MB, f"waiting processes: {rounds}"
+            # The first round may lack the cost of a list of all sandboxes, hence the margin.
             assert rounds[-1].service < rounds[0].service * 1.2, f"the service: {rounds}"
             assert rounds[-1].service < MOST_MB, f"the service: {rounds}"
     assert "Traceback" not in (tmp_path / "log").read_text()

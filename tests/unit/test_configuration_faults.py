@@ -6,7 +6,7 @@ import pytest
 
 from sandboxes.errors import ClusterRefused, ClusterUnavailable
 from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE
-from sandboxes.kubectl.stderr import UNKNOWN, classify, tried_default_server
+from sandboxes.kubectl.stderr import UNKNOWN_REASON, classify, tried_default_server
 from sandboxes.kubectl.withheld import not_shown
 from tests.record import case
 
@@ -34,6 +34,8 @@ FAULTS = [
     'Unable to connect to the server: net/http: invalid header field value for "Authorization"',
     'Unable to connect to the server: net/http: invalid header field value for "Impersonate-User"',
     "Unable to connect to the server: No valid id-token, and cannot refresh without refresh-token",
+    'error: unable to recognize "STDIN": Get "htps://a:1/api": unsupported protocol scheme "htps"',
+    'error: error validating "STDIN": error validating data: Get "htps://a:1/": unsupported protocol scheme "htps"; if',
     # Plain http to a port that wants https, as in the record.
     "Error from server (BadRequest): the server rejected our request for an unknown reason",
     'error: unable to recognize "STDIN": the server rejected our request for an unknown reason',
@@ -48,6 +50,8 @@ OTHERS = [
     "Unable to connect to the server: proxyconnect tcp: dial tcp 127.0.0.1:1: connect: connection refused",
     "Unable to connect to the server: getting credentials: exec plugin didn't return a status field",
     'Unable to connect to the server: getting credentials: exec: fork/exec /x: permission denied: "client-key"',
+    'error: unable to recognize "STDIN": Get "https://a:1/api": getting credentials: exec: net/url: no such host',
+    'error: unable to recognize "STDIN": Get "https://a:1/api": dial tcp 10.0.0.1:1: connect: connection refused',
     "error: http2: client connection lost",
     "error: unexpected EOF",
     "error: local error: tls: bad record MAC",
@@ -83,7 +87,7 @@ def test_what_is_not_about_the_configuration_is_not_told_so(stderr: str) -> None
 )
 def test_what_stays_unknown_says_so_and_its_words_are_for_the_log(stderr: str) -> None:
     error = classify(stderr)
-    assert error.public == UNKNOWN
+    assert error.public == UNKNOWN_REASON
     assert error.detail == stderr
 
 
@@ -91,6 +95,8 @@ def test_kubectls_default_server_is_a_fault_only_of_a_kubeconfig_that_does_not_n
     stderr = case("kubeconfig-missing").stderr
     assert tried_default_server(stderr, "https://10.0.0.1:6443")
     assert not tried_default_server(stderr, "http://localhost:8080")
+    plugins = f"login: {stderr.splitlines()[-1]}\n{case('refused').stderr}"
+    assert not tried_default_server(plugins, "https://10.0.0.1:6443")
     assert not tried_default_server(case("refused").stderr, "https://10.0.0.1:6443")
 
 

@@ -1,4 +1,4 @@
-"""Answers GET /v1/sandbox on 8080; ends at once when it is told to."""
+"""Serves GET /v1/sandbox on 8080; exits at once on SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One path, one answer."""
+    """Responds with 200 to one path, and with 404 to others."""
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Send the response."""
         found = self.path == "/v1/sandbox"
         self.send_response(200 if found else 404)
         self.send_header("Content-Type", "application/json")
