@@ -18,7 +18,8 @@ from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
+from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
+from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs, named_kubeconfigs
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.preflight import check_cluster, protect
 from sandboxes.service.sandboxes import SandboxService
@@ -74,8 +75,10 @@ async def compose(
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
     templates = load_all_templates(settings)
-    runner = await connect(settings, os.environ, directory)
-    waiting = ProcessPool(runner, settings.kubeconfig, most=settings.kubectl_max_processes, deadlines=deadlines)
+    runner, context = await prepare(settings, os.environ, directory)
+    waiting = ProcessPool(
+        runner, *named_kubeconfigs(settings), most=settings.kubectl_max_processes, deadlines=deadlines
+    )
     kubectl = Kubectl(
         waiting if settings.kubectl_start_ahead else runner,
         max_processes=settings.kubectl_max_processes,
@@ -83,6 +86,8 @@ async def compose(
         max_waiting=UNBOUNDED if settings.kubectl_group else settings.kubectl_max_waiting,
         deadline=deadlines.kubectl_call,
         kubeconfig=runner.kubeconfig,
+        plugins=runner.plugins,
+        server=context.server,
     )
     batched = BatchedKubectl(
         kubectl,
@@ -127,12 +132,14 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
 
     Raises StartupError if kubectl or the kubeconfig can't be used.
     """
-    runner = await connect(settings, os.environ, directory)
+    runner, context = await prepare(settings, os.environ, directory)
     kubectl = Kubectl(
         runner,
         max_processes=settings.kubectl_max_processes,
         max_waiting=settings.kubectl_max_waiting,
         kubeconfig=runner.kubeconfig,
+        plugins=runner.plugins,
+        server=context.server,
     )
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)
@@ -191,8 +198,7 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
         yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
-    if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
-        yield f"KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using {settings.kubeconfig}."
+    yield from ignored_kubeconfigs(settings)
 
 
 def _warnings_of_access(settings: Settings, callers: Callers) -> Iterator[str]:

@@ -36,11 +36,13 @@ from sandboxes.variables import (
     api_server,
     comma_separated,
     file_path,
+    file_paths,
     host_or_address,
     ingress_from,
     listen_hosts,
     lower_case,
     namespace,
+    path_list,
     upper_case,
     used_variable,
     variable_names,
@@ -49,6 +51,8 @@ from sandboxes.variables import (
 
 # Where DeerFlow's own containers have what its chart keeps on the claim.
 DEERFLOW_HOME = "/app/backend/.deer-flow"
+
+DEFAULT_KUBECONFIG = Path("~/.kube/config")
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
 
@@ -102,9 +106,14 @@ class ClusterSettings(BaseSettings):
         0, description="Most sandboxes in the namespace; past it, 429. `0`: no limit."
     )
     kubeconfig_path: Annotated[Path, AfterValidator(file_path)] = Field(
-        Path("~/.kube/config"),
-        description="kubeconfig file (`KUBECONFIG` is not read). Without one, in a Pod, the service account's "
-        "token is used.",
+        DEFAULT_KUBECONFIG,
+        description="kubeconfig file. If it does not exist, in a Pod, the service account's token is used. "
+        "The image sets it.",
+    )
+    kubeconfig: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(path_list), AfterValidator(file_paths)] = Field(
+        (),
+        description="kubeconfig files, separated by colons, which kubectl merges; missing ones are passed over. Read "
+        "where `KUBECONFIG_PATH` is unset, so not in the image, and then instead of `~/.kube/config`.",
     )
     k8s_api_server: Annotated[str, AfterValidator(api_server)] | None = Field(
         None,
@@ -350,14 +359,6 @@ class Settings(ClusterSettings):
     def hosts(self) -> tuple[str, ...]:
         """Hosts to listen on: LISTEN_HOST, else all addresses with an API key, and loopback without one."""
         return self.listen_host or (EVERY_ADDRESS if self.has_key else LOOPBACK)
-
-    @property
-    def kubeconfig(self) -> Path:
-        """`kubeconfig_path` with `~` expanded, if there is a home directory."""
-        try:
-            return self.kubeconfig_path.expanduser()
-        except RuntimeError:  # no HOME and no entry in the user database
-            return self.kubeconfig_path
 
 
 def _described(error: ValidationError) -> list[str]:

@@ -6,6 +6,7 @@ Each validator returns the normalized value, or raises ValueError with the rule 
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from dataclasses import dataclass
@@ -221,6 +222,21 @@ def file_path(value: Path) -> Path:
     if not str(value).isprintable() or "apiVersion" in str(value):
         raise ValueError("the path of a file, and not its content")
     return value
+
+
+def path_list(value: object) -> object:
+    """Split a list of paths as kubectl does; return other values unchanged. Raises ValueError with the rule."""
+    if not isinstance(value, str):
+        return value
+    paths = tuple(dict.fromkeys(path for path in value.split(os.pathsep) if path))
+    if not paths:
+        raise ValueError(f"paths of files, separated by `{os.pathsep}`")
+    return paths
+
+
+def file_paths(value: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the paths of files. Raises ValueError with the rule."""
+    return tuple(map(file_path, value))
 
 
 def host_or_address(value: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandboxes.errors import StartupError
+from sandboxes.kubectl.kubeconfig_files import named_kubeconfigs
 from sandboxes.settings import Settings
 from tests.marker import MARKER
 
@@ -23,7 +24,7 @@ def test_defaults_are_those_of_the_contract(make_settings: MakeSettings) -> None
     )
     assert settings.skills_host_path is None
     assert settings.threads_host_path is None
-    assert settings.kubeconfig == Path("~/.kube/config").expanduser()
+    assert named_kubeconfigs(settings) == (Path("~/.kube/config").expanduser(),)
     assert settings.node_host == "host.docker.internal"
     assert settings.k8s_api_server is None
     assert settings.provisioner_api_key is None
