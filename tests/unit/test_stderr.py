@@ -67,6 +67,37 @@ EXPECTED: dict[str, tuple[type[errors.ProvisionerError], int, str]] = {
         503,
         "The namespace of the sandboxes is being deleted",
     ),
+    "apply-exported-managed-fields": (
+        errors.ClusterRefused,
+        502,
+        "The cluster does not understand the request",
+    ),
+    "apply-nodeport-headless": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Service at spec.clusterIPs[0]",
+    ),
+    "apply-nodeport-on-cluster-ip": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Service at spec.ports[0].nodePort",
+    ),
+    "apply-nodeport-on-headless-cluster-ip": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Service at spec.ports[0].nodePort",
+    ),
+    "apply-service-port-name-twice": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Service at spec.ports[1].name",
+    ),
+    "apply-service-port-no-name": (
+        errors.TemplateRefused,
+        502,
+        "The cluster refuses the sandbox's Service at spec.ports[0].name",
+    ),
+    "apply-service-port-twice": (errors.TemplateRefused, 502, TWICE),
     "apply-nodeport-taken": (errors.ClusterRefused, 502, "The node port that the template asks for is taken"),
     "apply-nodeports-exhausted": (errors.LimitReached, 429, "The cluster has no free node port left"),
     "apply-not-yaml": (errors.ClusterRefused, 502, "The cluster refused the request for an unknown reason"),
