@@ -182,6 +182,13 @@ def namespace(value: str) -> str:
     return value
 
 
+def dns_domain(value: str) -> str:
+    """Return the DNS domain of a cluster. Raises ValueError with the rule."""
+    if not is_dns_name(value) or not all(map(is_dns_label, value.split("."))):
+        raise ValueError("a DNS name in lower case, such as `cluster.local`, without dots at its ends")
+    return value
+
+
 def _claim_name(value: str) -> str:
     if not is_dns_name(value):
         raise ValueError("the name of a PersistentVolumeClaim: lower-case letters, digits, `-` and `.`")
