@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from devcluster import Cluster
@@ -10,7 +12,7 @@ from tests.kubectl import Kubectl, service
 
 @pytest.mark.parametrize("kind", ["NodePort", "ClusterIP"])
 async def test_source_ranges_are_refused_unless_the_type_is_load_balancer(kubectl: Kubectl, kind: str) -> None:
-    ranges = {"loadBalancerSourceRanges": ["10.0.0.0/8"]}
+    ranges: dict[str, Any] = {"loadBalancerSourceRanges": ["10.0.0.0/8"]}
     refused = await kubectl.apply(service(type=kind, **ranges))
     assert "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'" in refused.stderr
     assert (await kubectl.apply(service(type="LoadBalancer", **ranges))).rc == 0

@@ -37,6 +37,7 @@ from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
 from sandboxes.service.without_patch import WithoutPatch
 from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
+from sandboxes.spec.ports import fitted, must_be_replaced
 from sandboxes.status.response import is_whole
 from sandboxes.tasks import Signal
 
@@ -217,9 +218,11 @@ class Creation:
     def _missing(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
         """Return the objects to apply. An existing Pod is not applied again, except for the marks of an adoption."""
         new_pod, new_service = attempt.objects
+        into = None if service and must_be_replaced(service, self._settings.sandbox_service_type) else service
+        new_service = fitted(new_service, pod, into, self._settings.sandbox_container_port)
         if pod is None:
             return [new_pod, new_service]
-        new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in attempt.objects)
+        new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in (new_pod, new_service))
         missing = []
         if kube.owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
@@ -240,6 +243,10 @@ class Creation:
     ) -> list[KubeObject]:
         """Apply the missing objects, or create them where the right to patch is missing; return them as stored."""
         if not self._without_patch.is_known:
+            if service is not None and must_be_replaced(service, self._settings.sandbox_service_type):
+                await self._cluster.delete_exactly(service)
+                await self._wait_until_gone(attempt, service)
+                service = None
             there = [obj for obj in (pod, service) if obj is not None]
             try:
                 return await self._apply(attempt, missing, there)
