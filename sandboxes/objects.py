@@ -201,6 +201,18 @@ def sandbox_port(service: KubeObject, pod: KubeObject | None, default: int) -> K
     return None
 
 
+def leads_to(pod: KubeObject, port: KubeObject) -> bool:
+    """Whether something in the Pod may listen where this port of its Service leads.
+
+    False only if the Pod says where its server listens, and no container declares the port's target.
+    """
+    target = target_of(pod, port.get("targetPort", port.get("port")))
+    declared = (
+        one.get("containerPort") for container in pod["spec"]["containers"] for one in container.get("ports") or []
+    )
+    return server_port(pod) in (None, target) or target in declared
+
+
 def is_headless(service: KubeObject) -> bool:
     """Whether the Service has no address of its own: its name resolves to the Pod's address."""
     return bool(service["spec"].get("clusterIP") == "None")

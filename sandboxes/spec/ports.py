@@ -99,7 +99,7 @@ def _fit(
     old = kube.sandbox_port(service, pod, default)
     if old is not None:
         _take(entry, old)
-        if pod is not None:
+        if pod is not None and kube.leads_to(pod, old):
             entry["targetPort"] = old.get("targetPort", old["port"])
     elif not _is_free(entry["name"], ports):
         entry["name"] = _OTHER_NAME

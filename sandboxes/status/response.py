@@ -82,8 +82,12 @@ def reconciliation_for(
 
 
 def is_whole(pod: KubeObject, service: KubeObject, settings: Settings) -> bool:
-    """Whether the Pod and the Service make a sandbox that callers can see; see answer_for."""
-    return answer_for(pod, service, settings) is not None
+    """Whether the Pod and the Service make a sandbox that callers can see and reach; see answer_for.
+
+    A Service may lead to a port that its Pod does not have: two replicas with different settings made one object each.
+    """
+    port = kube.sandbox_port(service, pod, settings.sandbox_container_port)
+    return port is not None and kube.leads_to(pod, port) and answer_for(pod, service, settings) is not None
 
 
 def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxResponse]:

@@ -199,9 +199,7 @@ def test_the_url_inside_the_cluster_has_the_clusters_own_domain(make_settings: M
     "value", [".cluster.local", "cluster.local.", "Cluster.Local", "a..b", "http://a", "a b", "a:1", "a_b", "a" * 64]
 )
 def test_a_domain_that_is_no_dns_name_stops_the_start(make_settings: MakeSettings, value: str) -> None:
-    with pytest.raises(
-        StartupError, match=r"CLUSTER_DOMAIN holds .* a DNS name in lower case, such as `cluster.local`"
-    ):
+    with pytest.raises(StartupError, match=r"CLUSTER_DOMAIN holds .* a DNS name in lower case"):
         make_settings(CLUSTER_DOMAIN=value)
 
 
@@ -242,14 +240,18 @@ def ports_of(service: Any) -> Any:
         ({"name": "http", "port": 9000, "targetPort": 9000}, ("http", 9000, 9000)),
         ({"name": "http", "port": 80, "targetPort": "serve"}, ("http", 80, "serve")),
         ({"name": "web", "port": 80, "targetPort": 9000}, ("web", 80, 9000)),
-        ({"port": 80}, ("http", 80, 80)),
+        ({"port": 80}, ("http", 80, 9000)),
+        ({"name": "http", "port": 80, "targetPort": 8081}, ("http", 80, 9000)),
+        ({"name": "http", "port": 80, "targetPort": 7000}, ("http", 80, 7000)),
     ],
 )
-def test_a_service_keeps_its_port_and_its_target_beside_its_pod(
+def test_a_service_keeps_its_port_and_a_target_that_its_pod_has(
     make_settings: MakeSettings, template: Template, there: Any, applied: Any
 ) -> None:
     new = new_service(make_settings(), template)
-    assert ports_of(fitted(new, a_pod({"containerPort": 9000}), a_service(there), 8080)) == [applied]
+    pod = a_pod({"name": "serve", "containerPort": 9000})
+    pod["spec"]["containers"].append({"name": "proxy", "ports": [{"containerPort": 7000}]})
+    assert ports_of(fitted(new, pod, a_service(there), 8080)) == [applied]
 
 
 def test_a_service_without_its_pod_keeps_its_port_and_leads_to_the_new_pods(
