@@ -221,17 +221,24 @@ async def test_a_headless_services_url_is_the_port_of_the_pod(
     assert uid(cluster, SERVICE) == service
 
 
+def template_folder(tmp_path: Path, *, pod: str = "- name: http\n", service: str = "- name: http\n") -> Path:
+    """Write a template `web`: the shipped one with these lines in place of its ports' names; return what holds it."""
+    folder = tmp_path / "templates" / "web"
+    folder.mkdir(parents=True)
+    shipped = Path(__file__).parents[2] / "manifests" / "sandbox"
+    for name, lines in (("pod.yaml", pod), ("service.yaml", service)):
+        (folder / name).write_text((shipped / name).read_text().replace("- name: http\n", lines))
+    return folder.parent
+
+
 @pytest.mark.starts_in_full
 async def test_a_templates_ports_by_other_names_start_and_keep_their_fields(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "templates" / "web"
-    folder.mkdir(parents=True)
-    shipped = Path(__file__).parents[2] / "manifests" / "sandbox"
-    pod, service = ((shipped / f"{kind}.yaml").read_text() for kind in ("pod", "service"))
-    (folder / "pod.yaml").write_text(pod.replace("- name: http\n", "- name: web\n          hostPort: 18080\n"))
-    (folder / "service.yaml").write_text(service.replace("- name: http\n", "- name: web\n      appProtocol: http\n"))
-    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(folder.parent))
+    folder = template_folder(
+        tmp_path, pod="- name: web\n          hostPort: 18080\n", service="- name: web\n      appProtocol: http\n"
+    )
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(folder))
     answer = await create(provisioner, template="web")
     made_pod = cluster.get(*POD)
     assert made_pod is not None
@@ -241,3 +248,19 @@ async def test_a_templates_ports_by_other_names_start_and_keep_their_fields(
     (port,) = ports(cluster)
     assert (port["name"], port["appProtocol"], port["targetPort"]) == ("web", "http", 8080)
     assert answer["sandbox_url"] == f"http://127.0.0.1:{port['nodePort']}"
+
+
+async def test_a_templates_node_port_is_kept_and_said_to_be_taken_when_it_is(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
+) -> None:
+    first = await start_provisioner()
+    await create(first)
+    number = ports(cluster)[0]["nodePort"]
+    folder = template_folder(tmp_path, service=f"- name: http\n      nodePort: {number}\n")
+    provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(folder))
+    refused = await provisioner.post(URL, json={"sandbox_id": "b", "template": "web"})
+    assert refused.status == 502
+    assert (await refused.json())["detail"] == "The node port that the template asks for is taken"
+    assert (await first.delete(f"{URL}/a")).status == 200
+    answer = await create(provisioner, "b", template="web")
+    assert answer["sandbox_url"] == f"http://127.0.0.1:{number}"
