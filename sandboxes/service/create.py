@@ -26,6 +26,7 @@ from sandboxes.errors import (
     PatchForbidden,
     ProvisionerError,
     SandboxConflict,
+    TemplateRefused,
 )
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
@@ -158,6 +159,14 @@ class Creation:
             # Applied onto terminating objects (record: apply-onto-terminating): read again, and wait for the deletion.
         raise failure or KeepsChanging()
 
+    async def _has_unseen_service(self, attempt: Attempt) -> bool:
+        """Whether there is a Service that this attempt did not know of, and whose ports its own could not join."""
+        _, service = await self._cluster.look(attempt.sandbox.sandbox_id)
+        if service is None or attempt.has_marked(service):
+            return False
+        attempt.before = {*(attempt.before or ()), service["metadata"]["uid"]}
+        return True
+
     async def _look_first(self, attempt: Attempt) -> tuple[KubeObject | None, KubeObject | None]:
         """Return the existing Pod and Service, from the live view if it has none, or a complete one of the same owner.
 
@@ -252,6 +261,10 @@ class Creation:
                 return await self._apply(attempt, missing, there)
             except PatchForbidden as error:
                 self._without_patch.note(error)
+            except TemplateRefused as error:
+                if service is not None or not await self._has_unseen_service(attempt):
+                    raise
+                raise ObjectsChanged("Another client made the sandbox's Service", detail=error.detail) from error
         if pod is not None and not attempt.has_marked(pod) and self._rollback.is_pending(attempt.sandbox.sandbox_id):
             raise ClusterUnavailable("A failed create of the same id is still being cleaned up")
         return await self._without_patch.make(attempt, pod, service)

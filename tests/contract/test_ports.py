@@ -132,6 +132,19 @@ async def test_a_service_that_has_lost_its_pod_keeps_its_port_and_leads_to_the_n
     assert [(port["port"], port["targetPort"]) for port in ports(cluster)] == [(9000, 8080)]
 
 
+async def test_a_service_that_the_live_view_has_not_seen_is_no_refusal(
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provisioner = await start_provisioner(SANDBOX_SERVICE_TYPE="ClusterIP")
+    await made(kubectl, a_service())
+    # As if the watch had not told of it yet.
+    monkeypatch.setattr(type(provisioner.view), "is_certain", lambda *_: True)
+    monkeypatch.setattr(type(provisioner.view), "sandbox", lambda *_: (None, None))
+    completed = await create(provisioner)
+    assert completed["sandbox_url"] == f"{IN_CLUSTER}:9000"
+    assert [(port["port"], port["targetPort"]) for port in ports(cluster)] == [(9000, 8080)]
+
+
 async def test_a_service_that_leads_to_no_port_of_its_pod_is_mended(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
