@@ -40,7 +40,7 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /tmp provisioner
 # block; after a list of 2,000 sandboxes they would keep tens of MB.
 ENV HOME=/tmp \
     KUBECONFIG_PATH=/root/.kube/config \
-    LISTEN_HOST=0.0.0.0 \
+    LISTEN_HOST=0.0.0.0,:: \
     LISTEN_PORT=8002 \
     MALLOC_ARENA_MAX=2 \
     MALLOC_MMAP_THRESHOLD_=131072 \

@@ -134,7 +134,7 @@ class Api:
         found = self.store.get(resource, namespace, name)
         if found is None:
             uid = metadata(applied).get("uid")
-            if uid:  # from the API server's source, not in the record
+            if uid:  # `apply-annotation-only-uid-gone`
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise conflict(resource, name, why)
             empty: Json = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {"name": name}}

@@ -6,14 +6,14 @@ all changes; nothing polls.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import count
 
 from devcluster.api import Api
-from devcluster.clock import Clock, Timer
+from devcluster.clock import Clock
 from devcluster.deletion import DeleteOptions, Deletion
 from devcluster.node import Folders, mount_retries
 from devcluster.objects import Json, is_terminating, metadata, name_of, namespace_of
+from devcluster.placed import Key, PlacedPod
 from devcluster.podstatus import (
     KILLED,
     NODE,
@@ -21,6 +21,7 @@ from devcluster.podstatus import (
     ContainerState,
     PodState,
     scheduled,
+    state_of_new,
     status_of,
     unschedulable,
 )
@@ -35,24 +36,6 @@ OBSERVES_AFTER = 1.0
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 10, 300
 
-Key = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Pod:
-    """One Pod on the node, and its pending timers."""
-
-    key: Key
-    uid: str
-    state: PodState
-    timers: list[Timer] = field(default_factory=list)
-    serving: bool = False
-    ends_at: float | None = None
-    """Time at which its containers will have ended; None unless it terminates."""
-
-    heedless: bool = False
-    frozen: bool = False
-
 
 class Kubelet:
     """Runs the life cycle of Pods."""
@@ -64,7 +47,7 @@ class Kubelet:
         self._deletion = deletion
         self._clock = clock
         self.recorder = Recorder(api.store)
-        self._pods: dict[Key, _Pod] = {}
+        self._pods: dict[Key, PlacedPod] = {}
         self._listeners: list[Callable[[Key], None]] = []
         self._addresses = count(2)
         api.store.subscribe(self._on_change)
@@ -159,7 +142,7 @@ class Kubelet:
         elif is_terminating(change.obj):
             self._end(key, change.record)
 
-    def _current(self, pod: _Pod) -> Record | None:
+    def _current(self, pod: PlacedPod) -> Record | None:
         record = self._api.store.get(PODS, *pod.key)
         return record if record is not None and metadata(record.obj)["uid"] == pod.uid else None
 
@@ -194,28 +177,27 @@ class Kubelet:
     def _adopt(self, pod: Json) -> None:
         """Start to run a Pod that was bound to the node."""
         key = (namespace_of(pod), name_of(pod))
-        containers = [ContainerState(spec["name"]) for spec in pod["spec"]["containers"]]
-        adopted = _Pod(key, metadata(pod)["uid"], PodState(containers))
+        adopted = PlacedPod(key, metadata(pod)["uid"], state_of_new(pod["spec"]))
         self._pods[key] = adopted
         self._report(adopted)
         retries = mount_retries()
         self._after(adopted, self.timing.start_after / 2, lambda p: self._mount(p, retries))
 
-    def _after(self, pod: _Pod, seconds: float, action: Callable[[_Pod], None]) -> None:
+    def _after(self, pod: PlacedPod, seconds: float, action: Callable[[PlacedPod], None]) -> None:
         if not pod.frozen:
             pod.timers.append(self._clock.after(seconds, action, pod))
 
-    def _cancel(self, pod: _Pod) -> None:
+    def _cancel(self, pod: PlacedPod) -> None:
         for timer in pod.timers:
             timer.cancel()
         pod.timers.clear()
 
-    def _report(self, pod: _Pod) -> None:
+    def _report(self, pod: PlacedPod) -> None:
         record = self._current(pod)
         if record is not None:
             self._api.write_status(PODS, record, status_of(record.obj, pod.state), "kubelet")
 
-    def _mount(self, pod: _Pod, retries: Iterator[float]) -> None:
+    def _mount(self, pod: PlacedPod, retries: Iterator[float]) -> None:
         """Mount the Pod's volumes, before all else, until it succeeds (`events-failed-mount`)."""
         record = self._current(pod)
         if record is None:
@@ -228,25 +210,40 @@ class Kubelet:
         self._sandbox_ready(pod)
         self._after(pod, self.timing.start_after / 2, self._start)
 
-    def _sandbox_ready(self, pod: _Pod) -> None:
+    def _sandbox_ready(self, pod: PlacedPod) -> None:
         pod.state.sandbox_ready = True
         self._report(pod)
 
-    def _start(self, pod: _Pod) -> None:
+    def _start(self, pod: PlacedPod) -> None:
         """Start the containers. Without probes they are ready at once (`watch-pods.ndjson`, sandbox-slow)."""
         record = self._current(pod)
         if record is None:
             return
-        pod.state.phase = "Running"
         self.address(pod.key)
+        obj = record.obj
+        failed = pod.state.initialize(lambda container: self._launch(obj, container))
+        if failed is not None:
+            self._initialize_again(pod, obj, failed)
+            return
+        pod.state.phase = "Running"
         for container in pod.state.containers:
             container.start()
-            self._launch(record.obj, container)
-        self._run(pod, record.obj)
+            self._launch(obj, container)
+        self._run(pod, obj)
+
+    def _initialize_again(self, pod: PlacedPod, obj: Json, failed: ContainerState) -> None:
+        """Run an init container again that could not start, from the second time on with back-off; else fail."""
+        if obj["spec"]["restartPolicy"] == "Never":
+            pod.state.phase = pod.state.outcome = "Failed"
+            pod.state.sandbox_ready = False
+        self._report(pod)
+        if not pod.state.outcome:
+            self._after(pod, self.back_off(pod.key, failed) if failed.restarts else 0, self._start)
 
     def _launch(self, pod: Json, container: ContainerState) -> None:
         """Record what becomes of a container that was started, which its mounts may end (`pod-nested-mount-*`)."""
-        spec = next(spec for spec in pod["spec"]["containers"] if spec["name"] == container.name)
+        specs = [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]
+        spec = next(spec for spec in specs if spec["name"] == container.name)
         pulled = f'Container image "{spec["image"]}" already present on machine and can be accessed by the pod'
         self.recorder.kubelet(pod, "Pulled", pulled, container.name)
         self.recorder.kubelet(pod, "Created", "Container created", container.name)
@@ -257,7 +254,7 @@ class Kubelet:
         else:
             self.recorder.kubelet(pod, "Started", "Container started", container.name)
 
-    def _run(self, pod: _Pod, obj: Json) -> None:
+    def _run(self, pod: PlacedPod, obj: Json) -> None:
         """Set timers for the servers and probes of running containers, and to start the others again."""
         specs, containers = obj["spec"]["containers"], pod.state.containers
         for spec, container in zip(specs, containers, strict=True):
@@ -278,12 +275,12 @@ class Kubelet:
             pod.state.sandbox_ready = False
             self._report(pod)
 
-    def _start_again(self, pod: _Pod, failed: list[ContainerState]) -> None:
+    def _start_again(self, pod: PlacedPod, failed: list[ContainerState]) -> None:
         """Restart containers that could not start; from the second time on with back-off."""
         delays = [self.back_off(pod.key, container) for container in failed if container.restarts]
         self._after(pod, max(delays, default=0), self._restart)
 
-    def _plan(self, pod: _Pod, spec: Json, container: ContainerState) -> None:
+    def _plan(self, pod: PlacedPod, spec: Json, container: ContainerState) -> None:
         """Compute when a container's probes succeed or fail, and set timers for that."""
         answers = max(self.timing.server_delay(spec["image"]), self.timing.ready_after)
         startup, readiness = spec.get("startupProbe"), spec.get("readinessProbe")
@@ -299,21 +296,21 @@ class Kubelet:
             succeeds = first_success(readiness, answers, started)
             self._after(pod, succeeds, lambda p: self._set_ready(p, container))
 
-    def _set_started(self, pod: _Pod, container: ContainerState, *, ready: bool) -> None:
+    def _set_started(self, pod: PlacedPod, container: ContainerState, *, ready: bool) -> None:
         container.started, container.ready = True, ready
         self._report(pod)
 
-    def _set_ready(self, pod: _Pod, container: ContainerState) -> None:
+    def _set_ready(self, pod: PlacedPod, container: ContainerState) -> None:
         container.ready = True
         self._report(pod)
 
-    def _set_serving(self, pod: _Pod, *, serving: bool) -> None:
+    def _set_serving(self, pod: PlacedPod, *, serving: bool) -> None:
         if pod.serving is not serving:
             pod.serving = serving
             for listener in self._listeners:
                 listener(pod.key)
 
-    def _kill(self, pod: _Pod, container: ContainerState, probe: str) -> None:
+    def _kill(self, pod: PlacedPod, container: ContainerState, probe: str) -> None:
         """Restart a container whose probe failed; from the second time on with back-off (`pod-crash-loop`)."""
         record = self._current(pod)
         if record is None:
@@ -329,7 +326,7 @@ class Kubelet:
             return
         self._after(pod, self.back_off(pod.key, container), self._restart)
 
-    def _restart(self, pod: _Pod) -> None:
+    def _restart(self, pod: PlacedPod) -> None:
         record = self._current(pod)
         if record is None:
             return
@@ -357,11 +354,11 @@ class Kubelet:
         self._after(pod, OBSERVES_AFTER, self._report)
         self._after(pod, min(grace, takes), lambda p: self._ended(p, KILLED if takes > grace else 0))
 
-    def _ended(self, pod: _Pod, exit_code: int) -> None:
+    def _ended(self, pod: PlacedPod, exit_code: int) -> None:
         """Report the end of the containers, then remove the Pod (`watch-pods.ndjson`, sandbox-slow)."""
         self._cancel(pod)
         self._set_serving(pod, serving=False)
-        for container in pod.state.containers:
+        for container in (*pod.state.inits, *pod.state.containers):
             if container.running:
                 container.end(exit_code, "Error" if exit_code else "Completed")
         pod.state.sandbox_ready = False

@@ -4,6 +4,7 @@ The formats are those of the recorded stream (`watch-pods.ndjson`) and of the `p
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from devcluster.objects import Json, metadata, random_hex, timestamp
@@ -39,6 +40,9 @@ class ContainerState:
     log: str = STAND_IN_LOG
     """The log of each run."""
 
+    is_sidecar: bool = False
+    """Whether it is an init container that keeps running."""
+
     @property
     def running(self) -> bool:
         """Whether the container runs."""
@@ -49,6 +53,14 @@ class ContainerState:
         self.waiting, self.message, self.terminated = "", "", None
         self.container_id = f"containerd://{random_hex(64)}"
         self.started_at = timestamp()
+
+    def initialize(self) -> None:
+        """Complete a running init container; a sidecar starts and keeps running."""
+        if self.is_sidecar:
+            self.started = True
+        else:
+            self.end(0, "Completed")
+        self.ready = True
 
     def end(self, exit_code: int, reason: str) -> None:
         """Terminate the container."""
@@ -91,6 +103,7 @@ class PodState:
     """The state of a Pod on the node."""
 
     containers: list[ContainerState]
+    inits: list[ContainerState] = field(default_factory=list)
     phase: str = "Pending"
     outcome: str = ""
     """The final phase, set when all containers have ended for good (`watch-pods.ndjson`)."""
@@ -106,7 +119,41 @@ class PodState:
     @property
     def ready(self) -> bool:
         """Whether all containers are ready."""
-        return all(container.ready for container in self.containers)
+        return not self.unready
+
+    @property
+    def unready(self) -> list[str]:
+        """Names of the sidecars and containers that are not ready (`pod-native-sidecar-not-started`)."""
+        sidecars = [container for container in self.inits if container.is_sidecar]
+        return [container.name for container in (*sidecars, *self.containers) if not container.ready]
+
+    def initialize(self, launch: Callable[[ContainerState], None]) -> ContainerState | None:
+        """Run the init containers one after another; return one that can't start, or None. They end at once.
+
+        `launch`: ends a container that was started, if it can't start.
+        """
+        for container in self.inits:
+            if container.ready:
+                continue
+            if container.container_id:
+                container.restart()
+            else:
+                container.start()
+            launch(container)
+            if not container.running:
+                return container
+            container.initialize()
+        return None
+
+
+def state_of_new(spec: Json) -> PodState:
+    """Return the state of a Pod that was just bound to the node (`pod-native-sidecar-not-started`)."""
+    inits = [
+        ContainerState(one["name"], "PodInitializing", is_sidecar=one.get("restartPolicy") == "Always")
+        for one in spec.get("initContainers") or ()
+    ]
+    waiting = "PodInitializing" if inits else "ContainerCreating"
+    return PodState([ContainerState(one["name"], waiting) for one in spec["containers"]], inits)
 
 
 def scheduled() -> list[Json]:
@@ -146,6 +193,9 @@ def status_of(pod: Json, state: PodState) -> Json:
     status["startTime"] = state.started_at
     specs = pod["spec"]["containers"]
     pairs = zip(specs, state.containers, strict=True)
+    inits = zip(pod["spec"].get("initContainers") or (), state.inits, strict=True)
+    if state.inits:
+        status["initContainerStatuses"] = [_container_status(spec, container) for spec, container in inits]
     status["containerStatuses"] = [_container_status(spec, container) for spec, container in pairs]
     status["qosClass"] = pod["status"]["qosClass"]
     resources, allocated = _pod_resources(specs)
@@ -160,7 +210,7 @@ def _conditions(pod: Json, state: PodState, generation: int) -> list[Json]:
     ready = _readiness(state)
     wanted: dict[str, Json] = {
         "PodReadyToStartContainers": {"status": "True" if state.sandbox_ready else "False"},
-        "Initialized": {"status": "True"},
+        "Initialized": _initialized(state),
         "Ready": ready,
         "ContainersReady": ready,
         "PodScheduled": {"status": "True"},
@@ -198,12 +248,17 @@ def _readiness(state: PodState) -> Json:
         return {"status": "False", "reason": "PodFailed"}
     if state.ready:
         return {"status": "True"}
-    names = " ".join(container.name for container in state.containers if not container.ready)
-    return {
-        "status": "False",
-        "reason": "ContainersNotReady",
-        "message": f"containers with unready status: [{names}]",
-    }
+    message = f"containers with unready status: [{' '.join(state.unready)}]"
+    return {"status": "False", "reason": "ContainersNotReady", "message": message}
+
+
+def _initialized(state: PodState) -> Json:
+    """Return which init containers are still to run (`pod-native-sidecar-not-started`)."""
+    names = [container.name for container in state.inits if not container.ready]
+    if not names:
+        return {"status": "True"}
+    message = f"containers with incomplete status: [{' '.join(names)}]"
+    return {"status": "False", "reason": "ContainersNotInitialized", "message": message}
 
 
 def _container_status(spec: Json, container: ContainerState) -> Json:

@@ -22,12 +22,13 @@ from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.preflight import check_cluster, protect
 from sandboxes.service.sandboxes import SandboxService
+from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.replaced import replaced_fields, sentence
 from sandboxes.spec.seccomp import ALL_IN_ONE, is_all_in_one
 from sandboxes.spec.templates import load_templates
-from sandboxes.variables import ignored_variables
+from sandboxes.variables import Address, ignored_variables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -53,7 +54,9 @@ logger = logging.getLogger("provisioner")
 def load_all_templates(settings: Settings) -> dict[str, Template]:
     """Return the built-in templates and those of SANDBOX_TEMPLATES_DIR, by name. Raises StartupError if one is bad."""
     own = [settings.sandbox_templates_dir] if settings.sandbox_templates_dir else []
-    return load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
+    templates = load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
+    check_templates(templates, settings)
+    return templates
 
 
 async def compose(
@@ -199,8 +202,8 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
 
 def _warnings_of_access(settings: Settings, callers: Callers) -> Iterator[str]:
     if not settings.has_key:
-        address = f"{settings.host}:{settings.listen_port}"
-        yield f"PROVISIONER_API_KEY is not set. {callers.who_is_answered(address)}"
+        address = Address(settings.hosts, settings.listen_port)
+        yield f"PROVISIONER_API_KEY is not set. {callers.who_is_answered(str(address))}"
     elif settings.allow_unauthenticated:
         yield "ALLOW_UNAUTHENTICATED has no effect: an API key is set, and every request needs it."
     if settings.provisioner_api_key and "," in settings.provisioner_api_key.get_secret_value():

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from sandboxes import __version__
 from sandboxes import objects as kube
 from sandboxes.api import server
+from sandboxes.api.params import decode_json
 from sandboxes.app import compose, compose_once, load_all_templates
 from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.logs import configure_logging, print_masked
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, or 1 with a message on stderr; for `check` see `check_all`."""
+    """Run the command line and return the exit code: 0, or 1 with a message on stderr or after a signal.
+
+    For `check` see `check_all`.
+    """
     parser = argparse.ArgumentParser(description="Creates sandboxes on Kubernetes, over REST, through kubectl.")
     parser.add_argument("--version", action="version", version=f"sandbox-provisioner {__version__}")
     commands = parser.add_subparsers(dest="command")
@@ -71,13 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(render(settings, _create_body(arguments)))  # noqa: T201 - its job
         elif arguments.command == "reap":
             configure_logging("WARNING", settings.log_format)
-            for line in asyncio.run(reap(settings, dry_run=arguments.dry_run)):
+            for line in asyncio.run(server.until_stopped(reap(settings, dry_run=arguments.dry_run))):
                 print(line)  # noqa: T201 - its job
         elif arguments.command == "check":
             configure_logging("ERROR")
-            return asyncio.run(check_all(settings))
+            return asyncio.run(server.until_stopped(check_all(settings)))
         else:
             serve(settings)
+    except server.Stopped:
+        return 2 if arguments.command == "check" else 1
     except ProvisionerError as error:
         print_masked(f"provisioner: {error.public}\n{error.detail}", sys.stderr)
         return 1
@@ -93,7 +99,8 @@ def _create_body(arguments: argparse.Namespace) -> str:
         fields = ("sandbox_id", "thread_id", "user_id", "template")
         return json.dumps({field: getattr(arguments, field) for field in fields})
     try:
-        return sys.stdin.read() if arguments.request == "-" else Path(arguments.request).read_text(encoding="utf-8")
+        body = sys.stdin.buffer.read() if arguments.request == "-" else Path(arguments.request).read_bytes()
+        return decode_json(body)
     except (OSError, UnicodeDecodeError) as error:
         raise StartupError(f"{arguments.request} can't be read: {error}") from error
 
@@ -146,11 +153,11 @@ async def check_all(settings: Settings) -> int:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises StartupError if the service can't start."""
+    """Serve until SIGINT, SIGTERM or SIGHUP. Raises StartupError if the service can't start."""
     key = settings.provisioner_api_key
     configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
     address = Address(
-        settings.host,
+        settings.hosts,
         settings.listen_port,
         used_variable(LISTEN_HOST, os.environ),
         used_variable(LISTEN_PORT, os.environ),

@@ -97,6 +97,8 @@ class Deadlines:
     # /readyz responds within `ready`, whatever the cluster does; the result is cached for `ready_believed`.
     ready: float = 4.0
     ready_believed: float = 3.0
+    # How long a review that found all rights is believed; each costs a process. Rights are rarely taken back.
+    rights_believed: float = 300.0
     # A cluster that hangs must not keep the service from starting.
     preflight: float = 10.0
     # One test of `check`; a cluster that takes longer is not ready.

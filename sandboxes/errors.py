@@ -110,14 +110,16 @@ class ClusterRefused(ProvisionerError):
     """The cluster rejected a request: because of the template, RBAC, a policy, or the credentials.
 
     `request_fields`: fields of a create request that may be the cause, most likely first. The first one that the caller
-    set is blamed; if the caller set none, the operator's configuration is.
+    set is blamed; if the caller set none, the operator's configuration is. `words`: what the API server said, masked,
+    if the provisioner does not know the reason; for operators.
     """
 
     status = 502
 
-    def __init__(self, public: str, *, detail: str = "", request_fields: tuple[str, ...] = ()) -> None:
+    def __init__(self, public: str, *, detail: str = "", request_fields: tuple[str, ...] = (), words: str = "") -> None:
         super().__init__(public, detail=detail)
         self.request_fields = request_fields
+        self.words = words
 
 
 class PatchForbidden(ClusterRefused):

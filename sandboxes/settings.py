@@ -22,11 +22,14 @@ from sandboxes.grammar import (
 )
 from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
 from sandboxes.variables import (
+    EVERY_ADDRESS,
     FALLBACKS,
     LISTEN_HOST,
     LISTEN_PORT,
+    LOOPBACK,
     Amount,
     ClaimName,
+    ListenHosts,
     NodePath,
     Port,
     ThreadsPath,
@@ -134,7 +137,8 @@ class Settings(ClusterSettings):
     threads_host_path: ThreadsPath | None = Field(
         None,
         description="Absolute path on the node; `{thread_id}/user-data` below it is read-write at `/mnt/user-data`. "
-        "It may have `{user_id}` and `{thread_id}` in it; with the latter only `user-data` is below it. "
+        "It may have `{user_id}` and `{thread_id}` in it, each in a folder of its own; with the latter only "
+        "`user-data` is below it. "
         "Unset: `user-data` is an `emptyDir`, with a warning.",
     )
     skills_pvc_name: ClaimName | None = Field(
@@ -143,7 +147,7 @@ class Settings(ClusterSettings):
     skills_pvc_subpath_template: Annotated[str, AfterValidator(variables.sub_path_template)] | None = Field(
         None,
         description="`subPath` of `SKILLS_PVC_NAME` to mount, such as `users/{user_id}/skills`; `{user_id}` and "
-        "`{thread_id}` are the sandbox's. Unset: the whole claim.",
+        "`{thread_id}` are the sandbox's, each in a folder of its own. Unset: the whole claim.",
     )
     userdata_pvc_name: ClaimName | None = Field(
         None,
@@ -230,11 +234,12 @@ class Settings(ClusterSettings):
         description="Without an API key: names, separated by commas, to accept in `Host`, without ports; in addition "
         "to IP addresses, names without a dot, `host.docker.internal`, `*.svc` and `*.svc.` with `CLUSTER_DOMAIN`.",
     )
-    listen_host: Annotated[str, AfterValidator(host_or_address)] | None = Field(
-        None,
+    listen_host: ListenHosts = Field(
+        (),
         validation_alias=AliasChoices(LISTEN_HOST, FALLBACKS[LISTEN_HOST]),
-        description="Address to listen on. Unset: that of `HOST`, else `0.0.0.0` with an API key and `127.0.0.1` "
-        "without one; the image sets `0.0.0.0`. Without a key it must be an IP address or `localhost`.",
+        description="Addresses to listen on, separated by commas; `::` is all of IPv4 and IPv6. Unset: those of "
+        "`HOST`, else `0.0.0.0,::` with an API key and `127.0.0.1,::1` without one; the image sets `0.0.0.0,::`. A "
+        "family that the machine lacks is passed over. Without a key they must be IP addresses or `localhost`.",
     )
     listen_port: Port = Field(
         8002,
@@ -348,9 +353,9 @@ class Settings(ClusterSettings):
         return self.provisioner_api_key is not None or self.provisioner_api_key_file is not None
 
     @property
-    def host(self) -> str:
-        """Address to listen on: LISTEN_HOST, else all interfaces with an API key, and loopback without one."""
-        return self.listen_host or ("0.0.0.0" if self.has_key else "127.0.0.1")  # noqa: S104 - guarded by the key
+    def hosts(self) -> tuple[str, ...]:
+        """Hosts to listen on: LISTEN_HOST, else all addresses with an API key, and loopback without one."""
+        return self.listen_host or (EVERY_ADDRESS if self.has_key else LOOPBACK)
 
     @property
     def kubeconfig(self) -> Path:

@@ -13,7 +13,8 @@ from string import Formatter
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from sandboxes.errors import StartupError
 from sandboxes.grammar import (
@@ -57,9 +58,18 @@ def unsupported(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _is_ambiguous(template: str) -> bool:
+    """Whether two users may get one folder: `{user_id}-{thread_id}` is `a-b-c` for `a` and `b-c`, and `a-b` and `c`."""
+    parts = template.split("/")
+    return any(part.count("{user_id}") + part.count("{thread_id}") > 1 for part in parts)
+
+
 def sub_path_template(value: str) -> str:
     """Return SKILLS_PVC_SUBPATH_TEMPLATE without a trailing slash. Raises ValueError with the rule."""
-    wrong = "a relative path without `..`, with no other placeholders than `{user_id}` and `{thread_id}`"
+    wrong = (
+        "a relative path without `..`, with no other placeholders than `{user_id}` and `{thread_id}`, at most one of "
+        "them between two slashes"
+    )
     try:
         parts = list(Formatter().parse(value))
     except ValueError as error:
@@ -71,7 +81,7 @@ def sub_path_template(value: str) -> str:
     if path.startswith("/") or posixpath.normpath(path) != path.rstrip("/") or path.split("/")[0] in (".", ".."):
         raise ValueError(wrong)
     # `{{user_id}}`, the syntax of other template languages, would be one literal folder for all users.
-    if path.strip() != path or set(path) & set("{}"):
+    if path.strip() != path or set(path) & set("{}") or _is_ambiguous(value):
         raise ValueError(wrong)
     return value.rstrip("/")
 
@@ -101,26 +111,41 @@ LISTEN_PORT = "LISTEN_PORT"
 FALLBACKS = {LISTEN_HOST: "HOST", LISTEN_PORT: "PORT"}
 
 
+# All addresses of the machine, by family, and its loopback addresses.
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - callers decide
+LOOPBACK = ("127.0.0.1", "::1")
+
+
 @dataclass(frozen=True)
 class Address:
-    """Listen address. `host_variable`, `port_variable`: the variables it was read from."""
+    """Hosts and port to listen on. `host_variable`, `port_variable`: the variables they were read from."""
 
-    host: str
+    hosts: tuple[str, ...]
     port: int
     host_variable: str = LISTEN_HOST
     port_variable: str = LISTEN_PORT
 
+    def __str__(self) -> str:
+        """Return HOST:PORT of each host, separated by commas."""
+        return ", ".join(authority(host, self.port) for host in self.hosts)
+
+
+def authority(host: str, port: int) -> str:
+    """Return HOST:PORT as in a URL: an IPv6 address in brackets (RFC 3986)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
 
 def check_address(address: Address) -> None:
-    """Raise StartupError unless the host is an IP address or `localhost`.
+    """Raise StartupError unless each host is an IP address or `localhost`.
 
     conda and tcsh set HOST to the machine's name, which may resolve to an address that the network can reach.
     """
-    if not is_ip_address(address.host) and address.host != "localhost":
-        raise StartupError(
-            f"{address.host_variable} holds {address.host!r}, which is neither an IP address nor `localhost`. Without "
-            f"an API key it must be one of those: set {LISTEN_HOST}."
-        )
+    for host in address.hosts:
+        if not is_ip_address(host) and host != "localhost":
+            raise StartupError(
+                f"{address.host_variable} holds {host!r}, which is neither an IP address nor `localhost`. Without "
+                f"an API key it must be one of those: set {LISTEN_HOST}."
+            )
 
 
 def used_variable(variable: str, environ: Mapping[str, str]) -> str:
@@ -168,9 +193,12 @@ def _node_path(value: str) -> str:
 
 def threads_path(value: str) -> str:
     """Check THREADS_HOST_PATH, which may have `{user_id}` and `{thread_id}`; raises ValueError with a rule."""
-    wrong = "an absolute path on the node, without `..`, with no other placeholders than `{user_id}` and `{thread_id}`"
+    wrong = (
+        "an absolute path on the node, without `..`, with no other placeholders than `{user_id}` and `{thread_id}`, at "
+        "most one of them between two slashes"
+    )
     filled = value.replace("{user_id}", "u").replace("{thread_id}", "t")
-    if set(filled) & set("{}") or not is_clean_absolute_path(filled):
+    if set(filled) & set("{}") or not is_clean_absolute_path(filled) or _is_ambiguous(value):
         raise ValueError(wrong)
     return _normalized(value)
 
@@ -210,6 +238,23 @@ def host_or_address(value: str) -> str:
     return value
 
 
+def listen_hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return hosts to listen on, without brackets and repetitions. Raises ValueError with the rule.
+
+    `::` stands for all addresses of both families: what a socket of it accepts depends on the operating system.
+    """
+    hosts: list[str] = []
+    for value in values:
+        host = value[1:-1] if value.startswith("[") and value.endswith("]") and ":" in value else value
+        try:
+            hosts.append(host_or_address(host))
+        except ValueError as error:
+            raise ValueError("host names or IP addresses, without scheme or port, separated by commas") from error
+    if "::" in hosts:
+        hosts += EVERY_ADDRESS
+    return tuple(dict.fromkeys(hosts))
+
+
 def api_server(value: str) -> str:
     """Return the URL of an API server without a trailing slash. Raises ValueError with the rule."""
     wrong = "a URL such as `https://host.docker.internal:6443`"
@@ -243,6 +288,11 @@ def lower_case(value: object) -> object:
 def words(value: object) -> object:
     """Split a string at white space and commas; return other values unchanged."""
     return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
+
+
+def comma_separated(value: object) -> object:
+    """Split a string at commas; return other values unchanged."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 def variable_names(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -287,3 +337,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 ClaimName = Annotated[str, AfterValidator(_claim_name)]
+
+
+ListenHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(listen_hosts)]

@@ -52,7 +52,7 @@ NOT_GRANTED = {
     Right("list", "", "resourcequotas"): "`check`: the remaining quota; if forbidden, it prints `not permitted`",
     Right(
         "create", "authorization.k8s.io", "selfsubjectrulesreviews"
-    ): "`check`: granted to all users (system:basic-user)",
+    ): "`check` and `/readyz`: granted to all users (system:basic-user)",
     Right(
         "create", "authorization.k8s.io", "selfsubjectaccessreviews"
     ): "`check`: the same, if the rules are incomplete",

@@ -1,1 +1,1 @@
-"""devcluster's own tests: the stand-in, held against what a real API server was recorded to answer."""
+"""devcluster's own tests: they compare the stand-in with recorded responses of a real API server."""

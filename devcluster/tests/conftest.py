@@ -1,4 +1,4 @@
-"""What the tests of the stand-in share with those of the service: a cluster, and a real kubectl that talks to it."""
+"""Fixtures shared with the service's tests: a cluster, and a real kubectl that talks to it."""
 
 from __future__ import annotations
 

@@ -1,26 +1,26 @@
-"""The recorded states of Pods, and how devcluster's Pods are put into each."""
+"""The recorded states of Pods, and how to put devcluster's Pods into each."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from devcluster.tests.stages import Stage, rec, sandbox_a
+from devcluster.tests.replay import Replay, namespace_rec, sandbox_a
 from tests.record import case
 
-UNTOUCHED: dict[str, Any] = {"start_after": 10_000}
-"""A cluster in which Pods stay as they are until a test puts them into a state."""
+UNCHANGING: dict[str, Any] = {"start_after": 10_000}
+"""Options of a cluster whose Pods do not change until a test puts them into a state."""
 
 
-async def put(stage: Stage, name: str, *states: str) -> None:
-    """Apply sandbox NAME as it was applied, and put it into states one after another."""
-    await rec(stage)
-    await stage.applied(f"apply-real-{name}")
-    stage.cluster.put_pod_into("rec", f"sandbox-{name}", *states)
+async def put_into(replay: Replay, name: str, *states: str) -> None:
+    """Apply the sandbox `name` as recorded, and put it into the states in turn."""
+    await namespace_rec(replay)
+    await replay.apply_case(f"apply-real-{name}")
+    replay.cluster.put_pod_into("rec", f"sandbox-{name}", *states)
 
 
-# The recorded case → the sandbox that it is about, and the states that this one has gone through.
-SEEN: dict[str, tuple[str, ...]] = {
+# By recorded case: its sandbox, and the states that the sandbox went through.
+POD_STATES: dict[str, tuple[str, ...]] = {
     "pod-creating": ("ready", "creating"),
     "pod-ready": ("ready", "running-unready", "ready"),
     "pod-running-unready": ("unready", "running-unready"),
@@ -36,42 +36,42 @@ SEEN: dict[str, tuple[str, ...]] = {
 }
 
 
-async def a_ready_server_that_spoke(stage: Stage) -> None:
-    await put(stage, "ready", "ready")
-    stage.cluster.set_log("rec", "sandbox-ready", case("logs").stdout)
+async def ready_with_log(replay: Replay) -> None:
+    await put_into(replay, "ready", "ready")
+    replay.cluster.set_log("rec", "sandbox-ready", case("logs").stdout)
 
 
-async def a_crash_after_a_word(stage: Stage) -> None:
-    await put(stage, "crash", "creating")
-    stage.cluster.set_log("rec", "sandbox-crash", case("logs-previous").stdout)
-    stage.cluster.put_pod_into("rec", "sandbox-crash", "crashed", "ready")
+async def crashed_with_log(replay: Replay) -> None:
+    await put_into(replay, "crash", "creating")
+    replay.cluster.set_log("rec", "sandbox-crash", case("logs-previous").stdout)
+    replay.cluster.put_pod_into("rec", "sandbox-crash", "crashed", "ready")
 
 
-async def a_heedless_one(stage: Stage) -> None:
-    await put(stage, "slow", "ready", "terminating")
+async def slow_terminating(replay: Replay) -> None:
+    await put_into(replay, "slow", "ready", "terminating")
 
 
-async def all_of_them(stage: Stage) -> None:
-    """Sandboxes in every state, two Services without a Pod, and two Pods that no node is right for."""
-    await sandbox_a(stage)
-    await put(stage, "crash", "crash-loop", "crashed")
-    await put(stage, "done", "succeeded")
-    await put(stage, "fail", "failed")
-    await put(stage, "mount", "failed-mount")
-    await put(stage, "nopull", "image-pull-backoff", "err-image-pull")
-    await put(stage, "oom", "out-of-memory", "crash-loop", "out-of-memory")
-    await put(stage, "ready", "ready")
-    await put(stage, "unready", "running-unready")
-    annotated = await stage.play(case("annotate"))
+async def all_states(replay: Replay) -> None:
+    """Make sandboxes in all states, two Services without a Pod, and two unschedulable Pods."""
+    await sandbox_a(replay)
+    await put_into(replay, "crash", "crash-loop", "crashed")
+    await put_into(replay, "done", "succeeded")
+    await put_into(replay, "fail", "failed")
+    await put_into(replay, "mount", "failed-mount")
+    await put_into(replay, "nopull", "image-pull-backoff", "err-image-pull")
+    await put_into(replay, "oom", "out-of-memory", "crash-loop", "out-of-memory")
+    await put_into(replay, "ready", "ready")
+    await put_into(replay, "unready", "running-unready")
+    annotated = await replay.run(case("annotate"))
     assert annotated.rc == 0, annotated.stderr
     others = [case("apply-pod-security-warning").stdin["items"][0]]
     others += [case(name).stdin["items"][1] for name in ("apply-quota-exceeded", "apply-real-slow")]
-    assert (await stage.kubectl.apply(*others)).rc == 0
+    assert (await replay.kubectl.apply(*others)).rc == 0
 
 
-ARRANGED: dict[str, Callable[[Stage], Awaitable[None]]] = {
-    "logs": a_ready_server_that_spoke,
-    "logs-previous": a_crash_after_a_word,
-    "pod-terminating": a_heedless_one,
-    "list-mixed": all_of_them,
+PREPARED: dict[str, Callable[[Replay], Awaitable[None]]] = {
+    "logs": ready_with_log,
+    "logs-previous": crashed_with_log,
+    "pod-terminating": slow_terminating,
+    "list-mixed": all_states,
 }

@@ -1,4 +1,4 @@
-"""Server-side apply in devcluster, beyond the record: who owns what, what is removed, what is refused."""
+"""Server-side apply in devcluster, beyond the record: field owners, removal of fields, rejected objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def annotations_of(cluster: Cluster) -> dict[str, str]:
     return annotations
 
 
-async def test_a_field_left_out_of_the_next_apply_is_removed_but_not_what_others_own(
+async def test_apply_removes_omitted_fields_and_keeps_those_of_other_managers(
     cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await kubectl.apply(annotated(a="1", b="2"))
@@ -38,7 +38,7 @@ async def test_a_field_left_out_of_the_next_apply_is_removed_but_not_what_others
     assert annotations_of(cluster) == {"c": "3"}
 
 
-async def test_what_two_managers_own_stays_until_both_have_let_go(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_shared_field_is_removed_when_its_last_manager_drops_it(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(annotated(a="1"))
     assert (await kubectl.apply(annotated(a="1"), manager="other", force=False)).rc == 0
     await kubectl.apply(pod(**PARKED))
@@ -47,7 +47,7 @@ async def test_what_two_managers_own_stays_until_both_have_let_go(cluster: Clust
     assert annotations_of(cluster) == {}
 
 
-async def test_force_takes_a_field_over(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_force_moves_field_ownership_to_the_new_manager(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(annotated(a="1"))
     refused = await kubectl.apply(annotated(a="2"), manager="other", force=False)
     assert 'conflict with "provisioner": .metadata.annotations.a' in refused.stderr
@@ -59,7 +59,7 @@ async def test_force_takes_a_field_over(cluster: Cluster, kubectl: Kubectl) -> N
     assert "f:a" not in owners["provisioner"]
 
 
-async def test_several_conflicts_are_named_together(kubectl: Kubectl) -> None:
+async def test_all_conflicts_are_reported_together(kubectl: Kubectl) -> None:
     await kubectl.apply(annotated(a="1", b="1"))
     refused = await kubectl.apply(annotated(a="2", b="2"), manager="other", force=False)
     assert refused.stderr.startswith(
@@ -68,7 +68,7 @@ async def test_several_conflicts_are_named_together(kubectl: Kubectl) -> None:
     )
 
 
-async def test_an_apply_that_changes_nothing_is_no_change(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_an_unchanged_apply_does_not_modify_the_object(cluster: Cluster, kubectl: Kubectl) -> None:
     limits = {"limits": {"cpu": "1000m", "memory": "1024Mi"}}
     made = (await kubectl.apply(pod(resources=limits, **PARKED))).json
     assert made["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "1", "memory": "1Gi"}
@@ -77,7 +77,7 @@ async def test_an_apply_that_changes_nothing_is_no_change(cluster: Cluster, kube
     assert cluster.get("Pod", "default", "x") == before
 
 
-async def test_a_list_element_left_out_is_removed(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_apply_removes_omitted_list_elements(cluster: Cluster, kubectl: Kubectl) -> None:
     port = {"port": 8080, "targetPort": 8080, "protocol": "TCP"}
     both = [{**port, "name": "http"}, {**port, "name": "more", "port": 9090}]
     first = (await kubectl.apply(service(ports=both))).json
@@ -88,7 +88,7 @@ async def test_a_list_element_left_out_is_removed(cluster: Cluster, kubectl: Kub
     assert [(entry["name"], entry["nodePort"]) for entry in found["spec"]["ports"]] == [("http", kept)]
 
 
-async def test_an_image_may_change_and_an_environment_may_not(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_pods_image_is_mutable_and_its_env_is_not(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod(env=[{"name": "REVISION", "value": "1"}], **PARKED))
     changed = await kubectl.apply(pod(image="sandbox:2", env=[{"name": "REVISION", "value": "1"}], **PARKED))
     assert changed.rc == 0, changed.stderr
@@ -99,14 +99,14 @@ async def test_an_image_may_change_and_an_environment_may_not(cluster: Cluster, 
     assert refused.stderr.startswith('The Pod "x" is invalid: spec: Forbidden: pod updates may not change fields')
 
 
-async def test_a_dry_run_stores_nothing_and_takes_no_port(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_dry_run_returns_a_node_port_and_stores_nothing(cluster: Cluster, kubectl: Kubectl) -> None:
     answer = await kubectl("apply", "--server-side", "--dry-run=server", "-o", "json", "-f", "-", stdin=service())
     assert answer.json["spec"]["ports"][0]["nodePort"]
     assert cluster.get("Service", "default", "x-svc") is None
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
         ({"image": ""}, "spec.containers[0].image: Required value"),
         ({"imagePullPolicy": "Perhaps"}, 'Unsupported value: "Perhaps"'),
@@ -116,18 +116,18 @@ async def test_a_dry_run_stores_nothing_and_takes_no_port(cluster: Cluster, kube
         ({"command": "sh"}, '.spec.containers[name="sandbox"].command: expected list, got'),
     ],
 )
-async def test_a_pod_that_breaks_a_rule_is_refused(changes: dict[str, Any], complaint: str, kubectl: Kubectl) -> None:
+async def test_an_invalid_pod_is_rejected(changes: dict[str, Any], message: str, kubectl: Kubectl) -> None:
     refused = await kubectl.apply(pod(**changes))
     assert refused.rc == 1
-    assert complaint in refused.stderr
+    assert message in refused.stderr
 
 
-async def test_annotations_have_a_size(kubectl: Kubectl) -> None:
+async def test_oversized_annotations_are_rejected(kubectl: Kubectl) -> None:
     refused = await kubectl.apply(annotated(a="x" * 262144))
     assert "metadata.annotations: Too long: may not be more than 262144 bytes" in refused.stderr
 
 
-async def test_a_create_by_another_way_is_there_too_and_only_once(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_kubectl_create_works_once_and_a_merge_patch_adds_labels(cluster: Cluster, kubectl: Kubectl) -> None:
     assert (await kubectl("create", "-f", "-", stdin=pod(**PARKED))).rc == 0
     refused = await kubectl("create", "-f", "-", stdin=pod(**PARKED))
     assert refused.stderr == 'Error from server (AlreadyExists): error when creating "STDIN": pods "x" already exists\n'
@@ -139,7 +139,7 @@ async def test_a_create_by_another_way_is_there_too_and_only_once(cluster: Clust
     assert found["metadata"]["labels"] == {"sandbox-id": "x", "more": "yes"}
 
 
-async def test_a_misspelt_field_is_refused_strictly_on_create(kubectl: Kubectl) -> None:
+async def test_create_rejects_an_unknown_field_unless_validation_only_warns(kubectl: Kubectl) -> None:
     refused = await kubectl("create", "-f", "-", stdin=pod(imagePulPolicy="Always"))
     assert 'strict decoding error: unknown field "spec.containers[0].imagePulPolicy"' in refused.stderr
     warned = await kubectl("create", "--validate=warn", "-f", "-", stdin=pod(imagePulPolicy="Always"))

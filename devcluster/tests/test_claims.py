@@ -1,4 +1,4 @@
-"""Claims, network policies and runtime classes in devcluster, in the words of Kubernetes' own validation."""
+"""Claims, network policies and runtime classes in devcluster, with Kubernetes' validation messages."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def policy(**spec: Any) -> dict[str, Any]:
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
 
 
-async def test_a_claim_gets_the_default_class_and_is_bound_after_a_moment(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_claim_gets_the_default_storage_class_and_is_bound_later(cluster: Cluster, kubectl: Kubectl) -> None:
     made = await kubectl("create", "-f", "-", "-o", "json", stdin=claim())
     assert made.json["spec"]["storageClassName"] == "standard"
     assert made.json["status"]["phase"] == "Pending"
     await until(lambda: is_bound(cluster))
     again = await kubectl("create", "-f", "-", stdin=claim())
-    said = (
+    message = (
         'Error from server (AlreadyExists): error when creating "STDIN": persistentvolumeclaims "data" already exists\n'
     )
-    assert again.stderr == said
+    assert again.stderr == message
 
 
 async def is_bound(cluster: Cluster) -> bool:
@@ -47,15 +47,15 @@ async def test_a_deleted_claim_stays_until_no_pod_uses_it(cluster: Cluster, kube
     assert found is not None
     assert "deletionTimestamp" in found["metadata"]
     assert (await kubectl("delete", "pod", "x")).rc == 0
-    await until(lambda: is_gone(cluster))
+    await until(lambda: is_deleted(cluster))
 
 
-async def is_gone(cluster: Cluster) -> bool:
+async def is_deleted(cluster: Cluster) -> bool:
     return cluster.get("PersistentVolumeClaim", "default", "data") is None
 
 
 @pytest.mark.parametrize(
-    ("obj", "said"),
+    ("obj", "message"),
     [
         (claim(accessModes=[]), "spec.accessModes: Required value: at least 1 access mode is required"),
         (claim(resources={}), "spec.resources[storage]: Required value"),
@@ -70,26 +70,28 @@ async def is_gone(cluster: Cluster) -> bool:
         (policy(policyTypes=["Both"]), 'spec.policyTypes: Unsupported value: "Both"'),
     ],
 )
-async def test_what_a_server_refuses_is_refused(kubectl: Kubectl, obj: dict[str, Any], said: str) -> None:
+async def test_invalid_claims_and_network_policies_are_rejected(
+    kubectl: Kubectl, obj: dict[str, Any], message: str
+) -> None:
     result = await kubectl.apply(obj)
     assert result.rc == 1
-    assert said in result.stderr
+    assert message in result.stderr
 
 
-async def test_a_claims_spec_may_not_change(kubectl: Kubectl) -> None:
+async def test_a_claims_spec_is_immutable(kubectl: Kubectl) -> None:
     assert (await kubectl.apply(claim())).rc == 0
     result = await kubectl.apply(claim(accessModes=["ReadWriteMany"]))
     assert "spec: Forbidden: spec is immutable after creation" in result.stderr
 
 
-async def test_an_apply_with_the_uid_of_what_is_gone_makes_nothing(cluster: Cluster, kubectl: Kubectl) -> None:
-    marks = {"name": "x", "namespace": "default", "uid": "1-2", "annotations": {"a": "b"}}
-    result = await kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": marks})
+async def test_an_apply_with_the_uid_of_a_missing_object_creates_nothing(cluster: Cluster, kubectl: Kubectl) -> None:
+    metadata = {"name": "x", "namespace": "default", "uid": "1-2", "annotations": {"a": "b"}}
+    result = await kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
     assert "uid mismatch: the provided object specified uid 1-2, and no existing object was found" in result.stderr
     assert cluster.get("ConfigMap", "default", "x") is None
 
 
-async def test_a_runtime_class_that_is_missing_refuses_the_pod(kubectl: Kubectl) -> None:
+async def test_a_pod_with_a_missing_runtime_class_is_rejected(kubectl: Kubectl) -> None:
     made = pod()
     made["spec"]["runtimeClassName"] = "gvisor"
     result = await kubectl.apply(made)

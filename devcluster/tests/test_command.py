@@ -1,4 +1,4 @@
-"""`python -m devcluster`, as somebody at a terminal or a script uses it."""
+"""`python -m devcluster`, as a user at a terminal or a script runs it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def run(*args: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_prints_its_kubeconfig_serves_and_leaves_nothing_behind(
+async def test_it_prints_its_kubeconfig_serves_and_cleans_up_on_a_signal(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     async with running() as process:
@@ -60,7 +60,7 @@ async def test_it_prints_its_kubeconfig_serves_and_leaves_nothing_behind(
         assert not kubeconfig.parent.exists()
 
 
-async def test_a_command_gets_the_cluster_in_its_environment_and_gives_the_exit_code(
+async def test_a_command_gets_the_cluster_in_its_environment_and_sets_the_exit_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("NODE_HOST", raising=False)
@@ -73,18 +73,18 @@ async def test_a_command_gets_the_cluster_in_its_environment_and_gives_the_exit_
     assert not Path(kubeconfig).exists()
 
 
-async def test_a_node_host_that_is_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_existing_node_host_variable_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_HOST", "elsewhere")
     _, stdout, _ = await run("--", "sh", "-c", "echo $NODE_HOST")
     assert stdout == "elsewhere\n"
 
 
-async def test_a_command_that_is_not_there_is_said_so() -> None:
+async def test_a_missing_command_is_reported_with_exit_code_127() -> None:
     code, _, stderr = await run("--", "no-such-command-here")
     assert (code, stderr) == (127, "devcluster: can't run no-such-command-here: No such file or directory\n")
 
 
-async def test_a_signal_is_passed_on_and_the_command_does_not_outlive_it() -> None:
+async def test_a_signal_is_forwarded_and_ends_the_command() -> None:
     script = "trap 'echo ending; exit 3' TERM; echo $$; while :; do sleep 0.05; done"
     async with running("--", "sh", "-c", script) as process:
         assert process.stdout is not None
@@ -97,44 +97,42 @@ async def test_a_signal_is_passed_on_and_the_command_does_not_outlive_it() -> No
             os.kill(pid, 0)
 
 
-async def test_a_command_does_not_outlive_devcluster_even_when_that_is_killed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # what is killed leaves its directory behind
+async def test_the_command_ends_when_devcluster_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a killed process leaves its directory behind
     async with running("--", "sh", "-c", "echo up; while :; do sleep 0.05; done") as process:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"up\n"
         process.kill()
         async with asyncio.timeout(60):
-            await process.communicate()  # over when nobody holds its output any more, the command neither
+            await process.communicate()  # returns once all processes have closed the output, the command included
 
 
-def in_terminal() -> None:
-    """Make the standard input the terminal that the process belongs to."""
+def take_terminal() -> None:
+    """Make standard input the controlling terminal of the process."""
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-async def test_a_ctrl_c_in_a_terminal_reaches_the_command_once_and_both_end() -> None:
-    ours, theirs = os.openpty()
+async def test_ctrl_c_in_a_terminal_reaches_the_command_once_and_ends_both() -> None:
+    terminal, child_end = os.openpty()
     script = "trap 'echo ending; exit 4' INT; echo up; while :; do sleep 0.05; done"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "devcluster", "--", "sh", "-c", script),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        preexec_fn=in_terminal,
+        stdin=child_end,
+        stdout=child_end,
+        stderr=child_end,
+        preexec_fn=take_terminal,
         cwd=ROOT,
     )
-    os.close(theirs)
+    os.close(child_end)
     seen = b""
     while b"up" not in seen:
-        seen += await asyncio.to_thread(os.read, ours, 1000)
-    os.write(ours, b"\x03")
+        seen += await asyncio.to_thread(os.read, terminal, 1000)
+    os.write(terminal, b"\x03")
     async with asyncio.timeout(60):
         code = await process.wait()
-    seen += await asyncio.to_thread(os.read, ours, 1000)
-    os.close(ours)
+    seen += await asyncio.to_thread(os.read, terminal, 1000)
+    os.close(terminal)
     assert (code, seen.count(b"ending")) == (4, 1)
 
 
@@ -144,29 +142,29 @@ async def test_plain_http_needs_no_credentials(tmp_path: Path) -> None:
         assert (await Kubectl(cluster.kubeconfig, tmp_path / "home")("get", "namespaces")).rc == 0
 
 
-async def test_it_never_says_that_it_is_kubernetes() -> None:
+async def test_its_help_does_not_mention_kubernetes() -> None:
     code, stdout, _ = await run("--help")
     assert code == 0
     assert "a stand-in for development" in stdout
     assert "kubernetes" not in stdout.lower()
 
 
-async def test_its_audit_log_tells_who_asked_for_what(tmp_path: Path) -> None:
+async def test_the_audit_log_shows_the_user_and_the_rights_of_each_request(tmp_path: Path) -> None:
     new = reading(tmp_path / "audit.log")
     async with running("--audit-log", str(tmp_path / "audit.log")) as process:
         assert process.stdout is not None
         kubeconfig = Path((await process.stdout.readline()).decode().strip())
-        as_itself = Kubectl(kubeconfig, tmp_path, tester=False)
-        assert (await as_itself("get", "pods")).rc == 0
-        asked = [entry for entry in new() if of_the_service(entry)]
-        assert Right("list", "", "pods") in map(right_of, asked)
-        assert {(entry.path, entry.namespace) for entry in asked} >= {("/api", ""), ("", "default")}
+        as_service = Kubectl(kubeconfig, tmp_path, tester=False)
+        assert (await as_service("get", "pods")).rc == 0
+        requests = [entry for entry in new() if of_the_service(entry)]
+        assert Right("list", "", "pods") in map(right_of, requests)
+        assert {(entry.path, entry.namespace) for entry in requests} >= {("/api", ""), ("", "default")}
         assert new() == []
         assert (await Kubectl(kubeconfig, tmp_path)("get", "services")).rc == 0
         assert {(entry.user, right_of(entry)) for entry in new() if not entry.path} == {
             (TESTER, Right("list", "", "services"))
         }
-        # An apply that makes something takes two rights.
-        assert (await as_itself.apply(pod("x"))).rc == 0
+        # An apply that creates an object needs two rights.
+        assert (await as_service.apply(pod("x"))).rc == 0
         rights = {right_of(entry) for entry in new() if not entry.path}
         assert rights >= {Right("patch", "", "pods"), Right("create", "", "pods")}

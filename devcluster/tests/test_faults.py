@@ -1,4 +1,4 @@
-"""What can go wrong with devcluster, put on by a test, as a real kubectl notices it."""
+"""Injected failures of devcluster, as a real kubectl reports them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ WATCH = ("get", "pods", "--watch", "--output-watch-events", "-o", "json")
 PARKED: dict[str, Any] = {"nodeSelector": {"park": "here"}}
 
 
-async def warmed(kubectl: Kubectl) -> None:
-    """Have discovery in kubectl's cache, so that what follows is one request."""
+async def fill_discovery_cache(kubectl: Kubectl) -> None:
+    """Fill kubectl's discovery cache, so that each later call is one request."""
     assert (await kubectl(*LIST)).rc == 0
 
 
-async def watching(cluster: Cluster, kubectl: Kubectl) -> asyncio.subprocess.Process:
+async def start_pod_watch(cluster: Cluster, kubectl: Kubectl) -> asyncio.subprocess.Process:
     before = sum(request.params.get("watch") == "true" for request in cluster.kmock.requests)
     watch = await kubectl.start(*WATCH)
     await until(lambda: sum(r.params.get("watch") == "true" for r in cluster.kmock.requests) > before)
     return watch
 
 
-async def test_a_closed_port_refuses_and_opens_again_as_the_same(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_closed_port_refuses_connections_and_reopens_with_its_objects(
+    cluster: Cluster, kubectl: Kubectl
+) -> None:
     await kubectl.apply(pod(**PARKED))
     cluster.faults.refuse()
     refused = await kubectl(*LIST)
@@ -44,10 +46,10 @@ async def test_a_closed_port_refuses_and_opens_again_as_the_same(cluster: Cluste
     assert len((await kubectl(*LIST)).json["items"]) == 1
 
 
-async def test_a_server_that_hangs_is_waited_for_and_asked_again_when_it_drops_us(
+async def test_kubectl_waits_for_a_hanging_server_and_retries_when_disconnected(
     cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    await warmed(kubectl)
+    await fill_discovery_cache(kubectl)
     cluster.faults.hang()
     call = asyncio.create_task(kubectl(*LIST))
     with pytest.raises(TimeoutError):
@@ -57,8 +59,8 @@ async def test_a_server_that_hangs_is_waited_for_and_asked_again_when_it_drops_u
     assert (await call).rc == 0
 
 
-async def test_only_the_requests_that_are_named_hang(cluster: Cluster, kubectl: Kubectl) -> None:
-    await warmed(kubectl)
+async def test_only_matching_requests_hang(cluster: Cluster, kubectl: Kubectl) -> None:
+    await fill_discovery_cache(kubectl)
     cluster.faults.hang(verb="patch", resource="services", times=1)
     assert (await kubectl.apply(pod(**PARKED))).rc == 0
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}}
@@ -71,8 +73,8 @@ async def test_only_the_requests_that_are_named_hang(cluster: Cluster, kubectl: 
     assert cluster.objects("Service") == []
 
 
-async def test_a_slow_server_takes_its_time_for_each_request(cluster: Cluster, kubectl: Kubectl) -> None:
-    await warmed(kubectl)
+async def test_a_slow_server_delays_each_request(cluster: Cluster, kubectl: Kubectl) -> None:
+    await fill_discovery_cache(kubectl)
     cluster.faults.slow(0.5, verb="list")
     begun = time.monotonic()
     assert (await kubectl(*LIST)).rc == 0
@@ -83,29 +85,27 @@ async def test_a_slow_server_takes_its_time_for_each_request(cluster: Cluster, k
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         (429, "Error from server (TooManyRequests): the server has received too many requests"),
         (500, "Error from server (InternalError): Internal error occurred: devcluster was told to fail"),
         (503, "Error from server (ServiceUnavailable): the server is currently unable to handle the request"),
     ],
 )
-async def test_an_answer_without_retry_after_is_said_at_once(
-    code: int, said: str, cluster: Cluster, kubectl: Kubectl
+async def test_kubectl_reports_an_error_without_retry_after_at_once(
+    code: int, message: str, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    await warmed(kubectl)
+    await fill_discovery_cache(kubectl)
     cluster.faults.answer(code, resource="pods", times=1)
     refused = await kubectl(*LIST)
     assert refused.rc == 1
-    assert refused.stderr.startswith(said)
+    assert refused.stderr.startswith(message)
     assert (await kubectl(*LIST)).rc == 0
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-async def test_an_answer_with_retry_after_is_asked_again_by_kubectl_itself(
-    code: int, cluster: Cluster, kubectl: Kubectl
-) -> None:
-    await warmed(kubectl)
+async def test_kubectl_retries_an_error_with_retry_after(code: int, cluster: Cluster, kubectl: Kubectl) -> None:
+    await fill_discovery_cache(kubectl)
     cluster.faults.answer(code, retry_after=1, verb="patch", resource="pods", times=1)
     begun = time.monotonic()
     applied = await kubectl.apply(pod(**PARKED))
@@ -115,8 +115,8 @@ async def test_an_answer_with_retry_after_is_asked_again_by_kubectl_itself(
     assert len(tries) == 2
 
 
-async def test_of_two_faults_the_first_comes_first(cluster: Cluster, kubectl: Kubectl) -> None:
-    await warmed(kubectl)
+async def test_faults_apply_in_the_order_in_which_they_were_added(cluster: Cluster, kubectl: Kubectl) -> None:
+    await fill_discovery_cache(kubectl)
     cluster.faults.answer(503, resource="pods", times=1)
     cluster.faults.answer(500, resource="pods", times=1)
     assert "ServiceUnavailable" in (await kubectl(*LIST)).stderr
@@ -124,17 +124,17 @@ async def test_of_two_faults_the_first_comes_first(cluster: Cluster, kubectl: Ku
     assert (await kubectl(*LIST)).rc == 0
 
 
-async def test_a_warning_is_printed_and_all_is_well(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_kubectl_prints_a_warning_and_succeeds(cluster: Cluster, kubectl: Kubectl) -> None:
     cluster.faults.warn("mind the gap", verb="patch", times=1)
     applied = await kubectl.apply(pod(**PARKED))
     assert (applied.rc, applied.stderr) == (0, "Warning: mind the gap\n")
 
 
 @pytest.mark.parametrize("after_bytes", [0, 20])
-async def test_an_answer_that_is_cut_is_lost_but_what_was_asked_is_done(
+async def test_a_request_is_processed_even_if_its_response_is_cut(
     after_bytes: int, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    await warmed(kubectl)
+    await fill_discovery_cache(kubectl)
     cluster.faults.cut(after_bytes, verb="patch", resource="pods", times=1)
     lost = await kubectl.apply(pod(**PARKED))
     assert lost.rc == 1
@@ -142,7 +142,7 @@ async def test_an_answer_that_is_cut_is_lost_but_what_was_asked_is_done(
     assert cluster.get("Pod", "default", "x") is not None
 
 
-async def test_a_list_that_is_cut_is_no_list(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_cut_list_response_fails(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod(**PARKED))
     cluster.faults.cut(200, verb="list", resource="pods", times=1)
     cut = await kubectl(*LIST)
@@ -151,13 +151,13 @@ async def test_a_list_that_is_cut_is_no_list(cluster: Cluster, kubectl: Kubectl)
 
 
 @pytest.mark.parametrize("how", ["end", "cut", "cut in an event"])
-async def test_a_watch_that_ends_ends_without_a_word_however_it_ends(
+async def test_a_kubectl_watch_exits_with_0_however_its_connection_ends(
     how: str, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     if how == "cut in an event":
-        await warmed(kubectl)
+        await fill_discovery_cache(kubectl)
         cluster.faults.cut(100, verb="watch", times=1)
-    watch = await watching(cluster, kubectl)
+    watch = await start_pod_watch(cluster, kubectl)
     await kubectl.apply(pod(**PARKED))
     if how == "end":
         cluster.end_watches()
@@ -174,11 +174,11 @@ async def test_a_watch_that_ends_ends_without_a_word_however_it_ends(
         assert stderr == b""
 
 
-async def test_a_restart_ends_everything_and_loses_nothing(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_restart_ends_watches_and_keeps_objects_and_versions(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod(**PARKED))
     version = (await kubectl("get", "--raw", PODS)).json["metadata"]["resourceVersion"]
     before = cluster.get("Pod", "default", "x")
-    watch = await watching(cluster, kubectl)
+    watch = await start_pod_watch(cluster, kubectl)
     restart = asyncio.create_task(cluster.faults.restart(1))
     async with asyncio.timeout(60):
         await watch.wait()
@@ -194,7 +194,7 @@ async def test_a_restart_ends_everything_and_loses_nothing(cluster: Cluster, kub
     assert '"type":"ADDED"' in (await kubectl("get", "--raw", path)).stdout
 
 
-async def test_after_a_restart_that_forgets_old_versions_are_too_old(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_old_versions_are_expired_after_a_restart_with_forget(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod(**PARKED))
     version = (await kubectl("get", "--raw", PODS)).json["metadata"]["resourceVersion"]
     await kubectl.apply(pod("y", **PARKED))
@@ -205,8 +205,8 @@ async def test_after_a_restart_that_forgets_old_versions_are_too_old(cluster: Cl
 
 
 async def test_a_cluster_with_faults_still_stops(cluster: Cluster, kubectl: Kubectl) -> None:
-    await warmed(kubectl)
-    watch = await watching(cluster, kubectl)
+    await fill_discovery_cache(kubectl)
+    watch = await start_pod_watch(cluster, kubectl)
     cluster.faults.hang(resource="pods")
     hanging = await kubectl.start(*LIST)
     await until(lambda: cluster.kmock.requests[-1].params.get("limit") == "500")
@@ -219,9 +219,9 @@ async def test_a_cluster_with_faults_still_stops(cluster: Cluster, kubectl: Kube
 
 
 @pytest.mark.parametrize("turns", range(5))
-async def test_a_connection_that_was_only_just_taken_is_closed_with_the_port(cluster: Cluster, turns: int) -> None:
-    # After so many turns of the loop it is not yet accepted, accepted, or about to be greeted. One that is forgotten
-    # is a ResourceWarning, which fails this test.
+async def test_refuse_closes_connections_that_are_being_accepted(cluster: Cluster, turns: int) -> None:
+    # After this many turns of the loop the connection is not yet accepted, accepted, or about to start its TLS
+    # handshake. A connection that stays open is a ResourceWarning, which fails this test.
     loop = asyncio.get_running_loop()
     with socket.socket() as connection:
         connection.connect(("127.0.0.1", urlsplit(cluster.url).port))
@@ -230,7 +230,7 @@ async def test_a_connection_that_was_only_just_taken_is_closed_with_the_port(clu
             await asyncio.sleep(0)
         cluster.faults.refuse()
         try:
-            said = await asyncio.wait_for(loop.sock_recv(connection, 1), 60)
+            received = await asyncio.wait_for(loop.sock_recv(connection, 1), 60)
         except ConnectionResetError:
-            said = b""
-    assert said == b""
+            received = b""
+    assert received == b""

@@ -1,4 +1,4 @@
-"""The recorded HTTP exchanges, one after another: each is answered as the real server did, field owners and all."""
+"""The recorded HTTP exchanges in sequence: devcluster must give the recorded responses, field owners included."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from devcluster.tests.levels import level
-from devcluster.tests.stages import ROLE
+from devcluster.tests.normalize import normalize
+from devcluster.tests.replay import ROLE
 from tests.record import RECORDED
 
-# In the order in which they were recorded, which is what makes the state right.
+# In the recorded order, because each exchange depends on the state that earlier ones left.
 SEQUENCE = [
     *("get-namespace-missing", "apply-namespace", "apply-create-cold", "apply-create", "apply-strict"),
     *("apply-unchanged", "apply-invalid", "get-one", "get-stdin", "get-missing", "list-mixed", "list-set-selector"),
@@ -32,8 +32,8 @@ def exchanges(name: str) -> list[dict[str, Any]]:
     return listed
 
 
-def served_only(discovery: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Leave of a recorded discovery document what devcluster serves: it must describe that in the same words."""
+def served_resources(discovery: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Reduce a recorded discovery document to the resources that devcluster serves."""
     wanted = {
         (item["metadata"].get("name"), resource["resource"])
         for item in ours["items"]
@@ -46,7 +46,7 @@ def served_only(discovery: dict[str, Any], ours: dict[str, Any]) -> dict[str, An
         version["resources"] = [r for r in version["resources"] if (group, r["resource"]) in wanted]
         for resource in version["resources"]:
             if resource["resource"] == "resourcequotas":
-                resource["verbs"] = ["get", "list", "watch"]  # nobody here would enforce one
+                resource["verbs"] = ["get", "list", "watch"]  # devcluster enforces no quota
             kept = [sub for sub in resource.pop("subresources", []) if sub["subresource"] == "status"]
             if kept:
                 resource["subresources"] = kept
@@ -61,7 +61,7 @@ async def ask(session: aiohttp.ClientSession, exchange: dict[str, Any]) -> tuple
         headers["Content-Type"] = exchange["content_type"]
     body = None if exchange["request"] is None else json.dumps(exchange["request"])
     method, path = exchange["method"], exchange["path"]
-    # Where the record has no type, kubectl sent none.
+    # Without a type in the record, kubectl sent none.
     async with session.request(method, path, headers=headers, data=body, skip_auto_headers=NO_TYPE) as response:
         text = await response.read()
         media_type = response.headers["Content-Type"]
@@ -77,15 +77,17 @@ async def session(cluster: Cluster) -> Any:
         yield made
 
 
-def level_message(answer: Any) -> Any:
-    """Level the diff inside an Invalid, which stands in its causes too."""
-    levelled = level(answer)
-    for cause in (levelled.get("details") or {}).get("causes", []) if isinstance(levelled, dict) else []:
-        cause["message"] = level(cause["message"] + "\n").rstrip("\n")
-    return levelled
+def normalize_causes(answer: Any) -> Any:
+    """Normalize a response, and the diff in the causes of an Invalid."""
+    normalized = normalize(answer)
+    for cause in (normalized.get("details") or {}).get("causes", []) if isinstance(normalized, dict) else []:
+        cause["message"] = normalize(cause["message"] + "\n").rstrip("\n")
+    return normalized
 
 
-async def test_each_recorded_exchange_is_answered_as_it_was(cluster: Cluster, session: aiohttp.ClientSession) -> None:
+async def test_each_recorded_exchange_gets_the_recorded_response(
+    cluster: Cluster, session: aiohttp.ClientSession
+) -> None:
     for name in SEQUENCE:
         for exchange in exchanges(name):
             where = f"{name}: {exchange['method']} {exchange['path']}"
@@ -95,16 +97,14 @@ async def test_each_recorded_exchange_is_answered_as_it_was(cluster: Cluster, se
             if exchange["path"].startswith(PROTOBUF_OPENAPI):
                 continue  # too large to be in the record
             if exchange["path"].startswith("/api") and "?timeout" in exchange["path"]:
-                expected = served_only(expected, answer)
-            assert level_message(answer) == level_message(expected), where
+                expected = served_resources(expected, answer)
+            assert normalize_causes(answer) == normalize_causes(expected), where
         if name == "apply-namespace":
             while cluster.get("ServiceAccount", "rechttp", "default") is None:
                 await asyncio.sleep(0.01)
 
 
-async def test_the_recorded_watch_tells_of_the_recorded_writes(
-    cluster: Cluster, session: aiohttp.ClientSession
-) -> None:
+async def test_the_recorded_watch_sends_the_recorded_events(cluster: Cluster, session: aiohttp.ClientSession) -> None:
     for name in ("apply-namespace", "apply-create"):
         for exchange in exchanges(name):
             await ask(session, exchange)
@@ -117,16 +117,16 @@ async def test_the_recorded_watch_tells_of_the_recorded_writes(
     async with session.get(f"{path}&resourceVersion={version}", headers={"Accept": watching["accept"]}) as watch:
         assert (watch.status, watch.headers["Content-Type"]) == (200, watching["response_content_type"])
         for exchange in writes:
-            await asyncio.sleep(0.05)  # the scheduler's word on the Pod came before the next write
+            await asyncio.sleep(0.05)  # the scheduler updated the Pod before the next write
             status, _, answer = await ask(session, exchange)
             assert status == exchange["status"]
-            assert level(answer) == level(exchange["response"]), exchange["path"]
+            assert normalize(answer) == normalize(exchange["response"]), exchange["path"]
         seen = [json.loads(await watch.content.readline()) for _ in watching["response"]]
-    assert level(seen) == level(watching["response"])
+    assert normalize(seen) == normalize(watching["response"])
 
 
 @pytest.mark.parametrize("name", ["rules-review-admin", "rules-review-role"])
-async def test_a_recorded_review_of_rules_is_answered_as_it_was(
+async def test_a_recorded_rules_review_gets_the_recorded_response(
     cluster: Cluster, session: aiohttp.ClientSession, name: str
 ) -> None:
     (exchange,) = exchanges(name)
@@ -134,4 +134,4 @@ async def test_a_recorded_review_of_rules_is_answered_as_it_was(
         cluster.authorization.restrict(exchange["request"]["spec"]["namespace"], ROLE[2:])
     status, media_type, answer = await ask(session, exchange)
     assert (status, media_type) == (exchange["status"], exchange["response_content_type"])
-    assert level(answer) == level(exchange["response"])
+    assert normalize(answer) == normalize(exchange["response"])

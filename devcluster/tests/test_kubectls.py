@@ -1,4 +1,4 @@
-"""The calls that the service lives by, with the newest kubectl and with one older than 1.30."""
+"""The kubectl calls of the service, with the newest kubectl and with one older than 1.30."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def listed(*objects: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": list(objects)}
 
 
-async def test_the_one_is_the_newest_and_the_other_older_than_1_30(binaries: dict[str, Path], tmp_path: Path) -> None:
+async def test_the_kubectls_are_one_older_than_1_30_and_a_newer_one(binaries: dict[str, Path], tmp_path: Path) -> None:
     minors = {}
     for name, binary in binaries.items():
         shown = await Kubectl(tmp_path / "none", tmp_path / "home", binary)("version", "--client", "-o", "json")
@@ -54,7 +54,7 @@ async def test_apply_get_and_delete_by_stdin(cluster: Cluster, kubectl: Kubectl)
     assert cluster.objects("Service") == []
 
 
-async def test_what_is_missing_is_not_found(kubectl: Kubectl) -> None:
+async def test_a_missing_pod_is_not_found_unless_ignored(kubectl: Kubectl) -> None:
     missing = await kubectl("get", "pod/nobody", "-o", "json")
     assert (missing.rc, missing.stderr) == (1, 'Error from server (NotFound): pods "nobody" not found\n')
     ignored = await kubectl("get", "pod/nobody", "--ignore-not-found", "-o", "json")
@@ -63,7 +63,7 @@ async def test_what_is_missing_is_not_found(kubectl: Kubectl) -> None:
     assert (gone.rc, gone.stdout) == (0, "")
 
 
-async def test_a_strict_dry_run_knows_a_misspelt_field(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_strict_dry_run_rejects_an_unknown_field(cluster: Cluster, kubectl: Kubectl) -> None:
     dry = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-")
     good = await kubectl(*dry, stdin=listed(pod(), service()))
     assert good.rc == 0, good.stderr
@@ -73,7 +73,7 @@ async def test_a_strict_dry_run_knows_a_misspelt_field(cluster: Cluster, kubectl
     assert cluster.objects("Pod") == []
 
 
-async def test_a_delete_with_preconditions(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_delete_obeys_its_preconditions(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod(**PARKED))
     path = "/api/v1/namespaces/default/pods/x"
     known = (await kubectl("get", "pod/x", "-o", "json")).json["metadata"]
@@ -90,13 +90,13 @@ async def test_a_delete_with_preconditions(cluster: Cluster, kubectl: Kubectl) -
     assert cluster.get("Pod", "default", "x") is None
 
 
-async def test_a_list_by_selector_of_two_kinds(kubectl: Kubectl) -> None:
+async def test_one_list_by_selector_returns_two_kinds(kubectl: Kubectl) -> None:
     await kubectl.apply(pod("a", **PARKED), service("a"), pod("b", **PARKED))
     found = await kubectl("get", "pods,services", "-l", "sandbox-id in (a)", "-o", "json")
     assert [item["metadata"]["name"] for item in found.json["items"]] == ["a", "a-svc"]
 
 
-async def test_a_watch_by_events(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_watch_prints_events_and_ends_cleanly(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod("a", **PARKED))
     watch = await kubectl.start("get", "pods", "--watch", "--output-watch-events", "-o", "json", "--chunk-size=0")
     assert watch.stdout is not None
@@ -112,7 +112,7 @@ async def test_a_watch_by_events(cluster: Cluster, kubectl: Kubectl) -> None:
     assert (watch.returncode, stderr) == (0, b"")
 
 
-async def test_logs_wait_and_events(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_wait_logs_and_events_of_a_pod(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod(), service())
     ready = await kubectl("wait", "--for=condition=Ready", "pod/x", "--timeout=10s")
     assert ready.rc == 0, ready.stderr
@@ -125,7 +125,7 @@ async def test_logs_wait_and_events(cluster: Cluster, kubectl: Kubectl) -> None:
     assert gone.rc == 0, gone.stderr
 
 
-async def test_retry_after_and_a_refused_connection(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_kubectl_retries_a_503_and_reports_a_refused_connection(cluster: Cluster, kubectl: Kubectl) -> None:
     cluster.faults.answer(503, retry_after=1, verb="list", resource="pods", times=1)
     assert (await kubectl("get", "pods", "-o", "json")).rc == 0
     cluster.faults.refuse()

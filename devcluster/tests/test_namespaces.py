@@ -1,4 +1,4 @@
-"""Namespaces, rights and other kinds in devcluster, through kubectl."""
+"""Namespaces, default rights and further kinds in devcluster, through kubectl."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.kubectl import Kubectl, pod, service
 from tests.waiting import until
 
 
-async def test_a_namespace_gets_its_service_account_a_moment_later(tmp_path: Path) -> None:
+async def test_a_namespace_gets_its_service_account_after_a_delay(tmp_path: Path) -> None:
     async with Cluster(directory=tmp_path / "c", service_account_after=1.0) as cluster:
         kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home")
         assert (await kubectl("create", "namespace", "new")).rc == 0
@@ -19,7 +19,7 @@ async def test_a_namespace_gets_its_service_account_a_moment_later(tmp_path: Pat
         assert (await kubectl.apply(pod(namespace="new"))).rc == 0
 
 
-async def test_deleting_a_namespace_takes_everything_in_it_away(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_deleting_a_namespace_deletes_everything_in_it(cluster: Cluster, kubectl: Kubectl) -> None:
     assert (await kubectl("create", "namespace", "new")).rc == 0
     await until(lambda: cluster.get("ServiceAccount", "new", "default"))
     await kubectl.apply(pod(namespace="new"), service(namespace="new"))
@@ -32,12 +32,12 @@ async def test_deleting_a_namespace_takes_everything_in_it_away(cluster: Cluster
     assert again.rc == 0, again.stderr
 
 
-async def test_rights_are_granted_and_quotas_are_none(kubectl: Kubectl) -> None:
+async def test_by_default_rights_are_granted_and_there_are_no_quotas(kubectl: Kubectl) -> None:
     assert (await kubectl("auth", "can-i", "patch", "pods")).stdout == "yes\n"
     assert (await kubectl("get", "resourcequotas", "-o", "json")).json["items"] == []
 
 
-async def test_other_kinds_are_kept(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_config_maps_claims_and_network_policies_are_stored(cluster: Cluster, kubectl: Kubectl) -> None:
     meta = {"name": "x", "namespace": "default"}
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     objects = [

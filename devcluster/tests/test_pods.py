@@ -1,4 +1,4 @@
-"""A Pod's life in devcluster, and whether its node port answers, as somebody with kubectl and curl would notice."""
+"""The life cycle of Pods in devcluster and their node ports, as seen through kubectl and HTTP."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_a_pod_goes_from_pending_to_ready(cluster: Cluster, kubectl: Kubec
     assert sorted(reasons) == ["Created", "Pulled", "Scheduled", "Started"]
 
 
-async def test_a_node_port_refuses_until_the_server_is_up_then_answers(tmp_path: Path) -> None:
+async def test_a_node_port_refuses_connections_until_the_server_is_up(tmp_path: Path) -> None:
     async with Cluster(directory=tmp_path / "c", start_after=0.2) as cluster:
         kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home")
         made = (await kubectl.apply(service(publishNotReadyAddresses=True))).json
@@ -63,7 +63,7 @@ async def test_a_node_port_refuses_until_the_server_is_up_then_answers(tmp_path:
         assert container(cluster)["ready"] is False
 
 
-async def test_a_service_that_waits_for_ready_does_not_answer_before(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_node_port_answers_only_once_its_pod_is_ready(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod(readinessProbe=READINESS), service())
     port = node_port(cluster)
     await until(lambda: phase(cluster) == "Running")
@@ -72,7 +72,7 @@ async def test_a_service_that_waits_for_ready_does_not_answer_before(cluster: Cl
     assert container(cluster)["ready"] is True
 
 
-async def test_a_node_port_is_closed_when_its_pod_goes_and_free_when_its_service_goes(tmp_path: Path) -> None:
+async def test_a_node_port_closes_with_its_pod_and_is_freed_with_its_service(tmp_path: Path) -> None:
     async with Cluster(directory=tmp_path / "c", node_port_range=[32099], speed=10) as cluster:
         kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home")
         await kubectl.apply(pod(), service())
@@ -89,7 +89,7 @@ async def not_answers(port: int) -> bool:
     return not await answers(port)
 
 
-async def test_a_node_port_that_this_machine_uses_already_is_passed_over(tmp_path: Path) -> None:
+async def test_a_node_port_in_use_on_this_machine_is_skipped(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -100,7 +100,7 @@ async def test_a_node_port_that_this_machine_uses_already_is_passed_over(tmp_pat
             assert made["spec"]["ports"][0]["nodePort"] == 32098
 
 
-async def test_a_startup_probe_makes_ready_come_with_the_first_answer(tmp_path: Path) -> None:
+async def test_a_pod_becomes_ready_when_its_startup_probe_succeeds(tmp_path: Path) -> None:
     async with Cluster(directory=tmp_path / "c", speed=20) as cluster:
         cluster.server_takes(1.5)
         kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home")
@@ -112,7 +112,7 @@ async def test_a_startup_probe_makes_ready_come_with_the_first_answer(tmp_path: 
         assert container(cluster)["restartCount"] == 0
 
 
-async def test_a_server_that_is_too_slow_for_its_startup_probe_is_restarted_then_backs_off(tmp_path: Path) -> None:
+async def test_a_failed_startup_probe_restarts_the_container_with_back_off(tmp_path: Path) -> None:
     async with Cluster(directory=tmp_path / "c", speed=50) as cluster:
         cluster.server_takes(60, image="slow:1")
         kubectl = Kubectl(cluster.kubeconfig, tmp_path / "home")
@@ -126,19 +126,19 @@ async def test_a_server_that_is_too_slow_for_its_startup_probe_is_restarted_then
         assert phase(cluster) == "Running"
 
 
-async def test_a_deleted_pod_is_terminating_and_then_gone(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_deleted_pod_terminates_and_disappears(cluster: Cluster, kubectl: Kubectl) -> None:
     cluster.stopping_takes(10)
     await kubectl.apply(pod(terminationGracePeriodSeconds=20))
     await until(lambda: phase(cluster) == "Running")
     assert (await kubectl("delete", "pod/x", "--wait=false")).rc == 0
-    going = cluster.get("Pod", "default", "x")
-    assert going is not None
-    assert going["metadata"]["deletionGracePeriodSeconds"] == 20
+    terminating = cluster.get("Pod", "default", "x")
+    assert terminating is not None
+    assert terminating["metadata"]["deletionGracePeriodSeconds"] == 20
     waited = await kubectl("wait", "--for=delete", "pod/x", "--timeout=10s")
     assert waited.rc == 0, waited.stderr
 
 
-async def test_a_forced_delete_takes_a_pod_away_at_once(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_forced_delete_removes_a_pod_at_once(cluster: Cluster, kubectl: Kubectl) -> None:
     cluster.stopping_takes(1000)
     await kubectl.apply(pod())
     await until(lambda: phase(cluster) == "Running")
@@ -146,7 +146,7 @@ async def test_a_forced_delete_takes_a_pod_away_at_once(cluster: Cluster, kubect
     assert cluster.get("Pod", "default", "x") is None
 
 
-async def test_a_pod_of_the_same_name_lives_its_own_life(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_recreated_pod_runs_with_a_new_uid(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod())
     await until(lambda: phase(cluster) == "Running")
     first = cluster.get("Pod", "default", "x")
@@ -159,7 +159,7 @@ async def test_a_pod_of_the_same_name_lives_its_own_life(cluster: Cluster, kubec
     assert first["metadata"]["uid"] != second["metadata"]["uid"]
 
 
-async def test_a_test_can_put_a_pod_into_a_state_and_it_stays(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_set_pod_puts_a_pod_into_a_lasting_state(cluster: Cluster, kubectl: Kubectl) -> None:
     await kubectl.apply(pod())
     await until(lambda: phase(cluster) == "Running")
     cluster.set_pod("default", "x", phase="Failed", exit_code=7)

@@ -1,4 +1,4 @@
-"""Lists, selectors, pages and watches of devcluster, through kubectl and, for what kubectl hides, plain HTTP."""
+"""Lists, selectors, pages and watches of devcluster, through kubectl or, for details that kubectl hides, plain HTTP."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def session(cluster: Cluster) -> AsyncIterator[aiohttp.ClientSession]:
         yield made
 
 
-async def parked(kubectl: Kubectl, *names: str) -> None:
-    """Make Pods that no node is right for, so that nothing happens to them."""
+async def apply_parked(kubectl: Kubectl, *names: str) -> None:
+    """Make unschedulable Pods, which do not change."""
     made = await kubectl.apply(*(pod(name, nodeSelector={"park": "here"}) for name in names))
     assert made.rc == 0, made.stderr
 
@@ -48,13 +48,13 @@ def names(listed: dict[str, Any]) -> list[str]:
         ("sandbox-id,sandbox-id!=b", ["a", "c"]),
     ],
 )
-async def test_a_label_selector_finds_what_it_says(selector: str, expected: list[str], kubectl: Kubectl) -> None:
-    await parked(kubectl, "a", "b", "c")
+async def test_a_label_selector_returns_the_matching_pods(selector: str, expected: list[str], kubectl: Kubectl) -> None:
+    await apply_parked(kubectl, "a", "b", "c")
     assert names((await kubectl("get", "pods", "-l", selector, "-o", "json")).json) == expected
 
 
-async def test_a_field_selector_finds_by_name_and_refuses_what_is_not_indexed(kubectl: Kubectl) -> None:
-    await parked(kubectl, "a", "b")
+async def test_a_field_selector_matches_names_and_rejects_other_fields(kubectl: Kubectl) -> None:
+    await apply_parked(kubectl, "a", "b")
     found = await kubectl("get", "pods", "--field-selector", "metadata.name=b", "-o", "json")
     assert names(found.json) == ["b"]
     refused = await kubectl("get", "pods", "--field-selector", "spec.x=b", "-o", "json")
@@ -62,8 +62,8 @@ async def test_a_field_selector_finds_by_name_and_refuses_what_is_not_indexed(ku
     assert "field label not supported: spec.x" in refused.stderr
 
 
-async def test_a_long_list_comes_in_pages(kubectl: Kubectl, session: aiohttp.ClientSession) -> None:
-    await parked(kubectl, "a", "b", "c", "d", "e")
+async def test_a_long_list_is_paged(kubectl: Kubectl, session: aiohttp.ClientSession) -> None:
+    await apply_parked(kubectl, "a", "b", "c", "d", "e")
     paged = await kubectl("get", "pods", "--chunk-size=2", "-o", "json")
     assert names(paged.json) == ["a", "b", "c", "d", "e"]
     async with session.get(PODS, params={"limit": "2"}) as response:
@@ -72,12 +72,12 @@ async def test_a_long_list_comes_in_pages(kubectl: Kubectl, session: aiohttp.Cli
     assert first["metadata"]["continue"]
 
 
-async def test_a_watch_tells_of_each_change_and_ends_cleanly(cluster: Cluster, kubectl: Kubectl) -> None:
-    await parked(kubectl, "a")
+async def test_a_watch_sends_each_change_and_ends_cleanly(cluster: Cluster, kubectl: Kubectl) -> None:
+    await apply_parked(kubectl, "a")
     watch = await kubectl.start("get", "pods", "--watch", "--output-watch-events", "-o", "json", "-l", "sandbox-id=b")
     assert watch.stdout is not None
     await until(lambda: any(request.params.get("watch") == "true" for request in cluster.kmock.requests))
-    await parked(kubectl, "b")
+    await apply_parked(kubectl, "b")
     await kubectl("delete", "pod/b")
     seen = []
     while "DELETED" not in seen:
@@ -92,7 +92,7 @@ async def test_a_watch_tells_of_each_change_and_ends_cleanly(cluster: Cluster, k
 async def test_an_object_that_stops_matching_is_deleted_for_the_watch(
     kubectl: Kubectl, session: aiohttp.ClientSession
 ) -> None:
-    await parked(kubectl, "a")
+    await apply_parked(kubectl, "a")
     query = {"watch": "true", "labelSelector": "sandbox-id=a", "resourceVersion": "0"}
     async with session.get(PODS, params=query) as response:
         added = json.loads(await response.content.readline())
@@ -104,13 +104,13 @@ async def test_an_object_that_stops_matching_is_deleted_for_the_watch(
             types.add(json.loads(await response.content.readline())["type"])
 
 
-async def test_a_watch_goes_on_from_a_version_and_an_old_one_is_expired(
+async def test_a_watch_resumes_from_a_version_until_it_is_expired(
     cluster: Cluster, kubectl: Kubectl, session: aiohttp.ClientSession
 ) -> None:
-    await parked(kubectl, "a")
+    await apply_parked(kubectl, "a")
     async with session.get(PODS) as response:
         version = (await response.json())["metadata"]["resourceVersion"]
-    await parked(kubectl, "b")
+    await apply_parked(kubectl, "b")
     query = {"watch": "true", "resourceVersion": version}
     async with session.get(PODS, params=query) as response:
         event = json.loads(await response.content.readline())
@@ -123,15 +123,15 @@ async def test_a_watch_goes_on_from_a_version_and_an_old_one_is_expired(
         assert await response.content.read() == b""
 
 
-async def test_a_watch_is_over_when_its_time_is(session: aiohttp.ClientSession) -> None:
+async def test_a_watch_ends_after_its_timeout(session: aiohttp.ClientSession) -> None:
     async with session.get(PODS, params={"watch": "true", "timeoutSeconds": "1"}) as response:
         assert await response.content.read() == b""
 
 
-async def test_a_watch_that_asks_for_the_state_first_gets_a_bookmark_after_it(
+async def test_a_watch_with_initial_events_sends_a_bookmark_after_them(
     kubectl: Kubectl, session: aiohttp.ClientSession
 ) -> None:
-    await parked(kubectl, "a")
+    await apply_parked(kubectl, "a")
     query = {"watch": "true", "sendInitialEvents": "true", "allowWatchBookmarks": "true"}
     async with session.get(PODS, params={**query, "resourceVersionMatch": "NotOlderThan"}) as response:
         assert json.loads(await response.content.readline())["type"] == "ADDED"
@@ -140,7 +140,7 @@ async def test_a_watch_that_asks_for_the_state_first_gets_a_bookmark_after_it(
     assert bookmark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
 
-async def test_an_answer_that_a_test_puts_in_the_way_is_given_once(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_canned_response_is_given_once(cluster: Cluster, kubectl: Kubectl) -> None:
     status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403}
     services = cluster.kmock.resource("", "v1", "services")
     cluster.kmock["list", services] << 403 << once({**status, "message": "not today"})
@@ -150,7 +150,7 @@ async def test_an_answer_that_a_test_puts_in_the_way_is_given_once(cluster: Clus
     assert (await kubectl.apply(service())).rc == 0
 
 
-async def test_old_requests_are_forgotten(cluster: Cluster, session: aiohttp.ClientSession) -> None:
+async def test_only_the_last_1000_requests_are_kept(cluster: Cluster, session: aiohttp.ClientSession) -> None:
     for _ in range(1100):
         async with session.get("/readyz") as response:
             assert response.status == 200
@@ -164,7 +164,7 @@ async def test_old_requests_are_forgotten(cluster: Cluster, session: aiohttp.Cli
         *(("/apis/networking.k8s.io", "APIGroup"), ("/apis/networking.k8s.io/v1", "APIResourceList")),
     ],
 )
-async def test_an_older_kubectl_finds_discovery_in_its_own_form(
+async def test_unaggregated_discovery_is_served_to_an_older_kubectl(
     path: str, kind: str, session: aiohttp.ClientSession
 ) -> None:
     async with session.get(path, headers={"Accept": "application/json"}) as response:
@@ -174,14 +174,14 @@ async def test_an_older_kubectl_finds_discovery_in_its_own_form(
         assert answer["groupVersion"] == path.removeprefix("/apis/").removeprefix("/api/")
 
 
-async def test_aggregated_discovery_comes_in_the_version_that_is_asked_for(session: aiohttp.ClientSession) -> None:
+async def test_aggregated_discovery_comes_in_the_requested_version(session: aiohttp.ClientSession) -> None:
     accept = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
     async with session.get("/apis", headers={"Accept": accept}) as response:
         assert response.headers["Content-Type"] == accept.partition(",")[0]
         assert (await response.json())["apiVersion"] == "apidiscovery.k8s.io/v2beta1"
 
 
-async def test_what_is_not_served_is_not_found_in_json(session: aiohttp.ClientSession) -> None:
+async def test_an_unserved_resource_is_not_found_in_json(session: aiohttp.ClientSession) -> None:
     async with session.get("/apis/apps/v1/deployments") as response:
         assert (response.status, (await response.json())["reason"]) == (404, "NotFound")
 
@@ -198,7 +198,7 @@ async def test_what_is_not_served_is_not_found_in_json(session: aiohttp.ClientSe
         ("POST", PODS, '{"metadata":{"name":"x"},"spec":{"containers":[5]}}'),
     ],
 )
-async def test_nonsense_is_the_callers_fault(
+async def test_a_malformed_request_gets_a_4xx_status(
     method: str, path: str, body: str | None, session: aiohttp.ClientSession
 ) -> None:
     headers = {"Content-Type": "application/apply-patch+yaml"} if method == "PATCH" else {}

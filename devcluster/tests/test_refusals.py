@@ -1,4 +1,4 @@
-"""What policies, rights, networks and kubeconfigs say: put on by a test as it was recorded, never worked out."""
+"""Recorded failures of policies, rights, networks and kubeconfigs, which tests inject as recorded."""
 
 from __future__ import annotations
 
@@ -11,116 +11,140 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from devcluster.tests.levels import level, printed
-from devcluster.tests.pod_states import ARRANGED, SEEN
-from devcluster.tests.stages import CASES, SPECIALS, UNAUTHORIZED, Stage, rec, sandboxes_b_c, staged
+from devcluster.tests.normalize import normalize, parsed_stdout
+from devcluster.tests.pod_states import POD_STATES, PREPARED
+from devcluster.tests.replay import (
+    CASES,
+    SPECIAL_CASES,
+    UNAUTHORIZED,
+    Replay,
+    namespace_rec,
+    replay_cluster,
+    sandboxes_b_c,
+)
 from devcluster.tests.test_raw import RAW
 from tests.contract.faults import refuse_next
 from tests.kubectl import Kubectl
 from tests.record import case, case_names
 
 
-async def quota_used_up(stage: Stage) -> None:
-    refuse_next(stage.cluster, "PATCH", "pods", "apply-quota-exceeded")
+async def quota_exceeded(replay: Replay) -> None:
+    refuse_next(replay.cluster, "PATCH", "pods", "apply-quota-exceeded")
 
 
-async def pod_security_refuses(stage: Stage) -> None:
-    refuse_next(stage.cluster, "PATCH", "pods", "apply-pod-security-violation")
+async def pod_security_refuses(replay: Replay) -> None:
+    refuse_next(replay.cluster, "PATCH", "pods", "apply-pod-security-violation")
 
 
-async def pod_security_warns(stage: Stage) -> None:
+async def pod_security_warns(replay: Replay) -> None:
     text = case("apply-pod-security-warning").stderr.removeprefix("Warning: ").rstrip("\n")
-    stage.cluster.faults.warn(text, verb="patch", resource="pods", times=1)
+    replay.cluster.faults.warn(text, verb="patch", resource="pods", times=1)
 
 
-async def no_right_to_patch(stage: Stage) -> None:
+async def forbid_patch(replay: Replay) -> None:
     for line, resource in enumerate(("pods", "services")):
-        refuse_next(stage.cluster, "PATCH", resource, "apply-forbidden", line=line)
+        refuse_next(replay.cluster, "PATCH", resource, "apply-forbidden", line=line)
 
 
-async def no_right_to_list_services(stage: Stage) -> None:
-    refuse_next(stage.cluster, "list", "services", "get-forbidden")
+async def forbid_list_services(replay: Replay) -> None:
+    refuse_next(replay.cluster, "list", "services", "get-forbidden")
 
 
-async def no_right_to_list_services_but_pods(stage: Stage) -> None:
-    await sandboxes_b_c(stage)
-    warned = await stage.kubectl.apply(case("apply-pod-security-warning").stdin["items"][0])
+async def forbid_list_services_beside_pods(replay: Replay) -> None:
+    await sandboxes_b_c(replay)
+    warned = await replay.kubectl.apply(case("apply-pod-security-warning").stdin["items"][0])
     assert warned.rc == 0, warned.stderr
-    await no_right_to_list_services(stage)
+    await forbid_list_services(replay)
 
 
-PUT_ON: dict[str, Callable[[Stage], Awaitable[None]]] = {
-    "apply-quota-exceeded": quota_used_up,
+def inject(name: str, method: str = "PATCH") -> Callable[[Replay], Awaitable[None]]:
+    """Return a function that lets the next request for a Pod fail as in the recorded case `name`."""
+
+    async def refuse(replay: Replay) -> None:
+        await replay.make_namespace("rec2-new")
+        refuse_next(replay.cluster, method, "pods", name)
+
+    return refuse
+
+
+REJECTED_BY_POLICY = (
+    *("apply-limit-range", "apply-priority-class-missing", "apply-quota-must-specify"),
+    *("apply-pod-security-baseline-hostpath", "apply-pod-security-baseline-privileged"),
+    *("apply-pod-security-baseline-unconfined", "apply-pod-security-baseline-unconfined-container"),
+)
+INJECTED: dict[str, Callable[[Replay], Awaitable[None]]] = {
+    "apply-quota-exceeded": quota_exceeded,
     "apply-pod-security-violation": pod_security_refuses,
     "apply-pod-security-warning": pod_security_warns,
-    "apply-forbidden": no_right_to_patch,
-    "get-forbidden": no_right_to_list_services,
-    "get-half-forbidden": no_right_to_list_services_but_pods,
-    "watch-forbidden": no_right_to_list_services,
+    "apply-forbidden": forbid_patch,
+    "get-forbidden": forbid_list_services,
+    "get-half-forbidden": forbid_list_services_beside_pods,
+    "watch-forbidden": forbid_list_services,
+    **{name: inject(name) for name in REJECTED_BY_POLICY},
 }
 
 
-@pytest.mark.parametrize("name", PUT_ON)
-async def test_a_recorded_refusal_that_is_put_on_is_what_kubectl_says(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", INJECTED)
+async def test_an_injected_rejection_has_the_recorded_result(name: str, tmp_path: Path) -> None:
     recorded = case(name)
-    async with staged(tmp_path) as stage:
-        await rec(stage)
-        await PUT_ON[name](stage)
-        result = await stage.play(recorded)
-    assert level(result.stderr) == level(recorded.stderr)
+    async with replay_cluster(tmp_path) as replay:
+        await namespace_rec(replay)
+        await INJECTED[name](replay)
+        result = await replay.run(recorded)
+    assert normalize(result.stderr) == normalize(recorded.stderr)
     assert result.rc == recorded.returncode
-    assert level(printed(result)) == level(recorded.stdout)
+    assert normalize(parsed_stdout(result)) == normalize(recorded.stdout)
 
 
-# The network, and the server as a whole.
+# Network and TLS.
 
-MISUNDERSTANDINGS = ("server-plain-http", "unknown-authority")
-PORT_OF_NOBODY = "54765"
+TLS_MISMATCHES = ("server-plain-http", "unknown-authority")
+UNUSED_PORT = "54765"
 
 
-async def distrust(stage: Stage, tmp_path: Path) -> None:
-    """Leave kubectl with the certificate authority of another cluster."""
+async def trust_another_ca(replay: Replay, tmp_path: Path) -> None:
+    """Put the certificate authority of another cluster into the kubeconfig."""
     async with Cluster(directory=tmp_path / "other") as other:
-        theirs = re.search(r"certificate-authority-data: .*", other.kubeconfig.read_text(encoding="utf-8"))
-    assert theirs is not None
-    path = stage.cluster.kubeconfig
-    text = re.sub(r"certificate-authority-data: .*", theirs[0], path.read_text(encoding="utf-8"))
+        other_ca = re.search(r"certificate-authority-data: .*", other.kubeconfig.read_text(encoding="utf-8"))
+    assert other_ca is not None
+    path = replay.cluster.kubeconfig
+    text = re.sub(r"certificate-authority-data: .*", other_ca[0], path.read_text(encoding="utf-8"))
     path.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", MISUNDERSTANDINGS)
-async def test_a_recorded_misunderstanding_with_the_server_happens_again(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", TLS_MISMATCHES)
+async def test_a_recorded_tls_mismatch_has_the_recorded_result(name: str, tmp_path: Path) -> None:
     recorded = case(name)
-    async with staged(tmp_path) as stage:
-        await rec(stage)
-        assert (await stage.kubectl("get", "pods")).rc == 0  # the record was made with discovery in the cache
+    async with replay_cluster(tmp_path) as replay:
+        await namespace_rec(replay)
+        assert (await replay.kubectl("get", "pods")).rc == 0  # the record was made with discovery in the cache
         if name == "unknown-authority":
-            await distrust(stage, tmp_path)
-        result = await stage.play(recorded)
-    assert (result.rc, result.stderr, printed(result)) == (recorded.returncode, recorded.stderr, recorded.stdout)
+            await trust_another_ca(replay, tmp_path)
+        result = await replay.run(recorded)
+    assert (result.rc, result.stderr, parsed_stdout(result)) == (recorded.returncode, recorded.stderr, recorded.stdout)
 
 
-async def test_a_server_that_hangs_is_given_up_after_as_many_tries_as_recorded(tmp_path: Path) -> None:
+async def test_kubectl_gives_up_on_a_hanging_server_after_the_recorded_retries(tmp_path: Path) -> None:
     recorded = case("server-hangs")
-    async with staged(tmp_path) as stage:
-        stage.cluster.faults.hang()
-        stage.names[PORT_OF_NOBODY] = stage.cluster.url.rpartition(":")[2]
-        result = await stage.play(recorded)
+    async with replay_cluster(tmp_path) as replay:
+        replay.cluster.faults.hang()
+        replay.names[UNUSED_PORT] = replay.cluster.url.rpartition(":")[2]
+        result = await replay.run(recorded)
     assert result.rc == recorded.returncode
-    assert printed(result) == recorded.stdout
-    # How kubectl's own deadline is put differs from try to try, also within the record.
+    assert parsed_stdout(result) == recorded.stdout
+    # kubectl words its own deadline differently from try to try, also within the record.
     tries, last = result.stderr.splitlines()[:-1], result.stderr.splitlines()[-1]
     assert len(tries) == len(recorded.stderr.splitlines()) - 1
     assert all("Couldn't get current server API group list" in line for line in tries)
     assert last.startswith("Unable to connect to the server: ")
 
 
-async def test_a_server_that_hangs_is_waited_for_for_ever_without_a_request_timeout(tmp_path: Path) -> None:
+async def test_without_a_request_timeout_kubectl_waits_for_a_hanging_server(tmp_path: Path) -> None:
     recorded = case("server-hangs-no-request-timeout")
-    async with staged(tmp_path) as stage:
-        stage.cluster.faults.hang()
-        argv = [arg.replace(PORT_OF_NOBODY, stage.cluster.url.rpartition(":")[2]) for arg in recorded.argv[1:]]
-        process = await stage.kubectl.start(*argv)
+    async with replay_cluster(tmp_path) as replay:
+        replay.cluster.faults.hang()
+        argv = [arg.replace(UNUSED_PORT, replay.cluster.url.rpartition(":")[2]) for arg in recorded.argv[1:]]
+        process = await replay.kubectl.start(*argv)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
                 await process.wait()
@@ -129,13 +153,13 @@ async def test_a_server_that_hangs_is_waited_for_for_ever_without_a_request_time
     assert (stdout.decode(), stderr.decode()) == (recorded.stdout, recorded.stderr) == ("", "")
 
 
-# kubeconfigs that are none.
+# Unusable kubeconfigs.
 
 UNUSABLE = ("kubeconfig-flag-missing", "kubeconfig-garbage", "kubeconfig-is-directory", "kubeconfig-no-user")
 
 
 def kubeconfig(name: str, cluster: Cluster, tmp_path: Path) -> Path:
-    """Return the path of what the recorded case had for a kubeconfig."""
+    """Make the kubeconfig of the recorded case, and return its path."""
     path = tmp_path / "path" / "to"
     path.mkdir(parents=True)
     if name == "kubeconfig-is-directory":
@@ -151,76 +175,178 @@ def kubeconfig(name: str, cluster: Cluster, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-async def test_a_recorded_kubeconfig_that_is_none_is_refused_by_kubectl_itself(
+async def test_kubectl_rejects_a_recorded_unusable_kubeconfig_without_a_request(
     name: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     recorded = case(name)
     kubectl = Kubectl(kubeconfig(name, cluster, tmp_path), tmp_path / "home")
-    result = await Stage(cluster, kubectl).play(recorded)
+    result = await Replay(cluster, kubectl).run(recorded)
     assert result.stderr.replace(str(tmp_path), "") == recorded.stderr
-    assert (result.rc, printed(result)) == (recorded.returncode, recorded.stdout)
+    assert (result.rc, parsed_stdout(result)) == (recorded.returncode, recorded.stdout)
     assert cluster.kmock.requests == []
 
 
-# Nothing is left out.
+# Completeness.
 
-KUBECTLS_OWN = (
-    "no server is asked: test_withheld.py::test_a_recorded_fault_of_a_kubeconfig_is_told_without_kubectls_words"
+WITHOUT_SERVER = (
+    "no request is sent: test_withheld.py::test_a_recorded_kubeconfig_error_is_reported_without_kubectls_text"
 )
-A_PLUGINS = "no server is asked: test_withheld.py::test_what_is_not_about_the_kubeconfig_is_repeated"
-BY_RIGHTS = "with the rights of a Role: test_without_patch.py"
+PLUGIN_ERROR = "no request is sent: test_withheld.py::test_messages_that_are_not_about_the_kubeconfig_are_shown"
+WITH_ROLE = "with the rights of a Role: test_without_patch.py"
+PARSED = "test_stderr_record.py::test_a_recorded_failure_becomes_its_error"
+ONLY_PARSED = (
+    "apply-exported-gone-no-uid",
+    "api-gone-get",
+    "apply-annotation-only-list-both-stale",
+    "apply-annotation-only-list-first-stale",
+    "apply-annotation-only-list-one-gone",
+    "apply-annotation-only-list-one-stale",
+    "apply-annotation-only-list-stale-and-gone",
+    "apply-annotation-only-stale-uid",
+    "apply-annotation-only-stale-version",
+    "apply-annotation-only-terminating",
+    "apply-exported-again",
+    "apply-exported-list",
+    "apply-nodeport-out-of-range",
+    "apply-wrong-type-map",
+    "apply-wrong-type-string",
+    "can-i-list-json",
+    "context-apply-unknown",
+    "context-current-unset",
+    "context-unknown-of-two",
+    "context-view-unknown",
+    "create-env-twice",
+    "create-list-exists-first",
+    "create-one-exists",
+    "create-quota-must-specify",
+    "create-service-port-twice",
+    "create-wrong-type-env-number",
+    "delete-force-again",
+    "delete-force-node-lost-after",
+    "delete-force-other-uid",
+    "delete-force-successor",
+    "kubeconfig-context-without-cluster",
+    "kubeconfig-context-without-user-entry-anonymous",
+    "kubeconfig-context-without-user-entry-apply",
+    "kubeconfig-context-without-user-entry",
+    "kubeconfig-empty-file",
+    "kubeconfig-impersonate-forbidden-name",
+    "kubeconfig-no-current-context",
+    "kubeconfig-proxy-refused",
+    "kubeconfig-server-empty",
+    "kubeconfig-server-http-to-https",
+    "kubeconfig-server-no-scheme-no-ca",
+    "kubeconfig-server-no-scheme",
+    "kubeconfig-server-with-path",
+    "kubeconfig-token-file-empty",
+    "kubeconfig-token-line-feed-inside",
+    "kubeconfig-user-twice-apply",
+    "kuberc-apply-dry-run-after",
+    "kuberc-delete-interactive-flag-raw",
+    "kuberc-delete-raw",
+    "kuberc-garbage",
+    "kuberc-unknown-version",
+    "logs-node-lost-early",
+    "logs-node-lost",
+    "plugin-answers-other-version",
+    "plugin-bad-token",
+    "plugin-fails-apply",
+    "plugin-fails-silently",
+    "plugin-interactive-always",
+    "plugin-missing-path",
+    "plugin-missing",
+    "plugin-no-status",
+    "plugin-not-executable",
+    "plugin-notice-apply-invalid",
+    "plugin-notice-apply",
+    "plugin-notice-get-missing-ignored",
+    "plugin-notice-get-missing",
+    "plugin-notice-unauthorized",
+    "plugin-notice-watch-none",
+    "plugin-sleeps-kubectl-killed",
+    "plugin-sleeps-request-timeout",
+    "plugin-sleeps-silently",
+    "plugin-sleeps",
+    "port-forward-api-killed-open-connection",
+    "port-forward-api-killed",
+    "port-forward-container-restarted",
+    "port-forward-crashed-container",
+    "port-forward-create-and-get",
+    "port-forward-create-only",
+    "port-forward-forbidden",
+    "port-forward-get-only",
+    "port-forward-kubelet-gone",
+    "port-forward-missing",
+    "port-forward-no-get-pods",
+    "port-forward-nothing-listens",
+    "port-forward-pending-running-timeout",
+    "port-forward-pending",
+    "port-forward-pod-deleted-grace",
+    "port-forward-pod-deleted-idle",
+    "port-forward-pod-deleted-open-connection",
+    "port-forward-pod-deleted",
+    "port-forward-port-taken",
+    "port-forward-refused",
+    "port-forward-running-timeout",
+    "port-forward-succeeded",
+    "port-forward-terminating",
+    "port-forward",
+    "wait-delete-node-lost",
+)
+"""Cases of kubectl's own, of credential plugins, of a tunnel, or of a state that devcluster does not have."""
 ELSEWHERE = {
-    "apply-forbidden-no-create": f"{BY_RIGHTS}::test_a_create_that_fails_half_way_leaves_nothing",
-    "apply-forbidden-no-patch": f"{BY_RIGHTS}::test_a_sandbox_is_made_read_listed_and_deleted",
-    "create-without-patch": f"{BY_RIGHTS}::test_a_sandbox_is_made_read_listed_and_deleted",
-    "kubeconfig-missing": "kubectl then asks port 8080 of this machine, which is not ours to keep free: "
-    "test_process.py::test_a_missing_kubeconfig_stops_the_start_in_one_sentence_with_its_path",
-    "kubeconfig-auth-provider-gcp": KUBECTLS_OWN,
-    "kubeconfig-auth-provider-oidc-no-token": KUBECTLS_OWN,
-    "kubeconfig-basic-and-token": KUBECTLS_OWN,
-    "kubeconfig-ca-and-insecure": KUBECTLS_OWN,
-    "kubeconfig-ca-missing": KUBECTLS_OWN,
-    "kubeconfig-ca-no-pem": KUBECTLS_OWN,
-    "kubeconfig-client-certificate-missing": KUBECTLS_OWN,
-    "kubeconfig-client-certificate-no-base64": KUBECTLS_OWN,
-    "kubeconfig-client-certificate-no-key": KUBECTLS_OWN,
-    "kubeconfig-client-certificate-no-pem": KUBECTLS_OWN,
-    "kubeconfig-context-without-user-entry-apply-two-lines": KUBECTLS_OWN,
-    "kubeconfig-current-context-missing": KUBECTLS_OWN,
-    "kubeconfig-proxy-no-scheme": KUBECTLS_OWN,
-    "kubeconfig-proxy-no-scheme-name": KUBECTLS_OWN,
-    "kubeconfig-proxy-scheme-unknown": KUBECTLS_OWN,
-    "kubeconfig-server-garbage": KUBECTLS_OWN,
-    "kubeconfig-token-file-missing": KUBECTLS_OWN,
-    "kubeconfig-token-line-feed": KUBECTLS_OWN,
-    "kubeconfig-user-twice": KUBECTLS_OWN,
-    "kubeconfig-user-twice-other-order": KUBECTLS_OWN,
-    "plugin-no-interactive-mode": KUBECTLS_OWN,
-    "plugin-v1alpha1": KUBECTLS_OWN,
-    "plugin-fails": A_PLUGINS,
-    "plugin-missing-hint": A_PLUGINS,
-    "plugin-not-json": "no server is asked: "
-    "test_withheld.py::test_of_a_plugin_that_prints_no_credentials_kubectls_reading_is_not_repeated",
-    "unknown-host": "asks the machine's DNS: test_stderr.py::test_a_recorded_failure_is_understood",
+    "apply-forbidden-no-create": f"{WITH_ROLE}::test_a_create_that_fails_after_the_pod_leaves_nothing",
+    "apply-forbidden-no-patch": f"{WITH_ROLE}::test_a_sandbox_is_created_read_listed_and_deleted",
+    "create-without-patch": f"{WITH_ROLE}::test_a_sandbox_is_created_read_listed_and_deleted",
+    "kubeconfig-missing": "kubectl then connects to port 8080 of this machine, which may be in use: "
+    "test_startup.py::test_a_missing_kubeconfig_stops_the_start_with_its_path",
+    "kubeconfig-auth-provider-gcp": WITHOUT_SERVER,
+    "kubeconfig-auth-provider-oidc-no-token": WITHOUT_SERVER,
+    "kubeconfig-basic-and-token": WITHOUT_SERVER,
+    "kubeconfig-ca-and-insecure": WITHOUT_SERVER,
+    "kubeconfig-ca-missing": WITHOUT_SERVER,
+    "kubeconfig-ca-no-pem": WITHOUT_SERVER,
+    "kubeconfig-client-certificate-missing": WITHOUT_SERVER,
+    "kubeconfig-client-certificate-no-base64": WITHOUT_SERVER,
+    "kubeconfig-client-certificate-no-key": WITHOUT_SERVER,
+    "kubeconfig-client-certificate-no-pem": WITHOUT_SERVER,
+    "kubeconfig-context-without-user-entry-apply-two-lines": WITHOUT_SERVER,
+    "kubeconfig-current-context-missing": WITHOUT_SERVER,
+    "kubeconfig-proxy-no-scheme": WITHOUT_SERVER,
+    "kubeconfig-proxy-no-scheme-name": WITHOUT_SERVER,
+    "kubeconfig-proxy-scheme-unknown": WITHOUT_SERVER,
+    "kubeconfig-server-garbage": WITHOUT_SERVER,
+    "kubeconfig-token-file-missing": WITHOUT_SERVER,
+    "kubeconfig-token-line-feed": WITHOUT_SERVER,
+    "kubeconfig-user-twice": WITHOUT_SERVER,
+    "kubeconfig-user-twice-other-order": WITHOUT_SERVER,
+    "plugin-no-interactive-mode": WITHOUT_SERVER,
+    "plugin-v1alpha1": WITHOUT_SERVER,
+    "plugin-fails": PLUGIN_ERROR,
+    "plugin-missing-hint": PLUGIN_ERROR,
+    "plugin-not-json": "no request is sent: "
+    "test_withheld.py::test_kubectls_quote_of_a_plugins_invalid_stdout_is_not_shown",
+    "unknown-host": f"needs the machine's DNS: {PARSED}",
+    **dict.fromkeys(ONLY_PARSED, f"another state of the cluster than devcluster has: {PARSED}"),
 }
-ALONE = (
+REPLAYED_BY_NAME = (
     *("pod-left-without-service", "server-hangs", "server-hangs-no-request-timeout"),
     *("pod-nested-mount-read-only", "pod-nested-mount-read-only-never", "events-nested-mount-read-only"),
 )
-"""Cases that a test of their own replays, by `case(name)`."""
+"""Cases that have a test of their own, which calls `case(name)`."""
 
 
-def test_every_recorded_call_is_replayed_or_named_here() -> None:
-    replayed = {name for names in CASES.values() for name in names} | {special.case for special in SPECIALS}
-    replayed |= {*UNAUTHORIZED, *SEEN, *ARRANGED, *PUT_ON, *MISUNDERSTANDINGS, *UNUSABLE, *ALONE, *RAW}
+def test_every_recorded_call_is_replayed_or_excluded_with_a_reason() -> None:
+    replayed = {name for names in CASES.values() for name in names} | {special.case for special in SPECIAL_CASES}
+    replayed |= {*UNAUTHORIZED, *POD_STATES, *PREPARED, *INJECTED, *TLS_MISMATCHES, *UNUSABLE, *REPLAYED_BY_NAME, *RAW}
     assert replayed.isdisjoint(ELSEWHERE)
     assert replayed | ELSEWHERE.keys() == set(case_names())
     here = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
-    assert all(f'case("{name}")' in here for name in ALONE)
+    assert all(f'case("{name}")' in here for name in REPLAYED_BY_NAME)
 
 
 @pytest.mark.parametrize("where", ELSEWHERE.values())
-def test_what_is_replayed_elsewhere_is_tested_there(where: str) -> None:
+def test_each_excluded_call_names_an_existing_test(where: str) -> None:
     file, _, test = where.rpartition(": ")[2].partition("::")
     found = [
         path for folder in ("tests", "devcluster/tests") for path in (Path(__file__).parents[2] / folder).rglob(file)

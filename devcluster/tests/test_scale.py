@@ -1,4 +1,4 @@
-"""devcluster with many objects, and over a long time: pages, speed, memory, and grace as exact as promised."""
+"""devcluster with many objects and over a long time: pages, speed, memory, grace periods and finalizers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def session(cluster: Cluster) -> Any:
 
 
 async def put(session: aiohttp.ClientSession, *objects: dict[str, Any]) -> None:
-    """Apply without kubectl, which would take longer than what is measured."""
+    """Apply without kubectl, which would take longer than the measured work."""
     for obj in objects:
         path = f"/api/v1/namespaces/default/{obj['kind'].lower()}s/{obj['metadata']['name']}?fieldManager=t&force=true"
         headers = {"Content-Type": "application/apply-patch+yaml"}
@@ -51,7 +51,9 @@ async def page(session: aiohttp.ClientSession, token: str = "") -> tuple[int, di
         return response.status, await response.json()
 
 
-async def test_more_than_500_are_listed_and_watched_in_pages(kubectl: Kubectl, session: aiohttp.ClientSession) -> None:
+async def test_more_than_500_pods_are_listed_and_watched_in_pages(
+    kubectl: Kubectl, session: aiohttp.ClientSession
+) -> None:
     await put(session, *(pod(f"p{n:04}", **PARKED) for n in range(1100)))
     names = [f"p{n:04}" for n in range(1100)]
     listed = (await kubectl("get", "pods", "-o", "json")).json
@@ -74,7 +76,9 @@ async def test_more_than_500_are_listed_and_watched_in_pages(kubectl: Kubectl, s
         await watch.communicate()
 
 
-async def test_all_pages_show_the_moment_of_the_first(cluster: Cluster, session: aiohttp.ClientSession) -> None:
+async def test_all_pages_show_the_version_of_the_first_until_it_expires(
+    cluster: Cluster, session: aiohttp.ClientSession
+) -> None:
     await put(session, *(pod(f"p{n:04}", **PARKED) for n in range(600)))
     _, first = await page(session)
     assert first["metadata"]["remainingItemCount"] == 100
@@ -88,7 +92,7 @@ async def test_all_pages_show_the_moment_of_the_first(cluster: Cluster, session:
     assert (status, expired["reason"]) == (410, "Expired")
 
 
-async def test_thousands_of_sandboxes_are_listed_at_once(session: aiohttp.ClientSession) -> None:
+async def test_thousands_of_sandboxes_are_applied_and_listed_quickly(session: aiohttp.ClientSession) -> None:
     begun = time.process_time()
     for n in range(2000):
         await put(session, pod(f"p{n}", **PARKED), service(f"p{n}", type="ClusterIP"))
@@ -97,7 +101,7 @@ async def test_thousands_of_sandboxes_are_listed_at_once(session: aiohttp.Client
     for kind in ("pods", "services"):
         async with session.get(f"/api/v1/namespaces/default/{kind}") as response:
             assert (await response.read()).count(b'"creationTimestamp"') == 2000
-    assert time.process_time() - begun < 5  # 0.3 s, the reading included
+    assert time.process_time() - begun < 5  # 0.3 s, including the read
 
 
 async def test_a_hundred_sandboxes_are_applied_in_one_call(cluster: Cluster, kubectl: Kubectl) -> None:
@@ -108,12 +112,10 @@ async def test_a_hundred_sandboxes_are_applied_in_one_call(cluster: Cluster, kub
     assert len(cluster.objects("Service")) == 100
 
 
-async def test_sandboxes_that_come_and_go_leave_no_memory_taken(
-    cluster: Cluster, session: aiohttp.ClientSession
-) -> None:
-    """The first round fills what is kept on purpose (changes, events, requests); the second adds nothing."""
+async def test_deleted_sandboxes_leak_no_memory(cluster: Cluster, session: aiohttp.ClientSession) -> None:
+    """The first round fills the bounded logs of changes, events and requests; later rounds add nothing."""
 
-    async def come_and_go() -> int:
+    async def create_and_delete() -> int:
         for n in range(700):
             await put(session, pod(f"p{n}"), service(f"p{n}"))
             if n >= 20:
@@ -124,16 +126,16 @@ async def test_sandboxes_that_come_and_go_leave_no_memory_taken(
         gc.collect()
         return len(gc.get_objects())
 
-    await come_and_go()
-    before = await come_and_go()
-    assert await come_and_go() < before * 1.02
+    await create_and_delete()
+    before = await create_and_delete()
+    assert await create_and_delete() < before * 1.02
 
 
 @pytest.mark.parametrize(("takes", "grace"), [(9000, 60), (20, 9000)])
-async def test_a_pod_terminates_for_as_long_as_its_containers_take_and_at_most_its_grace(
+async def test_a_pod_terminates_after_its_stop_time_or_its_grace_period(
     takes: float, grace: int, tmp_path: Path
 ) -> None:
-    """The longer time is 225 s of ours, for which this test does not wait."""
+    """The longer of the two times would be 225 s of real time; the Pod must not wait for it."""
     speed = 40
     async with Cluster(directory=tmp_path / "c", speed=speed) as cluster:
         cluster.stopping_takes(takes)
@@ -141,8 +143,8 @@ async def test_a_pod_terminates_for_as_long_as_its_containers_take_and_at_most_i
         await kubectl.apply(pod(terminationGracePeriodSeconds=grace))
         cluster.put_pod_into("default", "x", "ready")
         begun = time.monotonic()
-        going = await kubectl("delete", "pod/x", "--wait=false")
-        assert going.rc == 0, going.stderr
+        deleted = await kubectl("delete", "pod/x", "--wait=false")
+        assert deleted.rc == 0, deleted.stderr
         found = cluster.get("Pod", "default", "x")
         assert found is not None
         assert found["metadata"]["deletionGracePeriodSeconds"] == grace
@@ -150,7 +152,7 @@ async def test_a_pod_terminates_for_as_long_as_its_containers_take_and_at_most_i
         assert time.monotonic() - begun >= min(takes, grace) / speed
 
 
-async def test_a_second_delete_can_only_shorten_the_grace(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_second_delete_can_only_shorten_the_grace_period(cluster: Cluster, kubectl: Kubectl) -> None:
     cluster.stopping_takes(3600)
     await kubectl.apply(pod(terminationGracePeriodSeconds=3000))
     cluster.put_pod_into("default", "x", "ready")
@@ -164,7 +166,7 @@ async def test_a_second_delete_can_only_shorten_the_grace(cluster: Cluster, kube
 
 
 @pytest.mark.parametrize("kind", ["pod", "configmap"])
-async def test_what_has_a_finalizer_stays_until_it_is_taken_off(kind: str, kubectl: Kubectl) -> None:
+async def test_an_object_with_a_finalizer_stays_until_it_is_removed(kind: str, kubectl: Kubectl) -> None:
     config_map: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}
     obj = pod() if kind == "pod" else config_map
     obj["metadata"]["finalizers"] = ["example.com/hold"]

@@ -1,4 +1,4 @@
-"""What a test can have happen to open watches and to lists in pages, as `kubectl get --raw` notices it."""
+"""Injected failures of open watches and paged lists, as `kubectl get --raw` reports them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from devcluster import Cluster
 from devcluster.store import LOG_LENGTH
-from devcluster.tests.test_raw import ended, told, watched
+from devcluster.tests.test_raw import parse_events, start_watch, wait_for_exit
 from tests.kubectl import Kubectl, pod, service
 
 PARKED: dict[str, Any] = {"nodeSelector": {"park": "here"}}
@@ -25,7 +25,7 @@ async def version_of(kubectl: Kubectl) -> str:
 
 
 async def silent(process: asyncio.subprocess.Process) -> bool:
-    """Tell whether a watch says nothing and doesn't end, for as long as several calls of kubectl take."""
+    """Return whether a watch sends nothing and stays open for 0.5 s, the time of several kubectl calls."""
     assert process.stdout is not None
     try:
         async with asyncio.timeout(0.5):
@@ -35,9 +35,9 @@ async def silent(process: asyncio.subprocess.Process) -> bool:
     return False
 
 
-async def test_a_silent_watch_says_nothing_and_then_all_that_was_kept_back(cluster: Cluster, kubectl: Kubectl) -> None:
-    pods = await watched(cluster, kubectl, "get", "--raw", f"{WATCH}&resourceVersion={await version_of(kubectl)}")
-    services = await watched(cluster, kubectl, "get", "--raw", SERVICES)
+async def test_a_silent_watch_sends_all_events_when_it_is_released(cluster: Cluster, kubectl: Kubectl) -> None:
+    pods = await start_watch(cluster, kubectl, "get", "--raw", f"{WATCH}&resourceVersion={await version_of(kubectl)}")
+    services = await start_watch(cluster, kubectl, "get", "--raw", SERVICES)
     assert services.stdout is not None
     cluster.faults.silence_watches("pods")
     assert (await kubectl.apply(pod("a", **PARKED), pod("b", **PARKED), service("a"))).rc == 0
@@ -46,52 +46,50 @@ async def test_a_silent_watch_says_nothing_and_then_all_that_was_kept_back(clust
     cluster.end_watches()
     assert await silent(pods)
     cluster.faults.release_watches("pods")
-    result = await ended(pods)
-    events = [event for event in told(result.stdout) if event["type"] != "MODIFIED"]
+    result = await wait_for_exit(pods)
+    events = [event for event in parse_events(result.stdout) if event["type"] != "MODIFIED"]
     assert result.rc == 0
     assert [event["type"] for event in events] == ["ADDED", "ADDED", "BOOKMARK"]
-    await ended(services)
+    await wait_for_exit(services)
 
 
 @pytest.mark.parametrize("is_silent", [False, True])
-async def test_watches_of_one_resource_are_cut(is_silent: bool, cluster: Cluster, kubectl: Kubectl) -> None:
-    pods = await watched(cluster, kubectl, "get", "--raw", WATCH)
-    services = await watched(cluster, kubectl, "get", "--raw", SERVICES)
+async def test_only_watches_of_the_given_resource_are_cut(is_silent: bool, cluster: Cluster, kubectl: Kubectl) -> None:
+    pods = await start_watch(cluster, kubectl, "get", "--raw", WATCH)
+    services = await start_watch(cluster, kubectl, "get", "--raw", SERVICES)
     if is_silent:
         cluster.faults.silence_watches()
     cluster.faults.cut_watches("pods")
-    result = await ended(pods)
+    result = await wait_for_exit(pods)
     assert (result.rc, result.stderr) == (1, "error: unexpected EOF\n")
     assert cluster.open_watches("Service") == 1
     cluster.faults.clear()
     cluster.end_watches()
-    assert (await ended(services)).rc == 0
+    assert (await wait_for_exit(services)).rc == 0
 
 
-async def test_an_expired_watch_says_410_and_its_version_is_too_old_from_then_on(
-    cluster: Cluster, kubectl: Kubectl
-) -> None:
+async def test_an_expired_watch_sends_410_and_its_version_is_expired(cluster: Cluster, kubectl: Kubectl) -> None:
     version = await version_of(kubectl)
     path = f"{WATCH}&resourceVersion={version}"
-    watch = await watched(cluster, kubectl, "get", "--raw", path)
+    watch = await start_watch(cluster, kubectl, "get", "--raw", path)
     assert (await kubectl.apply(pod("a", **PARKED))).rc == 0
     cluster.faults.expire_watches("pods")
-    result = await ended(watch)
-    last = told(result.stdout)[-1]
+    result = await wait_for_exit(watch)
+    last = parse_events(result.stdout)[-1]
     assert result.rc == 0
     assert (last["type"], last["object"]["reason"], last["object"]["code"]) == ("ERROR", "Expired", 410)
-    (again,) = told((await kubectl("get", "--raw", path)).stdout)
+    (again,) = parse_events((await kubectl("get", "--raw", path)).stdout)
     assert again["object"]["message"].startswith(f"too old resource version: {version} (")
     fresh = await kubectl("get", "--raw", f"{WATCH}&timeoutSeconds=1&resourceVersion={await version_of(kubectl)}")
     assert (fresh.rc, fresh.stdout) == (0, "")
 
 
-async def test_a_watch_that_fails_says_why_in_an_event_and_ends(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_failed_watch_ends_with_an_error_event_and_can_be_resumed(cluster: Cluster, kubectl: Kubectl) -> None:
     version = await version_of(kubectl)
-    watch = await watched(cluster, kubectl, "get", "--raw", f"{WATCH}&resourceVersion={version}")
+    watch = await start_watch(cluster, kubectl, "get", "--raw", f"{WATCH}&resourceVersion={version}")
     cluster.faults.fail_watches()
-    result = await ended(watch)
-    (event,) = told(result.stdout)
+    result = await wait_for_exit(watch)
+    (event,) = parse_events(result.stdout)
     assert (result.rc, event["type"], event["object"]["reason"]) == (0, "ERROR", "InternalError")
     again = await kubectl("get", "--raw", f"{WATCH}&resourceVersion={version}&timeoutSeconds=1")
     assert (again.rc, again.stdout) == (0, "")
@@ -100,9 +98,7 @@ async def test_a_watch_that_fails_says_why_in_an_event_and_ends(cluster: Cluster
 @pytest.mark.parametrize(
     ("code", "reason"), [(429, "TooManyRequests"), (500, "InternalError"), (503, "ServiceUnavailable")]
 )
-async def test_a_watch_that_is_refused_is_an_error_of_kubectl(
-    code: int, reason: str, cluster: Cluster, kubectl: Kubectl
-) -> None:
+async def test_kubectl_reports_a_rejected_watch(code: int, reason: str, cluster: Cluster, kubectl: Kubectl) -> None:
     cluster.faults.answer(code, verb="watch")
     result = await kubectl("get", "--raw", WATCH)
     assert (result.rc, result.stdout) == (1, "")
@@ -111,10 +107,10 @@ async def test_a_watch_that_is_refused_is_an_error_of_kubectl(
 
 
 @pytest.mark.parametrize("open_watches", [False, True])
-async def test_a_hung_server_leaves_open_watches_alone_unless_asked(
+async def test_a_hanging_server_holds_open_watches_only_on_request(
     open_watches: bool, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    watch = await watched(cluster, kubectl, "get", "--raw", WATCH)
+    watch = await start_watch(cluster, kubectl, "get", "--raw", WATCH)
     assert watch.stdout is not None
     assert json.loads(await watch.stdout.readline())["type"] == "BOOKMARK"
     cluster.faults.hang(open_watches=open_watches)
@@ -124,21 +120,21 @@ async def test_a_hung_server_leaves_open_watches_alone_unless_asked(
     assert await silent(watch)
     assert not call.done()
     cluster.faults.clear()
-    assert (await call).rc == 1  # what hangs is dropped
+    assert (await call).rc == 1  # `clear` drops hanging requests
     cluster.end_watches()
-    assert len(told((await ended(watch)).stdout)) == int(open_watches)
+    assert len(parse_events((await wait_for_exit(watch)).stdout)) == int(open_watches)
 
 
 async def test_a_cluster_with_silent_watches_still_stops(cluster: Cluster, kubectl: Kubectl) -> None:
-    watch = await watched(cluster, kubectl, "get", "--raw", WATCH)
+    watch = await start_watch(cluster, kubectl, "get", "--raw", WATCH)
     cluster.faults.silence_watches()
     async with asyncio.timeout(60):
         await cluster.__aexit__(None, None, None)
-    assert (await ended(watch)).rc == 0
+    assert (await wait_for_exit(watch)).rc == 0
 
 
-async def test_a_watch_from_any_version_of_many_writes_tells_each_once(cluster: Cluster, kubectl: Kubectl) -> None:
-    """Some of the writes come before the watch, and some while it begins."""
+async def test_a_watch_from_any_version_sends_each_later_write_once(cluster: Cluster, kubectl: Kubectl) -> None:
+    """Some of the writes precede the watches, and some happen while they start."""
     start = int(await version_of(kubectl))
 
     async def write(numbers: range) -> None:
@@ -165,19 +161,17 @@ async def test_a_watch_from_any_version_of_many_writes_tells_each_once(cluster: 
         assert ",".join(meta["resourceVersion"] for meta in found) == ",".join(map(str, expected))
     cluster.end_watches()
     for watch in watches:
-        assert (await ended(watch)).stdout == ""
+        assert (await wait_for_exit(watch)).stdout == ""
 
 
-async def test_the_oldest_version_that_is_kept_can_be_watched_from_and_no_older(
-    cluster: Cluster, kubectl: Kubectl
-) -> None:
+async def test_a_watch_can_start_at_the_oldest_kept_version_but_no_earlier(cluster: Cluster, kubectl: Kubectl) -> None:
     made = await kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}})
     first = int(made.json["metadata"]["resourceVersion"])
     await many_writes(cluster, LOG_LENGTH)
     path = "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=5&resourceVersion={}"
-    events = told((await kubectl("get", "--raw", path.format(first))).stdout)
+    events = parse_events((await kubectl("get", "--raw", path.format(first))).stdout)
     assert [event["type"] for event in events] == ["MODIFIED"] * LOG_LENGTH
-    (event,) = told((await kubectl("get", "--raw", path.format(first - 1))).stdout)
+    (event,) = parse_events((await kubectl("get", "--raw", path.format(first - 1))).stdout)
     assert event["object"]["message"] == f"too old resource version: {first - 1} ({first})"
 
 
@@ -186,7 +180,7 @@ def authorized(cluster: Cluster) -> aiohttp.ClientSession:
 
 
 async def many_writes(cluster: Cluster, count: int) -> None:
-    """Write a ConfigMap so many times without kubectl, which would take minutes."""
+    """Update a ConfigMap `count` times without kubectl, which would take minutes."""
     path = f"{cluster.url}/api/v1/namespaces/default/configmaps/c"
     headers = {"Content-Type": "application/merge-patch+json"}
     async with authorized(cluster) as session:
@@ -196,7 +190,7 @@ async def many_writes(cluster: Cluster, count: int) -> None:
                 assert response.status == 200
 
 
-async def test_the_pages_of_a_list_show_one_moment_and_expire(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_pages_of_one_list_show_one_version_until_it_expires(cluster: Cluster, kubectl: Kubectl) -> None:
     assert (await kubectl.apply(*(pod(name, **PARKED) for name in "abcde"))).rc == 0
     first = (await kubectl("get", "--raw", f"{PODS}?limit=2")).json
     assert (await kubectl("delete", "pod/d")).rc == 0
@@ -217,12 +211,12 @@ async def test_the_pages_of_a_list_show_one_moment_and_expire(cluster: Cluster, 
         assert expired.stderr.startswith("Error from server (Expired): The ")
 
 
-async def test_a_page_that_is_expired_can_be_continued_at_another_moment(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_an_expired_page_can_be_continued_at_a_newer_version(cluster: Cluster, kubectl: Kubectl) -> None:
     assert (await kubectl.apply(*(pod(name, **PARKED) for name in "abc"))).rc == 0
     first = (await kubectl("get", "--raw", f"{PODS}?limit=1")).json
     assert (await kubectl.apply(pod("bb", **PARKED))).rc == 0
     cluster.forget_changes("Pod")
-    # kubectl does not print the token for that, which is in the refusal's metadata.
+    # kubectl does not print the token for that, which is in the error's metadata.
     path = f"{cluster.url}{PODS}?continue={first['metadata']['continue']}"
     async with authorized(cluster) as session, session.get(path, ssl=False) as response:
         assert response.status == 410

@@ -83,7 +83,7 @@ class Callers:
         /metrics if this may be a cross-origin browser request.
         """
         is_api = path.startswith(API)
-        if not is_api and path != METRICS:
+        if not is_api and path.rstrip("/") != METRICS:
             return
         sent: dict[str, list[str]] = {}
         for name, value in headers:

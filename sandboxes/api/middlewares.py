@@ -40,7 +40,7 @@ async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.perf_counter()
     response = await handler(request)
     resource = request.match_info.route.resource
-    route = "unmatched" if resource is None else resource.canonical
+    route = "unmatched" if resource is None else resource.canonical.rstrip("/") or "/"
     if not isinstance(response, web.Response):
         return response  # a stream lasts as long as its client stays
     request.app[METRICS].answered(request.method, route, response.status, time.perf_counter() - started)

@@ -21,10 +21,13 @@ from sandboxes.models.requests import CreateRequest, RenewRequest
 from sandboxes.models.responses import Capabilities, Deleted, SandboxList, SandboxResponse, TemplateList
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
+from sandboxes.ops.rights import rights_wanted
 from sandboxes.service.listing import REPEATED, ListQuery
 from sandboxes.status.response import reconciliation_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from sandboxes.service.sandboxes import SandboxService
     from sandboxes.settings import Settings
 
@@ -46,14 +49,22 @@ def create_app(
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
     app[CALLERS] = callers or Callers(settings, in_pod=False)
-    app[HEALTH] = Health(service.cluster)
+    app[HEALTH] = Health(service.cluster, rights_wanted(service.loaded_templates, settings))
     app[METRICS] = Metrics(service)
     app.add_routes(routes)
+    app.add_routes(_with_slash(routes))
     add_pages(app)
     app.on_response_prepare.append(name_the_request)
     # Called before aiohttp waits for running requests.
     app.on_shutdown.append(_release)
     return app
+
+
+def _with_slash(routes: Iterable[web.AbstractRouteDef]) -> Iterator[web.RouteDef]:
+    """Yield each route with a slash at its end, which the predecessor accepted."""
+    for one in routes:
+        assert isinstance(one, web.RouteDef)  # noqa: S101 - this module has no others
+        yield web.RouteDef(one.method, f"{one.path}/", one.handler, one.kwargs)
 
 
 @routes.get("/health")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
 import signal
 import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from aiohttp import web
 from pydantic_core import to_json
@@ -17,9 +18,11 @@ from pydantic_core import to_json
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.logs import AccessLogger
+from sandboxes.variables import EVERY_ADDRESS, LOOPBACK, authority
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Coroutine, Iterator
+    from typing import Literal
 
     from sandboxes.variables import Address
 
@@ -28,7 +31,20 @@ logger = logging.getLogger(__name__)
 # aiohttp's default is 8 KiB, but an invalid id must get 404 even if it is longer.
 MAX_LINE_BYTES = 64 * 1024
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Host and port; for IPv6 also flow and scope.
+_SocketAddress: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
+
+# SIGHUP: the terminal or the ssh session was closed.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# errno of a process or machine that has no descriptors or memory left.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """A signal ended the work before it was done."""
 
 
 class JsonRequestHandler(web.RequestHandler):
@@ -51,19 +67,83 @@ class JsonRequestHandler(web.RequestHandler):
         response.force_close()
         return response
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer in JSON also what aiohttp refuses before the middlewares, such as an unknown `Expect`."""
+        if isinstance(resp, web.HTTPException):
+            body = to_json({"detail": HTTPStatus(resp.status).phrase})
+            resp = web.Response(body=body, status=resp.status, content_type="application/json")
+        return await super().finish_response(request, resp, start_time)
+
+
+class LoopErrors:
+    """The event loop's exception handler: writes at most one line a second when descriptors or memory run out.
+
+    asyncio reports each connection that it can't accept then, a hundred at a time, with a traceback.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._unreported = 0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log the error; see `asyncio.loop.call_exception_handler` for the context."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _EXHAUSTED:
+            loop.default_exception_handler(context)
+        elif loop.time() < self._next:
+            self._unreported += 1
+        else:
+            also = f" ({self._unreported} more since the last line)" if self._unreported else ""
+            logger.error("%s: %s%s", context["message"], error.strerror, also)
+            self._next, self._unreported = loop.time() + 1.0, 0
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[asyncio.Task[Literal[True]]]:
+    """Yield a task that ends at the first signal that asks the process to end.
+
+    A signal that is ignored stays so: `nohup` ignores SIGHUP.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in handled:
+        loop.add_signal_handler(number, stop.set)
+    stopped = loop.create_task(stop.wait())
+    try:
+        yield stopped
+    finally:
+        stopped.cancel()
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+async def until_stopped(work: Coroutine[None, None, T]) -> T:
+    """Await the work and return its result; cancel it at the first signal that asks the process to end.
+
+    Raises Stopped then, after the work has cleaned up, and any error of the work.
+    """
+    with _stop_on_signals() as stopped:
+        task = asyncio.create_task(work)
+        await asyncio.wait([stopped, task], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+            if task.cancelled():
+                raise Stopped
+        return task.result()
+
 
 async def serve(application: Awaitable[web.Application], address: Address) -> None:
-    """Await the application, serve it until SIGINT or SIGTERM, then let running requests finish.
+    """Await the application, serve it until SIGINT, SIGTERM or SIGHUP, then let running requests finish.
 
     A signal before the application is ready cancels it. Raises StartupError if the address can't be bound, and any
     error of `application`.
     """
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        stopped = loop.create_task(stop.wait())
+    asyncio.get_running_loop().set_exception_handler(LoopErrors())
+    with _stop_on_signals() as stopped:
         app = asyncio.ensure_future(application)
         await asyncio.wait([stopped, app], return_when=asyncio.FIRST_COMPLETED)
         if app.done():
@@ -71,27 +151,26 @@ async def serve(application: Awaitable[web.Application], address: Address) -> No
         else:
             app.cancel()
             await asyncio.wait([app])
-    finally:
-        stopped.cancel()
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
 
 
 async def _serve_until(stopped: asyncio.Task[bool], app: web.Application, address: Address) -> None:
     runner = web.AppRunner(app, shutdown_timeout=DEADLINES.shutdown)
     await runner.setup()
     try:
-        server = await _listen(runner, address)
-        logger.info("listening on http://%s:%d", address.host, address.port)
+        servers = await _listen(runner, address)
+        urls = (f"http://{authority(*bound.getsockname()[:2])}" for server in servers for bound in server.sockets)
+        logger.info("listening on %s", ", ".join(urls))
         await stopped
         logger.info("stopping")
-        server.close()
+        for server in servers:
+            server.close()
     finally:
         await runner.cleanup()
     logger.info("stopped")
 
 
-async def _listen(runner: web.AppRunner, address: Address) -> asyncio.Server:
+async def _listen(runner: web.AppRunner, address: Address) -> list[asyncio.Server]:
+    """Listen on every address of every host. Raises StartupError if one can't be bound."""
     manager = runner.server
     assert manager is not None  # noqa: S101 - the runner is set up
     loop = asyncio.get_running_loop()
@@ -101,10 +180,68 @@ async def _listen(runner: web.AppRunner, address: Address) -> asyncio.Server:
             manager, loop=loop, access_log_class=AccessLogger, max_line_size=MAX_LINE_BYTES, keepalive_timeout=75.0
         )
 
+    sockets = await _bind(address)
+    return [await loop.create_server(handler, sock=bound) for bound in sockets]
+
+
+async def _bind(address: Address) -> list[socket.socket]:
+    """Bind a socket for every address of every host; pass over a family that the machine lacks, with a line of the log.
+
+    Raises StartupError if any other can't be bound, or none can.
+    """
+    hosts: dict[tuple[socket.AddressFamily, _SocketAddress], str] = {}
+    with contextlib.ExitStack() as bound:
+        sockets: list[socket.socket] = []
+        try:
+            for host in address.hosts:
+                for family, sockaddr in await _resolve(host, address.port):
+                    hosts.setdefault((family, sockaddr), host)
+            for (family, sockaddr), host in hosts.items():
+                try:
+                    sockets.append(bound.enter_context(_bound(family, sockaddr)))
+                except OSError as error:
+                    if not _is_lacking(error, host):
+                        raise
+                    logger.info("not listening on %s: %s", authority(host, address.port), error.strerror)
+        except OSError as error:
+            place = authority(host, address.port)
+            raise StartupError(f"Can't listen on {place}: {_why(error, address)}") from error
+        if not sockets:
+            raise StartupError(f"Can't listen on {address}: {address.host_variable} names no address of this machine.")
+        bound.pop_all()
+    return sockets
+
+
+async def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, _SocketAddress]]:
+    """Return the addresses of a host, each once. Raises OSError if it has none."""
     try:
-        return await loop.create_server(handler, address.host, address.port)
-    except OSError as error:
-        raise StartupError(f"Can't listen on {address.host}:{address.port}: {_why(error, address)}") from error
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except UnicodeError as error:  # a label that IDNA can't encode
+        raise socket.gaierror(socket.EAI_NONAME, "no host name") from error
+    return list(dict.fromkeys((family, cast("_SocketAddress", sockaddr)) for family, _, _, _, sockaddr in found))
+
+
+def _bound(family: socket.AddressFamily, sockaddr: _SocketAddress) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # IPv4 has sockets of its own. Without this, whether it is included depends on the machine.
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(sockaddr)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _is_lacking(error: OSError, host: str) -> bool:
+    """Whether the machine lacks the address's family: then it has not even the addresses that every machine has."""
+    return error.errno == errno.EAFNOSUPPORT or (
+        error.errno == errno.EADDRNOTAVAIL and host in {*EVERY_ADDRESS, *LOOPBACK}
+    )
 
 
 def _why(error: OSError, address: Address) -> str:

@@ -113,22 +113,21 @@ class Kubectl:
         """Number of calls that wait for a process."""
         return self._waiting
 
-    async def run(self, *args: str, stdin: bytes | None = None, urgent: bool = False) -> bytes:
+    async def run(self, *args: str, stdin: bytes | None = None, urgent: bool = False, is_probe: bool = False) -> bytes:
         """Run kubectl and return its stdout.
 
-        `urgent` calls skip the queue: they clean up after a failure, which must work under load. Raises the error of
+        `urgent` calls skip the queue: they clean up after a failure, which must work under load. A probe waits only for
+        other probes, so that neither load nor cleanup makes this replica look dead. Raises the error of
         `stderr.classify`, ClusterTimeout at the deadline, Busy if the queue is full, and KubectlNotRun if kubectl can't
         be started. stdout is valid only if the exit code is 0 (kubectl.md 3), and even then callers must check that it
         answers the call.
         """
-        return await self._call(args, stdin, self._urgent_slots if urgent else self._slots)
+        slots = self._probe_slots if is_probe else self._urgent_slots if urgent else self._slots
+        return await self._call(args, stdin, slots)
 
     async def probe(self) -> None:
-        """Check that the API server reports ready (record: readyz); raises the errors of run().
-
-        Waits only for other probes, so that neither load nor cleanup makes this replica look dead.
-        """
-        check_ready(await self._call(("get", "--raw", "/readyz"), None, self._probe_slots))
+        """Check that the API server reports ready (record: readyz); raises the errors of run()."""
+        check_ready(await self.run("get", "--raw", "/readyz", is_probe=True))
 
     async def _call(self, args: Sequence[str], stdin: bytes | None, slots: asyncio.Semaphore) -> bytes:
         """Run kubectl as soon as a slot is free; see run()."""
@@ -327,7 +326,9 @@ class Kubectl:
             stdout = await self.run(
                 "delete", "--raw", path, "-f", "-", stdin=json.dumps(options).encode(), urgent=urgent
             )
-        except ObjectsMissing:
+        except ObjectsMissing as error:
+            if error.names != {_name(obj)}:
+                raise
             logger.debug("%s was gone already", path)
             return False
         check_deleted_exactly(stdout, obj)

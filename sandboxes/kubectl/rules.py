@@ -1,7 +1,8 @@
 """The table that maps a message of kubectl to an exception of `errors.py`.
 
-The table is tested against every case of the record (`tests/recorded/kubectl`). The sentence of a rule is for callers:
-it may name a field, a right or a webhook, but never repeats kubectl's text, a path or an address.
+The table is tested against every case of the record (`tests/recorded/kubectl`). A pattern that no case has is from the
+source that is named beside it: of Kubernetes where a path begins with `plugin/` or `pkg/`. The sentence of a rule is
+for callers: it may name a field, a right or a webhook, but never repeats kubectl's text, a path or an address.
 """
 
 from __future__ import annotations
@@ -27,24 +28,13 @@ from sandboxes.errors import (
     ServiceAccountMissing,
     TemplateRefused,
 )
+from sandboxes.kubectl import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # kubectl's message about credentials that the API server rejected.
 UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: tls:")
-
-# Object field → fields of a create request that may have set it. The first that the caller set is blamed; if the caller
-# set none, the operator's template or settings are. The first matching pattern counts.
-REQUEST_FIELDS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
-    (re.compile(r"metadata\.name"), ("sandbox_id",)),
-    (re.compile(r"metadata\.labels"), ("labels", "sandbox_id")),
-    (re.compile(r"metadata\.annotations"), ("annotations", "user_id")),
-    (re.compile(r"spec\.volumes|volumeMounts"), ("extra_mounts",)),
-    (re.compile(r"resources"), ("resources",)),
-    (re.compile(r"spec\.containers\[\d+\]\.image$"), ("image",)),
-    (re.compile(r"spec\.containers\[\d+\]\.env\b"), ("env",)),
-)
 
 
 @dataclass(frozen=True)
@@ -54,6 +44,9 @@ class Rule:
     name: str
     pattern: re.Pattern[str]
     make: Callable[[re.Match[str], str], ProvisionerError]
+    # Whether the sentence repeats parts of the message: then only one of the API server's counts, since others may
+    # quote the kubeconfig.
+    repeats: bool = True
 
 
 def _rule(name: str, pattern: str, make: type[ProvisionerError] | Callable[..., ProvisionerError], public: str) -> Rule:
@@ -62,25 +55,22 @@ def _rule(name: str, pattern: str, make: type[ProvisionerError] | Callable[..., 
     def error(match: re.Match[str], detail: str) -> ProvisionerError:
         return make(public.format(**match.groupdict()), detail=detail)
 
-    return Rule(name, re.compile(pattern, re.DOTALL), error)
+    compiled = re.compile(pattern, re.DOTALL)
+    return Rule(name, compiled, error, repeats=bool(compiled.groupindex))
 
 
-def _refused_field(match: re.Match[str], detail: str) -> ProvisionerError:
-    field, kind = match["field"], match["kind"]
-    request_fields: tuple[str, ...] = next((names for pattern, names in REQUEST_FIELDS if pattern.search(field)), ())
-    return TemplateRefused(
-        f"The cluster refuses the sandbox's {kind} at {field}", detail=detail, request_fields=request_fields
-    )
-
-
-def _refused_quantity(_match: re.Match[str], detail: str) -> ProvisionerError:
-    return TemplateRefused(
-        "The cluster refuses a resource quantity of the sandbox", detail=detail, request_fields=("resources",)
-    )
-
+# Rules whose sentence says that the reason is unknown.
+UNKNOWN = frozenset({"admission", "forbidden", "bad-request"})
 
 # The first matching rule counts, so specific rules precede general ones.
 RULES: tuple[Rule, ...] = (
+    # The message may quote what the plugin printed
+    _rule(
+        "credential-plugin",
+        r"\AUnable to connect to the server: getting credentials: ",
+        ClusterRefused,
+        "The provisioner's credential plugin failed",
+    ),
     # The object exists already
     _rule(
         "immutable",
@@ -101,14 +91,24 @@ RULES: tuple[Rule, ...] = (
         PreconditionFailed,
         "The sandbox was changed in the meantime",
     ),
-    # An apply with the uid of a deleted object.
+    # An apply with the uid of a deleted object (record: apply-annotation-only-uid-gone, -list-both-gone).
     _rule(
-        "uid-mismatch", r"fulfilled on .* uid mismatch", PreconditionFailed, "The sandbox was deleted in the meantime"
+        "uid-mismatch",
+        r"Operation cannot be fulfilled on .*: uid mismatch: ",
+        PreconditionFailed,
+        "The sandbox was deleted in the meantime",
     ),
     _rule("already-exists", r"\(AlreadyExists\)", AlreadyThere, "Another client is creating the sandbox"),
-    # A conflict with a concurrent write, for example of a quota's usage; a retry succeeds.
-    _rule("conflict", r"\(Conflict\)", ServerFailed, "The cluster is busy with the same objects"),
-    # Policy engines, before other rules, since their messages may quote anything
+    # A conflict with a concurrent write, for example of a quota's usage; a retry succeeds. An apply prints it without
+    # the reason (record: apply-annotation-only-stale-version).
+    _rule(
+        "conflict",
+        r"\(Conflict\)|Operation cannot be fulfilled on ",
+        ServerFailed,
+        "The cluster is busy with the same objects",
+    ),
+    # Policy engines, before other rules, since their messages may quote anything (k8s.io/apiserver,
+    # pkg/admission/plugin/webhook/errors and plugin/policy)
     _rule(
         "webhook-failed",
         r'failed calling webhook "(?P<webhook>[\w./-]+)"',
@@ -134,13 +134,32 @@ RULES: tuple[Rule, ...] = (
         ClusterUnavailable,
         "The namespace of the sandboxes is being deleted",
     ),
+    # plugin/pkg/admission/serviceaccount. Only `default` is made by a controller, soon after the namespace.
     _rule(
-        "service-account",
-        r"error looking up service account",
+        "service-account-default",
+        r"error looking up service account [^\s:]+/default: .*not found",
         ServiceAccountMissing,
         "The namespace of the sandboxes has no service account yet",
     ),
+    _rule(
+        "service-account",
+        r"error looking up service account [^\s/:]+/(?P<name>[\w.-]+): .*not found",
+        ClusterRefused,
+        "There is no service account {name}, which the template asks for",
+    ),
+    _rule(
+        "service-account-unread",
+        r"error looking up service account",
+        ServerFailed,
+        "The cluster can't look up the sandbox's service account just now",
+    ),
     _rule("quota-unknown", r"status unknown for quota", ServerFailed, "The cluster's quota is not known yet"),
+    # plugin/pkg/admission/resourcequota
+    Rule(
+        "quota-demands",
+        re.compile(r"failed quota: (?P<quota>[\w.-]+): must specify (?P<demands>[^\n]+)"),
+        refusals.quota_demands,
+    ),
     _rule("quota", r"exceeded quota", LimitReached, "The cluster's quota for sandboxes is used up"),
     _rule(
         "runtime-class",
@@ -148,14 +167,56 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The cluster has no RuntimeClass {name}, which the sandbox's template asks for",
     ),
-    _rule("pod-security", r"violates PodSecurity", ClusterRefused, "The cluster's Pod security refuses the sandbox"),
-    # A LimitRange of the cluster: minimum, maximum or ratio per Container or Pod (in Kubernetes,
-    # plugin/pkg/admission/limitranger).
+    Rule(
+        "pod-security",
+        re.compile(r'violates PodSecurity "(?P<level>baseline|restricted):[^"]*": (?P<checks>.*)', re.DOTALL),
+        refusals.pod_security,
+    ),
+    # plugin/pkg/admission/priority
     _rule(
+        "priority-class",
+        r"no PriorityClass with name (?P<name>[\w.-]+) was found",
+        ClusterRefused,
+        "There is no PriorityClass {name}, which the template asks for",
+    ),
+    _rule(
+        "priority",
+        r"integer value of priority \(\S+\) must not be provided",
+        ClusterRefused,
+        "The cluster's admission refuses the template's priority: it wants a PriorityClass instead",
+    ),
+    # OpenShift: apiserver-library-go, pkg/securitycontextconstraints
+    _rule(
+        "security-context-constraints",
+        r"unable to validate against any security context constraint",
+        ClusterRefused,
+        "None of the cluster's security context constraints that the sandbox's service account may use admits it",
+    ),
+    # plugin/pkg/admission/podnodeselector
+    _rule(
+        "node-selector",
+        r"pod node label selector conflicts with its namespace node label selector",
+        ClusterRefused,
+        "The template's nodeSelector contradicts the one that the namespace of the sandboxes prescribes",
+    ),
+    # plugin/pkg/admission/podtolerationrestriction
+    _rule(
+        "tolerations",
+        r"pod tolerations .*conflict with its namespace",
+        ClusterRefused,
+        "The namespace of the sandboxes does not permit the template's tolerations",
+    ),
+    # plugin/pkg/admission/imagepolicy
+    _rule(
+        "image-policy",
+        r"image policy webhook backend denied",
+        lambda public, *, detail: ClusterRefused(public, detail=detail, request_fields=("image",)),
+        "The cluster's image policy refuses an image of the sandbox",
+    ),
+    Rule(
         "limit-range",
-        r"(minimum|maximum) \S+ usage per \w+ is|max limit to request ratio per",
-        lambda public, *, detail: ClusterRefused(public, detail=detail, request_fields=("resources",)),
-        "The cluster's LimitRange refuses the resources of the sandbox",
+        re.compile(r"(?:minimum|maximum) \S+ usage per \w+ is|max limit to request ratio per"),
+        refusals.limit_range,
     ),
     _rule(
         "right-to-patch",
@@ -194,7 +255,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # The server at this address is not an API server.
     _rule("no-such-path", r"\(NotFound\)", ServerFailed, "The cluster does not answer as an API server does"),
-    # A container's log
+    # A container's log (pkg/kubelet, validateContainerLogStatus)
     _rule("log-waiting", r"is waiting to start", LogMissing, "The container has not started, so it has no log yet"),
     _rule(
         "log-previous",
@@ -205,20 +266,28 @@ RULES: tuple[Rule, ...] = (
     # The API server can't reach the kubelet, which serves the logs.
     _rule("log-node", r"/containerLogs/", LogMissing, "The sandbox's node does not hand out its logs"),
     # Invalid objects
-    Rule("quantity", re.compile(r"quantities must match the regular expression"), _refused_quantity),
+    Rule("quantity", re.compile(r"quantities must match the regular expression"), refusals.quantity, repeats=False),
     _rule(
-        "duplicate",
-        r"failed to create typed patch object.*: duplicate entries for key",
+        "kind",
+        r'no matches for kind "(?P<kind>\w+)" in version "(?P<version>[\w./-]+)"',
         TemplateRefused,
-        "The sandbox's template has an entry of a list twice",
+        "The cluster has no kind {kind} in version {version}, which the template asks for",
     ),
+    # An exported object (record: apply-exported-managed-fields)
     _rule(
-        "schema",
-        r"field not declared in schema|unknown field|ValidationError\(|(apiVersion|kind) not set"
-        r"|unknown object type|no matches for kind"
-        r"|failed to create typed patch object|json: cannot unmarshal",
+        "managed-fields",
+        r"metadata\.managedFields must be nil",
         TemplateRefused,
-        "The cluster does not know a field of the sandbox's template",
+        "The sandbox's template has the field metadata.managedFields, which no apply may have",
+    ),
+    # Status 500 without a reason in an apply (record: apply-env-twice), BadRequest in a create
+    Rule(
+        "malformed",
+        re.compile(
+            r"failed to create typed patch object|strict decoding error: |json: cannot unmarshal|ValidationError\("
+            r"|unknown field|(apiVersion|kind) not set|unknown object type|no matches for kind"
+        ),
+        refusals.malformed,
     ),
     _rule(
         "too-large",
@@ -229,8 +298,8 @@ RULES: tuple[Rule, ...] = (
     # A single cause follows the colon; several are in brackets or, from kubectl, on separate lines.
     Rule(
         "invalid",
-        re.compile(r'(?P<kind>[A-Z]\w*) "[^"]*" is invalid:\s*(?:\* |\[)?(?P<field>[\w.[\]/-]+): '),
-        _refused_field,
+        re.compile(r'(?P<kind>[A-Z]\w*) "[^"]*" is invalid(?P<causes>.*)', re.DOTALL),
+        refusals.invalid,
     ),
     _rule(
         "field-manager",
@@ -245,20 +314,14 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The cluster refuses the provisioner's credentials",
     ),
+    # Without a server in the kubeconfig, kubectl asks this address (record: kubeconfig-empty-file, kubeconfig-missing).
     _rule(
-        "credential-plugin",
-        r"getting credentials",
-        ClusterRefused,
-        "The provisioner's credential plugin failed",
-    ),
-    _rule(
-        "kubeconfig",
-        r"error loading config file|error: stat |context \"[^\"]*\" does not exist|error: EOF|cluster \"[^\"]*\" does"
-        r"|no server found|invalid configuration|unable to read client-(cert|key)|unable to read certificate-authority",
+        "no-server",
+        r"The connection to the server localhost:8080 was refused",
         ClusterRefused,
         "The provisioner's kubeconfig can't be used",
     ),
-    # Connection
+    # Connection: net, net/http, crypto/tls and golang.org/x/net/http2 of Go
     _rule(
         "certificate",
         r"x509:|failed to verify certificate|tls: |server gave HTTP response to HTTPS client",
@@ -268,26 +331,43 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "no-answer",
         r"Client\.Timeout|context deadline exceeded|i/o timeout|TLS handshake timeout|timed out waiting"
-        r"|\((Timeout|ServerTimeout|GatewayTimeout)\)",
+        r"|\((Timeout|ServerTimeout)\)",
         ClusterTimeout,
         "The cluster did not answer in time",
     ),
     _rule(
         "connection",
         r"The connection to the server|Unable to connect|dial tcp|connection re(fused|set)|no such host|broken pipe"
-        r"|unexpected EOF|http2: |: EOF|server closed|use of closed network|stream error|doesn't have a resource type",
+        r"|unexpected EOF|http2: |: EOF|server closed|use of closed network|stream error|doesn't have a resource type"
+        r"|lost connection to pod",
         ConnectionFailed,
         "The cluster can't be reached",
     ),
     _rule(
         "server-failed",
+        # StatusReasons of k8s.io/apimachinery, and messages of etcd and grpc.
         # Expired: the continue token of a list whose pages were read too slowly.
         r"\((InternalError|ServiceUnavailable|TooManyRequests|Expired|Gone)\)|currently unable to handle|etcdserver"
         r"|too many requests|rpc error|Internal error occurred|unexpected error when reading response body",
         ServerFailed,
         "The cluster can't do this just now",
     ),
-    # All other rejections
+    # All other rejections. Admission plugins refuse so (k8s.io/apiserver, pkg/admission, NewForbidden).
+    _rule(
+        "admission",
+        r'\(Forbidden\): .*"[^"]*" is forbidden: ',
+        ClusterRefused,
+        "The cluster's admission forbids the sandbox for a reason that the provisioner does not know; "
+        "the log has its words",
+    ),
     _rule("forbidden", r"\(Forbidden\)", ClusterRefused, "The cluster forbids this for an unknown reason"),
+    # A 400 without a Status (k8s.io/apimachinery, NewGenericServerResponse), such as to http where https is expected
+    # (record: server-plain-http, kubeconfig-server-no-scheme)
+    _rule(
+        "no-status",
+        r"the server rejected our request for an unknown reason",
+        ClusterRefused,
+        "The cluster does not answer as an API server does: its address may need https",
+    ),
     _rule("bad-request", r"\(BadRequest\)", ClusterRefused, "The cluster does not understand the request"),
 )

@@ -1,27 +1,57 @@
 """Parses kubectl's stderr into messages and maps them to exceptions of `errors.py`, by the table in `rules.py`.
 
-kubectl's exit code is 1 for every failure, so only its text tells them apart (kubectl.md 1).
+kubectl's exit code is 1 for every failure, so only its text tells them apart (kubectl.md 1). Credential plugins write
+to the same stderr, at any time and as often as kubectl starts them (record: plugin-notice-*). So a message is only what
+kubectl's own source can print (k8s.io/kubectl, pkg/cmd/util/helpers.go, checkErr and StandardErrorMessage):
+
+- A line that begins as one of kubectl's messages is one: `_HEAD`.
+- It has further lines only if it ends in a colon: these are indented or begin with `* `, and come before the next
+  message. Everything else after a message, such as advice or a diff, has no meaning for the service.
+- kubectl prints either one message that begins with `error: `, or messages of which none does. Where both are found,
+  those with `error: ` are another program's.
+
+All other lines are kept for the log only.
 """
 
 from __future__ import annotations
 
 import re
 
+from sandboxes import logs
+from sandboxes import objects as kube
 from sandboxes.errors import ClusterRefused, ObjectsMissing, ProvisionerError
-from sandboxes.kubectl.rules import RULES, UNAUTHORIZED
-from sandboxes.kubectl.withheld import is_of_server, repeatable
+from sandboxes.kubectl.rules import RULES, UNAUTHORIZED, UNKNOWN
+from sandboxes.kubectl.withheld import fault_of, is_of_server, repeatable
 
 # Lines of klog: severity and date, then time, pid, file. kubectl's last line has the same information.
 _LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
-_MESSAGE_START = re.compile(
-    r'Error from server|error: |The [A-Z]\w* "[^"]*" is invalid|The connection to the server|Unable to connect'
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_HEAD = re.compile(
+    r"[Ee]rror from server(?: \(\w*\))?: |error: |Error in configuration: "
+    r'|The [A-Z]\w* "(?:[^"\\]|\\.)*" is invalid|The request is invalid'
+    r"|The connection to the server \S+ was refused|Unable to connect to the server: "
+    r"|Server returned an unexpected response: |the server doesn't have a resource type "
+    # One of several errors that are not the API server's words as they are: kubectl prints them without `error: `
+    # (record: apply-annotation-only-list-both-gone).
+    r'|Operation cannot be fulfilled on \S+ "|Apply failed with \d+ conflict'
+    r'|error (?:when \w+|validating|parsing) "?STDIN|unable to (?:recognize|decode) "STDIN"'
+    r"|resource mapping not found for name: "
 )
+# The causes of `is invalid: ` and of `Error in configuration: `, and the problems of `errors:`.
+_FURTHER = re.compile(r"\* |  ")
+# The message is the only one, unless it is about the credentials.
+_ALONE = re.compile(r"error: (?!You must be logged in to the server)")
 
 # Maximum characters of a message to match: the rest only quotes objects, and some patterns take quadratic time.
 MOST_MATCHED = 8_000
+# Maximum messages to match: kubectl reports one for each object of a List.
+MOST_MESSAGES = 500
+# Maximum characters of the API server's words that are repeated to an operator.
+MOST_WORDS = 1_000
 
 _VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _EXPIRED = re.compile(r"Error from server \((?:Expired|Gone)\)")
+_FORBIDDEN = re.compile(r"Error from server \(Forbidden\): ")
 
 # A named object does not exist. Any other 404 is not about an object.
 _MISSING = re.compile(
@@ -37,19 +67,33 @@ def is_expired(stderr: str) -> bool:
 
 def is_unauthorized(stderr: str) -> bool:
     """Whether the cluster rejected the credentials."""
-    return bool(UNAUTHORIZED.search(stderr))
+    return any(UNAUTHORIZED.search(message) for message in messages(stderr))
+
+
+def is_forbidden(stderr: str) -> bool:
+    """Whether the API server forbids the request (403)."""
+    return any(_FORBIDDEN.match(message) for message in messages(stderr))
 
 
 def messages(stderr: str) -> list[str]:
-    """Split stderr into kubectl's messages, which may have several lines; drop log lines and warnings."""
+    """Split stderr into kubectl's messages, which may have several lines; drop log lines, warnings and others' lines.
+
+    Another program may have printed text without a line end before kubectl's first message: then that message is what
+    names a missing object before the next message, or, if no line begins as a message, the last that begins in a line.
+    """
+    lines = _LINE_END.split(stderr)
+    heads = {line for line in lines if _HEAD.match(line)}
+    heads = {line for line in heads if not _ALONE.match(line)} or heads
     found: list[list[str]] = []
-    for line in stderr.splitlines():
-        if _LOG_LINE.match(line) or line.startswith("Warning: "):
-            continue
-        if found and not _MESSAGE_START.match(line):
-            found[-1].append(line)
-        elif line.strip():
+    for before, line in zip(["", *lines], lines, strict=False):
+        if line in heads:
+            if not found and (first := _MISSING.search(before)) and first["resource"] in kube.RESOURCES.values():
+                found.append([first[0]])
             found.append([line])
+        elif found and _FURTHER.match(line) and found[-1][0].rstrip().endswith(":"):
+            found[-1].append(line)
+    if not found:
+        found = [[line[head.start() :]] for line in lines if not _is_noise(line) and (head := _HEAD.search(line))][-1:]
     return ["\n".join(lines) for lines in found]
 
 
@@ -77,21 +121,43 @@ def without_values(text: str) -> str:
 def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
     """Return the error for the stderr of a failed kubectl; never raises.
 
-    The first message counts: kubectl reports in the order of the objects, and later messages are usually consequences.
-    Missing objects count only if there is no other error. `detail` is logged (default: the repeatable part of
-    `stderr`).
+    The first message that a rule knows counts: kubectl reports in the order of the objects, and later messages are
+    usually consequences. Missing objects count only if there is no other error. `detail` is logged (default: the
+    repeatable part of `stderr`).
     """
     detail = repeatable(stderr) if detail is None else detail
-    found = messages(stderr)
+    found = messages(stderr)[:MOST_MESSAGES]
     missing = [match for match in map(_MISSING.match, found) if match]
     if missing and len(missing) == len(found) and not any(match["resource"] == "namespaces" for match in missing):
         names = frozenset((match["resource"], match["name"]) for match in missing)
         return ObjectsMissing("The sandbox was deleted in the meantime", detail=detail, names=names)
     found.sort(key=lambda message: bool(_MISSING.match(message)))
-    for message in [*found, stderr]:
-        for rule in RULES:
-            match = rule.pattern.search(message[:MOST_MATCHED])
-            # Only the API server's messages may fill a sentence: others may quote the kubeconfig.
-            if match and (not match.groupdict() or is_of_server(message)):
-                return rule.make(match, detail)
-    return ClusterRefused("The cluster refused the request for an unknown reason", detail=detail)
+    for message in found:
+        if error := _known(message[:MOST_MATCHED], detail):
+            return error
+    words = _words(found[0]) if found else ""
+    return ClusterRefused("The cluster refused the request for an unknown reason", detail=detail, words=words)
+
+
+def _known(message: str, detail: str) -> ProvisionerError | None:
+    """Return the error of the first rule that knows the message; None if no rule does."""
+    is_servers = is_of_server(message)
+    if not is_servers and fault_of(message) is not None:
+        return ClusterRefused("The provisioner's kubeconfig can't be used", detail=detail)
+    for rule in RULES:
+        match = rule.pattern.search(message) if is_servers or not rule.repeats else None
+        if match:
+            error = rule.make(match, detail)
+            if isinstance(error, ClusterRefused) and rule.name in UNKNOWN:
+                error.words = _words(message)
+            return error
+    return None
+
+
+def _words(message: str) -> str:
+    """Return the API server's own words, masked; empty for a message of kubectl, which may quote the kubeconfig."""
+    return without_values(logs.masked(message)[:MOST_WORDS]) if is_of_server(message) else ""
+
+
+def _is_noise(line: str) -> bool:
+    return bool(_LOG_LINE.match(line)) or line.startswith("Warning: ")

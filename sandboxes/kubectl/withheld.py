@@ -26,8 +26,9 @@ MOST_IN_LINE = 16_000
 
 # Messages of the API server, which never sees the kubeconfig, and about stdin, which the service writes.
 _OF_SERVER = re.compile(
-    r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|Warning: |error: ([a-z]+ )*"?STDIN|'
-    r"error: (Apply failed with|Operation cannot be fulfilled|You must be logged in|the server |no matches for kind)"
+    r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|Warning: |(error: )?([a-z]+ )+"?STDIN|'
+    r"(error: )?(Apply failed with|Operation cannot be fulfilled|resource mapping not found for name)|"
+    r"error: (You must be logged in|the server |no matches for kind|error upgrading connection)"
 )
 # Messages that only kubectl prints, and only with the server's text; causes are on separate lines.
 _SURELY_OF_SERVER = re.compile(r'[Ee]rror from server|The [A-Z]\w* "[^"]*" is invalid|\* ')

@@ -19,7 +19,7 @@ class Readiness(BaseModel):
     ready: bool = Field(description="Whether every check is `ok`.", examples=[True])
     checks: dict[str, str] = Field(
         description="Result of each check: `ok`, or one sentence that says what is wrong.",
-        examples=[{"serving": "ok", "kubectl": "ok", "api_server": "ok", "live_view": "ok"}],
+        examples=[{"serving": "ok", "kubectl": "ok", "api_server": "ok", "rights": "ok", "live_view": "ok"}],
     )
 
 

@@ -232,9 +232,14 @@ class Reconciliation(BaseModel):
 
     sandbox_id: str = Field(description="Sandbox ID, as in the request.", examples=["abc"])
     status: Literal["found", "absent"] = Field(
-        description="Whether its Pod exists; also one that is terminating, or has no Service.", examples=["found"]
+        description="Whether its Pod exists. One that is terminating is `found` until it is gone, after a `DELETE` of "
+        "the sandbox, too; one that has ended or has no Service is `found` as well.",
+        examples=["found"],
     )
-    backend_namespace: str = Field(description="Namespace of the sandboxes.", examples=["deer-flow"])
+    backend_namespace: str = Field(
+        description="Name of the sandboxes' namespace; not its UID, which takes a right that the service may lack.",
+        examples=["deer-flow"],
+    )
     incarnation_id: str | None = Field(
         description=f"UID of the Pod, which a sandbox made anew does not have. {_ABSENT}",
         examples=["5e1e4ee7-9c4f-4d0c-a1b5-3f0f7c1f5d0a"],

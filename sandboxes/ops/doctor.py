@@ -17,7 +17,7 @@ from sandboxes.kubectl.output import check_ready, has_line
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.raw import quotas_of
 from sandboxes.kubectl.runner import KubectlRunner
-from sandboxes.kubectl.stderr import classify
+from sandboxes.kubectl.stderr import classify, is_forbidden
 from sandboxes.ops.lines import Line, Verdict, quota_line, rights_line
 from sandboxes.ops.preflight import trial_of
 from sandboxes.ops.rights import (
@@ -125,7 +125,7 @@ class _ClusterChecks:
         certificate = Line(Verdict.OK, f"certificate: {self._certificate()}")
         if completed.returncode == 0:
             return [certificate, self._ready(completed)]
-        if "(Forbidden)" in completed.stderr:
+        if is_forbidden(completed.stderr):
             return [certificate, Line(Verdict.NOT_PERMITTED, "API server: reachable, but /readyz is forbidden")]
         error = classify(completed.stderr)
         if "certificate" in error.public:
@@ -220,11 +220,17 @@ class _ClusterChecks:
             # Such as a cluster without gVisor: only creates with this template are refused.
             is_optional = name != DEFAULT_TEMPLATE and type(error) is ClusterRefused
             verdict = Verdict.NOT_PERMITTED if is_optional else Verdict.FAIL
-            more = f"\n{error.detail}" if isinstance(error, TemplateRefused) else ""
-            return Line(verdict, f"template {name}: {error.public}{more}")
+            more = error.detail if isinstance(error, TemplateRefused) else _words_of(error)
+            return Line(verdict, "\n".join(filter(None, (f"template {name}: {error.public}", more))))
         return Line(Verdict.OK, f"template {name}: the cluster accepts it (dry run)")
 
     @staticmethod
     def _refused(what: str, completed: Completed) -> Line:
-        verdict = Verdict.NOT_PERMITTED if "(Forbidden)" in completed.stderr else Verdict.FAIL
-        return Line(verdict, f"{what}: {classify(completed.stderr).public}")
+        verdict = Verdict.NOT_PERMITTED if is_forbidden(completed.stderr) else Verdict.FAIL
+        error = classify(completed.stderr)
+        return Line(verdict, "\n".join(filter(None, (f"{what}: {error.public}", _words_of(error)))))
+
+
+def _words_of(error: ProvisionerError) -> str:
+    """Return the API server's own words, if the reason for its refusal is not known."""
+    return error.words if isinstance(error, ClusterRefused) else ""

@@ -1,6 +1,7 @@
-"""Checks whether this replica can do its work: kubectl runs, the API server answers, the live view is fresh.
+"""Checks whether this replica can do its work.
 
-The results never contain kubectl's own output.
+kubectl runs, the API server answers, no right that every create needs is missing, and the live view is fresh. The
+results never contain kubectl's own output.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from typing import TYPE_CHECKING
 
 from sandboxes.deadlines import within
 from sandboxes.errors import ClusterRefused, KubectlNotRun, ProvisionerError
+from sandboxes.ops.granted import Granted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sandboxes.cluster.cluster import Cluster
+    from sandboxes.ops.rights import Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +44,13 @@ ENDING = Readiness({"serving": "The provisioner is shutting down"})
 class Health:
     """Decides whether this replica should receive requests.
 
-    Checks `serving` (false during shutdown), `kubectl`, `api_server`, and `live_view` if it is on.
+    Checks `serving` (false during shutdown), `kubectl`, `api_server`, `rights` (those of `wanted` that every create
+    needs), and `live_view` if it is on.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, wanted: Mapping[str, Wanted]) -> None:
         self._cluster = cluster
+        self._granted = Granted(cluster, wanted)
         self._lock = asyncio.Lock()
         self._found: Readiness | None = None
         self._found_at = 0.0
@@ -71,7 +78,7 @@ class Health:
 
     async def _look(self) -> Readiness:
         until = _now() + self._cluster.deadlines.ready
-        checks = {"serving": OK, "kubectl": OK, "api_server": OK}
+        checks = {"serving": OK, "kubectl": OK, "api_server": OK, "rights": OK}
         try:
             async with within(self._cluster.deadlines.ready):
                 await self._ask()
@@ -81,10 +88,13 @@ class Health:
         except ProvisionerError as error:
             checks["api_server"] = error.public
             logger.debug("not ready: %s\n%s", error, error.detail)
+        patience = until - _now() if checks["api_server"] == OK else 0.0
+        # At once: without the right to list, the view never becomes fresh.
+        _, is_fresh = await asyncio.gather(
+            self._granted.look(patience) if patience > 0 else asyncio.sleep(0), _becomes_fresh(self._cluster, patience)
+        )
+        checks["rights"] = self._granted.missing or OK
         if self._cluster.has_informer:
-            # The server ends each watch regularly; the view is fresh again within two seconds.
-            patience = until - _now() if checks["api_server"] == OK else 0.0
-            is_fresh = await _becomes_fresh(self._cluster, patience)
             checks["live_view"] = OK if is_fresh else "The live view is not up to date with the cluster"
         return Readiness(checks)
 
@@ -112,7 +122,12 @@ class Health:
 
 
 async def _becomes_fresh(cluster: Cluster, seconds: float) -> bool:
-    """Return whether the informer is fresh, after waiting up to `seconds` for it."""
+    """Return whether the informer is fresh, after waiting up to `seconds` for it; false at once without one.
+
+    The server ends each watch regularly; the view is fresh again within two seconds.
+    """
+    if not cluster.has_informer:
+        return False
     try:
         async with asyncio.timeout(max(0.0, seconds)):
             await cluster.becomes_fresh()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes.cluster.retry import persist
 from sandboxes.errors import (
@@ -35,23 +35,58 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_Outcome: TypeAlias = "TimeoutError | ProvisionerError | None"
+
+# Dry runs at the same time.
+AT_ONCE = 4
+
 
 async def check_cluster(
     kubectl: Kubectl, templates: Mapping[str, Template], settings: Settings, deadlines: Deadlines
 ) -> None:
     """Create the namespace if it is missing, and check each template by a server-side dry run.
 
-    Raises StartupError if a template breaks the schema.
+    Raises StartupError, which names all of them, if templates break the schema.
     """
     try:
         async with asyncio.timeout(deadlines.preflight):
             await _check_namespace(kubectl, settings.k8s_namespace)
-        for name, template in templates.items():
-            async with asyncio.timeout(deadlines.preflight):
-                await _check_template(kubectl, name, template, settings)
-    except TimeoutError:
+    except (TimeoutError, ClusterUnavailable, ClusterTimeout) as error:
+        _warn_unavailable(error)
+        return
+    at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def outcome(name: str, template: Template) -> _Outcome:
+        async with at_once:
+            return await _outcome(kubectl, name, template, settings, deadlines)
+
+    outcomes = dict(zip(templates, await asyncio.gather(*(outcome(*one) for one in templates.items())), strict=True))
+    _report(outcomes)
+
+
+def _report(outcomes: Mapping[str, _Outcome]) -> None:
+    """Log what came of each template's check. Raises StartupError if templates break the schema."""
+    broken = []
+    unavailable: dict[str, TimeoutError | ProvisionerError] = {}
+    for name, error in outcomes.items():
+        if error is None:
+            logger.info("the cluster accepts the template %s", name)
+        elif isinstance(error, TemplateRefused):
+            broken.append(f"The sandbox template can't be used. {error}. Its name is {name}.\n{error.detail}")
+        elif isinstance(error, (ClusterRefused, LimitReached)):
+            logger.warning("The cluster refuses the template %s at the moment: %s\n%s", name, error, error.detail)
+        else:
+            unavailable[str(error)] = error
+    for failure in unavailable.values():  # mostly one cause for all templates
+        _warn_unavailable(failure)
+    if broken:
+        raise StartupError("\n".join(broken))
+
+
+def _warn_unavailable(error: TimeoutError | ProvisionerError) -> None:
+    if isinstance(error, TimeoutError):
         logger.warning("The cluster does not answer. Serving anyway: requests get 504 until it does.")
-    except (ClusterUnavailable, ClusterTimeout) as error:
+    else:
         logger.warning("%s. Serving anyway: requests get %d until it can.\n%s", error, error.status, error.detail)
 
 
@@ -87,15 +122,14 @@ def trial_of(name: str, template: Template, settings: Settings) -> list[KubeObje
     return [obj for part in parts for obj in part(sandbox, template, settings, applied_at="1970-01-01T00:00:00Z")]
 
 
-async def _check_template(kubectl: Kubectl, name: str, template: Template, settings: Settings) -> None:
-    objects = trial_of(name, template, settings)
+async def _outcome(
+    kubectl: Kubectl, name: str, template: Template, settings: Settings, deadlines: Deadlines
+) -> _Outcome:
+    """Return the error with which the cluster refuses the template; None if it accepts it."""
     try:
-        await persist(lambda: kubectl.dry_run(objects))
-    except TemplateRefused as error:
-        raise StartupError(
-            f"The sandbox template can't be used. {error}. Its name is {name}.\n{error.detail}"
-        ) from error
-    except (ClusterRefused, LimitReached) as error:
-        logger.warning("The cluster refuses the template %s at the moment: %s\n%s", name, error, error.detail)
-    else:
-        logger.info("the cluster accepts the template %s", name)
+        objects = trial_of(name, template, settings)
+        async with asyncio.timeout(deadlines.preflight):
+            await persist(lambda: kubectl.dry_run(objects))
+    except (TimeoutError, ProvisionerError) as error:
+        return error
+    return None

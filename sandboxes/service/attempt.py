@@ -63,6 +63,22 @@ class Attempt:
             return False
         return self.has_marked(obj) and kube.CONFIRMED_ANNOTATION not in kube.get_annotations(obj)
 
+    def may_replace(self, service: KubeObject | None, pod: KubeObject) -> bool:
+        """Whether this attempt made the Pod, and the Service is left over from an earlier sandbox of the id.
+
+        It is not left over where another process may have completed the Pod by it, and returned it to a caller. Such a
+        process can patch: it has confirmed the Pod, or has applied the Service since this attempt began, without labels
+        that the Pod was not made with.
+        """
+        if service is None or self.has_marked(service) or not self.has_marked(pod):
+            return False
+        if kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod):
+            return False
+        applied_at = expiry.time_of(service, kube.APPLIED_AT_ANNOTATION)
+        if applied_at is None or applied_at < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+            return True
+        return not kube.get_labels(service).items() <= kube.get_labels(self.objects[1]).items()
+
     def is_over(self, pod: KubeObject) -> bool:
         """Whether the Pod has ended, or has expired and the request does not set a new TTL."""
         has_expired = expiry.ttl_ends_at(pod) <= expiry.present()
@@ -77,6 +93,23 @@ class Attempt:
     def is_owners(self, pod: KubeObject) -> bool:
         """Whether the Pod has the same owner as this attempt."""
         return kube.owner_of(pod) == kube.owner_of(self.objects[0])
+
+
+def needs_confirmation(pod: KubeObject, settle: float) -> bool:
+    """Whether the Pod's maker may still roll it back: it was applied recently and is not confirmed.
+
+    `settle`: seconds for which a failed create is rolled back.
+    """
+    applied_at = expiry.time_of(pod, kube.APPLIED_AT_ANNOTATION)
+    if applied_at is None or kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod):
+        return False
+    return expiry.present() - applied_at <= timedelta(seconds=settle) + CLOCKS_DIFFER
+
+
+def is_older(service: KubeObject, pod: KubeObject) -> bool:
+    """Whether the Service was applied before the Pod, or by no version that notes the time."""
+    made, applied = (expiry.time_of(obj, kube.APPLIED_AT_ANNOTATION) for obj in (pod, service))
+    return made is not None and (applied is None or applied < made)
 
 
 def now() -> str:

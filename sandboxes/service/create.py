@@ -11,13 +11,13 @@ import asyncio
 import itertools
 import logging
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.deadlines import within
 from sandboxes.errors import (
+    ClusterRefused,
     ClusterTimeout,
     ClusterUnavailable,
     KeepsChanging,
@@ -31,7 +31,7 @@ from sandboxes.errors import (
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
-from sandboxes.service.attempt import CLOCKS_DIFFER, NOBODY, Attempt, marks_only, now
+from sandboxes.service.attempt import NOBODY, Attempt, is_older, marks_only, needs_confirmation, now
 from sandboxes.service.capacity import Capacity
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
@@ -57,6 +57,10 @@ logger = logging.getLogger(__name__)
 
 Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
 
+# Seconds for which the words of a refusal are kept, and how many of them, of at most 1,000 characters.
+REFUSALS_KEPT = 3600.0
+MOST_REFUSALS = 1000
+
 # A round is repeated if another writer changed the objects; after this many, give up.
 MAX_ROUNDS = 8
 
@@ -76,9 +80,10 @@ class Creation:
         self.extras = Extras(cluster, templates, locks)
         self.protection = Protection(cluster)
         self._rollback = Rollback(cluster, settings, locks, self.extras)
-        self._without_patch = WithoutPatch(cluster, self._wait_until_gone)
+        self._without_patch = WithoutPatch(cluster, settings, self._wait_until_gone)
         # Uids of Pods that this process returned to a caller. An evicted entry only costs one more confirmation.
         self._confirmed: ExpiringDict[str, None] = ExpiringDict(cluster.deadlines.settle, time.monotonic)
+        self._refusals: ExpiringDict[str, str] = ExpiringDict(REFUSALS_KEPT, time.monotonic, MOST_REFUSALS)
         # Sent for each new Pod, with the start of its create (loop time).
         self.made: Signal[[KubeObject, float]] = Signal()
 
@@ -100,6 +105,7 @@ class Creation:
                     await self.protection.ensure()
                     pair = await self._reconcile(attempt)
         except ProvisionerError as error:
+            self._note_refusal(sandbox.sandbox_id, error.words if isinstance(error, ClusterRefused) else "")
             settled = await self._rollback.roll_back(attempt)
             if settled is None:
                 if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
@@ -109,6 +115,7 @@ class Creation:
                 raise
             logger.warning("sandbox %s: its create failed, but it is complete and is returned", sandbox.sandbox_id)
             pair = settled
+        self._note_refusal(sandbox.sandbox_id, "")
         # Objects of an earlier failed create of this id are deleted by now, or are part of this sandbox.
         self._rollback.forget(sandbox.sandbox_id)
         self._confirmed.note(pair[0]["metadata"]["uid"], None)
@@ -124,6 +131,14 @@ class Creation:
     def is_refused(self, sandbox_id: str) -> bool:
         """Whether this sandbox's objects come from a failed create and are about to be deleted."""
         return self._rollback.is_pending(sandbox_id)
+
+    def refusal_of(self, sandbox_id: str) -> str:
+        """Return the API server's words if it refused the last create for a reason that is not known; else empty."""
+        return self._refusals.get(sandbox_id) or ""
+
+    def _note_refusal(self, sandbox_id: str, words: str) -> None:
+        if words or sandbox_id in self._refusals:
+            self._refusals.note(sandbox_id, words)
 
     async def finish(self) -> None:
         """Wait for the clean-up after failed creates and deleted sandboxes, for a limited time."""
@@ -236,16 +251,14 @@ class Creation:
         if kube.owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
             missing.append(marks_only(new_pod, pod))
-        # Without patch the Service is made by the Pod's maker: one that was left over is replaced.
-        is_left_over = attempt.without_patch and attempt.has_marked(pod) and not attempt.has_marked(service)
-        if (
-            service is None
-            or not kube.is_managed(service)
-            or not is_whole(pod, service, self._settings)
-            or is_left_over
-        ):
-            missing.append(new_service)
-        return missing
+        if service is None or not kube.is_managed(service) or not is_whole(pod, service, self._settings):
+            return [*missing, new_service]
+        if attempt.without_patch:
+            replaces = attempt.may_replace(service, pod)
+        else:
+            # Its maker may lack the right to patch, and be about to replace this Service: an apply prevents it.
+            replaces = not self._without_patch.is_known and self._is_unsettled(pod) and is_older(service, pod)
+        return [*missing, new_service] if replaces else missing
 
     async def _make(
         self, attempt: Attempt, missing: list[KubeObject], pod: KubeObject | None, service: KubeObject | None
@@ -301,16 +314,16 @@ class Creation:
         Pod, too: one without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod
         was replaced.
         """
-        marks = kube.get_annotations(pod)
-        if not self._rollback.is_pending(sandbox_id) and not always:
-            applied_at = expiry.time_of(pod, kube.APPLIED_AT_ANNOTATION)
-            if pod["metadata"]["uid"] in self._confirmed or applied_at is None or kube.CONFIRMED_ANNOTATION in marks:
-                return pod
-            if expiry.present() - applied_at > timedelta(seconds=self._cluster.deadlines.settle) + CLOCKS_DIFFER:
-                return pod
+        if not (always or self._rollback.is_pending(sandbox_id) or self._is_unsettled(pod)):
+            return pod
         confirmed = await self._cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
         self._rollback.forget(sandbox_id)
         return confirmed
+
+    def _is_unsettled(self, pod: KubeObject) -> bool:
+        """Whether the Pod's maker may still change or delete it, unless that is this process."""
+        is_known = pod["metadata"]["uid"] in self._confirmed
+        return not is_known and needs_confirmation(pod, self._cluster.deadlines.settle)
 
     async def _prolong(self, sandbox: Sandbox, pod: KubeObject) -> KubeObject:
         """Extend the sandbox's lifetime to the requested one, record a use, and return its Pod."""

@@ -54,8 +54,10 @@ class _Read:
     previous_logs: LogPart | None
 
 
-async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings) -> Diagnostics:
+async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings, *, refusal: str = "") -> Diagnostics:
     """Return the diagnosis of a sandbox, even if its Service is missing, within the `diagnosis` deadline (8 s).
+
+    `refusal`: the API server's words about the last create, for the summary.
 
     Raises SandboxNotFound if its Pod is missing or terminating; ClusterUnavailable, ClusterRefused or ClusterTimeout
     if the Pod can't be read.
@@ -73,7 +75,7 @@ async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings) -> Dia
         if _has_restarted(pod, name):
             previous = group.create_task(_log(cluster, pod, name, end, previous=True))
     read = _Read(*events.result(), logs.result(), None if previous is None else previous.result())
-    return _put_together(pod, service, settings, read)
+    return _put_together(pod, service, settings, read, refusal)
 
 
 async def _look(cluster: Cluster, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
@@ -108,14 +110,19 @@ async def _part(what: str, call: Awaitable[T], end: float) -> tuple[T | None, st
         return None, error.public
 
 
-def _put_together(pod: KubeObject, service: KubeObject | None, settings: Settings, read: _Read) -> Diagnostics:
+def _put_together(
+    pod: KubeObject, service: KubeObject | None, settings: Settings, read: _Read, refusal: str
+) -> Diagnostics:
     trouble = trouble_of(pod)
     if trouble is not None and trouble.reason in VAGUE:
         trouble = cause_in(read.events) or trouble
     answer = answer_for(pod, service, settings)
+    summary = summary_of(pod, trouble, has_url=answer is not None)
+    if refusal:
+        summary += f" The cluster refused the last create of this sandbox, in its own words: {refusal}"
     return Diagnostics(
         sandbox_id=pod["metadata"]["labels"][kube.ID_LABEL],
-        summary=summary_of(pod, trouble, has_url=answer is not None),
+        summary=summary,
         status=status_of(pod),
         ready=trouble is None,
         reason=None if trouble is None else trouble.reason,

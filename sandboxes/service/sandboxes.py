@@ -57,7 +57,7 @@ class SandboxService:
 
     def __init__(self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings) -> None:
         self.cluster = cluster
-        self._templates = templates
+        self.loaded_templates = templates
         self._settings = settings
         self._answers = Answers(settings)
         cluster.changed.connect(self._answers.forget)
@@ -80,7 +80,7 @@ class SandboxService:
         Raises BadRequest, FieldNotAllowed, Unprocessable, SandboxConflict, LimitReached, ClusterRefused,
         ClusterUnavailable or ClusterTimeout.
         """
-        sandbox = validate(request, self._templates, self._settings)
+        sandbox = validate(request, self.loaded_templates, self._settings)
         try:
             async with self._locks.hold(sandbox.sandbox_id, self.cluster.deadlines.create) as seconds_left:
                 pod, service = await self._creation.create(sandbox, seconds_left)
@@ -97,7 +97,7 @@ class SandboxService:
                 image=self._settings.sandbox_image,
                 objects=sorted({extra["kind"] for extra in template.extras}),
             )
-            for name, template in sorted(self._templates.items())
+            for name, template in sorted(self.loaded_templates.items())
         ]
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
@@ -110,11 +110,13 @@ class SandboxService:
         return self._answer(pod, service, sandbox_id)
 
     async def reconcile(self, sandbox_id: str) -> Reconciliation:
-        """Return which Pod the sandbox has, or that it has none; also a Pod that get() does not show."""
-        pod, service = self.cluster.seen(sandbox_id)
-        if pod is None or service is None:  # proves nothing
-            async with within(self.cluster.deadlines.read):
-                pod, service = await self.cluster.look(sandbox_id)
+        """Return which Pod the sandbox has, or that it has none; also a Pod that get() does not show.
+
+        Always asks the cluster: callers decide by it whether to make a sandbox anew. The live view may be behind, and
+        hides a Pod whose delete was accepted, although it is there until its containers have ended.
+        """
+        async with within(self.cluster.deadlines.read):
+            pod, service = await self.cluster.look(sandbox_id)
         return reconciliation_for(sandbox_id, pod, service, self._settings)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
@@ -122,7 +124,8 @@ class SandboxService:
         if self._creation.is_refused(sandbox_id):
             raise SandboxNotFound(sandbox_id)
         async with within(self.cluster.deadlines.read), self._diagnosing.one():
-            return await diagnose(self.cluster, sandbox_id, self._settings)
+            refusal = self._creation.refusal_of(sandbox_id)
+            return await diagnose(self.cluster, sandbox_id, self._settings, refusal=refusal)
 
     async def wait(self, answer: SandboxResponse, until: float, *, is_made: bool = False) -> WaitedResponse:
         """Return the sandbox once it is usable or can't become usable, or at `until` (loop time).

@@ -1,7 +1,8 @@
 """Creates sandboxes without the right to patch, by `kubectl create`.
 
 Without that right nothing can be written onto an existing object, so a process can't show that it has completed or
-returned what another one has made. Instead, the process that has created the Pod, and no other, creates the Service.
+returned what another one has made. Instead, the process that has created the Pod, and no other, creates the Service,
+unless one that has been granted the right meanwhile completes the Pod: its Service stays.
 For the others a Pod without its Service is unavailable, until it is complete or the reaper has deleted it.
 """
 
@@ -15,6 +16,7 @@ from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.errors import ClusterUnavailable, KeepsChanging, ObjectsChanged, PatchForbidden
 from sandboxes.service.attempt import NOBODY
+from sandboxes.status.response import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
     from sandboxes.service.attempt import Attempt
+    from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +35,14 @@ MAX_ROUNDS = 4
 class WithoutPatch:
     """Remembers for a minute that the right to patch is missing, and creates sandboxes without it."""
 
-    def __init__(self, cluster: Cluster, wait_until_gone: Callable[[Attempt, KubeObject], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        wait_until_gone: Callable[[Attempt, KubeObject], Awaitable[None]],
+    ) -> None:
         self._cluster = cluster
+        self._settings = settings
         self._wait_until_gone = wait_until_gone
         # Loop time at which an apply is tried again.
         self._until: float | None = None
@@ -79,11 +88,13 @@ class WithoutPatch:
     ) -> KubeObject:
         """Create the Service of this attempt's Pod, in place of one that another sandbox of the id has left over.
 
-        Raises ObjectsChanged if the Pod has been deleted meanwhile: then the Service is that of its successor.
+        Returns the one by which another process has completed the Pod meanwhile: it has been granted the right.
+        Raises ObjectsChanged if the Pod has been deleted: then the Service is that of its successor.
         """
         for _ in range(MAX_ROUNDS):
             if old is not None:
-                if attempt.has_marked(old):
+                is_others = not attempt.may_replace(old, pod) and is_whole(pod, old, self._settings)
+                if attempt.has_marked(old) or is_others:
                     return old
                 if not kube.is_managed(old):
                     raise _refused("services")
@@ -93,8 +104,9 @@ class WithoutPatch:
             if created:
                 return created[0]
             there, old = await self._cluster.look(attempt.sandbox.sandbox_id)
-            if there is None or there["metadata"]["uid"] != pod["metadata"]["uid"]:
+            if there is None or there["metadata"]["uid"] != pod["metadata"]["uid"] or kube.is_terminating(there):
                 raise ObjectsChanged("The sandbox was deleted while it was made")
+            pod = there
         raise KeepsChanging
 
     async def _wait_for_maker(self, attempt: Attempt, half: KubeObject) -> None:

@@ -7,15 +7,21 @@ the credentials. The contract with these images is DeerFlow's (docs/how-to/deerf
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING, Literal
 
+from sandboxes.errors import BadRequest, StartupError
+from sandboxes.spec.mounts import overlap
 from sandboxes.spec.volumes import extra_volume
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from sandboxes.models.requests import CreateRequest, ExtraMount
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.options import Sandbox
+    from sandboxes.spec.templates import Template
 
 ROOT = "/mnt/integrations/lark-cli"
 RUNTIME_PATH = f"{ROOT}/runtime"
@@ -26,6 +32,15 @@ BROKER_PATHS = {
     f"{ROOT}/config/locks": "/var/lark/config/locks",
     f"{ROOT}/data": "/var/lark/data",
 }
+_BROKER_ROOT = "/var/lark"
+_NAME_PREFIX = "lark-cli-"
+
+# Where DeerFlow keeps a user's credentials, below the base directory; `*` is any user.
+_CREDENTIALS = ("users", "*", "integrations", "lark-cli")
+
+# Fields of a Pod that let the containers reach each other's files, or other sandboxes' brokers.
+_SHARING = ("shareProcessNamespace", "hostPID", "hostNetwork")
+
 _URL_VARIABLE = "DEERFLOW_LARK_BROKER_URL"
 _BROKER_URL = "http://127.0.0.1:8788"
 _RUNTIME_VOLUME = "lark-cli-runtime"
@@ -62,14 +77,62 @@ def mounts_without_credentials(
     """Split the extra mounts into all that the Pod has, and those among them that only the broker has.
 
     Credentials never reach the sandbox where a broker image is set, whatever the request says. An extra mount of the
-    program is dropped where the Pod brings its own.
+    program is dropped where the Pod brings its own. Raises BadRequest if another mount would show the credentials.
     """
+    if settings.lark_cli_broker_image:
+        _check_apart(mounts, settings.base_directory or "")
     if settings.lark_cli_broker_image and lark != "broker":
         mounts = tuple(mount for mount in mounts if mount.container_path not in BROKER_PATHS)
     if lark:
         mounts = tuple(mount for mount in mounts if mount.container_path != RUNTIME_PATH)
     brokers = tuple(mount for mount in mounts if lark == "broker" and mount.container_path in BROKER_PATHS)
     return mounts, brokers
+
+
+def _check_apart(mounts: tuple[ExtraMount, ...], base: str) -> None:
+    """Raise BadRequest if a mount of the sandbox contains credentials or lies in them."""
+    credentials = [mount for mount in mounts if mount.container_path in BROKER_PATHS]
+    for mount in mounts:
+        if mount in credentials:
+            continue
+        parts = mount.host_path.removeprefix(base.rstrip("/") + "/").split("/")
+        # The shorter one decides: a folder above contains them, one below lies in them.
+        is_kept = all(wanted in ("*", part) for wanted, part in zip(_CREDENTIALS, parts, strict=False))
+        if is_kept or any(overlap(mount.host_path, one.host_path) for one in credentials):
+            raise BadRequest(
+                f"extra_mounts would show credentials of the Lark CLI at {mount.container_path}, which the operator "
+                "keeps out of sandboxes"
+            )
+
+
+def check_templates(templates: Mapping[str, Template], settings: Settings) -> None:
+    """Raise StartupError if the broker's image is set and a template would open the credentials to the sandbox.
+
+    Restricted templates never get a broker.
+    """
+    if not settings.lark_cli_broker_image:
+        return
+    for template in templates.values():
+        field = None if template.is_restricted else next(_defeating(template.pod["spec"]), None)
+        if field is not None:
+            raise StartupError(
+                f"The template {template.file} can't be used with LARK_CLI_BROKER_IMAGE, which keeps credentials out "
+                f"of sandboxes: remove or change {field}."
+            )
+
+
+def _defeating(spec: KubeObject) -> Iterator[str]:
+    """Yield the fields of a Pod that share the broker's processes, network, name or folders with other containers."""
+    yield from (f"spec.{field}" for field in _SHARING if spec.get(field))
+    for kind in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(kind) or []):
+            where = f"spec.{kind}[{index}]"
+            if container["name"].startswith(_NAME_PREFIX):
+                yield f"{where}.name"
+            for number, mount in enumerate(container.get("volumeMounts") or []):
+                path = "/" + posixpath.normpath(mount["mountPath"]).lstrip("/")
+                if any(f"{path}/".startswith(f"{root}/") for root in (ROOT, _BROKER_ROOT)):
+                    yield f"{where}.volumeMounts[{number}].mountPath"
 
 
 def add_lark(spec: KubeObject, container: KubeObject, sandbox: Sandbox, settings: Settings) -> None:

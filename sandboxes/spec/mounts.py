@@ -46,7 +46,7 @@ def checked_skills_path(path: str | None) -> str:
     normal = _normalized(path)
     if len(normal.encode()) > MAX_PATH_BYTES:
         raise BadRequest(f"skills_container_path has more than {MAX_PATH_BYTES} bytes")
-    if normal == "/" or any(_overlap(normal, reserved) for reserved in _RESERVED):
+    if normal == "/" or any(overlap(normal, reserved) for reserved in _RESERVED):
         raise BadRequest("skills_container_path overlaps a reserved directory: one of " + ", ".join(("/", *_RESERVED)))
     return normal
 
@@ -111,5 +111,6 @@ def _normalized(path: str) -> str:
     return "/" + posixpath.normpath(path).lstrip("/")
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
+    """Whether the two normalized absolute paths are one, or one of them contains the other."""
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.errors import StartupError
 from sandboxes.grammar import peer_of
-from sandboxes.spec.templates import read_documents
+from sandboxes.spec.template_files import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def load_policy(path: Path) -> KubeObject:
     """Read a file with exactly one NetworkPolicy; raises StartupError for any other content."""
-    documents = [one for one in read_documents(path) if one is not None]
-    policy = documents[0] if len(documents) == 1 else None
+    documents = read_file(path)
+    policy = documents[0].value if len(documents) == 1 else None
     if not isinstance(policy, dict) or policy.get("kind") != "NetworkPolicy":
         raise StartupError(f"The file {path} must hold exactly one NetworkPolicy.")
     return policy

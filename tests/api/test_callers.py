@@ -73,7 +73,7 @@ async def test_a_public_peer_gets_401_on_every_api_method_and_path(
         assert (await client.request(method, path)).status == 401
     for path in [*OPEN, "/metrics"]:
         assert (await client.request(method, path)).status in {200, 405}
-    assert {call[:2] for call in cluster.calls} <= {("get", "--raw")}  # the probe of /readyz
+    assert {call[:2] for call in cluster.calls} <= {("get", "--raw"), ("create", "--raw")}  # of /readyz
 
 
 async def test_a_peer_without_an_address_is_rejected(make_client: MakeClient) -> None:
@@ -249,5 +249,5 @@ async def test_any_bytes_in_browser_headers_are_200_or_403(
 async def test_invalid_header_bytes_never_cause_a_500(client: Client, raw: bytes, name: str) -> None:
     host = b"" if name == "Host" else b"Host: localhost\r\n"
     answer = await send(client, b"GET /api/capabilities HTTP/1.1\r\n" + host + name.encode() + b": " + raw + b"\r\n")
-    # Invalid HTTP is 400, also in JSON: tests/contract/test_process.py.
+    # Invalid HTTP is 400, also in JSON: tests/contract/test_malformed_requests.py.
     assert int(answer.split()[1]) in {200, 400, 403}

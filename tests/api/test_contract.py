@@ -183,7 +183,9 @@ async def test_an_invalid_field_is_422_without_a_kubectl_call(
         (b"[" * 20_000, "json_invalid"),
         (b'{"a":' * 20_000, "json_invalid"),
         (b'{"sandbox_id": "\xff\xfe"}', "json_invalid"),
-        ('{"sandbox_id": "a"}'.encode("utf-16"), "json_invalid"),
+        ('{"sandbox_id": "a"}'.encode("utf-16")[:-1], "json_invalid"),
+        ("\ufeff\ufeff{}".encode(), "json_invalid"),
+        (b"\xef\xbb\xbf", "json_invalid"),
         (b'{"sandbox_id": "\\ud800"}', "json_invalid"),
         (b"null", "model_type"),
         (b"[]", "model_type"),
@@ -219,7 +221,7 @@ async def test_a_body_that_does_not_match_its_content_encoding_is_400(client: Cl
     assert cluster.calls == []
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/none", "/api/sandboxes/", "/api/sandboxes/a/b", "/x"])
+@pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/none", "/api/sandboxes//", "/api/sandboxes/a/b", "/x"])
 async def test_an_unknown_route_is_404_in_json(client: Client, path: str) -> None:
     response = await client.get(path)
     assert (response.status, await response.json()) == (404, {"detail": "Not Found"})

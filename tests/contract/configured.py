@@ -1,4 +1,4 @@
-"""A template of an operator's that brings objects of its own."""
+"""The template `configured`, with a ConfigMap and a NetworkPolicy as extra objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ spec:
 
 
 def write_configured(templates: Path) -> Path:
-    """Write a template `configured`, which brings a ConfigMap and a NetworkPolicy; return the folder of templates."""
+    """Write the template `configured`, with a ConfigMap and a NetworkPolicy; return the folder of templates."""
     folder = templates / "configured"
     folder.mkdir(parents=True)
     for shipped in (ROOT / "manifests" / "sandbox").iterdir():
@@ -39,5 +39,5 @@ def write_configured(templates: Path) -> Path:
 
 @pytest.fixture
 def templates(tmp_path: Path) -> Path:
-    """A folder with one template, `configured`, which brings a ConfigMap and a NetworkPolicy."""
+    """A folder with one template, `configured`, with a ConfigMap and a NetworkPolicy."""
     return write_configured(tmp_path / "templates")

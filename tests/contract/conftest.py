@@ -1,4 +1,4 @@
-"""What the contract tests share: a stand-in cluster, and a real kubectl that talks to it."""
+"""Fixtures of the contract tests: devcluster as the API server, and a real kubectl."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import pytest
 
 from sandboxes.deadlines import Deadlines
 from tests.audit import ASKED, DEFAULTS, HAS_ALL, Asked
+from tests.contract.chaos import service
 from tests.contract.configured import templates
+from tests.contract.processes import service_url
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.contract.views import tampered
 from tests.kubectl import cluster, kubectl
 from tests.waiting import until
 
 __all__ = [
-    "cluster", "fast_cluster", "kubectl", "provisioner", "start_provisioner", "tampered", "templates", "until",
-    "without_reaper",
+    "cluster", "fast_cluster", "kubectl", "provisioner", "service", "service_url", "start_provisioner", "tampered",
+    "templates", "until", "without_reaper",
 ]  # fmt: skip
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Note whether all contract tests are going to run: see tests/audit.py."""
+    """Record whether all contract tests will run: see tests/audit.py."""
     here = Path(__file__).parent
     before = [item for item in items if here in item.path.parents]
     yield
@@ -32,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[HAS_ALL] = is_all and set(before) <= set(items)
 
 
-# A busy machine is no cluster that hangs: what is not about a limit of time has more of it than a caller would wait.
+# Tests that are not about a timeout have longer deadlines than production, for busy machines.
 PATIENT = Deadlines(
     body=60.0, create=100.0, delete=90.0, read=60.0, diagnosis=50.0, undo=30.0, others_service=5.0,
     url_unreached=20.0, url_connect=10.0, url_answer=10.0, ready=30.0, preflight=60.0, kubectl_call=90.0,
@@ -42,14 +44,14 @@ PATIENT = Deadlines(
 
 @pytest.fixture
 def deadlines(request: pytest.FixtureRequest) -> Deadlines:
-    """Return the limits of time of the services that a test starts: patient ones, but for those that it names."""
+    """Return the deadlines of services that a test starts: PATIENT, overridden by its `deadlines` marks."""
     marks = [marker.kwargs for marker in request.node.iter_markers("deadlines")]
     return dataclasses.replace(PATIENT, **{name: value for mark in reversed(marks) for name, value in mark.items()})
 
 
 @pytest.fixture(scope="session")
 def audited(pytestconfig: pytest.Config) -> Iterator[Asked]:
-    """Return what services ask of the clusters of all tests."""
+    """Return the requests of all services to the clusters of all tests."""
     asked = pytestconfig.stash.setdefault(ASKED, Asked())
     with asked.listening():
         yield asked
@@ -57,7 +59,7 @@ def audited(pytestconfig: pytest.Config) -> Iterator[Asked]:
 
 @pytest.fixture(autouse=True)
 def within_the_role(request: pytest.FixtureRequest, audited: Asked) -> Iterator[None]:
-    """Fail a test in which a service asks for more than the Role that it would be deployed with."""
+    """Fail a test in which a service uses a right that its Role does not grant."""
     marker = request.node.get_closest_marker("role")
     with audited.within(marker.args[0] if marker else DEFAULTS):
         yield

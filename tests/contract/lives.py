@@ -1,4 +1,4 @@
-"""What tests of the lives of sandboxes share."""
+"""Helpers for tests of expiry, keepalive, the reaper and rollback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def uid_of(cluster: Cluster) -> str | None:
 
 
 def annotations_of(cluster: Cluster) -> dict[str, str]:
-    """Return the Pod's annotations: what the service writes, and no kubelet does."""
+    """Return the annotations of sandbox a's Pod. The service writes them, and no kubelet does."""
     pod = cluster.get(*POD)
     assert pod is not None
     return dict(pod["metadata"]["annotations"])
@@ -38,13 +38,13 @@ def seconds_until(time: str) -> float:
 
 
 def pass_time(monkeypatch: pytest.MonkeyPatch, **time: float) -> None:
-    """Let the service's clock be so far ahead."""
+    """Move the service's clock ahead."""
     ahead = timedelta(**time)
     monkeypatch.setattr(expiry, "present", lambda: datetime.now(UTC) + ahead)
 
 
 async def reaps_one(provisioner: Provisioner) -> bool:
-    """Do a round of the reaper; a Pod whose status has changed since it was judged has its turn in the next one."""
+    """Run one round of the reaper; return whether it deleted one. A Pod that just changed waits for the next round."""
     return len(await reaper_of(provisioner).round(dry_run=False)) == 1
 
 
@@ -52,7 +52,7 @@ def nothing_left(cluster: Cluster) -> bool:
     return not cluster.objects("Pod") and not cluster.objects("Service")
 
 
-async def told(provisioner: Provisioner, sandbox_id: str = "a") -> dict[str, Any]:
+async def get_sandbox(provisioner: Provisioner, sandbox_id: str = "a") -> dict[str, Any]:
     answer: dict[str, Any] = await (await provisioner.get(f"{URL}/{sandbox_id}")).json()
     return answer
 

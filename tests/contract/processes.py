@@ -1,4 +1,4 @@
-"""The service, and other programs, as processes of their own."""
+"""Runs the service and other programs as child processes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from devcluster import Cluster
 from tests.conftest import ROOT
 from tests.contract.service import KUBECTL
 from tests.marker import look_at
+from tests.waiting import until
 
 PROVISIONER = (sys.executable, str(ROOT / "provisioner.py"))
 
 
 PORTS = range(20_000, 30_000)
-"""Below the ports that the kernel hands out by itself, and below those that devcluster opens for Services."""
+"""Below the kernel's ephemeral ports, and below those that devcluster opens for Services."""
 
 _held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, for a program that has to be told one.
+    """Return a free port, for a program that needs a fixed one.
 
-    It stays free until that program takes it: no connection gets it by chance, and no other pytest on this machine
-    gives it away while this process runs, since a socket without a file has its name.
+    It stays free until that program listens: no connection uses it as its local port, and no other pytest on this
+    machine returns it while this process runs, since an abstract Unix socket reserves its number.
     """
     for port in random.sample(PORTS, len(PORTS)):
         mine = socket.socket(socket.AF_UNIX)
@@ -40,7 +43,7 @@ def free_port() -> int:
             mine.bind(f"\0port-of-a-test-{port}")
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-        except OSError:  # another process has the name, or the port
+        except OSError:  # the number is reserved, or the port is in use
             mine.close()
         else:
             _held.append(mine)
@@ -49,10 +52,7 @@ def free_port() -> int:
 
 
 def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
-    """Return the environment of a service.
-
-    It is one that answers without a key also where the tests themselves run in a Pod.
-    """
+    """Return the environment of a service that answers without a key, also if the tests run in a Pod."""
     return {
         "ALLOW_UNAUTHENTICATED": "true",
         "PATH": "/usr/bin:/bin",
@@ -64,7 +64,7 @@ def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
 
 
 async def run(*argv: str, environ: dict[str, str], seconds: float = 150) -> tuple[int, str, str]:
-    """Run a program to its end: exit code, stdout, stderr."""
+    """Run a program until it exits; return its exit code, stdout and stderr."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*argv, env=environ, stdout=pipe, stderr=pipe)
     async with asyncio.timeout(seconds):
@@ -77,7 +77,7 @@ async def run(*argv: str, environ: dict[str, str], seconds: float = 150) -> tupl
 
 @asynccontextmanager
 async def running(*argv: str, environ: dict[str, str], log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Have a program run in a process group of its own; its output goes to `log`."""
+    """Run a program in its own process group during the block, with its output in `log`; then kill the group."""
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *argv, env=environ, stdout=output, stderr=output, start_new_session=True
@@ -85,10 +85,10 @@ async def running(*argv: str, environ: dict[str, str], log: Path) -> AsyncIterat
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):  # all of it has ended
+        with suppress(ProcessLookupError):  # the whole group has exited
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-        look_at(f"what {argv[-1]} wrote", log)
+        look_at(f"the log of {argv[-1]}", log)
 
 
 def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:
@@ -104,7 +104,7 @@ def healthy(port: int) -> Callable[[], Coroutine[Any, Any, bool]]:
 
 
 def command_of(pid: int) -> bytes:
-    """Return the command line of a process, its arguments ended by zeros each; nothing of one that has ended."""
+    """Return the command line of a process with NUL after each argument, or b"" if it has exited."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -112,19 +112,43 @@ def command_of(pid: int) -> bytes:
 
 
 def kill_each(pids: Iterable[int]) -> None:
-    """Kill processes, of which some may have ended by themselves."""
+    """Kill processes; ignore those that have already exited."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def processes_with(text: str) -> list[int]:
-    """Return the processes that have this text in their environment."""
+    """Return the pids of processes with this text in their environment."""
     found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
             if text.encode() in environ.read_bytes():
                 found.append(int(environ.parent.name))
-        except OSError:  # it has ended, or is not ours to look into
+        except OSError:  # it has exited, or belongs to another user
             continue
     return found
+
+
+@pytest.fixture
+async def service_url(cluster: Cluster, tmp_path: Path) -> AsyncIterator[str]:
+    """Run the service with an API key, and return its base URL."""
+    port = free_port()
+    environ = environment(
+        tmp_path,
+        KUBECONFIG_PATH=str(cluster.kubeconfig),
+        PORT=str(port),
+        HOST="127.0.0.1",
+        NODE_HOST="127.0.0.1",
+        PROVISIONER_API_KEY="k3y",
+        ALLOW_UNAUTHENTICATED="true",
+    )
+    async with running(*PROVISIONER, environ=environ, log=tmp_path / "log"):
+        await until(healthy(port))
+        yield f"http://127.0.0.1:{port}"
+
+
+async def smoke(base: str, *arguments: str, tmp_path: Path, **variables: str) -> tuple[int, str, str]:
+    path = f"{KUBECTL.parent}:/usr/bin:/bin"
+    environ = {**environment(tmp_path), "PATH": path, **variables}
+    return await run(str(ROOT / "scripts" / "smoke.sh"), base, *arguments, environ=environ)

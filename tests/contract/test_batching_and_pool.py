@@ -1,4 +1,4 @@
-"""The pool of processes and group commit, on devcluster: what they save, and that no caller pays for another."""
+"""The process pool and batching, on devcluster: fewer calls, and separate results for each caller."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ pytestmark = pytest.mark.starts_in_full
 
 
 @pytest.fixture
-def counted(tmp_path: Path) -> Path:
-    """A kubectl that notes each start in a file beside it."""
-    script = tmp_path / "counted-kubectl"
+def counting_kubectl(tmp_path: Path) -> Path:
+    """A kubectl that records each of its starts in a file."""
+    script = tmp_path / "counting-kubectl"
     script.write_text(f'#!/bin/sh\necho "$3 $4" >> {tmp_path}/starts\nexec {KUBECTL} "$@"\n')
     script.chmod(0o755)
     return script
 
 
 def starts(tmp_path: Path) -> Counter[str]:
-    """Count kubectl's starts by verb; without those that only wait it is what calls cost."""
+    """Count kubectl's starts by verb, processes started ahead included."""
     return Counter(line.split()[0] for line in (tmp_path / "starts").read_text().splitlines())
 
 
@@ -49,7 +49,7 @@ def waiting_processes(tmp_path: Path) -> list[int]:
     return [pid for pid in processes_with(str(tmp_path)) if b"-f\0-" in command_of(pid)]
 
 
-async def test_processes_wait_ahead_and_are_gone_at_the_end(
+async def test_four_processes_wait_ahead_and_end_with_the_service(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner()
@@ -60,7 +60,7 @@ async def test_processes_wait_ahead_and_are_gone_at_the_end(
     assert processes_with(str(tmp_path)) == []
 
 
-async def test_with_the_switches_off_nothing_waits_and_all_works(
+async def test_creates_and_lists_work_without_pool_batching_and_live_view(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner(KUBECTL_START_AHEAD="false", KUBECTL_GROUP="false", LIVE_VIEW="false")
@@ -70,7 +70,9 @@ async def test_with_the_switches_off_nothing_waits_and_all_works(
     assert processes_with(str(tmp_path)) == []
 
 
-async def test_a_waiting_process_that_is_killed_costs_nobody_anything(provisioner: Provisioner, tmp_path: Path) -> None:
+async def test_killed_waiting_processes_are_replaced_and_the_create_succeeds(
+    provisioner: Provisioner, tmp_path: Path
+) -> None:
     await until(lambda: len(waiting_processes(tmp_path)) == 4)
     kill_each(waiting_processes(tmp_path))
     await create(provisioner)
@@ -78,7 +80,7 @@ async def test_a_waiting_process_that_is_killed_costs_nobody_anything(provisione
 
 
 @pytest.mark.deadlines(pool_tick=3600)
-async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
+async def test_a_token_changed_in_the_kubeconfig_is_used_by_the_next_create(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
 ) -> None:
     kubeconfig = tmp_path / "rotating"
@@ -91,13 +93,13 @@ async def test_a_token_that_is_changed_inside_the_kubeconfig_is_read(
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 502
 
     await until(lambda: len(waiting_processes(tmp_path)) == 4)
-    kubeconfig.write_text(good)  # the waiting ones have read the old token
+    kubeconfig.write_text(good)  # the waiting processes have read the old token
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 200
 
 
 @pytest.mark.slow
 @pytest.mark.deadlines(pool_tick=0.05, pool_age=0.5)
-async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_are_old(
+async def test_waiting_processes_are_replaced_when_old_or_the_kubeconfig_changes(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
 ) -> None:
     kubeconfig = tmp_path / "changing"
@@ -113,10 +115,10 @@ async def test_processes_are_renewed_when_the_kubeconfig_changes_and_when_they_a
 
 
 @pytest.mark.slow
-async def test_fifty_creates_at_once_are_few_calls(
-    start_provisioner: StartProvisioner, counted: Path, tmp_path: Path
+async def test_fifty_concurrent_creates_and_deletes_take_fewer_than_forty_calls_each(
+    start_provisioner: StartProvisioner, counting_kubectl: Path, tmp_path: Path
 ) -> None:
-    provisioner = await start_provisioner(KUBECTL=str(counted))
+    provisioner = await start_provisioner(KUBECTL=str(counting_kubectl))
     before = starts(tmp_path)["apply"]
     answers = await asyncio.gather(*(create(provisioner, f"s{n}") for n in range(50)))
     assert len({answer["sandbox_url"] for answer in answers}) == 50
@@ -127,9 +129,7 @@ async def test_fifty_creates_at_once_are_few_calls(
 
 
 @pytest.mark.slow
-async def test_one_failing_sandbox_among_fifty_gets_its_own_error_and_the_others_succeed(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_one_rejected_create_of_fifty_gets_its_own_error(provisioner: Provisioner, cluster: Cluster) -> None:
     cluster.kmock["patch", kmock.resource("v1/pods"), kmock.name("sandbox-s7")] << recorded_refusal(
         "apply-quota-exceeded"
     )
@@ -146,7 +146,7 @@ async def post(provisioner: Provisioner, sandbox_id: str) -> int:
     return (await provisioner.post(URL, json={"sandbox_id": sandbox_id})).status
 
 
-async def test_different_owners_of_one_id_in_one_group_are_told_apart(
+async def test_of_two_owners_of_one_id_in_a_batch_one_gets_409(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     first, second = await start_provisioner(), await start_provisioner()
@@ -163,16 +163,14 @@ async def test_different_owners_of_one_id_in_one_group_are_told_apart(
 
 
 @pytest.mark.slow
-async def test_when_the_waiting_line_is_full_it_is_503_at_once(
-    start_provisioner: StartProvisioner, cluster: Cluster
-) -> None:
-    line = {"KUBECTL_MAX_PROCESSES": "2", "KUBECTL_MAX_WAITING": "3"}
-    provisioner = await start_provisioner(deadlines=DEADLINES, **line, LIVE_VIEW="false")
-    cluster.faults.slow(3.0, verb="patch")  # so the first Pod and Service take 6 s
+async def test_a_full_queue_is_503_at_once(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+    limits = {"KUBECTL_MAX_PROCESSES": "2", "KUBECTL_MAX_WAITING": "3"}
+    provisioner = await start_provisioner(deadlines=DEADLINES, **limits, LIVE_VIEW="false")
+    cluster.faults.slow(3.0, verb="patch")  # the first Pod and Service take 6 s
     answered: list[int] = []
 
     async def ask(n: int) -> None:
-        await asyncio.sleep(n * 0.05)  # one after another, while the first are being served
+        await asyncio.sleep(n * 0.05)  # spread the requests while the first are running
         answered.append(await post(provisioner, f"s{n}"))
 
     await asyncio.gather(*(ask(n) for n in range(20)))
@@ -180,7 +178,7 @@ async def test_when_the_waiting_line_is_full_it_is_503_at_once(
     assert answered[0] == 503, answered
 
 
-async def test_nothing_of_the_service_outlives_its_kill(cluster: Cluster, tmp_path: Path) -> None:
+async def test_kubectl_processes_end_when_the_service_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
     async with running(*PROVISIONER, environ=environ, log=tmp_path / "log") as process:
@@ -191,24 +189,25 @@ async def test_nothing_of_the_service_outlives_its_kill(cluster: Cluster, tmp_pa
         await until(lambda: processes_with(str(tmp_path)) == [])
 
 
-async def nothing_is_left(cluster: Cluster) -> None:
+async def until_nothing_left(cluster: Cluster) -> None:
     await until(lambda: cluster.objects("Pod") == [] and cluster.objects("Service") == [])
 
 
-# On a busy machine some are told 503 beside 429: for each create that a full quota refuses, three processes start, one
-# after another, and the last creates wait longer than they may. The issue that mends it ("A full quota amplifies" in
-# faults.md) gives the rest of a batch the answer of the first one.
+# On a busy machine some get 503 instead of 429: for each create that a full quota rejects, three processes start, one
+# after another, and the last creates exceed their deadline.
 @pytest.mark.slow
 @pytest.mark.parametrize("resource", ["pods", "services"])
-async def test_fifty_refused_creates_leave_nothing(provisioner: Provisioner, cluster: Cluster, resource: str) -> None:
+async def test_fifty_rejected_creates_leave_nothing(provisioner: Provisioner, cluster: Cluster, resource: str) -> None:
     cluster.kmock["patch", kmock.resource(f"v1/{resource}")] << recorded_refusal("apply-quota-exceeded")
     statuses = await asyncio.gather(*(post(provisioner, f"s{n}") for n in range(50)))
     assert set(statuses) == {429}
-    await nothing_is_left(cluster)
+    await until_nothing_left(cluster)
 
 
 @pytest.mark.slow
-async def test_creates_beyond_the_node_ports_leave_nothing(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
+async def test_creates_without_a_free_node_port_are_429_and_leave_nothing(
+    start_provisioner: StartProvisioner, tmp_path: Path
+) -> None:
     async with Cluster(directory=tmp_path / "small", node_port_range=range(31910, 31912), speed=10) as small:
         provisioner = await start_provisioner(cluster=small)
         statuses = Counter(await asyncio.gather(*(post(provisioner, f"s{n}") for n in range(20))))
@@ -218,9 +217,7 @@ async def test_creates_beyond_the_node_ports_leave_nothing(start_provisioner: St
 
 
 @pytest.mark.slow
-async def test_one_object_that_the_server_fails_on_does_not_fail_the_others(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_rejected_pod_does_not_fail_the_other_creates(provisioner: Provisioner, cluster: Cluster) -> None:
     cluster.kmock["patch", kmock.resource("v1/pods"), kmock.name("sandbox-s3")] << recorded_refusal(
         "apply-nodeports-exhausted"
     )
@@ -230,12 +227,12 @@ async def test_one_object_that_the_server_fails_on_does_not_fail_the_others(
 
 @pytest.mark.slow
 @pytest.mark.deadlines(batch_limit=0.5, create=1.0)
-async def test_a_create_that_is_504_is_not_made_later(
+async def test_a_create_that_timed_out_is_not_applied_later(
     provisioner: Provisioner, start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     cluster.faults.hang(verb="patch", resource="services", times=1)
     assert await post(provisioner, "a") == 504
-    await nothing_is_left(cluster)
+    await until_nothing_left(cluster)
     cluster.faults.clear()
     assert (await provisioner.get(f"{URL}/a")).status == 404
     await create(await start_provisioner(deadlines=DEADLINES))

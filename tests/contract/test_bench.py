@@ -1,4 +1,4 @@
-"""scripts/bench.py as a user runs it: what it prints, and that it leaves nothing behind."""
+"""scripts/bench.py as a user runs it: its output, and that it deletes what it creates."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def bench(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int,
 
 
 def rows(stdout: str) -> dict[tuple[str, str], list[float]]:
-    """The table's figures by work and callers."""
+    """Return the figures of the printed table by phase and number of callers."""
     lines = [line.split() for line in stdout.splitlines() if line.split()[0] in SERVICE]
     return {(work, callers): [float(cell) for cell in cells] for work, callers, *cells in lines}
 
@@ -50,15 +50,15 @@ def pods(cluster: Cluster) -> list[str]:
     return [pod["metadata"]["name"] for pod in cluster.objects("Pod", "deer-flow")]
 
 
-async def is_empty(cluster: Cluster) -> None:
+async def until_empty(cluster: Cluster) -> None:
     await until(lambda: not pods(cluster) and not cluster.objects("Service", "deer-flow"))
 
 
-async def test_a_run_prints_each_phase_and_the_memory_and_deletes_only_its_own(
+async def test_a_run_prints_every_phase_and_deletes_only_its_own_sandboxes(
     cluster: Cluster, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner()
-    await create(provisioner, "bench-00000000-1")  # another run's
+    await create(provisioner, "bench-00000000-1")  # of another run
     returncode, stdout, stderr = await bench(tmp_path, base_url(provisioner), *SMALL)
     assert (returncode, stderr) == (0, "")
     table = rows(stdout)
@@ -67,12 +67,12 @@ async def test_a_run_prints_each_phase_and_the_memory_and_deletes_only_its_own(
         assert 0 < p50 <= p99
         assert rate > 0
         assert failed == 0
-    # the service of a test lives in its process, which is found by the port
+    # the service runs in the test's process, which the bench finds by the port
     assert re.search(rf"^memory of {os.getpid()}: [\d.]+ MB in \d+ processes, then [\d.]+ MB in", stdout, re.MULTILINE)
     await until(lambda: pods(cluster) == ["sandbox-bench-00000000-1"])
 
 
-async def test_direct_prints_the_floor_and_the_ratios_to_it_and_leaves_nothing(
+async def test_direct_prints_the_baseline_with_ratios_and_leaves_nothing(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     options = (base_url(provisioner), *SMALL, "--direct", str(cluster.kubeconfig))
@@ -82,12 +82,12 @@ async def test_direct_prints_the_floor_and_the_ratios_to_it_and_leaves_nothing(
     assert list(table) == PHASES
     for ours_p50, _, ours_rate, _, p50, _, rate, failed, ratio_p50, ratio_rate in table.values():
         assert failed == 0
-        assert ratio_p50 == pytest.approx(ours_p50 / p50, rel=0.05, abs=0.02)  # the cells are rounded
+        assert ratio_p50 == pytest.approx(ours_p50 / p50, rel=0.05, abs=0.02)  # the printed figures are rounded
         assert ratio_rate == pytest.approx(ours_rate / rate, rel=0.05, abs=0.02)
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
-async def test_direct_does_not_load_another_namespace_than_the_provisioners(
+async def test_direct_creates_nothing_outside_the_provisioners_namespace(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     options = (base_url(provisioner), *SMALL, "--direct", str(cluster.kubeconfig))
@@ -95,12 +95,10 @@ async def test_direct_does_not_load_another_namespace_than_the_provisioners(
     assert (returncode, stdout) == (1, "")
     assert "bench: direct: get was answered 404" in stderr
     assert not cluster.objects("Pod", "default")
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
-async def test_the_key_is_sent_and_a_refused_one_is_one_sentence_without_it(
-    start_provisioner: StartProvisioner, tmp_path: Path
-) -> None:
+async def test_the_api_key_is_sent_and_never_printed(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
     url = base_url(await start_provisioner(PROVISIONER_API_KEY="k3y"))
     returncode, stdout, stderr = await bench(tmp_path, url, *SMALL, API_KEY="wr0ng", PROVISIONER_API_KEY="k3y")
     assert (returncode, stdout) == (1, "")
@@ -111,19 +109,19 @@ async def test_the_key_is_sent_and_a_refused_one_is_one_sentence_without_it(
     assert "k3y" not in stdout
 
 
-async def test_an_address_at_which_nothing_answers_is_one_sentence(tmp_path: Path) -> None:
+async def test_an_unreachable_provisioner_is_one_line_on_stderr(tmp_path: Path) -> None:
     returncode, stdout, stderr = await bench(tmp_path, f"http://127.0.0.1:{free_port()}", *SMALL)
     assert (returncode, stdout) == (1, "")
     assert re.fullmatch(r"bench: provisioner: no answer to list: Cannot connect to host 127\.0\.0\.1:.*\n", stderr)
 
 
 @pytest.mark.parametrize(
-    ("limits", "code", "said"),
+    ("limits", "code", "reason"),
     [((), 130, "interrupted"), (("--max-seconds", "2"), 1, "--max-seconds are over")],
     ids=["Ctrl-C", "--max-seconds"],
 )
-async def test_a_run_that_is_cut_short_deletes_what_it_made(
-    limits: tuple[str, ...], code: int, said: str, cluster: Cluster, provisioner: Provisioner, tmp_path: Path
+async def test_an_interrupted_run_deletes_its_sandboxes(
+    limits: tuple[str, ...], code: int, reason: str, cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     arguments = (base_url(provisioner), "--sandboxes", "100", "--direct", str(cluster.kubeconfig), *limits)
     pipe = asyncio.subprocess.PIPE
@@ -140,11 +138,11 @@ async def test_a_run_that_is_cut_short_deletes_what_it_made(
             process.kill()
             await process.wait()
     assert process.returncode == code
-    assert stderr.decode() == f"bench: {said}: phases that had not ended are left out\n"
-    await is_empty(cluster)
+    assert stderr.decode() == f"bench: {reason}: phases that had not ended are left out\n"
+    await until_empty(cluster)
 
 
-async def test_a_failed_create_and_a_failed_delete_are_said_and_nothing_is_left(
+async def test_failed_creates_and_deletes_are_reported_and_nothing_is_left(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded")
@@ -154,14 +152,14 @@ async def test_a_failed_create_and_a_failed_delete_are_said_and_nothing_is_left(
     assert [rows(stdout)[work, "1"][-1] for work in ("create", "delete")] == [1, 1]
     assert "bench: provisioner: create was answered 429" in stderr
     assert "LEFT BEHIND" not in stderr
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
-async def test_the_live_view_is_measured_and_what_was_made_for_it_is_deleted(
+async def test_a_live_view_run_prints_its_figures_and_deletes_its_objects(
     cluster: Cluster, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_SERVICE_TYPE="ClusterIP")
-    await create(provisioner, "bench-00000000-1")  # another run's
+    await create(provisioner, "bench-00000000-1")  # of another run
     options = ("--direct", str(cluster.kubeconfig), "--fill", "60", "--idle", "1", "--changes", "200")
     returncode, stdout, stderr = await bench(
         tmp_path, base_url(provisioner), *options, SANDBOX_SERVICE_TYPE="ClusterIP"
@@ -178,10 +176,10 @@ async def test_the_live_view_is_measured_and_what_was_made_for_it_is_deleted(
     await until(lambda: pods(cluster) == ["sandbox-bench-00000000-1"])
 
 
-async def test_a_service_that_is_started_to_be_measured_is_ended(
+async def test_a_service_started_by_the_bench_is_stopped(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
-    await create(provisioner)  # the namespace is there before the service
+    await create(provisioner)  # creates the namespace before the service starts
     port = free_port()
     options = ("--direct", str(cluster.kubeconfig), "--fill", "3", "--start", shlex.join(PROVISIONER))
     service = {"KUBECONFIG_PATH": str(cluster.kubeconfig), "LISTEN_PORT": str(port)}
@@ -192,34 +190,34 @@ async def test_a_service_that_is_started_to_be_measured_is_ended(
     await until(lambda: pods(cluster) == ["sandbox-a"])
 
 
-async def test_a_service_that_ends_before_it_is_ready_is_said(tmp_path: Path) -> None:
+async def test_a_service_that_exits_before_it_is_ready_is_reported(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     returncode, stdout, stderr = await bench(tmp_path, url, "--start", f"{sys.executable} -c exit(3)")
     assert (returncode, stdout) == (1, "")
     assert stderr == "bench: the service ended with 3 before it was ready\n"
 
 
-async def test_measuring_the_live_view_that_is_cut_short_deletes_what_it_made(
+async def test_an_interrupted_live_view_run_deletes_its_objects(
     cluster: Cluster, provisioner: Provisioner, tmp_path: Path
 ) -> None:
     options = ("--direct", str(cluster.kubeconfig), "--fill", "5", "--idle", "600", "--max-seconds", "3")
     returncode, _, stderr = await bench(tmp_path, base_url(provisioner), *options)
     assert returncode == 1
     assert stderr == "bench: --max-seconds are over: phases that had not ended are left out\n"
-    await is_empty(cluster)
+    await until_empty(cluster)
 
 
-async def test_changes_need_an_api_server(tmp_path: Path) -> None:
+async def test_changes_require_direct(tmp_path: Path) -> None:
     returncode, _, stderr = await bench(tmp_path, "http://127.0.0.1:1", "--changes", "50")
     assert returncode == 2
     assert "--fill and --changes need --direct" in stderr
 
 
-async def test_direct_shows_the_client_certificate_and_checks_the_servers(
+async def test_direct_sends_the_client_certificate_and_verifies_the_servers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECTL", str(KUBECTL))
-    ours, anothers = trustme.CA(), trustme.CA()
+    ours, other = trustme.CA(), trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.verify_mode = ssl.CERT_REQUIRED
     ours.issue_cert("127.0.0.1").configure_cert(context)
@@ -249,14 +247,14 @@ async def test_direct_shows_the_client_certificate_and_checks_the_servers(
 
     server = RawTestServer(answer, scheme="https")
     await server.start_server(ssl=context)
-    trusting, wary = (direct_client(kubeconfig(server.port, authority), set()) for authority in (ours, anothers))
+    trusting, distrusting = (direct_client(kubeconfig(server.port, authority), set()) for authority in (ours, other))
     try:
         await trusting.do("health")
         with pytest.raises(Failed, match="certificate verify failed"):
-            await wary.do("health")
+            await distrusting.do("health")
     finally:
         await trusting.session.close()
-        await wary.session.close()
+        await distrusting.session.close()
         await server.close()
 
 

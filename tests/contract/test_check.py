@@ -1,4 +1,4 @@
-"""`provisioner.py check`, as a process: what it says of a cluster that is ready, and of each that isn't."""
+"""`provisioner.py check` as a process: its lines and exit code on a ready cluster, and for each problem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RULES = kmock.resource("authorization.k8s.io", "v1", "selfsubjectrulesreviews")
 
 
 class Checked:
-    """What came of it; `of` is the one line about something."""
+    """The result of a check; `of` returns the only line about a topic."""
 
     def __init__(self, returncode: int | None, stdout: str, stderr: str) -> None:
         self.returncode = returncode
@@ -39,7 +39,7 @@ class Checked:
         (line,) = (line for line in self.lines if f" {what}:" in line)
         return line
 
-    def begin_with(self, word: str) -> list[str]:
+    def starting_with(self, word: str) -> list[str]:
         return [line.removeprefix(word).strip() for line in self.lines if line.startswith(word)]
 
 
@@ -48,8 +48,8 @@ async def check(cluster: Cluster, tmp_path: Path, **variables: str) -> Checked:
     return Checked(*await run(sys.executable, str(ROOT / "provisioner.py"), "check", environ=environ))
 
 
-class Noting:
-    """The real kubectl, which notes each of its starts."""
+class RecordingKubectl:
+    """The real kubectl, which records each of its starts."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -62,19 +62,19 @@ class Noting:
     def calls(self) -> list[str]:
         return self._notes.read_text(encoding="utf-8").splitlines()
 
-    def questions(self) -> list[str]:
-        """Return what `auth can-i` was asked."""
-        asked = [call.partition(" auth can-i ")[2] for call in self.calls()]
-        return [question.removesuffix(f" -n {NS}") for question in asked if question]
+    def can_i_checks(self) -> list[str]:
+        """Return the arguments of each `auth can-i`."""
+        checks = [call.partition(" auth can-i ")[2] for call in self.calls()]
+        return [one.removesuffix(f" -n {NS}") for one in checks if one]
 
 
 @pytest.fixture
-def noting(tmp_path: Path) -> Noting:
-    return Noting(tmp_path / "noting")
+def recording(tmp_path: Path) -> RecordingKubectl:
+    return RecordingKubectl(tmp_path / "noting")
 
 
 def rule(resource: str, *verbs: str) -> dict[str, Any]:
-    """A rule of a Role on one resource of the core group; `*`: all of `check`'s verbs."""
+    """Return a rule of a Role on one resource of the core group; `*` stands for all verbs that `check` needs."""
     every = ("create", "delete", "get", "list", "patch", "watch")
     return {"apiGroups": [""], "resources": [resource], "verbs": list(every if verbs == ("*",) else verbs)}
 
@@ -85,9 +85,7 @@ async def namespace(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.usefixtures("namespace")
-async def test_of_a_cluster_that_is_ready_every_line_says_ok(
-    cluster: Cluster, kubectl: Kubectl, tmp_path: Path
-) -> None:
+async def test_every_line_is_ok_on_a_ready_cluster(cluster: Cluster, kubectl: Kubectl, tmp_path: Path) -> None:
     runtime_class = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runsc"}
     assert (await kubectl("create", "-f", "-", stdin={**runtime_class, "metadata": {"name": "gvisor"}})).rc == 0
     checked = await check(cluster, tmp_path)
@@ -102,19 +100,17 @@ async def test_of_a_cluster_that_is_ready_every_line_says_ok(
 
 
 @pytest.mark.usefixtures("namespace")
-async def test_with_the_role_that_is_shipped_all_is_well_and_what_may_not_be_asked_is_said(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+async def test_the_shipped_role_passes_and_unreadable_parts_are_not_permitted(cluster: Cluster, tmp_path: Path) -> None:
     cluster.authorization.restrict(NS, objects(new_kubectl(), ".")["Role"]["rules"])
     checked = await check(cluster, tmp_path)
-    assert (checked.returncode, checked.begin_with("FAIL")) == (0, [])
-    assert [line.partition(":")[0] for line in checked.begin_with("not permitted")] == [
+    assert (checked.returncode, checked.starting_with("FAIL")) == (0, [])
+    assert [line.partition(":")[0] for line in checked.starting_with("not permitted")] == [
         "namespace", "quota", "template isolated",
     ]  # fmt: skip
 
 
-def test_what_it_asks_for_is_the_role_that_is_shipped(make_settings: Any) -> None:
-    def asked(settings: Settings) -> set[tuple[str, str]]:
+def test_the_required_rights_equal_the_shipped_role(make_settings: Any) -> None:
+    def required(settings: Settings) -> set[tuple[str, str]]:
         wanted = rights_wanted(load_all_templates(settings), settings)
         return {(verb, resource) for resource, one in wanted.items() for verb in one.verbs}
 
@@ -122,8 +118,8 @@ def test_what_it_asks_for_is_the_role_that_is_shipped(make_settings: Any) -> Non
         rights = rights_of(objects(new_kubectl(), folder)["Role"]["rules"])
         return {(one.verb, f"{one.resource}.{one.group}" if one.group else one.resource) for one in rights}
 
-    assert asked(make_settings()) == granted(".")
-    assert asked(make_settings(SANDBOX_NETWORK_POLICY="isolated")) == granted("overlays/production")
+    assert required(make_settings()) == granted(".")
+    assert required(make_settings(SANDBOX_NETWORK_POLICY="isolated")) == granted("overlays/production")
 
 
 @pytest.mark.slow
@@ -139,7 +135,7 @@ async def test_each_missing_right_is_named(cluster: Cluster, tmp_path: Path) -> 
     assert "lacks the right to create pods" in checked.of("template default")
 
 
-DEERFLOWS = [
+CHARTS_ROLE = [
     rule("pods", "create", "delete", "get", "list", "watch"),
     rule("services", "create", "delete", "get", "list", "watch"),
     rule("pods/log", "get"),
@@ -149,10 +145,10 @@ DEERFLOWS = [
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_what_creates_do_without_does_not_fail(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.authorization.restrict(NS, DEERFLOWS)
+async def test_the_role_of_deerflows_chart_passes(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.authorization.restrict(NS, CHARTS_ROLE)
     checked = await check(cluster, tmp_path)
-    assert (checked.returncode, checked.begin_with("FAIL")) == (0, [])
+    assert (checked.returncode, checked.starting_with("FAIL")) == (0, [])
     for resource in ("pods", "services"):
         start = f"not permitted rights on {resource}: patch; so sandboxes are made by `kubectl create`"
         assert checked.of(f"rights on {resource}").startswith(start)
@@ -161,8 +157,8 @@ async def test_what_creates_do_without_does_not_fail(cluster: Cluster, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_a_right_that_the_settings_need_fails(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.authorization.restrict(NS, DEERFLOWS)
+async def test_a_missing_right_that_the_settings_need_fails(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.authorization.restrict(NS, CHARTS_ROLE)
     checked = await check(cluster, tmp_path, SANDBOX_IDLE_TIMEOUT="600", SANDBOX_NETWORK_POLICY="isolated")
     assert checked.returncode == 1
     assert checked.of("rights on pods") == "FAIL          rights on pods: missing patch"
@@ -170,56 +166,58 @@ async def test_a_right_that_the_settings_need_fails(cluster: Cluster, tmp_path: 
     assert policies == "FAIL          rights on networkpolicies.networking.k8s.io: missing create, list, patch"
 
 
-def test_watches_are_not_needed_without_a_live_view(make_settings: Any) -> None:
+def test_the_right_to_watch_is_not_required_without_a_live_view(make_settings: Any) -> None:
     settings = make_settings(LIVE_VIEW="false")
     assert "watch" not in rights_wanted(load_all_templates(settings), settings)["pods"].verbs
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_all_of_it_takes_no_more_than_twelve_kubectls(cluster: Cluster, tmp_path: Path, noting: Noting) -> None:
-    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+async def test_a_check_starts_at_most_twelve_kubectl_processes(
+    cluster: Cluster, tmp_path: Path, recording: RecordingKubectl
+) -> None:
+    checked = await check(cluster, tmp_path, KUBECTL=str(recording.path))
     assert checked.of("rights on pods") == "ok            rights on pods: create, delete, get, list, patch, watch"
-    assert len(noting.calls()) <= 12
-    assert noting.questions() == []
+    assert len(recording.calls()) <= 12
+    assert recording.can_i_checks() == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_a_right_that_is_missing_is_not_asked_for_once_more(
-    cluster: Cluster, tmp_path: Path, noting: Noting
+async def test_a_right_missing_from_complete_rules_is_not_checked_again(
+    cluster: Cluster, tmp_path: Path, recording: RecordingKubectl
 ) -> None:
     cluster.authorization.restrict(NS, [rule("pods", "get", "list")])
-    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    checked = await check(cluster, tmp_path, KUBECTL=str(recording.path))
     assert checked.of("rights on pods").endswith("missing create, delete, patch, watch")
-    assert noting.questions() == []
+    assert recording.can_i_checks() == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_of_incomplete_rules_only_what_they_do_not_show_is_asked_for(
-    cluster: Cluster, tmp_path: Path, noting: Noting
+async def test_only_rights_missing_from_incomplete_rules_are_checked_one_by_one(
+    cluster: Cluster, tmp_path: Path, recording: RecordingKubectl
 ) -> None:
-    """As on GKE, where a webhook authorizer allows what no rule says."""
+    """As on GKE, where a webhook authorizer grants rights beyond the rules."""
     cluster.authorization.restrict(
         NS,
         [rule("pods", "create", "get", "list", "patch", "watch"), rule("services", "*")],
         by_webhook=[rule("pods", "delete"), rule("pods/log", "get"), rule("configmaps", "list")],
     )
-    checked = await check(cluster, tmp_path, KUBECTL=str(noting.path))
+    checked = await check(cluster, tmp_path, KUBECTL=str(recording.path))
     assert checked.of("rights on pods") == "ok            rights on pods: create, delete, get, list, patch, watch"
     assert checked.of("rights on configmaps") == "ok            rights on configmaps: list"
     assert checked.of("rights on pods/log") == "ok            rights on pods/log: get"
-    assert [line for line in checked.begin_with("FAIL") if line.startswith("rights")] == []
+    assert [line for line in checked.starting_with("FAIL") if line.startswith("rights")] == []
     leftovers = "leftovers of templates stay"
     of_claims = f"so the template persistent can't be used, and {leftovers}"
-    assert checked.begin_with("not permitted")[1:3] == [
+    assert checked.starting_with("not permitted")[1:3] == [
         f"rights on networkpolicies.networking.k8s.io: list; so {leftovers}",
         f"rights on persistentvolumeclaims: create, delete, get, list, patch; {of_claims}",
     ]
     assert checked.of("rights on events").startswith("not permitted rights on events: list; so diagnostics")
     claims = [f"{verb} persistentvolumeclaims" for verb in ("create", "delete", "get", "list", "patch")]
-    assert sorted(noting.questions()) == sorted(
+    assert sorted(recording.can_i_checks()) == sorted(
         [
             *("delete pods", "get pods --subresource=log", "list configmaps", "list events", *claims),
             "list networkpolicies.networking.k8s.io",
@@ -227,39 +225,39 @@ async def test_of_incomplete_rules_only_what_they_do_not_show_is_asked_for(
     )
 
 
-def refuses(cluster: Cluster) -> None:
+def forbidden(cluster: Cluster) -> None:
     why = "selfsubjectrulesreviews.authorization.k8s.io is forbidden: no"
     cluster.kmock["POST", RULES] << once(kmock.KubernetesError(403, "Forbidden", why, {}))
 
 
-def fails(cluster: Cluster) -> None:
+def server_error(cluster: Cluster) -> None:
     cluster.faults.answer(500, verb="create", resource="selfsubjectrulesreviews")
 
 
-def answers_otherwise(cluster: Cluster) -> None:
+def another_kind(cluster: Cluster) -> None:
     cluster.kmock["POST", RULES] << 201 << once({"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-@pytest.mark.parametrize("no_review", [refuses, fails, answers_otherwise])
-async def test_where_rules_can_not_be_read_each_right_is_asked_for(
-    cluster: Cluster, tmp_path: Path, noting: Noting, no_review: Callable[[Cluster], None]
+@pytest.mark.parametrize("no_review", [forbidden, server_error, another_kind])
+async def test_rights_are_checked_one_by_one_when_the_rules_review_fails(
+    cluster: Cluster, tmp_path: Path, recording: RecordingKubectl, no_review: Callable[[Cluster], None]
 ) -> None:
     granted = objects(new_kubectl(), ".")["Role"]["rules"]
     cluster.authorization.restrict(NS, granted[:1])
     with_review = await check(cluster, tmp_path)
     no_review(cluster)
-    without = await check(cluster, tmp_path, KUBECTL=str(noting.path))
-    assert without.lines[1:] == with_review.lines[1:]  # the first names kubectl
+    without = await check(cluster, tmp_path, KUBECTL=str(recording.path))
+    assert without.lines[1:] == with_review.lines[1:]  # the first line has the path of kubectl
     assert without.returncode == with_review.returncode
-    assert len(noting.questions()) == len(rights_of(granted))
-    assert {"create pods", "watch services", "list events", "get pods --subresource=log"} <= {*noting.questions()}
+    assert len(recording.can_i_checks()) == len(rights_of(granted))
+    assert {"create pods", "watch services", "list events", "get pods --subresource=log"} <= {*recording.can_i_checks()}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
-async def test_where_no_right_can_be_asked_for_it_is_said(cluster: Cluster, tmp_path: Path) -> None:
+async def test_an_unavailable_rights_check_fails(cluster: Cluster, tmp_path: Path) -> None:
     for resource in ("selfsubjectrulesreviews", "selfsubjectaccessreviews"):
         cluster.faults.answer(503, verb="create", resource=resource)
     checked = await check(cluster, tmp_path)
@@ -267,27 +265,27 @@ async def test_where_no_right_can_be_asked_for_it_is_said(cluster: Cluster, tmp_
     assert checked.of("rights on pods").startswith("FAIL          rights on pods: The cluster ")
 
 
-async def test_a_namespace_that_does_not_exist_fails(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_missing_namespace_fails(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, K8S_NAMESPACE="wrong")
     assert checked.returncode == 1
-    (failed,) = checked.begin_with("FAIL")
+    (failed,) = checked.starting_with("FAIL")
     assert failed.startswith("namespace: wrong does not exist")
     assert cluster.get("Namespace", "", "wrong") is None
 
 
-async def test_a_cluster_that_is_down_can_not_be_asked(cluster: Cluster, tmp_path: Path) -> None:
+async def test_an_unreachable_cluster_exits_with_2(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, K8S_API_SERVER=f"https://127.0.0.1:{free_port()}")
     assert checked.returncode == 2
     assert checked.lines[-1] == "FAIL          API server: The cluster can't be reached"
 
 
-async def test_a_certificate_of_another_name_is_said(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_certificate_of_another_name_exits_with_2(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, K8S_TLS_SERVER_NAME="nobody")
     assert checked.returncode == 2
     assert checked.lines[-1].startswith("FAIL          certificate: The connection to the cluster is not trusted")
 
 
-async def test_credentials_that_are_refused_are_said(cluster: Cluster, tmp_path: Path) -> None:
+async def test_rejected_credentials_exit_with_2(cluster: Cluster, tmp_path: Path) -> None:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     config["users"][0]["user"]["token"] = MARKER
     (tmp_path / "config").write_text(yaml.safe_dump(config))
@@ -306,7 +304,7 @@ async def test_credentials_that_are_refused_are_said(cluster: Cluster, tmp_path:
         ("resourcequotas", "", "quota", 1),
     ],
 )
-async def test_what_kubectl_does_not_prove_fails(
+async def test_unreadable_kubectl_output_fails(
     cluster: Cluster, tmp_path: Path, call: str, printed: str, what: str, returncode: int
 ) -> None:
     kubectl = tmp_path / "kubectl"
@@ -321,7 +319,9 @@ async def test_what_kubectl_does_not_prove_fails(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "{", ""])
-async def test_a_bad_kubeconfig_can_not_be_asked_with(cluster: Cluster, tmp_path: Path, content: str | None) -> None:
+async def test_an_unusable_kubeconfig_exits_with_2_and_its_path(
+    cluster: Cluster, tmp_path: Path, content: str | None
+) -> None:
     path = tmp_path / "config"
     if content is not None:
         path.write_text(content)
@@ -333,7 +333,7 @@ async def test_a_bad_kubeconfig_can_not_be_asked_with(cluster: Cluster, tmp_path
 
 
 @pytest.mark.slow
-async def test_without_a_kubectl_and_with_a_bad_variable_nothing_can_be_asked(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_missing_kubectl_or_an_invalid_variable_exits_with_2(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, KUBECTL=str(tmp_path / "none"))
     assert (checked.returncode, len(checked.lines)) == (2, 1)
     assert checked.lines[0].startswith("FAIL          kubectl: KUBECTL names")

@@ -1,4 +1,4 @@
-"""DeerFlow's own requests, in each of its setups, on a node that has the folders which DeerFlow makes and no others."""
+"""DeerFlow's own requests, in each of its setups, on a node that has only the folders that DeerFlow creates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRETS = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def folders_of(case: dict[str, Any]) -> list[str]:
-    """List the folders of the node that DeerFlow makes before it asks."""
+    """List the folders of the node that DeerFlow creates before its request."""
     return sorted({source for source, kind, _ in case["mounts"].values() if kind == "Directory"})
 
 
@@ -42,7 +42,7 @@ def pod_of(cluster: Cluster, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def mounts_of(pod: dict[str, Any]) -> dict[str, list[Any]]:
-    """List the sandbox's mounts as the record does."""
+    """Return the sandbox's mounts in the form of the record."""
     volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
     [container] = pod["spec"]["containers"]
     found = {}
@@ -60,7 +60,7 @@ def mounts_of(pod: dict[str, Any]) -> dict[str, list[Any]]:
     return found
 
 
-async def posted(provisioner: Provisioner, case: dict[str, Any], **fields: Any) -> dict[str, Any]:
+async def post(provisioner: Provisioner, case: dict[str, Any], **fields: Any) -> dict[str, Any]:
     response = await provisioner.post(URL, json={**case["request"], **fields})
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
@@ -74,7 +74,7 @@ async def test_the_sandbox_runs_with_the_recorded_mounts(
     case = CASES[name]
     async with node(case, tmp_path) as cluster:
         provisioner = await start_provisioner(cluster=cluster, **case["environment"])
-        await posted(provisioner, case)
+        await post(provisioner, case)
         own = f"{URL}/{case['request']['sandbox_id']}"
 
         async def runs() -> bool:
@@ -90,18 +90,20 @@ async def test_the_sandbox_runs_with_the_recorded_mounts(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON_THE_NODE)
-async def test_a_folder_that_is_not_there_ends_the_wait_and_is_named(
+async def test_a_missing_host_folder_ends_the_wait_and_is_named(
     name: str, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     case = CASES[name]
     missing = folders_of(case)[-1]
     async with node(case, tmp_path, without=missing) as cluster:
         provisioner = await start_provisioner(cluster=cluster, **case["environment"])
-        answer = await posted(provisioner, case, wait_seconds=20)
+        answer = await post(provisioner, case, wait_seconds=20)
         assert (answer["status"], answer["ready"], answer["reason"]) == ("Pending", False, "FailedMount")
         assert answer["message"].endswith(f"hostPath type check failed: {missing} is not a directory")
-        told = await (await provisioner.get(f"{URL}/{case['request']['sandbox_id']}/diagnostics")).json()
-        assert told["summary"].startswith(f"A volume can't be mounted: {missing} is not a directory on node node1")
+        diagnostics = await (await provisioner.get(f"{URL}/{case['request']['sandbox_id']}/diagnostics")).json()
+        assert diagnostics["summary"].startswith(
+            f"A volume can't be mounted: {missing} is not a directory on node node1"
+        )
 
 
 NESTED = """      volumeMounts:
@@ -114,22 +116,24 @@ VOLUMES = """  volumes:
 """
 
 
-async def test_a_mount_point_that_a_read_only_mount_does_not_have_ends_the_wait_and_is_named(
+async def test_a_mount_point_missing_in_a_read_only_mount_ends_the_wait_and_is_named(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
-    """No request makes such a Pod, but a template may."""
+    """Only a template can have such mounts; no request can."""
     folder = tmp_path / "templates" / "default"
     folder.mkdir(parents=True)
     for shipped in (ROOT / "manifests" / "sandbox").iterdir():
         text = shipped.read_text(encoding="utf-8").replace("      volumeMounts:\n", NESTED)
         (folder / shipped.name).write_text(text.replace("  volumes:\n", VOLUMES), encoding="utf-8")
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(folder.parent))
-    answer = await posted(provisioner, {"request": {"sandbox_id": "a"}}, wait_seconds=20)
+    answer = await post(provisioner, {"request": {"sandbox_id": "a"}}, wait_seconds=20)
     assert (answer["ready"], answer["reason"]) == (False, "StartError")
     assert answer["message"].endswith("/mnt/skills/custom: read-only file system")
-    told = await (await provisioner.get(f"{URL}/a/diagnostics")).json()
-    assert "the mount point /mnt/skills/custom can't be made in /mnt/skills, which is read-only" in told["summary"]
-    assert "image" not in told["summary"]
+    diagnostics = await (await provisioner.get(f"{URL}/a/diagnostics")).json()
+    assert (
+        "the mount point /mnt/skills/custom can't be made in /mnt/skills, which is read-only" in diagnostics["summary"]
+    )
+    assert "image" not in diagnostics["summary"]
 
 
 BASE = "/srv/deer-flow"
@@ -140,7 +144,7 @@ def mounted(path: str = "/mnt/acp-workspace", source: str = f"{BASE}/a", **field
 
 
 MANY = [mounted(f"/mnt/skills/{number}", f"{BASE}/{number}") for number in range(11)]
-# what is wrong: (the fields of the request, a part of the sentence)
+# the mistake: (the fields of the request, a part of the error)
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "outside": ({"extra_mounts": [mounted(source="/etc")]}, "outside the directory that the operator allows"),
     "the base itself": ({"extra_mounts": [mounted(source=BASE)]}, "outside the directory"),
@@ -173,7 +177,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-async def test_what_may_not_be_mounted_is_400_with_one_sentence_and_reaches_no_cluster(
+async def test_forbidden_mounts_are_400_with_one_sentence_and_write_nothing(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(DEER_FLOW_HOST_BASE_DIR=BASE)
@@ -190,5 +194,5 @@ async def test_what_may_not_be_mounted_is_400_with_one_sentence_and_reaches_no_c
         assert ". " not in detail.rstrip(".")
     assert cluster.objects("Pod") == cluster.objects("Service") == []
     assert not [
-        asked for asked in cluster.kmock.requests if asked.method is not kmock.method.GET
+        request for request in cluster.kmock.requests if request.method is not kmock.method.GET
     ]  # a read is the view's

@@ -1,4 +1,4 @@
-"""manifests/deerflow: what it makes of DeerFlow's provisioner, that a server takes it, and that its rights suffice."""
+"""manifests/deerflow: the patched Deployment, whether an API server accepts it, and whether its Role suffices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sandboxes.spec.templates import Template
 from tests.conftest import ROOT, VARIABLES
 from tests.contract.kubectls import new_kubectl, old_kubectl
 from tests.contract.service import StartProvisioner
-from tests.contract.test_deploy import REFUSED_ANYWAY, made, use_everything
+from tests.contract.test_deploy import ALWAYS_REFUSED, make_namespace, use_everything
 from tests.deploy import built, objects
 from tests.kubectl import Kubectl
 
@@ -45,11 +45,11 @@ def role(folder: Path = FOLDER) -> Any:
 
 
 @pytest.mark.slow
-def test_an_old_kubectl_builds_the_same() -> None:
+def test_old_and_new_kubectl_build_the_same_manifests() -> None:
     assert built(old_kubectl(), FOLDER) == built(new_kubectl(), FOLDER)
 
 
-def test_it_changes_what_the_chart_has_and_adds_no_object() -> None:
+def test_the_overlay_patches_the_charts_objects_and_adds_none() -> None:
     before, after = objects(new_kubectl(), FOLDER / "base"), objects(new_kubectl(), FOLDER)
     assert set(before) == set(after) == {"Deployment", "Role"}
     assert {obj["metadata"]["name"] for obj in after.values()} == {NAME}
@@ -59,7 +59,7 @@ def test_it_changes_what_the_chart_has_and_adds_no_object() -> None:
     assert selector["matchLabels"].items() <= labels.items()
 
 
-def test_the_image_the_key_and_the_probes_are_ours() -> None:
+def test_the_image_key_and_probes_are_replaced_by_ours() -> None:
     assert container()["image"] == "registry.example.com/sandbox-provisioner:latest"
     assert variables()["PROVISIONER_API_KEY"] == {"secretKeyRef": {"name": "provisioner-api-key", "key": "api-key"}}
     paths = [container()[probe]["httpGet"] for probe in PROBES]
@@ -70,18 +70,18 @@ def test_the_image_the_key_and_the_probes_are_ours() -> None:
     assert deployment()["terminationGracePeriodSeconds"] == ours["terminationGracePeriodSeconds"]
 
 
-def test_every_variable_exists_and_those_of_the_chart_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_charts_variables_stay_and_every_variable_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     assert variables().items() >= variables(FOLDER / "base").items()
     assert set(variables()) <= VARIABLES
     for name, value in variables().items():
         monkeypatch.setenv(name, "x" if isinstance(value, dict) else value)
-    monkeypatch.setenv("PROVISIONER_PORT", "tcp://10.0.0.1:8002")  # of a Service called `provisioner`
+    monkeypatch.setenv("PROVISIONER_PORT", "tcp://10.0.0.1:8002")  # set by Kubernetes for a Service named `provisioner`
     settings = Settings.load()
-    assert (settings.host, settings.listen_port) == ("0.0.0.0", 8002)  # noqa: S104 - in a Pod
+    assert (settings.hosts, settings.listen_port) == (("0.0.0.0", "::"), 8002)  # noqa: S104 - in a Pod
     assert settings.base_directory == "/app/backend/.deer-flow"
 
 
-def test_a_key_and_probes_that_a_chart_has_already_are_replaced(tmp_path: Path) -> None:
+def test_an_existing_key_and_existing_probes_are_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "deerflow"
     shutil.copytree(FOLDER, folder)
     path = folder / "base" / "deployment.yaml"
@@ -94,8 +94,8 @@ def test_a_key_and_probes_that_a_chart_has_already_are_replaced(tmp_path: Path) 
     assert variables(folder) == variables()
 
 
-async def test_a_server_takes_its_pod(kubectl: Kubectl) -> None:
-    await made(kubectl)
+async def test_the_api_server_accepts_the_pod(kubectl: Kubectl) -> None:
+    await make_namespace(kubectl)
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": NS}}
     result = await kubectl("apply", "-f", "-", stdin=account)
     assert result.rc == 0, result.stderr
@@ -104,28 +104,28 @@ async def test_a_server_takes_its_pod(kubectl: Kubectl) -> None:
     assert result.rc == 0, result.stderr
 
 
-def test_its_rights_are_the_charts_and_all_of_our_own_role() -> None:
+def test_the_role_is_the_union_of_the_charts_and_ours() -> None:
     charts, ours = rights_of(role(FOLDER / "base")), rights_of(objects(new_kubectl(), ".")["Role"]["rules"])
     assert rights_of(role()) == charts | ours
     assert {right.verb for right in ours - charts if right.resource in ("pods", "services")} == {"patch"}
 
 
 @pytest.mark.starts_in_full
-async def test_with_these_rights_the_service_does_all_that_it_does(
+async def test_the_role_suffices_for_every_operation(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     cluster.authorization.restrict(NS, role())
     await use_everything(await start_provisioner(), cluster, "persistent")
     assert cluster.authorization.used <= rights_of(role())
-    assert cluster.authorization.refused == REFUSED_ANYWAY
+    assert cluster.authorization.refused == ALWAYS_REFUSED
 
 
 # Compose
 
 
 class ComposeLoader(yaml.SafeLoader):
-    """Knows `!reset`, with which a compose file takes out what an earlier one has."""
+    """A loader with the tag `!reset`, by which a compose file removes a value of an earlier one."""
 
 
 ComposeLoader.add_constructor("!reset", lambda _loader, _node: None)
@@ -137,7 +137,7 @@ def compose() -> Any:
 
 
 def interpolated(value: str, given: dict[str, str]) -> str:
-    """Fill in variables as compose does: `${NAME:-default}`, and `${NAME:?message}` for one that must be set."""
+    """Interpolate variables as compose does: `${NAME:-default}`, and `${NAME:?message}` for one that must be set."""
 
     def filled(match: re.Match[str]) -> str:
         name, sign, word = match.groups()
@@ -161,14 +161,14 @@ def test_the_compose_override_changes_one_service_and_builds_nothing() -> None:
 
 
 @pytest.mark.parametrize("missing", ["DEER_FLOW_HOME", "PROVISIONER_API_KEY"])
-def test_compose_says_which_variable_is_missing(missing: str) -> None:
+def test_a_missing_compose_variable_is_named(missing: str) -> None:
     given = {"DEER_FLOW_HOME": "/srv", "PROVISIONER_API_KEY": "k3y"}
     del given[missing]
     with pytest.raises(AssertionError, match=missing):
         [interpolated(value, given) for value in compose()["services"]["provisioner"]["environment"].values()]
 
 
-def test_with_the_override_gateway_and_sandbox_share_the_files_of_a_thread(
+def test_the_compose_override_mounts_the_threads_user_data_of_the_gateway(
     monkeypatch: pytest.MonkeyPatch, template: Template
 ) -> None:
     environment = compose()["services"]["provisioner"]["environment"]
@@ -178,7 +178,11 @@ def test_with_the_override_gateway_and_sandbox_share_the_files_of_a_thread(
         monkeypatch.setenv(name, interpolated(value, given))
     monkeypatch.setenv("PORT", "2026")  # nginx's, from DeerFlow's `.env`
     settings = Settings.load()
-    assert (settings.host, settings.listen_port, settings.node_host) == ("0.0.0.0", 8002, "host.docker.internal")  # noqa: S104 - in a container
+    assert (settings.hosts, settings.listen_port, settings.node_host) == (
+        ("0.0.0.0", "::"),  # noqa: S104 - in a container
+        8002,
+        "host.docker.internal",
+    )
     assert settings.base_directory == "/srv/deer-flow"
     pod, _ = build(Sandbox("a", "t", "u"), template, settings, applied_at="2026-01-01T00:00:00Z")
     (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == "user-data"]

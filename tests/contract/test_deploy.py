@@ -1,4 +1,4 @@
-"""manifests/deploy: what it is built to, that a server takes it, and that its Role is what the service needs."""
+"""manifests/deploy: the built objects, whether an API server accepts them, and whether the Role is exact."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ KINDS = {
 }
 KNOWN = ("Namespace", "ServiceAccount", "Service", "NetworkPolicy")
 COMPONENT = {"resources": ["../../base"], "components": ["../../components/templates"]}
-REFUSED_ANYWAY = {Right("get", "", "namespaces")}
-"""What is asked for and may be refused: kubectl looks for the namespace of what it did not find, and so do we once."""
+ALWAYS_REFUSED = {Right("get", "", "namespaces")}
+"""Requests that may be rejected: kubectl reads the namespace of an object that it did not find; the service, once."""
 
-everywhere = pytest.mark.parametrize("folder", OVERLAYS)
+each_overlay = pytest.mark.parametrize("folder", OVERLAYS)
 
 
 def pod_of(folder: str) -> dict[str, Any]:
@@ -51,14 +51,14 @@ def env_of(folder: str) -> dict[str, Any]:
     return {one["name"]: one.get("value", one.get("valueFrom")) for one in container_of(folder)["env"]}
 
 
-@everywhere
+@each_overlay
 @pytest.mark.slow
-def test_an_old_kubectl_builds_the_same(folder: str) -> None:
+def test_old_and_new_kubectl_build_the_same_manifests(folder: str) -> None:
     assert built(old_kubectl(), folder) == built(new_kubectl(), folder)
 
 
-@everywhere
-def test_it_has_all_that_it_takes_and_no_secret_and_nothing_of_the_clusters(folder: str) -> None:
+@each_overlay
+def test_an_overlay_has_exactly_the_expected_namespaced_objects(folder: str) -> None:
     made = objects(new_kubectl(), folder)
     assert set(made) == (KINDS - {"NetworkPolicy"} if folder == "overlays/dev" else KINDS)
     for kind, obj in made.items():
@@ -70,24 +70,22 @@ def test_it_has_all_that_it_takes_and_no_secret_and_nothing_of_the_clusters(fold
     assert pod_of(folder)["spec"]["serviceAccountName"] == subject["name"]
 
 
-@everywhere
-async def test_a_server_takes_it_at_the_first_apply_as_far_as_the_stand_in_knows_the_kinds(
-    kubectl: Kubectl, folder: str
-) -> None:
+@each_overlay
+async def test_the_api_server_accepts_the_kinds_that_devcluster_knows(kubectl: Kubectl, folder: str) -> None:
     known = [obj for kind, obj in objects(new_kubectl(), folder).items() if kind in KNOWN]
     result = await kubectl(
         "apply", "--validate=strict", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": known}
     )
     assert result.rc == 0, result.stderr
-    # The Pod of the Deployment, too: its fields are the server's, and all spelt as the server spells them.
+    # The Pod of the Deployment too, so that the server checks its field names.
     pod = {"apiVersion": "v1", "kind": "Pod", **pod_of(folder)}
     pod["metadata"] = {**pod["metadata"], "name": "provisioner", "namespace": NS}
     result = await kubectl("apply", "--server-side", "-f", "-", stdin=pod)
     assert result.rc == 0, result.stderr
 
 
-@everywhere
-def test_nothing_of_the_node_is_reached_and_nothing_is_root(folder: str) -> None:
+@each_overlay
+def test_the_pod_runs_unprivileged_without_host_access(folder: str) -> None:
     pod, container = pod_of(folder)["spec"], container_of(folder)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] == 1000
@@ -101,8 +99,8 @@ def test_nothing_of_the_node_is_reached_and_nothing_is_root(folder: str) -> None
     assert security["capabilities"] == {"drop": ["ALL"]}
 
 
-@everywhere
-def test_it_may_do_nothing_outside_of_its_namespace_and_nothing_by_wildcard(folder: str) -> None:
+@each_overlay
+def test_the_role_has_no_cluster_wide_wildcard_or_sensitive_right(folder: str) -> None:
     text = built(new_kubectl(), folder)
     assert "ClusterRole" not in text
     for right in rights_of(objects(new_kubectl(), folder)["Role"]["rules"]):
@@ -110,21 +108,21 @@ def test_it_may_do_nothing_outside_of_its_namespace_and_nothing_by_wildcard(fold
         assert right.resource not in ("secrets", "pods/exec", "serviceaccounts", "roles", "rolebindings", "namespaces")
 
 
-@everywhere
-def test_an_api_key_is_required_and_stands_in_no_file(folder: str) -> None:
+@each_overlay
+def test_the_api_key_comes_from_a_secret(folder: str) -> None:
     reference = env_of(folder)["PROVISIONER_API_KEY"]["secretKeyRef"]
     assert reference == {"name": "provisioner-api-key", "key": "api-key"}
 
 
-@everywhere
-def test_a_running_request_may_end_before_the_pod_is_killed(folder: str) -> None:
+@each_overlay
+def test_the_grace_period_exceeds_pre_stop_and_shutdown(folder: str) -> None:
     command = container_of(folder)["lifecycle"]["preStop"]["exec"]["command"]
     assert command[0] == "sleep"
     assert pod_of(folder)["spec"]["terminationGracePeriodSeconds"] > int(command[1]) + DEADLINES.shutdown
 
 
-@everywhere
-def test_it_is_found_probed_and_kept_by_what_is_about_its_pods(folder: str) -> None:
+@each_overlay
+def test_ports_probes_and_selectors_match_the_pod(folder: str) -> None:
     made, container = objects(new_kubectl(), folder), container_of(folder)
     labels = pod_of(folder)["metadata"]["labels"]
     assert container["ports"] == [{"name": "http", "containerPort": 8002, "protocol": "TCP"}]
@@ -149,12 +147,12 @@ def test_it_is_found_probed_and_kept_by_what_is_about_its_pods(folder: str) -> N
         selectors.append(made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"])
     for selector in selectors:
         assert selector == labels
-    assert "app" not in labels  # a sandbox's own mark
+    assert "app" not in labels  # the label of sandboxes
     assert {"requests", "limits"} == set(container["resources"])
 
 
-@everywhere
-def test_every_variable_that_it_sets_exists_and_is_taken(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_overlay
+def test_every_variable_exists_and_has_a_valid_value(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in env_of(folder).items():
         assert name.lower() in Settings.model_fields
         stand_in = {"NODE_HOST": "192.0.2.7"}.get(name, "x") if isinstance(value, dict) else value
@@ -162,7 +160,7 @@ def test_every_variable_that_it_sets_exists_and_is_taken(folder: str, monkeypatc
     Settings.load()
 
 
-def test_the_overlays_differ_in_what_they_say() -> None:
+def test_each_overlay_has_its_own_replicas_and_settings() -> None:
     kubectl = new_kubectl()
     replicas = {folder: objects(kubectl, folder)["Deployment"]["spec"]["replicas"] for folder in OVERLAYS}
     assert replicas == {".": 2, "overlays/dev": 1, "overlays/production": 3}
@@ -174,7 +172,7 @@ def test_the_overlays_differ_in_what_they_say() -> None:
     assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", container_of("overlays/production")["image"])
 
 
-def test_only_clients_reach_it_and_it_reaches_no_more_than_it_must() -> None:
+def test_the_network_policy_allows_only_clients_and_the_required_egress() -> None:
     policy = objects(new_kubectl(), ".")["NetworkPolicy"]["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     (ingress,) = policy["ingress"]
@@ -189,10 +187,10 @@ def test_only_clients_reach_it_and_it_reaches_no_more_than_it_must() -> None:
     assert sandboxes == {"to": [{"podSelector": {"matchLabels": {"app": "deer-flow-sandbox"}}}]}
 
 
-def test_in_production_the_provisioner_and_its_clients_reach_the_sandboxes() -> None:
+def test_in_production_the_provisioner_and_its_clients_can_reach_sandboxes() -> None:
     peers = [peer_of(one) for one in env_of("overlays/production")["SANDBOX_INGRESS_FROM"].split(",")]
     client = {"matchLabels": {"sandbox-provisioner/client": "true"}}
-    # Those whom the provisioner's own NetworkPolicy lets in.
+    # The clients that the provisioner's own NetworkPolicy allows.
     assert {"namespaceSelector": client} in peers
     assert {"podSelector": client} in peers
     (own,) = (peer["podSelector"] for peer in peers if "podSelector" in peer and peer["podSelector"] != client)
@@ -203,14 +201,14 @@ def test_in_production_the_provisioner_and_its_clients_reach_the_sandboxes() -> 
 # The Role
 
 
-async def made(kubectl: Kubectl) -> None:
-    """Have the namespace there, as `kubectl apply -k` has made it."""
+async def make_namespace(kubectl: Kubectl) -> None:
+    """Create the namespace, as `kubectl apply -k` does."""
     result = await kubectl("create", "namespace", NS)
     assert result.rc == 0, result.stderr
 
 
 async def use_everything(provisioner: Provisioner, cluster: Cluster, *template_names: str) -> None:
-    """Have the service do all that it does, and each with success."""
+    """Use every operation of the service, each with success."""
     for name in ("default", *template_names):
         await create(provisioner, f"x-{name}", template=name)
         await create(provisioner, f"x-{name}", template=name)
@@ -229,7 +227,7 @@ async def use_everything(provisioner: Provisioner, cluster: Cluster, *template_n
     for name in ("default", *template_names):
         assert (await provisioner.delete(f"{URL}/x-{name}")).status == 200
     await until(lambda: no_pod_is_left(cluster))
-    # What a create made is taken back when it fails.
+    # Rollback of failed creates.
     for name in template_names:
         refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded", times=4)
         response = await provisioner.post(URL, json={"sandbox_id": f"no-{name}", "template": name})
@@ -242,10 +240,10 @@ async def no_pod_is_left(cluster: Cluster) -> bool:
 
 
 @pytest.mark.starts_in_full
-async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
+async def test_the_default_role_is_exactly_what_the_service_uses(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     role = objects(new_kubectl(), ".")["Role"]["rules"]
     cluster.authorization.restrict(NS, role)
     with caplog.at_level(logging.WARNING):
@@ -253,16 +251,16 @@ async def test_the_role_of_the_defaults_is_exactly_what_the_service_does(
     assert "The provisioner lacks the right to get namespaces in the cluster" in caplog.text
     await use_everything(provisioner, cluster, "persistent")
     assert cluster.authorization.used == rights_of(role)
-    assert cluster.authorization.refused == REFUSED_ANYWAY
+    assert cluster.authorization.refused == ALWAYS_REFUSED
 
 
 @pytest.mark.slow
 @pytest.mark.role(PRODUCTION)
 @pytest.mark.starts_in_full
-async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
+async def test_the_production_role_is_exactly_what_the_service_uses(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     role = objects(new_kubectl(), "overlays/production")["Role"]["rules"]
     cluster.authorization.restrict(NS, role)
     env = env_of("overlays/production")
@@ -271,30 +269,30 @@ async def test_the_role_of_production_is_what_its_network_policy_takes_besides(
     await use_everything(provisioner, cluster, "persistent")
     assert [obj["metadata"]["name"] for obj in cluster.objects("NetworkPolicy", NS)] == ["sandboxes-isolated"]
     assert cluster.authorization.used == rights_of(role)
-    assert cluster.authorization.refused == REFUSED_ANYWAY
+    assert cluster.authorization.refused == ALWAYS_REFUSED
 
 
 @pytest.mark.slow
 @pytest.mark.role(TEMPLATES)
 @pytest.mark.starts_in_full
-async def test_the_component_for_templates_has_what_their_objects_take_besides(
+async def test_the_role_with_the_templates_component_is_exactly_what_is_used(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     kubectl: Kubectl,
     templates: Path,
     tmp_path: Path,
 ) -> None:
-    await made(kubectl)
+    await make_namespace(kubectl)
     role = objects(new_kubectl(), overlay_with(tmp_path, COMPONENT))["Role"]["rules"]
     cluster.authorization.restrict(NS, role)
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
     await use_everything(provisioner, cluster, "persistent", "configured")
     assert cluster.authorization.used == rights_of(role)
-    assert cluster.authorization.refused == REFUSED_ANYWAY
+    assert cluster.authorization.refused == ALWAYS_REFUSED
 
 
 @pytest.mark.parametrize("kubectl_of", [new_kubectl, old_kubectl])
-def test_an_overlay_moves_all_of_it_to_another_namespace(tmp_path: Path, kubectl_of: Callable[[], Path]) -> None:
+def test_an_overlay_moves_every_object_to_another_namespace(tmp_path: Path, kubectl_of: Callable[[], Path]) -> None:
     made = objects(kubectl_of(), overlay_with(tmp_path, {"namespace": "other", "resources": ["../../base"]}))
     assert made.pop("Namespace")["metadata"]["name"] == "other"
     assert {obj["metadata"]["namespace"] for obj in made.values()} == {"other"}

@@ -1,9 +1,9 @@
-"""The commands in README and docs, page by page, each as it stands there, by a user in a clone without a kubeconfig.
+"""Runs the commands of README and docs unchanged, page by page, in a clone without a kubeconfig.
 
-What a command prints is compared with what the page says that it prints (`tests/pages.py`). Three things are replaced
-because they would take minutes or a terminal. `run.sh` starts the service in the background, on devcluster; the test
-calls it first for a page that uses a service without starting one. `test.sh` does nothing: this is what it runs.
-`.venv` has the tests' own Python and kubectl.
+The output is compared with the page's (`tests/pages.py`). Three things are replaced because they need minutes or a
+terminal. `run.sh` starts the service in the background, on devcluster; the test calls it first for a page that uses a
+service without starting one. `test.sh` does nothing, since it runs these tests. `.venv` has the tests' own Python and
+kubectl.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tests.contract.processes import environment, free_port, run
 from tests.contract.service import KUBECTL
 from tests.pages import Step, blocks, fits, pages_with_commands, steps
 
-# What a page's service may do beyond the Role of the defaults.
-# What a newcomer reads first; the other pages run with --all.
+# The pages of a first visit; the other pages run with --all.
 QUICK = {"README.md", "docs/tutorial/first-sandbox.md"}
+# Pages whose service needs another Role than the default one.
 ROLES = {"docs/how-to/network-policy.md": PRODUCTION}
 
 RUN = """\
 #!/usr/bin/env bash
-# As the real one, but in the background; a service that runs already ends first.
+# Like the real one, but in the background; it stops a running service first.
 set -euo pipefail
 url="http://127.0.0.1:$LISTEN_PORT"
 [ ! -e "$STATE/pid" ] || kill "$(cat "$STATE/pid")"
@@ -39,7 +39,7 @@ echo $! >"$STATE/pid"
 until curl --silent --fail --output /dev/null "$url/readyz"; do kill -0 "$(cat "$STATE/pid")"; sleep 0.1; done
 """
 
-# Notes the status of each request that the page itself makes, and ends its line, and what would go on without end.
+# Records the status of each of the page's requests, ends its output with a line feed, and limits endless ones.
 BEGINNING = r"""
 set -euo pipefail
 curl() {
@@ -64,7 +64,7 @@ def executable(path: Path, text: str) -> None:
 
 
 def clone(folder: Path) -> None:
-    """Make what a page finds in a clone."""
+    """Create the files of a clone that pages use."""
     (folder / "scripts").mkdir(parents=True)
     for name in ("provisioner.py", "sandboxes", "manifests", "devcluster"):
         (folder / name).symlink_to(ROOT / name)
@@ -79,7 +79,7 @@ def clone(folder: Path) -> None:
 
 
 def script(todo: list[Step], state: Path, port: int) -> str:
-    """Return a script that does all steps, and leaves what each prints and the statuses of its requests."""
+    """Return a script that runs all steps and saves the output and the statuses of each."""
     lines = [BEGINNING]
     before, _, _ = "".join(step.commands for step in todo).partition("./scripts/run.sh")
     if ":8002" in before:
@@ -111,7 +111,9 @@ def of_page(page: str) -> list[Step]:
         for page in pages_with_commands()
     ],
 )
-async def test_the_commands_of_a_page_do_what_it_says(cluster: Cluster, tmp_path: Path, page: str) -> None:
+async def test_the_commands_of_a_page_succeed_and_print_what_it_shows(
+    cluster: Cluster, tmp_path: Path, page: str
+) -> None:
     folder, state, port, todo = tmp_path / "clone", tmp_path / "state", free_port(), of_page(page)
     clone(folder)
     state.mkdir()
@@ -120,7 +122,7 @@ async def test_the_commands_of_a_page_do_what_it_says(cluster: Cluster, tmp_path
         PATH=f"{folder}/bin:/usr/bin:/bin",
         KUBECONFIG=str(cluster.kubeconfig),
         KUBECONFIG_PATH=str(cluster.kubeconfig),
-        KUBECTL_START_AHEAD="false",  # a start of the service is three processes less
+        KUBECTL_START_AHEAD="false",  # saves three processes for each start of the service
         LISTEN_PORT=str(port),
         NODE_HOST="127.0.0.1",
         STATE=str(state),
@@ -137,6 +139,6 @@ async def test_the_commands_of_a_page_do_what_it_says(cluster: Cluster, tmp_path
         printed = (state / f"{number}.printed").read_text()
         assert not step.printed or fits(printed, step.printed), f"{page}:{step.line} printed {printed}"
         statuses = [int(status) for status in (state / f"{number}.status").read_text().split()]
-        told = [200] * (len(statuses) - 1) + [step.status or 200]
-        assert statuses == (told if statuses else []), f"{page}:{step.line} was answered {statuses}"
+        expected = [200] * (len(statuses) - 1) + [step.status or 200]
+        assert statuses == (expected if statuses else []), f"{page}:{step.line} was answered {statuses}"
     assert code == 0

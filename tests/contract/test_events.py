@@ -1,4 +1,4 @@
-"""The stream of events: a real kubectl, and devcluster in the place of Kubernetes."""
+"""The event stream, with a real kubectl on devcluster."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.kubectl import Kubectl
 from tests.waiting import until
 
 EVENTS = "/api/events"
-Told = tuple[str, dict[str, Any]]
+Event = tuple[str, dict[str, Any]]
 
 
 class Stream:
-    """One who reads along, from the beginning to what it was told last."""
+    """A subscriber of the event stream, with all events that it received."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.events: list[Event] = []
         self.numbers: list[int] = []
         self.has_ended = False
 
@@ -44,44 +44,44 @@ class Stream:
                 fields[name] = value
                 if raw == b"\n" and "event" in fields:
                     self.numbers.append(int(fields["id"]))
-                    self.told.append((fields["event"], json.loads(fields["data"])))
+                    self.events.append((fields["event"], json.loads(fields["data"])))
                     fields = {}
         except aiohttp.ClientError:
             pass
         self.has_ended = True
 
-    async def has_told(self, count: int) -> None:
-        """Wait until so many events have come."""
-        await until(lambda: len(self.told) >= count)
+    async def until_received(self, count: int) -> None:
+        """Wait for this number of events."""
+        await until(lambda: len(self.events) >= count)
 
     def names(self, sandbox_id: str) -> list[str]:
-        """Return what was told of a sandbox."""
-        return [name for name, one in self.told if one.get("sandbox_id") == sandbox_id]
+        """Return the names of a sandbox's events."""
+        return [name for name, one in self.events if one.get("sandbox_id") == sandbox_id]
 
     def has(self, name: str, sandbox_id: str) -> Callable[[], bool]:
-        """Return what tells whether this was told of a sandbox."""
+        """Return a condition: a sandbox has had this event."""
         return lambda: name in self.names(sandbox_id)
 
 
 @asynccontextmanager
-async def reading(provisioner: Provisioner) -> AsyncIterator[Stream]:
-    """Read along for the time of the block."""
+async def subscribed(provisioner: Provisioner) -> AsyncIterator[Stream]:
+    """Subscribe during the block."""
     stream = Stream()
     async with provisioner.client.get(EVENTS, read_bufsize=2**22) as response:
         assert response.status == 200, await response.text()
         task = asyncio.create_task(stream.read(response))
         try:
-            await until(lambda: stream.told)
+            await until(lambda: stream.events)
             yield stream
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_life_from_created_to_deleted(provisioner: Provisioner) -> None:
+async def test_a_stream_reports_a_sandbox_from_created_to_deleted(provisioner: Provisioner) -> None:
     await create(provisioner, "before")
-    async with reading(provisioner) as stream:
-        name, state = stream.told[0]
+    async with subscribed(provisioner) as stream:
+        name, state = stream.events[0]
         assert name == "state"
         assert [one["sandbox_id"] for one in state["sandboxes"]] == ["before"]
         made = await create(provisioner)
@@ -94,34 +94,30 @@ async def test_a_life_from_created_to_deleted(provisioner: Provisioner) -> None:
         assert set(names[1:-1]) <= {"changed", "ready"}
         assert names.count("ready") == 1
         assert stream.numbers == sorted(set(stream.numbers))
-        last = [one for name, one in stream.told if name == "ready"][-1]
+        last = [one for name, one in stream.events if name == "ready"][-1]
         assert (last["sandbox_url"], last["ready"]) == (made["sandbox_url"], True)
-        assert stream.told[-1][1]["status"] == "NotFound"
-        for (_, one), (_, other) in zip(stream.told, stream.told[1:], strict=False):
+        assert stream.events[-1][1]["status"] == "NotFound"
+        for (_, one), (_, other) in zip(stream.events, stream.events[1:], strict=False):
             assert one != other
 
 
 @pytest.mark.deadlines(watch_pauses=(0.05, 0.1))
-async def test_a_watch_that_starts_again_and_a_resync_tell_nothing_twice(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
-    async with reading(provisioner) as stream:
+async def test_a_restarted_watch_sends_no_event_twice(provisioner: Provisioner, cluster: Cluster) -> None:
+    async with subscribed(provisioner) as stream:
         await create(provisioner, wait_seconds=20)
         await until(stream.has("ready", "a"))
-        before = len(stream.told)
+        before = len(stream.events)
         await end_watches(cluster)
         await until(lambda: not provisioner.view.is_fresh)
         await until(lambda: provisioner.view.is_fresh)
         await create(provisioner, "marker")
         await until(stream.has("created", "marker"))
-        assert stream.told[before:] == [one for one in stream.told[before:] if one[1]["sandbox_id"] == "marker"]
+        assert stream.events[before:] == [one for one in stream.events[before:] if one[1]["sandbox_id"] == "marker"]
 
 
-async def test_what_happened_while_no_watch_ran_is_told_when_it_is_known(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_changes_during_a_watch_outage_are_sent_afterwards(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, wait_seconds=20)
-    async with reading(provisioner) as stream:
+    async with subscribed(provisioner) as stream:
         await end_watches(cluster)
         await until(lambda: not provisioner.view.is_fresh)
         cluster.set_pod("deer-flow", "sandbox-a", ready=False)
@@ -129,7 +125,7 @@ async def test_what_happened_while_no_watch_ran_is_told_when_it_is_known(
         assert stream.names("a") == ["changed"]
 
 
-async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up(
+async def test_a_slow_subscriber_is_disconnected_and_others_continue(
     provisioner: Provisioner,
     cluster: Cluster,
     kubectl: Kubectl,
@@ -139,7 +135,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(events, "MAX_WAITING", 20)
     await create(provisioner, wait_seconds=20)
-    # as no caller can: each event of it is large, so that the buffers of the connection are soon full
+    # larger than a caller can make it: its events soon fill the buffers of the connection
     long = f"{kube.USER_ANNOTATION}={'u' * 100_000}"
     assert (await kubectl("annotate", "pod", "sandbox-a", "-n", "deer-flow", "--overwrite", long)).rc == 0
 
@@ -151,20 +147,20 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not_held_up
     reader, writer = await asyncio.open_connection("127.0.0.1", provisioner.client.port, limit=1024)
     writer.write(f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert b"200" in await reader.readline()
-    async with reading(provisioner) as stream:
+    async with subscribed(provisioner) as stream:
         async with asyncio.timeout(60):
             ready = True
             while "the client reads too slowly" not in caplog.text:
-                seen, ready = len(stream.told), not ready
+                seen, ready = len(stream.events), not ready
                 cluster.set_pod("deer-flow", "sandbox-a", ready=ready)
-                await stream.has_told(seen + 1)
+                await stream.until_received(seen + 1)
         await create(provisioner, "last")
         await until(stream.has("created", "last"))
         assert not stream.has_ended
     writer.close()
 
 
-async def test_the_service_stops_at_once_while_streams_and_waits_are_open(cluster: Cluster, tmp_path: Path) -> None:
+async def test_sigterm_ends_open_streams_and_waits(cluster: Cluster, tmp_path: Path) -> None:
     cluster.server_takes(6000)
     port = free_port()
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
@@ -186,7 +182,7 @@ async def test_the_service_stops_at_once_while_streams_and_waits_are_open(cluste
         for stream, _ in streams:
             await until(stream.has("changed", "a"))
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(15):  # less than the wait has left
+        async with asyncio.timeout(15):  # less than the rest of the wait
             answer = await waiting
             assert await process.wait() == 0
         assert answer.status == 200
@@ -198,7 +194,7 @@ async def test_the_service_stops_at_once_while_streams_and_waits_are_open(cluste
     assert "Traceback" not in log.read_text()
 
 
-async def test_a_reader_that_hangs_up_is_logged_and_forgotten(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_disconnected_subscriber_is_logged_without_a_traceback(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
     log = tmp_path / "log"

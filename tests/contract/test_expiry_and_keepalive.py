@@ -1,4 +1,4 @@
-"""How long a sandbox lives: TTL, renewal, use, and how many may live at once."""
+"""The expiry of sandboxes: TTL, renewal, idle timeout; and MAX_SANDBOXES."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.contract.lives import (
     POD,
     SERVICE,
     annotations_of,
+    get_sandbox,
     nothing_left,
     pass_time,
     reaper_of,
     reaps_one,
     renew,
     seconds_until,
-    told,
     uid_of,
 )
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
@@ -31,40 +31,40 @@ pytestmark = pytest.mark.usefixtures("without_reaper")
 # TTL and renewal
 
 
-async def test_a_sandbox_says_when_it_expires_and_is_gone_then(
+async def test_a_sandbox_reports_its_expiry_and_is_deleted_then(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(REAPER_INTERVAL="0.1")
     await create(provisioner, "stays")
-    assert (await told(provisioner, "stays"))["expires_at"] is None
+    assert (await get_sandbox(provisioner, "stays"))["expires_at"] is None
     made = await create(provisioner, ttl_seconds=1)
     assert 0 < seconds_until(made["expires_at"]) <= 2
 
-    async def gone() -> bool:
+    async def is_deleted() -> bool:
         return (await provisioner.get(f"{URL}/a")).status == 404
 
-    await until(gone)
+    await until(is_deleted)
     await until(lambda: cluster.get(*POD) is None and cluster.get(*SERVICE) is None)
     assert (await provisioner.get(f"{URL}/stays")).status == 200
 
 
-async def test_the_operators_ttl_is_for_those_that_ask_for_none(start_provisioner: StartProvisioner) -> None:
+async def test_sandbox_ttl_is_the_default_for_creates_without_a_ttl(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(SANDBOX_TTL="3600")
     assert 3590 < seconds_until((await create(provisioner, "a"))["expires_at"]) <= 3601
     assert (await create(provisioner, "b", ttl_seconds=0))["expires_at"] is None
 
 
-async def test_a_renewal_sets_the_end_sooner_or_later_or_never(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_renewal_extends_shortens_or_disables_the_expiry(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, ttl_seconds=100)
     before = uid_of(cluster)
     assert 990 < seconds_until((await renew(provisioner, 1000))["expires_at"]) <= 1001
     assert 40 < seconds_until((await renew(provisioner, 50))["expires_at"]) <= 51
     assert (await renew(provisioner, 0))["expires_at"] is None
-    assert (await told(provisioner))["expires_at"] is None
+    assert (await get_sandbox(provisioner))["expires_at"] is None
     assert uid_of(cluster) == before
 
 
-async def test_a_repeated_create_never_shortens_a_life(provisioner: Provisioner) -> None:
+async def test_a_repeated_create_never_shortens_the_expiry(provisioner: Provisioner) -> None:
     made = await create(provisioner, ttl_seconds=1000)
     assert (await create(provisioner, ttl_seconds=10))["expires_at"] == made["expires_at"]
     assert (await create(provisioner))["expires_at"] == made["expires_at"]
@@ -73,7 +73,7 @@ async def test_a_repeated_create_never_shortens_a_life(provisioner: Provisioner)
     assert (await create(provisioner, ttl_seconds=10))["expires_at"] is None
 
 
-async def test_an_expired_sandbox_that_is_asked_for_again_is_made_anew(
+async def test_a_create_replaces_an_expired_sandbox(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner, ttl_seconds=10)
@@ -83,7 +83,7 @@ async def test_an_expired_sandbox_that_is_asked_for_again_is_made_anew(
     assert uid_of(cluster) not in {before, None}
 
 
-async def test_an_expired_sandbox_that_is_asked_to_live_on_does(
+async def test_a_create_with_a_ttl_keeps_an_expired_sandbox(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner, ttl_seconds=10)
@@ -94,11 +94,11 @@ async def test_an_expired_sandbox_that_is_asked_to_live_on_does(
     assert await reaper_of(provisioner).due() == []
 
 
-async def test_what_is_not_there_or_going_can_be_neither_renewed_nor_touched(
+async def test_renew_and_touch_are_404_for_a_missing_or_terminating_sandbox(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     body = {"ttl_seconds": 60}
-    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace is 50 s of ours
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace period takes 50 s here
         provisioner = await start_provisioner(cluster=slow)
         assert (await provisioner.post(f"{URL}/a/renew", json=body)).status == 404
         assert (await provisioner.post(f"{URL}/a/touch")).status == 404
@@ -114,7 +114,7 @@ async def test_what_is_not_there_or_going_can_be_neither_renewed_nor_touched(
 
 
 @pytest.mark.parametrize("body", [{}, {"ttl_seconds": -1}, {"ttl_seconds": "soon"}, {"ttl_seconds": 10**12}, []])
-async def test_a_renewal_that_says_nothing_sensible_is_422_and_changes_nothing(
+async def test_an_invalid_renewal_is_422_and_changes_nothing(
     provisioner: Provisioner, cluster: Cluster, body: object
 ) -> None:
     await create(provisioner, ttl_seconds=100)
@@ -126,14 +126,14 @@ async def test_a_renewal_that_says_nothing_sensible_is_422_and_changes_nothing(
 
 
 @pytest.mark.slow
-async def test_of_two_creates_at_once_in_two_processes_the_shorter_life_does_not_win(
+async def test_of_concurrent_creates_in_two_processes_the_longer_ttl_wins(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     two = [await start_provisioner() for _ in range(2)]
     for number in range(5):
-        asked: list[dict[str, Any]] = [{"ttl_seconds": 3600, "labels": {"team": "red"}}, {"ttl_seconds": 20}]
+        options: list[dict[str, Any]] = [{"ttl_seconds": 3600, "labels": {"team": "red"}}, {"ttl_seconds": 20}]
         made = await asyncio.gather(
-            *(create(one, f"s{number}", **fields) for one, fields in zip(two, asked, strict=True))
+            *(create(one, f"s{number}", **fields) for one, fields in zip(two, options, strict=True))
         )
         pod = cluster.get("Pod", "deer-flow", f"sandbox-s{number}")
         assert pod is not None
@@ -144,7 +144,7 @@ async def test_of_two_creates_at_once_in_two_processes_the_shorter_life_does_not
 # Use
 
 
-async def test_an_unused_sandbox_expires_and_a_use_puts_that_off(
+async def test_an_idle_sandbox_expires_and_a_touch_postpones_it(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await create(provisioner, idle_timeout_seconds=300)
@@ -159,7 +159,7 @@ async def test_an_unused_sandbox_expires_and_a_use_puts_that_off(
     await until(lambda: nothing_left(cluster))
 
 
-async def test_uses_are_written_once_a_minute_and_none_is_forgotten(
+async def test_uses_are_written_once_a_minute_and_the_last_one_at_shutdown(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner, idle_timeout_seconds=300)
@@ -178,7 +178,7 @@ async def test_uses_are_written_once_a_minute_and_none_is_forgotten(
 
 
 @pytest.mark.slow
-async def test_a_short_idle_timeout_is_kept_alive_by_uses_that_come_in_time(
+async def test_touches_keep_a_sandbox_with_a_short_idle_timeout_alive(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(REAPER_INTERVAL="0.1")
@@ -195,7 +195,7 @@ async def test_a_short_idle_timeout_is_kept_alive_by_uses_that_come_in_time(
     await until(lambda: nothing_left(cluster))
 
 
-async def test_a_sandbox_that_may_stay_unused_is_not_written_to(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_use_without_an_idle_timeout_writes_nothing(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, ttl_seconds=100)
     before = annotations_of(cluster)
     assert (await provisioner.post(f"{URL}/a/touch")).status == 200
@@ -205,7 +205,7 @@ async def test_a_sandbox_that_may_stay_unused_is_not_written_to(provisioner: Pro
 
 @pytest.mark.slow
 @pytest.mark.deadlines(use_retry=0.2, use_interval=3)
-async def test_a_use_that_could_not_be_written_in_time_is_written_later(
+async def test_a_failed_write_of_the_last_use_is_retried(
     provisioner: Provisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     await create(provisioner, idle_timeout_seconds=60)
@@ -219,14 +219,16 @@ async def test_a_use_that_could_not_be_written_in_time_is_written_later(
 # MAX_SANDBOXES
 
 
-async def test_past_the_most_it_is_429_with_the_counts(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+async def test_creates_past_max_sandboxes_are_429_with_limit_and_count(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
     provisioner = await start_provisioner(MAX_SANDBOXES="3")
     requests = [provisioner.post(URL, json={"sandbox_id": f"s{n}"}) for n in range(8)]
     responses = await asyncio.gather(*requests)
     assert sorted(response.status for response in responses) == [200] * 3 + [429] * 5
-    refused = next(response for response in responses if response.status == 429)
-    assert int(refused.headers["Retry-After"]) > 0
-    body = await refused.json()
+    rejected = next(response for response in responses if response.status == 429)
+    assert int(rejected.headers["Retry-After"]) > 0
+    body = await rejected.json()
     assert (body["limit"], body["count"]) == (3, 3)
     assert "3" in body["detail"]
     assert len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 3

@@ -1,6 +1,6 @@
-"""Heals, or leaves nothing: design.md's "Whose sandbox", "Idempotent and self-healing" and "All or nothing".
+"""Creates are idempotent, restore missing objects, respect the owner, and leave nothing if they fail.
 
-Two "processes" are two services on one cluster that share nothing but the cluster.
+Two "processes" are two services that share only their cluster.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ POD = ("Pod", "deer-flow", "sandbox-a")
 SERVICE = ("Service", "deer-flow", "sandbox-a-svc")
 
 
-def identity(cluster: Cluster) -> tuple[Any, Any]:
-    """The uids of the sandbox's objects; None for one that isn't there."""
+def uids(cluster: Cluster) -> tuple[Any, Any]:
+    """Return the uids of the Pod and the Service; None for a missing one."""
     found = [cluster.get(*key) for key in (POD, SERVICE)]
     return tuple(obj["metadata"]["uid"] if obj else None for obj in found)  # type: ignore[return-value]
 
@@ -38,12 +38,12 @@ def spec_of(cluster: Cluster, key: tuple[str, str, str]) -> Any:
     return obj["spec"], obj["metadata"]["annotations"], obj["metadata"]["labels"]
 
 
-async def gone(cluster: Cluster, key: tuple[str, str, str]) -> bool:
+async def is_deleted(cluster: Cluster, key: tuple[str, str, str]) -> bool:
     return cluster.get(*key) is None
 
 
-def by_hand(template: Template, **changes: Any) -> list[dict[str, Any]]:
-    """A Pod and a Service as the service would make them, without its annotations and revision."""
+def manual_objects(template: Template, **changes: Any) -> list[dict[str, Any]]:
+    """Return the Pod and Service that the service would make, without its annotations and revision."""
     objects = build(Sandbox("a", "t", "u"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z")
     for obj in objects:
         del obj["metadata"]["annotations"]
@@ -56,17 +56,15 @@ def by_hand(template: Template, **changes: Any) -> list[dict[str, Any]]:
 # Idempotent
 
 
-async def test_created_twice_it_is_the_same_sandbox_and_nothing_is_applied_again(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_repeated_create_returns_the_same_unchanged_sandbox(provisioner: Provisioner, cluster: Cluster) -> None:
     first = await create(provisioner, thread_id="t")
-    before = identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
+    before = uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
     second = await create(provisioner, thread_id="t")
     assert second["sandbox_url"] == first["sandbox_url"]
-    assert (identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
+    assert (uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
 
 
-async def test_eight_times_at_once_from_two_processes_it_is_one_pod(
+async def test_eight_concurrent_creates_from_two_processes_make_one_pod(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     processes = [await start_provisioner(), await start_provisioner()]
@@ -79,34 +77,36 @@ async def test_eight_times_at_once_from_two_processes_it_is_one_pod(
 # Self-healing
 
 
-async def test_a_service_without_its_pod_gets_one(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_create_restores_a_missing_pod(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
     made = await create(provisioner)
     await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
-    await until(lambda: gone(cluster, POD))
+    await until(lambda: is_deleted(cluster, POD))
     await until(lambda: is_status(provisioner, "a", 404))
     assert (await create(provisioner))["sandbox_url"] == made["sandbox_url"]
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
-async def test_a_pod_without_its_service_gets_one(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_a_create_restores_a_missing_service(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
+) -> None:
     await create(provisioner)
-    pod_uid, _ = identity(cluster)
+    pod_uid, _ = uids(cluster)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
     await until(lambda: is_status(provisioner, "a", 404))
     assert (await (await provisioner.get(URL)).json())["count"] == 0
     await create(provisioner)
-    assert identity(cluster)[0] == pod_uid
+    assert uids(cluster)[0] == pod_uid
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
 @pytest.mark.parametrize(
     "ended", [{"phase": "Failed"}, {"phase": "Succeeded"}, {"phase": "Failed", "reason": "Evicted"}]
 )
-async def test_a_pod_that_has_ended_is_replaced(
+async def test_a_create_replaces_an_ended_pod(
     provisioner: Provisioner, cluster: Cluster, ended: dict[str, Any]
 ) -> None:
     made = await create(provisioner)
-    before = identity(cluster)
+    before = uids(cluster)
     await until_running(provisioner)
     cluster.set_pod("deer-flow", "sandbox-a", **ended)
 
@@ -117,32 +117,32 @@ async def test_a_pod_that_has_ended_is_replaced(
     again = await create(provisioner)
     assert again["status"] in {"Pending", "Running"}
     assert again["sandbox_url"] == made["sandbox_url"]
-    assert identity(cluster)[0] != before[0]
+    assert uids(cluster)[0] != before[0]
 
 
-async def test_a_pod_that_is_terminating_is_waited_for_then_made_anew(
+async def test_a_create_waits_for_a_terminating_pod_and_replaces_it(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
-    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace is 50 s of ours
+    async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:  # a Pod's grace period takes 50 s here
         slow.stopping_takes(3600)
         provisioner = await start_provisioner(cluster=slow)
         await create(provisioner)
-        before, _ = identity(slow)
+        before, _ = uids(slow)
         await until_running(provisioner)
         assert (await provisioner.delete(f"{URL}/a")).status == 200
-        assert identity(slow)[0] == before  # still going
+        assert uids(slow)[0] == before  # still terminating
         waiting = asyncio.create_task(create(provisioner))
         now = ("--grace-period=0", "--force", "--wait=false")
         await Kubectl(slow.kubeconfig, tmp_path / "home")("delete", "pod/sandbox-a", "-n", "deer-flow", *now)
         answer = await waiting
         assert answer["status"] in {"Pending", "Running"}
-        after, _ = identity(slow)
+        after, _ = uids(slow)
         assert after not in {before, None}
         assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
 @pytest.mark.slow
-async def test_a_pod_that_terminates_for_longer_than_the_caller_waits_is_503(
+async def test_a_pod_terminating_past_the_create_deadline_is_503(
     start_provisioner: StartProvisioner, tmp_path: Any
 ) -> None:
     async with Cluster(directory=tmp_path / "slow", speed=0.1) as slow:
@@ -165,28 +165,28 @@ async def until_running(provisioner: Provisioner) -> None:
     await until(running)
 
 
-# Whose sandbox
+# Owners
 
 
 @pytest.mark.parametrize("other", [{"thread_id": "t2", "user_id": "u"}, {"thread_id": "t", "user_id": "u2"}])
-async def test_the_same_id_of_another_owner_is_409_and_the_first_is_untouched(
+async def test_another_owners_create_is_409_and_changes_nothing(
     start_provisioner: StartProvisioner, cluster: Cluster, other: dict[str, str]
 ) -> None:
     first, second = await start_provisioner(), await start_provisioner()
     made = await create(first, thread_id="t", user_id="u")
-    before = identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
+    before = uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
     for provisioner in (first, second):
         response = await provisioner.post(URL, json={"sandbox_id": "a", **other})
         assert response.status == 409
         assert await response.json() == {"detail": "Sandbox 'a' belongs to another thread or user"}
-    assert (identity(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
+    assert (uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)) == before
     assert (await create(second, thread_id="t", user_id="u"))["sandbox_url"] == made["sandbox_url"]
 
 
-async def test_another_owner_whose_process_has_not_seen_the_first_is_409_by_the_clusters_guard(
+async def test_of_concurrent_creates_by_two_owners_one_owner_gets_409(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    """Both look, see nothing, and apply: the immutable revision lets only one of them win."""
+    """Both find nothing and apply: the immutable revision lets only one of them succeed."""
     first, second = await start_provisioner(), await start_provisioner()
     responses = await asyncio.gather(
         *(
@@ -203,17 +203,17 @@ async def test_another_owner_whose_process_has_not_seen_the_first_is_409_by_the_
     await create(first, thread_id=winner)
 
 
-async def test_an_object_made_by_hand_with_the_same_user_data_is_adopted(
+async def test_a_manually_created_sandbox_with_the_same_user_data_is_adopted(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
-    result = await kubectl.apply(*by_hand(template), manager="kubectl")
+    result = await kubectl.apply(*manual_objects(template), manager="kubectl")
     assert result.rc == 0, result.stderr
-    before, _ = identity(cluster)
+    before, _ = uids(cluster)
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
     await create(provisioner, thread_id="t", user_id="u")
-    assert identity(cluster)[0] == before
+    assert uids(cluster)[0] == before
     for key in (POD, SERVICE):
         _, _, labels = spec_of(cluster, key)
         assert labels["app.kubernetes.io/managed-by"] == "sandbox-provisioner"
@@ -225,20 +225,20 @@ async def test_a_pod_of_the_predecessor_without_a_service_is_adopted_and_complet
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
-    pod, _ = by_hand(template)
+    pod, _ = manual_objects(template)
     result = await kubectl("create", "-f", "-", stdin=pod)
     assert result.rc == 0, result.stderr
-    before, _ = identity(cluster)
+    before, _ = uids(cluster)
     await create(provisioner, thread_id="t")
-    assert identity(cluster)[0] == before
+    assert uids(cluster)[0] == before
     assert (await provisioner.get(f"{URL}/a")).status == 200
 
 
-async def test_an_object_made_by_hand_with_other_user_data_is_refused_and_untouched(
+async def test_a_manually_created_sandbox_with_other_user_data_is_409_and_unchanged(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
-    objects = by_hand(template, volumes=[{"name": "user-data", "hostPath": {"path": "/elsewhere"}}])
+    objects = manual_objects(template, volumes=[{"name": "user-data", "hostPath": {"path": "/elsewhere"}}])
     assert (await kubectl.apply(*objects, manager="kubectl")).rc == 0
     await until(lambda: None not in provisioner.view.sandbox("a"))
     before = copy.deepcopy([cluster.get(*POD), cluster.get(*SERVICE)])
@@ -253,18 +253,18 @@ async def test_an_object_made_by_hand_with_other_user_data_is_refused_and_untouc
         assert "annotations" not in new["metadata"]
 
 
-async def test_another_image_while_a_sandbox_lives_leaves_it_as_it_is(
+async def test_a_new_default_image_does_not_change_a_running_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     old = await start_provisioner(SANDBOX_IMAGE="sandbox:1")
     made = await create(old)
-    before = identity(cluster), spec_of(cluster, POD)[0]["containers"]
+    before = uids(cluster), spec_of(cluster, POD)[0]["containers"]
     new = await start_provisioner(SANDBOX_IMAGE="sandbox:2")
     assert (await create(new))["sandbox_url"] == made["sandbox_url"]
-    assert (identity(cluster), spec_of(cluster, POD)[0]["containers"]) == before
+    assert (uids(cluster), spec_of(cluster, POD)[0]["containers"]) == before
 
 
-async def test_two_processes_with_different_images_at_once_make_one_sandbox(
+async def test_concurrent_creates_with_different_images_make_one_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     old = await start_provisioner(SANDBOX_IMAGE="sandbox:1")
@@ -274,7 +274,7 @@ async def test_two_processes_with_different_images_at_once_make_one_sandbox(
     assert len(cluster.objects("Pod")) == 1
 
 
-async def test_each_apply_is_a_new_version_so_that_nobody_deletes_what_they_have_not_seen(
+async def test_each_apply_writes_a_later_applied_at(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
@@ -300,32 +300,34 @@ async def test_each_apply_is_a_new_version_so_that_nobody_deletes_what_they_have
         pytest.param("pods", "apply-pod-security-violation", 502, marks=pytest.mark.slow),
     ],
 )
-async def test_a_create_that_is_refused_by_half_leaves_nothing(
+async def test_a_partly_rejected_create_leaves_nothing(
     provisioner: Provisioner, cluster: Cluster, resource: str, case: str, status: int
 ) -> None:
     refuse_next(cluster, "PATCH", resource, case, times=4)
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
     assert response.status == status
-    await until(lambda: gone(cluster, POD))
-    await until(lambda: gone(cluster, SERVICE))
+    await until(lambda: is_deleted(cluster, POD))
+    await until(lambda: is_deleted(cluster, SERVICE))
 
 
-async def test_a_create_that_fails_leaves_what_was_there_before(
+async def test_a_failed_create_keeps_existing_objects(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
-    pod_uid, _ = identity(cluster)
+    pod_uid, _ = uids(cluster)
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
     await until(lambda: is_status(provisioner, "a", 404))
     refuse_next(cluster, "PATCH", "services", "apply-nodeports-exhausted")
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
-    assert identity(cluster) == (pod_uid, None)
+    assert uids(cluster) == (pod_uid, None)
     await create(provisioner)
-    assert identity(cluster)[0] == pod_uid
+    assert uids(cluster)[0] == pod_uid
 
 
 @pytest.mark.slow
-async def test_node_ports_that_are_used_up_leave_no_pod(start_provisioner: StartProvisioner, tmp_path: Any) -> None:
+async def test_exhausted_node_ports_are_429_and_leave_no_pod(
+    start_provisioner: StartProvisioner, tmp_path: Any
+) -> None:
     async with Cluster(directory=tmp_path / "small", node_port_range=range(31900, 31901), speed=10) as small:
         provisioner = await start_provisioner(cluster=small)
         await create(provisioner, "first")
@@ -342,12 +344,12 @@ async def test_node_ports_that_are_used_up_leave_no_pod(start_provisioner: Start
         assert (await provisioner.get(f"{URL}/first")).status == 200
 
 
-async def test_the_namespace_deleted_while_running(
+async def test_a_create_succeeds_after_the_namespace_was_deleted(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
     assert (await kubectl("delete", "namespace", "deer-flow", "--wait=false")).rc == 0
-    await until(lambda: gone(cluster, ("Namespace", "", "deer-flow")))
+    await until(lambda: is_deleted(cluster, ("Namespace", "", "deer-flow")))
     assert (await provisioner.get(f"{URL}/a")).status == 404
     assert (await (await provisioner.get(URL)).json())["count"] == 0
     assert (await provisioner.delete(f"{URL}/a")).status == 200

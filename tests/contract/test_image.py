@@ -1,4 +1,4 @@
-"""What the image relies on: the service as another user, with only /tmp writable, by the image's own command line."""
+"""The conditions of the image: another user, only /tmp writable, and the image's command line."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ UID = 4711
 
 pytestmark = [
     pytest.mark.skipif(
-        os.getuid() != 0, reason="only root can become another user; CI's image job does the same in a container"
+        os.getuid() != 0, reason="only root can change the user; CI's image job does the same in a container"
     ),
     pytest.mark.slow,
 ]
 
 
-def interpreter_of_everybody() -> list[str]:
-    """Return a Python of this version that any user may run; skip where there is none."""
+def shared_interpreter() -> list[str]:
+    """Return a Python of this version that every user may run; skip the test without one."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
         if not Path(candidate).exists():
@@ -58,7 +58,7 @@ def interpreter_of_everybody() -> list[str]:
 
 @pytest.fixture
 def tmp() -> Iterator[Path]:
-    """The one folder that the other user may write."""
+    """A folder whose `tmp` is the only place that the other user may write to."""
     directory = Path(tempfile.mkdtemp(prefix="image-test-"))
     directory.chmod(0o755)
     (directory / "tmp").mkdir()
@@ -69,7 +69,7 @@ def tmp() -> Iterator[Path]:
 
 @pytest.fixture
 def app(tmp: Path) -> Path:
-    """What the image has in /app, not writable."""
+    """The content of the image's /app, not writable."""
     folder = tmp / "app"
     folder.mkdir()
     for name in copied_into_the_image():
@@ -87,7 +87,7 @@ def environment(tmp: Path, kubeconfig: Path, port: int) -> dict[str, str]:
         **image_environment(),
         "LISTEN_HOST": "127.0.0.1",
         "LISTEN_PORT": str(port),
-        # The tests themselves may run in a Pod.
+        # The tests may run in a Pod.
         "ALLOW_UNAUTHENTICATED": "true",
         "HOME": str(tmp / "tmp"),
         "TMPDIR": str(tmp / "tmp"),
@@ -95,7 +95,7 @@ def environment(tmp: Path, kubeconfig: Path, port: int) -> dict[str, str]:
         "KUBECTL": str(KUBECTL),
         "NODE_HOST": "127.0.0.1",
         "KUBECONFIG_PATH": str(kubeconfig),
-        # the image has its packages where its Python looks for them
+        # in the image the packages are in Python's own path
         "PYTHONPATH": sysconfig.get_path("purelib"),
     }
 
@@ -107,7 +107,7 @@ def readable_kubectl(tmp: Path) -> Path:
     return copy
 
 
-async def test_it_serves_as_another_user_with_only_tmp_writable(cluster: Cluster, tmp: Path, app: Path) -> None:
+async def test_the_service_runs_as_another_user_with_only_tmp_writable(cluster: Cluster, tmp: Path, app: Path) -> None:
     kubeconfig = tmp / "config"
     shutil.copy(cluster.kubeconfig, kubeconfig)
     kubeconfig.chmod(0o600)
@@ -117,7 +117,7 @@ async def test_it_serves_as_another_user_with_only_tmp_writable(cluster: Cluster
     assert image_command()[0] == "python"
     with (tmp / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *interpreter_of_everybody(),
+            *shared_interpreter(),
             *image_command()[1:],
             cwd=app,
             env=environ,
@@ -143,7 +143,7 @@ async def test_it_serves_as_another_user_with_only_tmp_writable(cluster: Cluster
     assert written == []
 
 
-async def test_a_kubeconfig_of_somebody_else_is_said_with_path_owner_mode_and_uid(
+async def test_an_unreadable_kubeconfig_stops_the_start_with_its_owner_and_mode(
     cluster: Cluster, tmp: Path, app: Path
 ) -> None:
     kubeconfig = tmp / "config"
@@ -152,7 +152,7 @@ async def test_a_kubeconfig_of_somebody_else_is_said_with_path_owner_mode_and_ui
     os.chown(kubeconfig, 1234, 5678)
     environ = {**environment(tmp, kubeconfig, free_port()), "KUBECTL": str(readable_kubectl(tmp))}
     process = await asyncio.create_subprocess_exec(
-        *interpreter_of_everybody(),
+        *shared_interpreter(),
         *image_command()[1:],
         cwd=app,
         env=environ,

@@ -1,4 +1,4 @@
-"""Nothing of a kubeconfig's content comes out: with a real kubectl, which quotes it in many of its messages."""
+"""The content of a kubeconfig is never shown, though a real kubectl quotes it in many messages."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ pytestmark = pytest.mark.starts_in_full
 
 MakeSettings = Callable[..., Settings]
 
-# Those with which kubectl works, or is only refused: nothing is wrong with the file itself.
+# Cases in which kubectl works with the kubeconfig, and cases whose error is not about the file itself.
 WORKING = {"two documents", "a broken second document", "an anchor twice", "a key twice"}
-OF_OTHERS = {
+NOT_ABOUT_THE_FILE = {
     "a plugin that is missing",
     "a plugin that prints all",
     "a proxy that is down",
@@ -46,13 +46,13 @@ OF_OTHERS = {
     "a wrong token",
 }
 
-# What kubectl calls things, none of which a reader of our log knows from us.
+# Terms of kubectl's messages, which the service's own messages do not use.
 KUBECTLS_WORDS = re.compile(r"NamedAuthInfo|NamedCluster|cannot unmarshal|in list:|invalid 'proxy-url'|anchor|no kind")
 
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
-    """All that is logged, as the service renders it."""
+    """The log, rendered as the service renders it."""
     caplog.set_level(logging.DEBUG, "sandboxes")
     log = Log(as_json=True)
     root = logging.getLogger()
@@ -63,7 +63,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the kubeconfig of a case is written."""
+    """Path of the kubeconfig of a case."""
     (tmp_path / "kube").mkdir()
     return tmp_path / "kube" / "config"
 
@@ -79,27 +79,27 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", kubeconfigs.CASES)
-async def test_at_the_start_and_by_check_nothing_of_a_kubeconfig_is_said(
+async def test_start_and_check_never_quote_a_kubeconfig(
     name: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log
 ) -> None:
     kubeconfigs.write(name, cluster.kubeconfig.read_text(), path)
     settings = make_settings(KUBECONFIG_PATH=path, KUBECTL=KUBECTL, KUBECTL_PASS_ENV="LOGIN")
     env = {**environ(tmp_path), "NO_PROXY": "127.0.0.1"}
-    said: list[str] = []
+    output: list[str] = []
     try:
         await connect(settings, env, tmp_path)
     except StartupError as error:
-        said.append(str(error))
-    assert [text for text in said if str(path) not in text] == []
+        output.append(str(error))
+    assert [text for text in output if str(path) not in text] == []
     templates = program.load_all_templates(settings)
-    said += [str(line) async for line in check(settings, env, tmp_path, templates)]
-    said += log.lines
-    assert len(said) > 1
-    assert [text for text in said if shows(text) or KUBECTLS_WORDS.search(text)] == []
+    output += [str(line) async for line in check(settings, env, tmp_path, templates)]
+    output += log.lines
+    assert len(output) > 1
+    assert [text for text in output if shows(text) or KUBECTLS_WORDS.search(text)] == []
 
 
 @pytest.mark.slow
-async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_is_wrong(
+async def test_a_kubeconfig_changed_at_run_time_is_never_quoted(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     path: Path,
@@ -131,13 +131,13 @@ async def test_a_kubeconfig_that_changes_is_never_quoted_and_the_log_says_what_i
             continue
         assert response.status in (502, 503), (name, body)
         assert not KUBECTLS_WORDS.search(body), name
-        if name not in OF_OTHERS:
+        if name not in NOT_ABOUT_THE_FILE:
             assert "it is about the kubeconfig and may quote it: " in lines, name
             assert f"kubectl --kubeconfig {path} config view" in lines, name
 
 
 @pytest.mark.deadlines(pool_tick=0.05)
-async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_that_changes(
+async def test_watches_and_the_pool_never_quote_a_changed_kubeconfig(
     start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log
 ) -> None:
     good = cluster.kubeconfig.read_text()
@@ -148,23 +148,23 @@ async def test_a_watch_and_processes_started_ahead_do_not_quote_a_kubeconfig_tha
     cluster.faults.cut_watches("pods")
     cluster.faults.expire_watches("services")
 
-    def said(what: str) -> list[str]:
+    def diagnosed(what: str) -> list[str]:
         return [line for line in log.lines if what in line and "two of its users have one name" in line]
 
-    await until(lambda: said("the watch of pods ended"))
-    await until(lambda: said("the services of the live view can't be listed"))
+    await until(lambda: diagnosed("the watch of pods ended"))
+    await until(lambda: diagnosed("the services of the live view can't be listed"))
     await until(lambda: any("renewing the waiting processes" in line for line in log.lines))
 
     async def is_refused() -> bool:
         return (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 502
 
     await until(is_refused)
-    assert said("ClusterRefused")
+    assert diagnosed("ClusterRefused")
     assert [line for line in log.lines if shows(line)] == []
 
 
 @pytest.mark.parametrize("section", ["users", "clusters", "contexts"])
-async def test_two_entries_of_one_name_are_said_by_name(
+async def test_duplicate_kubeconfig_entries_stop_the_start_with_their_name(
     section: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log
 ) -> None:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
@@ -176,10 +176,10 @@ async def test_two_entries_of_one_name_are_said_by_name(
     assert f"run `kubectl --kubeconfig {path} config view`" in log.written.getvalue()
 
 
-async def test_what_a_plugin_prints_is_in_the_log_without_what_it_was_given(
+async def test_a_plugins_output_is_logged_with_its_secrets_hidden(
     start_provisioner: StartProvisioner, cluster: Cluster, path: Path, tmp_path: Path, log: Log
 ) -> None:
-    """The operator needs a plugin's words; its secrets are hidden in them."""
+    """The operator needs the plugin's output; secrets in it are hidden."""
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     provisioner = await start_provisioner(
@@ -199,10 +199,10 @@ async def test_what_a_plugin_prints_is_in_the_log_without_what_it_was_given(
 
 
 @pytest.mark.parametrize("more", ["\n---\n- [a", "\n...\n}", f"\n---\n{'[' * 200}"])
-async def test_of_a_kubeconfig_that_only_kubectl_reads_no_word_of_a_plugin_is_repeated(
+async def test_plugin_output_is_not_logged_when_only_kubectl_can_parse_the_kubeconfig(
     more: str, start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log
 ) -> None:
-    """What is to be hidden in it is not known."""
+    """Without parsing it, the service does not know which values to hide."""
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     provisioner = await start_provisioner(KUBECONFIG_PATH=str(path), KUBECTL_START_AHEAD="false", LIVE_VIEW="false")
@@ -215,12 +215,12 @@ async def test_of_a_kubeconfig_that_only_kubectl_reads_no_word_of_a_plugin_is_re
     assert "HOME=" not in line
 
 
-# As processes: what is printed, and the log as it leaves them.
+# The commands as processes: their output and their log.
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "check", "reap"])
-async def test_of_two_users_of_one_name_a_process_says_the_name_and_nothing_else(
+async def test_every_command_names_a_duplicate_user_and_prints_no_secret(
     command: str, cluster: Cluster, path: Path, tmp_path: Path
 ) -> None:
     kubeconfigs.write("two users", cluster.kubeconfig.read_text(), path)
@@ -234,9 +234,7 @@ async def test_of_two_users_of_one_name_a_process_says_the_name_and_nothing_else
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a plugin that prints all", "a server with a password", "a proxy of another scheme"])
-async def test_what_a_reaper_and_a_check_print_has_no_secret(
-    name: str, cluster: Cluster, path: Path, tmp_path: Path
-) -> None:
+async def test_reap_and_check_print_no_secret(name: str, cluster: Cluster, path: Path, tmp_path: Path) -> None:
     kubeconfigs.write(name, cluster.kubeconfig.read_text(), path)
     env = environment(tmp_path, KUBECONFIG_PATH=str(path), KUBECTL_PASS_ENV="LOGIN", LOGIN=f"login {MARKER}")
     rc, stdout, stderr = await run(sys.executable, str(ROOT / "provisioner.py"), "reap", environ=env)
@@ -247,10 +245,8 @@ async def test_what_a_reaper_and_a_check_print_has_no_secret(
     assert not shows(stdout + stderr + checked + errors)
 
 
-async def test_a_token_that_rotates_is_hidden_before_anybody_has_seen_it(
-    cluster: Cluster, path: Path, tmp_path: Path
-) -> None:
-    """It is written into the kubeconfig while the service runs, and a plugin's output is the first to show it."""
+async def test_a_rotated_token_is_hidden_in_a_plugins_output(cluster: Cluster, path: Path, tmp_path: Path) -> None:
+    """The token is new in the kubeconfig, and a plugin's output shows it before the service has used it."""
     good = cluster.kubeconfig.read_text()
     path.write_text(good)
     port, written = free_port(), tmp_path / "log"

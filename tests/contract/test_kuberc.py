@@ -1,4 +1,4 @@
-"""A user's kuberc, locale and plugins change nothing of what the service does; with real kubectls."""
+"""A user's kuberc, locale and plugins do not affect the service; with real kubectl binaries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow
 
 NS = "deer-flow"
-MADE = [
+OBJECTS = [
     ("Pod", "sandbox-a"),
     ("Service", "sandbox-a-svc"),
     ("ConfigMap", "sandbox-a-config"),
@@ -42,7 +42,7 @@ LOCALE = dict.fromkeys(("LANG", "LC_ALL", "LC_MESSAGES", "LANGUAGE"), "de_DE.UTF
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> Path:
-    """A folder for the PATH, with a plugin for each command of kubectl that the service uses."""
+    """A folder for PATH with a plugin for each kubectl command that the service uses."""
     folder = tmp_path / "plugins"
     folder.mkdir()
     for command in ("apply", "create", "create-provisioner", "delete", "get", "logs", "version", "config", "auth"):
@@ -67,7 +67,7 @@ def users_environment(tmp_path: Path, cluster: Cluster, plugins: Path, **variabl
 
 @asynccontextmanager
 async def served(tmp_path: Path, environ: dict[str, str]) -> AsyncIterator[aiohttp.ClientSession]:
-    """Serve as a user does, and yield a session with the service."""
+    """Run the service in the user's environment, and yield a client session."""
     port = free_port()
     async with running(*PROVISIONER, environ={**environ, "PORT": str(port)}, log=tmp_path / "log"):
         await until(healthy(port))
@@ -86,19 +86,19 @@ def expiry(cluster: Cluster) -> str:
     return str(sandbox["metadata"]["annotations"]["provisioner/expires-at"])
 
 
-async def goes_through_its_life(session: aiohttp.ClientSession, cluster: Cluster) -> None:
-    """Make a sandbox with objects of its own, renew and delete it; let another one expire: as the cluster sees it."""
+async def use_sandboxes(session: aiohttp.ClientSession, cluster: Cluster) -> None:
+    """Create, renew and delete a sandbox with extra objects, let another one expire, and check the cluster."""
     assert (await answer(session, "GET", f"{URL}/a"))[0] == 404
     status, made = await answer(session, "POST", URL, sandbox_id="a", template="configured", ttl_seconds=3600)
     assert status == 200, made
-    assert all(cluster.get(kind, NS, name) for kind, name in MADE)
+    assert all(cluster.get(kind, NS, name) for kind, name in OBJECTS)
     before = expiry(cluster)
     assert (await answer(session, "POST", f"{URL}/a/renew", ttl_seconds=7200))[0] == 200
     assert before < expiry(cluster)
     assert (await answer(session, "GET", "/readyz"))[0] == 200
 
     assert await answer(session, "DELETE", f"{URL}/a") == (200, {"ok": True, "sandbox_id": "a"})
-    await until(lambda: not any(cluster.get(kind, NS, name) for kind, name in MADE))
+    await until(lambda: not any(cluster.get(kind, NS, name) for kind, name in OBJECTS))
     assert (await answer(session, "GET", f"{URL}/a"))[0] == 404
 
     assert (await answer(session, "POST", URL, sandbox_id="b", ttl_seconds=1))[0] == 200
@@ -115,12 +115,12 @@ async def test_a_users_kuberc_changes_nothing(
     templates = write_configured(tmp_path / "templates")
     environ = users_environment(tmp_path, cluster, plugins, SANDBOX_TEMPLATES_DIR=str(templates), REAPER_INTERVAL="0.2")
     async with served(tmp_path, environ) as session:
-        await goes_through_its_life(session, cluster)
+        await use_sandboxes(session, cluster)
     assert not (tmp_path / "plugin-was-run").exists()
 
 
 @pytest.mark.role(TEMPLATES)
-async def test_an_old_kubectl_takes_all_that_keeps_a_kuberc_away(
+async def test_an_old_kubectl_accepts_the_flags_and_variables_against_a_kuberc(
     cluster: Cluster, tmp_path: Path, plugins: Path
 ) -> None:
     templates = write_configured(tmp_path / "templates")
@@ -129,12 +129,12 @@ async def test_an_old_kubectl_takes_all_that_keeps_a_kuberc_away(
         tmp_path, cluster, plugins, SANDBOX_TEMPLATES_DIR=str(templates), REAPER_INTERVAL="0.2", KUBECTL=old
     )
     async with served(tmp_path, environ) as session:
-        await goes_through_its_life(session, cluster)
+        await use_sandboxes(session, cluster)
     assert not (tmp_path / "plugin-was-run").exists()
 
 
-async def test_the_kubercs_of_these_tests_hold_for_a_users_own_kubectl(cluster: Cluster, tmp_path: Path) -> None:
-    """Else the tests here could not fail."""
+async def test_the_kubercs_of_these_tests_change_what_a_plain_kubectl_does(cluster: Cluster, tmp_path: Path) -> None:
+    """Otherwise the tests of this module could not fail."""
     mine = Kubectl(cluster.kubeconfig, tmp_path / "mine")
     assert (await mine.apply(pod("there"))).rc == 0
 
@@ -160,8 +160,8 @@ async def test_the_kubercs_of_these_tests_hold_for_a_users_own_kubectl(cluster: 
     assert [obj["metadata"]["name"] for obj in cluster.objects("Pod")] == ["there"]
 
 
-async def test_the_flag_alone_makes_an_apply_store_and_a_create_and_a_delete(cluster: Cluster, tmp_path: Path) -> None:
-    """Should a kubectl read the kuberc all the same."""
+async def test_dry_run_none_alone_overrides_a_kuberc(cluster: Cluster, tmp_path: Path) -> None:
+    """For a kubectl that reads the kuberc in spite of KUBERC=off."""
     write_kuberc(tmp_path / "dry", **KUBERCS["dry runs"])
     kubectl = Kubectl(cluster.kubeconfig, tmp_path / "dry")
     for call in (("apply", "--server-side"), ("create",)):
@@ -173,8 +173,8 @@ async def test_the_flag_alone_makes_an_apply_store_and_a_create_and_a_delete(clu
 
 
 @pytest.fixture
-def noting(tmp_path: Path) -> Path:
-    """A kubectl that notes, for each start, its arguments and its environment in a file of its own."""
+def recording_kubectl(tmp_path: Path) -> Path:
+    """A kubectl that records its arguments and environment in a file for each start."""
     (tmp_path / "starts").mkdir()
     script = tmp_path / "noting-kubectl"
     script.write_text(
@@ -184,11 +184,13 @@ def noting(tmp_path: Path) -> Path:
     return script
 
 
-async def test_every_kubectl_that_anything_starts_is_kept_from_the_users_settings(
-    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, plugins: Path, noting: Path
+async def test_every_kubectl_is_started_without_the_users_kuberc_and_locale(
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, plugins: Path, recording_kubectl: Path
 ) -> None:
     write_kuberc(tmp_path, **KUBERCS["as recorded"])
-    environ = users_environment(tmp_path, cluster, plugins, KUBECTL=str(noting), KUBECTL_PASS_ENV="LANG,LC_ALL")
+    environ = users_environment(
+        tmp_path, cluster, plugins, KUBECTL=str(recording_kubectl), KUBECTL_PASS_ENV="LANG,LC_ALL"
+    )
     provisioner = await start_provisioner(**environ)
     await create(provisioner)
     assert (await provisioner.get(f"{URL}/a/diagnostics")).status == 200

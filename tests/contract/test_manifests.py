@@ -1,4 +1,4 @@
-"""Any id that the service accepts gives objects that the cluster accepts."""
+"""Objects of any valid id are accepted by the API server."""
 
 from __future__ import annotations
 

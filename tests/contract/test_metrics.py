@@ -1,4 +1,4 @@
-"""What Prometheus is told of a real kubectl on devcluster."""
+"""/metrics, with a real kubectl on devcluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def scrape(service: Provisioner) -> Samples:
     return dict(samples(await response.text()))
 
 
-async def reads(service: Provisioner, wanted: float, name: str, **labels: str) -> None:
+async def until_value(service: Provisioner, wanted: float, name: str, **labels: str) -> None:
     """Wait until a sample has this value."""
 
     async def is_so() -> bool:
@@ -32,14 +32,14 @@ async def reads(service: Provisioner, wanted: float, name: str, **labels: str) -
     await until(is_so)
 
 
-async def test_the_whole_life_of_a_sandbox_is_measured(
+async def test_metrics_follow_a_sandbox_from_create_to_reaping(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await provisioner.view.becomes_fresh()
     await create(provisioner, ttl_seconds=60)
     await create(provisioner)
-    await reads(provisioner, 1, "provisioner_create_to_ready_seconds_count")
-    await reads(provisioner, 1, "provisioner_sandboxes", status="Running")
+    await until_value(provisioner, 1, "provisioner_create_to_ready_seconds_count")
+    await until_value(provisioner, 1, "provisioner_sandboxes", status="Running")
     found = await scrape(provisioner)
     assert 0 < value(found, "provisioner_create_to_ready_seconds_sum") < 20
     assert value(found, "provisioner_sandboxes", status="Failed") == 0
@@ -54,7 +54,7 @@ async def test_the_whole_life_of_a_sandbox_is_measured(
     assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 0
     await provisioner.client.app[SANDBOX_SERVICE].reaper.round(dry_run=False)
     assert value(await scrape(provisioner), "provisioner_reaped_total", reason="expired") == 1
-    await reads(provisioner, 0, "provisioner_sandboxes", status="Running")
+    await until_value(provisioner, 0, "provisioner_sandboxes", status="Running")
     assert await until_gone(cluster)
 
 
@@ -63,21 +63,21 @@ async def until_gone(cluster: Cluster) -> bool:
     return True
 
 
-async def test_a_sandbox_that_was_there_before_is_not_measured_again(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_sandbox_deleted_before_it_is_ready_is_not_measured(provisioner: Provisioner, cluster: Cluster) -> None:
     await provisioner.view.becomes_fresh()
     cluster.server_takes(3600)
     await create(provisioner)
     await create(provisioner)
-    await reads(provisioner, 1, "provisioner_sandboxes", status="Running")
+    await until_value(provisioner, 1, "provisioner_sandboxes", status="Running")
     await provisioner.delete(f"{URL}/a")
     await until_gone(cluster)
     assert value(await scrape(provisioner), "provisioner_create_to_ready_seconds_count") == 0
 
 
 @pytest.mark.starts_in_full
-async def test_groups_and_queues_are_seen(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+async def test_batches_queues_and_running_processes_are_measured(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
     provisioner = await start_provisioner(KUBECTL_MAX_PROCESSES="2")
     cluster.faults.slow(0.3, verb="patch")
     tasks = [asyncio.create_task(create(provisioner, f"s{number}")) for number in range(20)]
@@ -100,38 +100,38 @@ async def test_groups_and_queues_are_seen(start_provisioner: StartProvisioner, c
 
 
 @pytest.mark.starts_in_full
-async def test_processes_that_wait_and_watches_that_start_again_are_seen(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
-    await reads(provisioner, 4, "provisioner_kubectl_processes", state="waiting")
-    await reads(provisioner, 2, "provisioner_kubectl_processes", state="watching")
+async def test_waiting_processes_and_watch_restarts_are_counted(provisioner: Provisioner, cluster: Cluster) -> None:
+    await until_value(provisioner, 4, "provisioner_kubectl_processes", state="waiting")
+    await until_value(provisioner, 2, "provisioner_kubectl_processes", state="watching")
     assert value(await scrape(provisioner), "provisioner_watch_restarts_total", resource="pods") == 0
     await end_watches(cluster)
-    await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="pods")
-    await reads(provisioner, 1, "provisioner_watch_restarts_total", resource="services")
+    await until_value(provisioner, 1, "provisioner_watch_restarts_total", resource="pods")
+    await until_value(provisioner, 1, "provisioner_watch_restarts_total", resource="services")
 
 
-async def test_a_scrape_with_the_cluster_gone_tells_so_at_once(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_scrape_in_an_outage_shows_a_stale_view_and_no_sandbox_counts(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
     await provisioner.view.becomes_fresh()
     cluster.faults.refuse()
-    await reads(provisioner, 0, "provisioner_view_fresh")
+    await until_value(provisioner, 0, "provisioner_view_fresh")
     found = await scrape(provisioner)
     assert not any(name == "provisioner_sandboxes" for name, _ in found)
     assert (await provisioner.get("/livez")).status == 200
 
 
 @pytest.mark.starts_in_full
-async def test_a_service_at_work_tells_every_metric_of_the_table_and_no_other(provisioner: Provisioner) -> None:
+async def test_a_working_service_exports_exactly_the_documented_metrics(provisioner: Provisioner) -> None:
     await provisioner.view.becomes_fresh()
     await create(provisioner)
     text = await (await provisioner.get("/metrics")).text()
-    told = {one.name: one for one in text_string_to_metric_families(text) if one.name.startswith("provisioner_")}
-    kinds = {name: one.type for name, one in told.items() if not name.endswith("_created")}
+    families = {one.name: one for one in text_string_to_metric_families(text) if one.name.startswith("provisioner_")}
+    kinds = {name: one.type for name, one in families.items() if not name.endswith("_created")}
     assert kinds == {name.removesuffix("_total"): family.kind for name, family in FAMILIES.items()}
-    assert {name: one.documentation for name, one in told.items() if name in kinds} == {
+    assert {name: one.documentation for name, one in families.items() if name in kinds} == {
         name.removesuffix("_total"): family.meaning for name, family in FAMILIES.items()
     }
-    for one in told.values():
+    for one in families.values():
         for sample in one.samples:
             (family,) = [FAMILIES[name] for name in FAMILIES if one.name.removesuffix("_created") in name]
             assert set(sample.labels) - {"le"} == set(family.labels)

@@ -1,4 +1,4 @@
-"""SANDBOX_NETWORK_POLICY=isolated: the policy stands before the first sandbox does, or there is no sandbox."""
+"""SANDBOX_NETWORK_POLICY=isolated: the policy is applied before the first sandbox; without it creates fail."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def policies(cluster: Cluster) -> list[str]:
     return [obj["metadata"]["name"] for obj in cluster.objects("NetworkPolicy")]
 
 
-async def test_isolated_it_stands_from_the_start_and_the_server_takes_it(
-    start_provisioner: StartProvisioner, cluster: Cluster
-) -> None:
+async def test_isolated_applies_the_policy_at_the_start(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
     provisioner = await start_provisioner(
         SANDBOX_NETWORK_POLICY="isolated",
         SANDBOX_INGRESS_FROM="10.1.0.0/16,namespace:team=a/pod:app=backend",
@@ -44,7 +42,7 @@ async def test_isolated_it_stands_from_the_start_and_the_server_takes_it(
     await create(provisioner)
 
 
-async def test_with_nobody_named_nobody_gets_in_and_it_is_said(
+async def test_isolated_without_peers_blocks_all_ingress_and_warns(
     start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -56,7 +54,7 @@ async def test_with_nobody_named_nobody_gets_in_and_it_is_said(
     assert "blocks all ingress to the sandboxes" in caplog.text
 
 
-async def test_off_it_touches_nothing(start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_off_applies_no_policy(start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl) -> None:
     await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
     assert (await kubectl("delete", "networkpolicy", "sandboxes-isolated", "-n", NS)).rc == 0
     provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="off")
@@ -64,21 +62,21 @@ async def test_off_it_touches_nothing(start_provisioner: StartProvisioner, clust
     assert policies(cluster) == []
 
 
-async def test_without_the_right_to_it_no_sandbox_is_made_until_there_is(
+async def test_creates_are_502_until_the_policy_can_be_applied(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
-    refused = kmock.resource("networking.k8s.io/v1/networkpolicies")
-    cluster.kmock["PATCH", refused] << once(FORBIDDEN, FORBIDDEN)
+    policies_resource = kmock.resource("networking.k8s.io/v1/networkpolicies")
+    cluster.kmock["PATCH", policies_resource] << once(FORBIDDEN, FORBIDDEN)
     provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
-    said = "The provisioner lacks the right to patch networkpolicies in the cluster"
-    assert (response.status, await response.json()) == (502, {"detail": said})
+    message = "The provisioner lacks the right to patch networkpolicies in the cluster"
+    assert (response.status, await response.json()) == (502, {"detail": message})
     assert cluster.objects("Pod") == []
     await create(provisioner)
     assert policies(cluster) == ["sandboxes-isolated"]
 
 
-async def test_a_namespace_that_is_made_anew_is_isolated_too(
+async def test_a_recreated_namespace_gets_the_policy_again(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
@@ -92,13 +90,13 @@ async def namespace_is_gone(cluster: Cluster) -> bool:
     return cluster.get("Namespace", "", NS) is None
 
 
-async def test_a_policy_that_somebody_deleted_is_back_before_a_later_create(
+async def test_a_deleted_policy_is_restored_before_a_later_create(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
     assert (await kubectl("delete", "networkpolicy", "sandboxes-isolated", "-n", NS)).rc == 0
     await create(provisioner, "a")
-    assert policies(cluster) == []  # an apply counts for a while
+    assert policies(cluster) == []  # an apply is valid for a while
     provisioner.set_deadlines(policy_confirmed=0.0)
     await create(provisioner, "b")
     assert policies(cluster) == ["sandboxes-isolated"]

@@ -13,7 +13,7 @@ from tests.waiting import until
 
 
 @pytest.mark.slow
-async def test_a_sandbox_from_create_to_gone_through_the_old_one(
+async def test_an_old_kubectl_creates_lists_and_deletes_a_sandbox(
     cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(kubectls.old_kubectl()))
@@ -30,7 +30,7 @@ async def test_a_sandbox_from_create_to_gone_through_the_old_one(
     assert (await provisioner.get(f"{URL}/a")).status == 404
 
 
-def test_without_the_old_one_it_is_said_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_old_kubectl_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECTL_OLD", str(tmp_path / "none"))
     with pytest.raises(kubectls.NoOldKubectlError, match="no program that can be run"):
         kubectls.old_kubectl()

@@ -1,7 +1,7 @@
-"""The OpenAPI document against the live service: schemathesis makes requests of it, and judges what is answered.
+"""The OpenAPI document and the running service: schemathesis generates requests and checks the responses.
 
-Two of its checks are not asked for. negative_data_rejection: by the contract unknown fields are ignored, and "5" counts
-as 5. positive_data_acceptance: Kubernetes' rules for labels, quantities and images are more than a schema can say.
+Two of its checks are off. negative_data_rejection: by the contract unknown fields are ignored, and "5" counts as 5.
+positive_data_acceptance: a schema cannot express Kubernetes' rules for labels, quantities and images.
 """
 
 from __future__ import annotations
@@ -55,26 +55,26 @@ CHECKS = [
 ]
 
 
-def closed() -> dict[str, Any]:
-    """Return the document as one whose answers have no field that it doesn't name: callers may get more, tests not."""
+def strict_document() -> dict[str, Any]:
+    """Return the document with responses that allow no additional fields; the published one allows them."""
     made: dict[str, Any] = json.loads(json.dumps(document()))
     bodies = [operation.body for operation in OPERATIONS if operation.body is not None]
-    of_requests = schemas([(body, "validation") for body in bodies])  # and of the models that they are made of
+    of_requests = schemas([(body, "validation") for body in bodies])  # and their nested models
     for name, schema in made["components"]["schemas"].items():
         if name not in of_requests:
             schema["additionalProperties"] = False
     return made
 
 
-DOCUMENT = closed()
+DOCUMENT = strict_document()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of the service as a process, with a key, and with every field allowed.
+    """Run the service as a process with a key and all optional fields allowed; return its URL.
 
-    Its cluster lives in a thread of its own, since schemathesis' requests block.
+    Its cluster runs in another thread, since schemathesis' requests block.
     """
     directory = tmp_path_factory.mktemp("openapi")
     loop = asyncio.new_event_loop()
@@ -109,65 +109,67 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def seen() -> Iterator[dict[str, list[int]]]:
-    """Return, by operation, the statuses that were answered; at the end each one must really have been tried."""
+    """Return the statuses by operation; assert at the end that the expected ones occurred."""
     statuses: dict[str, list[int]] = defaultdict(list)
     yield statuses
     for label, answered in statuses.items():
         method, path = label.split(" ")
         documented = {int(status) for status in DOCUMENT["paths"][path][method.lower()]["responses"]}
-        to_be_met = {200, 304, 401, 404, 422} & documented
+        expected = {200, 304, 401, 404, 422} & documented
         if label == "POST /api/sandboxes":
-            to_be_met -= {404}  # takes a delete while it waits: tests/contract/test_readiness.py
-        assert to_be_met <= set(answered), label
+            expected -= {404}  # needs a delete during the wait: tests/contract/test_readiness.py
+        assert expected <= set(answered), label
 
 
 @pytest.fixture
-def there(base: str) -> str:
-    """Return the address of a service that has the sandbox THERE."""
+def base_with_sandbox(base: str) -> str:
+    """Return the URL of a service with the sandbox THERE."""
     made = requests.post(f"{base}/api/sandboxes", json={"sandbox_id": THERE}, headers=KEY, timeout=30)
     assert made.status_code == 200, made.text
     return base
 
 
-# The events never end, so a request for them is never answered whole; they have a test of their own.
+# The event stream never ends; it has its own test.
 @pytest.mark.slow
 @SCHEMA.exclude(path=EVENTS_PATH).parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_asked_the_answer_is_one_that_the_document_has(
-    case: schemathesis.Case[Any], there: str, seen: dict[str, list[int]]
+def test_every_response_conforms_to_the_document(
+    case: schemathesis.Case[Any], base_with_sandbox: str, seen: dict[str, list[int]]
 ) -> None:
     answered = seen[case.operation.label]
     if "sandbox_id" in case.path_parameters and len(answered) % 2:
-        # Else hardly any request would find a sandbox.
+        # Otherwise hardly any request would find a sandbox.
         case.path_parameters["sandbox_id"] = THERE
     for fields in (case.query, case.body):
         seconds = fields.get("wait_seconds") if isinstance(fields, dict) else None
         if isinstance(fields, dict) and isinstance(seconds, int | float):
             fields["wait_seconds"] = min(seconds, 0.1)
     headers = {} if case.operation.path in {"/health", "/docs", "/openapi.json"} else KEY
-    response = case.call(base_url=there, headers=headers, timeout=30)
+    response = case.call(base_url=base_with_sandbox, headers=headers, timeout=30)
     answered.append(response.status_code)
     case.validate_response(response, checks=CHECKS, headers=headers)
-    # And by a validator of our own, which knows the answers to methods that there aren't, too.
-    told = DOCUMENT["paths"][case.operation.path][case.operation.method]["responses"].get(str(response.status_code))
-    if told is None:
+    # A second validator, which also knows the responses to methods that are not allowed.
+    documented = DOCUMENT["paths"][case.operation.path][case.operation.method]["responses"].get(
+        str(response.status_code)
+    )
+    if documented is None:
         assert response.status_code == 405
-        told = DOCUMENT["components"]["responses"]["MethodNotAllowed"]
+        documented = DOCUMENT["components"]["responses"]["MethodNotAllowed"]
     content_type = response.headers.get("content-type", [""])[0].partition(";")[0]
-    if "$ref" in told or content_type == "application/json":
-        assert problems(told, response.status_code, response.headers, content_type, response.text) == []
+    if "$ref" in documented or content_type == "application/json":
+        assert problems(documented, response.status_code, response.headers, content_type, response.text) == []
 
 
 def problems(response: dict[str, Any], status: int, headers: Any, content_type: str, body: str) -> list[str]:
-    """Return what about an answer is not as one of the document's answers has it."""
+    """Return the differences between a response and its documented response."""
     components = DOCUMENT["components"]
     if "$ref" in response:
         response = components["responses"][response["$ref"].rpartition("/")[2]]
     found = []
     sent = {name.lower() for name in headers}
     for name, header in response["headers"].items():
-        told = components["headers"][name] if "$ref" in header else header
-        if told["required"] and name.lower() not in sent:
+        documented = components["headers"][name] if "$ref" in header else header
+        if documented["required"] and name.lower() not in sent:
             found.append(f"{status} has no {name}")
     content = response["content"].get(content_type)
     if content is None:
@@ -177,12 +179,12 @@ def problems(response: dict[str, Any], status: int, headers: Any, content_type: 
 
 
 async def problems_of(response: aiohttp.ClientResponse, method: str, path: str) -> list[str]:
-    """Return what about an answer is not as the document says of the operation."""
+    """Return the differences between a response and the operation's documented responses."""
     responses = DOCUMENT["paths"][path][method.lower()]["responses"]
     if str(response.status) not in responses:
         return [f"{response.status} is not documented"]
-    told = responses[str(response.status)]
-    return problems(told, response.status, response.headers, response.content_type, await response.text())
+    documented = responses[str(response.status)]
+    return problems(documented, response.status, response.headers, response.content_type, await response.text())
 
 
 OF_CLUSTER = [
@@ -194,7 +196,7 @@ BODIES = {"create_sandbox": {"sandbox_id": "a"}, "renew_sandbox": {"ttl_seconds"
 
 
 @pytest.mark.slow
-async def test_what_is_said_while_the_cluster_is_away_is_documented(
+async def test_responses_while_the_cluster_is_unreachable_are_documented(
     cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:
     provisioner = await start_provisioner(LIVE_VIEW="false")
@@ -206,16 +208,16 @@ async def test_what_is_said_while_the_cluster_is_away_is_documented(
         response = await provisioner.client.request(operation.method, url, json=BODIES.get(operation.name))
         return operation.name, response.status, await problems_of(response, operation.method, operation.path)
 
-    asked = await asyncio.gather(*(ask(operation) for operation in OF_CLUSTER))
-    assert asked == [(operation.name, 503, []) for operation in OF_CLUSTER]
-    assert len(asked) == 8
+    results = await asyncio.gather(*(ask(operation) for operation in OF_CLUSTER))
+    assert results == [(operation.name, 503, []) for operation in OF_CLUSTER]
+    assert len(results) == 8
 
 
 @pytest.mark.parametrize(
     ("recorded", "status"),
     [("apply-forbidden-no-create", 502), ("apply-quota-exceeded", 429), ("apply-pod-security-violation", 502)],
 )
-async def test_what_is_said_of_a_refusal_is_documented(
+async def test_responses_to_a_rejected_create_are_documented(
     cluster: Cluster, start_provisioner: StartProvisioner, recorded: str, status: int
 ) -> None:
     provisioner = await start_provisioner()
@@ -225,7 +227,7 @@ async def test_what_is_said_of_a_refusal_is_documented(
     assert await problems_of(response, "POST", "/api/sandboxes") == []
 
 
-async def test_what_is_said_at_the_limit_is_documented(start_provisioner: StartProvisioner) -> None:
+async def test_the_response_at_max_sandboxes_is_documented(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(MAX_SANDBOXES="1")
     await create(provisioner)
     response = await provisioner.post("/api/sandboxes", json={"sandbox_id": "b"})
@@ -234,18 +236,18 @@ async def test_what_is_said_at_the_limit_is_documented(start_provisioner: StartP
     assert await problems_of(response, "POST", "/api/sandboxes") == []
 
 
-async def test_the_events_are_what_the_document_says(start_provisioner: StartProvisioner) -> None:
+async def test_events_conform_to_the_document(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner()
     names = set(re.findall(r"`(\w+)`", DOCUMENT["paths"][EVENTS_PATH]["get"]["description"]))
     models = {"state": SandboxList.__name__}
     async with provisioner.client.get(EVENTS_PATH) as response:
         assert response.status == 200
-        told = DOCUMENT["paths"][EVENTS_PATH]["get"]["responses"]["200"]
-        assert response.content_type in told["content"]
+        documented = DOCUMENT["paths"][EVENTS_PATH]["get"]["responses"]["200"]
+        assert response.content_type in documented["content"]
         assert "X-Request-ID" in response.headers
         await create(provisioner)
-        heard = []
-        while "ready" not in heard:
+        received = []
+        while "ready" not in received:
             frame = (await response.content.readuntil(b"\n\n")).decode()
             match = re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", frame)
             assert match is not None, frame
@@ -253,14 +255,14 @@ async def test_the_events_are_what_the_document_says(start_provisioner: StartPro
             schema = {"$ref": f"#/components/schemas/{models.get(name, SandboxResponse.__name__)}"}
             validator = OAS31Validator({**schema, "components": DOCUMENT["components"]})
             assert [error.message for error in validator.iter_errors(json.loads(data))] == []
-            heard.append(name)
-    assert heard[:2] == ["state", "created"]
-    assert set(heard) <= names
-    # The document's own example is of the same form.
-    assert re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", told["content"]["text/event-stream"]["example"])
+            received.append(name)
+    assert received[:2] == ["state", "created"]
+    assert set(received) <= names
+    # The document's example has the same form.
+    assert re.fullmatch(r"id: \d+\nevent: (\w+)\ndata: (.*)\n\n", documented["content"]["text/event-stream"]["example"])
 
 
-async def test_what_is_said_where_there_are_no_events_is_documented(start_provisioner: StartProvisioner) -> None:
+async def test_the_response_of_events_without_a_live_view_is_documented(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(LIVE_VIEW="false")
     response = await provisioner.get(EVENTS_PATH)
     assert response.status == 503
@@ -271,11 +273,11 @@ async def test_what_is_said_where_there_are_no_events_is_documented(start_provis
     ("method", "path", "name", "status"),
     [("GET", "/api/nope", "UnknownPath", 404), ("PUT", "/api/sandboxes", "MethodNotAllowed", 405)],
 )
-async def test_what_any_request_can_be_told_is_documented(
+async def test_responses_to_unknown_paths_and_methods_are_documented(
     start_provisioner: StartProvisioner, method: str, path: str, name: str, status: int
 ) -> None:
     provisioner = await start_provisioner()
     response = await provisioner.client.request(method, path)
     assert response.status == status
-    told = DOCUMENT["components"]["responses"][name]
-    assert problems(told, status, response.headers, response.content_type, await response.text()) == []
+    documented = DOCUMENT["components"]["responses"][name]
+    assert problems(documented, status, response.headers, response.content_type, await response.text()) == []

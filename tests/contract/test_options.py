@@ -1,4 +1,4 @@
-"""The options of a create, as a real kubectl applies them and reads them back."""
+"""The options of a create, applied and read back by a real kubectl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def read(kubectl: Kubectl, kind: str, name: str) -> Any:
     return (await kubectl("get", kind, name, "-n", "deer-flow", "-o", "json")).json
 
 
-async def test_the_pod_has_exactly_what_was_asked_for(start_provisioner: StartProvisioner, kubectl: Kubectl) -> None:
+async def test_the_pod_has_exactly_the_requested_options(start_provisioner: StartProvisioner, kubectl: Kubectl) -> None:
     provisioner = await start_provisioner(ALLOW_FIELDS=ALL)
     await create(provisioner, "plain")
     fields: dict[str, Any] = {
@@ -31,7 +31,7 @@ async def test_the_pod_has_exactly_what_was_asked_for(start_provisioner: StartPr
     container = asked["spec"]["containers"][0]
     *env, revision = container["env"]
     assert container["image"] == "registry.local/mine:1"
-    # An empty value may be left out.
+    # kubectl may omit an empty value.
     assert [(variable["name"], variable.get("value", "")) for variable in env] == [
         ("GREETING", "ä 漢 🙂\n\"'"),
         ("PRICE", "$$(GREETING) $$5"),
@@ -54,28 +54,28 @@ async def test_the_pod_has_exactly_what_was_asked_for(start_provisioner: StartPr
     assert annotations.keys() - fields["annotations"].keys() == plain["metadata"]["annotations"].keys()
     assert {key: annotations[key] for key in fields["annotations"]} == fields["annotations"]
 
-    # All else is as without.
+    # Everything else equals a Pod without options.
     for name in ("image", "env", "resources"):
         del container[name], plain["spec"]["containers"][0][name]
     for pod in (asked, plain):
         for field in ("nodeName", "nodeSelector"):
             pod["spec"].pop(field, None)
-    # The default image has no seccomp profile; any other one has the runtime's.
+    # The default image has no seccomp profile; other images have the runtime's.
     assert plain["spec"].pop("securityContext") == {}
     assert asked["spec"].pop("securityContext") == {"seccompProfile": {"type": "RuntimeDefault"}}
     assert asked["spec"] == plain["spec"]
 
 
-async def test_of_two_owners_at_once_the_second_leaves_no_label_on_the_firsts_service(
+async def test_a_rejected_concurrent_owner_leaves_no_label_on_the_service(
     start_provisioner: StartProvisioner, kubectl: Kubectl
 ) -> None:
     first, second = await start_provisioner(), await start_provisioner()
 
-    async def ask(provisioner: Provisioner, team: str) -> int:
+    async def send(provisioner: Provisioner, team: str) -> int:
         fields = {"sandbox_id": "a", "thread_id": team, "labels": {"team": team, f"only-{team}": ""}}
         return (await provisioner.post(URL, json=fields)).status
 
-    statuses = await asyncio.gather(ask(first, "x"), ask(second, "y"))
+    statuses = await asyncio.gather(send(first, "x"), send(second, "y"))
     assert sorted(statuses) == [200, 409]
     pod, service = await read(kubectl, "pod", "sandbox-a"), await read(kubectl, "service", "sandbox-a-svc")
     assert pod["metadata"]["labels"]["team"] == "xy"[statuses.index(200)]

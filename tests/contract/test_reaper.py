@@ -1,4 +1,4 @@
-"""What the reaper deletes, and what is rescued from it."""
+"""Sandboxes that the reaper deletes, and sandboxes that it keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from devcluster import Cluster
 from sandboxes import expiry
 from tests.conftest import ROOT
-from tests.contract.lives import POD, SERVICE, nothing_left, pass_time, reaper_of, reaps_one, renew, told, uid_of
+from tests.contract.lives import POD, SERVICE, get_sandbox, nothing_left, pass_time, reaper_of, reaps_one, renew, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.kubectl import Kubectl
 from tests.marker import look_at
@@ -21,14 +21,14 @@ from tests.marker import look_at
 pytestmark = pytest.mark.usefixtures("without_reaper")
 
 
-async def test_what_ended_long_ago_is_deleted_and_what_ended_just_now_is_not(
+async def test_an_ended_sandbox_is_reaped_only_after_ended_ttl(
     provisioner: Provisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner)
     cluster.set_pod("deer-flow", "sandbox-a", phase="Failed", reason="Evicted")
 
     async def failed() -> bool:
-        return bool((await told(provisioner))["status"] == "Failed")
+        return bool((await get_sandbox(provisioner))["status"] == "Failed")
 
     await until(failed)
     assert await reaper_of(provisioner).round(dry_run=False) == []
@@ -38,7 +38,7 @@ async def test_what_ended_long_ago_is_deleted_and_what_ended_just_now_is_not(
 
 
 @pytest.mark.parametrize("lost", ["pod/sandbox-a", "service/sandbox-a-svc"])
-async def test_a_half_that_nobody_completes_is_deleted(
+async def test_an_incomplete_sandbox_is_reaped(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, lost: str
 ) -> None:
     provisioner = await start_provisioner(REAPER_INTERVAL="0.1", REAPER_GRACE="1")
@@ -47,7 +47,7 @@ async def test_a_half_that_nobody_completes_is_deleted(
     await until(lambda: nothing_left(cluster))
 
 
-async def test_a_sandbox_that_lost_its_service_long_after_it_was_made_has_its_grace(
+async def test_an_old_sandbox_that_lost_its_service_gets_the_grace_period(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner)
@@ -60,7 +60,7 @@ async def test_a_sandbox_that_lost_its_service_long_after_it_was_made_has_its_gr
     assert uid_of(cluster) is not None
 
 
-async def test_what_is_not_ours_stays_whatever_it_says(
+async def test_an_expired_sandbox_of_another_manager_is_not_reaped(
     provisioner: Provisioner, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(provisioner, ttl_seconds=10)
@@ -91,7 +91,7 @@ async def rescue_by_making_it_anew(provisioner: Provisioner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rescue", "asked"),
+    ("rescue", "option"),
     [
         (rescue_by_renewal, "ttl_seconds"),
         pytest.param(rescue_by_touch, "idle_timeout_seconds", marks=pytest.mark.slow),
@@ -101,30 +101,30 @@ async def rescue_by_making_it_anew(provisioner: Provisioner) -> None:
         pytest.param(rescue_by_making_it_anew, "idle_timeout_seconds", marks=pytest.mark.slow),
     ],
 )
-async def test_a_sandbox_that_is_rescued_between_judgement_and_deletion_stays(
+async def test_a_sandbox_renewed_used_or_recreated_before_its_deletion_is_kept(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     monkeypatch: pytest.MonkeyPatch,
-    asked: str,
+    option: str,
     rescue: Callable[[Provisioner], Awaitable[None]],
 ) -> None:
-    # The reaper of another process, which knows nothing of what this one is asked.
+    # The reaper of another process, which does not see this one's requests.
     ours, others = [await start_provisioner() for _ in range(2)]
-    fields: dict[str, Any] = {asked: 10}
+    fields: dict[str, Any] = {option: 10}
     await create(ours, **fields)
     await until(lambda: others.view.is_fresh and None not in others.view.sandbox("a"))
     pass_time(monkeypatch, seconds=20)
-    doomed = await reaper_of(others).due()
-    assert len(doomed) == 1
+    due = await reaper_of(others).due()
+    assert len(due) == 1
     await rescue(ours)
     before = uid_of(cluster)
-    assert await reaper_of(others).reap(doomed) == []
+    assert await reaper_of(others).reap(due) == []
     assert uid_of(cluster) == before
     assert (await ours.get(f"{URL}/a")).status == 200
     assert cluster.get(*SERVICE) is not None
 
 
-async def test_a_half_that_is_completed_between_judgement_and_deletion_stays(
+async def test_an_incomplete_sandbox_completed_before_its_deletion_is_kept(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, others = [await start_provisioner() for _ in range(2)]
@@ -132,17 +132,17 @@ async def test_a_half_that_is_completed_between_judgement_and_deletion_stays(
     await kubectl("delete", "service/sandbox-a-svc", "-n", "deer-flow")
     await until(lambda: others.view.sandbox("a")[1] is None and others.view.sandbox("a")[0] is not None)
     pass_time(monkeypatch, hours=1)
-    doomed = await reaper_of(others).due()
-    assert len(doomed) == 1
+    due = await reaper_of(others).due()
+    assert len(due) == 1
     before = uid_of(cluster)
     await create(ours)
-    assert await reaper_of(others).reap(doomed) == []
+    assert await reaper_of(others).reap(due) == []
     assert uid_of(cluster) == before
     assert (await ours.get(f"{URL}/a")).status == 200
 
 
 @pytest.mark.slow
-async def test_two_reapers_at_once_delete_all_that_is_due_and_nothing_else(
+async def test_two_concurrent_reapers_delete_exactly_the_due_sandboxes(
     start_provisioner: StartProvisioner, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = [await start_provisioner() for _ in range(2)]
@@ -151,7 +151,7 @@ async def test_two_reapers_at_once_delete_all_that_is_due_and_nothing_else(
     pass_time(monkeypatch, seconds=20)
 
     async def all_are_gone() -> bool:
-        # A Pod whose kubelet has written a new status since it was judged has its turn in the next round.
+        # A Pod with a new status since the reaper read it is left to the next round.
         await asyncio.gather(*(reaper_of(one).round(dry_run=False) for one in two))
         return len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 3
 
@@ -160,9 +160,7 @@ async def test_two_reapers_at_once_delete_all_that_is_due_and_nothing_else(
 
 
 @pytest.mark.slow
-async def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_dry_run_prints_due_sandboxes_and_deletes_none(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, ttl_seconds=1)
     await create(provisioner, "b")
     await until(lambda: expiry.ttl_ends_at(cluster.get(*POD) or {}) <= expiry.present())
@@ -175,14 +173,14 @@ async def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
         )
         stdout, _ = await process.communicate()
         assert process.returncode == 0
-        look_at("what reap prints", stdout)
+        look_at("stdout of reap", stdout)
         return stdout.decode()
 
     assert "a: it expired at " in await reap("--dry-run")
     assert "a: it expired at " in await reap(REAPER_DRY_RUN="true")
     assert len(cluster.objects("Pod")) == 2
-    said = await reap()
-    assert said.startswith("a: it expired at ")
-    assert said.count(os.linesep) == 1
+    printed = await reap()
+    assert printed.startswith("a: it expired at ")
+    assert printed.count(os.linesep) == 1
     await until(lambda: len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 1)
     assert await reap() == ""

@@ -1,4 +1,4 @@
-"""Reasons, diagnoses and causes of termination of a sandbox in each state, through a real kubectl."""
+"""Reasons, diagnostics and causes of termination of a sandbox in each state, through a real kubectl."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ POD, NAMESPACE = "sandbox-a", "deer-flow"
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a cluster in which Pods stay as they are until a test puts them into a state."""
+    """Return a cluster in which Pods keep their state until a test sets another one."""
     async with Cluster(directory=tmp_path / "cluster", speed=SPEED, start_after=100_000) as running:
         yield running
 
 
-def put(cluster: Cluster, *states: str) -> None:
+def put_pod_into(cluster: Cluster, *states: str) -> None:
     cluster.put_pod_into(NAMESPACE, POD, *states)
 
 
-async def told(provisioner: Provisioner, path: str = "") -> dict[str, Any]:
+async def get_sandbox(provisioner: Provisioner, path: str = "") -> dict[str, Any]:
     response = await provisioner.get(f"{URL}/a{path}")
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
     return answer
 
 
-async def until_told(provisioner: Provisioner, reason: str | None) -> dict[str, Any]:
-    async def is_told() -> bool:
-        return bool((await told(provisioner))["reason"] == reason)
+async def until_reason(provisioner: Provisioner, reason: str | None) -> dict[str, Any]:
+    async def has_reason() -> bool:
+        return bool((await get_sandbox(provisioner))["reason"] == reason)
 
-    await until(is_told)
-    return await told(provisioner)
+    await until(has_reason)
+    return await get_sandbox(provisioner)
 
 
-# state: (the ways there, status, reason of an answer, the reason of a diagnosis, a part of its summary)
+# state: (the steps to it, status, reason in a response, reason in diagnostics, a part of the summary)
 STATES: dict[str, tuple[tuple[str, ...], str, str | None, str | None, str]] = {
     "new": ((), "Pending", "ContainerCreating", "ContainerCreating", "still being made"),
     "unschedulable": (("unschedulable",), "Pending", "Unschedulable", "Unschedulable", "No node can take"),
@@ -69,19 +69,19 @@ STATES: dict[str, tuple[tuple[str, ...], str, str | None, str | None, str]] = {
 @pytest.mark.parametrize(
     ("name", "live"), [*((name, "true") for name in STATES), ("mount", "false"), ("crash", "false")]
 )
-async def test_each_state_says_what_it_is_why_and_what_to_do(
+async def test_each_state_has_its_status_reason_and_summary(
     start_provisioner: StartProvisioner, cluster: Cluster, name: str, live: str
 ) -> None:
     states, status, reason, diagnosed, sentence = STATES[name]
     provisioner = await start_provisioner(LIVE_VIEW=live)
     await create(provisioner)
-    put(cluster, *states)
-    answer = await until_told(provisioner, reason)
+    put_pod_into(cluster, *states)
+    answer = await until_reason(provisioner, reason)
     assert (answer["status"], answer["ready"]) == (status, reason is None)
     assert (answer["message"] is None) == (reason in (None, "ContainerCreating"))
     [listed] = (await (await provisioner.get(URL)).json())["sandboxes"]
     assert listed == answer
-    diagnosis = await told(provisioner, "/diagnostics")
+    diagnosis = await get_sandbox(provisioner, "/diagnostics")
     assert (diagnosis["status"], diagnosis["ready"]) == (status, reason is None)
     assert diagnosis["reason"] == diagnosed
     assert sentence in diagnosis["summary"]
@@ -89,13 +89,13 @@ async def test_each_state_says_what_it_is_why_and_what_to_do(
     assert diagnosis["sandbox_url"] == answer["sandbox_url"]
 
 
-async def test_a_diagnosis_has_events_containers_and_logs(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_diagnostics_have_events_containers_and_logs(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
-    put(cluster, "creating")
+    put_pod_into(cluster, "creating")
     cluster.set_log(NAMESPACE, POD, "".join(f"line {number}\n" for number in range(150)))
-    put(cluster, "ready", "crash-loop")
-    await until_told(provisioner, "CrashLoopBackOff")
-    diagnosis = await told(provisioner, "/diagnostics")
+    put_pod_into(cluster, "ready", "crash-loop")
+    await until_reason(provisioner, "CrashLoopBackOff")
+    diagnosis = await get_sandbox(provisioner, "/diagnostics")
     [container] = diagnosis["containers"]
     assert (container["name"], container["restart_count"]) == ("sandbox", 1)
     assert container["last_termination"]["exit_code"] == 3
@@ -108,27 +108,25 @@ async def test_a_diagnosis_has_events_containers_and_logs(provisioner: Provision
     assert {one["type"] for one in diagnosis["conditions"]} >= {"Ready", "PodScheduled"}
 
 
-async def test_a_container_that_has_not_started_has_no_log_and_that_is_told(
+async def test_diagnostics_explain_the_missing_log_of_an_unstarted_container(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     await create(provisioner)
-    put(cluster, "image-pull-backoff")
-    await until_told(provisioner, "ImagePullBackOff")
-    diagnosis = await told(provisioner, "/diagnostics")
+    put_pod_into(cluster, "image-pull-backoff")
+    await until_reason(provisioner, "ImagePullBackOff")
+    diagnosis = await get_sandbox(provisioner, "/diagnostics")
     assert diagnosis["logs"] == {"lines": [], "error": "The container has not started, so it has no log yet"}
     assert diagnosis["previous_logs"] is None
     assert diagnosis["events"]["items"]
 
 
-async def test_events_that_may_not_be_read_are_told_so_and_the_rest_is_there(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_forbidden_events_are_an_error_of_their_section_only(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
-    put(cluster, "failed-mount")
-    await until_told(provisioner, "ContainerCreating")
-    said = 'events is forbidden: User "u" cannot list resource "events" in API group "" in the namespace "deer-flow"'
-    cluster.kmock["get", kmock.resource("v1/events")] << kmock.KubernetesError(403, "Forbidden", said, {})
-    diagnosis = await told(provisioner, "/diagnostics")
+    put_pod_into(cluster, "failed-mount")
+    await until_reason(provisioner, "ContainerCreating")
+    message = 'events is forbidden: User "u" cannot list resource "events" in API group "" in the namespace "deer-flow"'
+    cluster.kmock["get", kmock.resource("v1/events")] << kmock.KubernetesError(403, "Forbidden", message, {})
+    diagnosis = await get_sandbox(provisioner, "/diagnostics")
     assert diagnosis["events"] == {
         "items": [],
         "error": "The provisioner lacks the right to list events in the cluster",
@@ -137,23 +135,23 @@ async def test_events_that_may_not_be_read_are_told_so_and_the_rest_is_there(
     assert diagnosis["conditions"]
 
 
-async def test_a_cluster_that_hangs_still_has_its_diagnosis_when_its_time_is_over(
+async def test_diagnostics_of_a_hanging_cluster_are_partial_at_the_deadline(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
-    """What the live view holds is told; what only the cluster has is told to be missing."""
+    """Data of the live view is present; sections that need the cluster have an error."""
     await create(provisioner)
-    put(cluster, "ready", "crash-loop")
-    await until_told(provisioner, "CrashLoopBackOff")
+    put_pod_into(cluster, "ready", "crash-loop")
+    await until_reason(provisioner, "CrashLoopBackOff")
     await until(lambda: provisioner.view.is_fresh)
     cluster.faults.hang()
     provisioner.set_deadlines(diagnosis=0.5)
-    diagnosis = await told(provisioner, "/diagnostics")
+    diagnosis = await get_sandbox(provisioner, "/diagnostics")
     late = "The cluster did not answer in time"
     assert [diagnosis[part]["error"] for part in ("events", "logs", "previous_logs")] == [late] * 3
     assert "with exit code 3" in diagnosis["summary"]
 
 
-async def test_without_a_live_view_a_cluster_that_hangs_is_504_when_a_reads_time_is_over(
+async def test_diagnostics_without_a_live_view_time_out_with_504(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(LIVE_VIEW="false")
@@ -163,43 +161,43 @@ async def test_without_a_live_view_a_cluster_that_hangs_is_504_when_a_reads_time
     assert (await provisioner.get(f"{URL}/a/diagnostics")).status == 504
 
 
-async def test_a_pod_without_its_service_is_diagnosed_and_made_whole_by_the_same_create(
+async def test_a_missing_service_is_diagnosed_and_restored_by_a_create(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner)
-    put(cluster, "ready")
+    put_pod_into(cluster, "ready")
     assert (await kubectl("delete", f"service/{POD}-svc", "-n", NAMESPACE)).rc == 0
 
-    async def is_told() -> bool:
-        return "its Service is missing" in (await told(provisioner, "/diagnostics"))["summary"]
+    async def is_diagnosed() -> bool:
+        return "its Service is missing" in (await get_sandbox(provisioner, "/diagnostics"))["summary"]
 
-    await until(is_told)
+    await until(is_diagnosed)
     await create(provisioner)
-    diagnosis = await told(provisioner, "/diagnostics")
+    diagnosis = await get_sandbox(provisioner, "/diagnostics")
     assert diagnosis["summary"] == "Nothing is wrong: the sandbox is ready."
     assert (await provisioner.get(f"{URL}/none/diagnostics")).status == 404
 
 
-# Causes of death
+# Causes of termination
 
 
 @pytest.fixture
-def deaths(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def terminations(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO, logger="sandboxes.cluster.terminations")
     return caplog
 
 
-def lines(deaths: pytest.LogCaptureFixture) -> list[str]:
-    """Return the level, the verdict, the reason and the exit code of each death in the log."""
-    said = []
-    for record in deaths.records:
+def lines(terminations: pytest.LogCaptureFixture) -> list[str]:
+    """Return the level, the summary, the reason and the exit code of each logged termination."""
+    messages = []
+    for record in terminations.records:
         if record.name == "sandboxes.cluster.terminations":
             head, _, rest = record.getMessage().partition(": thread t, ")
-            said.append(f"{record.levelname} {head}: {rest.partition(', age')[0]}")
-    return said
+            messages.append(f"{record.levelname} {head}: {rest.partition(', age')[0]}")
+    return messages
 
 
-DEATHS = {
+TERMINATIONS = {
     ("crash-loop",): "WARNING sandbox a has ended and is started again: reason Error, exit code 3",
     ("oom-killed",): "WARNING sandbox a has ended and is started again: reason OOMKilled, exit code 137",
     ("out-of-memory", "crash-loop", "ready"): "WARNING sandbox a has ended and is started again: reason OOMKilled, "
@@ -209,20 +207,20 @@ DEATHS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("states", DEATHS, ids=lambda states: states[0])
-async def test_a_death_is_logged_once_however_often_it_is_told(
+@pytest.mark.parametrize("states", TERMINATIONS, ids=lambda states: states[0])
+async def test_a_termination_is_logged_once(
     provisioner: Provisioner,
     cluster: Cluster,
     kubectl: Kubectl,
-    deaths: pytest.LogCaptureFixture,
+    terminations: pytest.LogCaptureFixture,
     states: tuple[str, ...],
 ) -> None:
     await create(provisioner, thread_id="t")
-    put(cluster, "ready")
-    await until_told(provisioner, None)
+    put_pod_into(cluster, "ready")
+    await until_reason(provisioner, None)
     await until(lambda: provisioner.view.is_fresh)
-    put(cluster, *states)
-    await until(lambda: lines(deaths))
+    put_pod_into(cluster, *states)
+    await until(lambda: lines(terminations))
     await end_watches(cluster)
     await until(lambda: not provisioner.view.is_fresh)
     annotated = await kubectl("annotate", f"pod/{POD}", "-n", NAMESPACE, "seen=again")
@@ -235,16 +233,16 @@ async def test_a_death_is_logged_once_however_often_it_is_told(
         return found
 
     await until(lambda: "seen" in annotations())
-    assert lines(deaths) == [DEATHS[states]]
+    assert lines(terminations) == [TERMINATIONS[states]]
 
 
-async def test_what_a_caller_deletes_is_no_death_and_what_another_hand_deletes_is(
-    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, deaths: pytest.LogCaptureFixture
+async def test_a_manual_delete_is_logged_as_a_termination_and_a_callers_is_not(
+    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl, terminations: pytest.LogCaptureFixture
 ) -> None:
     for by_hand in (False, True):
         await create(provisioner, thread_id="t")
-        put(cluster, "ready")
-        await until_told(provisioner, None)
+        put_pod_into(cluster, "ready")
+        await until_reason(provisioner, None)
         await until(lambda: provisioner.view.is_fresh)
         if by_hand:
             assert (await kubectl("delete", f"pod/{POD}", "-n", NAMESPACE)).rc == 0
@@ -253,29 +251,29 @@ async def test_what_a_caller_deletes_is_no_death_and_what_another_hand_deletes_i
         await until(lambda: cluster.get("Pod", NAMESPACE, POD) is None)
         await until(lambda: provisioner.view.sandbox("a")[0] is None)
         if not by_hand:
-            assert lines(deaths) == []
-    assert lines(deaths) == ["WARNING sandbox a is gone: reason Deleted, exit code 0"]
+            assert lines(terminations) == []
+    assert lines(terminations) == ["WARNING sandbox a is gone: reason Deleted, exit code 0"]
 
 
-async def test_a_sandbox_that_has_ended_and_is_replaced_died_once(
-    provisioner: Provisioner, cluster: Cluster, deaths: pytest.LogCaptureFixture
+async def test_the_termination_of_a_replaced_sandbox_is_logged_once(
+    provisioner: Provisioner, cluster: Cluster, terminations: pytest.LogCaptureFixture
 ) -> None:
     await create(provisioner, thread_id="t")
-    put(cluster, "ready")
-    await until_told(provisioner, None)
-    put(cluster, "failed")
-    await until_told(provisioner, "Error")
+    put_pod_into(cluster, "ready")
+    await until_reason(provisioner, None)
+    put_pod_into(cluster, "failed")
+    await until_reason(provisioner, "Error")
     await create(provisioner, thread_id="t")
-    await until_told(provisioner, "ContainerCreating")
+    await until_reason(provisioner, "ContainerCreating")
     await until(lambda: provisioner.view.is_fresh)
-    assert lines(deaths) == ["WARNING sandbox a has ended and is started again: reason Error, exit code 7"]
+    assert lines(terminations) == ["WARNING sandbox a has ended and is started again: reason Error, exit code 7"]
 
 
 @pytest.mark.slow
-async def test_many_diagnoses_at_once_are_all_answered(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_ten_concurrent_diagnostics_all_succeed(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
-    put(cluster, "ready")
-    await until_told(provisioner, None)
-    answers = await asyncio.gather(*(told(provisioner, "/diagnostics") for _ in range(10)))
+    put_pod_into(cluster, "ready")
+    await until_reason(provisioner, None)
+    answers = await asyncio.gather(*(get_sandbox(provisioner, "/diagnostics") for _ in range(10)))
     assert {answer["summary"] for answer in answers} == {"Nothing is wrong: the sandbox is ready."}
     assert {json.dumps(answer["events"]["error"]) for answer in answers} == {"null"}

@@ -1,4 +1,4 @@
-"""Two services on one cluster at work on the same sandboxes; and a service that is told to end while it works."""
+"""Two replicas working on the same sandboxes, and SIGTERM under load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import SANDBOX_SERVICE
-from tests.contract.ledger import NAMESPACE, NOTHING, Ledger
+from tests.contract.ledger import NAMESPACE, NO_LOSSES, Ledger
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, processes_with, running
 from tests.contract.service import URL, StartProvisioner, until
 from tests.metrics import samples, value
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.slow
 
 LOAD_SECONDS = 5.0
 
-# SIGTERM, then running requests (server.py), then what still cleans up (rollback.py).
+# After SIGTERM: running requests (server.py), then pending rollbacks (rollback.py).
 GRACE_SECONDS = 28 + 12
 
 
-async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree(
+async def test_two_replicas_on_the_same_sandboxes_lose_nothing_and_agree(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     replicas = [await start_provisioner(REAPER_INTERVAL="0.1", REAPER_GRACE="1") for _ in range(2)]
@@ -42,7 +42,7 @@ async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree
     end = time.monotonic() + LOAD_SECONDS
 
     def goes_on() -> bool:
-        """On a busy machine it takes longer until enough was done."""
+        """Run longer on a busy machine, until enough calls succeeded."""
         return time.monotonic() < end or ledger.answered("create") < 20 or ledger.answered("delete") < 5
 
     async with AsyncExitStack() as stack:
@@ -61,11 +61,11 @@ async def test_two_replicas_at_work_on_the_same_sandboxes_lose_nothing_and_agree
                 await verb(session, sandbox_id)
 
         await asyncio.gather(*(call(caller) for caller in range(20)))
-        # Every second one is asked for again, by both at once, so that it must be there.
+        # Both create every second one again, so it must exist.
         again = [ledger.create(session, one) for one in ids[::2] for session in sessions]
         assert set(await asyncio.gather(*again)) == {200}
 
-        assert await ledger.toll(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NOTHING
+        assert await ledger.losses(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NO_LOSSES
         assert await replicas[1].client.app[SANDBOX_SERVICE].reaper.round(dry_run=True) == []
 
         async def lists() -> list[dict[str, str]]:
@@ -93,23 +93,23 @@ IDLE_SECONDS = 3
 
 
 @dataclass
-class Mortals:
-    """Sandboxes that two services are to reap; what callers of both do with them, and what they were told."""
+class ExpiringSandboxes:
+    """Expiring sandboxes of two replicas: their callers, and the expected results."""
 
     sessions: list[aiohttp.ClientSession]
     end: float
-    # How often each id was made, and which of them were renewed and so live on.
+    # Creates by id, and the ids that were renewed and stay.
     made: Counter[str] = field(default_factory=Counter)
     renewed: set[str] = field(default_factory=set)
 
     async def expire(self, sandbox_id: str) -> None:
-        """Make it anew each time that it is gone."""
+        """Create it again each time that it has expired."""
         while time.monotonic() < self.end:
             await self._make(sandbox_id, ttl_seconds=TTL_SECONDS)
             await until(lambda: self._is_gone(sandbox_id))
 
     async def renew(self, caller: int) -> None:
-        """Renew one after another at about the time when it expires."""
+        """Renew one sandbox after another, around the time of its expiry."""
         choice = random.Random(caller)  # noqa: S311 - no secret
         for number in itertools.count():
             if time.monotonic() >= self.end:
@@ -123,7 +123,7 @@ class Mortals:
                 self.renewed.add(sandbox_id)
 
     async def use(self, sandbox_id: str) -> None:
-        """Use it all the time, on both; what is used in time is there."""
+        """Touch it all the time, on both replicas; assert that it exists as long as it is used in time."""
         used = -math.inf
         while (began := time.monotonic()) < self.end:
             status = await self._post(f"{URL}/{sandbox_id}/touch")
@@ -133,7 +133,7 @@ class Mortals:
                 continue
             assert time.monotonic() - used > IDLE_SECONDS
             await self._make(sandbox_id, idle_timeout_seconds=IDLE_SECONDS)
-            used = began - 1  # a Pod's creation is told in whole seconds, and is its first use
+            used = began - 1  # creationTimestamp has whole seconds, and counts as the first use
 
     async def _make(self, sandbox_id: str, **fields: int) -> None:
         assert await self._post(URL, sandbox_id=sandbox_id, **fields) == 200
@@ -149,7 +149,7 @@ class Mortals:
             return response.status == 404
 
 
-async def test_two_replicas_that_reap_the_same_sandboxes_reap_each_once_and_none_that_lives(
+async def test_two_replicas_reap_each_due_sandbox_once_and_no_other(
     start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="sandboxes.service.reaper")
@@ -162,47 +162,47 @@ async def test_two_replicas_that_reap_the_same_sandboxes_reap_each_once_and_none
             )
             for one in replicas
         ]
-        mortals = Mortals(sessions, end=time.monotonic() + LOAD_SECONDS)
+        expiring = ExpiringSandboxes(sessions, end=time.monotonic() + LOAD_SECONDS)
 
         async def call(caller: int) -> None:
             choice = random.Random(caller)  # noqa: S311 - no secret
-            while time.monotonic() < mortals.end:
+            while time.monotonic() < expiring.end:
                 verb = choice.choice([ledger.create, ledger.create, ledger.delete])
                 await verb(choice.choice(sessions), f"r{choice.randrange(10)}")
 
         await asyncio.gather(
-            *(mortals.expire(f"expired{number}") for number in range(10)),
-            *(mortals.renew(caller) for caller in range(5)),
-            *(mortals.use(f"used{number}") for number in range(3)),
+            *(expiring.expire(f"expired{number}") for number in range(10)),
+            *(expiring.renew(caller) for caller in range(5)),
+            *(expiring.use(f"used{number}") for number in range(3)),
             *(call(caller) for caller in range(5)),
         )
-        assert len(mortals.renewed) >= 1
-        assert sum(mortals.made.values()) - len(mortals.renewed) >= 10
+        assert len(expiring.renewed) >= 1
+        assert sum(expiring.made.values()) - len(expiring.renewed) >= 10
 
         def there() -> set[str]:
             return {pod["metadata"]["labels"]["sandbox-id"] for pod in cluster.objects("Pod", NAMESPACE)}
 
-        await until(lambda: there() & mortals.made.keys() == mortals.renewed, seconds=IDLE_SECONDS + 60)
+        await until(lambda: there() & expiring.made.keys() == expiring.renewed, seconds=IDLE_SECONDS + 60)
 
-        async def both_tell_so() -> bool:
+        async def both_agree() -> bool:
             answers = {
-                one: [(await session.get(f"{URL}/{one}")).status for session in sessions] for one in mortals.made
+                one: [(await session.get(f"{URL}/{one}")).status for session in sessions] for one in expiring.made
             }
-            return answers == {one: [200 if one in mortals.renewed else 404] * 2 for one in mortals.made}
+            return answers == {one: [200 if one in expiring.renewed else 404] * 2 for one in expiring.made}
 
-        await until(both_tell_so)
-        due = mortals.made - Counter(mortals.renewed)
+        await until(both_agree)
+        due = expiring.made - Counter(expiring.renewed)
         logged = re.findall(r"sandbox (\S+): Pod deleted by the reaper: (?:it expired|it was not used)", caplog.text)
         assert Counter(logged) == due
         metrics = [dict(samples(await (await session.get("/metrics")).text())) for session in sessions]
         counted = [value(one, REAPED, reason=reason) for one in metrics for reason in ("expired", "idle")]
         assert sum(counted) == due.total()
 
-        await asyncio.gather(*(sessions[0].delete(f"{URL}/{one}") for one in mortals.renewed))
-        assert await ledger.toll(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NOTHING
+        await asyncio.gather(*(sessions[0].delete(f"{URL}/{one}") for one in expiring.renewed))
+        assert await ledger.losses(replicas[0].client.app[SANDBOX_SERVICE].reaper) == NO_LOSSES
 
 
-async def test_told_to_end_under_load_it_finishes_what_it_began_and_takes_nothing_new(
+async def test_sigterm_under_load_finishes_running_requests_and_accepts_no_new_ones(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -217,7 +217,7 @@ async def test_told_to_end_under_load_it_finishes_what_it_began_and_takes_nothin
         cluster.faults.slow(0.3, verb="patch")
         creates = [asyncio.create_task(ledger.create(session, f"e{number}")) for number in range(50)]
         await until(lambda: len(cluster.objects("Pod", NAMESPACE)) >= 3)
-        told_at = time.monotonic()
+        signalled_at = time.monotonic()
         process.send_signal(signal.SIGTERM)
         await until(lambda: "stopping" in log.read_text())
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as late:
@@ -225,11 +225,11 @@ async def test_told_to_end_under_load_it_finishes_what_it_began_and_takes_nothin
         process.send_signal(signal.SIGTERM)
         statuses = await asyncio.gather(*creates)
         assert await asyncio.wait_for(process.wait(), GRACE_SECONDS) == 0
-        assert time.monotonic() - told_at < GRACE_SECONDS
+        assert time.monotonic() - signalled_at < GRACE_SECONDS
         assert processes_with(str(tmp_path)) == []
     assert statuses.count(200) >= 3
     assert set(statuses) <= {200, 503, 504}
     assert "Traceback" not in log.read_text()
     assert list(tmp_path.glob("sandbox-provisioner-*")) == []
     cluster.faults.clear()
-    assert await ledger.toll(None) == NOTHING
+    assert await ledger.losses(None) == NO_LOSSES

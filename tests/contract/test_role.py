@@ -1,8 +1,7 @@
-"""The Roles of manifests/deploy, held against what the service asks for in all tests.
+"""The Roles of manifests/deploy, compared with the requests of the service in all tests.
 
-Each contract and end-to-end test fails by itself if its service asks for more (`within_the_role`, tests/audit.py). That
-nothing is granted which is never asked for, tests/audit.py finds at the end of a run of all contract tests; here it is
-shown that it does.
+Each contract and end-to-end test fails if its service exceeds its Role (`within_the_role`, tests/audit.py). At the end
+of a run of all contract tests, tests/audit.py reports granted rights that were never used. These tests cover both.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def test_one_half(half, asked): asked |= {right for right in RIGHTS[half::2] if 
 
 
 def run_of_halves(tmp_path: Path, *options: str, never: str = "", has_all: bool = True) -> tuple[int, str]:
-    """Run two tests that between them ask for all that is granted, but for one resource; exit code, closing lines."""
+    """Run two tests that together use every granted right except those of `never`; return exit code and stdout."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "conftest.py").write_text(CONFTEST.replace("{has_all}", str(has_all)))
     (tmp_path / "test_halves.py").write_text(HALVES.replace("{never}", repr(never)))
@@ -63,7 +62,7 @@ ONE_PROCESS, TWO_WORKERS = (), ("-p", "xdist", "-n2", "--maxschedchunk=1")
 
 
 @pytest.mark.slow
-def test_a_run_whose_workers_together_ask_for_all_that_is_granted_passes(tmp_path: Path) -> None:
+def test_a_run_whose_workers_together_use_every_granted_right_passes(tmp_path: Path) -> None:
     returncode, stdout = run_of_halves(tmp_path, *TWO_WORKERS)
     assert returncode == 0
     assert f"{2 + len(ROLES) + 1} passed" in stdout
@@ -71,7 +70,7 @@ def test_a_run_whose_workers_together_ask_for_all_that_is_granted_passes(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [ONE_PROCESS, TWO_WORKERS], ids=["one process", "two workers"])
-def test_a_run_in_which_something_granted_is_never_asked_for_fails(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_run_with_an_unused_granted_right_fails(tmp_path: Path, options: tuple[str, ...]) -> None:
     returncode, stdout = run_of_halves(tmp_path, *options, never="services")
     assert returncode == 1
     assert f"{len(ROLES)} failed, 3 passed" in stdout
@@ -80,21 +79,21 @@ def test_a_run_in_which_something_granted_is_never_asked_for_fails(tmp_path: Pat
     assert "no test has the service ask for: create services" in stdout
 
 
-def test_an_exception_that_no_test_asks_for_is_missed() -> None:
+def test_an_unused_exception_is_reported() -> None:
     rights = {right for folder in ROLES for right in role(folder)}
     assert {name: never for name, never in never_asked_for(rights).items() if never} == {
         "NOT_GRANTED": set(NOT_GRANTED)
     }
 
 
-def test_a_run_of_some_contract_tests_misses_nothing(tmp_path: Path) -> None:
+def test_a_partial_run_reports_no_unused_right(tmp_path: Path) -> None:
     returncode, stdout = run_of_halves(tmp_path, never="services", has_all=False)
     assert returncode == 0
     assert "2 passed" in stdout
 
 
 @pytest.mark.parametrize("folder", ROLES)
-def test_what_is_granted_is_no_exception_besides(folder: str) -> None:
+def test_no_granted_right_is_also_an_exception(folder: str) -> None:
     assert not role(folder) & NOT_GRANTED.keys()
 
 
@@ -113,7 +112,7 @@ def test_what_is_granted_is_no_exception_besides(folder: str) -> None:
     ],
     ids=str,
 )
-def test_what_no_role_allows_fails(too_much: Entry) -> None:
+def test_a_request_that_no_role_allows_is_reported(too_much: Entry) -> None:
     assert all(beyond([too_much], role(folder)) for folder in ROLES)
 
 
@@ -122,12 +121,14 @@ def test_what_no_role_allows_fails(too_much: Entry) -> None:
     [entry("get", "pods"), entry("get", "", "", path="/apis"), entry("get", "", "", path="/openapi/v3")],
     ids=str,
 )
-def test_what_is_granted_and_what_is_open_to_all_passes(allowed: Entry) -> None:
+def test_granted_and_public_requests_pass(allowed: Entry) -> None:
     assert beyond([allowed], role(".")) == []
 
 
 @pytest.mark.role(PRODUCTION)
-async def test_a_service_that_asks_for_more_fails_its_test(start_provisioner: StartProvisioner, audited: Asked) -> None:
+async def test_a_service_that_exceeds_its_role_fails_its_test(
+    start_provisioner: StartProvisioner, audited: Asked
+) -> None:
     with (
         pytest.raises(AssertionError, match=r"grant: create networkpolicies.networking.k8s.io in deer-flow, patch net"),
         audited.within("."),
@@ -135,7 +136,7 @@ async def test_a_service_that_asks_for_more_fails_its_test(start_provisioner: St
         await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
 
 
-async def test_the_service_counts_and_the_tests_own_kubectl_does_not(
+async def test_requests_of_the_tests_own_kubectl_are_not_audited(
     start_provisioner: StartProvisioner, kubectl: Kubectl, audited: Asked
 ) -> None:
     with audited.within("."):

@@ -1,4 +1,4 @@
-"""What a refused create leaves: nothing, unless another caller has asked for the sandbox since."""
+"""Rollback: a failed create leaves nothing, unless another create has used the sandbox since."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.contract.lives import POD, SERVICE, nothing_left, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.kubectl import Kubectl
 
-# In full, so that kubectl has read what the cluster has: reads hang in these tests.
+# A full start, so that kubectl has cached the API's resources: reads hang in these tests.
 pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.starts_in_full]
 
 
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
-async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
+async def test_objects_of_a_rejected_create_are_deleted_when_the_cluster_recovers(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
@@ -32,9 +32,9 @@ async def test_what_a_refused_create_made_is_gone_when_the_cluster_is_back(
     await create(provisioner)
 
 
-async def refused_but_whole(provisioner: Provisioner, cluster: Cluster) -> None:
-    """Let a create be told that it failed, though the cluster has made all of it."""
-    provisioner.set_deadlines(create=5.0)  # time enough for both patches on a busy machine
+async def fail_an_applied_create(provisioner: Provisioner, cluster: Cluster) -> None:
+    """Let a create fail for its caller although the cluster applied all of it."""
+    provisioner.set_deadlines(create=5.0)  # long enough for both patches on a busy machine
     await until(lambda: provisioner.view.is_fresh)
     cluster.faults.hang(verb="get")
     cluster.faults.cut(0, verb="patch", resource="services")
@@ -45,10 +45,8 @@ async def refused_but_whole(provisioner: Provisioner, cluster: Cluster) -> None:
 
 
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
-async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
-    await refused_but_whole(provisioner, cluster)
+async def test_a_failed_create_that_was_applied_is_deleted(provisioner: Provisioner, cluster: Cluster) -> None:
+    await fail_an_applied_create(provisioner, cluster)
     assert uid_of(cluster) is not None
     assert cluster.get(*SERVICE) is not None
     assert (await provisioner.get(URL)).status == 200
@@ -60,14 +58,14 @@ async def test_a_refused_sandbox_that_is_whole_all_the_same_is_deleted(
 @pytest.mark.slow
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
 @pytest.mark.parametrize("by", ["the same process", "another process"])
-async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
+async def test_a_failed_create_that_is_repeated_meanwhile_is_kept(
     provisioner: Provisioner,
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     by: str,
 ) -> None:
     other = await start_provisioner()
-    await refused_but_whole(provisioner, cluster)
+    await fail_an_applied_create(provisioner, cluster)
     before = uid_of(cluster)
     await until(lambda: other.view.is_fresh and None not in other.view.sandbox("a"))
     await create(provisioner if by == "the same process" else other)
@@ -85,10 +83,10 @@ async def test_a_refused_sandbox_that_is_asked_for_again_meanwhile_stays(
 
 @pytest.mark.slow
 @pytest.mark.deadlines(undo=0.3, settle_pause=60)
-async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirmed_at_once(
+async def test_a_create_succeeds_when_the_rollback_of_an_earlier_one_finds_nothing(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    """The refused one is not settled yet when the namespace goes, and what it made with it."""
+    """The first create is still being rolled back when the namespace and its objects are deleted."""
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
     cluster.faults.answer(503, verb="delete", resource="pods")
     assert (await provisioner.post(URL, json={"sandbox_id": "a"})).status == 429
@@ -101,23 +99,23 @@ async def test_a_create_after_a_refused_one_of_which_nothing_is_left_is_confirme
 
 
 @pytest.mark.deadlines(others_service=0.0)
-async def test_what_another_process_has_completed_stays_when_its_maker_is_refused(
+async def test_a_rollback_keeps_a_sandbox_that_another_process_completed(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     maker, other = [await start_provisioner() for _ in range(2)]
     await until(lambda: maker.view.is_fresh and other.view.is_fresh)
     refuse_next(cluster, "patch", "services", "apply-quota-exceeded")
-    # The other one confirms the Pod, and its Service waits in line while the maker looks what is there.
+    # The other process confirms the Pod, and its Service waits while the first one reads the objects.
     cluster.faults.slow(1.0, verb="get")
-    refused = asyncio.create_task(maker.post(URL, json={"sandbox_id": "a", "labels": {"team": "red"}}))
+    rejected = asyncio.create_task(maker.post(URL, json={"sandbox_id": "a", "labels": {"team": "red"}}))
     await until(lambda: cluster.get(*POD) is not None)
     await create(other)
-    assert (await refused).status in {200, 429}
+    assert (await rejected).status in {200, 429}
     cluster.faults.clear()
-    await until(lambda: provisioner_settled(maker))
+    await until(lambda: is_settled(maker))
     assert cluster.get(*POD) is not None
     assert cluster.get(*SERVICE) is not None
 
 
-def provisioner_settled(provisioner: Provisioner) -> bool:
+def is_settled(provisioner: Provisioner) -> bool:
     return not provisioner.client.app[SANDBOX_SERVICE].is_settling

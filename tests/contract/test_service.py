@@ -1,4 +1,4 @@
-"""The service as it runs: real HTTP, a real kubectl, and devcluster in the place of Kubernetes."""
+"""The service over real HTTP, with a real kubectl on devcluster."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create, u
 from tests.kubectl import Kubectl, pod, service
 from tests.marker import look_at
 
-# What differs between two applies of the same sandbox.
+# The annotation that differs between two applies of the same sandbox.
 VOLATILE = "provisioner/applied-at"
 
 
-async def answers(url: str) -> bool:
+async def responds(url: str) -> bool:
     async with aiohttp.ClientSession() as session:
         try:
             async with session.get(f"{url}/v1/sandbox") as response:
@@ -32,42 +32,42 @@ async def answers(url: str) -> bool:
             return False
 
 
-async def test_a_sandbox_from_create_to_gone(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_sandbox_is_created_served_listed_and_deleted(provisioner: Provisioner, cluster: Cluster) -> None:
     made = await create(provisioner)
     assert made["status"] in {"Pending", "Running"}
-    await until(lambda: answers(made["sandbox_url"]))
+    await until(lambda: responds(made["sandbox_url"]))
 
     async def ready() -> bool:
         return bool((await (await provisioner.get(f"{URL}/a")).json())["ready"])
 
     await until(ready)
-    told = await (await provisioner.get(f"{URL}/a")).json()
-    assert told["status"] == "Running"
-    assert told["sandbox_url"] == made["sandbox_url"]
-    assert await (await provisioner.get(URL)).json() == {"sandboxes": [told], "count": 1}
+    sandbox = await (await provisioner.get(f"{URL}/a")).json()
+    assert sandbox["status"] == "Running"
+    assert sandbox["sandbox_url"] == made["sandbox_url"]
+    assert await (await provisioner.get(URL)).json() == {"sandboxes": [sandbox], "count": 1}
 
     assert (await provisioner.delete(f"{URL}/a")).status == 200
     assert (await provisioner.get(f"{URL}/a")).status == 404
     assert (await (await provisioner.get(URL)).json())["count"] == 0
 
-    async def gone() -> bool:
+    async def is_deleted() -> bool:
         return not cluster.objects("Pod") and not cluster.objects("Service")
 
-    await until(gone)
-    assert not await answers(made["sandbox_url"])
+    await until(is_deleted)
+    assert not await responds(made["sandbox_url"])
 
 
 @pytest.mark.starts_in_full
-async def test_the_first_create_makes_the_namespace_and_waits_for_its_service_account(
-    start_provisioner: StartProvisioner, cluster: Cluster
-) -> None:
+async def test_a_create_succeeds_in_a_new_namespace(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
     provisioner = await start_provisioner(K8S_NAMESPACE="brand-new")
     answer = await create(provisioner)
     assert answer["sandbox_id"] == "a"
     assert cluster.get("Pod", "brand-new", "sandbox-a")
 
 
-async def test_what_stands_in_the_cluster(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+async def test_the_pod_and_service_have_the_documented_fields(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
     provisioner = await start_provisioner(
         SKILLS_HOST_PATH="/skills", THREADS_HOST_PATH="/threads", DEER_FLOW_HOST_BASE_DIR="/base"
     )
@@ -91,7 +91,7 @@ async def test_what_stands_in_the_cluster(start_provisioner: StartProvisioner, c
     assert svc["spec"]["ports"][0]["nodePort"]
 
 
-async def test_the_manifests_work_by_hand_and_the_service_sees_what_they_make(
+async def test_manually_applied_manifests_are_found_served_and_deleted(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     result = await kubectl("apply", "--server-side", "-n", "deer-flow", "-f", str(ROOT / "manifests" / "sandbox"))
@@ -102,7 +102,7 @@ async def test_the_manifests_work_by_hand_and_the_service_sees_what_they_make(
 
     answer = await (await provisioner.get(f"{URL}/example")).json()
     assert answer["sandbox_id"] == "example"
-    await until(lambda: answers(answer["sandbox_url"]))
+    await until(lambda: responds(answer["sandbox_url"]))
     assert (await provisioner.delete(f"{URL}/example")).status == 200
     assert (await provisioner.get(f"{URL}/example")).status == 404
 
@@ -118,7 +118,7 @@ async def render(provisioner: Provisioner, *arguments: str) -> str:
     )
     stdout, _ = await process.communicate()
     assert process.returncode == 0
-    look_at("what render prints", stdout)
+    look_at("stdout of render", stdout)
     return stdout.decode()
 
 
@@ -143,7 +143,7 @@ async def test_render_prints_exactly_what_the_service_applies(
     assert without_volatile(printed["items"]) == without_volatile(applied)
 
 
-async def test_render_prints_what_a_template_brings_before_the_pod(
+async def test_render_prints_a_templates_extra_objects_before_the_pod(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     printed = await render(provisioner, "--sandbox-id", "a", "--thread-id", "t", "--template", "persistent")
@@ -159,7 +159,7 @@ async def test_render_prints_what_a_template_brings_before_the_pod(
     assert after["metadata"]["uid"] == claim["metadata"]["uid"]
 
 
-async def test_what_render_prints_gives_the_same_sandbox_by_hand(
+async def test_applying_rendered_manifests_gives_the_same_sandbox(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     printed = await render(provisioner, "--sandbox-id", "a", "--thread-id", "t")
@@ -174,13 +174,13 @@ async def test_what_render_prints_gives_the_same_sandbox_by_hand(
     assert after is not None
     assert after["metadata"]["uid"] == by_hand["metadata"]["uid"]
     annotations = after["metadata"]["annotations"]
-    # It was returned to a caller: its maker must not take it back, if it should believe that it failed.
+    # The Pod was returned to a caller, so its creator must not roll it back.
     assert annotations.pop("provisioner/confirmed-at")
     assert annotations == by_hand["metadata"]["annotations"]
     assert after["spec"]["containers"] == by_hand["spec"]["containers"]
 
 
-async def test_a_server_that_takes_40_seconds_becomes_ready_and_is_not_killed(
+async def test_a_server_that_starts_in_40_seconds_is_not_restarted(
     fast_cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:
     fast_cluster.server_takes(40)
@@ -200,7 +200,7 @@ async def test_a_server_that_takes_40_seconds_becomes_ready_and_is_not_killed(
     assert container_status()["restartCount"] == 0
 
 
-async def test_a_server_that_never_answers_is_restarted_past_the_startup_probe(
+async def test_a_server_slower_than_the_startup_probe_is_restarted(
     fast_cluster: Cluster, start_provisioner: StartProvisioner
 ) -> None:
     fast_cluster.server_takes(40)
@@ -215,7 +215,7 @@ async def test_a_server_that_never_answers_is_restarted_past_the_startup_probe(
     await until(restarted)
 
 
-async def test_one_request_one_id_in_answer_and_log(
+async def test_kubectls_stderr_is_logged_but_not_returned_to_the_caller(
     provisioner: Provisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     refuse_next(cluster, "PATCH", "pods", "apply-quota-exceeded")
@@ -229,23 +229,23 @@ async def test_one_request_one_id_in_answer_and_log(
 
 
 @pytest.mark.parametrize("live_view", ["true", "false"])
-async def test_what_only_has_a_sandboxs_name_is_nobodys_to_delete(
+async def test_objects_that_only_share_a_sandboxs_name_are_not_deleted(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, live_view: str
 ) -> None:
     provisioner = await start_provisioner(LIVE_VIEW=live_view)
     await create(provisioner, "mine")
-    # As a StatefulSet `sandbox-redis` names its Pods, and a Deployment `sandbox-provisioner` nearly so.
+    # As a StatefulSet `sandbox-redis` names its Pods, and a Deployment `sandbox-provisioner` similarly.
     names = {"sandbox-id": "of-something-else", "app.kubernetes.io/name": "redis"}
     others = [pod("sandbox-redis-0", "deer-flow"), service("sandbox-redis-0", "deer-flow", selector={"run": "redis"})]
     for obj in others:
         obj["metadata"]["labels"] = names
     assert (await kubectl.apply(*others)).rc == 0
-    # A sandbox whose Service is another's: its Pod goes, and the Service stays.
+    # A sandbox whose Service belongs to others: its Pod is deleted, and the Service stays.
     stray = service("sandbox-half", "deer-flow")
-    half = pod("sandbox-half", "deer-flow")
+    incomplete = pod("sandbox-half", "deer-flow")
     stray["metadata"]["labels"] = names
-    half["metadata"]["labels"] = {"app": "deer-flow-sandbox", "sandbox-id": "half"}
-    assert (await kubectl.apply(half, stray)).rc == 0
+    incomplete["metadata"]["labels"] = {"app": "deer-flow-sandbox", "sandbox-id": "half"}
+    assert (await kubectl.apply(incomplete, stray)).rc == 0
 
     for sandbox_id in ("redis-0", "half", "mine"):
         response = await provisioner.delete(f"{URL}/{sandbox_id}")

@@ -1,4 +1,4 @@
-"""Templates: what they bring is made before the Pod, deleted after it, and never another owner's."""
+"""Templates: extra objects are created before the Pod, deleted after it, and never shared between owners."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create, u
 from tests.kubectl import Kubectl
 
 NS = "deer-flow"
-with_objects_of_its_own = pytest.mark.role(TEMPLATES)
-"""What an operator who has such templates deploys, besides."""
+with_templates_role = pytest.mark.role(TEMPLATES)
+"""The Role of an operator whose templates have extra objects."""
 
 
 def extras_of(provisioner: Provisioner) -> Extras:
@@ -48,7 +48,7 @@ async def post(provisioner: Provisioner, **fields: Any) -> int:
     return response.status
 
 
-async def test_a_persistent_sandbox_has_a_claim_of_its_own_that_stays_for_its_owner(
+async def test_a_persistent_sandboxs_claim_is_kept_for_its_owner(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
@@ -74,7 +74,7 @@ async def test_a_persistent_sandbox_has_a_claim_of_its_own_that_stays_for_its_ow
     assert uid(cluster, "PersistentVolumeClaim", "sandbox-a-data") == before
 
 
-async def test_a_sidecar_sees_no_more_of_the_user_data_claim_than_its_thread(
+async def test_a_sidecar_mounts_only_its_threads_part_of_the_user_data_claim(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
 ) -> None:
     folder = tmp_path / "templates" / "with-sidecar"
@@ -101,14 +101,14 @@ async def test_a_sidecar_sees_no_more_of_the_user_data_claim_than_its_thread(
     assert seen == {
         "/mnt/user-data": (own, False),
         "/mnt/skills": ("skills/u", True),
-        "/watched": (f"{own}/log", False),  # the init container's, whose mount comes last
+        "/watched": (f"{own}/log", False),  # of the init container, whose mount comes last
     }
     assert [one["subPath"] for one in mounts if one["mountPath"] == "/watched"] == [own, f"{own}/log"]
     claims = [one["persistentVolumeClaim"] for one in spec["volumes"] if "persistentVolumeClaim" in one]
     assert claims == [{"claimName": "home"}] * 2
 
 
-async def test_a_claim_made_by_hand_is_nobodys_and_not_used(
+async def test_a_manually_created_claim_is_not_used(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     folder = ROOT / "manifests" / "templates" / "persistent" / "claim.yaml"
@@ -119,8 +119,8 @@ async def test_a_claim_made_by_hand_is_nobodys_and_not_used(
     assert names(cluster, "Pod") == []
 
 
-@with_objects_of_its_own
-async def test_what_a_template_brings_goes_after_the_pod(
+@with_templates_role
+async def test_a_templates_extra_objects_are_deleted_after_the_pod(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
@@ -154,8 +154,8 @@ async def is_running(cluster: Cluster) -> bool:
     return pod is not None and pod["status"]["phase"] == "Running"
 
 
-@with_objects_of_its_own
-async def test_made_anew_at_once_by_the_same_owner_it_keeps_what_was_to_go(
+@with_templates_role
+async def test_extra_objects_are_kept_when_the_same_owner_recreates_the_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
@@ -169,8 +169,8 @@ async def test_made_anew_at_once_by_the_same_owner_it_keeps_what_was_to_go(
     assert uid(cluster, "NetworkPolicy", "sandbox-a-policy") == before
 
 
-@with_objects_of_its_own
-async def test_made_anew_at_once_by_another_owner_it_gets_objects_of_its_own(
+@with_templates_role
+async def test_extra_objects_are_replaced_when_another_owner_recreates_the_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
@@ -182,8 +182,8 @@ async def test_made_anew_at_once_by_another_owner_it_gets_objects_of_its_own(
     assert uid(cluster, "NetworkPolicy", "sandbox-a-policy") != before
 
 
-@with_objects_of_its_own
-async def test_two_owners_at_once_are_one_sandbox_with_one_set_of_objects(
+@with_templates_role
+async def test_concurrent_creates_by_two_owners_leave_one_set_of_extra_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
     services = [await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates)) for _ in range(2)]
@@ -202,8 +202,8 @@ async def test_two_owners_at_once_are_one_sandbox_with_one_set_of_objects(
     assert len(names(cluster, "ConfigMap")) == len(names(cluster, "NetworkPolicy")) == 1
 
 
-@with_objects_of_its_own
-async def test_the_same_owner_at_once_in_two_processes_is_one_sandbox(
+@with_templates_role
+async def test_concurrent_creates_in_two_processes_make_one_set_of_extra_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
     services = [await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates)) for _ in range(2)]
@@ -215,12 +215,12 @@ async def test_the_same_owner_at_once_in_two_processes_is_one_sandbox(
 
 @pytest.mark.parametrize("resource", ["pods", pytest.param("services", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("template", ["configured", pytest.param("persistent", marks=pytest.mark.slow)])
-@with_objects_of_its_own
-async def test_a_create_that_is_refused_leaves_nothing_of_its_template(
+@with_templates_role
+async def test_a_rejected_create_leaves_none_of_its_templates_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path, template: str, resource: str
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
-    cluster.stopping_takes(3)  # one whose Pod was made goes on for a while
+    cluster.stopping_takes(3)  # a created Pod terminates for a while
     refuse_next(cluster, "PATCH", resource, "apply-quota-exceeded", times=4)
     assert await post(provisioner, template=template) == 429
     await until(lambda: is_empty(cluster))
@@ -231,9 +231,7 @@ async def is_empty(cluster: Cluster) -> bool:
     return not any(names(cluster, kind) for kind in kinds)
 
 
-async def test_a_create_that_is_refused_keeps_a_claim_that_was_there_before(
-    provisioner: Provisioner, cluster: Cluster
-) -> None:
+async def test_a_rejected_create_keeps_an_existing_claim(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, template="persistent")
     await provisioner.delete(f"{URL}/a")
     await until(lambda: is_gone(cluster, "Pod", "sandbox-a"))
@@ -243,8 +241,8 @@ async def test_a_create_that_is_refused_keeps_a_claim_that_was_there_before(
 
 
 @pytest.mark.slow
-@with_objects_of_its_own
-async def test_what_a_process_that_died_left_is_removed_when_it_is_old_and_no_pod_needs_it(
+@with_templates_role
+async def test_old_extra_objects_without_a_pod_are_removed(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, templates: Path
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))
@@ -253,7 +251,7 @@ async def test_what_a_process_that_died_left_is_removed_when_it_is_old_and_no_po
     await create(provisioner, "c", template="persistent")
     for sandbox_id in ("a", "c"):
         assert (await kubectl("delete", "pod", f"sandbox-{sandbox_id}", "-n", NS)).rc == 0
-    # A process with other templates: the folder has been removed meanwhile.
+    # A process without these templates: their folder was removed.
     other = extras_of(await start_provisioner(SANDBOX_TEMPLATES_DIR=""))
     assert await other.remove_leftovers(3600) == []
     expected = ["ConfigMap sandbox-a-config", "NetworkPolicy sandbox-a-policy"]
@@ -265,15 +263,15 @@ async def test_what_a_process_that_died_left_is_removed_when_it_is_old_and_no_po
     assert names(cluster, "PersistentVolumeClaim") == ["sandbox-c-data"]
 
 
-async def test_an_isolated_sandbox_needs_its_runtime_class_and_gets_no_host_path(
+async def test_an_isolated_sandbox_needs_its_runtime_class_and_has_no_host_path(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner = await start_provisioner(
         THREADS_HOST_PATH="/threads", SKILLS_HOST_PATH="/skills", SANDBOX_SECCOMP="Unconfined"
     )
     response = await provisioner.post(URL, json={"sandbox_id": "a", "template": "isolated"})
-    said = "The cluster has no RuntimeClass gvisor, which the sandbox's template asks for"
-    assert (response.status, await response.json()) == (502, {"detail": said})
+    message = "The cluster has no RuntimeClass gvisor, which the sandbox's template asks for"
+    assert (response.status, await response.json()) == (502, {"detail": message})
     runtime_class = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runsc"}
     made = await kubectl("create", "-f", "-", stdin={**runtime_class, "metadata": {"name": "gvisor"}})
     assert made.rc == 0, made.stderr
@@ -284,7 +282,7 @@ async def test_an_isolated_sandbox_needs_its_runtime_class_and_gets_no_host_path
     assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-async def test_a_hardened_sandbox_has_few_capabilities_and_a_profile_that_the_default_one_has_not(
+async def test_a_hardened_sandbox_drops_all_capabilities_and_has_a_seccomp_profile(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     provisioner = await start_provisioner(THREADS_HOST_PATH="/threads")
@@ -304,7 +302,7 @@ SHIPPED = ("sandbox", "templates/persistent", "templates/isolated", "templates/h
 
 
 @pytest.mark.parametrize("folder", SHIPPED)
-async def test_a_shipped_folder_works_by_hand(cluster: Cluster, kubectl: Kubectl, folder: str) -> None:
+async def test_a_shipped_folder_can_be_applied_manually(cluster: Cluster, kubectl: Kubectl, folder: str) -> None:
     runtime_class = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runsc"}
     await kubectl("create", "-f", "-", stdin={**runtime_class, "metadata": {"name": "gvisor"}})
     result = await kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / folder))
@@ -326,8 +324,8 @@ async def is_ready_by_hand(cluster: Cluster) -> bool:
 
 
 @pytest.mark.slow
-@with_objects_of_its_own
-async def test_a_template_may_bring_many_objects(
+@with_templates_role
+async def test_a_template_may_have_many_extra_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
     many = "".join(
@@ -348,8 +346,8 @@ async def test_a_template_may_bring_many_objects(
 
 
 @pytest.mark.slow
-@with_objects_of_its_own
-async def test_a_leftover_that_can_not_be_deleted_keeps_no_other(
+@with_templates_role
+async def test_a_failed_deletion_of_a_leftover_does_not_stop_the_others(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
 ) -> None:
     provisioner = await start_provisioner(SANDBOX_TEMPLATES_DIR=str(templates))

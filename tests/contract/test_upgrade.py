@@ -1,6 +1,6 @@
-"""Sandboxes that earlier versions made: this version finds, keeps, renews, reaps and deletes them.
+"""Sandboxes of earlier versions: this version finds, keeps, renews, reaps and deletes them.
 
-`tests/recorded/upgrade` has what each version applied, by template and environment (its README says how it was taken).
+`tests/recorded/upgrade` has the objects that each version applied, by template and environment (see its README).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.role(TEMPLA
 
 
 def recorded(environment: str) -> list[dict[str, Any]]:
-    """Return what was applied in this environment, one record for each template."""
+    """Return the records of this environment, one for each template."""
     records = [json.loads(path.read_text()) for path in sorted((RECORDED / "upgrade").glob(f"*-{environment}.json"))]
     assert [record["template"] for record in records] == ["default", "isolated", "persistent"]
     return records
@@ -34,7 +34,7 @@ def recorded(environment: str) -> list[dict[str, Any]]:
 async def upgraded(
     request: pytest.FixtureRequest, kubectl: Kubectl, start_provisioner: StartProvisioner
 ) -> tuple[Provisioner, list[dict[str, Any]]]:
-    """Return this version's service on a cluster with an earlier version's sandboxes, and what is recorded of each."""
+    """Return this version's service on a cluster with an earlier version's sandboxes, and the record of each."""
     records = recorded(request.param)
     for kind in (
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NS}},
@@ -53,7 +53,7 @@ async def upgraded(
 
 
 def uid_of(cluster: Cluster, sandbox_id: str) -> str:
-    """Return the uid of a sandbox's Pod, which must be there."""
+    """Return the uid of a sandbox's Pod, which must exist."""
     pod = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
     assert pod is not None
     return str(pod["metadata"]["uid"])
@@ -72,75 +72,75 @@ async def test_sandboxes_of_an_earlier_version_are_found_kept_and_renewed(
     listed = (await (await provisioner.get(URL)).json())["sandboxes"]
     assert set(ids(sandboxes)) <= {one["sandbox_id"] for one in listed}
     for sandbox in sandboxes:
-        asked = sandbox["request"]
-        if asked["sandbox_id"] not in ids(sandboxes):
+        body = sandbox["request"]
+        if body["sandbox_id"] not in ids(sandboxes):
             continue
-        before = uid_of(cluster, asked["sandbox_id"])
-        found = await (await provisioner.get(f"{URL}/{asked['sandbox_id']}")).json()
-        assert found["thread_id"] == asked["thread_id"]
-        assert found["template"] == asked.get("template", "default")
-        again = await provisioner.post(URL, json=asked)
+        before = uid_of(cluster, body["sandbox_id"])
+        found = await (await provisioner.get(f"{URL}/{body['sandbox_id']}")).json()
+        assert found["thread_id"] == body["thread_id"]
+        assert found["template"] == body.get("template", "default")
+        again = await provisioner.post(URL, json=body)
         assert again.status == 200, await again.text()
         assert (await again.json())["sandbox_url"] == found["sandbox_url"]
-        other = await provisioner.post(URL, json={**asked, "thread_id": "another"})
+        other = await provisioner.post(URL, json={**body, "thread_id": "another"})
         assert other.status == 409
-        renewed = await provisioner.post(f"{URL}/{asked['sandbox_id']}/renew", json={"ttl_seconds": 100})
+        renewed = await provisioner.post(f"{URL}/{body['sandbox_id']}/renew", json={"ttl_seconds": 100})
         assert renewed.status == 200
         assert (await renewed.json())["expires_at"] not in (None, found["expires_at"])
-        assert (await provisioner.post(f"{URL}/{asked['sandbox_id']}/touch")).status == 200
-        assert uid_of(cluster, asked["sandbox_id"]) == before
+        assert (await provisioner.post(f"{URL}/{body['sandbox_id']}/touch")).status == 200
+        assert uid_of(cluster, body["sandbox_id"]) == before
 
 
-async def created_again(provisioner: Provisioner, cluster: Cluster, asked: dict[str, Any], kind: str) -> None:
-    """Create the sandbox until it has again what was deleted: the live view learns of that a moment later."""
-    name = f"sandbox-{asked['sandbox_id']}" + ("-svc" if kind == "Service" else "")
+async def created_again(provisioner: Provisioner, cluster: Cluster, body: dict[str, Any], kind: str) -> None:
+    """Repeat the create until the deleted object exists again: the live view learns of the delete a moment later."""
+    name = f"sandbox-{body['sandbox_id']}" + ("-svc" if kind == "Service" else "")
 
     async def is_there() -> bool:
-        answer = await provisioner.post(URL, json=asked)
+        answer = await provisioner.post(URL, json=body)
         assert answer.status == 200, await answer.text()
         return cluster.get(kind, NS, name) is not None
 
     await until(is_there)
 
 
-async def test_a_sandbox_of_an_earlier_version_is_healed_and_keeps_its_pod(
+async def test_a_missing_service_of_an_earlier_version_is_restored_and_the_pod_kept(
     upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner, sandboxes = upgraded
     for sandbox in sandboxes:
-        asked = sandbox["request"]
-        sandbox_id = asked["sandbox_id"]
+        body = sandbox["request"]
+        sandbox_id = body["sandbox_id"]
         if sandbox_id not in ids(sandboxes):
             continue
         before = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
         assert before is not None
         assert (await kubectl("delete", "service", f"sandbox-{sandbox_id}-svc", "-n", NS)).rc == 0
-        await created_again(provisioner, cluster, asked, "Service")
+        await created_again(provisioner, cluster, body, "Service")
         after = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
         assert after is not None
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
-        # Whatever profile a Pod of this version would have.
+        # This version's own profile may differ.
         assert after["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-async def test_a_sandbox_of_an_earlier_version_that_has_lost_its_pod_gets_one_of_this_version(
+async def test_a_missing_pod_of_an_earlier_version_is_replaced_by_one_of_this_version(
     upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster, kubectl: Kubectl
 ) -> None:
     provisioner, sandboxes = upgraded
     for sandbox in sandboxes:
-        asked = sandbox["request"]
-        sandbox_id = asked["sandbox_id"]
+        body = sandbox["request"]
+        sandbox_id = body["sandbox_id"]
         if sandbox_id not in ids(sandboxes):
             continue
         assert (await kubectl("delete", "pod", f"sandbox-{sandbox_id}", "-n", NS)).rc == 0
-        await created_again(provisioner, cluster, asked, "Pod")
+        await created_again(provisioner, cluster, body, "Pod")
         pod = cluster.get("Pod", NS, f"sandbox-{sandbox_id}")
         assert pod is not None
-        is_isolated = asked.get("template") == "isolated"
+        is_isolated = body.get("template") == "isolated"
         assert ("seccompProfile" in pod["spec"].get("securityContext", {})) is is_isolated
 
 
-async def test_sandboxes_of_an_earlier_version_are_reaped_and_deleted_whole(
+async def test_sandboxes_of_an_earlier_version_are_reaped_and_deleted(
     upgraded: tuple[Provisioner, list[dict[str, Any]]], cluster: Cluster
 ) -> None:
     provisioner, sandboxes = upgraded

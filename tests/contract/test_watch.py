@@ -1,4 +1,4 @@
-"""Every way in which a watch of the informer can fail, and what a read then says."""
+"""Failures of the informer's watches, and the reads that follow."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.contract.service import StartProvisioner, create
 from tests.contract.views import (
     QUICK_VIEW,
     TamperedKubectl,
-    by_hand,
-    delete_by_hand,
+    create_manually,
+    delete_manually,
     end_watches,
-    fresh,
     ids,
     in_list,
     is_status,
     not_in_list,
     status_of,
+    until_fresh,
     watches,
 )
 from tests.kubectl import Kubectl
@@ -38,7 +38,7 @@ pytestmark = QUICK_VIEW
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["killed", "ended by the server", "cut off"])
-async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
+async def test_a_watch_that_ends_resumes_without_a_list(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     cluster: Cluster,
@@ -49,10 +49,10 @@ async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner, "old")
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     await until(lambda: cluster.open_watches() == 2)
     lists = tampered.calls()["list"]
-    tampered.be("watch-late")  # from the next watch on
+    tampered.set_mode("watch-late")  # applies to the next watch
     if way == "killed":
         kill_each(watches(tmp_path))
     elif way == "cut off":
@@ -60,19 +60,19 @@ async def test_a_watch_that_ends_goes_on_where_it_was_and_costs_no_list(
     else:
         await end_watches(cluster)
     await until(lambda: not provisioner.view.is_fresh)
-    # created, and deleted, while no watch runs
-    await by_hand(kubectl, template, "new")
-    await delete_by_hand(kubectl, "old")
+    # created and deleted while no watch runs
+    await create_manually(kubectl, template, "new")
+    await delete_manually(kubectl, "old")
     assert await status_of(provisioner, "new") == 200
     assert await status_of(provisioner, "old") == 404
     assert tampered.calls()["list"] == lists
     (tmp_path / "go").touch()
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     assert await ids(provisioner) == {"new"}
     assert tampered.calls()["list"] == lists
 
 
-async def test_a_version_that_is_forgotten_is_a_new_list(
+async def test_an_expired_resource_version_causes_one_list_per_resource(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     cluster: Cluster,
@@ -81,14 +81,14 @@ async def test_a_version_that_is_forgotten_is_a_new_list(
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await create(provisioner, "old")
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     await until(lambda: cluster.open_watches() == 2)
     lists = tampered.calls()["list"]
     cluster.faults.expire_watches()
-    await by_hand(kubectl, template, "new")
-    await delete_by_hand(kubectl, "old")
+    await create_manually(kubectl, template, "new")
+    await delete_manually(kubectl, "old")
     await until(lambda: tampered.calls()["list"] >= lists + 2)
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     await until(lambda: in_list(provisioner, "new"))
     await until(lambda: not_in_list(provisioner, "old"))
     assert tampered.calls()["list"] == lists + 2
@@ -104,53 +104,53 @@ async def test_a_version_that_is_forgotten_is_a_new_list(
         ),
     ],
 )
-async def test_a_watch_that_is_of_no_use_lets_reads_be_right_within_the_bound(
+async def test_reads_are_correct_within_live_view_max_age_without_a_working_watch(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     kubectl: Kubectl,
     template: Template,
     mode: str,
 ) -> None:
-    tampered.be(mode)
+    tampered.set_mode(mode)
     provisioner = await start_provisioner(KUBECTL=str(tampered.path), LIVE_VIEW_MAX_AGE="2")
     await create(provisioner, "mine")
     assert await status_of(provisioner, "mine") == 200
-    await by_hand(kubectl, template, "theirs")
+    await create_manually(kubectl, template, "theirs")
     assert await status_of(provisioner, "theirs") == 200
     await until(lambda: in_list(provisioner, "theirs"), seconds=30)
-    await delete_by_hand(kubectl, "theirs")
+    await delete_manually(kubectl, "theirs")
     await until(lambda: not_in_list(provisioner, "theirs"), seconds=30)
     assert await status_of(provisioner, "theirs") == 404
     assert await status_of(provisioner, "mine") == 200
 
-    tampered.be("")
+    tampered.set_mode("")
     await until(lambda: provisioner.view.is_fresh)
 
 
-async def test_what_ends_before_a_late_watch_begins_is_told_by_it(
+async def test_a_late_watch_reports_earlier_deletions(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     kubectl: Kubectl,
     template: Template,
     tmp_path: Path,
 ) -> None:
-    """A credential plugin can take seconds for a token."""
+    """A credential plugin may need seconds for a token."""
     assert (await kubectl("create", "namespace", "deer-flow")).rc == 0
     for sandbox_id in ("gone", "stays"):
-        await by_hand(kubectl, template, sandbox_id)
-    tampered.be("watch-late")
+        await create_manually(kubectl, template, sandbox_id)
+    tampered.set_mode("watch-late")
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await until(lambda: provisioner.view.sandbox("gone")[0] is not None)
-    await delete_by_hand(kubectl, "gone")
+    await delete_manually(kubectl, "gone")
     (tmp_path / "go").touch()
     await until(lambda: is_status(provisioner, "gone", 404))
     await until(lambda: provisioner.view.sandbox("gone") == (None, None))
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     assert await ids(provisioner) == {"stays"}
 
 
 @pytest.mark.slow
-async def test_a_silent_watch_is_opened_again_without_a_list(
+async def test_a_silent_watch_is_restarted_without_a_list(
     start_provisioner: StartProvisioner,
     tampered: TamperedKubectl,
     kubectl: Kubectl,
@@ -160,17 +160,17 @@ async def test_a_silent_watch_is_opened_again_without_a_list(
 ) -> None:
     provisioner = await start_provisioner(KUBECTL=str(tampered.path), LIVE_VIEW_MAX_AGE="4")
     for sandbox_id in ("a", "b"):
-        await by_hand(kubectl, template, sandbox_id)
+        await create_manually(kubectl, template, sandbox_id)
     await until(lambda: in_list(provisioner, "b"))
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     lists = tampered.calls()["list"]
     stopped = watches(tmp_path)
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
-    await delete_by_hand(kubectl, "a")
+    await delete_manually(kubectl, "a")
     await until(lambda: not set(stopped) & set(watches(tmp_path)))
     await until(lambda: provisioner.view.sandbox("a") == (None, None))
-    await fresh(provisioner)
+    await until_fresh(provisioner)
     assert await ids(provisioner) == {"b"}
     assert tampered.calls()["list"] == lists
     assert not [record for record in caplog.records if record.name.startswith("sandboxes.cluster.reflector")]
@@ -183,6 +183,6 @@ async def test_an_event_of_2_mb_is_read(
     pod["metadata"] |= {"uid": "u1", "resourceVersion": "999999999"}
     pod["metadata"]["annotations"]["note"] = "x" * 2_000_000
     (tmp_path / "said").write_text(json.dumps({"type": "ADDED", "object": pod}) + "\n")
-    tampered.be("watch-says")
+    tampered.set_mode("watch-says")
     provisioner = await start_provisioner(KUBECTL=str(tampered.path))
     await until(lambda: provisioner.view.sandbox("big")[0] is not None)

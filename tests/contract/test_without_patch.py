@@ -1,4 +1,4 @@
-"""A Role without `patch`, as DeerFlow's chart has it: what is made by `kubectl create`, and what is refused."""
+"""A Role without `patch`, as in DeerFlow's chart: `kubectl create` works, and operations that need `patch` fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.kubectl import Kubectl
 NS = "deer-flow"
 BASIC = ("create", "delete", "get", "list", "watch")
 LACKS = "The provisioner lacks the right to patch pods in the cluster"
-OTHERS = {"detail": "Another process is creating the sandbox"}
+CREATE_IN_PROGRESS = {"detail": "Another process is creating the sandbox"}
 
 pytestmark = pytest.mark.usefixtures("without_reaper")
 
@@ -53,13 +53,13 @@ def used(cluster: Cluster) -> set[Right]:
 BOTH_CREATED = {Right("create", "", "pods"), Right("create", "", "services")}
 
 
-async def answer(provisioner: Provisioner, path: str = "", **body: Any) -> tuple[int, dict[str, Any]]:
+async def post(provisioner: Provisioner, path: str = "", **body: Any) -> tuple[int, dict[str, Any]]:
     response = await provisioner.post(URL + path, json=body)
     return response.status, await response.json()
 
 
 @pytest.mark.usefixtures("role")
-async def test_a_sandbox_is_made_read_listed_and_deleted(
+async def test_a_sandbox_is_created_read_listed_and_deleted(
     provisioner: Provisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -76,7 +76,7 @@ async def test_a_sandbox_is_made_read_listed_and_deleted(
 
 
 @pytest.mark.usefixtures("role")
-async def test_a_refused_apply_is_paid_for_once(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_forbidden_apply_is_not_tried_again(provisioner: Provisioner, cluster: Cluster) -> None:
     def applies() -> int:
         return sum(request.method.value == "PATCH" for request in cluster.kmock.requests)
 
@@ -90,7 +90,7 @@ async def test_a_refused_apply_is_paid_for_once(provisioner: Provisioner, cluste
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("by", ["the same process", "another process"])
-async def test_a_repeated_create_returns_what_is_there(
+async def test_a_repeated_create_returns_the_existing_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, by: str
 ) -> None:
     first, second = [await start_provisioner() for _ in range(2)]
@@ -101,19 +101,21 @@ async def test_a_repeated_create_returns_what_is_there(
     same = ("sandbox_url", "created_at", "expires_at")
     assert [again[field] for field in same] == [made[field] for field in same]
     assert cluster.get(*POD)["metadata"]["annotations"] == before["metadata"]["annotations"]  # type: ignore[index]
-    status, _ = await answer(asker, sandbox_id="a", user_id="other", thread_id="t")
+    status, _ = await post(asker, sandbox_id="a", user_id="other", thread_id="t")
     assert status == 409
 
 
 @pytest.mark.usefixtures("role")
-async def test_two_creates_of_one_id_at_once_in_one_process_are_one(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_concurrent_creates_of_one_id_make_one_sandbox(provisioner: Provisioner, cluster: Cluster) -> None:
     answers = await asyncio.gather(*(create(provisioner) for _ in range(2)))
     assert answers[0]["sandbox_url"] == answers[1]["sandbox_url"]
     assert len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 1
 
 
 @pytest.mark.usefixtures("role")
-async def test_two_replicas_at_once_make_one_sandbox(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
+async def test_concurrent_creates_in_two_replicas_make_one_sandbox(
+    start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
     replicas = [await start_provisioner() for _ in range(2)]
     await until(lambda: all(one.view.is_fresh for one in replicas))
     cluster.faults.slow(0.3, verb="create")
@@ -124,16 +126,14 @@ async def test_two_replicas_at_once_make_one_sandbox(start_provisioner: StartPro
 
 
 @pytest.mark.usefixtures("role")
-async def test_of_two_owners_at_once_one_has_the_sandbox_and_the_other_is_told(
-    start_provisioner: StartProvisioner, cluster: Cluster
-) -> None:
+async def test_of_two_concurrent_owners_one_gets_409(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
     replicas = [await start_provisioner() for _ in range(2)]
     await until(lambda: all(one.view.is_fresh for one in replicas))
     cluster.faults.slow(0.3, verb="create")
     users = ["u", "v"]
     answers = await asyncio.gather(
         *(
-            answer(one, sandbox_id="a", user_id=user, thread_id="t", labels={"of": user})
+            post(one, sandbox_id="a", user_id=user, thread_id="t", labels={"of": user})
             for one, user in zip(replicas, users, strict=True)
         )
     )
@@ -148,7 +148,7 @@ async def test_of_two_owners_at_once_one_has_the_sandbox_and_the_other_is_told(
 @pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("case", ["create-quota", "right"])
-async def test_a_create_that_fails_half_way_leaves_nothing(
+async def test_a_create_that_fails_after_the_pod_leaves_nothing(
     provisioner: Provisioner, cluster: Cluster, case: str
 ) -> None:
     if case == "right":
@@ -156,7 +156,7 @@ async def test_a_create_that_fails_half_way_leaves_nothing(
     else:
         await create(provisioner, "b")
         refuse_next(cluster, "POST", "services", "apply-quota-exceeded")
-    status, body = await answer(provisioner, sandbox_id="a")
+    status, body = await post(provisioner, sandbox_id="a")
     assert status == (502 if case == "right" else 429), body
     await until(lambda: cluster.get(*POD) is None)
     assert cluster.get(*SERVICE) is None
@@ -164,7 +164,7 @@ async def test_a_create_that_fails_half_way_leaves_nothing(
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("resource", ["pods", "services"])
-async def test_an_answer_that_is_lost_makes_no_second_one(
+async def test_a_lost_response_causes_no_second_object(
     provisioner: Provisioner, cluster: Cluster, resource: str
 ) -> None:
     await create(provisioner, "b")
@@ -173,7 +173,7 @@ async def test_an_answer_that_is_lost_makes_no_second_one(
     assert len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 2
 
 
-async def test_a_service_that_is_left_over_is_replaced_by_the_pods_maker(
+async def test_a_leftover_service_is_replaced_with_the_pod(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
     await create(provisioner, user_id="u", thread_id="t", labels={"of": "u"})
@@ -191,13 +191,13 @@ async def test_a_service_that_is_left_over_is_replaced_by_the_pods_maker(
 @pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.deadlines(others_service=0.3)
-async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reaped(
+async def test_an_incomplete_sandbox_of_a_killed_process_is_503_until_it_is_reaped(
     start_provisioner: StartProvisioner,
     cluster: Cluster,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The process that made the Pod is killed before it makes the Service."""
+    """The process that created the Pod is killed before it creates the Service."""
     port = free_port()
     home = tmp_path / "killed"
     home.mkdir()
@@ -221,37 +221,35 @@ async def test_a_half_that_another_process_left_is_unavailable_until_it_is_reape
         process.send_signal(signal.SIGKILL)
         await asyncio.wait({lost})
         assert lost.exception() is not None
-    # Its kubectl outlives it, and would make the Service as soon as the fault is over.
+    # Its kubectl outlives it, and would create the Service after the fault.
     await until(lambda: not processes_with(str(home)))
     cluster.faults.clear()
-    half = uid_of(cluster)
+    incomplete = uid_of(cluster)
     response = await provisioner.post(URL, json={"sandbox_id": "a"})
-    assert (response.status, await response.json()) == (503, OTHERS)
+    assert (response.status, await response.json()) == (503, CREATE_IN_PROGRESS)
     assert int(response.headers["Retry-After"]) > 0
-    assert uid_of(cluster) == half
-    assert (await answer(provisioner, sandbox_id="a", user_id="v", thread_id="t"))[0] == 409
+    assert uid_of(cluster) == incomplete
+    assert (await post(provisioner, sandbox_id="a", user_id="v", thread_id="t"))[0] == 409
     assert await reaper_of(provisioner).round(dry_run=False) == []
     with monkeypatch.context() as later:
         pass_time(later, hours=1)
         assert len(await reaper_of(provisioner).round(dry_run=False)) == 1
     await create(provisioner)
-    assert uid_of(cluster) not in {None, half}
+    assert uid_of(cluster) not in {None, incomplete}
     assert cluster.get(*SERVICE) is not None
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("role")
 @pytest.mark.deadlines(undo=0.3, settle_pause=0.1)
-async def test_what_is_whole_after_all_stays_since_another_process_may_have_returned_it(
-    start_provisioner: StartProvisioner, cluster: Cluster
-) -> None:
+async def test_a_failed_create_that_was_applied_is_kept(start_provisioner: StartProvisioner, cluster: Cluster) -> None:
     maker, other = [await start_provisioner() for _ in range(2)]
     await create(maker, "b")
     await until(lambda: maker.view.is_fresh and other.view.is_fresh)
     maker.set_deadlines(create=5.0)
     cluster.faults.hang(verb="get", resource="pods")
     cluster.faults.cut(0, verb="create", resource="services")
-    status, _ = await answer(maker, sandbox_id="a")
+    status, _ = await post(maker, sandbox_id="a")
     assert status in {503, 504}
     await until(lambda: None not in other.view.sandbox("a"))
     made = uid_of(cluster)
@@ -263,20 +261,18 @@ async def test_what_is_whole_after_all_stays_since_another_process_may_have_retu
 
 
 @pytest.mark.usefixtures("role")
-async def test_what_has_to_be_written_onto_a_sandbox_is_refused_in_one_sentence(
+async def test_renewals_and_idle_timeouts_are_502_with_the_missing_right(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
     need = "which renewing, touching and adopting a sandbox need"
     await create(provisioner, ttl_seconds=3600)
-    assert await answer(provisioner, "/a/renew", ttl_seconds=7200) == (502, {"detail": f"{LACKS}, {need}"})
+    assert await post(provisioner, "/a/renew", ttl_seconds=7200) == (502, {"detail": f"{LACKS}, {need}"})
     ending = {"detail": f"{LACKS}, so none can end idle"}
-    assert await answer(provisioner, sandbox_id="b", idle_timeout_seconds=60) == (502, ending)
+    assert await post(provisioner, sandbox_id="b", idle_timeout_seconds=60) == (502, ending)
     assert cluster.get("Pod", NS, "sandbox-b") is None
 
 
-async def test_a_pod_that_would_be_adopted_is_refused(
-    provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
-) -> None:
+async def test_adopting_a_pod_is_502(provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl) -> None:
     await create(provisioner)
     marks = [f"{name}-" for name in annotations_of(cluster)]
     assert (await kubectl("annotate", "pod/sandbox-a", "-n", NS, *marks)).rc == 0
@@ -289,37 +285,37 @@ async def test_a_pod_that_would_be_adopted_is_refused(
     cluster.authorization.restrict(NS, rules())
     need = "which adopting a sandbox needs"
     for _ in range(2):
-        status, body = await answer(provisioner, sandbox_id="a")
+        status, body = await post(provisioner, sandbox_id="a")
         assert (status, body["detail"].endswith(need)) == (502, True), body
     assert annotations_of(cluster) == {}
     assert cluster.get(*SERVICE) is not None
 
 
 @pytest.mark.usefixtures("role")
-async def test_a_touch_that_can_not_be_written_is_refused(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_a_touch_that_cannot_be_written_is_502(provisioner: Provisioner, cluster: Cluster) -> None:
     grant_patch(cluster)
     await create(provisioner, idle_timeout_seconds=5)
     cluster.authorization.restrict(NS, rules())
-    status, body = await answer(provisioner, "/a/touch")
+    status, body = await post(provisioner, "/a/touch")
     assert (status, body["detail"].startswith(LACKS)) == (502, True)
     await create(provisioner)
 
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.deadlines(patch_forbidden=0.0)
-async def test_once_patch_is_granted_it_is_applied_again(provisioner: Provisioner, cluster: Cluster) -> None:
+async def test_apply_is_used_again_once_patch_is_granted(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     assert used(cluster) == BOTH_CREATED
     grant_patch(cluster)
     await create(provisioner, "b", idle_timeout_seconds=60)
     assert Right("patch", "", "pods") in used(cluster)
     await create(provisioner, ttl_seconds=7200)
-    assert (await answer(provisioner, "/a/renew", ttl_seconds=100))[0] == 200
+    assert (await post(provisioner, "/a/renew", ttl_seconds=100))[0] == 200
 
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("may", ["pods", "services"])
-async def test_patch_for_one_of_both_only_is_enough_for_a_create(
+async def test_patch_on_pods_or_services_alone_suffices_for_a_create(
     provisioner: Provisioner, cluster: Cluster, may: str
 ) -> None:
     cluster.authorization.restrict(NS, rules(**{may: (*BASIC, "patch")}))

@@ -1,4 +1,4 @@
-"""A kubectl that can be told to fail, and what tests ask of the live view."""
+"""A kubectl with injected failures, and helpers for tests of the live view."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TamperedKubectl:
-    """The real kubectl, but for what the file `mode` beside it says; notes every call in `calls`."""
+    """The real kubectl, with a failure that its file `mode` names; records every call in `calls`."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "tampered-kubectl"
@@ -52,8 +52,8 @@ class TamperedKubectl:
         )
         self.path.chmod(0o755)
 
-    def be(self, mode: str) -> None:
-        """Behave so from the next start on."""
+    def set_mode(self, mode: str) -> None:
+        """Set the failure for the following starts; "" is none."""
         self._mode.write_text(mode)
 
     def calls(self) -> Counter[str]:
@@ -67,12 +67,12 @@ def tampered(tmp_path: Path) -> TamperedKubectl:
     return TamperedKubectl(tmp_path)
 
 
-# Watches are started again, and silent ones found, in less time.
+# Shorter pauses before a watch restarts, and a shorter timeout of silent watches.
 QUICK_VIEW = pytest.mark.deadlines(watch_pauses=(0.05, 0.1), watch_silence=1.0)
 
 
-async def fresh(provisioner: Provisioner) -> None:
-    """Wait until reads start no process."""
+async def until_fresh(provisioner: Provisioner) -> None:
+    """Wait until reads are served by the live view."""
     await until(lambda: provisioner.view.is_fresh)
 
 
@@ -90,7 +90,7 @@ async def ids(provisioner: Provisioner) -> set[str]:
 
 
 async def end_watches(cluster: Cluster) -> None:
-    """Have the API server end the watches of the one service that runs, as soon as it has them."""
+    """Let the API server end both watches of the only running service, once they are open."""
     await until(lambda: cluster.open_watches() == 2)
     cluster.end_watches()
 
@@ -99,8 +99,8 @@ def watches(tmp_path: Path) -> list[int]:
     return [pid for pid in processes_with(str(tmp_path)) if b"watch=1" in command_of(pid)]
 
 
-async def by_hand(kubectl: Kubectl, template: Template, sandbox_id: str) -> None:
-    """Make a sandbox behind the service's back."""
+async def create_manually(kubectl: Kubectl, template: Template, sandbox_id: str) -> None:
+    """Create a sandbox without the service."""
     objects = build(
         Sandbox(sandbox_id, sandbox_id, "default"), template, Settings.load(), applied_at="2026-01-01T00:00:00Z"
     )
@@ -108,7 +108,7 @@ async def by_hand(kubectl: Kubectl, template: Template, sandbox_id: str) -> None
     assert result.rc == 0, result.stderr
 
 
-async def delete_by_hand(kubectl: Kubectl, sandbox_id: str) -> None:
+async def delete_manually(kubectl: Kubectl, sandbox_id: str) -> None:
     result = await kubectl(
         "delete", f"pod/sandbox-{sandbox_id}", f"service/sandbox-{sandbox_id}-svc", "-n", "deer-flow", "--wait=false"
     )

@@ -57,7 +57,7 @@ def test_rejected_credentials_are_502(
     assert (answer.status, answer.body) == (502, {"detail": "The cluster refuses the provisioner's credentials"})
 
 
-@pytest.mark.repeats("tests/contract/test_process.py::test_with_the_cluster_down_it_starts_and_says_so")
+@pytest.mark.repeats("tests/contract/test_startup.py::test_the_service_starts_with_a_warning_while_the_cluster_is_down")
 def test_an_unreachable_cluster_is_503(start_service: StartService, sandbox_id: str) -> None:
     service = start_service(K8S_API_SERVER="https://127.0.0.1:1")
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id})
@@ -65,7 +65,7 @@ def test_an_unreachable_cluster_is_503(start_service: StartService, sandbox_id: 
     assert service.call("GET", "/health").status == 200
 
 
-@pytest.mark.repeats("tests/contract/test_access.py::test_another_address_works_with_the_certificate_verified")
+@pytest.mark.repeats("tests/contract/test_access.py::test_k8s_api_server_overrides_the_address_with_verified_tls")
 def test_another_address_of_the_api_server_works_with_its_certificate_verified(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -81,7 +81,7 @@ def test_another_address_of_the_api_server_works_with_its_certificate_verified(
     assert service.get(sandbox_id).status == 200
 
 
-@pytest.mark.repeats("tests/contract/test_access.py::test_a_name_that_the_certificate_does_not_carry_is_not_trusted")
+@pytest.mark.repeats("tests/contract/test_access.py::test_a_server_name_missing_from_the_certificate_is_503")
 def test_a_tls_server_name_that_is_not_in_the_certificate_is_503(start_service: StartService, sandbox_id: str) -> None:
     service = start_service(K8S_TLS_SERVER_NAME="somebody.else.example")
     answer = service.call("POST", URL, {"sandbox_id": sandbox_id})

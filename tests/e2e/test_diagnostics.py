@@ -21,7 +21,7 @@ def diagnostics_of(service: Service, sandbox_id: str) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.repeats("tests/contract/test_reasons_live.py::test_a_diagnosis_has_events_containers_and_logs")
+@pytest.mark.repeats("tests/contract/test_reasons_live.py::test_diagnostics_have_events_containers_and_logs")
 def test_diagnostics_of_a_ready_sandbox_report_no_problem(service: Service, sandbox_id: str) -> None:
     service.create(sandbox_id)
     wait_for(lambda: service.get(sandbox_id).body["ready"], "the sandbox is ready")
@@ -38,7 +38,7 @@ def test_diagnostics_of_a_ready_sandbox_report_no_problem(service: Service, sand
     assert service.call("GET", f"{URL}/{sandbox_id}-none/diagnostics").status == 404
 
 
-@pytest.mark.repeats("tests/contract/test_reasons_live.py::test_each_state_says_what_it_is_why_and_what_to_do")
+@pytest.mark.repeats("tests/contract/test_reasons_live.py::test_each_state_has_its_status_reason_and_summary")
 def test_an_unschedulable_sandbox_is_diagnosed(service: Service, target: Target, sandbox_id: str) -> None:
     command = [sys.executable, str(ROOT / "provisioner.py"), "render", "--sandbox-id", sandbox_id]
     printed = subprocess.run(command, env=service.environ, capture_output=True, text=True, check=True).stdout

@@ -18,7 +18,7 @@ def seconds_left(answer: dict[str, object]) -> float:
 
 
 @pytest.mark.repeats(
-    "tests/contract/test_expiry_and_keepalive.py::test_a_sandbox_says_when_it_expires_and_is_gone_then"
+    "tests/contract/test_expiry_and_keepalive.py::test_a_sandbox_reports_its_expiry_and_is_deleted_then"
 )
 def test_an_expired_sandbox_is_deleted_and_others_are_kept(
     start_service: StartService, target: Target, sandbox_id: str
@@ -33,7 +33,7 @@ def test_an_expired_sandbox_is_deleted_and_others_are_kept(
 
 
 @pytest.mark.repeats(
-    "tests/contract/test_expiry_and_keepalive.py::test_a_renewal_sets_the_end_sooner_or_later_or_never"
+    "tests/contract/test_expiry_and_keepalive.py::test_a_renewal_extends_shortens_or_disables_the_expiry"
 )
 def test_a_renewal_is_visible_to_another_replica(start_service: StartService, target: Target, sandbox_id: str) -> None:
     one, other = start_service(), start_service()
@@ -51,7 +51,7 @@ def test_a_renewal_is_visible_to_another_replica(start_service: StartService, ta
 
 
 @pytest.mark.repeats(
-    "tests/contract/test_expiry_and_keepalive.py::test_a_short_idle_timeout_is_kept_alive_by_uses_that_come_in_time"
+    "tests/contract/test_expiry_and_keepalive.py::test_touches_keep_a_sandbox_with_a_short_idle_timeout_alive"
 )
 def test_touch_keeps_a_sandbox_alive_until_the_idle_timeout(
     start_service: StartService, target: Target, sandbox_id: str
@@ -68,7 +68,7 @@ def test_touch_keeps_a_sandbox_alive_until_the_idle_timeout(
     wait_for(lambda: not target.objects(sandbox_id), "the sandbox is deleted")
 
 
-@pytest.mark.repeats("tests/contract/test_reaper.py::test_a_dry_run_says_what_it_would_delete_and_deletes_nothing")
+@pytest.mark.repeats("tests/contract/test_reaper.py::test_a_dry_run_prints_due_sandboxes_and_deletes_none")
 def test_the_reap_command_reports_and_deletes_expired_sandboxes(
     service: Service, target: Target, sandbox_id: str
 ) -> None:

@@ -14,7 +14,7 @@ def uids(target: Target, sandbox_id: str) -> dict[str, str]:
     return {obj["kind"]: obj["metadata"]["uid"] for obj in target.objects(sandbox_id)}
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_eight_times_at_once_from_two_processes_it_is_one_pod")
+@pytest.mark.repeats("tests/contract/test_healing.py::test_eight_concurrent_creates_from_two_processes_make_one_pod")
 def test_concurrent_creates_from_two_processes_make_one_sandbox(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -25,9 +25,7 @@ def test_concurrent_creates_from_two_processes_make_one_sandbox(
     assert len(target.objects(sandbox_id)) == 2
 
 
-@pytest.mark.repeats(
-    "tests/contract/test_batching_and_pool.py::test_different_owners_of_one_id_in_one_group_are_told_apart"
-)
+@pytest.mark.repeats("tests/contract/test_batching_and_pool.py::test_of_two_owners_of_one_id_in_a_batch_one_gets_409")
 def test_concurrent_creates_by_two_owners_are_one_200_and_one_409(
     start_service: StartService, target: Target, sandbox_id: str
 ) -> None:
@@ -45,7 +43,7 @@ def test_concurrent_creates_by_two_owners_are_one_200_and_one_409(
     assert len(target.objects(sandbox_id)) == 2
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_a_service_without_its_pod_gets_one")
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_create_restores_a_missing_pod")
 def test_a_missing_pod_is_recreated(service: Service, target: Target, sandbox_id: str) -> None:
     made = service.create(sandbox_id)
     before = uids(target, sandbox_id)
@@ -57,7 +55,7 @@ def test_a_missing_pod_is_recreated(service: Service, target: Target, sandbox_id
     assert after["Service"] == before["Service"]
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_a_pod_without_its_service_gets_one")
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_create_restores_a_missing_service")
 def test_a_missing_service_is_recreated(service: Service, target: Target, sandbox_id: str) -> None:
     service.create(sandbox_id)
     before = uids(target, sandbox_id)
@@ -68,7 +66,7 @@ def test_a_missing_service_is_recreated(service: Service, target: Target, sandbo
     assert service.get(sandbox_id).status == 200
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_a_pod_that_is_terminating_is_waited_for_then_made_anew")
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_create_waits_for_a_terminating_pod_and_replaces_it")
 def test_a_terminating_pod_is_replaced_by_a_new_pod(service: Service, target: Target, sandbox_id: str) -> None:
     service.create(sandbox_id)
     wait_for(lambda: service.is_running(sandbox_id), "the sandbox is Running")
@@ -79,7 +77,7 @@ def test_a_terminating_pod_is_replaced_by_a_new_pod(service: Service, target: Ta
     assert service.get(sandbox_id).status == 200
 
 
-@pytest.mark.repeats("tests/contract/test_healing.py::test_another_image_while_a_sandbox_lives_leaves_it_as_it_is")
+@pytest.mark.repeats("tests/contract/test_healing.py::test_a_new_default_image_does_not_change_a_running_sandbox")
 def test_another_image_setting_does_not_change_an_existing_sandbox(
     service: Service, start_service: StartService, target: Target, sandbox_id: str
 ) -> None:

@@ -26,7 +26,7 @@ def test_a_sandbox_is_created_listed_and_deleted(service: Service, target: Targe
     assert service.delete(sandbox_id).status == 200
 
 
-@pytest.mark.repeats("tests/contract/test_service.py::test_a_sandbox_from_create_to_gone")
+@pytest.mark.repeats("tests/contract/test_service.py::test_a_sandbox_is_created_served_listed_and_deleted")
 def test_a_sandbox_is_ready_within_a_minute(service: Service, target: Target, sandbox_id: str) -> None:
     service.create(sandbox_id)
     target.kubectl("wait", "--for=condition=Ready", f"pod/sandbox-{sandbox_id}", "--timeout=60s")
@@ -41,9 +41,7 @@ def test_smoke_sh_succeeds(service: Service, target: Target) -> None:
     assert result.stdout.splitlines()[-1] == "smoke: all is well"
 
 
-@pytest.mark.repeats(
-    "tests/contract/test_service.py::test_the_manifests_work_by_hand_and_the_service_sees_what_they_make"
-)
+@pytest.mark.repeats("tests/contract/test_service.py::test_manually_applied_manifests_are_found_served_and_deleted")
 def test_a_sandbox_applied_by_hand_is_found(service: Service, target: Target) -> None:
     folder = str(ROOT / "manifests" / "sandbox")
     target.kubectl("apply", "--server-side", "-f", folder)
@@ -53,7 +51,7 @@ def test_a_sandbox_applied_by_hand_is_found(service: Service, target: Target) ->
         target.kubectl("delete", "-f", folder, "--wait=false")
 
 
-@pytest.mark.repeats("tests/contract/test_service.py::test_what_render_prints_gives_the_same_sandbox_by_hand")
+@pytest.mark.repeats("tests/contract/test_service.py::test_applying_rendered_manifests_gives_the_same_sandbox")
 def test_a_sandbox_applied_from_render_is_returned_unchanged(service: Service, target: Target, sandbox_id: str) -> None:
     command = [sys.executable, str(ROOT / "provisioner.py"), "render", "--sandbox-id", sandbox_id, "--thread-id", "t"]
     printed = subprocess.run(command, env=service.environ, capture_output=True, text=True, check=True).stdout

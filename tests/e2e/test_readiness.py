@@ -10,7 +10,7 @@ from tests.e2e.conftest import StartService, Target
 from tests.e2e.service import URL, Service, answers
 
 
-@pytest.mark.repeats("tests/contract/test_readiness.py::test_a_create_that_waits_answers_a_sandbox_that_is_usable")
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_a_create_with_wait_seconds_returns_a_ready_sandbox")
 def test_a_waiting_create_returns_a_ready_and_reachable_sandbox(service: Service, sandbox_id: str) -> None:
     made = service.create(sandbox_id, wait_seconds=24)
     if not made["ready"]:  # the node may have to pull the image
@@ -19,7 +19,7 @@ def test_a_waiting_create_returns_a_ready_and_reachable_sandbox(service: Service
     assert answers(made["sandbox_url"])
 
 
-@pytest.mark.repeats("tests/contract/test_readiness.py::test_an_image_that_is_refused_is_told_early")
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_an_image_pull_error_ends_the_wait")
 def test_a_failed_image_pull_ends_the_wait_early(start_service: StartService, target: Target, sandbox_id: str) -> None:
     service = start_service(SANDBOX_IMAGE="localhost:1/none:none")
     began = time.monotonic()
@@ -32,7 +32,7 @@ def test_a_failed_image_pull_ends_the_wait_early(start_service: StartService, ta
         assert answer.body["ready"] is True
 
 
-@pytest.mark.repeats("tests/contract/test_readiness.py::test_deleted_while_it_is_waited_for_is_404")
+@pytest.mark.repeats("tests/contract/test_readiness.py::test_a_delete_during_the_wait_is_404")
 def test_waiting_for_a_missing_sandbox_is_404_at_once(service: Service, sandbox_id: str) -> None:
     began = time.monotonic()
     assert service.call("GET", f"{URL}/{sandbox_id}?wait_seconds=20").status == 404

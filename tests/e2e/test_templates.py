@@ -30,9 +30,7 @@ def test_the_shipped_templates_are_listed(service: Service) -> None:
     assert {"default", "hardened", "isolated", "persistent"} <= {one["name"] for one in answer.body["templates"]}
 
 
-@pytest.mark.repeats(
-    "tests/contract/test_templates.py::test_a_persistent_sandbox_has_a_claim_of_its_own_that_stays_for_its_owner"
-)
+@pytest.mark.repeats("tests/contract/test_templates.py::test_a_persistent_sandboxs_claim_is_kept_for_its_owner")
 def test_a_persistent_claim_outlives_its_sandbox_for_its_owner(
     service: Service, target: Target, sandbox_id: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""API keys: which are accepted, and what a file of keys may hold, change to, and not say."""
+"""API keys: which are accepted; format, rotation and errors of a key file."""
 
 from __future__ import annotations
 
@@ -27,38 +27,40 @@ def accepted(keys: ApiKeys, *candidates: str) -> set[str]:
     return {one for one in candidates if keys.accept(one.encode())}
 
 
-def test_without_any_key_none_is_required(make_settings: MakeSettings) -> None:
+def test_no_key_is_required_when_none_is_configured(make_settings: MakeSettings) -> None:
     assert not ApiKeys(make_settings()).are_required
 
 
-def test_the_variable_is_one_key_whole(make_settings: MakeSettings) -> None:
+def test_the_variable_is_a_single_key(make_settings: MakeSettings) -> None:
     keys = ApiKeys(make_settings(PROVISIONER_API_KEY="old, new,with space"))
     assert keys.are_required
     candidates = ("old", "new", "with space", "", "old,", " new", "old, new,with space", "old, new,with spac", ",")
     assert accepted(keys, *candidates) == {"old, new,with space"}
 
 
-def test_a_file_has_one_key_a_line_and_counts_beside_the_variable(make_settings: MakeSettings, file: Path) -> None:
+def test_keys_are_read_line_by_line_from_the_file_and_from_the_variable(
+    make_settings: MakeSettings, file: Path
+) -> None:
     file.write_text("\nfirst\r\n  second  \n\na,b")
     keys = ApiKeys(make_settings(PROVISIONER_API_KEY="fixed", PROVISIONER_API_KEY_FILE=file))
     candidates = ("first", "second", "a,b", "fixed", "a", "", "first\nsecond")
     assert accepted(keys, *candidates) == {"first", "second", "a,b", "fixed"}
 
 
-def test_a_comment_in_a_file_is_no_key(make_settings: MakeSettings, file: Path) -> None:
+def test_comments_in_the_key_file_are_ignored(make_settings: MakeSettings, file: Path) -> None:
     file.write_text("# backend\nin-a-file\n")
     keys = ApiKeys(make_settings(PROVISIONER_API_KEY_FILE=file))
     assert accepted(keys, "in-a-file", "# backend", "backend", "") == {"in-a-file"}
 
 
-def test_a_file_that_changes_is_read_again_at_once(make_settings: MakeSettings, file: Path) -> None:
+def test_a_changed_key_file_is_read_immediately(make_settings: MakeSettings, file: Path) -> None:
     keys = ApiKeys(make_settings(PROVISIONER_API_KEY_FILE=file))
-    for word in ("third", "forth", "fifth"):  # as long as each other, and within one step of the file system's clock
+    for word in ("third", "forth", "fifth"):  # same length, and within the file system's timestamp resolution
         file.write_text(word)
         assert accepted(keys, "first", "third", "forth", "fifth") == {word}
 
 
-def test_a_mounted_secret_rotates_by_its_link(make_settings: MakeSettings, tmp_path: Path) -> None:
+def test_a_mounted_secret_rotates_through_its_symlink(make_settings: MakeSettings, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "keys").write_text(name)
@@ -74,7 +76,7 @@ def test_a_mounted_secret_rotates_by_its_link(make_settings: MakeSettings, tmp_p
 @pytest.mark.parametrize(
     "kind", ["missing", "directory", "loop", "empty", "blank", "not ascii", "control", "too large"]
 )
-def test_a_file_that_can_not_be_used_stops_the_start_by_its_path_and_without_its_keys(
+def test_an_unusable_key_file_stops_the_start_and_the_error_names_no_key(
     make_settings: MakeSettings, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "keys"
@@ -97,7 +99,7 @@ def test_a_file_that_can_not_be_used_stops_the_start_by_its_path_and_without_its
 
 
 @pytest.mark.parametrize("kind", ["gone", "empty", "not ascii"])
-def test_a_file_that_breaks_later_leaves_its_keys_valid_and_is_logged_once(
+def test_previous_keys_stay_valid_when_the_key_file_breaks_and_it_is_logged_once(
     make_settings: MakeSettings, file: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     keys = ApiKeys(make_settings(PROVISIONER_API_KEY_FILE=file))

@@ -1,4 +1,4 @@
-"""Batched calls of kubectl: what is done together, and what each caller is told when a part fails."""
+"""Batched calls of kubectl: the result of each caller when a part of its batch fails."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ def service(name: str) -> dict[str, Any]:
     }
 
 
-async def told(kubectl: BatchedKubectl, name: str) -> list[dict[str, Any]] | ProvisionerError:
+async def result_of(kubectl: BatchedKubectl, name: str) -> list[dict[str, Any]] | ProvisionerError:
     try:
         return await kubectl.apply([service(name)])
     except ProvisionerError as error:
         return error
 
 
-async def test_what_is_whole_after_its_group_failed_does_not_wait_for_another_that_hangs() -> None:
+async def test_an_applied_object_of_a_failed_batch_does_not_wait_for_one_that_hangs() -> None:
     cluster = FakeCluster()
     one = Kubectl(cluster, max_processes=8, max_waiting=8)
     kubectl = BatchedKubectl(one, max_processes=8, max_waiting=8, deadlines=Deadlines(batch_limit=1.2))
-    # The apply of both makes one and fails for the other, which hangs when it is tried alone.
+    # The apply of both creates one and fails for the other, which hangs when it is retried alone.
     cluster.put(service("whole"))
     cluster.answer_next("apply", "apply-quota-exceeded")
     cluster.hold_next("apply")
-    whole, hangs = await asyncio.gather(told(kubectl, "whole"), told(kubectl, "hangs"))
+    whole, hangs = await asyncio.gather(result_of(kubectl, "whole"), result_of(kubectl, "hangs"))
     assert isinstance(whole, list)
     assert whole[0]["metadata"]["name"] == "whole"
     assert isinstance(hangs, ClusterTimeout)
     await kubectl.close()
 
 
-async def test_a_group_that_stores_or_deletes_nothing_is_believed_by_none_of_its_callers() -> None:
+async def test_a_batch_that_stores_or_deletes_nothing_fails_for_all_its_callers() -> None:
     cluster = FakeCluster(defaults={"apply", "delete"})
     kubectl = BatchedKubectl(Kubectl(cluster, max_processes=8, max_waiting=8), max_processes=8, max_waiting=8)
-    answers = await asyncio.gather(*(told(kubectl, name) for name in ("a", "b", "c")))
+    answers = await asyncio.gather(*(result_of(kubectl, name) for name in ("a", "b", "c")))
     assert [type(one) for one in answers] == [ClusterUnavailable] * 3
     there = [cluster.put(service(name)) for name in ("a", "b", "c")]
     outcomes = await asyncio.gather(*(kubectl.delete([one]) for one in there), return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Group commit: what waits together is done together, and nobody pays for another."""
+"""Group commit: queued items are processed together, each with its own result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandboxes.kubectl.batching import Batcher
 
 
 class Worker:
-    """Doubles numbers; refuses odd ones when told to; each group waits for `go`."""
+    """Doubles numbers, rejects those in `refuses`; each batch waits for `go`."""
 
     def __init__(self) -> None:
         self.done: list[list[int]] = []
@@ -34,38 +34,38 @@ def make(
     return Batcher(worker, workers=workers, most=most, max_waiting=max_waiting, deadlines=deadlines)
 
 
-async def turn() -> None:
-    """Let everything that is ready happen."""
+async def run_ready_tasks() -> None:
+    """Run all tasks that are ready."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_a_lone_item_does_not_wait_for_company() -> None:
+async def test_a_single_item_is_processed_immediately() -> None:
     worker = Worker()
     worker.go.set()
     assert await make(worker).do(1) == 2
     assert worker.done == [[1]]
 
 
-async def test_what_arrives_while_all_are_busy_is_split_evenly_among_the_workers() -> None:
+async def test_queued_items_are_split_evenly_among_the_workers() -> None:
     worker = Worker()
     items = make(worker)
     tasks = []
     for number in range(2):
         tasks.append(asyncio.create_task(items.do(number)))
-        await turn()
+        await run_ready_tasks()
     tasks += [asyncio.create_task(items.do(number)) for number in range(2, 12)]
-    await turn()
+    await run_ready_tasks()
     assert worker.done == [[0], [1]]
     worker.go.set()
     assert await asyncio.gather(*tasks) == [number * 2 for number in range(12)]
     sizes = [len(group) for group in worker.done[2:]]
-    assert sizes[0] == 5  # the first that comes free leaves half for the other, which soon comes free, too
+    assert sizes[0] == 5  # the first free worker leaves half for the other
     assert max(sizes) == 5
     assert len(sizes) <= 4
 
 
-async def test_each_gets_its_own_error() -> None:
+async def test_each_item_gets_its_own_result_or_error() -> None:
     worker = Worker()
     worker.go.set()
     worker.refuses = {3}
@@ -75,7 +75,7 @@ async def test_each_gets_its_own_error() -> None:
     assert [str(one) for one in results] == ["0", "2", "4", "not 3", "8", "10"]
 
 
-async def test_a_slow_server_makes_groups_shorter() -> None:
+async def test_a_slow_server_reduces_the_batch_size() -> None:
     worker = Worker()
     worker.go.set()
     worker.seconds = 0.02
@@ -88,21 +88,21 @@ async def test_a_slow_server_makes_groups_shorter() -> None:
     assert max(len(group) for group in worker.done) < 5
 
 
-async def test_of_few_that_wait_no_share_is_made() -> None:
+async def test_a_short_queue_is_not_split_among_the_workers() -> None:
     worker = Worker()
     items = Batcher(worker, workers=4, most=50, max_waiting=100, least=8)
     tasks = []
     for number in range(4):
         tasks.append(asyncio.create_task(items.do(number)))
-        await turn()
+        await run_ready_tasks()
     tasks += [asyncio.create_task(items.do(number)) for number in range(4, 10)]
-    await turn()
+    await run_ready_tasks()
     worker.go.set()
     assert await asyncio.gather(*tasks) == [number * 2 for number in range(10)]
     assert worker.done[4:] == [[4, 5, 6, 7, 8, 9]]
 
 
-async def test_no_group_is_longer_than_allowed() -> None:
+async def test_a_batch_has_at_most_the_allowed_size() -> None:
     worker = Worker()
     worker.go.set()
     items = make(worker, workers=1, most=4)
@@ -110,13 +110,13 @@ async def test_no_group_is_longer_than_allowed() -> None:
     assert max(len(group) for group in worker.done) == 4
 
 
-async def test_past_the_waiting_line_it_is_busy_at_once_and_then_free_again() -> None:
+async def test_a_full_queue_rejects_items_until_it_has_room() -> None:
     worker = Worker()
     items = make(worker, workers=1, max_waiting=2)
     tasks = [asyncio.create_task(items.do(0))]
-    await turn()
+    await run_ready_tasks()
     tasks += [asyncio.create_task(items.do(number)) for number in (1, 2)]
-    await turn()
+    await run_ready_tasks()
     with pytest.raises(Busy):
         await items.do(3)
     worker.go.set()
@@ -124,22 +124,22 @@ async def test_past_the_waiting_line_it_is_busy_at_once_and_then_free_again() ->
     assert await items.do(3) == 6
 
 
-async def test_what_nobody_waits_for_any_more_is_never_begun() -> None:
+async def test_a_cancelled_item_is_not_processed() -> None:
     worker = Worker()
     items = make(worker, workers=1)
     first = asyncio.create_task(items.do(0))
-    await turn()
+    await run_ready_tasks()
     second, third = asyncio.create_task(items.do(1)), asyncio.create_task(items.do(2))
-    await turn()
+    await run_ready_tasks()
     second.cancel()
-    await turn()
+    await run_ready_tasks()
     worker.go.set()
     assert await first == 0
     assert await third == 4
     assert worker.done == [[0], [2]]
 
 
-async def test_a_bug_in_the_work_reaches_all_who_wait_and_blocks_nobody_after() -> None:
+async def test_an_exception_of_the_worker_reaches_all_its_callers_and_the_next_item_succeeds() -> None:
     class Broken(Worker):
         async def __call__(self, items: list[int]) -> Sequence[int | ProvisionerError]:
             if len(self.done) == 0:

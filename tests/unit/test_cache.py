@@ -1,4 +1,4 @@
-"""The cache of one kind, by traces of what an API server may tell and what our own calls may be answered."""
+"""The cache of one kind, by traces of events of an API server and of responses to own calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pod(version: int, *, name: str = "a", uid: str = "u1", is_ending: bool = Fal
 
 
 class Cache(ResourceCache):
-    """A cache that keeps the changes that it told, and can be spoken to in few words."""
+    """A cache that records the changes that it reports, with short methods for events and lists."""
 
     def __init__(self) -> None:
         super().__init__(lambda old, new: self.changes.append((old, new)))
@@ -34,26 +34,26 @@ class Cache(ResourceCache):
         self.add_page(objects)
         self.end_list(version, began)
 
-    def tell(self, event: EventType, obj: KubeObject, *, now: float = 2.0) -> None:
+    def send(self, event: EventType, obj: KubeObject, *, now: float = 2.0) -> None:
         self.apply_event(Event(event, obj, int(obj["metadata"]["resourceVersion"])), now)
 
     def bookmark(self, version: int, *, now: float = 2.0) -> None:
         self.apply_event(Event("BOOKMARK", {}, version), now)
 
     @property
-    def shown(self) -> dict[str, tuple[str, int]]:
+    def cached(self) -> dict[str, tuple[str, int]]:
         metadata = [obj["metadata"] for obj in self.objects.values()]
         return {one["name"]: (one["uid"], int(one["resourceVersion"])) for one in metadata}
 
     @property
-    def left(self) -> tuple[dict[str, int], dict[str, int]]:
-        """What is remembered until the watch has told it."""
+    def pending(self) -> tuple[dict[str, int], dict[str, int]]:
+        """State kept until the watch reports it: versions ahead of the watch, and uids being deleted."""
         return self._ahead, self._ending
 
 
 @pytest.fixture
 def cache() -> Cache:
-    """Return a cache that has listed the Pod a, at its version 5, at 10."""
+    """Return a cache whose list of version 10 had the Pod a in version 5."""
     cache = Cache()
     cache.list(10, pod(5))
     return cache
@@ -63,167 +63,167 @@ def recorded_events(name: str) -> list[Event]:
     return [PODS.read_event(json.dumps(line).encode()) for line in case(name).stdout]
 
 
-def test_a_list_and_the_events_after_it_are_shown(cache: Cache) -> None:
-    assert (cache.shown, cache.version) == ({"a": ("u1", 5)}, 10)
-    cache.tell("ADDED", pod(11, name="b", uid="u2"))
-    cache.tell("MODIFIED", pod(12))
-    assert (cache.shown, cache.version) == ({"a": ("u1", 12), "b": ("u2", 11)}, 12)
-    cache.tell("DELETED", pod(13))
-    assert (cache.shown, cache.version) == ({"b": ("u2", 11)}, 13)
+def test_a_list_and_later_events_update_the_cache(cache: Cache) -> None:
+    assert (cache.cached, cache.version) == ({"a": ("u1", 5)}, 10)
+    cache.send("ADDED", pod(11, name="b", uid="u2"))
+    cache.send("MODIFIED", pod(12))
+    assert (cache.cached, cache.version) == ({"a": ("u1", 12), "b": ("u2", 11)}, 12)
+    cache.send("DELETED", pod(13))
+    assert (cache.cached, cache.version) == ({"b": ("u2", 11)}, 13)
 
 
 @pytest.mark.parametrize("version", [9, 10])
-def test_an_event_that_was_told_already_changes_nothing(cache: Cache, version: int) -> None:
-    cache.tell("DELETED", pod(version))
-    cache.tell("ADDED", pod(version, name="b"))
-    assert (cache.shown, cache.version) == ({"a": ("u1", 5)}, 10)
+def test_a_repeated_event_is_ignored(cache: Cache, version: int) -> None:
+    cache.send("DELETED", pod(version))
+    cache.send("ADDED", pod(version, name="b"))
+    assert (cache.cached, cache.version) == ({"a": ("u1", 5)}, 10)
 
 
-def test_an_own_write_is_shown_at_once_and_no_older_event_undoes_it(cache: Cache) -> None:
+def test_an_own_write_is_cached_immediately_and_not_reverted_by_an_older_event(cache: Cache) -> None:
     cache.note(pod(14))
-    cache.tell("MODIFIED", pod(12))
-    assert cache.shown == {"a": ("u1", 14)}
-    cache.tell("MODIFIED", pod(14))
-    cache.tell("MODIFIED", pod(15))
-    assert cache.shown == {"a": ("u1", 15)}
-    assert cache.left == ({}, {})
+    cache.send("MODIFIED", pod(12))
+    assert cache.cached == {"a": ("u1", 14)}
+    cache.send("MODIFIED", pod(14))
+    cache.send("MODIFIED", pod(15))
+    assert cache.cached == {"a": ("u1", 15)}
+    assert cache.pending == ({}, {})
 
 
-def test_an_own_write_that_was_told_gone_is_not_brought_back(cache: Cache) -> None:
-    cache.tell("MODIFIED", pod(12))
-    cache.tell("DELETED", pod(13))
+def test_a_late_response_to_a_write_does_not_restore_a_deleted_object(cache: Cache) -> None:
+    cache.send("MODIFIED", pod(12))
+    cache.send("DELETED", pod(13))
     cache.note(pod(12))
-    assert cache.shown == {}
+    assert cache.cached == {}
 
 
-def test_what_was_told_gone_is_not_brought_back_while_a_list_is_read(cache: Cache) -> None:
-    cache.tell("DELETED", pod(13))
+def test_a_late_response_during_a_list_does_not_restore_a_deleted_object(cache: Cache) -> None:
+    cache.send("DELETED", pod(13))
     cache.begin_list()
     cache.note(pod(12))
-    assert cache.shown == {}
+    assert cache.cached == {}
 
 
-def test_an_answer_that_comes_after_that_of_a_newer_write_changes_nothing(cache: Cache) -> None:
+def test_a_response_older_than_the_cached_version_is_ignored(cache: Cache) -> None:
     cache.note(pod(14))
     cache.note(pod(13))
-    assert cache.shown == {"a": ("u1", 14)}
+    assert cache.cached == {"a": ("u1", 14)}
 
 
-def test_what_we_deleted_is_hidden_until_the_watch_tells_its_end(cache: Cache) -> None:
+def test_a_deleted_object_is_hidden_until_the_watch_reports_its_deletion(cache: Cache) -> None:
     cache.note_end(pod(5))
-    assert cache.shown == {}
-    cache.tell("MODIFIED", pod(11))
+    assert cache.cached == {}
+    cache.send("MODIFIED", pod(11))
     cache.note(pod(12))
-    assert cache.shown == {}
-    cache.tell("MODIFIED", pod(13, is_ending=True))
-    assert cache.shown == {"a": ("u1", 13)}
-    cache.tell("DELETED", pod(14, is_ending=True))
-    assert cache.shown == {}
-    assert cache.left == ({}, {})
+    assert cache.cached == {}
+    cache.send("MODIFIED", pod(13, is_ending=True))
+    assert cache.cached == {"a": ("u1", 13)}
+    cache.send("DELETED", pod(14, is_ending=True))
+    assert cache.cached == {}
+    assert cache.pending == ({}, {})
 
 
-def test_a_delete_that_is_answered_after_the_watch_told_its_end_leaves_nothing(cache: Cache) -> None:
-    cache.tell("DELETED", pod(11))
+def test_a_delete_response_after_the_deleted_event_leaves_no_state(cache: Cache) -> None:
+    cache.send("DELETED", pod(11))
     cache.note_end(pod(5))
-    assert cache.shown == {}
-    assert cache.left == ({}, {})
+    assert cache.cached == {}
+    assert cache.pending == ({}, {})
 
 
-def test_a_delete_of_what_was_never_seen_hides_what_the_watch_tells_of_it(cache: Cache) -> None:
+def test_a_delete_of_an_uncached_object_hides_its_later_events(cache: Cache) -> None:
     cache.note_end(pod(12, name="b", uid="u2"))
-    cache.tell("ADDED", pod(12, name="b", uid="u2"))
-    assert cache.shown == {"a": ("u1", 5)}
-    cache.tell("DELETED", pod(13, name="b", uid="u2"))
-    assert cache.left == ({}, {})
+    cache.send("ADDED", pod(12, name="b", uid="u2"))
+    assert cache.cached == {"a": ("u1", 5)}
+    cache.send("DELETED", pod(13, name="b", uid="u2"))
+    assert cache.pending == ({}, {})
 
 
-def test_what_is_made_anew_under_the_same_name_outlives_the_end_of_the_old(cache: Cache) -> None:
+def test_a_recreated_object_stays_when_the_old_one_ends(cache: Cache) -> None:
     cache.note_end(pod(5))
     cache.note(pod(13, uid="u2"))
-    cache.tell("MODIFIED", pod(11, is_ending=True))
-    cache.tell("DELETED", pod(12, is_ending=True))
-    assert cache.shown == {"a": ("u2", 13)}
-    cache.tell("ADDED", pod(13, uid="u2"))
-    assert cache.shown == {"a": ("u2", 13)}
-    assert cache.left == ({}, {})
+    cache.send("MODIFIED", pod(11, is_ending=True))
+    cache.send("DELETED", pod(12, is_ending=True))
+    assert cache.cached == {"a": ("u2", 13)}
+    cache.send("ADDED", pod(13, uid="u2"))
+    assert cache.cached == {"a": ("u2", 13)}
+    assert cache.pending == ({}, {})
 
 
-def test_after_the_end_of_what_was_made_anew_the_old_does_not_come_back(cache: Cache) -> None:
+def test_the_old_object_stays_hidden_after_the_recreated_one_was_deleted(cache: Cache) -> None:
     cache.note(pod(14, uid="u2"))
     cache.note_end(pod(14, uid="u2"))
-    cache.tell("MODIFIED", pod(11))
-    assert cache.shown == {}
+    cache.send("MODIFIED", pod(11))
+    assert cache.cached == {}
     cache.note(pod(12))
-    cache.tell("MODIFIED", pod(12, is_ending=True))
-    assert cache.shown == {}
-    cache.tell("DELETED", pod(13, is_ending=True))
-    cache.tell("ADDED", pod(14, uid="u2"))
-    cache.tell("DELETED", pod(15, uid="u2"))
-    assert cache.shown == {}
-    assert cache.left == ({}, {})
+    cache.send("MODIFIED", pod(12, is_ending=True))
+    assert cache.cached == {}
+    cache.send("DELETED", pod(13, is_ending=True))
+    cache.send("ADDED", pod(14, uid="u2"))
+    cache.send("DELETED", pod(15, uid="u2"))
+    assert cache.cached == {}
+    assert cache.pending == ({}, {})
 
 
-def test_the_end_of_what_was_made_anew_unseen_ends_the_old_too(cache: Cache) -> None:
+def test_deleting_an_uncached_recreated_object_removes_the_old_one(cache: Cache) -> None:
     cache.note_end(pod(14, uid="u2"))
-    assert cache.shown == {}
+    assert cache.cached == {}
     cache.list(15, pod(14, uid="u2"))
-    cache.tell("DELETED", pod(16, uid="u2"))
-    assert cache.shown == {}
-    assert cache.left == ({}, {})
+    cache.send("DELETED", pod(16, uid="u2"))
+    assert cache.cached == {}
+    assert cache.pending == ({}, {})
 
 
-def test_the_end_of_an_old_object_leaves_the_one_that_was_made_anew(cache: Cache) -> None:
+def test_deleting_the_old_object_keeps_the_recreated_one(cache: Cache) -> None:
     cache.note(pod(14, uid="u2"))
     cache.note_end(pod(5))
     cache.note_end(pod(12))
-    assert cache.shown == {"a": ("u2", 14)}
+    assert cache.cached == {"a": ("u2", 14)}
 
 
-def test_a_list_that_comes_late_undoes_no_newer_answer(cache: Cache) -> None:
+def test_a_late_list_does_not_revert_newer_responses(cache: Cache) -> None:
     cache.begin_list()
     cache.note(pod(14))
     cache.note(pod(13, name="b", uid="u2"))
     cache.add_page([pod(12)])
     cache.end_list(12, 1.0)
-    assert cache.shown == {"a": ("u1", 14), "b": ("u2", 13)}
+    assert cache.cached == {"a": ("u1", 14), "b": ("u2", 13)}
 
 
-def test_a_list_that_comes_late_brings_back_nothing_that_we_deleted(cache: Cache) -> None:
+def test_a_late_list_does_not_restore_a_deleted_object(cache: Cache) -> None:
     cache.begin_list()
     cache.note_end(pod(5))
     cache.add_page([pod(5)])
     cache.end_list(12, 1.0)
-    assert cache.shown == {}
-    cache.tell("DELETED", pod(13))
-    assert cache.left == ({}, {})
+    assert cache.cached == {}
+    cache.send("DELETED", pod(13))
+    assert cache.pending == ({}, {})
 
 
-def test_an_end_before_a_list_is_not_waited_for_after_it(cache: Cache) -> None:
+def test_a_list_ends_the_wait_for_earlier_deletions(cache: Cache) -> None:
     cache.note_end(pod(5))
     cache.list(20)
-    assert cache.left == ({}, {})
+    assert cache.pending == ({}, {})
 
 
-def test_an_end_after_a_list_is_still_waited_for(cache: Cache) -> None:
+def test_a_deletion_newer_than_the_list_is_still_awaited(cache: Cache) -> None:
     cache.begin_list()
     cache.note(pod(14, name="b", uid="u2"))
     cache.note_end(pod(14, name="b", uid="u2"))
     cache.end_list(12, 1.0)
-    cache.tell("ADDED", pod(14, name="b", uid="u2"))
-    assert cache.shown == {}
-    cache.tell("DELETED", pod(15, name="b", uid="u2"))
-    assert cache.left == ({}, {})
+    cache.send("ADDED", pod(14, name="b", uid="u2"))
+    assert cache.cached == {}
+    cache.send("DELETED", pod(15, name="b", uid="u2"))
+    assert cache.pending == ({}, {})
 
 
-def test_what_another_list_does_not_have_is_removed(cache: Cache) -> None:
+def test_a_relist_removes_objects_that_it_does_not_contain(cache: Cache) -> None:
     cache.changes.clear()
     known = cache.objects["a"]
     cache.list(20, pod(15, name="b", uid="u2"))
-    assert cache.shown == {"b": ("u2", 15)}
+    assert cache.cached == {"b": ("u2", 15)}
     assert cache.changes == [(None, cache.objects["b"]), (known, None)]
 
 
-def test_what_another_list_has_in_the_same_version_is_kept(cache: Cache) -> None:
+def test_a_relist_keeps_objects_of_the_same_version(cache: Cache) -> None:
     cache.changes.clear()
     known = cache.objects["a"]
     cache.list(20, pod(5))
@@ -231,55 +231,55 @@ def test_what_another_list_has_in_the_same_version_is_kept(cache: Cache) -> None
     assert cache.changes == []
 
 
-def test_a_name_that_another_list_has_with_another_uid_is_exchanged(cache: Cache) -> None:
+def test_a_relist_replaces_an_object_whose_uid_changed(cache: Cache) -> None:
     known = cache.objects["a"]
     cache.list(20, pod(15, uid="u2"))
-    assert cache.shown == {"a": ("u2", 15)}
+    assert cache.cached == {"a": ("u2", 15)}
     assert cache.changes[-1] == (known, cache.objects["a"])
 
 
-def test_a_list_in_pages_removes_nothing_before_its_last_page(cache: Cache) -> None:
-    cache.tell("ADDED", pod(11, name="z", uid="u9"))
+def test_a_paged_list_removes_objects_only_after_its_last_page(cache: Cache) -> None:
+    cache.send("ADDED", pod(11, name="z", uid="u9"))
     cache.begin_list()
     cache.add_page([pod(12, name="b", uid="u2")])
-    assert cache.shown == {"a": ("u1", 5), "b": ("u2", 12), "z": ("u9", 11)}
+    assert cache.cached == {"a": ("u1", 5), "b": ("u2", 12), "z": ("u9", 11)}
     assert (cache.version, cache.proven_at) == (None, None)
     cache.add_page([pod(11, name="z", uid="u9")])
     cache.end_list(12, 1.0)
-    assert cache.shown == {"b": ("u2", 12), "z": ("u9", 11)}
+    assert cache.cached == {"b": ("u2", 12), "z": ("u9", 11)}
 
 
-def test_pages_of_a_list_that_failed_do_not_count_for_the_next_one(cache: Cache) -> None:
+def test_pages_of_a_failed_list_are_discarded(cache: Cache) -> None:
     cache.begin_list()
     cache.add_page([pod(5)])
     cache.list(20)
-    assert cache.shown == {}
+    assert cache.cached == {}
 
 
-def test_a_bookmark_moves_the_version_and_ends_the_wait_for_what_we_wrote(cache: Cache) -> None:
+def test_a_bookmark_advances_the_version_and_ends_the_wait_for_own_writes(cache: Cache) -> None:
     cache.note(pod(14))
     cache.bookmark(20)
-    assert (cache.version, cache.shown) == (20, {"a": ("u1", 14)})
-    assert cache.left == ({}, {})
+    assert (cache.version, cache.cached) == (20, {"a": ("u1", 14)})
+    assert cache.pending == ({}, {})
 
 
-def test_a_bookmark_that_goes_back_is_refused(cache: Cache) -> None:
+def test_a_bookmark_with_an_older_version_is_rejected(cache: Cache) -> None:
     with pytest.raises(WentBack, match="9 after 10"):
         cache.bookmark(9)
     cache.bookmark(10)
 
 
-def test_a_list_proves_the_moment_at_which_it_began() -> None:
+def test_a_list_confirms_the_cache_as_of_its_start() -> None:
     cache = Cache()
     assert cache.proven_at is None
     cache.list(10, began=3.0)
     assert cache.proven_at == 3.0
 
 
-def test_each_event_proves_that_the_cache_is_current(cache: Cache) -> None:
-    cache.tell("MODIFIED", pod(11), now=4.0)
+def test_each_new_event_confirms_the_cache(cache: Cache) -> None:
+    cache.send("MODIFIED", pod(11), now=4.0)
     assert cache.proven_at == 4.0
-    cache.tell("MODIFIED", pod(11), now=5.0)
+    cache.send("MODIFIED", pod(11), now=5.0)
     assert cache.proven_at == 4.0
     cache.bookmark(11, now=6.0)
     assert cache.proven_at == 6.0
@@ -287,40 +287,40 @@ def test_each_event_proves_that_the_cache_is_current(cache: Cache) -> None:
     assert cache.proven_at == 7.0
 
 
-def test_after_a_failure_an_event_proves_nothing_but_a_bookmark_does(cache: Cache) -> None:
+def test_after_a_failure_a_bookmark_confirms_the_cache_and_an_event_does_not(cache: Cache) -> None:
     cache.failed()
     assert (cache.proven_at, cache.version) == (None, 10)
-    cache.tell("MODIFIED", pod(11), now=4.0)
-    assert (cache.proven_at, cache.shown) == (None, {"a": ("u1", 11)})
+    cache.send("MODIFIED", pod(11), now=4.0)
+    assert (cache.proven_at, cache.cached) == (None, {"a": ("u1", 11)})
     cache.bookmark(12, now=5.0)
     assert cache.proven_at == 5.0
 
 
-def test_after_a_failure_an_end_in_time_proves_that_all_was_told(cache: Cache) -> None:
+def test_after_a_failure_a_watch_that_ends_in_time_confirms_the_cache(cache: Cache) -> None:
     cache.failed()
     cache.ended_in_time(5.0)
     assert cache.proven_at == 5.0
 
 
-def test_what_was_deleted_is_told_by_its_last_version(cache: Cache) -> None:
+def test_a_deletion_is_reported_with_the_last_version(cache: Cache) -> None:
     last = pod(11)
-    cache.tell("DELETED", last)
+    cache.send("DELETED", last)
     assert cache.changes[-1] == (last, None)
 
 
-def test_the_recorded_watch_leaves_what_the_record_ends_with() -> None:
+def test_the_recorded_watch_leaves_the_recorded_final_state() -> None:
     cache = Cache()
     cache.list(315782)
     seen = []
     for event in recorded_events("raw-watch"):
         cache.apply_event(event, 2.0)
         seen.append(set(cache.objects))
-    assert {name: version for name, (_, version) in cache.shown.items()} == {"raw-b": 315815}
-    assert (cache.version, cache.left) == (315842, ({}, {}))
+    assert {name: version for name, (_, version) in cache.cached.items()} == {"raw-b": 315815}
+    assert (cache.version, cache.pending) == (315842, ({}, {}))
     assert seen == [{"raw-a"}] * 13 + [set()] + [{"raw-b"}] * 8
 
 
-def test_the_recorded_initial_events_bring_nothing_that_was_watched_already() -> None:
+def test_recorded_initial_events_do_not_change_a_current_cache() -> None:
     cache = Cache()
     cache.list(315782)
     for event in recorded_events("raw-watch"):
@@ -332,16 +332,16 @@ def test_the_recorded_initial_events_bring_nothing_that_was_watched_already() ->
     assert (cache.version, cache.proven_at) == (315848, 3.0)
 
 
-@pytest.mark.parametrize("is_told_by_bookmark", [True, False])
-def test_what_our_own_calls_knew_is_forgotten_once_versions_go_back(cache: Cache, is_told_by_bookmark: bool) -> None:
+@pytest.mark.parametrize("is_bookmark", [True, False])
+def test_own_writes_are_forgotten_when_versions_go_back(cache: Cache, is_bookmark: bool) -> None:
     cache.bookmark(900)
     cache.note(pod(950, name="lost", uid="u2"))
     cache.note_end(pod(5))
-    tell = cache.bookmark if is_told_by_bookmark else cache.list
+    send = cache.bookmark if is_bookmark else cache.list
     with pytest.raises(WentBack):
-        tell(20)
+        send(20)
     cache.list(20, pod(5))
-    assert cache.shown == {"a": ("u1", 5)}
-    assert cache.left == ({}, {})
+    assert cache.cached == {"a": ("u1", 5)}
+    assert cache.pending == ({}, {})
     cache.note(pod(21))
-    assert cache.shown == {"a": ("u1", 21)}
+    assert cache.cached == {"a": ("u1", 21)}

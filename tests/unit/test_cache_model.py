@@ -1,6 +1,6 @@
-"""The cache of one kind against a model of the API server: a log of versions, told late, cut off, forgotten and listed.
+"""The cache of one kind against a model of an API server: a log of versions with late events, broken watches and lists.
 
-Our own calls are answered in any order, and before or after the watch tells of them.
+Own calls get their responses in any order, before or after their events.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from sandboxes.cluster.cache import ResourceCache
 from sandboxes.kubectl.raw import Event, EventType
 from sandboxes.objects import KubeObject
 
-# Few, so that much happens to each; three make a list of several pages.
+# Few names, so each has many changes; three objects make a list of several pages.
 NAMES = st.sampled_from(["a", "a", "b", "c"])
 
-# Who makes a change: others, or we, who are answered at some time or at once.
+# Author of a change: other clients, or the service, whose response arrives later or immediately.
 WHO = st.sampled_from(["others", "we", "at once"])
-# What happens to a watch.
+# Disturbances of a watch.
 HAPPENS = st.sampled_from(["repeats", "bookmark", "ends in time", "is cut", "is cut", "is cut", "expires"])
 
 
 class Server:
-    """Every change of every object, by version; None where the object is gone."""
+    """Every change of every object, by version; None for a deleted object."""
 
     def __init__(self) -> None:
         self.version = 100
@@ -42,7 +42,7 @@ class Server:
         return [obj for name in self.history if (obj := self.state(name)) is not None]
 
     def states_since(self, name: str, version: int) -> list[KubeObject | None]:
-        """Return what the object was at `version`, and all that it became later."""
+        """Return the object's state at `version` and all later states."""
         history = self.history[name]
         first = max(index for index, (since, _) in enumerate(history) if since <= version)
         return [obj for _, obj in history[first:]]
@@ -63,7 +63,7 @@ class Server:
 
 @dataclass
 class Read:
-    """A live read. `found`: what the API server answered, once it has."""
+    """A live read. `found`: the API server's response, once `is_answered`."""
 
     name: str
     before: KubeObject | None
@@ -72,7 +72,7 @@ class Read:
 
 
 class CacheAgainstServer(RuleBasedStateMachine):
-    """Does what callers, other clients, the API server and the network can do, one step at a time."""
+    """Acts as callers, other clients, the API server and the network, one step at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,13 +81,13 @@ class CacheAgainstServer(RuleBasedStateMachine):
         self.cache = ResourceCache(self.replay)
         self.clock = 0.0
         self.proven_at: float | None = None
-        # Where the watch is: the last version that it told.
-        self.told = 0
-        # What is left of a list that is being read; None while there is a watch.
+        # The last version that the watch delivered.
+        self.delivered = 0
+        # Remaining objects of the list that is being read; None while there is a watch.
         self.rest: list[KubeObject] | None = []
         self.listed_at = 0
         self.began = 0.0
-        # What our own calls will be answered, and what they have been: versions by name, uids that were to end.
+        # Pending responses to own calls; noted versions by name; uids deleted by own calls.
         self.answers: list[Callable[[], None]] = []
         self.reads: list[Read] = []
         self.noted: dict[str, int] = {}
@@ -101,7 +101,7 @@ class CacheAgainstServer(RuleBasedStateMachine):
         known = self.replayed.pop(name, None)
         assert (known is None) == (old is None)
         if known is not None and old is not None:
-            # What the watch told last of an object that is gone may be newer than what was here.
+            # The last event of a deleted object may be newer than the cached version.
             assert known is old or (new is None and known["metadata"]["uid"] == old["metadata"]["uid"])
         if new is not None:
             self.replayed[name] = new
@@ -114,16 +114,16 @@ class CacheAgainstServer(RuleBasedStateMachine):
     def first_list(self) -> None:
         self.begin_list()
 
-    # What others and we do to the objects
+    # Changes by other clients and by the service
 
     @rule(name=NAMES, is_delete=st.booleans(), has_grace=st.booleans(), who=WHO, gap=st.integers(0, 1))
     def change(self, name: str, is_delete: bool, has_grace: bool, who: str, gap: int) -> None:
-        """Create, update or delete; what is terminating can only go. `gap`: changes of other kinds before it."""
+        """Create, update or delete; a terminating object can only end. `gap`: preceding versions of other kinds."""
         obj = self.server.state(name)
         self.server.version += gap
         if obj is None:
             made = self.server.write("ADDED", name, f"uid-{self.server.version}")
-            self.will_be_answered(lambda: self.note(made), who)
+            self.respond(lambda: self.note(made), who)
         elif kube.is_terminating(obj):
             self.server.write("DELETED", name, obj["metadata"]["uid"], is_ending=True)
         elif is_delete:
@@ -131,14 +131,14 @@ class CacheAgainstServer(RuleBasedStateMachine):
             known = self.cache.objects.get(name)
             read = known if known is not None and known["metadata"]["uid"] == uid else obj
             self.server.write("MODIFIED" if has_grace else "DELETED", name, uid, is_ending=True)
-            self.will_be_answered(lambda: self.note_end(read), who)
+            self.respond(lambda: self.note_end(read), who)
         else:
             updated = self.server.write("MODIFIED", name, obj["metadata"]["uid"])
-            self.will_be_answered(lambda: self.note(updated), who)
+            self.respond(lambda: self.note(updated), who)
 
-    # What our calls are answered
+    # Responses to own calls
 
-    def will_be_answered(self, answer: Callable[[], None], who: str) -> None:
+    def respond(self, answer: Callable[[], None], who: str) -> None:
         if who == "at once":
             answer()
         elif who == "we":
@@ -164,7 +164,7 @@ class CacheAgainstServer(RuleBasedStateMachine):
 
     @precondition(lambda self: self.reads)
     @rule(data=st.data())
-    def go_on_with_read(self, data: st.DataObject) -> None:
+    def continue_read(self, data: st.DataObject) -> None:
         read = data.draw(st.sampled_from(self.reads))
         if not read.is_answered:
             read.is_answered, read.found = True, self.server.state(read.name)
@@ -175,24 +175,24 @@ class CacheAgainstServer(RuleBasedStateMachine):
         elif read.before is not None:
             self.note_end(read.before)
 
-    # What the watch does
+    # The watch
 
     def deliver(self, count: int) -> None:
-        for version, event, obj in self.server.after(self.told)[:count]:
-            self.told = version
+        for version, event, obj in self.server.after(self.delivered)[:count]:
+            self.delivered = version
             self.cache.apply_event(Event(event, obj, version), self.tick())
             if self.proven_at is not None:
                 self.proven_at = self.clock
 
     @precondition(lambda self: self.rest is None)
     @rule(count=st.integers(1, 4))
-    def tell(self, count: int) -> None:
+    def deliver_events(self, count: int) -> None:
         self.deliver(count)
 
     @precondition(lambda self: self.rest is None)
     @rule(happens=HAPPENS, amount=st.integers(0, 3))
-    def meet(self, happens: str, amount: int) -> None:
-        """Let something happen to the watch: one rule, so that the others have their share of the steps."""
+    def disturb(self, happens: str, amount: int) -> None:
+        """Disturb the watch. One rule for all disturbances, so the other rules get their share of the steps."""
         match happens:
             case "repeats":
                 self.repeat(amount)
@@ -207,16 +207,16 @@ class CacheAgainstServer(RuleBasedStateMachine):
 
     def repeat(self, count: int) -> None:
         proven_at = self.proven_at
-        for version, event, obj in [line for line in self.server.log if line[0] <= self.told][-count:]:
+        for version, event, obj in [line for line in self.server.log if line[0] <= self.delivered][-count:]:
             self.cache.apply_event(Event(event, obj, version), self.tick())
         assert self.cache.proven_at == proven_at
 
     def bookmark(self, back: int) -> None:
-        """Tell a version before the next event: it comes after all events up to it."""
-        coming = self.server.after(self.told)
+        """Send a bookmark: all events up to its version were delivered."""
+        coming = self.server.after(self.delivered)
         last = coming[0][0] - 1 if coming else self.server.version
-        self.told = max(self.told, last - back)
-        self.cache.apply_event(Event("BOOKMARK", {}, self.told), self.tick())
+        self.delivered = max(self.delivered, last - back)
+        self.cache.apply_event(Event("BOOKMARK", {}, self.delivered), self.tick())
         self.proven_at = self.clock
 
     def end_in_time(self) -> None:
@@ -225,17 +225,17 @@ class CacheAgainstServer(RuleBasedStateMachine):
         self.proven_at = self.clock
 
     def cut(self) -> None:
-        """End the watch; the next one goes on from what the cache knows, and it must miss nothing."""
+        """End the watch; the next one continues at the cache's version, and must miss no event."""
         self.cache.failed()
         self.proven_at = None
         assert self.cache.version is not None
-        assert self.server.after(self.cache.version) == self.server.after(self.told)
-        self.told = self.cache.version
+        assert self.server.after(self.cache.version) == self.server.after(self.delivered)
+        self.delivered = self.cache.version
 
-    # What lists do
+    # Lists
 
     def begin_list(self) -> None:
-        """Forget the version (410), or begin anew with a list that failed."""
+        """Start a list, because the version expired (410) or the previous list failed."""
         self.began = self.tick()
         self.cache.begin_list()
         self.proven_at = None
@@ -256,54 +256,54 @@ class CacheAgainstServer(RuleBasedStateMachine):
             assert now is obj or now != obj  # the same version is not held twice
         if not self.rest:
             self.cache.end_list(self.listed_at, self.began)
-            self.told, self.rest, self.proven_at = self.listed_at, None, self.began
+            self.delivered, self.rest, self.proven_at = self.listed_at, None, self.began
 
-    # What must hold at any time
+    # Invariants
 
     @invariant()
-    def what_is_shown_is_no_older_than_what_was_told_or_answered(self) -> None:
+    def cached_objects_are_no_older_than_events_and_responses(self) -> None:
         for name in self.server.history:
             shown = self.cache.objects.get(name)
-            states = self.server.states_since(name, max(self.told, self.noted.get(name, 0)))
+            states = self.server.states_since(name, max(self.delivered, self.noted.get(name, 0)))
             if shown is not None:
                 assert shown in states
             else:
-                is_first_list = self.told == 0
+                is_first_list = self.delivered == 0
                 assert is_first_list or any(state is None or state["metadata"]["uid"] in self.ended for state in states)
 
     @invariant()
-    def what_is_shown_never_goes_back(self) -> None:
+    def cached_versions_never_decrease(self) -> None:
         for name, obj in self.cache.objects.items():
             version = int(obj["metadata"]["resourceVersion"])
             assert version >= self.shown.get(name, 0)
             self.shown[name] = version
 
     @invariant()
-    def what_we_had_deleted_is_not_shown_as_alive(self) -> None:
+    def deleted_objects_are_not_cached_as_alive(self) -> None:
         alive = {obj["metadata"]["uid"] for obj in self.cache.objects.values() if not kube.is_terminating(obj)}
         assert not alive & self.ended
 
     @invariant()
-    def changes_that_were_told_make_up_what_is_held(self) -> None:
+    def reported_changes_add_up_to_the_cache(self) -> None:
         assert self.replayed == self.cache.objects
 
     @invariant()
-    def it_is_proven_by_what_shows_that_it_is_current(self) -> None:
+    def proven_at_matches_the_model(self) -> None:
         assert self.cache.proven_at == self.proven_at
-        assert self.cache.version == (self.told if self.rest is None else None)
+        assert self.cache.version == (self.delivered if self.rest is None else None)
 
     @invariant()
-    def once_all_is_told_it_is_the_servers_state(self) -> None:
-        if self.rest is not None or self.server.after(self.told):
+    def the_cache_equals_the_server_after_all_events(self) -> None:
+        if self.rest is not None or self.server.after(self.delivered):
             return
         live = {obj["metadata"]["name"]: obj for obj in self.server.live()}
         ending = {name for name, obj in live.items() if obj["metadata"]["uid"] in self.ended}
         assert self.cache.objects == {name: live[name] for name in live.keys() - (ending - self.cache.objects.keys())}
-        assert not self.cache._ahead  # noqa: SLF001 - what is left there is left for ever
+        assert not self.cache._ahead  # noqa: SLF001 - entries left there would leak
         assert self.cache._ending.keys() <= {obj["metadata"]["uid"] for obj in live.values()}  # noqa: SLF001
 
     def teardown(self) -> None:
-        """Let all be answered, ended and told: then nothing is left over."""
+        """Deliver all responses, deletions and events; no state must remain."""
         for answer in self.answers:
             answer()
         for obj in self.server.live():
@@ -312,11 +312,11 @@ class CacheAgainstServer(RuleBasedStateMachine):
         while self.rest is not None:
             self.read_page(size=3, fails=False)
         self.deliver(len(self.server.log))
-        self.once_all_is_told_it_is_the_servers_state()
+        self.the_cache_equals_the_server_after_all_events()
         assert self.cache.objects == {obj["metadata"]["name"]: obj for obj in self.server.live()}
         assert not self.cache._ending  # noqa: SLF001
 
 
-# Five times as many as of other tests: what can go wrong takes some eight steps in their order, and steps are cheap.
+# Five times as many examples as other tests: a fault needs about eight steps in order, and steps are cheap.
 CacheAgainstServer.TestCase.settings = settings(stateful_step_count=40, max_examples=5 * settings().max_examples)
 TestCacheAgainstServer = CacheAgainstServer.TestCase

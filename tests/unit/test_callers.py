@@ -1,4 +1,4 @@
-"""Who is answered without an API key: by address, by proxy, and by what browsers say of a page."""
+"""Callers accepted without an API key: by address, forwarding headers, and headers of browsers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def callers(make_settings: MakeSettings) -> Callers:
 
 
 def is_answered(callers: Callers, *headers: tuple[str, str], path: str = API, peer: str | None = "127.0.0.1") -> bool:
-    """Whether the request passes; one that doesn't is refused for the browser's sake, not for the peer's."""
+    """Whether the request is accepted; False for BrowserRefused. Raises the rejection of the peer."""
     try:
         callers.check(path, peer, headers)
     except BrowserRefused:
@@ -34,37 +34,37 @@ def is_answered(callers: Callers, *headers: tuple[str, str], path: str = API, pe
     return True
 
 
-NEARBY = [
+LOCAL_PEERS = [
     *("127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1"),
     *("10.0.0.0", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "192.168.255.255"),
     *("::ffff:10.0.0.1", "::ffff:c0a8:0001", "fc00::1", "fdff::1", "fd00::1%eth0"),
 ]
-ELSEWHERE = [
+OTHER_PEERS = [
     *("8.8.8.8", "9.255.255.255", "11.0.0.0", "126.0.0.1", "128.0.0.1", "172.15.255.255", "172.32.0.0", "192.167.1.1"),
     *("::ffff:8.8.8.8", "2001:db8::1", "fbff::1", "fe00::1", "::2"),
-    # Private by some definitions, and not by this one: link-local, shared, benchmark, documentation, unspecified, 6to4,
+    # Not private here, unlike in other definitions: link-local, shared, benchmark, documentation, unspecified, 6to4,
     # NAT64, IPv4-compatible.
     *("169.254.169.254", "fe80::1", "fe80::1%eth0", "100.64.0.1", "198.18.0.1", "192.0.2.1", "0.0.0.0", "::"),  # noqa: S104
     *("2002:a00:1::", "64:ff9b::a00:1", "::10.0.0.1"),
-    # No address at all.
+    # Not an address.
     *("localhost", "unix:", "127.0.0.1:80", "@", "\x00", " 127.0.0.1"),
 ]
 
 
-@pytest.mark.parametrize("peer", NEARBY)
+@pytest.mark.parametrize("peer", LOCAL_PEERS)
 def test_loopback_and_private_addresses_are_answered(callers: Callers, peer: str) -> None:
     assert is_nearby(peer)
     callers.check(API, peer, [("Host", "provisioner")])
 
 
-@pytest.mark.parametrize("peer", [*ELSEWHERE, "", None])
-def test_all_other_addresses_are_not_and_are_told_what_to_set(callers: Callers, peer: str | None) -> None:
+@pytest.mark.parametrize("peer", [*OTHER_PEERS, "", None])
+def test_other_addresses_are_rejected_and_the_error_names_the_settings(callers: Callers, peer: str | None) -> None:
     with pytest.raises(Unauthenticated) as caught:
         callers.check(API, peer, [("Host", "provisioner")])
-    said = caught.value.public
-    assert said.startswith("Without an API key only loopback and private addresses are answered, and ")
-    assert said.endswith(": set PROVISIONER_API_KEY, or ALLOW_UNAUTHENTICATED=true to answer every address")
-    assert peer is None or peer in said
+    message = caught.value.public
+    assert message.startswith("Without an API key only loopback and private addresses are answered, and ")
+    assert message.endswith(": set PROVISIONER_API_KEY, or ALLOW_UNAUTHENTICATED=true to answer every address")
+    assert peer is None or peer in message
 
 
 @pytest.mark.parametrize(
@@ -73,31 +73,31 @@ def test_all_other_addresses_are_not_and_are_told_what_to_set(callers: Callers, 
      "X-Real-IP", "x-real-ip"],
 )  # fmt: skip
 @pytest.mark.parametrize("value", ["127.0.0.1", ""])
-def test_what_a_proxy_has_forwarded_is_not_answered(callers: Callers, name: str, value: str) -> None:
+def test_forwarded_requests_are_rejected(callers: Callers, name: str, value: str) -> None:
     with pytest.raises(Unauthenticated, match=f"forwarded.* header {name.lower()}: set PROVISIONER_API_KEY"):
         callers.check(API, "127.0.0.1", [("Host", "localhost"), (name, value)])
 
 
 @pytest.mark.parametrize("name", ["X-Forward", "Via", "X-Real-IP-2", "Not-Forwarded", "X-Request-ID"])
-def test_a_header_that_only_looks_like_a_proxys_is_none(callers: Callers, name: str) -> None:
+def test_headers_that_resemble_forwarding_headers_are_ignored(callers: Callers, name: str) -> None:
     callers.check(API, "127.0.0.1", [("Host", "localhost"), (name, "127.0.0.1")])
 
 
-def test_no_header_makes_a_caller_from_elsewhere_one_from_here(callers: Callers) -> None:
+def test_no_header_overrides_a_public_peer_address(callers: Callers) -> None:
     for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP", "CF-Connecting-IP", "Host", "Origin"):
         with pytest.raises(Unauthenticated):
             callers.check(API, "203.0.113.9", [("Host", "localhost"), (name, "127.0.0.1")])
 
 
-@pytest.mark.parametrize("peer", [*NEARBY, *ELSEWHERE])
-def test_in_a_pod_no_address_is_answered(make_settings: MakeSettings, peer: str) -> None:
+@pytest.mark.parametrize("peer", [*LOCAL_PEERS, *OTHER_PEERS])
+def test_in_a_pod_every_address_needs_a_key(make_settings: MakeSettings, peer: str) -> None:
     with pytest.raises(Unauthenticated, match="Without an API key a provisioner in a Pod answers nothing under /api/"):
         Callers(make_settings(), in_pod=True).check(API, peer, [("Host", "localhost")])
 
 
 @pytest.mark.parametrize("in_pod", [True, False])
-@pytest.mark.parametrize("peer", [*NEARBY, *ELSEWHERE, None])
-def test_every_address_is_answered_where_the_operator_says_so(
+@pytest.mark.parametrize("peer", [*LOCAL_PEERS, *OTHER_PEERS, None])
+def test_allow_unauthenticated_answers_every_address(
     make_settings: MakeSettings, peer: str | None, *, in_pod: bool
 ) -> None:
     callers = Callers(make_settings(ALLOW_UNAUTHENTICATED="true"), in_pod=in_pod)
@@ -105,7 +105,7 @@ def test_every_address_is_answered_where_the_operator_says_so(
     assert not is_answered(callers, ("Host", "evil.example"), peer=peer)
 
 
-def test_a_process_is_in_a_pod_by_its_environment_or_by_its_service_account(tmp_path: Path) -> None:
+def test_a_pod_is_detected_by_environment_or_service_account(tmp_path: Path) -> None:
     missing = tmp_path / "serviceaccount"
     assert not is_in_pod({"PATH": "/bin"}, missing)
     assert is_in_pod({"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, missing)
@@ -113,18 +113,18 @@ def test_a_process_is_in_a_pod_by_its_environment_or_by_its_service_account(tmp_
     assert is_in_pod({}, missing)
 
 
-OURS = [
+LOCAL_HOSTS = [
     *("127.0.0.1", "127.0.0.1:8002", "192.0.2.7:80", "[::1]", "[::1]:8002", "[FD00::1]:8002", "[::ffff:127.0.0.1]"),
     *("localhost", "LOCALHOST:8002", "localhost.", "localhost.:8002", "provisioner:8002", "my_service", "a"),
     *("host.docker.internal:8002", "Host.Docker.Internal.", "127.0.0.1.:8002", "localhost:65535", "localhost:1"),
     *("sandbox-provisioner.deer-flow.svc:8002", "p.ns.svc.cluster.local.", "P.NS.SVC.Cluster.Local:80", "a.svc"),
 ]
-FOREIGN = [
+FOREIGN_HOSTS = [
     *("evil.example", "evil.example:8002", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.1.nip.io"),
     *("svc.evil.example", "evilsvc.x", "a.svc.cluster.example", "a.cluster.local", "docker.internal", "a.localhost"),
     *("x.host.docker.internal", "127.1", "0177.0.0.1", "1.2.3.4.5", "a.svc.x", "evil.example."),
 ]
-GARBAGE = [
+INVALID_HOSTS = [
     *("", " ", ".", "..", ":", ":8002", "localhost:", "localhost:0", "localhost:65536", "localhost:99999"),
     *(
         "localhost:-1",
@@ -176,28 +176,28 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("path", [API, "/api/none", "/metrics"])
-@pytest.mark.parametrize("host", OURS)
-def test_a_name_that_no_stranger_can_have_is_answered_to(callers: Callers, host: str, path: str) -> None:
+@pytest.mark.parametrize("host", LOCAL_HOSTS)
+def test_local_host_names_are_accepted(callers: Callers, host: str, path: str) -> None:
     assert is_answered(callers, ("Host", host), path=path)
 
 
 @pytest.mark.parametrize("path", [API, "/api/none", "/metrics"])
-@pytest.mark.parametrize("host", [*FOREIGN, *GARBAGE])
-def test_any_other_host_is_refused(callers: Callers, host: str, path: str) -> None:
+@pytest.mark.parametrize("host", [*FOREIGN_HOSTS, *INVALID_HOSTS])
+def test_foreign_and_invalid_hosts_are_rejected(callers: Callers, host: str, path: str) -> None:
     assert not is_answered(callers, ("Host", host), path=path)
 
 
-@pytest.mark.parametrize("host", GARBAGE)
-def test_what_is_not_a_host_with_or_without_a_port_is_none(host: str) -> None:
+@pytest.mark.parametrize("host", INVALID_HOSTS)
+def test_an_invalid_authority_is_not_parsed(host: str) -> None:
     assert parse_authority(host) is None
 
 
-def test_a_request_without_a_host_is_refused(callers: Callers) -> None:
+def test_a_request_without_a_host_header_is_rejected(callers: Callers) -> None:
     assert not is_answered(callers)
     assert not is_answered(callers, ("Origin", "http://localhost"))
 
 
-def test_the_refusal_names_the_host_and_the_setting(callers: Callers) -> None:
+def test_a_rejection_names_the_host_and_the_setting(callers: Callers) -> None:
     with pytest.raises(BrowserRefused) as caught:
         callers.check(API, "127.0.0.1", [("Host", "Sandboxes.Example.:8002")])
     assert caught.value.public == (
@@ -207,7 +207,7 @@ def test_the_refusal_names_the_host_and_the_setting(callers: Callers) -> None:
     assert caught.value.detail == "peer: 127.0.0.1, host: 'Sandboxes.Example.:8002'"
 
 
-def test_names_of_the_operators_are_answered_to_and_no_others(make_settings: MakeSettings) -> None:
+def test_only_the_exact_names_in_allowed_hosts_are_accepted(make_settings: MakeSettings) -> None:
     callers = Callers(make_settings(ALLOWED_HOSTS="Sandboxes.Example., p.deer-flow"), in_pod=False)
     for host in ("sandboxes.example", "SANDBOXES.example.:8002", "p.deer-flow:80", "localhost", "host.docker.internal"):
         assert is_answered(callers, ("Host", host))
@@ -218,7 +218,7 @@ def test_names_of_the_operators_are_answered_to_and_no_others(make_settings: Mak
 @pytest.mark.parametrize(
     "value", ["a:80", "http://a", "*.a.example", "a/b", "-a", "b\u00fccher.example", "\u212a.example", "[::1]"]
 )
-def test_an_allowed_host_that_can_not_be_one_stops_the_start(make_settings: MakeSettings, value: str) -> None:
+def test_an_invalid_name_in_allowed_hosts_stops_the_start(make_settings: MakeSettings, value: str) -> None:
     with pytest.raises(StartupError, match=r"ALLOWED_HOSTS holds .* It may hold host names, separated by commas or"):
         make_settings(ALLOWED_HOSTS=value)
 
@@ -236,7 +236,7 @@ def test_an_allowed_host_that_can_not_be_one_stops_the_start(make_settings: Make
         ("127.0.0.1:8002", "http://127.0.0.1:8002"),
     ],
 )
-def test_a_page_of_the_services_own_is_answered(callers: Callers, host: str, origin: str) -> None:
+def test_a_same_origin_request_is_accepted(callers: Callers, host: str, origin: str) -> None:
     assert is_answered(callers, ("Host", host), ("Origin", origin))
 
 
@@ -251,17 +251,17 @@ def test_a_page_of_the_services_own_is_answered(callers: Callers, host: str, ori
         *("http://localhost:0", "http://localhost:x", "http://localhost:8002\n", "http://localhost:8002\udcff"),
     ],
 )
-def test_a_page_of_any_other_origin_is_refused(callers: Callers, host: str, origin: str) -> None:
+def test_a_cross_origin_request_is_rejected(callers: Callers, host: str, origin: str) -> None:
     assert not is_answered(callers, ("Host", host), ("Origin", origin))
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none", "Same-Origin", "NONE"])
-def test_what_a_browser_does_for_the_service_itself_is_answered(callers: Callers, site: str) -> None:
+def test_same_origin_fetch_metadata_is_accepted(callers: Callers, site: str) -> None:
     assert is_answered(callers, ("Host", "localhost"), ("Sec-Fetch-Site", site))
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "", "null", "none, none", "none ", "n\u043ene", "\udcff"])
-def test_what_a_browser_does_for_another_site_is_refused(callers: Callers, site: str) -> None:
+def test_cross_site_fetch_metadata_is_rejected(callers: Callers, site: str) -> None:
     assert not is_answered(callers, ("Host", "localhost"), ("Sec-Fetch-Site", site))
 
 
@@ -275,31 +275,31 @@ def test_what_a_browser_does_for_another_site_is_refused(callers: Callers, site:
         ("Sec-Fetch-Site", "none", "cross-site"),
     ],
 )
-def test_of_a_header_that_is_sent_twice_each_value_must_pass(callers: Callers, name: str, good: str, bad: str) -> None:
+def test_every_value_of_a_repeated_header_must_pass(callers: Callers, name: str, good: str, bad: str) -> None:
     host = [] if name == "Host" else [("Host", "localhost")]
     assert is_answered(callers, *host, (name, good), (name.upper(), good))
     assert not is_answered(callers, *host, (name, good), (name.upper(), bad))
     assert not is_answered(callers, *host, (name, bad), (name.upper(), good))
 
 
-def test_an_origin_must_be_that_of_both_hosts(callers: Callers) -> None:
+def test_an_origin_must_match_every_host_header(callers: Callers) -> None:
     hosts = (("Host", "localhost"), ("Host", "127.0.0.1"))
     assert is_answered(callers, *hosts)
     assert not is_answered(callers, *hosts, ("Origin", "http://localhost"))
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/docs", "/openapi.json", "/", "/api", "/metricsx"])
-def test_health_and_documents_are_open_to_every_caller(make_settings: MakeSettings, path: str) -> None:
+def test_health_and_documentation_are_open_to_every_caller(make_settings: MakeSettings, path: str) -> None:
     headers = [("Host", "evil.example"), ("Sec-Fetch-Site", "cross-site"), ("X-Forwarded-For", "203.0.113.9")]
     Callers(make_settings(), in_pod=True).check(path, "203.0.113.9", headers)
 
 
-def test_metrics_are_for_every_address(make_settings: MakeSettings) -> None:
+def test_metrics_are_open_to_every_address(make_settings: MakeSettings) -> None:
     Callers(make_settings(), in_pod=True).check("/metrics", "203.0.113.9", [("Host", "10.0.0.1:8002")])
 
 
 @pytest.mark.parametrize(
-    ("variables", "in_pod", "said"),
+    ("variables", "in_pod", "message"),
     [
         ({}, False, "Callers that reach 127.0.0.1:8002 from a loopback or private address, without a proxy's "),
         ({}, True, "This is a Pod, so every request under /api/ gets 401: set PROVISIONER_API_KEY, or ALLOW_"),
@@ -315,24 +315,24 @@ def test_metrics_are_for_every_address(make_settings: MakeSettings) -> None:
         ),
     ],
 )
-def test_the_log_can_say_who_is_answered(
+def test_who_is_answered_describes_the_accepted_callers(
     make_settings: MakeSettings,
     variables: dict[str, str],
     in_pod: bool,
-    said: str,
+    message: str,
 ) -> None:
-    assert Callers(make_settings(**variables), in_pod=in_pod).who_is_answered("127.0.0.1:8002").startswith(said)
+    assert Callers(make_settings(**variables), in_pod=in_pod).who_is_answered("127.0.0.1:8002").startswith(message)
 
 
-# As aiohttp reads a header: UTF-8, and what is none as surrogates.
+# As aiohttp decodes a header: UTF-8, and other bytes as surrogates.
 ANY = st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
-HOST = st.sampled_from([*OURS, *FOREIGN, *GARBAGE]) | ANY
+HOST = st.sampled_from([*LOCAL_HOSTS, *FOREIGN_HOSTS, *INVALID_HOSTS]) | ANY
 ORIGIN = st.sampled_from(["null", "http://localhost:8002"]) | HOST.map("http://{}".format) | ANY
 SITE = st.sampled_from(["same-origin", "none", "cross-site"]) | ANY
 
 
 @given(hosts=st.lists(HOST, max_size=2), origins=st.lists(ORIGIN, max_size=2), sites=st.lists(SITE, max_size=2))
-def test_whatever_is_sent_it_is_answered_or_refused_in_words_that_json_has(
+def test_any_headers_are_accepted_or_rejected_with_a_serializable_message(
     hosts: list[str], origins: list[str], sites: list[str]
 ) -> None:
     callers = Callers(Settings(), in_pod=False)
@@ -349,7 +349,7 @@ def test_whatever_is_sent_it_is_answered_or_refused_in_words_that_json_has(
         assert refused.detail.isprintable()
         return
     assert hosts
-    assert not set(hosts) & {*FOREIGN, *GARBAGE}
+    assert not set(hosts) & {*FOREIGN_HOSTS, *INVALID_HOSTS}
     assert "null" not in origins
     assert {site.lower() for site in sites} <= {"same-origin", "none"}
 

@@ -1,4 +1,4 @@
-"""kubectl behind its seam: arguments, limits, deadlines, and what becomes of its answers."""
+"""The kubectl client: arguments, limits, deadlines, and the handling of output."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ REFERENCE: dict[str, Any] = {
 }
 
 
-async def test_apply_and_delete_are_called_as_recorded(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    """The calls whose answers are recorded are the calls that are made."""
+async def test_apply_and_delete_use_the_recorded_arguments(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    """So the recorded output is that of the calls that the client makes."""
     await kubectl.apply([{**REFERENCE, "spec": {"containers": []}}])
     await kubectl.delete([REFERENCE])
     apply, delete = cluster.calls
@@ -36,7 +36,7 @@ async def test_apply_and_delete_are_called_as_recorded(cluster: FakeCluster, kub
     assert tuple(arg for arg in delete if arg != STORES) == case("delete-missing").argv[1:]
 
 
-async def test_logs_are_called_as_recorded_but_for_their_container_and_bounds(
+async def test_logs_use_the_recorded_arguments_with_container_and_limits(
     cluster: FakeCluster, kubectl: Kubectl
 ) -> None:
     cluster.put(REFERENCE)
@@ -50,15 +50,13 @@ async def test_logs_are_called_as_recorded_but_for_their_container_and_bounds(
     assert cluster.calls[1][-1] == case("logs-previous").argv[-1]
 
 
-async def test_a_get_is_called_as_recorded_but_for_what_hides_missing_objects(
-    cluster: FakeCluster, kubectl: Kubectl
-) -> None:
+async def test_get_uses_the_recorded_arguments_without_ignore_not_found(cluster: FakeCluster, kubectl: Kubectl) -> None:
     assert await kubectl.get([REFERENCE]) == []
     assert cluster.calls == [tuple(arg for arg in case("get-stdin").argv[1:] if arg != "--ignore-not-found")]
 
 
-async def test_of_a_half_that_is_missing_the_other_half_is_read_again(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    """A call that failed has printed nothing that counts (record: get-half-missing)."""
+async def test_get_rereads_the_objects_that_exist(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    """The output of a failed call is not used (record: get-half-missing)."""
     service = cluster.put(
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "sandbox-a-svc", "namespace": "deer-flow"}}
     )
@@ -66,8 +64,8 @@ async def test_of_a_half_that_is_missing_the_other_half_is_read_again(cluster: F
     assert cluster.verbs()["get"] == 2
 
 
-async def test_a_404_that_is_not_about_an_object_is_no_answer(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    """A proxy's 404, say: it must not be told as "no such sandbox", nor a delete as done."""
+async def test_a_404_that_names_no_object_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:
+    """Such as a proxy's 404: it must mean neither "no such sandbox" nor a completed delete."""
     for verb in ("get", "delete"):
         cluster.say_next(verb, "Error from server (NotFound): the server could not find the requested resource")
     with pytest.raises(errors.ServerFailed):
@@ -77,7 +75,7 @@ async def test_a_404_that_is_not_about_an_object_is_no_answer(cluster: FakeClust
 
 
 @pytest.mark.parametrize("printed", [b"", b"panic: no such thing\n", b"pod/sandbox-b\n", b'{"kind": ', b"[]"])
-async def test_a_delete_of_which_kubectl_says_nothing_is_not_done(
+async def test_a_delete_that_kubectl_does_not_confirm_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, printed: bytes
 ) -> None:
     obj = cluster.put({**REFERENCE, "metadata": {**REFERENCE["metadata"], "resourceVersion": "1"}})
@@ -89,20 +87,18 @@ async def test_a_delete_of_which_kubectl_says_nothing_is_not_done(
         await kubectl.delete_exactly(obj)
 
 
-async def test_of_two_deletes_of_the_very_same_object_one_says_that_it_was_there(
-    cluster: FakeCluster, kubectl: Kubectl
-) -> None:
+async def test_a_repeated_exact_delete_reports_that_the_object_was_gone(cluster: FakeCluster, kubectl: Kubectl) -> None:
     obj = cluster.put(REFERENCE)
     assert await kubectl.delete_exactly(obj)
     assert not await kubectl.delete_exactly(obj)
 
 
-async def test_an_answer_may_be_one_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_get_accepts_a_single_object(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.print_next("get", json.dumps(REFERENCE).encode())
     assert await kubectl.get([REFERENCE]) == [REFERENCE]
 
 
-async def test_cleaning_up_does_not_wait_in_line(cluster: FakeCluster) -> None:
+async def test_urgent_calls_skip_the_queue(cluster: FakeCluster) -> None:
     kubectl = Kubectl(cluster, max_processes=1, max_waiting=0)
     hold = cluster.hold_next("get")
     call = asyncio.create_task(kubectl.get([REFERENCE]))
@@ -114,7 +110,7 @@ async def test_cleaning_up_does_not_wait_in_line(cluster: FakeCluster) -> None:
     await call
 
 
-async def test_a_probe_waits_neither_for_requests_nor_for_what_cleans_up(cluster: FakeCluster) -> None:
+async def test_a_probe_waits_neither_for_requests_nor_for_urgent_calls(cluster: FakeCluster) -> None:
     kubectl = Kubectl(cluster, max_processes=1, max_waiting=0)
     holds = [cluster.hold_next("get") for _ in range(1 + URGENT_PROCESSES)]
     calls = [asyncio.create_task(kubectl.get([REFERENCE], urgent=number > 0)) for number in range(len(holds))]
@@ -146,7 +142,7 @@ async def test_garbage_from_kubectl_is_an_error(cluster: FakeCluster, kubectl: K
         await kubectl.get([REFERENCE])
 
 
-async def test_the_detail_of_a_failure_is_a_whole_bug_report(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_failures_detail_has_command_exit_code_and_output(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.answer_next("get", "get-forbidden")
     with pytest.raises(errors.ClusterRefused) as caught:
         await kubectl.get([REFERENCE])
@@ -158,7 +154,7 @@ async def test_the_detail_of_a_failure_is_a_whole_bug_report(cluster: FakeCluste
     )
 
 
-async def test_what_kubectl_says_about_the_kubeconfig_is_not_in_the_detail(cluster: FakeCluster) -> None:
+async def test_kubectls_message_about_the_kubeconfig_is_not_in_the_detail(cluster: FakeCluster) -> None:
     kubectl = Kubectl(cluster, max_processes=1, max_waiting=1, kubeconfig="/kube/config")
     cluster.answer_next("get", "kubeconfig-user-twice")
     with pytest.raises(errors.ClusterRefused) as caught:
@@ -173,7 +169,7 @@ async def test_what_kubectl_says_about_the_kubeconfig_is_not_in_the_detail(clust
     )
 
 
-async def test_what_kubectl_asks_a_person_for_is_not_in_the_detail() -> None:
+async def test_a_prompt_of_kubectl_is_not_in_the_detail() -> None:
     async def answer(args: Sequence[str], *, stdin: bytes | None) -> Completed:  # noqa: ARG001 - as a Runner
         return Completed(1, b"Please enter Username: ", "error: something\n")
 
@@ -184,13 +180,13 @@ async def test_what_kubectl_asks_a_person_for_is_not_in_the_detail() -> None:
     assert "it has no credentials for its user" in caught.value.detail
 
 
-@pytest.mark.parametrize("said", ["stdout", "stderr"])
-async def test_a_secret_is_not_half_shown_where_the_detail_is_cut(said: str) -> None:
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_a_truncated_detail_shows_no_part_of_a_secret(stream: str) -> None:
     logs.hide_from("a file", lambda: forms_of(["half-of-this-secret"]))
     text = "x" * (SHOWN_IN_DETAIL - 5) + "half-of-this-secret"
 
     async def answer(args: Sequence[str], *, stdin: bytes | None) -> Completed:  # noqa: ARG001 - as a Runner
-        return Completed(1, *((text.encode(), "") if said == "stdout" else (b"", text)))
+        return Completed(1, *((text.encode(), "") if stream == "stdout" else (b"", text)))
 
     kubectl = Kubectl(answer, max_processes=1, max_waiting=1)
     with pytest.raises(errors.ClusterRefused) as caught:
@@ -199,7 +195,7 @@ async def test_a_secret_is_not_half_shown_where_the_detail_is_cut(said: str) -> 
     assert "half" not in caught.value.detail
 
 
-async def test_kubectls_repeated_log_lines_are_in_the_detail_once(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_repeated_log_lines_are_in_the_detail_once(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.answer_next("get", "refused")
     with pytest.raises(errors.ConnectionFailed) as caught:
         await kubectl.get([REFERENCE])
@@ -210,7 +206,7 @@ async def test_kubectls_repeated_log_lines_are_in_the_detail_once(cluster: FakeC
     assert stderr[1].startswith("The connection to the server 127.0.0.1:1 was refused")
 
 
-async def test_never_more_processes_at_once_than_allowed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_concurrent_processes_are_limited(cluster: FakeCluster, kubectl: Kubectl) -> None:
     holds = [cluster.hold_next("get") for _ in range(3)]
     calls = [asyncio.create_task(kubectl.get([REFERENCE])) for _ in range(3)]
     await asyncio.wait(calls, timeout=0.05)
@@ -221,7 +217,7 @@ async def test_never_more_processes_at_once_than_allowed(cluster: FakeCluster, k
     assert len(cluster.calls) == 3
 
 
-async def test_past_the_line_it_is_busy_at_once(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_full_queue_is_busy_immediately(cluster: FakeCluster, kubectl: Kubectl) -> None:
     holds = [cluster.hold_next("get") for _ in range(3)]
     calls = [asyncio.create_task(kubectl.get([REFERENCE])) for _ in range(3)]
     await asyncio.wait(calls, timeout=0.05)
@@ -235,22 +231,22 @@ async def test_past_the_line_it_is_busy_at_once(cluster: FakeCluster, kubectl: K
     assert await kubectl.get([REFERENCE]) == []
 
 
-async def test_the_deadline_ends_a_call_that_hangs(cluster: FakeCluster) -> None:
+async def test_a_hanging_call_times_out_and_frees_its_slot(cluster: FakeCluster) -> None:
     kubectl = Kubectl(cluster, max_processes=1, max_waiting=1, deadline=0.05)
     cluster.hold_next("get")
     with pytest.raises(errors.ClusterTimeout):
         await kubectl.get([REFERENCE])
-    assert await kubectl.get([REFERENCE]) == []  # its place is free again
+    assert await kubectl.get([REFERENCE]) == []  # its slot is free again
 
 
-async def test_a_kubectl_that_is_not_there_is_503() -> None:
+async def test_a_missing_kubectl_is_cluster_unavailable() -> None:
     runner = KubectlRunner(Path("/nowhere/kubectl"), (), {})
     kubectl = Kubectl(runner, max_processes=1, max_waiting=1)
     with pytest.raises(errors.ClusterUnavailable, match="can't run kubectl"):
         await kubectl.get([REFERENCE])
 
 
-async def test_calls_are_logged_with_arguments_and_outcome_and_without_stdin(
+async def test_calls_are_logged_with_arguments_and_exit_code_but_not_stdin(
     cluster: FakeCluster, kubectl: Kubectl, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, logger="sandboxes.kubectl"):
@@ -260,7 +256,7 @@ async def test_calls_are_logged_with_arguments_and_outcome_and_without_stdin(
     assert "sandbox-a" not in caplog.text
 
 
-async def test_a_real_process_hangs_and_is_ended(tmp_path: Path) -> None:
+async def test_a_real_process_that_hangs_times_out(tmp_path: Path) -> None:
     script = tmp_path / "kubectl"
     script.write_text("#!/bin/sh\nsleep 600\n")
     script.chmod(0o755)
@@ -271,7 +267,7 @@ async def test_a_real_process_hangs_and_is_ended(tmp_path: Path) -> None:
         await kubectl.get([REFERENCE])
 
 
-async def test_only_short_calls_spare_the_garbage_collector_and_the_operators_word_counts(tmp_path: Path) -> None:
+async def test_gogc_is_set_for_calls_with_stdin_unless_the_operator_sets_it(tmp_path: Path) -> None:
     script = tmp_path / "kubectl"
     script.write_text('#!/bin/sh\necho "${GOGC-unset}"\n')
     script.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What is hidden of the files and variables that kubectl is given, as they change."""
+"""Hiding secrets in the files and variables of kubectl, as they change."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ def secret(number: int) -> str:
     return f"secret-number-{number}"
 
 
-def known(credentials: Credentials, numbers: range) -> list[int]:
-    """Return which of the secrets are hidden."""
+def hidden_numbers(credentials: Credentials, numbers: range) -> list[int]:
+    """Return the numbers of the secrets that are hidden."""
     return [number for number in numbers if hide(secret(number), credentials.forms()) == "(hidden)"]
 
 
-def test_a_secret_is_known_as_soon_as_it_is_in_the_file(path: Path) -> None:
+def test_a_new_secret_in_the_file_is_hidden_immediately(path: Path) -> None:
     found = Credentials(path, {}, ())
     assert found.forms() == ()
     for number in range(10):
         write(path, token=secret(number))
-        assert number in known(found, range(10))
+        assert number in hidden_numbers(found, range(10))
 
 
-def test_two_changes_in_one_step_of_the_file_systems_clock_are_two(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_changes_with_the_same_mtime_are_both_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, token=secret(1))
     found = Credentials(path, {}, ())
     found.forms()
     now = path.stat()
     monkeypatch.setattr(Path, "stat", lambda _self: now)
     write(path, token=secret(2))
-    assert known(found, range(3)) == [1, 2]
+    assert hidden_numbers(found, range(3)) == [1, 2]
 
 
-def test_a_file_that_has_not_changed_for_a_while_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_file_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, token=secret(1))
     os.utime(path, (1, 1))
-    monkeypatch.setattr(credentials, "STEP_SECONDS", -1.0)  # nothing is so new
+    monkeypatch.setattr(credentials, "STEP_SECONDS", -1.0)  # no file counts as recently changed
     found = Credentials(path, {}, ())
     before = found.forms()
 
@@ -64,28 +64,28 @@ def test_a_file_that_has_not_changed_for_a_while_is_not_read_again(path: Path, m
     assert found.forms() is before
 
 
-def test_what_stood_in_the_file_before_stays_hidden(path: Path) -> None:
-    """A watch that has read it may go on for hours."""
+def test_previous_secrets_stay_hidden(path: Path) -> None:
+    """A watch that has read it may run for hours."""
     found = Credentials(path, {}, ())
     for number in range(50):
         write(path, token=secret(number))
         found.forms()
-    assert known(found, range(50)) == list(range(50))
+    assert hidden_numbers(found, range(50)) == list(range(50))
 
 
-def test_of_very_many_secrets_the_oldest_are_forgotten(
+def test_the_oldest_secrets_of_a_file_are_forgotten_past_the_limit(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of one file not because of another."""
+    """Many secrets of one file do not displace those of another."""
     monkeypatch.setattr(credentials, "MOST_FORMS", 500)
     path.write_text(yaml.safe_dump({"users": [{"name": "u", "user": {"tokenFile": "token", "password": secret(0)}}]}))
     found = Credentials(path, {}, ())
     for number in range(1, 600):
         (tmp_path / "token").write_text(secret(number))
         found.forms()
-    assert known(found, range(600))[0] == 0
-    assert known(found, range(1, 600))[0] in range(50, 550)
-    assert known(found, range(550, 600)) == list(range(550, 600))
+    assert hidden_numbers(found, range(600))[0] == 0
+    assert hidden_numbers(found, range(1, 600))[0] in range(50, 550)
+    assert hidden_numbers(found, range(550, 600)) == list(range(550, 600))
 
 
 @pytest.fixture
@@ -96,24 +96,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize("content", ["{", "a: [", "x: 1\n---\n- [", "[" * 100_000])
-def test_of_a_file_that_is_not_read_whole_no_other_program_may_speak(
-    path: Path, content: str, clock: list[float]
-) -> None:
-    """Nor for a while after it is whole again: a process that has read it may still run."""
+def test_an_incomplete_file_hides_all_plugin_output(path: Path, content: str, clock: list[float]) -> None:
+    """Also for a time after it is complete again: a process that has read it may still run."""
     write(path, token=secret(1))
     found = Credentials(path, {}, ())
     assert found.forms_of_words() is not None
     path.write_text(content)
     assert found.forms_of_words() is None
     write(path, token=secret(2))
-    assert known(found, range(3)) == [1, 2]
+    assert hidden_numbers(found, range(3)) == [1, 2]
     clock[0] += UNREADABLE_SECONDS - 1
     assert found.forms_of_words() is None
     clock[0] += 2
     assert found.forms_of_words() is not None
 
 
-def test_a_file_that_is_readable_again_with_the_same_content_counts_as_whole(path: Path, clock: list[float]) -> None:
+def test_a_restored_file_with_the_same_content_is_complete_again(path: Path, clock: list[float]) -> None:
     write(path, token=secret(1))
     found = Credentials(path, {}, ())
     found.forms()
@@ -125,7 +123,7 @@ def test_a_file_that_is_readable_again_with_the_same_content_counts_as_whole(pat
     assert found.forms_of_words() is not None
 
 
-def test_a_token_file_that_is_too_large_keeps_other_programs_silent(
+def test_an_oversized_token_file_hides_all_plugin_output(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(path, tokenFile="token")
@@ -137,17 +135,17 @@ def test_a_token_file_that_is_too_large_keeps_other_programs_silent(
 
 
 @pytest.mark.parametrize("content", ["{", None])
-def test_a_file_that_becomes_unreadable_leaves_hidden_what_it_had(path: Path, content: str | None) -> None:
+def test_secrets_of_a_file_that_becomes_unreadable_stay_hidden(path: Path, content: str | None) -> None:
     write(path, token=secret(1))
     found = Credentials(path, {}, ())
     found.forms()
     path.unlink()
     if content is not None:
         path.write_text(content)
-    assert known(found, range(3)) == [1]
+    assert hidden_numbers(found, range(3)) == [1]
 
 
-def test_a_token_file_is_read_and_read_again_when_it_rotates(path: Path, tmp_path: Path) -> None:
+def test_a_rotated_token_file_is_read_again(path: Path, tmp_path: Path) -> None:
     for name in ("t0", "t1", "t2", "t3", "t4", "t5"):
         (tmp_path / name).write_text(f"other-{name}-token\n")
     users = [{"name": name, "user": {"tokenFile": name}} for name in ("t0", "t1", "t2", "t3", "t4", "t5", "none", "\0")]
@@ -155,18 +153,18 @@ def test_a_token_file_is_read_and_read_again_when_it_rotates(path: Path, tmp_pat
     found = Credentials(path, {}, ())
     for number in range(1, 4):
         (tmp_path / "t0").write_text(f"{secret(number)}\n")
-        assert {0, number} <= set(known(found, range(4)))
+        assert {0, number} <= set(hidden_numbers(found, range(4)))
     assert hide("other-t5-token", found.forms()) == "(hidden)"
 
 
-def test_nobody_waits_for_a_pipe(path: Path) -> None:
+def test_a_pipe_is_not_read(path: Path) -> None:
     os.mkfifo(path)
     found = Credentials(path, {}, ())
     assert found.forms() == ()
     assert found.forms_of_words() is None
 
 
-def test_a_file_that_is_too_large_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oversized_file_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credentials, "MAX_FILE_BYTES", 10)
     write(path, token=secret(1))
     found = Credentials(path, {}, ())
@@ -192,7 +190,7 @@ def test_variables_for_plugins_and_user_info_of_proxies_are_hidden(path: Path) -
     assert hide("someone:anotherword@proxy", found.forms()) == "(hidden):(hidden)@proxy"
 
 
-def test_which_names_stand_twice_is_known(path: Path) -> None:
+def test_duplicate_names_are_reported(path: Path) -> None:
     found = Credentials(path, {}, ())
     path.write_text(yaml.safe_dump({"users": [{"name": "u"}, {"name": "u"}]}))
     found.forms()

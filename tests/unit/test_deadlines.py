@@ -1,4 +1,4 @@
-"""The limits of time: which must end before which."""
+"""Relations between the deadlines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandboxes.errors import ClusterTimeout
 from sandboxes.models.requests import ANSWER_SECONDS
 from tests.conftest import ROOT
 
-# What callers give a request (the REST contract), in seconds.
+# Timeouts of callers (the REST contract), in seconds.
 CALLERS_CREATE, CALLERS_DELETE, CALLERS_READ, CALLERS_WAIT = 30, 15, 10, ANSWER_SECONDS
 
 D = DEADLINES
@@ -22,49 +22,49 @@ D = DEADLINES
 @pytest.mark.parametrize(
     ("sooner", "later"),
     [
-        ("a create with its clean-up before its caller", (D.create + D.undo + D.drain, CALLERS_CREATE)),
-        ("a delete before its caller", (D.delete + D.drain, CALLERS_DELETE)),
-        ("a read before its caller", (D.read + D.drain, CALLERS_READ)),
-        ("a wait before its caller", (D.wait, CALLERS_WAIT)),
-        ("a diagnosis before a read, kubectl's end included", (D.diagnosis + D.drain, D.read)),
-        ("running requests before the process ends", (D.create + D.undo + D.drain, D.shutdown)),
-        ("an item of a batch before its create", (D.batch_patience + D.batch_limit, D.create)),
-        ("a batch as planned before it is ended", (D.batch, D.batch_limit)),
-        ("what is tried alone before its batch is ended", (D.batch_spare, D.batch_limit)),
-        ("a call of kubectl before a deletion of ours is forgotten", (D.kubectl_call, D.deletion_expected)),
-        ("a create before its rolling back is given up", (D.create, D.settle)),
-        ("a look at another's Service before its undo", (D.others_service, D.undo)),
-        ("a use is written before the next one must be", (D.use_margin, D.use_interval)),
-        ("a use is tried again before the sandbox counts as idle", (D.use_retry, D.use_margin)),
-        ("what was found ready is asked again before a probe gives up", (D.ready_believed, D.ready)),
-        ("the reaper's wait before a request's", (D.reaper_lock, D.delete)),
-        ("a URL's answer before a look gives up on it", (D.url_connect, D.url_answer)),
-        ("a comment before a reader is cut off", (D.sse_comment, D.sse_write)),
-        ("a watch that catches up ends before a read does", (D.watch_catch_up, D.read)),
-        ("kubectl's credential plugin before a watch counts as silent", (D.kubectl_local, D.watch_silence)),
-        ("a tick of the pool before its processes are old", (D.pool_tick, D.pool_age)),
-        ("a call that needs no cluster before one that does", (D.kubectl_local, D.kubectl_call)),
+        ("a create and its cleanup end before the caller's timeout", (D.create + D.undo + D.drain, CALLERS_CREATE)),
+        ("a delete ends before the caller's timeout", (D.delete + D.drain, CALLERS_DELETE)),
+        ("a read ends before the caller's timeout", (D.read + D.drain, CALLERS_READ)),
+        ("a wait ends before the caller's timeout", (D.wait, CALLERS_WAIT)),
+        ("a diagnosis and its drain end before a read", (D.diagnosis + D.drain, D.read)),
+        ("running requests end before the shutdown", (D.create + D.undo + D.drain, D.shutdown)),
+        ("an item of a batch ends before its create", (D.batch_patience + D.batch_limit, D.create)),
+        ("the planned duration of a batch is below its limit", (D.batch, D.batch_limit)),
+        ("single retries end before their batch", (D.batch_spare, D.batch_limit)),
+        ("a kubectl call ends before its deletion is no longer expected", (D.kubectl_call, D.deletion_expected)),
+        ("a create ends before its rollback is abandoned", (D.create, D.settle)),
+        ("the wait for another process's Service is shorter than the undo", (D.others_service, D.undo)),
+        ("the margin of a use is below its interval", (D.use_margin, D.use_interval)),
+        ("a failed use is retried before the sandbox is idle", (D.use_retry, D.use_margin)),
+        ("a cached readiness expires before a probe times out", (D.ready_believed, D.ready)),
+        ("the reaper waits less for a lock than a delete", (D.reaper_lock, D.delete)),
+        ("connecting to a URL is shorter than its probe", (D.url_connect, D.url_answer)),
+        ("keep-alive comments are sent before a write times out", (D.sse_comment, D.sse_write)),
+        ("a catch-up watch ends before a read", (D.watch_catch_up, D.read)),
+        ("a credential plugin may take less than a watch's silence", (D.kubectl_local, D.watch_silence)),
+        ("the pool checks its processes before they are old", (D.pool_tick, D.pool_age)),
+        ("a local kubectl call times out before one to the cluster", (D.kubectl_local, D.kubectl_call)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_sooner_of_two_limits_is_shorter_than_the_later(sooner: str, later: tuple[float, float]) -> None:
+def test_deadlines_are_ordered(sooner: str, later: tuple[float, float]) -> None:
     assert later[0] < later[1], sooner
 
 
-def test_no_limit_is_zero_and_every_pause_grows() -> None:
+def test_deadlines_are_positive_and_pauses_increase() -> None:
     for name, value in dataclasses.asdict(Deadlines()).items():
         values = value if isinstance(value, tuple) else (value,)
         assert all(one > 0 for one in values), name
         assert list(values) == sorted(values), name
 
 
-async def test_past_its_limit_a_block_is_a_timeout_of_the_cluster() -> None:
+async def test_a_block_that_exceeds_its_deadline_raises_cluster_timeout() -> None:
     with pytest.raises(ClusterTimeout):
         async with within(0.01):
             await asyncio.Event().wait()
 
 
-def test_every_limit_is_read_by_the_service() -> None:
+def test_every_deadline_is_used() -> None:
     paths = [path for path in (ROOT / "sandboxes").rglob("*.py") if path.name != "deadlines.py"]
     code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     unread = [
@@ -73,8 +73,8 @@ def test_every_limit_is_read_by_the_service() -> None:
     assert unread == []
 
 
-def test_no_module_has_a_limit_of_its_own() -> None:
+def test_no_other_module_defines_a_deadline() -> None:
     own = re.compile(r"^_?[A-Z_]*(SECONDS|PAUSES?|TIMEOUT)[A-Z_]* *(:[^=]*)?= *\(?[0-9]", re.MULTILINE)
     found = {path.stem: own.findall(path.read_text(encoding="utf-8")) for path in (ROOT / "sandboxes").rglob("*.py")}
-    # How long a sandbox may be asked to live, and what callers are promised.
+    # Limits of the request fields, and the response time of the contract.
     assert {name for name, limits in found.items() if limits} == {"requests"}

@@ -1,4 +1,4 @@
-"""Pods for DeerFlow's own client, in each of its setups: `tests/recorded/deerflow` says what it sends and must get."""
+"""Pods for DeerFlow's client, in each of its setups: `tests/recorded/deerflow` has its requests and the mounts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def container(pod: Any, name: str = "sandbox") -> Any:
 
 
 def mounts_of(pod: Any, name: str = "sandbox") -> dict[str, list[Any]]:
-    """List a container's mounts as the record does: by path, the source, its kind, and whether it is read-only."""
+    """Return a container's mounts in the record's form: by path, the source, its kind, and whether it is read-only."""
     volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
     found = {}
     for mount in container(pod, name)["volumeMounts"]:
@@ -62,9 +62,7 @@ def with_lark(case: str, **flags: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_a_pod_has_the_recorded_mounts_and_no_others(
-    case: str, make_settings: MakeSettings, template: Template
-) -> None:
+def test_a_pod_has_exactly_the_recorded_mounts(case: str, make_settings: MakeSettings, template: Template) -> None:
     pod = pod_of(CASES[case]["request"], make_settings(**CASES[case]["environment"]), template)
     assert mounts_of(pod) == CASES[case]["mounts"]
     names = [one["name"] for one in pod["spec"]["volumes"]]
@@ -72,7 +70,7 @@ def test_a_pod_has_the_recorded_mounts_and_no_others(
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_nothing_is_mounted_below_a_read_only_mount_that_does_not_contain_it(
+def test_mounts_below_a_read_only_mount_have_its_source(
     case: str, make_settings: MakeSettings, template: Template
 ) -> None:
     found = mounts_of(pod_of(CASES[case]["request"], make_settings(**CASES[case]["environment"]), template))
@@ -98,25 +96,23 @@ def test_render_prints_the_recorded_mounts(case: str, make_settings: MakeSetting
         ('{"sandbox_id": "a", "template": "none"}', "Template none does not exist"),
     ],
 )
-def test_render_refuses_a_body_that_is_no_create(body: str, sentence: str, make_settings: MakeSettings) -> None:
+def test_render_rejects_an_invalid_body(body: str, sentence: str, make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError, match=sentence):
         render(make_settings(), body)
 
 
 @pytest.mark.parametrize("case", ["chart", "chart-pr-5077"])
-def test_with_a_claim_nothing_of_the_node_is_mounted(
-    case: str, make_settings: MakeSettings, template: Template
-) -> None:
+def test_no_host_path_is_mounted_with_a_claim(case: str, make_settings: MakeSettings, template: Template) -> None:
     pod = pod_of(CASES[case]["request"], make_settings(**CASES[case]["environment"]), template)
     assert not [volume for volume in pod["spec"]["volumes"] if "hostPath" in volume]
 
 
-def test_a_plain_request_with_a_threads_path_gets_no_skills(make_settings: MakeSettings, template: Template) -> None:
+def test_a_threads_path_alone_mounts_no_skills(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(THREADS_HOST_PATH="/srv/deer-flow/threads")
     assert list(mounts_of(pod_of({"sandbox_id": "a", "thread_id": "t"}, settings, template))) == ["/mnt/user-data"]
 
 
-def test_an_agents_own_skills_replace_the_users(make_settings: MakeSettings, template: Template) -> None:
+def test_an_agents_own_skills_replace_the_public_ones(make_settings: MakeSettings, template: Template) -> None:
     case = copy.deepcopy(CASES["compose-pr-5077"])
     own = "/srv/deer-flow/users/u/threads/t/skills_view/public"
     case["request"]["extra_mounts"][1]["host_path"] = own
@@ -125,7 +121,7 @@ def test_an_agents_own_skills_replace_the_users(make_settings: MakeSettings, tem
 
 
 @pytest.mark.parametrize("skills", ["SKILLS_HOST_PATH", "SKILLS_PVC_NAME"])
-def test_skills_elsewhere_leave_nothing_at_mnt_skills(
+def test_another_skills_path_leaves_mnt_skills_unmounted(
     skills: str, make_settings: MakeSettings, template: Template
 ) -> None:
     settings = make_settings(**{skills: "/skills" if skills == "SKILLS_HOST_PATH" else "claim"})
@@ -133,7 +129,7 @@ def test_skills_elsewhere_leave_nothing_at_mnt_skills(
     assert {one["mountPath"] for one in container(pod)["volumeMounts"]} == {"/opt/skills", "/mnt/user-data"}
 
 
-def test_a_skills_claim_is_mounted_by_its_public_folder_where_a_mount_lies_below(
+def test_a_skills_claim_mounts_only_its_public_folder_beside_mounts_below_it(
     make_settings: MakeSettings, template: Template
 ) -> None:
     settings = make_settings(
@@ -152,19 +148,19 @@ def test_a_skills_claim_is_mounted_by_its_public_folder_where_a_mount_lies_below
         ("/srv/deer-flow/threads", "/srv/deer-flow"),
         ("/srv/deer-flow/threads/", "/srv/deer-flow"),
         ("//srv/deer-flow/threads", "/srv/deer-flow"),
-        ("/threads", None),  # the root would be all of the node
+        ("/threads", None),  # the root is the whole node
         ("/srv/other", None),
         ("/srv/{user_id}/threads", None),
         ("/srv/threads/{thread_id}", None),
     ],
 )
-def test_the_base_directory_is_the_parent_of_threads_and_never_the_root(
+def test_the_base_directory_is_the_parent_of_the_threads_folder_except_the_root(
     threads: str, base: str | None, make_settings: MakeSettings
 ) -> None:
     assert make_settings(THREADS_HOST_PATH=threads).base_directory == base
 
 
-def test_without_a_base_directory_mounts_are_400_with_the_variables_name(
+def test_mounts_without_a_base_directory_are_rejected_with_the_variables_name(
     make_settings: MakeSettings, template: Template
 ) -> None:
     with pytest.raises(BadRequest, match="DEER_FLOW_HOST_BASE_DIR"):
@@ -179,7 +175,7 @@ def test_without_a_base_directory_mounts_are_400_with_the_variables_name(
         ("/d", "/d/t/user-data"),
     ],
 )
-def test_placeholders_in_the_threads_path_are_filled_in(
+def test_placeholders_in_the_threads_path_are_replaced(
     path: str, expected: str, make_settings: MakeSettings, template: Template
 ) -> None:
     pod = pod_of({"sandbox_id": "a", "thread_id": "t", "user_id": "u"}, make_settings(THREADS_HOST_PATH=path), template)
@@ -189,7 +185,7 @@ def test_placeholders_in_the_threads_path_are_filled_in(
 # Lark
 
 
-def test_the_init_image_puts_the_lark_cli_into_a_read_only_volume(
+def test_the_init_image_installs_the_lark_cli_into_a_read_only_mount(
     make_settings: MakeSettings, template: Template
 ) -> None:
     settings = make_settings(**{**CASES["compose"]["environment"], "LARK_CLI_INIT_IMAGE": "lark-init:1"})
@@ -202,9 +198,7 @@ def test_the_init_image_puts_the_lark_cli_into_a_read_only_volume(
     assert init["env"] == [{"name": "LARK_CLI_RUNTIME_DEST", "value": f"{LARK}/runtime"}]
 
 
-def test_without_the_flag_the_runtime_is_mounted_as_the_client_asks(
-    make_settings: MakeSettings, template: Template
-) -> None:
+def test_without_the_flag_the_runtime_is_mounted_as_requested(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(**{**CASES["compose"]["environment"], "LARK_CLI_INIT_IMAGE": "lark-init:1"})
     pod = pod_of(with_lark("compose"), settings, template)
     assert mounts_of(pod)[f"{LARK}/runtime"] == [RUNTIME["host_path"], "Directory", True]
@@ -212,9 +206,7 @@ def test_without_the_flag_the_runtime_is_mounted_as_the_client_asks(
 
 
 @pytest.mark.parametrize("case", ["compose", "chart"])
-def test_the_broker_has_the_credentials_and_the_sandbox_has_none(
-    case: str, make_settings: MakeSettings, template: Template
-) -> None:
+def test_only_the_broker_has_the_credentials(case: str, make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(
         **{**CASES[case]["environment"], **IMAGES, "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS": "auth,config"}
     )
@@ -253,7 +245,7 @@ def test_the_broker_has_the_credentials_and_the_sandbox_has_none(
 
 
 @pytest.mark.parametrize("flags", [{}, {"provision_lark_cli_runtime": True}])
-def test_with_a_broker_image_no_credentials_reach_a_sandbox_whatever_it_asks(
+def test_with_a_broker_image_no_request_mounts_credentials_in_the_sandbox(
     flags: dict[str, bool], make_settings: MakeSettings, template: Template
 ) -> None:
     settings = make_settings(**{**CASES["compose"]["environment"], **IMAGES})
@@ -262,7 +254,7 @@ def test_with_a_broker_image_no_credentials_reach_a_sandbox_whatever_it_asks(
     assert not [one for one in pod["spec"]["volumes"] if "lark-cli" in str(one.get("hostPath"))]
 
 
-def test_a_callers_own_broker_url_does_not_win(make_settings: MakeSettings, template: Template) -> None:
+def test_the_brokers_url_overrides_the_callers(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(**{**CASES["compose"]["environment"], **IMAGES})
     request = copy.deepcopy(CASES["compose"]["request"]) | {
         "provision_lark_cli_broker": True,

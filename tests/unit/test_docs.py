@@ -1,4 +1,4 @@
-"""README and docs: what is generated is what the code says, links lead somewhere, and what is named exists."""
+"""README and docs: generated parts match the code, links resolve, and named files and variables exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOP_LEVEL = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTR
 EVERYTHING = {**TEXTS, **TOP_LEVEL}
 CONFIGURATION = TEXTS["docs/reference/configuration.md"]
 
-# Names in capitals that are not variables of the service.
+# Upper-case names that are no variables of the service.
 OTHER_NAMES = {
     "API_KEY", "OLD_KEY", "NEW_KEY", "SANDBOX_URL", "SANDBOX_REVISION", "KUBECONFIG", "PROVISIONER_USER",
     "PYTHON_IMAGE", "APT_MIRROR", "PYPI_MIRROR", "SSL_CERT_FILE", "SSL_CERT_DIR", "LARK_CLI_", "DEERFLOW_LARK_",
@@ -33,64 +33,64 @@ OTHER_NAMES = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_what_is_generated_is_what_the_code_says(name: str) -> None:
+def test_generated_parts_match_the_code(name: str) -> None:
     assert generated(name) == (ROOT / name).read_text(encoding="utf-8"), "run: python -m scripts.docs"
 
 
-def test_the_readme_can_be_read_at_once() -> None:
+def test_the_readme_has_at_most_120_lines() -> None:
     assert len(TEXTS["README.md"].splitlines()) <= 120
 
 
-def test_every_variable_has_a_row_and_its_fallback_is_named() -> None:
+def test_every_variable_has_a_row_that_names_its_fallback() -> None:
     for name in Settings.model_fields:
         assert f"| `{name.upper()}` |" in CONFIGURATION
     for name, fallback in FALLBACKS.items():
         assert f"`{fallback}`" in CONFIGURATION.partition(f"| `{name}` |")[2].partition("\n")[0]
 
 
-def test_each_default_in_the_table_may_be_set_as_it_stands_there(make_settings: Callable[..., Settings]) -> None:
-    told = CONFIGURATION.partition("<!-- configuration: begin -->")[2].partition("<!-- configuration: end -->")[0]
-    defaults = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", told, re.MULTILINE))
+def test_each_documented_default_is_a_valid_value(make_settings: Callable[..., Settings]) -> None:
+    documented = CONFIGURATION.partition("<!-- configuration: begin -->")[2].partition("<!-- configuration: end -->")[0]
+    defaults = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", documented, re.MULTILINE))
     assert defaults.items() >= {"LIVE_VIEW": "true", "REAPER_DRY_RUN": "false", "LIVE_VIEW_MAX_AGE": "60"}.items()
     assert [value for value in defaults.values() if re.search(r"True|False|\d\.0$", value)] == []
     unset = make_settings()
     assert make_settings(**defaults) == unset
 
 
-def test_the_table_of_values_has_the_least_and_the_most() -> None:
+def test_the_configuration_table_has_minimum_and_maximum() -> None:
     assert re.search(r"^\| `LISTEN_PORT` \| `8002` \| 1 to 65535 \|", CONFIGURATION, re.MULTILINE)
     assert re.search(r"^\| `LOG_FORMAT` \| `auto` \| `auto`, `json`, `console` \|", CONFIGURATION, re.MULTILINE)
     assert re.search(r"^\| `REAPER_GRACE` \| `120` \| 1 to 86400, also fractions \|", CONFIGURATION, re.MULTILINE)
 
 
-def test_the_table_of_metrics_names_each() -> None:
+def test_the_metrics_table_is_complete() -> None:
     assert FAMILIES
     for name in FAMILIES:
         assert f"| `{name}` |" in TEXTS["docs/reference/metrics.md"]
 
 
-def test_the_table_of_reasons_names_each_and_those_that_end_a_wait() -> None:
-    told = TEXTS["docs/reference/status-and-reasons.md"].partition("<!-- reasons: begin -->")[2]
-    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|-) \|$", told, re.MULTILINE))
+def test_the_reasons_table_is_complete_and_marks_those_that_end_a_wait() -> None:
+    documented = TEXTS["docs/reference/status-and-reasons.md"].partition("<!-- reasons: begin -->")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|-) \|$", documented, re.MULTILINE))
     assert rows == {reason: "yes" if reason in HOPELESS else "-" for reason in SUMMARIES}
     assert set(rows) >= HOPELESS
 
 
-def test_the_table_of_status_words_has_each() -> None:
-    told = TEXTS["docs/reference/status-and-reasons.md"].partition("| `status` | When |")[2].partition("\n\n")[0]
-    assert re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE) == list(get_args(Status))
+def test_the_status_table_is_complete() -> None:
+    documented = TEXTS["docs/reference/status-and-reasons.md"].partition("| `status` | When |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", documented, re.MULTILINE) == list(get_args(Status))
 
 
-def test_the_table_of_events_has_each() -> None:
-    told = TEXTS["docs/how-to/wait-list-events.md"].partition("| Event | When |")[2].partition("\n\n")[0]
-    assert sorted(re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE)) == sorted(EVENT_TYPES)
+def test_the_events_table_is_complete() -> None:
+    documented = TEXTS["docs/how-to/wait-list-events.md"].partition("| Event | When |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", documented, re.MULTILINE)) == sorted(EVENT_TYPES)
 
 
-def test_a_cell_of_a_table_ends_only_at_its_own_end() -> None:
+def test_pipes_in_table_cells_are_escaped() -> None:
     assert table(("a",), [("x | y",)]) == "| a |\n| --- |\n| x \\| y |"
 
 
-def test_the_upgrade_guide_has_every_change_of_the_changelog() -> None:
+def test_the_upgrade_guide_has_all_changes_of_the_changelog() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     changed = changelog.partition("### Changed\n")[2].partition("\n### ")[0].strip()
     assert changed.count("\n- ") > 10
@@ -115,7 +115,7 @@ def _anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_every_link_leads_somewhere(name: str) -> None:
+def test_every_relative_link_resolves(name: str) -> None:
     for target in _targets(name):
         if target.startswith("https://"):
             continue
@@ -125,7 +125,7 @@ def test_every_link_leads_somewhere(name: str) -> None:
         assert not anchor or anchor in _anchors(path.read_text(encoding="utf-8")), target
 
 
-def test_the_index_and_the_readme_lead_to_every_page() -> None:
+def test_index_and_readme_link_to_every_page() -> None:
     pages = {name.removeprefix("docs/").removesuffix(".md") for name in TEXTS if name.startswith("docs/")} - {"index"}
     listed = re.findall(r"^((?:tutorial|how-to|reference|explanation)/[\w-]+)$", TEXTS["docs/index.md"], re.MULTILINE)
     assert sorted(listed) == sorted(pages)
@@ -135,41 +135,41 @@ def test_the_index_and_the_readme_lead_to_every_page() -> None:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_every_file_that_is_named_exists(name: str) -> None:
+def test_every_named_file_exists(name: str) -> None:
     named = re.findall(
         r"(?<![\w/])((?:scripts|sandboxes|tests|manifests|devcluster|docs)/[\w./-]*[\w/])", EVERYTHING[name]
     )
     assert [one for one in named if not (ROOT / one).exists() and one != "docs/_build/html"] == []
 
 
-def test_the_security_policy_is_found_and_names_only_variables_that_exist() -> None:
+def test_the_security_policy_is_linked_and_names_only_existing_variables() -> None:
     assert "(SECURITY.md)" in TEXTS["README.md"]
     named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", TOP_LEVEL["SECURITY.md"]))
     assert named <= VARIABLES
 
 
-def test_contributing_begins_with_the_architecture() -> None:
+def test_contributing_links_to_the_architecture_first() -> None:
     assert _targets("CONTRIBUTING.md")[0] == "docs/explanation/architecture.md"
 
 
-def test_troubleshooting_has_only_sentences_that_the_service_says() -> None:
+def test_troubleshooting_quotes_only_messages_in_the_code() -> None:
     sources = [ROOT / "provisioner.py", *(ROOT / "sandboxes").rglob("*.py")]
-    # a sentence may stand in two pieces of one literal, and a placeholder in its middle
+    # A message may be split across two literals, with a placeholder between them.
     code = re.sub(r'"\s+f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
-    told = TEXTS["docs/how-to/troubleshoot.md"].partition("| It says | Look at |")[2].partition("\n\n")[0]
-    sentences = re.findall(r"^\| `([^`]+)`", told, re.MULTILINE)
+    documented = TEXTS["docs/how-to/troubleshoot.md"].partition("| It says | Look at |")[2].partition("\n\n")[0]
+    sentences = re.findall(r"^\| `([^`]+)`", documented, re.MULTILINE)
     assert len(sentences) > 15
     assert [sentence for sentence in sentences if sentence not in code] == []
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_variable_that_is_named_exists(name: str) -> None:
+def test_every_named_variable_exists(name: str) -> None:
     named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", TEXTS[name]))
     assert named - VARIABLES - OTHER_NAMES == set()
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_each_block_is_run_by_a_test_or_says_that_it_is_not(name: str) -> None:
+def test_each_bash_block_is_run_by_a_test_or_says_why_not(name: str) -> None:
     # tests/contract/test_docs.py runs every block of `bash` that does not begin with NOT_RUN and a reason.
     for block in blocks(name):
         where = f"{name}:{block.line}"
@@ -185,7 +185,7 @@ def test_each_block_is_run_by_a_test_or_says_that_it_is_not(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "told", "is_so"),
+    ("printed", "documented", "is_so"),
     [
         ('{"a":1}\n', '{"a":1}', True),
         ('{"a":2}\n', '{"a":1}', False),
@@ -197,5 +197,5 @@ def test_each_block_is_run_by_a_test_or_says_that_it_is_not(name: str) -> None:
         ("a  b\nc", "a b\nc", True),
     ],
 )
-def test_what_a_command_prints_is_compared(printed: str, told: str, *, is_so: bool) -> None:
-    assert fits(printed, told) is is_so
+def test_command_output_is_compared_with_the_documented_output(printed: str, documented: str, *, is_so: bool) -> None:
+    assert fits(printed, documented) is is_so

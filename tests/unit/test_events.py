@@ -1,4 +1,4 @@
-"""What readers of the event stream are told, and in which order; on the recorded Pod."""
+"""Events of the event stream and their order, with the recorded Pods."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from tests.waiting import until
 
 
 @pytest.fixture
-def view() -> StillView:
+def informer() -> StillView:
     return StillView()
 
 
 @pytest.fixture
-def feed(view: StillView, make_settings: Callable[..., Settings], deadlines: Deadlines) -> EventBroker:
+def broker(informer: StillView, make_settings: Callable[..., Settings], deadlines: Deadlines) -> EventBroker:
     answers = Answers(make_settings())
-    view.changed.connect(answers.forget)
+    informer.changed.connect(answers.forget)
     kubectl = Kubectl(KubectlRunner(Path("/never/started"), (), {}), max_processes=1, max_waiting=1)
-    return EventBroker(Cluster(kubectl, view, "rec", deadlines=deadlines), answers)
+    return EventBroker(Cluster(kubectl, informer, "rec", deadlines=deadlines), answers)
 
 
-async def told(reader: Subscriber) -> list[tuple[str, Any]]:
-    """Return the names and the data of all that waits."""
+async def queued_events(subscriber: Subscriber) -> list[tuple[str, Any]]:
+    """Return name and data of all queued events."""
     found: list[tuple[str, Any]] = []
     while True:
         try:
             async with asyncio.timeout(0.05):
-                event = await reader.next()
+                event = await subscriber.next()
         except TimeoutError:
             return found
         found.append((event.name, json.loads(event.data)))
@@ -58,162 +58,166 @@ def in_seconds(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-async def test_a_reader_gets_the_present_state_and_then_what_happens(feed: EventBroker, view: StillView) -> None:
-    view.put("b")
-    view.put("a")
-    reader = await feed.join()
-    [(name, state)] = await told(reader)
+async def test_a_subscriber_gets_the_state_and_then_the_events(broker: EventBroker, informer: StillView) -> None:
+    informer.put("b")
+    informer.put("a")
+    subscriber = await broker.join()
+    [(name, state)] = await queued_events(subscriber)
     assert name == "state"
     assert [one["sandbox_id"] for one in state["sandboxes"]] == ["a", "b"]
     assert state["count"] == 2
 
-    view.put("c")
-    view.put("c", pod="pod-running-unready")
-    view.put("c", pod="pod-ready")
-    view.put("c", pod="pod-crash-loop")
-    view.drop("c")
-    events = await told(reader)
+    informer.put("c")
+    informer.put("c", pod="pod-running-unready")
+    informer.put("c", pod="pod-ready")
+    informer.put("c", pod="pod-crash-loop")
+    informer.drop("c")
+    events = await queued_events(subscriber)
     assert names(events) == ["created", "changed", "ready", "changed", "deleted"]
     assert [one["status"] for _, one in events] == ["Pending", "Running", "Running", "Failed", "NotFound"]
     assert {one["sandbox_id"] for _, one in events} == {"c"}
     assert events[-1][1]["ready"] is False
 
 
-async def test_the_numbers_of_events_only_grow(feed: EventBroker, view: StillView) -> None:
-    reader = await feed.join()
+async def test_event_numbers_increase(broker: EventBroker, informer: StillView) -> None:
+    subscriber = await broker.join()
     for number in range(5):
-        view.put(f"s{number}")
-    numbers = [(await reader.next()).number for _ in range(6)]
+        informer.put(f"s{number}")
+    numbers = [(await subscriber.next()).number for _ in range(6)]
     assert numbers == sorted(set(numbers))
 
 
-async def test_what_changes_nothing_for_a_caller_is_not_told(feed: EventBroker, view: StillView) -> None:
-    view.put("a")
-    reader = await feed.join()
-    assert names(await told(reader)) == ["state"]
-    view.put("a")  # a new resourceVersion, and all the same
-    assert await told(reader) == []
+async def test_an_unchanged_response_sends_no_event(broker: EventBroker, informer: StillView) -> None:
+    informer.put("a")
+    subscriber = await broker.join()
+    assert names(await queued_events(subscriber)) == ["state"]
+    informer.put("a")  # only a new resourceVersion
+    assert await queued_events(subscriber) == []
 
 
-async def test_a_sandbox_that_is_ready_when_first_seen_is_told_to_be(feed: EventBroker, view: StillView) -> None:
-    reader = await feed.join()
-    view.put("a", pod="pod-ready")
-    assert names(await told(reader)) == ["state", "created", "ready"]
+async def test_a_sandbox_that_is_first_seen_ready_sends_created_and_ready(
+    broker: EventBroker, informer: StillView
+) -> None:
+    subscriber = await broker.join()
+    informer.put("a", pod="pod-ready")
+    assert names(await queued_events(subscriber)) == ["state", "created", "ready"]
 
 
-async def test_one_that_was_made_anew_is_deleted_and_created(feed: EventBroker, view: StillView) -> None:
-    view.put("a", pod="pod-ready", uid="u1")
-    reader = await feed.join()
-    view.put("a", pod="pod-ready", uid="u2")
-    assert names(await told(reader)) == ["state", "deleted", "created", "ready"]
+async def test_a_recreated_sandbox_sends_deleted_and_created(broker: EventBroker, informer: StillView) -> None:
+    informer.put("a", pod="pod-ready", uid="u1")
+    subscriber = await broker.join()
+    informer.put("a", pod="pod-ready", uid="u2")
+    assert names(await queued_events(subscriber)) == ["state", "deleted", "created", "ready"]
 
 
-async def test_one_that_is_being_deleted_is_deleted_once(feed: EventBroker, view: StillView) -> None:
-    view.put("a", pod="pod-ready")
-    reader = await feed.join()
-    view.put("a", pod="pod-terminating")
-    view.drop("a")
-    assert names(await told(reader)) == ["state", "deleted"]
+async def test_a_terminating_sandbox_sends_deleted_once(broker: EventBroker, informer: StillView) -> None:
+    informer.put("a", pod="pod-ready")
+    subscriber = await broker.join()
+    informer.put("a", pod="pod-terminating")
+    informer.drop("a")
+    assert names(await queued_events(subscriber)) == ["state", "deleted"]
 
 
 @pytest.mark.deadlines(expiring=100.0)
-async def test_an_end_is_told_once_and_again_after_a_renewal(feed: EventBroker, view: StillView) -> None:
-    reader = await feed.join()
-    view.put("a", expires_at=in_seconds(100.2))
-    assert names(await told(reader)) == ["state", "created"]
+async def test_expiring_is_sent_once_and_again_after_a_renewal(broker: EventBroker, informer: StillView) -> None:
+    subscriber = await broker.join()
+    informer.put("a", expires_at=in_seconds(100.2))
+    assert names(await queued_events(subscriber)) == ["state", "created"]
 
-    async def is_told() -> bool:
-        return names(await told(reader)) == ["expiring"]
+    async def is_sent() -> bool:
+        return names(await queued_events(subscriber)) == ["expiring"]
 
-    await until(is_told)
-    view.put("a", pod="pod-ready", expires_at=(first := in_seconds(98)))
-    assert names(await told(reader)) == ["ready", "expiring"]
-    view.put("a", pod="pod-running-unready", expires_at=first)
-    assert names(await told(reader)) == ["changed"]
-    view.put("a", expires_at=in_seconds(1000))
-    assert names(await told(reader)) == ["changed"]
-    view.put("a", expires_at=in_seconds(50))
-    assert names(await told(reader)) == ["changed", "expiring"]
+    await until(is_sent)
+    informer.put("a", pod="pod-ready", expires_at=(first := in_seconds(98)))
+    assert names(await queued_events(subscriber)) == ["ready", "expiring"]
+    informer.put("a", pod="pod-running-unready", expires_at=first)
+    assert names(await queued_events(subscriber)) == ["changed"]
+    informer.put("a", expires_at=in_seconds(1000))
+    assert names(await queued_events(subscriber)) == ["changed"]
+    informer.put("a", expires_at=in_seconds(50))
+    assert names(await queued_events(subscriber)) == ["changed", "expiring"]
 
 
-async def test_who_comes_later_is_told_of_an_end_that_is_near(feed: EventBroker, view: StillView) -> None:
-    view.put("far", expires_at=in_seconds(1000))
-    view.put("near", expires_at=in_seconds(5))
-    for reader in [await feed.join(), await feed.join()]:
-        events = await told(reader)
+async def test_a_late_subscriber_gets_expiring(broker: EventBroker, informer: StillView) -> None:
+    informer.put("far", expires_at=in_seconds(1000))
+    informer.put("near", expires_at=in_seconds(5))
+    for subscriber in [await broker.join(), await broker.join()]:
+        events = await queued_events(subscriber)
         assert names(events) == ["state", "expiring"]
         assert events[1][1]["sandbox_id"] == "near"
 
 
-async def test_an_end_that_nobody_can_read_is_not_told(feed: EventBroker, view: StillView) -> None:
-    reader = await feed.join()
-    view.put("a", expires_at="soon")
-    assert names(await told(reader)) == ["state", "created"]
+async def test_an_unparsable_expiry_sends_no_expiring(broker: EventBroker, informer: StillView) -> None:
+    subscriber = await broker.join()
+    informer.put("a", expires_at="soon")
+    assert names(await queued_events(subscriber)) == ["state", "created"]
 
 
-async def test_a_reader_that_is_too_slow_is_dropped_and_the_others_go_on(
-    feed: EventBroker, view: StillView, monkeypatch: pytest.MonkeyPatch
+async def test_a_slow_subscriber_is_dropped_and_the_others_continue(
+    broker: EventBroker, informer: StillView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "MAX_WAITING", 10)
-    slow, quick = await feed.join(), await feed.join()
+    slow, quick = await broker.join(), await broker.join()
     for number in range(20):
-        view.put(f"s{number}")
+        informer.put(f"s{number}")
         await quick.next()
     assert slow.is_dropped
     assert slow.ended.is_set()
     assert not quick.ended.is_set()
 
 
-async def test_without_readers_nothing_is_held(feed: EventBroker, view: StillView) -> None:
-    reader = await feed.join()
-    view.put("a", expires_at=in_seconds(1000))
-    feed.leave(reader)
-    view.put("b")
-    reader = await feed.join()
-    [(name, state)] = await told(reader)
+async def test_a_new_subscriber_after_the_last_one_left_gets_the_whole_state(
+    broker: EventBroker, informer: StillView
+) -> None:
+    subscriber = await broker.join()
+    informer.put("a", expires_at=in_seconds(1000))
+    broker.leave(subscriber)
+    informer.put("b")
+    subscriber = await broker.join()
+    [(name, state)] = await queued_events(subscriber)
     assert (name, state["count"]) == ("state", 2)
 
 
-async def test_without_the_live_view_there_are_no_events(make_settings: Callable[..., Settings]) -> None:
+async def test_without_the_live_view_subscribing_is_rejected(make_settings: Callable[..., Settings]) -> None:
     kubectl = Kubectl(KubectlRunner(Path("/never/started"), (), {}), max_processes=1, max_waiting=1)
     with pytest.raises(LiveViewOff):
         await EventBroker(Cluster(kubectl, NoInformer(), "rec"), Answers(make_settings())).join()
 
 
 @pytest.mark.deadlines(subscribe=0.05)
-async def test_a_view_that_is_not_fresh_is_no_state(feed: EventBroker, view: StillView) -> None:
-    view.fresh = False
+async def test_subscribing_to_a_stale_informer_times_out(broker: EventBroker, informer: StillView) -> None:
+    informer.fresh = False
     with pytest.raises(ClusterUnavailable):
-        await feed.join()
+        await broker.join()
 
 
-async def test_a_feed_that_is_closed_ends_its_readers_and_takes_no_more(feed: EventBroker) -> None:
-    reader = await feed.join()
-    feed.close()
-    assert reader.ended.is_set()
-    assert not reader.is_dropped
+async def test_closing_the_broker_ends_its_subscribers_and_rejects_new_ones(broker: EventBroker) -> None:
+    subscriber = await broker.join()
+    broker.close()
+    assert subscriber.ended.is_set()
+    assert not subscriber.is_dropped
     with pytest.raises(ClusterUnavailable):
-        await feed.join()
+        await broker.join()
 
 
-async def test_who_waits_for_the_view_when_the_feed_is_closed_is_told_at_once(
-    feed: EventBroker, view: StillView
+async def test_closing_the_broker_rejects_a_waiting_subscriber_immediately(
+    broker: EventBroker, informer: StillView
 ) -> None:
-    view.fresh = False
-    joining = asyncio.create_task(feed.join())
-    await asyncio.sleep(0)  # it has begun
-    feed.close()
+    informer.fresh = False
+    joining = asyncio.create_task(broker.join())
+    await asyncio.sleep(0)  # let it start
+    broker.close()
     async with asyncio.timeout(2):
         with pytest.raises(ClusterUnavailable):
             await joining
 
 
-async def test_past_the_most_readers_the_next_is_told_so_and_finds_room_when_one_has_left(
-    feed: EventBroker, monkeypatch: pytest.MonkeyPatch
+async def test_excess_subscribers_are_rejected_until_one_leaves(
+    broker: EventBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "MAX_READERS", 2)
-    first, _ = [await feed.join() for _ in range(2)]
+    first, _ = [await broker.join() for _ in range(2)]
     with pytest.raises(Busy):
-        await feed.join()
-    feed.leave(first)
-    await feed.join()
+        await broker.join()
+    broker.leave(first)
+    await broker.join()

@@ -1,4 +1,4 @@
-"""A dict with expiring entries: found within its time, and never more of them than the bound."""
+"""A dict with expiring entries, bounded by age and size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sandboxes.expiring_dict import ExpiringDict
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -15,7 +15,7 @@ class Clock:
         return self.now
 
 
-def test_a_note_is_found_within_its_time_and_not_after() -> None:
+def test_an_entry_expires() -> None:
     clock = Clock()
     recent: ExpiringDict[str, int | None] = ExpiringDict(10, clock)
     recent.note("a", 1)
@@ -29,7 +29,7 @@ def test_a_note_is_found_within_its_time_and_not_after() -> None:
     assert recent.get("a") is None
 
 
-def test_one_that_is_noted_again_lives_from_then_on() -> None:
+def test_noting_an_entry_again_restarts_its_lifetime() -> None:
     clock = Clock()
     recent: ExpiringDict[str, int] = ExpiringDict(10, clock)
     recent.note("a", 1)
@@ -41,7 +41,7 @@ def test_one_that_is_noted_again_lives_from_then_on() -> None:
     assert "b" not in recent
 
 
-def test_what_is_too_old_is_not_held_once_another_is_noted() -> None:
+def test_expired_entries_are_removed_when_another_is_noted() -> None:
     clock = Clock()
     recent: ExpiringDict[int, None] = ExpiringDict(10, clock)
     for number in range(1000):
@@ -51,7 +51,7 @@ def test_what_is_too_old_is_not_held_once_another_is_noted() -> None:
     assert len(recent) == 1
 
 
-def test_of_too_many_the_oldest_are_forgotten() -> None:
+def test_the_oldest_entries_are_removed_past_the_limit() -> None:
     recent: ExpiringDict[int, None] = ExpiringDict(10, Clock(), most=3)
     for number in (1, 2, 3, 1, 4):
         recent.note(number, None)

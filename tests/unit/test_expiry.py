@@ -1,4 +1,4 @@
-"""When a sandbox ends, by its Pod's annotations and status; and what the reaper makes of that."""
+"""The expiry of a sandbox, by its Pod's annotations and status, and the sandboxes due for the reaper."""
 
 from __future__ import annotations
 
@@ -58,25 +58,25 @@ def service(sandbox_id: str = "a") -> dict[str, Any]:
         ({"idle_timeout_seconds": "30", "expires_at": "never"}, 30),
     ],
 )
-def test_the_first_clock_to_end_ends_the_sandbox(annotations: dict[str, str], seconds: int | None) -> None:
-    told = expiry.expires_at(pod(**annotations))
+def test_the_earlier_of_ttl_and_idle_timeout_is_the_expiry(annotations: dict[str, str], seconds: int | None) -> None:
+    actual = expiry.expires_at(pod(**annotations))
     expected = None if seconds is None else (START + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
-    assert told == expected
+    assert actual == expected
 
 
-def test_a_use_that_is_not_written_yet_counts() -> None:
+def test_an_unwritten_use_counts() -> None:
     used = START + timedelta(seconds=20)
     assert expiry.expires_at(pod(idle_timeout_seconds="30"), used) == "2026-01-01T00:00:50Z"
 
 
 @pytest.mark.parametrize("name", ["pod-failed", "pod-succeeded"])
-def test_a_pod_ended_when_its_container_did(name: str) -> None:
+def test_a_pod_ends_when_its_container_finished(name: str) -> None:
     recorded = case(name).items[0]
     finished = recorded["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
     assert expiry.ended_at(recorded) == datetime.fromisoformat(finished)
 
 
-def test_what_was_marked_is_read_back() -> None:
+def test_annotations_of_ttl_and_idle_timeout_are_read_back() -> None:
     marked = pod()
     marked["metadata"]["annotations"] = expiry.marks_of(60, 30, START)
     assert expiry.ttl_ends_at(marked) == START + timedelta(seconds=60)
@@ -85,7 +85,7 @@ def test_what_was_marked_is_read_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objects", "seconds", "doomed"),
+    ("objects", "seconds", "reason"),
     [
         ([pod(), service()], 10**8, None),
         ([pod(expires_at="2026-01-01T00:01:00Z"), service()], 59, None),
@@ -103,16 +103,16 @@ def test_what_was_marked_is_read_back() -> None:
         ([{**pod(), "status": {"phase": "Succeeded"}}, service()], 3600, "it ended at 2026-01-01T00:00:00.000000Z"),
     ],
 )
-def test_what_is_due_and_why(
-    make_settings: MakeSettings, objects: list[dict[str, Any]], seconds: int, doomed: str | None
+def test_expired_ended_and_incomplete_sandboxes_are_due_with_a_reason(
+    make_settings: MakeSettings, objects: list[dict[str, Any]], seconds: int, reason: str | None
 ) -> None:
     found = due_of(objects, make_settings(), START + timedelta(seconds=seconds))
-    assert [one.reason for one in found] == ([] if doomed is None else [doomed])
-    assert [one.objects for one in found] == ([] if doomed is None else [tuple(objects)])
+    assert [one.reason for one in found] == ([] if reason is None else [reason])
+    assert [one.objects for one in found] == ([] if reason is None else [tuple(objects)])
 
 
 @pytest.mark.parametrize("change", ["managed", "terminating", "label", "name"])
-def test_nothing_is_due_that_is_not_ours_or_going_already(make_settings: MakeSettings, change: str) -> None:
+def test_foreign_and_terminating_pods_are_not_due(make_settings: MakeSettings, change: str) -> None:
     expired = pod(expires_at="2026-01-01T00:00:01Z")
     if change == "managed":
         expired["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
@@ -126,7 +126,7 @@ def test_nothing_is_due_that_is_not_ours_or_going_already(make_settings: MakeSet
 
 
 @pytest.mark.parametrize("name", recorded_pods())
-def test_no_recorded_pod_is_due_by_itself_but_those_that_have_ended(make_settings: MakeSettings, name: str) -> None:
+def test_of_the_recorded_pods_only_ended_ones_are_due(make_settings: MakeSettings, name: str) -> None:
     recorded = copy.deepcopy(recorded_pods()[name])
     recorded["metadata"] |= {"labels": kube.labels_of("x"), "name": kube.pod_name("x")}
     due = due_of([recorded, service("x")], make_settings(), expiry.created_at(recorded) + timedelta(days=30))

@@ -1,4 +1,4 @@
-"""The syntax of names, labels and images: one for each, whoever writes it."""
+"""The syntax of names, labels and images: the same for every source of a value."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ IMAGES = [
     "x:" + "t" * 128,
     "a/" * 200 + "a",
 ]
-NO_IMAGES = [
+INVALID_IMAGES = [
     '"registry/sandbox:1"',
     "'sandbox:1'",
     "`sandbox`",
@@ -87,16 +87,16 @@ NO_IMAGES = [
 ]
 
 KEYS = ["team", "A", "a-b_c.d9", "example.com/team", "a.b-c.d/X", "x" * 63, "x" * 64 + "/a", "a." * 126 + "a/x"]
-NO_KEYS = [
+INVALID_KEYS = [
     *("-a", "a-", ".a", "a b", "ä", "x" * 64, "/a", "a/", "a/b/c", "Example.com/a", "a_b/c", "-a/b", "a-/b"),
     *("a..b/x", ".a/x", "a./x", "a-.b/x", "a.-b/x", "a." * 127 + "a/x"),
 ]
 VALUES = ["", "a", "A_b-c.9", "x" * 63]
-NO_VALUES = ["-a", "a-", ".", "a b", "a/b", "a=b", "ä", "x" * 64]
+INVALID_VALUES = ["-a", "a-", ".", "a b", "a/b", "a=b", "ä", "x" * 64]
 
 
-class Judges:
-    """Everything that reads labels and images; each answers None, or the sentence that it refuses a value with."""
+class Validators:
+    """All validators of labels and images; each returns None, or the message of the rejection."""
 
     def __init__(self, make_settings: MakeSettings, template: Template) -> None:
         self.make_settings = make_settings
@@ -132,57 +132,57 @@ class Judges:
 
 
 @pytest.fixture
-def judges(make_settings: MakeSettings, template: Template) -> Judges:
-    return Judges(make_settings, template)
+def validators(make_settings: MakeSettings, template: Template) -> Validators:
+    return Validators(make_settings, template)
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_an_image_that_registries_accept_passes_in_a_create_and_at_the_start(judges: Judges, image: str) -> None:
-    assert judges.create(image=image) is None
-    assert judges.start(SANDBOX_IMAGE=image) is None
+def test_a_valid_image_is_accepted_by_create_and_by_settings(validators: Validators, image: str) -> None:
+    assert validators.create(image=image) is None
+    assert validators.start(SANDBOX_IMAGE=image) is None
 
 
-@pytest.mark.parametrize("image", NO_IMAGES)
-def test_what_is_no_image_is_refused_alike_in_a_create_and_at_the_start(judges: Judges, image: str) -> None:
-    sentence = judges.create(image=image)
+@pytest.mark.parametrize("image", INVALID_IMAGES)
+def test_an_invalid_image_is_rejected_alike_by_create_and_by_settings(validators: Validators, image: str) -> None:
+    sentence = validators.create(image=image)
     assert sentence is not None
     assert sentence.startswith("It may hold an image reference")
-    assert f". {sentence}." in str(judges.start(SANDBOX_IMAGE=image))
+    assert f". {sentence}." in str(validators.start(SANDBOX_IMAGE=image))
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "fits"),
+    ("key", "value", "is_valid"),
     [
         *((key, "x", True) for key in KEYS),
-        *((key, "x", False) for key in NO_KEYS),
+        *((key, "x", False) for key in INVALID_KEYS),
         *(("team", value, True) for value in VALUES),
-        *(("team", value, False) for value in NO_VALUES),
+        *(("team", value, False) for value in INVALID_VALUES),
     ],
 )
-def test_a_label_is_judged_alike_by_create_list_document_and_ingress(
-    judges: Judges, key: str, value: str, fits: bool
+def test_a_label_is_validated_alike_by_create_list_document_and_ingress(
+    validators: Validators, key: str, value: str, is_valid: bool
 ) -> None:
     label = f"{key}={value}"
-    verdicts = {
-        "create": judges.create(labels={key: value}) is None,
-        "list": judges.list(label) is None,
-        "document": judges.document(label),
-        "pods": judges.start(SANDBOX_INGRESS_FROM=f"pod:{label}") is None,
-        "namespaces": judges.start(SANDBOX_INGRESS_FROM=f"namespace:{label}") is None,
-        "both": judges.start(SANDBOX_INGRESS_FROM=f"namespace:a=b/pod:{label}") is None,
+    accepted = {
+        "create": validators.create(labels={key: value}) is None,
+        "list": validators.list(label) is None,
+        "document": validators.document(label),
+        "pods": validators.start(SANDBOX_INGRESS_FROM=f"pod:{label}") is None,
+        "namespaces": validators.start(SANDBOX_INGRESS_FROM=f"namespace:{label}") is None,
+        "both": validators.start(SANDBOX_INGRESS_FROM=f"namespace:a=b/pod:{label}") is None,
     }
-    assert verdicts == dict.fromkeys(verdicts, fits)
+    assert accepted == dict.fromkeys(accepted, is_valid)
 
 
-@pytest.mark.parametrize("key", NO_KEYS)
-def test_the_key_of_an_annotation_is_judged_like_that_of_a_label(judges: Judges, key: str) -> None:
-    assert judges.create(annotations={key: "x"}) == judges.create(labels={key: "x"}) is not None
+@pytest.mark.parametrize("key", INVALID_KEYS)
+def test_annotation_keys_are_validated_like_label_keys(validators: Validators, key: str) -> None:
+    assert validators.create(annotations={key: "x"}) == validators.create(labels={key: "x"}) is not None
 
 
-def test_a_list_says_what_is_wrong_with_a_label_as_a_create_does(judges: Judges) -> None:
-    sentence = judges.create(labels={"a..b/x": "y"})
+def test_list_and_create_reject_a_label_with_the_same_message(validators: Validators) -> None:
+    sentence = validators.create(labels={"a..b/x": "y"})
     assert sentence is not None
-    assert sentence in str(judges.list("a..b/x=y"))
+    assert sentence in str(validators.list("a..b/x=y"))
 
 
 @pytest.mark.parametrize(
@@ -198,39 +198,41 @@ def test_a_list_says_what_is_wrong_with_a_label_as_a_create_does(judges: Judges)
         *((name, False, False) for name in ("", "A", "a_b", "-a", "a-", ".a", "a.", "a..b", "a\n", "ä")),
     ],
 )
-def test_names_of_claims_and_namespaces_are_accepted_as_kubernetes_does(
-    judges: Judges, name: str, label: bool, subdomain: bool
+def test_names_of_claims_and_namespaces_are_validated_as_by_kubernetes(
+    validators: Validators, name: str, label: bool, subdomain: bool
 ) -> None:
     assert grammar.is_dns_label(name) is label
     assert grammar.is_dns_name(name) is subdomain
     # An empty variable counts as unset.
     if name:
-        assert (judges.start(SKILLS_PVC_NAME=name) is None) is subdomain
-        assert (judges.start(SKILLS_PVC_NAME="a", K8S_NAMESPACE=name) is None) is label
+        assert (validators.start(SKILLS_PVC_NAME=name) is None) is subdomain
+        assert (validators.start(SKILLS_PVC_NAME="a", K8S_NAMESPACE=name) is None) is label
 
 
 @pytest.mark.parametrize("variable", ["NODE_HOST", "LISTEN_HOST", "K8S_TLS_SERVER_NAME", "ALLOWED_HOSTS"])
 @pytest.mark.parametrize(
-    ("host", "fits"),
+    ("host", "is_valid"),
     [
         *((host, True) for host in ("localhost", "host.docker.internal", "Node-1", "my_node", "10.0.0.1", "a.b.")),
         *((host, False) for host in ("a..b", "-a", "a-", ".a", "a:1", "http://a", "ä", "x" * 64, "a." * 127 + "a")),
     ],
 )
-def test_a_host_is_judged_alike_by_each_variable(judges: Judges, variable: str, host: str, fits: bool) -> None:
-    assert (judges.start(**{variable: host}) is None) is fits
+def test_a_host_is_validated_alike_by_each_variable(
+    validators: Validators, variable: str, host: str, is_valid: bool
+) -> None:
+    assert (validators.start(**{variable: host}) is None) is is_valid
 
 
 ODD = st.text("aA0-_./=", max_size=8)
 
 
 @given(key=ODD)
-def test_the_pattern_of_a_key_says_what_its_sentences_say(key: str) -> None:
+def test_the_key_pattern_agrees_with_the_key_messages(key: str) -> None:
     assert (re.fullmatch(grammar.KEY, key) is not None) is (grammar.key_problem(key) is None)
 
 
 @pytest.mark.parametrize("part", ["a", "a-", "a.", "a_", "a/", "aA", "a:", "a@"])
-def test_no_text_that_is_nearly_right_takes_long_to_judge(part: str) -> None:
+def test_long_invalid_texts_are_rejected_without_catastrophic_backtracking(part: str) -> None:
     text = part * (500 // len(part)) + "!"
     assert grammar.key_problem(text)
     assert grammar.key_problem(f"{text[:200]}/!")

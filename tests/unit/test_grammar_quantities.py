@@ -1,4 +1,4 @@
-"""Quantities: which texts are one, and what number they stand for."""
+"""Quantities: valid texts, and the numbers that they denote."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devcluster import quantities as stand_in
+from devcluster import quantities as devcluster_quantities
 from sandboxes.grammar import LARGEST, QuantityError, parse_quantity
 from tests.record import case
 
@@ -42,11 +42,11 @@ SUFFIXES = ("", *"numkMGTPE", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
         ("12e+2", "1200"),
         ("1e-3", "0.001"),
         (str(LARGEST), str(LARGEST)),
-        # More digits than a decimal number has unless told otherwise: nothing is rounded away.
+        # More digits than the default precision of Decimal: nothing is rounded.
         ("1.0000000000000000000000000000000000000001", "1.0000000000000000000000000000000000000001"),
     ],
 )
-def test_the_number_that_a_quantity_stands_for(text: str, number: str) -> None:
+def test_a_quantity_is_parsed_to_its_number(text: str, number: str) -> None:
     assert parse_quantity(text) == Decimal(number)
 
 
@@ -58,17 +58,17 @@ def test_the_number_that_a_quantity_stands_for(text: str, number: str) -> None:
         *("\u0661", "1e\u0663", "1e100", "1e999999999", "1" * 65, "0" * 10_000),
     ],
 )
-def test_a_text_that_is_no_quantity_is_not_taken_for_one(text: str) -> None:
+def test_invalid_quantities_are_rejected(text: str) -> None:
     assert not _is_quantity(text)
 
 
 @pytest.mark.parametrize("text", [str(LARGEST + 1), "8Ei", "10E", "1e19", "9" * 64])
-def test_more_than_kubernetes_can_hold_is_refused_and_not_lowered(text: str) -> None:
+def test_quantities_above_the_maximum_of_kubernetes_are_rejected(text: str) -> None:
     with pytest.raises(QuantityError, match=r"at most 2\^63-1"):
         parse_quantity(text)
 
 
-def test_the_quantity_that_a_real_server_refused_is_none() -> None:
+def test_the_quantity_in_the_recorded_rejection_is_invalid() -> None:
     pod = case("apply-quantity-invalid").stdin["items"][0]
     assert not _is_quantity(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"])
 
@@ -78,8 +78,8 @@ TAILS = st.sampled_from(SUFFIXES) | st.integers(-9, 9).map(lambda power: f"e{pow
 
 
 @given(number=NUMBERS, tail=TAILS)
-def test_the_stand_in_reads_every_quantity_alike(number: str, tail: str) -> None:
-    expected = stand_in.parse(number + tail)
+def test_devcluster_parses_every_quantity_alike(number: str, tail: str) -> None:
+    expected = devcluster_quantities.parse(number + tail)
     if expected > LARGEST:
         assert not _is_quantity(number + tail)
     else:
@@ -87,9 +87,9 @@ def test_the_stand_in_reads_every_quantity_alike(number: str, tail: str) -> None
 
 
 @given(text=st.text(max_size=8) | st.from_regex(r"\A[0-9.eEinumkMGTP+-]{1,12}\Z"))
-def test_any_text_is_a_quantity_or_an_error_and_the_stand_in_knows_each(text: str) -> None:
+def test_any_text_is_rejected_or_parsed_as_by_devcluster(text: str) -> None:
     if _is_quantity(text):
-        assert parse_quantity(text) == stand_in.parse(text)
+        assert parse_quantity(text) == devcluster_quantities.parse(text)
 
 
 def _is_quantity(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The image and its compose file, as far as they can be read without building one (CI builds it)."""
+"""Dockerfile and compose file, checked without a build (CI builds the image)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SERVICE: dict[str, Any] = COMPOSE["services"]["provisioner"]
 WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
-def test_the_dockerfile_has_nothing_to_lint() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     result = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "")
 
 
-def test_the_image_is_the_contracts() -> None:
+def test_the_image_fulfils_the_contract() -> None:
     assert "ARG PYTHON_IMAGE=python:3.13-slim-bookworm\nFROM ${PYTHON_IMAGE}" in DOCKERFILE
     assert re.search(r"apt-get install .*\bcurl\b", DOCKERFILE)
     assert "USER 1000:1000" in DOCKERFILE
     assert "EXPOSE 8002" in DOCKERFILE
-    assert image_environment()["LISTEN_HOST"] == "0.0.0.0"  # noqa: S104 - within the container
+    assert image_environment()["LISTEN_HOST"] == "0.0.0.0,::"
     assert image_environment()["LISTEN_PORT"] == "8002"
     assert not {"HOST", "PORT"} & set(image_environment())
     assert "KUBECONFIG_PATH=/root/.kube/config" in DOCKERFILE
@@ -42,14 +42,14 @@ def test_the_image_is_the_contracts() -> None:
 
 
 def run_commands(containing: str) -> str:
-    """Return the commands of the RUN that contains this text, in one line, as the builder gives them to the shell."""
+    """Return the commands of the RUN that contains this text, in one line, as the builder passes them to the shell."""
     runs = re.findall(r"^RUN ((?:.*\\\n)*.*)$", DOCKERFILE, re.MULTILINE)
     (found,) = [run for run in runs if containing in run]
     return str(found).replace("\\\n", "")
 
 
 def in_bash(commands: str, **variables: str) -> None:
-    """Run the commands as the image's SHELL does, with an environment of just these variables and a PATH."""
+    """Run the commands as the image's SHELL does, with only these variables and a PATH."""
     environ = {"PATH": "/usr/bin:/bin", **variables}
     subprocess.run(["/bin/bash", "-o", "pipefail", "-c", commands], env=environ, check=True)
 
@@ -65,7 +65,7 @@ def in_bash(commands: str, **variables: str) -> None:
         ("https://mirror.example/apt/", "https://mirror.example/apt"),
     ],
 )
-def test_an_apt_mirror_is_taken_with_and_without_its_scheme(tmp_path: Path, mirror: str, base: str) -> None:
+def test_an_apt_mirror_is_used_with_and_without_a_scheme(tmp_path: Path, mirror: str, base: str) -> None:
     sources = tmp_path / "debian.sources"
     text = "Types: deb\nURIs: {0}/debian\nSuites: bookworm\n\nTypes: deb\nURIs: {0}/debian-security\n"
     sources.write_text(text.format("http://deb.debian.org"))
@@ -87,7 +87,9 @@ def test_an_apt_mirror_is_taken_with_and_without_its_scheme(tmp_path: Path, mirr
         ),
     ],
 )
-def test_a_package_index_is_taken_by_both_names(tmp_path: Path, variables: dict[str, str], index: list[str]) -> None:
+def test_a_package_index_is_used_by_either_argument(
+    tmp_path: Path, variables: dict[str, str], index: list[str]
+) -> None:
     pip = tmp_path / "pip"
     pip.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
     pip.chmod(0o755)
@@ -97,26 +99,28 @@ def test_a_package_index_is_taken_by_both_names(tmp_path: Path, variables: dict[
     assert arguments == ["install", "--no-cache-dir", "--require-hashes", *index, "-r", "requirements.txt"]
 
 
-def test_the_images_health_check_asks_at_the_port_on_which_it_listens(tmp_path: Path) -> None:
+def test_the_images_health_check_uses_the_listen_port(tmp_path: Path) -> None:
     (health_check,) = re.findall(r"^HEALTHCHECK .*\\\n\s*CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
     curl = tmp_path / "curl"
     curl.write_text('#!/bin/sh\necho "$@"\n')
     curl.chmod(0o755)
 
-    def asked(**variables: str) -> str:
+    def probed_url(**variables: str) -> str:
         environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", **variables}
         return subprocess.run(
             json.loads(health_check), env=environ, capture_output=True, text=True, check=True
         ).stdout.split()[-1]
 
     image = image_environment()
-    assert asked(**image) == "http://127.0.0.1:8002/health"
-    assert asked(**image | {"LISTEN_PORT": "9000", "PORT": "tcp://10.0.0.1:8002"}) == "http://127.0.0.1:9000/health"
-    assert asked(**image | {"LISTEN_PORT": "", "PORT": "9001"}) == "http://127.0.0.1:9001/health"
-    assert asked(**image | {"LISTEN_PORT": ""}) == "http://127.0.0.1:8002/health"
+    assert probed_url(**image) == "http://127.0.0.1:8002/health"
+    assert (
+        probed_url(**image | {"LISTEN_PORT": "9000", "PORT": "tcp://10.0.0.1:8002"}) == "http://127.0.0.1:9000/health"
+    )
+    assert probed_url(**image | {"LISTEN_PORT": "", "PORT": "9001"}) == "http://127.0.0.1:9001/health"
+    assert probed_url(**image | {"LISTEN_PORT": ""}) == "http://127.0.0.1:8002/health"
 
 
-def test_memory_goes_back_to_the_kernel_in_the_image_and_by_run_sh() -> None:
+def test_image_and_run_sh_set_the_same_malloc_variables() -> None:
     malloc = {name: value for name, value in image_environment().items() if name.startswith("MALLOC_")}
     assert malloc == {
         "MALLOC_ARENA_MAX": "2",
@@ -128,7 +132,7 @@ def test_memory_goes_back_to_the_kernel_in_the_image_and_by_run_sh() -> None:
         assert f'export {name}="${{{name}:-{value}}}"' in script
 
 
-def test_the_image_has_what_the_service_needs_and_nothing_of_the_stand_in() -> None:
+def test_the_image_contains_the_service_and_no_devcluster() -> None:
     copied = copied_into_the_image()
     assert {"provisioner.py", "sandboxes", "manifests", "requirements.txt"} <= copied
     assert not copied & {"devcluster", "tests", "requirements-dev.txt"}
@@ -137,7 +141,7 @@ def test_the_image_has_what_the_service_needs_and_nothing_of_the_stand_in() -> N
     assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == copied
 
 
-def test_the_compose_service_is_the_contracts() -> None:
+def test_the_compose_service_fulfils_the_contract() -> None:
     assert SERVICE["profiles"] == ["provisioner"]
     assert SERVICE["container_name"] == "deer-flow-provisioner"
     assert SERVICE["restart"] == "unless-stopped"
@@ -152,15 +156,15 @@ def test_the_compose_service_is_the_contracts() -> None:
     assert COMPOSE["networks"][network]["name"] == network
 
 
-def test_the_compose_file_passes_on_only_variables_that_exist() -> None:
+def test_the_compose_file_passes_only_existing_variables() -> None:
     assert set(SERVICE["environment"]) <= VARIABLES
-    # The variable of a shell outside says nothing about the addresses in the container.
-    fixed = {"LISTEN_HOST": "0.0.0.0", "LISTEN_PORT": "${LISTEN_PORT:-8002}"}  # noqa: S104 - within the container
+    # Variables of the host's shell do not apply to addresses in the container.
+    fixed = {"LISTEN_HOST": "0.0.0.0,::", "LISTEN_PORT": "${LISTEN_PORT:-8002}"}
     for name, value in SERVICE["environment"].items():
         assert value == fixed.get(name, f"${{{name}:-}}")
 
 
-def test_the_build_arguments_are_the_same_in_both_files() -> None:
+def test_compose_and_dockerfile_have_the_same_build_arguments() -> None:
     assert set(SERVICE["build"]["args"]) == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, re.MULTILINE))
     assert json.loads(re.findall(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)[-1]) == ["python", "provisioner.py"]
 
@@ -175,18 +179,18 @@ def test_ci_has_least_permissions_and_pinned_actions() -> None:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", action), action
 
 
-def test_ci_audits_all_that_is_pinned() -> None:
+def test_ci_audits_all_pinned_requirements() -> None:
     for requirements in ("requirements.txt", "requirements-dev.txt"):
         assert f"pip-audit --disable-pip --require-hashes -r {requirements}\n" in WORKFLOW
 
 
 @pytest.mark.parametrize("script", ["scripts/test.sh", ".ci/run"])
-def test_what_ci_runs_can_be_run(script: str) -> None:
+def test_scripts_of_ci_are_executable(script: str) -> None:
     assert (ROOT / script).stat().st_mode & 0o111
 
 
-def test_compose_hands_on_every_variable_that_needs_no_mount() -> None:
-    # HOST and PORT mean other things outside.
+def test_the_compose_file_passes_every_variable_that_needs_no_mount() -> None:
+    # HOST and PORT have other meanings on the host.
     fixed_by_the_image = {"HOST", "PORT", "KUBECONFIG_PATH", "KUBECTL"}
     needs_a_mount = {"PROVISIONER_API_KEY_FILE", "SANDBOX_TEMPLATES_DIR"}
     assert set(SERVICE["environment"]) == VARIABLES - fixed_by_the_image - needs_a_mount

@@ -1,4 +1,4 @@
-"""When the informer may answer, for whom, and what live reads and unanswered deletes change about it."""
+"""Freshness and certainty of the informer, and the effect of live reads and unconfirmed deletes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sandboxes.objects import KubeObject
 MAX_AGE = 60.0
 
 
-class View(Informer):
-    """An informer whose lists and watches are a test's own words."""
+class ScriptedInformer(Informer):
+    """An informer whose lists and watches are set by a test."""
 
     def __init__(self) -> None:
         runner = KubectlRunner(Path("/never/started"), (), {})
@@ -59,160 +59,160 @@ def pair(sandbox_id: str = "a") -> list[KubeObject]:
     return [one("Pod", 5, sandbox_id), one("Service", 6, sandbox_id)]
 
 
-async def later() -> None:
-    """Let the clock go on, however coarse it is."""
+async def next_tick() -> None:
+    """Wait until the clock advances, whatever its resolution."""
     began = now()
     while now() <= began:
         await asyncio.sleep(0)
 
 
 @pytest.fixture
-async def view() -> View:
-    """Return a view that has just listed the sandbox a."""
-    view = View()
-    view.list(*pair())
-    await later()
-    return view
+async def informer() -> ScriptedInformer:
+    """Return an informer that has just listed the sandbox a."""
+    informer = ScriptedInformer()
+    informer.list(*pair())
+    await next_tick()
+    return informer
 
 
-async def test_it_is_fresh_only_once_both_kinds_were_listed() -> None:
-    view = View()
-    assert (view.is_fresh, view.age) == (False, float("inf"))
-    view.list(kinds=["Pod"])
-    assert (view.is_fresh, view.age) == (False, float("inf"))
-    view.list(kinds=["Service"])
-    assert view.is_fresh
-    assert view.age < MAX_AGE
+async def test_the_informer_is_fresh_only_after_both_kinds_were_listed() -> None:
+    informer = ScriptedInformer()
+    assert (informer.is_fresh, informer.age) == (False, float("inf"))
+    informer.list(kinds=["Pod"])
+    assert (informer.is_fresh, informer.age) == (False, float("inf"))
+    informer.list(kinds=["Service"])
+    assert informer.is_fresh
+    assert informer.age < MAX_AGE
 
 
-async def test_its_age_is_that_of_the_kind_that_was_confirmed_longer_ago(view: View) -> None:
-    view.list(kinds=["Service"], began=now() - MAX_AGE - 1)
-    assert not view.is_fresh
-    assert MAX_AGE < view.age < float("inf")
-    view.cache("Service").failed()
-    assert view.age == float("inf")
+async def test_the_informers_age_is_that_of_its_older_cache(informer: ScriptedInformer) -> None:
+    informer.list(kinds=["Service"], began=now() - MAX_AGE - 1)
+    assert not informer.is_fresh
+    assert MAX_AGE < informer.age < float("inf")
+    informer.cache("Service").failed()
+    assert informer.age == float("inf")
 
 
-async def test_who_waits_until_it_is_fresh_is_woken_by_progress_that_makes_it_so() -> None:
-    view = View()
-    waits = asyncio.create_task(view.becomes_fresh())
+async def test_becomes_fresh_returns_when_both_kinds_were_listed() -> None:
+    informer = ScriptedInformer()
+    waits = asyncio.create_task(informer.becomes_fresh())
     await asyncio.sleep(0)
-    view.list(kinds=["Pod"])
+    informer.list(kinds=["Pod"])
     for _ in range(3):
         await asyncio.sleep(0)
     assert not waits.done()
-    view.list(kinds=["Service"])
+    informer.list(kinds=["Service"])
     await waits
 
 
-async def test_it_is_certain_of_a_sandbox_only_while_it_is_fresh(view: View) -> None:
-    assert view.is_certain("a")
-    assert view.is_certain_of_all
-    view.cache("Pod").failed()
-    assert not view.is_certain("a")
-    assert not view.is_certain_of_all
+async def test_the_informer_is_certain_only_while_it_is_fresh(informer: ScriptedInformer) -> None:
+    assert informer.is_certain("a")
+    assert informer.is_certain_of_all
+    informer.cache("Pod").failed()
+    assert not informer.is_certain("a")
+    assert not informer.is_certain_of_all
 
 
-async def test_a_doubt_is_about_one_sandbox_and_about_all_together(view: View) -> None:
-    view.doubt("a")
-    assert view.is_fresh
-    assert [view.is_certain("a"), view.is_certain("b"), view.is_certain_of_all] == [False, True, False]
+async def test_a_doubt_affects_its_sandbox_and_lists_only(informer: ScriptedInformer) -> None:
+    informer.doubt("a")
+    assert informer.is_fresh
+    assert [informer.is_certain("a"), informer.is_certain("b"), informer.is_certain_of_all] == [False, True, False]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_doubt_lasts_until_both_kinds_were_confirmed_after_it(view: View, kind: str) -> None:
-    view.doubt("a")
-    await later()
-    view.end_watches([kind])
-    assert not view.is_certain("a")
-    view.end_watches()
-    assert view.is_certain("a")
-    assert view.is_certain_of_all
+async def test_a_doubt_lasts_until_both_kinds_were_confirmed_after_it(informer: ScriptedInformer, kind: str) -> None:
+    informer.doubt("a")
+    await next_tick()
+    informer.end_watches([kind])
+    assert not informer.is_certain("a")
+    informer.end_watches()
+    assert informer.is_certain("a")
+    assert informer.is_certain_of_all
 
 
-async def test_a_list_that_began_before_a_doubt_does_not_end_it(view: View) -> None:
+async def test_a_list_started_before_a_doubt_does_not_end_it(informer: ScriptedInformer) -> None:
     began = now()
-    await later()
-    view.doubt("a")
-    view.list(*pair(), version=20, began=began)
-    assert not view.is_certain("a")
-    await later()
-    view.list(version=30)
-    assert view.is_certain("a")
+    await next_tick()
+    informer.doubt("a")
+    informer.list(*pair(), version=20, began=began)
+    assert not informer.is_certain("a")
+    await next_tick()
+    informer.list(version=30)
+    assert informer.is_certain("a")
 
 
-async def test_a_failure_after_a_confirmation_leaves_a_doubt(view: View) -> None:
-    view.doubt("a")
-    await later()
-    view.end_watches()
-    view.cache("Pod").failed()
-    assert not view.is_certain("a")
+async def test_a_failed_watch_keeps_a_doubt(informer: ScriptedInformer) -> None:
+    informer.doubt("a")
+    await next_tick()
+    informer.end_watches()
+    informer.cache("Pod").failed()
+    assert not informer.is_certain("a")
 
 
-async def test_a_live_read_after_a_doubt_ends_it(view: View) -> None:
-    view.doubt("a")
-    before = view.before_read("a")
-    view.note_read("a", pair(), before)
-    assert view.is_certain("a")
+async def test_a_live_read_after_a_doubt_ends_it(informer: ScriptedInformer) -> None:
+    informer.doubt("a")
+    before = informer.before_read("a")
+    informer.note_read("a", pair(), before)
+    assert informer.is_certain("a")
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_a_live_read_that_began_before_a_doubt_does_not_end_it(view: View, is_first: bool) -> None:
+async def test_a_live_read_started_before_a_doubt_does_not_end_it(informer: ScriptedInformer, is_first: bool) -> None:
     if not is_first:
-        view.doubt("a")
-        await later()
-    before = view.before_read("a")
-    view.doubt("a")
-    view.note_read("a", pair(), before)
-    assert not view.is_certain("a")
+        informer.doubt("a")
+        await next_tick()
+    before = informer.before_read("a")
+    informer.doubt("a")
+    informer.note_read("a", pair(), before)
+    assert not informer.is_certain("a")
 
 
-async def test_what_was_here_and_a_live_read_does_not_find_is_gone(view: View) -> None:
-    view.note_read("a", [one("Service", 6)], view.before_read("a"))
-    assert view.sandbox("a") == (None, one("Service", 6))
-    view.note_read("a", [], view.before_read("a"))
-    assert view.sandbox("a") == (None, None)
+async def test_a_live_read_removes_cached_objects_that_it_does_not_find(informer: ScriptedInformer) -> None:
+    informer.note_read("a", [one("Service", 6)], informer.before_read("a"))
+    assert informer.sandbox("a") == (None, one("Service", 6))
+    informer.note_read("a", [], informer.before_read("a"))
+    assert informer.sandbox("a") == (None, None)
 
 
-async def test_what_was_made_while_a_live_read_ran_is_not_gone_by_it(view: View) -> None:
-    view.note_read("a", [], view.before_read("a"))
-    before = view.before_read("a")
-    view.note([one("Pod", 12, uid="new")])
-    view.note_read("a", [], before)
-    assert view.sandbox("a")[0] == one("Pod", 12, uid="new")
+async def test_a_live_read_keeps_objects_created_while_it_ran(informer: ScriptedInformer) -> None:
+    informer.note_read("a", [], informer.before_read("a"))
+    before = informer.before_read("a")
+    informer.note([one("Pod", 12, uid="new")])
+    informer.note_read("a", [], before)
+    assert informer.sandbox("a")[0] == one("Pod", 12, uid="new")
 
 
-async def test_what_a_live_read_finds_is_seen_by_the_next_read(view: View) -> None:
+async def test_a_live_read_caches_the_objects_that_it_finds(informer: ScriptedInformer) -> None:
     found = [one("Pod", 12, "b"), one("Service", 13, "b")]
-    view.note_read("b", found, view.before_read("b"))
-    assert view.sandbox("b") == (found[0], found[1])
-    assert view.ids() == {"a", "b"}
+    informer.note_read("b", found, informer.before_read("b"))
+    assert informer.sandbox("b") == (found[0], found[1])
+    assert informer.ids() == {"a", "b"}
 
 
-async def test_what_is_no_sandboxs_is_not_taken_in_for_no_watch_would_tell_its_end(view: View) -> None:
+async def test_objects_that_belong_to_no_sandbox_are_not_cached(informer: ScriptedInformer) -> None:
     foreign = one("Pod", 12, "redis", app="redis")
-    view.note_read("redis", [foreign], view.before_read("redis"))
-    view.note([foreign, {"kind": "ConfigMap", "metadata": {"name": "sandbox-b", "labels": kube.labels_of("b")}}])
-    assert view.sandbox("redis") == (None, None)
-    assert len(list(view.objects())) == 2
+    informer.note_read("redis", [foreign], informer.before_read("redis"))
+    informer.note([foreign, {"kind": "ConfigMap", "metadata": {"name": "sandbox-b", "labels": kube.labels_of("b")}}])
+    assert informer.sandbox("redis") == (None, None)
+    assert len(list(informer.objects())) == 2
 
 
-async def test_only_a_sandbox_with_both_halves_is_a_sandbox_and_each_half_is_an_object(view: View) -> None:
-    view.note([one("Pod", 12, "b"), one("Service", 13, "c")])
-    assert view.ids() == {"a"}
-    assert {kube.key_of(obj) for obj in view.objects()} == {
+async def test_a_sandbox_needs_both_objects_but_objects_lists_each(informer: ScriptedInformer) -> None:
+    informer.note([one("Pod", 12, "b"), one("Service", 13, "c")])
+    assert informer.ids() == {"a"}
+    assert {kube.key_of(obj) for obj in informer.objects()} == {
         ("Pod", "sandbox-a"), ("Service", "sandbox-a-svc"), ("Pod", "sandbox-b"), ("Service", "sandbox-c-svc"),
     }  # fmt: skip
 
 
-async def test_each_change_is_told_with_its_name_and_with_both_versions(view: View) -> None:
+async def test_each_change_is_signalled_with_name_and_both_versions(informer: ScriptedInformer) -> None:
     changed: list[tuple[str, str]] = []
     exchanged: list[tuple[KubeObject | None, KubeObject | None]] = []
-    view.changed.connect(lambda kind, name: changed.append((kind, name)))
-    view.exchanged.connect(lambda old, new: exchanged.append((old, new)))
+    informer.changed.connect(lambda kind, name: changed.append((kind, name)))
+    informer.exchanged.connect(lambda old, new: exchanged.append((old, new)))
     newer, last = one("Pod", 12), one("Pod", 13)
-    view.note([newer])
-    view.note_deleted([newer])
-    view.cache("Pod").apply_event(Event("DELETED", last, 13), now())
+    informer.note([newer])
+    informer.note_deleted([newer])
+    informer.cache("Pod").apply_event(Event("DELETED", last, 13), now())
     assert changed == [("Pod", "sandbox-a")] * 2
     assert exchanged == [(one("Pod", 5), newer), (newer, None)]

@@ -1,4 +1,4 @@
-"""When keepalive writes a use of a sandbox, and what becomes of one whose write fails."""
+"""When keepalive writes a use of a sandbox, and retries after a failed write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def uses_written_by(write: Write) -> Uses:
 
 
 def uses_whose_first_write_waits() -> tuple[Uses, list[str], asyncio.Future[None]]:
-    """Return the uses, what is written of them, and what the first write waits for."""
+    """Return the uses, the list of written timestamps, and the future that the first write awaits."""
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     written: list[str] = []
 
@@ -51,12 +51,12 @@ def pod_unused_for(seconds: int, idle_timeout: int) -> dict[str, Any]:
     return {"metadata": {"uid": "u", "creationTimestamp": created.isoformat(), "annotations": annotations}}
 
 
-async def test_a_use_that_was_answered_while_anothers_write_failed_is_written_at_once() -> None:
+async def test_a_use_noted_while_a_write_failed_is_written_immediately() -> None:
     uses, written, first = uses_whose_first_write_waits()
     pod = pod_unused_for(595, idle_timeout=600)
     failing = asyncio.create_task(uses.note(pod))
     await until(lambda: len(written) == 1)
-    assert await uses.note(pod) is pod  # answered, while the first is still being written
+    assert await uses.note(pod) is pod  # returns while the first is still being written
     latest = uses.latest(pod)
     first.set_exception(ServerFailed("down"))
     with pytest.raises(ServerFailed):
@@ -66,7 +66,7 @@ async def test_a_use_that_was_answered_while_anothers_write_failed_is_written_at
     assert written[1] == expiry.text_of(latest)
 
 
-async def test_uses_after_a_write_wait_for_the_minute_and_are_written_at_the_end() -> None:
+async def test_uses_shortly_after_a_write_are_written_at_shutdown() -> None:
     written: list[str] = []
 
     async def write(annotations: dict[str, str]) -> None:
@@ -84,7 +84,7 @@ async def test_uses_after_a_write_wait_for_the_minute_and_are_written_at_the_end
     assert len(written) == 2
 
 
-async def test_a_use_that_was_answered_while_another_was_being_written_is_written_at_the_end() -> None:
+async def test_a_use_noted_during_the_final_write_is_written_too() -> None:
     uses, written, first = uses_whose_first_write_waits()
     pod = pod_unused_for(5, idle_timeout=600)
     await uses.note(pod)
@@ -99,7 +99,7 @@ async def test_a_use_that_was_answered_while_another_was_being_written_is_writte
     assert uses.latest(pod) is None
 
 
-async def test_a_use_of_a_sandbox_that_is_gone_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+async def test_uses_of_a_deleted_sandbox_are_discarded(caplog: pytest.LogCaptureFixture) -> None:
     async def write(_annotations: dict[str, str]) -> None:
         raise ObjectsChanged("it is another one by now")
 

@@ -1,4 +1,4 @@
-"""Which values of a kubeconfig are secrets, and in which forms they are found in a text."""
+"""Which values of a kubeconfig are secrets, and the encodings in which they are hidden."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ GOOD = {
 
 
 def hidden(text: str, config: object) -> str:
-    """Return the text as a line would show it that knows the kubeconfig's secrets."""
+    """Return the text with the kubeconfig's secrets hidden."""
     return hide(text, secrets_of(config).forms())
 
 
 def hidden_of_plugin(text: str, config: object) -> str:
-    """Return the text as a line would show it, if a credential plugin said it."""
+    """Return the text with the kubeconfig's secrets hidden as in the output of a credential plugin."""
     secrets = secrets_of(config)
     return hide(text, secrets.forms(), secrets.forms_of_words())
 
@@ -91,12 +91,12 @@ PLACES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_secret_is_hidden_wherever_in_a_kubeconfig_it_stands(place: str) -> None:
+def test_a_secret_in_any_field_of_a_kubeconfig_is_hidden(place: str) -> None:
     assert not shows(hidden(f"it says {SECRET}.", PLACES[place]))
     assert not shows(hidden(f"it says {SECRET}.", json.dumps(PLACES[place], indent="\t")))
 
 
-# It has to be found as a whole: without its own lines and words.
+# A secret with spaces and quotes, which must be found as a whole.
 QUOTED = f"{SECRET} \"\\ \u00e9/<'&>"
 
 
@@ -133,7 +133,7 @@ def lower(text: str) -> str:
         ),
     ],
 )
-def test_a_secret_is_hidden_in_each_form_that_programs_write(text: str) -> None:
+def test_a_secret_is_hidden_in_every_encoding(text: str) -> None:
     assert not shows(hidden(text, of_user(password=QUOTED)))
 
 
@@ -148,10 +148,10 @@ def test_a_secret_is_hidden_in_each_form_that_programs_write(text: str) -> None:
         f"[{' '.join(map(str, PEM.encode()))}]",
     ],
 )
-def test_data_in_base64_are_hidden_as_text_line_by_line_and_as_bytes(text: str) -> None:
+def test_base64_data_are_hidden_encoded_decoded_by_line_and_as_bytes(text: str) -> None:
     data = base64.b64encode(PEM.encode()).decode()
     assert not shows(hidden(text, of_user(**{"client-key-data": data})))
-    # YAML may break the lines of long data; programs print them in one piece
+    # YAML may break long data into lines; programs print them in one piece.
     broken = "\n".join(data[start : start + 64] for start in range(0, len(data), 64))
     assert not shows(hidden(text, of_user(**{"client-key-data": broken})))
 
@@ -170,7 +170,7 @@ def test_no_part_of_a_secret_in_base64_is_left(encode: Callable[[bytes], bytes],
 @pytest.mark.parametrize(
     "form", [SECRET, quote_plus(f"{SECRET} <{SECRET}"), base64.b64encode(SECRET.encode()).decode()]
 )
-def test_a_secret_that_is_printed_over_two_lines_is_hidden(form: str, line_feed: str) -> None:
+def test_a_secret_broken_across_two_lines_is_hidden(form: str, line_feed: str) -> None:
     config = of_user(token=SECRET, password=f"{SECRET} <{SECRET}")
     for at in range(1, len(form)):
         assert "(hidden)" in hidden(f"says {form[:at]}{line_feed}{form[at:]} there", config)
@@ -182,13 +182,13 @@ def test_the_header_of_basic_authentication_is_hidden() -> None:
     assert hidden(f"Basic {text}", of_user(username="name", password="pass-word")) == "Basic (hidden)"
 
 
-def test_both_values_of_a_doubled_key_are_hidden() -> None:
+def test_both_values_of_a_duplicate_key_are_hidden() -> None:
     text = yaml.safe_dump(GOOD).replace("token: ", "token: first-of-two\n    token: ")
     assert hidden(f"first-of-two token-{MARKER}", text) == "(hidden) (hidden)"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["login", "hunterpass"], "hunterpass"),
         (["login", "hunter"], "'hunter'"),
@@ -201,32 +201,32 @@ def test_both_values_of_a_doubled_key_are_hidden() -> None:
         (["default"], "default"),
     ],
 )
-def test_each_argument_of_a_plugin_is_hidden_in_what_it_says(arguments: list[str], said: str) -> None:
-    text = hidden_of_plugin(f"can't use {said} for --password", of_plugin(args=arguments))
+def test_plugin_arguments_are_hidden_in_plugin_output(arguments: list[str], output: str) -> None:
+    text = hidden_of_plugin(f"can't use {output} for --password", of_plugin(args=arguments))
     assert text in ("can't use (hidden) for --password", "can't use '(hidden)' for --password")
 
 
 @pytest.mark.parametrize("at", range(1, 10))
-def test_an_argument_that_a_plugin_prints_over_two_lines_is_hidden(at: int) -> None:
-    said = f"no hunterpass: {'hunterpass'[:at]}\n  {'hunterpass'[at:]}, hunterpasses"
-    assert hidden_of_plugin(said, of_plugin(args=["login", "hunterpass"])) == "no (hidden): (hidden), hunterpasses"
+def test_a_plugin_argument_broken_across_two_lines_is_hidden(at: int) -> None:
+    output = f"no hunterpass: {'hunterpass'[:at]}\n  {'hunterpass'[at:]}, hunterpasses"
+    assert hidden_of_plugin(output, of_plugin(args=["login", "hunterpass"])) == "no (hidden): (hidden), hunterpasses"
 
 
-def test_remarks_and_keys_that_look_like_secrets_are_hidden_in_what_a_plugin_says() -> None:
+def test_comments_and_keys_that_look_like_secrets_are_hidden_in_plugin_output() -> None:
     text = yaml.safe_dump(of_user(**{f"{SECRET}-key": "x"})) + "# token: hunterpass\n"
     assert hidden_of_plugin(f"{SECRET}-key, # token: hunterpass", text) == "(hidden), # (hidden): (hidden)"
 
 
 @pytest.mark.parametrize("value", ["true", "default", "kubernetes", "12345", "v1.2", "admin", "none"])
-def test_a_common_word_is_hidden_where_a_secret_stands_by_its_name(value: str) -> None:
-    said, shown = f"it says {value}, not x{value}x", f"it says (hidden), not x{value}x"
-    assert hidden(said, of_user(username="u", password=value)) == shown
-    assert hidden(said, of_plugin(env=[{"name": "API_TOKEN", "value": value}])) == shown
-    assert hidden(said, of_plugin(args=[f"--password={value}"])) == shown
-    assert hidden(said, of_plugin(env=[{"name": "MODE", "value": value}])) == said
+def test_a_common_word_is_hidden_if_its_field_holds_a_secret(value: str) -> None:
+    output, shown = f"it says {value}, not x{value}x", f"it says (hidden), not x{value}x"
+    assert hidden(output, of_user(username="u", password=value)) == shown
+    assert hidden(output, of_plugin(env=[{"name": "API_TOKEN", "value": value}])) == shown
+    assert hidden(output, of_plugin(args=[f"--password={value}"])) == shown
+    assert hidden(output, of_plugin(env=[{"name": "MODE", "value": value}])) == output
 
 
-OURS = (
+OWN_LINE = (
     '{"level": "info"} kubectl apply: the cluster accepts the template default; true, v1, IfAvailable, 8080, 1.37.1; '
     "kubeconfig /home, context here, user admin, API server https://10.0.0.1:6443, namespace deer-flow; "
     "login get-token failed: client.authentication.k8s.io/v1, error, eu"
@@ -253,13 +253,13 @@ OURS = (
         *("kubectl", "client.authentication.k8s.io/v1", "https://10.0.0.1:6443", "10.0.0.1", "t", ""),
     ],
 )
-def test_what_is_no_secret_does_not_mask_our_own_lines(value: str) -> None:
+def test_values_that_are_no_secrets_do_not_mask_own_log_lines(value: str) -> None:
     variables = [{"name": "AWS_PROFILE", "value": value}, {"name": "AWS_TOKEN_FILE", "value": value}]
     config = of_plugin(args=["get-token", value, "--mode", value], env=variables, interactiveMode="IfAvailable")
-    assert hidden(OURS, config) == OURS
+    assert hidden(OWN_LINE, config) == OWN_LINE
 
 
-def test_a_short_secret_is_hidden_as_a_word_and_not_within_words() -> None:
+def test_a_short_secret_is_hidden_only_as_a_whole_word() -> None:
     config = of_user(username="u", password="prod")
     assert hidden("products of prod: prod, 'prod', \"\\nprod\"", config) == (
         "products of (hidden): (hidden), '(hidden)', \"\\n(hidden)\""
@@ -267,7 +267,7 @@ def test_a_short_secret_is_hidden_as_a_word_and_not_within_words() -> None:
     assert hidden("x$ec!y", of_user(username="u", password="$ec!")) == "x(hidden)y"
 
 
-def test_a_password_is_hidden_even_if_it_is_a_name() -> None:
+def test_a_password_equal_to_a_name_is_hidden() -> None:
     assert hidden("the user admin", of_user(username="admin", password="admin")) == "the user (hidden)"
 
 
@@ -287,30 +287,30 @@ NOT_WHOLE = {
 
 
 @pytest.mark.parametrize("case", NOT_WHOLE)
-def test_a_file_that_can_not_be_read_whole_is_known_as_such(case: str) -> None:
+def test_an_unparsable_file_is_marked_incomplete(case: str) -> None:
     assert not read_kubeconfig(NOT_WHOLE[case].encode()).is_whole
 
 
 @pytest.mark.parametrize("more", ["\n---\n{", "\n---\n- [a\n", "\n...\n: [x"])
-def test_a_broken_second_document_leaves_hidden_what_the_first_has(more: str) -> None:
+def test_a_broken_second_document_does_not_reveal_secrets_of_the_first(more: str) -> None:
     found = read_kubeconfig((yaml.safe_dump(of_user(token=SECRET)) + more).encode())
     assert not shows(hide(SECRET, found.secrets.forms()))
     assert not found.is_whole
 
 
-def test_an_anchor_that_stands_twice_is_read_as_kubectl_reads_it() -> None:
+def test_a_redefined_anchor_is_read_as_by_kubectl() -> None:
     text = f"users:\n- name: &a first-secret\n  user: {{token: *a, x: &a {SECRET}, password: *a}}\n"
     assert hidden(f"first-secret {SECRET}", text) == "(hidden) (hidden)"
 
 
-def test_a_few_lines_that_mean_a_billion_are_given_up() -> None:
+def test_exponential_aliases_are_not_expanded() -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
     assert not read_kubeconfig("\n".join(lines).encode()).is_whole
 
 
 @given(st.binary() | st.text().map(str.encode) | st.builds(lambda value: yaml.safe_dump(value).encode(), st.text()))
-def test_any_file_is_read_without_an_error(text: bytes) -> None:
+def test_reading_any_file_raises_nothing(text: bytes) -> None:
     read_kubeconfig(text)
 
 
@@ -325,7 +325,7 @@ def test_any_file_is_read_without_an_error(text: bytes) -> None:
         ([1], None),
     ],
 )
-def test_names_that_stand_twice_are_found(config: object, doubled: tuple[str, str] | None) -> None:
+def test_duplicate_names_are_found(config: object, doubled: tuple[str, str] | None) -> None:
     found = read_kubeconfig(yaml.safe_dump(config).encode())
     assert found.doubled == doubled
 
@@ -350,17 +350,17 @@ def test_an_address_is_shown_without_user_info_and_query(server: str, shown: str
     assert shown_address(server) == (shown or "(not shown: it is no usable address)")
 
 
-# A kind is no secret, and a token file is another file.
+# A kind is no secret, and a token file is a separate file.
 @pytest.mark.parametrize("name", sorted(kubeconfigs.CHANGES.keys() - {"another kind", "a token file with a line feed"}))
-def test_all_values_of_the_tests_kubeconfigs_are_hidden(name: str, tmp_path: Path) -> None:
-    """Line by line, as a program would print them."""
+def test_all_values_of_the_test_kubeconfigs_are_hidden(name: str, tmp_path: Path) -> None:
+    """As a program would print them, line by line."""
     kubeconfigs.write(name, yaml.safe_dump(GOOD), tmp_path / "config")
     text = (tmp_path / "config").read_text()
     assert shows(text)
     assert not shows(hidden(text, text))
 
 
-def test_what_stands_in_the_record_is_hidden() -> None:
+def test_the_secret_in_the_recorded_message_is_hidden() -> None:
     users = [{"name": "admin", "user": {"token": secret}} for secret in ("SECRET-ONE", "TOKEN-TWO")]
-    said = 'duplicate name "admin" in list: [{admin { []  [] SECRET-ONE    [] map[]   <nil> <nil> []}}'
-    assert hidden(said, {**GOOD, "users": users}) == said.replace("SECRET-ONE", "(hidden)")
+    output = 'duplicate name "admin" in list: [{admin { []  [] SECRET-ONE    [] map[]   <nil> <nil> []}}'
+    assert hidden(output, {**GOOD, "users": users}) == output.replace("SECRET-ONE", "(hidden)")

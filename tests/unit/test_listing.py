@@ -56,7 +56,7 @@ SANDBOXES = [
         ([("unknown", "x"), ("status", "Pending")], ["a"]),
     ],
 )
-def test_each_filter_that_is_set_must_fit(items: list[tuple[str, str]], expected: list[str]) -> None:
+def test_every_filter_must_match(items: list[tuple[str, str]], expected: list[str]) -> None:
     assert ids(SANDBOXES, *items) == expected
 
 
@@ -73,7 +73,7 @@ def test_each_filter_that_is_set_must_fit(items: list[tuple[str, str]], expected
         (["team=red", "absent=1"], False),
     ],
 )
-def test_every_label_that_is_named_must_be_there(labels: list[str], fits: bool) -> None:
+def test_every_label_filter_must_match(labels: list[str], fits: bool) -> None:
     pod = {"metadata": {"labels": {"team": "red", "example.com/tier": "1", "empty": ""}}}
     assert query(*(("label", one) for one in labels)).fits(pod) is fits
 
@@ -87,13 +87,13 @@ def test_every_label_that_is_named_must_be_there(labels: list[str], fits: bool) 
         ("cursor", ""), ("cursor", "x"), ("cursor", "ä"), ("cursor", "Mjph"), ("cursor", "/+=="),
     ],
 )  # fmt: skip
-def test_what_a_parameter_can_not_be_is_said_with_its_name(name: str, value: str) -> None:
+def test_invalid_parameters_are_rejected_by_name(name: str, value: str) -> None:
     with pytest.raises(Unprocessable) as refused:
         query((name, value))
     assert [(one["loc"], bool(one["msg"])) for one in refused.value.fields] == [(["query", name], True)]
 
 
-def test_a_parameter_that_is_given_twice_is_refused_but_for_labels() -> None:
+def test_repeated_parameters_other_than_label_are_rejected() -> None:
     with pytest.raises(Unprocessable) as refused:
         query(("status", "Running"), ("status", "Failed"))
     assert refused.value.fields[0]["loc"] == ["query", "status"]
@@ -108,11 +108,11 @@ def test_a_wait_must_be_a_number_of_seconds(value: str) -> None:
     assert refused.value.fields[0]["loc"] == ["query", "wait_seconds"]
 
 
-def test_without_a_limit_the_answer_is_as_the_contract_has_it() -> None:
+def test_without_a_limit_the_response_has_only_the_contracts_fields() -> None:
     assert json.loads(select(SANDBOXES, query(("status", "Pending"))).as_json).keys() == {"sandboxes", "count"}
 
 
-def test_a_page_counts_itself_and_the_last_one_has_no_cursor() -> None:
+def test_a_page_counts_its_own_sandboxes_and_the_last_has_no_cursor() -> None:
     first = select(SANDBOXES, query(("limit", "3")))
     assert isinstance(first, SandboxPage)
     assert (first.count, first.next_cursor is None) == (3, False)
@@ -128,21 +128,21 @@ IDS = st.sets(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,3}[a-z0-9])?", fullmatch=True
 
 
 @given(always=IDS, changing=st.lists(IDS, min_size=1, max_size=8), limit=st.integers(1, 5))
-def test_paging_through_a_list_that_changes_tells_each_once_and_leaves_none_out(
+def test_paging_through_a_changing_list_returns_each_sandbox_once(
     always: set[str], changing: list[set[str]], limit: int
 ) -> None:
-    told: list[str] = []
+    returned: list[str] = []
     items = [("limit", str(limit))]
     for number in range(100):
         there = always | changing[number % len(changing)]
         page = select([answer(one) for one in sorted(there)], query(*items))
         assert isinstance(page, SandboxPage)
-        told += [one.sandbox_id for one in page.sandboxes]
+        returned += [one.sandbox_id for one in page.sandboxes]
         assert page.count == len(page.sandboxes) <= limit
         if page.next_cursor is None:
             break
         items = [("limit", str(limit)), ("cursor", page.next_cursor)]
     else:
-        pytest.fail("there was always a next page")
-    assert told == sorted(set(told))
-    assert always <= set(told)
+        pytest.fail("every page had a next one")
+    assert returned == sorted(set(returned))
+    assert always <= set(returned)

@@ -1,4 +1,4 @@
-"""Bulkhead: how many calls work at once, how many wait, and when it is busy."""
+"""Bulkhead: the limits of concurrent and of waiting calls."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sandboxes.service.locks import Bulkhead
 from tests.waiting import until
 
 
-async def test_so_many_at_once_so_many_in_line_and_the_next_is_told_so_at_once() -> None:
-    turns, running, most = Bulkhead(at_once=2, waiting=3), 0, 0
+async def test_calls_past_both_limits_are_rejected_immediately() -> None:
+    bulkhead, running, most = Bulkhead(at_once=2, waiting=3), 0, 0
     end = asyncio.Event()
 
     async def work() -> None:
         nonlocal running, most
-        async with turns.one():
+        async with bulkhead.one():
             running += 1
             most = max(most, running)
             await end.wait()
@@ -33,11 +33,11 @@ async def test_so_many_at_once_so_many_in_line_and_the_next_is_told_so_at_once()
     await work()
 
 
-async def test_who_waits_no_longer_leaves_his_place_in_the_line() -> None:
-    turns, end = Bulkhead(at_once=1, waiting=1), asyncio.Event()
+async def test_a_cancelled_waiter_frees_its_place() -> None:
+    bulkhead, end = Bulkhead(at_once=1, waiting=1), asyncio.Event()
 
     async def work() -> None:
-        async with turns.one():
+        async with bulkhead.one():
             await end.wait()
 
     running, waiting = asyncio.create_task(work()), asyncio.create_task(work())

@@ -1,4 +1,4 @@
-"""The log's lines, as they leave the process: their form, their ids, and what is not in them."""
+"""The log's lines as written: format, ids, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def log() -> Log:
     return Log(as_json=True)
 
 
-def test_a_line_is_json_with_time_level_and_logger(log: Log) -> None:
+def test_a_line_is_json_with_timestamp_level_and_logger(log: Log) -> None:
     log.logger.warning("the %s has %d", "cluster", 3)
     (event,) = log.events
     assert event.pop("timestamp").endswith("Z")
@@ -42,14 +42,14 @@ def test_a_line_is_json_with_time_level_and_logger(log: Log) -> None:
 
 
 @pytest.mark.parametrize("text", [FORGED, 'quote " and \\', "\ud800 half a pair", "\u65e5\u672c"])
-def test_a_value_can_not_forge_a_line_of_json(log: Log, text: str) -> None:
+def test_a_value_cannot_forge_a_json_line(log: Log, text: str) -> None:
     log.logger.info("value: %s", text)
     (event,) = log.events
     assert event["event"] == f"value: {text}"
 
 
 @pytest.mark.parametrize("colors", [False, True])
-def test_a_value_can_not_forge_a_line_on_a_terminal(colors: bool) -> None:
+def test_a_value_cannot_forge_a_line_on_a_terminal(colors: bool) -> None:
     log = Log(as_json=False, colors=colors)
     log.logger.info("value: %s", FORGED)
     text = log.written.getvalue()
@@ -61,7 +61,7 @@ def test_a_value_can_not_forge_a_line_on_a_terminal(colors: bool) -> None:
     assert second.startswith("    | ") or "    | 2026" in second
 
 
-def test_an_exception_is_in_its_event(log: Log) -> None:
+def test_an_exception_is_part_of_its_event(log: Log) -> None:
     console = Log(as_json=False)
     for each in (log, console):
         each.logger.error("it failed", exc_info=ValueError(FORGED))
@@ -73,7 +73,7 @@ def test_an_exception_is_in_its_event(log: Log) -> None:
     assert all(line.startswith("    | ") for line in rest)
 
 
-async def test_every_line_of_a_request_and_of_what_it_starts_has_its_ids(log: Log) -> None:
+async def test_every_line_of_a_request_and_its_tasks_has_its_ids(log: Log) -> None:
     logs.begin_request("r-1", "a")
     log.logger.info("in it")
 
@@ -95,7 +95,7 @@ async def test_every_line_of_a_request_and_of_what_it_starts_has_its_ids(log: Lo
     ]
 
 
-async def test_lines_about_a_batch_have_the_ids_of_all_its_requests_and_others_their_own(
+async def test_lines_about_a_batch_have_the_ids_of_all_its_requests(
     log: Log,
 ) -> None:
     go = asyncio.Event()
@@ -127,24 +127,24 @@ async def test_lines_about_a_batch_have_the_ids_of_all_its_requests_and_others_t
     }
 
 
-def test_secrets_are_hidden_in_every_form_in_which_they_are_quoted() -> None:
+def test_secrets_of_a_request_are_hidden_in_every_encoding() -> None:
     secret = 'p"a\\ss\nw\u00f6rd'
     log = Log(as_json=True, secrets=("the-key",))
 
-    def speak() -> None:
+    def write_lines() -> None:
         logs.name_sandbox("a", secrets=[secret, "abc"])
         log.logger.info("%s | %s | %s | the-key | abc", secret, json.dumps(secret), f"Authorization: Bearer {'t0ken'}")
         log.logger.error("failed", exc_info=ValueError(secret))
 
-    contextvars.copy_context().run(speak)
+    contextvars.copy_context().run(write_lines)
     first, second = log.events
     assert first["event"] == '(hidden) | "(hidden)" | Authorization: Bearer (hidden) | (hidden) | abc'
     assert "(hidden)" in second["exception"]
     log.logger.info("%s", secret)
-    assert log.events[-1]["event"] == secret, "another request's words are not touched"
+    assert log.events[-1]["event"] == secret, "secrets of another request are not hidden"
 
 
-def test_secrets_that_become_known_later_are_hidden_in_every_line_from_then_on(log: Log) -> None:
+def test_secrets_found_later_are_hidden_from_then_on(log: Log) -> None:
     console = Log(as_json=False)
     known: list[str] = []
     logs.hide_from("a file", lambda: forms_of(known))
@@ -162,37 +162,37 @@ def test_secrets_that_become_known_later_are_hidden_in_every_line_from_then_on(l
     assert log.events[-1]["event"] == "the-second"
 
 
-def test_of_two_secrets_the_longer_is_hidden_first(log: Log) -> None:
-    """Else the rest of the longer one would stay."""
+def test_the_longer_of_two_overlapping_secrets_is_hidden_first(log: Log) -> None:
+    """Otherwise the rest of the longer one would remain."""
     logs.hide_from("a file", lambda: forms_of(["secret"]))
 
-    def speak() -> None:
+    def write_lines() -> None:
         logs.name_sandbox("a", secrets=["top-secret-key"])
         log.logger.info("top-secret-key secret")
 
-    contextvars.copy_context().run(speak)
+    contextvars.copy_context().run(write_lines)
     assert log.events[0]["event"] == "(hidden) (hidden)"
 
 
-def test_words_of_our_own_are_not_hidden(log: Log) -> None:
+def test_level_and_logger_are_not_hidden(log: Log) -> None:
     logs.hide_from("a file", lambda: forms_of(["info", "sandboxes.test"]))
     log.logger.info("info")
     (event,) = log.events
     assert (event["level"], event["logger"], event["event"]) == ("info", "sandboxes.test", "(hidden)")
 
 
-def test_what_is_printed_is_as_a_line_of_the_log_would_show_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_masked_hides_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     logs.hide_from("a file", lambda: forms_of(["the-secret"]))
     logs.print_masked("the-secret, Bearer t0ken")
     logs.print_masked(ValueError("the-secret"), sys.stderr)
     assert capsys.readouterr() == ("(hidden), Bearer (hidden)\n", "(hidden)\n")
 
 
-def test_an_exception_that_nothing_catches_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_uncaught_exception_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
     logs.hide_from("a file", lambda: forms_of(["the-secret"]))
     try:
         try:
-            raise KeyError("the-secret")  # noqa: TRY301 - the chain is what is tested
+            raise KeyError("the-secret")  # noqa: TRY301 - the chain is under test
         except KeyError as error:
             raise ValueError("it holds the-secret") from error
     except ValueError as error:
@@ -211,7 +211,7 @@ def test_an_exception_that_nothing_catches_shows_no_secret(capsys: pytest.Captur
         ('"value": "cut of', '"value": "(hidden)"'),
     ],
 )
-def test_values_of_an_environment_are_not_in_what_kubectl_is_said_to_have_said(said: str, shown: str) -> None:
+def test_values_of_variables_are_removed_from_kubectls_output(said: str, shown: str) -> None:
     assert without_values(said) == shown
 
 
@@ -219,7 +219,7 @@ def test_values_of_an_environment_are_not_in_what_kubectl_is_said_to_have_said(s
     ("log_format", "is_terminal", "is_json"),
     [("auto", False, True), ("auto", True, False), ("json", True, True), ("console", False, False)],
 )
-def test_the_form_is_the_consoles_on_a_terminal_unless_it_is_set(
+def test_the_log_format_defaults_to_console_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch,
     make_settings: Callable[..., Settings],
     log_format: str,
@@ -227,7 +227,7 @@ def test_the_form_is_the_consoles_on_a_terminal_unless_it_is_set(
     is_json: bool,
 ) -> None:
     for name in ("logThreads", "logProcesses", "logMultiprocessing"):
-        monkeypatch.setattr(logging, name, True)  # put back at the end
+        monkeypatch.setattr(logging, name, True)  # restored at the end
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     stderr = io.StringIO()

@@ -1,28 +1,22 @@
-"""(sandbox, template) → objects: what stands in the cluster."""
+"""(sandbox, template) → the objects in the cluster, and their revision."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from sandboxes.models.requests import ExtraMount
 from sandboxes.settings import DEFAULT_IMAGE, Settings
 from sandboxes.spec.manifests import build, revision_of, user_data_source
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.templates import Template, load_template
 from tests.conftest import ROOT
 from tests.record import recorded_pods
+from tests.unit.manifests import AT, SANDBOX, container, rendered, volumes
 
 MakeSettings = Callable[..., Settings]
-AT = "2026-01-01T00:00:00.000000Z"
-SANDBOX = Sandbox("abc", "T-1", "u_1")
-
 LABELS = {
     "app": "deer-flow-sandbox",
     "sandbox-id": "abc",
@@ -38,24 +32,7 @@ ANNOTATIONS = {
 }
 
 
-def rendered(settings: Settings, template: Template, sandbox: Sandbox = SANDBOX) -> tuple[Any, Any]:
-    pod, service = build(sandbox, template, settings, applied_at=AT)
-    return pod, service
-
-
-def container(pod: Any) -> Any:
-    return pod["spec"]["containers"][0]
-
-
-def volumes(pod: Any) -> Any:
-    return {volume["name"]: {k: v for k, v in volume.items() if k != "name"} for volume in pod["spec"]["volumes"]}
-
-
-def mounts(pod: Any) -> Any:
-    return {mount.pop("mountPath"): mount for mount in container(pod)["volumeMounts"]}
-
-
-def test_a_pod_is_built_with_these_very_fields_and_no_others(make_settings: MakeSettings, template: Template) -> None:
+def test_a_pod_has_exactly_these_fields(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(SKILLS_HOST_PATH="/skills", THREADS_HOST_PATH="/threads")
     pod, _ = rendered(settings, template)
     probe = {"httpGet": {"path": "/v1/sandbox", "port": 8080}, "timeoutSeconds": 3}
@@ -105,9 +82,7 @@ def test_a_pod_is_built_with_these_very_fields_and_no_others(make_settings: Make
     }
 
 
-def test_a_service_is_built_with_these_very_fields_and_no_others(
-    make_settings: MakeSettings, template: Template
-) -> None:
+def test_a_service_has_exactly_these_fields(make_settings: MakeSettings, template: Template) -> None:
     _, service = rendered(make_settings(), template)
     assert service == {
         "apiVersion": "v1",
@@ -127,168 +102,7 @@ def test_a_service_is_built_with_these_very_fields_and_no_others(
     }
 
 
-def test_without_paths_user_data_are_an_empty_dir_and_there_are_no_skills(
-    make_settings: MakeSettings, template: Template
-) -> None:
-    pod, _ = rendered(make_settings(), template)
-    assert volumes(pod) == {"user-data": {"emptyDir": {}}}
-    assert mounts(pod) == {"/mnt/user-data": {"name": "user-data"}}
-
-
-def test_the_threads_folder_by_placeholder_is_the_same_and_implies_no_base_directory(
-    make_settings: MakeSettings, template: Template
-) -> None:
-    implying = make_settings(THREADS_HOST_PATH="/data/threads")
-    before, _ = rendered(implying, template)
-    refusing = make_settings(THREADS_HOST_PATH="/data/threads/{thread_id}")
-    after, _ = rendered(refusing, template)
-    assert (implying.base_directory, refusing.base_directory) == ("/data", None)
-    assert user_data_source(before) == user_data_source(after)
-
-
-def test_claims_stand_in_for_host_paths(make_settings: MakeSettings, template: Template) -> None:
-    settings = make_settings(
-        SKILLS_PVC_NAME="skills-claim",
-        USERDATA_PVC_NAME="data-claim",
-        SKILLS_HOST_PATH="/skills",
-        THREADS_HOST_PATH="/threads",
-    )
-    pod, _ = rendered(settings, template)
-    assert volumes(pod) == {
-        "skills": {"persistentVolumeClaim": {"claimName": "skills-claim"}},
-        "user-data": {"persistentVolumeClaim": {"claimName": "data-claim"}},
-    }
-    assert mounts(pod) == {
-        "/mnt/user-data": {"name": "user-data", "subPath": "deer-flow/users/u_1/threads/T-1/user-data"},
-        "/mnt/skills": {"name": "skills", "readOnly": True},
-    }
-
-
-def test_a_skills_claim_shows_only_the_path_that_the_operator_names(
-    make_settings: MakeSettings, template: Template
-) -> None:
-    path = "deer-flow/users/{user_id}/{thread_id}/skills/"
-    settings = make_settings(SKILLS_PVC_NAME="claim", SKILLS_PVC_SUBPATH_TEMPLATE=path)
-    pod, _ = rendered(settings, template)
-    assert mounts(pod)["/mnt/skills"] == {
-        "name": "skills",
-        "readOnly": True,
-        "subPath": "deer-flow/users/u_1/T-1/skills",
-    }
-
-
-OURS = "deer-flow/users/u_1/threads/T-1/user-data"
-
-
-def everywhere(template: Template, *mounts_: dict[str, Any]) -> Template:
-    """Let the sandbox, a sidecar, an init container and a native sidecar have these mounts as well."""
-    spec = template.pod["spec"]
-    spec["containers"].append({"name": "sidecar", "image": "s:1", "volumeMounts": copy.deepcopy(list(mounts_))})
-    spec["initContainers"] = [
-        {"name": "init", "image": "i:1", "volumeMounts": copy.deepcopy(list(mounts_))},
-        {"name": "native", "image": "n:1", "restartPolicy": "Always", "volumeMounts": copy.deepcopy(list(mounts_))},
-    ]
-    spec["containers"][0]["volumeMounts"] += copy.deepcopy(list(mounts_))
-    return template
-
-
-def all_mounts(pod: Any, volume: str) -> list[Any]:
-    containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
-    return [mount for one in containers for mount in one.get("volumeMounts", []) if mount["name"] == volume]
-
-
-@pytest.mark.parametrize(
-    ("own", "narrowed"),
-    [
-        ({}, {"subPath": OURS}),
-        ({"subPath": "cache"}, {"subPath": f"{OURS}/cache"}),
-        ({"subPath": "a/b", "readOnly": True}, {"subPath": f"{OURS}/a/b", "readOnly": True}),
-        ({"subPathExpr": "$(NAME)"}, {"subPathExpr": f"{OURS}/$(NAME)"}),
-        ({"subPath": ""}, {"subPath": OURS}),
-        ({"subPathExpr": ""}, {"subPath": OURS}),
-        # which an API server refuses, and no container sees
-        ({"subPath": "a", "subPathExpr": "b"}, {"subPath": f"{OURS}/a", "subPathExpr": f"{OURS}/b"}),
-    ],
-)
-def test_every_mount_of_user_data_is_below_the_threads_own_path(
-    make_settings: MakeSettings, template: Template, own: dict[str, Any], narrowed: dict[str, Any]
-) -> None:
-    template = everywhere(template, {"name": "user-data", "mountPath": "/work", **own})
-    pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), template)
-    assert all_mounts(pod, "user-data") == [
-        {"name": "user-data", "mountPath": "/mnt/user-data", "subPath": OURS},
-        *[{"name": "user-data", "mountPath": "/work", **narrowed}] * 4,
-    ]
-
-
-@pytest.mark.parametrize("path", ["/mnt/user-data", "/mnt/user-data/", "//mnt/user-data"])
-def test_a_sub_path_of_the_templates_own_at_our_path_is_kept_below_ours(
-    make_settings: MakeSettings, template: Template, path: str
-) -> None:
-    mount = {"name": "user-data", "mountPath": path, "subPath": "home", "mountPropagation": "None"}
-    container(template.pod)["volumeMounts"] = [mount]
-    pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), template)
-    assert all_mounts(pod, "user-data") == [{**mount, "subPath": f"{OURS}/home"}]
-
-
-@pytest.mark.parametrize("variable", ["SKILLS_PVC_NAME", "SKILLS_HOST_PATH"])
-def test_every_mount_of_skills_is_read_only_and_narrowed(
-    make_settings: MakeSettings, template: Template, variable: str
-) -> None:
-    template = everywhere(template, {"name": "skills", "mountPath": "/s", "readOnly": False})
-    own = {} if variable == "SKILLS_HOST_PATH" else {"SKILLS_PVC_SUBPATH_TEMPLATE": "users/{user_id}"}
-    pod, _ = rendered(make_settings(**{variable: "/skills" if not own else "claim"}, **own), template)
-    narrowed = {"subPath": "users/u_1"} if own else {}
-    assert all_mounts(pod, "skills") == [
-        {"name": "skills", "mountPath": "/s", "readOnly": True, **narrowed},
-        {"name": "skills", "mountPath": "/mnt/skills", "readOnly": True, **narrowed},
-        *[{"name": "skills", "mountPath": "/s", "readOnly": True, **narrowed}] * 3,
-    ]
-
-
-def test_a_claim_that_a_template_only_names_does_not_keep_ours_out(
-    make_settings: MakeSettings, template: Template
-) -> None:
-    volume = template.pod["spec"]["volumes"][0]
-    del volume["emptyDir"]
-    volume["persistentVolumeClaim"] = {"claimName": "sandbox-example-data"}
-    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-example-data"}}
-    pod, _ = rendered(make_settings(USERDATA_PVC_NAME="claim"), dataclasses.replace(template, extras=(config,)))
-    assert volumes(pod)["user-data"] == {"persistentVolumeClaim": {"claimName": "claim"}}
-    assert all_mounts(pod, "user-data") == [{"name": "user-data", "mountPath": "/mnt/user-data", "subPath": OURS}]
-
-
-def test_no_claim_is_read_only_at_its_source(make_settings: MakeSettings, template: Template) -> None:
-    extra = (ExtraMount(host_path="/base/b", container_path="/mnt/skills/custom", read_only=True),)
-    settings = make_settings(SKILLS_PVC_NAME="one", USERDATA_PVC_NAME="one", DEER_FLOW_HOST_BASE_DIR="/base")
-    pod, _ = rendered(settings, template, Sandbox("abc", "t", "u", extra))
-    assert set(volumes(pod)) == {"skills-public", "skills-legacy", "user-data", "extra-0"}
-    assert all(source == {"persistentVolumeClaim": {"claimName": "one"}} for source in volumes(pod).values())
-
-
-def test_extra_mounts_are_directories_of_the_node(make_settings: MakeSettings, template: Template) -> None:
-    extra = (
-        ExtraMount(host_path="/base/a", container_path="/mnt/acp-workspace"),
-        ExtraMount(host_path="/base/b", container_path="/mnt/skills/custom", read_only=True),
-    )
-    settings = make_settings(DEER_FLOW_HOST_BASE_DIR="/base")
-    pod, _ = rendered(settings, template, Sandbox("abc", "t", "u", extra))
-    assert volumes(pod)["extra-0"] == {"hostPath": {"path": "/base/a", "type": "DirectoryOrCreate"}}
-    assert volumes(pod)["extra-1"] == {"hostPath": {"path": "/base/b", "type": "Directory"}}
-    found = mounts(pod)
-    assert found["/mnt/acp-workspace"] == {"name": "extra-0", "readOnly": False}
-    assert found["/mnt/skills/custom"] == {"name": "extra-1", "readOnly": True}
-
-
-def test_extra_mounts_are_sub_paths_of_the_user_data_claim(make_settings: MakeSettings, template: Template) -> None:
-    extra = (ExtraMount(host_path="/base/users/a/b", container_path="/mnt/acp-workspace"),)
-    settings = make_settings(DEER_FLOW_HOST_BASE_DIR="/base", USERDATA_PVC_NAME="data-claim")
-    pod, _ = rendered(settings, template, Sandbox("abc", "t", "u", extra))
-    assert volumes(pod)["extra-0"] == {"persistentVolumeClaim": {"claimName": "data-claim"}}
-    assert mounts(pod)["/mnt/acp-workspace"]["subPath"] == "deer-flow/users/a/b"
-
-
-def test_another_container_port_is_probed_and_targeted(make_settings: MakeSettings, template: Template) -> None:
+def test_the_container_port_is_used_by_probes_and_service(make_settings: MakeSettings, template: Template) -> None:
     pod, service = rendered(make_settings(SANDBOX_CONTAINER_PORT="9000"), template)
     assert container(pod)["ports"] == [{"name": "http", "containerPort": 9000, "protocol": "TCP"}]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -297,7 +111,7 @@ def test_another_container_port_is_probed_and_targeted(make_settings: MakeSettin
     assert service["spec"]["ports"][0]["port"] == 9000
 
 
-def test_settings_reach_the_pod(make_settings: MakeSettings, template: Template) -> None:
+def test_settings_are_applied_to_pod_and_service(make_settings: MakeSettings, template: Template) -> None:
     settings = make_settings(
         K8S_NAMESPACE="other",
         SANDBOX_IMAGE="registry.local/sandbox:1",
@@ -313,7 +127,7 @@ def test_settings_reach_the_pod(make_settings: MakeSettings, template: Template)
     assert service["spec"]["type"] == "ClusterIP"
 
 
-def test_what_an_operator_adds_to_the_template_survives(make_settings: MakeSettings, tmp_path: Path) -> None:
+def test_additional_fields_of_a_template_are_kept(make_settings: MakeSettings, tmp_path: Path) -> None:
     folder = ROOT / "manifests" / "sandbox"
     pod = yaml.safe_load((folder / "pod.yaml").read_text())
     service = yaml.safe_load((folder / "service.yaml").read_text())
@@ -346,7 +160,7 @@ def test_what_an_operator_adds_to_the_template_survives(make_settings: MakeSetti
     assert [one["name"] for one in built_service["spec"]["ports"]] == ["http", "vnc"]
 
 
-def test_building_leaves_the_template_as_it_was(make_settings: MakeSettings, template: Template) -> None:
+def test_building_does_not_modify_the_template(make_settings: MakeSettings, template: Template) -> None:
     rendered(make_settings(SKILLS_HOST_PATH="/skills"), template)
     assert template == load_template(ROOT / "manifests" / "sandbox")
 
@@ -360,7 +174,7 @@ def test_building_leaves_the_template_as_it_was(make_settings: MakeSettings, tem
         {"SANDBOX_SECCOMP": "RuntimeDefault"},
     ],
 )
-def test_another_specification_is_another_revision(
+def test_another_specification_changes_the_revision(
     make_settings: MakeSettings, template: Template, variables: dict[str, str]
 ) -> None:
     before, _ = rendered(make_settings(), template)
@@ -369,29 +183,19 @@ def test_another_specification_is_another_revision(
 
 
 @pytest.mark.parametrize("other", [Sandbox("abc", "T-2", "u_1"), Sandbox("abc", "T-1", "u_2")])
-def test_another_owner_is_another_revision(make_settings: MakeSettings, template: Template, other: Sandbox) -> None:
+def test_another_owner_changes_the_revision(make_settings: MakeSettings, template: Template, other: Sandbox) -> None:
     first, _ = rendered(make_settings(), template)
     second, _ = rendered(make_settings(), template, other)
     assert revision_of(first) != revision_of(second)
 
 
-def test_the_same_sandbox_has_the_same_revision_whenever_it_is_applied(
-    make_settings: MakeSettings, template: Template
-) -> None:
+def test_the_revision_does_not_depend_on_the_time(make_settings: MakeSettings, template: Template) -> None:
     first, _ = build(SANDBOX, template, make_settings(), applied_at="2026-01-01T00:00:00Z")
     second, _ = build(SANDBOX, template, make_settings(), applied_at="2027-01-01T00:00:00Z")
     assert revision_of(first) == revision_of(second)
 
 
-def test_a_pod_that_is_not_ours_has_no_revision_and_no_user_data() -> None:
+def test_a_foreign_pod_has_no_revision_and_no_user_data() -> None:
     pod = recorded_pods()["pod-ready"]
     assert revision_of(pod) is None
     assert user_data_source(pod) == {}
-
-
-def test_user_data_are_told_apart_by_source_and_sub_path(make_settings: MakeSettings, template: Template) -> None:
-    settings = make_settings(USERDATA_PVC_NAME="claim")
-    mine, _ = rendered(settings, template)
-    others, _ = rendered(settings, template, Sandbox("abc", "T-2", "u_1"))
-    assert user_data_source(mine) == user_data_source(rendered(settings, template)[0])
-    assert user_data_source(mine) != user_data_source(others)

@@ -1,4 +1,4 @@
-"""What looks for the marker in the output of all tests finds it, and fails the test."""
+"""The search for the marker in the output of all tests finds it, and fails the test."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ HOOKS = "no_secrets_of_other_tests, pytest_configure, pytest_runtest_makereport,
 INI = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
 
 
-def test_each_way_out_fails_its_test_and_does_not_show_the_marker(tmp_path: Path) -> None:
+def test_every_leak_of_the_marker_fails_its_test_without_showing_it(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(INI)
     (tmp_path / "conftest.py").write_text(f"from tests.marker import {HOOKS}\n")
     (tmp_path / "test_leaks.py").write_text(LEAKS)
@@ -82,7 +82,7 @@ def test_the_marker_is_found_in_base64_and_among_bytes(before: str) -> None:
     assert not shows(base64.b64encode(before.encode() * 30))
 
 
-async def test_the_token_of_every_devcluster_is_known_and_no_other_has_it() -> None:
+async def test_the_token_of_every_devcluster_is_known_and_unique() -> None:
     async with Cluster() as first, Cluster() as second:
         assert shows(first.token)
         assert shows(first.kubeconfig.read_text())

@@ -1,4 +1,4 @@
-"""extra_mounts: which directories of the node a caller may have, and where."""
+"""extra_mounts: allowed directories of the node, and where they are mounted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIXED = {
 
 
 @pytest.mark.parametrize("root", ["/mnt/skills", "/opt/skills"])
-def test_the_container_paths_are_the_contract(root: str) -> None:
+def test_the_container_paths_are_those_of_the_contract(root: str) -> None:
     assert container_paths(root) == FIXED | {f"{root}/{one}" for one in ("public", "custom", "legacy", "integrations")}
 
 
@@ -67,18 +67,18 @@ def test_the_skills_path_is_normalized(path: str) -> None:
         "/" + "a" * 4096,
     ],
 )
-def test_a_skills_path_that_is_relative_reserved_or_odd_is_refused(path: str) -> None:
+def test_an_invalid_or_reserved_skills_path_is_rejected(path: str) -> None:
     with pytest.raises(BadRequest, match="skills_container_path"):
         checked_skills_path(path)
 
 
-def test_with_the_skills_elsewhere_no_mount_may_be_at_mnt_skills() -> None:
-    """Else it would show skills that an agent's policy hides."""
+def test_with_another_skills_path_mounts_at_mnt_skills_are_rejected() -> None:
+    """Otherwise they would show skills that an agent's policy hides."""
     with pytest.raises(BadRequest):
         checked_mounts([mount(f"{BASE}/a", "/mnt/skills/custom")], BASE, "/opt/skills")
 
 
-def test_uploads_may_be_mounted_read_only_and_not_else() -> None:
+def test_uploads_must_be_mounted_read_only() -> None:
     uploads = "/mnt/user-data/.upload-conversions"
     assert checked_mounts([mount(f"{BASE}/a", uploads, read_only=True)], BASE)
     with pytest.raises(BadRequest, match="read_only"):
@@ -88,18 +88,18 @@ def test_uploads_may_be_mounted_read_only_and_not_else() -> None:
 @pytest.mark.parametrize(
     "host_path", [f"{BASE}/locks", f"{BASE}/config", f"{BASE}/config/locks/x", f"{BASE}/config-locks"]
 )
-def test_a_mount_that_a_read_only_parent_does_not_contain_is_refused(host_path: str) -> None:
+def test_a_mount_below_a_read_only_one_must_be_in_its_source(host_path: str) -> None:
     config = mount(f"{BASE}/config", f"{LARK}/config", read_only=True)
     with pytest.raises(BadRequest, match="below the read-only"):
         checked_mounts([mount(host_path, f"{LARK}/config/locks"), config], BASE)
 
 
-def test_below_a_writable_parent_any_source_may_be_mounted() -> None:
+def test_a_mount_below_a_writable_one_may_have_any_source() -> None:
     config, locks = mount(f"{BASE}/config", f"{LARK}/config"), mount(f"{BASE}/locks", f"{LARK}/config/locks")
     assert checked_mounts([locks, config], BASE) == (config, locks)
 
 
-def test_paths_are_normalised_and_parents_come_first() -> None:
+def test_paths_are_normalized_and_parents_come_first() -> None:
     locks = mount(f"{BASE}//u/./config/locks/", "/mnt/integrations/lark-cli/config/locks/")
     config = mount(f"{BASE}/u/x/../config", "/mnt/integrations/lark-cli/config", read_only=True)
     assert checked_mounts([locks, config], BASE) == (
@@ -108,11 +108,11 @@ def test_paths_are_normalised_and_parents_come_first() -> None:
     )
 
 
-def test_two_leading_slashes_are_one() -> None:
+def test_two_leading_slashes_are_normalized() -> None:
     assert checked_mounts([mount(f"/{BASE}/a")], BASE) == (mount(f"{BASE}/a"),)
 
 
-def test_without_mounts_nothing_needs_a_base() -> None:
+def test_no_mounts_need_no_base_directory() -> None:
     assert checked_mounts([], None) == ()
 
 
@@ -133,26 +133,26 @@ def test_without_mounts_nothing_needs_a_base() -> None:
         f"{BASE}/{'a' * 4096}",
     ],
 )
-def test_a_host_path_outside_the_base_is_refused(host_path: str) -> None:
+def test_a_host_path_outside_the_base_is_rejected(host_path: str) -> None:
     with pytest.raises(BadRequest):
         checked_mounts([mount(host_path)], BASE)
 
 
 @pytest.mark.parametrize("container_path", ["/etc", "/mnt/user-data", "mnt/acp-workspace", "/mnt/skills/custom/..", ""])
-def test_another_container_path_is_refused(container_path: str) -> None:
+def test_another_container_path_is_rejected(container_path: str) -> None:
     with pytest.raises(BadRequest):
         checked_mounts([mount(f"{BASE}/a", container_path)], BASE)
 
 
-def test_the_same_container_path_twice_is_refused() -> None:
+def test_duplicate_container_paths_are_rejected() -> None:
     with pytest.raises(BadRequest, match="twice"):
         checked_mounts([mount(f"{BASE}/a"), mount(f"{BASE}/b")], BASE)
 
 
-def test_without_the_operators_base_they_are_refused() -> None:
+def test_mounts_without_a_base_directory_are_rejected() -> None:
     with pytest.raises(BadRequest, match="DEER_FLOW_HOST_BASE_DIR"):
         checked_mounts([mount(f"{BASE}/a")], None)
 
 
-def test_below_the_root_everything_is_below_the_base() -> None:
+def test_with_the_root_as_base_every_path_is_accepted() -> None:
     assert checked_mounts([mount("/a")], "/") == (mount("/a"),)

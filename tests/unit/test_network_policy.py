@@ -1,4 +1,4 @@
-"""The NetworkPolicy of all sandboxes: who gets in, and what is reached."""
+"""The NetworkPolicy of all sandboxes: allowed ingress and egress."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def built(settings: Settings) -> dict[str, Any]:
     return build_policy(copy.deepcopy(shipped_policy()), settings)
 
 
-def lets_out_to(policy: dict[str, Any], address: str) -> bool:
-    """Whether an egress rule without selectors allows the address, as Kubernetes reads ipBlock."""
+def allows_egress_to(policy: dict[str, Any], address: str) -> bool:
+    """Whether an egress rule without selectors allows the address, by Kubernetes' rules for ipBlock."""
     found = ipaddress.ip_address(address)
     blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
     return any(
@@ -51,26 +51,26 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_what_is_not_the_internet_is_not_reached(make_settings: MakeSettings, address: str) -> None:
-    assert not lets_out_to(built(make_settings()), address)
+def test_egress_to_private_and_reserved_addresses_is_blocked(make_settings: MakeSettings, address: str) -> None:
+    assert not allows_egress_to(built(make_settings()), address)
 
 
 @pytest.mark.parametrize(
     "address",
     ["1.1.1.1", "8.8.8.8", "172.15.0.1", "172.32.0.1", "100.128.0.1", "11.0.0.1", "2606:4700:4700::1111", "2a00::1"],
 )
-def test_the_internet_is_reached(make_settings: MakeSettings, address: str) -> None:
-    assert lets_out_to(built(make_settings()), address)
+def test_egress_to_the_internet_is_allowed(make_settings: MakeSettings, address: str) -> None:
+    assert allows_egress_to(built(make_settings()), address)
 
 
-def test_every_exception_lies_in_its_block(make_settings: MakeSettings) -> None:
+def test_every_exception_is_within_its_block(make_settings: MakeSettings) -> None:
     for rule in built(make_settings())["spec"]["egress"]:
         for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
             outer = ipaddress.ip_network(block["cidr"])
             assert all(ipaddress.ip_network(one).subnet_of(outer) for one in block["except"])  # type: ignore[arg-type]
 
 
-def test_the_clusters_dns_is_reached_on_its_port_only(make_settings: MakeSettings) -> None:
+def test_egress_to_the_clusters_dns_is_allowed_on_its_port_only(make_settings: MakeSettings) -> None:
     dns = built(make_settings())["spec"]["egress"][0]
     assert dns == {
         "to": [
@@ -83,14 +83,14 @@ def test_the_clusters_dns_is_reached_on_its_port_only(make_settings: MakeSetting
     }
 
 
-def test_with_nobody_named_nobody_gets_in(make_settings: MakeSettings) -> None:
+def test_ingress_is_blocked_by_default(make_settings: MakeSettings) -> None:
     spec = built(make_settings())["spec"]
     assert spec["ingress"] == []
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert spec["podSelector"] == {"matchLabels": {"app": "deer-flow-sandbox"}}
 
 
-def test_who_is_named_gets_in_on_the_sandboxes_port(make_settings: MakeSettings) -> None:
+def test_ingress_peers_are_allowed_on_the_sandboxes_port(make_settings: MakeSettings) -> None:
     settings = make_settings(
         SANDBOX_INGRESS_FROM="10.0.0.0/8, fd00::/8 192.0.2.7,namespace:kubernetes.io/metadata.name=backend,pod:app=b,"
         "namespace:team=a/pod:app.kubernetes.io/name=x",
@@ -125,7 +125,7 @@ def test_who_is_named_gets_in_on_the_sandboxes_port(make_settings: MakeSettings)
         "Pod:a=b", ",10.0.0.0/8",
     ],
 )  # fmt: skip
-def test_a_bad_entry_stops_the_start(make_settings: MakeSettings, entry: str) -> None:
+def test_an_invalid_ingress_peer_stops_the_start(make_settings: MakeSettings, entry: str) -> None:
     with pytest.raises(StartupError) as caught:
         make_settings(SANDBOX_INGRESS_FROM=entry)
     first, second = str(caught.value).splitlines()
@@ -135,7 +135,7 @@ def test_a_bad_entry_stops_the_start(make_settings: MakeSettings, entry: str) ->
 
 
 @pytest.mark.parametrize("text", ["", "kind: Pod\n", "kind: NetworkPolicy\n---\nkind: NetworkPolicy\n"])
-def test_a_file_that_holds_no_policy_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_without_exactly_one_policy_stops_the_start(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(StartupError, match=r"x\.yaml must hold exactly one NetworkPolicy"):
         load_policy(tmp_path / "x.yaml")

@@ -1,4 +1,4 @@
-"""The OpenAPI document: whole, valid, and what the docs say."""
+"""The OpenAPI document: complete, valid, and equal to the docs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFERENCE = (ROOT / "docs" / "reference" / "rest-api.md").read_text(encoding="ut
 
 
 def contents() -> list[tuple[str, dict[str, Any]]]:
-    """Return each body that the document tells of, with where it stands."""
+    """Return each body of the document with its location."""
     found = []
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
@@ -35,7 +35,7 @@ def contents() -> list[tuple[str, dict[str, Any]]]:
 
 
 def is_valid(instance: object, schema: dict[str, Any]) -> bool:
-    """Whether the instance is as the schema wants it, which may refer to the document's components."""
+    """Whether the instance is valid by the schema, which may refer to the document's components."""
     whole = {**schema, "components": DOCUMENT["components"]}
     return bool(OAS31Validator(whole).is_valid(instance))
 
@@ -45,14 +45,14 @@ def test_the_document_is_valid_openapi() -> None:
 
 
 @pytest.mark.parametrize(("where", "body"), contents(), ids=lambda value: value if isinstance(value, str) else "")
-def test_every_body_has_an_example_that_is_right(where: str, body: dict[str, Any]) -> None:
-    for media_type, told in body["content"].items():
-        assert told["example"], where
+def test_every_body_has_a_valid_example(where: str, body: dict[str, Any]) -> None:
+    for media_type, documented in body["content"].items():
+        assert documented["example"], where
         if media_type == "application/json":
-            assert is_valid(told["example"], told["schema"]), where
+            assert is_valid(documented["example"], documented["schema"]), where
 
 
-def test_every_parameter_has_an_example_that_is_right() -> None:
+def test_every_parameter_has_a_valid_example() -> None:
     parameters = [
         parameter
         for methods in DOCUMENT["paths"].values()
@@ -67,10 +67,10 @@ def test_every_parameter_has_an_example_that_is_right() -> None:
 def test_every_model_and_field_has_a_description(name: str) -> None:
     schema = DOCUMENT["components"]["schemas"][name]
     assert schema["description"]
-    assert [field for field, told in schema["properties"].items() if not told.get("description")] == []
+    assert [field for field, documented in schema["properties"].items() if not documented.get("description")] == []
 
 
-def test_an_answer_has_all_of_its_fields() -> None:
+def test_every_field_of_a_response_is_required() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     requests = {"CreateRequest", "RenewRequest", "ExtraMount", "ResourceRequirements"}
     for name in schemas.keys() - requests:
@@ -79,7 +79,7 @@ def test_an_answer_has_all_of_its_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "fits"),
+    ("field", "value", "is_accepted"),
     [
         ("sandbox_id", "a-1", True),
         ("sandbox_id", "a\n", False),
@@ -96,20 +96,20 @@ def test_an_answer_has_all_of_its_fields() -> None:
         ("wait_seconds", 0.5, True),
     ],
 )
-def test_the_schema_refuses_what_the_service_refuses(field: str, value: object, *, fits: bool) -> None:
+def test_the_schema_rejects_the_same_values_as_the_service(field: str, value: object, *, is_accepted: bool) -> None:
     schema = DOCUMENT["components"]["schemas"]["CreateRequest"]["properties"][field]
-    # Python's `$` lets a last newline pass, ECMA's does not; so the pattern is tried as JSON Schema means it.
+    # Python's `$` matches before a final newline, ECMA's does not; the pattern is tested as JSON Schema defines it.
     ecma = json.loads(json.dumps(schema).replace('$"', '\\\\Z"'))
-    assert is_valid(value, ecma) is fits
+    assert is_valid(value, ecma) is is_accepted
     try:
         CreateRequest.model_validate({"sandbox_id": "a", field: value})
     except ValidationError:
-        assert not fits
+        assert not is_accepted
     else:
-        assert fits
+        assert is_accepted
 
 
-def test_no_pattern_is_in_a_dialect_that_callers_do_not_have() -> None:
+def test_no_pattern_uses_python_anchors() -> None:
     text = json.dumps(DOCUMENT)
     assert text.count('"pattern"') >= 5
     assert "\\z" not in text
@@ -121,17 +121,17 @@ def test_each_field_of_a_request_is_documented(model: type[BaseModel]) -> None:
     assert set(DOCUMENT["components"]["schemas"][model.__name__]["properties"]) == set(model.model_fields)
 
 
-def test_the_documents_failures_are_all_used() -> None:
+def test_every_failure_of_the_document_is_used() -> None:
     named = {name for operation in OPERATIONS for name in operation.failures}
     named |= {name for operation in OPERATIONS for name in operation.of_callers}
-    # Of any request.
+    # Of every request.
     assert set(FAILURES) - named == {"UnknownPath", "MethodNotAllowed", "InternalError"}
 
 
 def routes_of_the_reference() -> dict[tuple[str, str], set[int]]:
     """Return the statuses of each route, the success first."""
-    told = REFERENCE.partition("<!-- routes: begin -->")[2].partition("<!-- routes: end -->")[0]
-    rows = re.findall(r"^\| `(\w+) ([^`]+)` \| ([^|]*\|[^|]*)\|", told, re.MULTILINE)
+    documented = REFERENCE.partition("<!-- routes: begin -->")[2].partition("<!-- routes: end -->")[0]
+    rows = re.findall(r"^\| `(\w+) ([^`]+)` \| ([^|]*\|[^|]*)\|", documented, re.MULTILINE)
     return {(method, path): {int(status) for status in re.findall(r"\d{3}", rest)} for method, path, rest in rows}
 
 
@@ -154,16 +154,16 @@ def test_the_reference_describes_each_operation(operation: Operation) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_the_document_says_where_it_matters_who_asks(operation: Operation) -> None:
+def test_the_document_has_401_and_403_where_callers_are_checked(operation: Operation) -> None:
     responses = DOCUMENT["paths"][operation.path][operation.method.lower()]["responses"]
     of_callers = {"401", "403"} if operation.path.startswith("/api/") else set()
     assert set(responses) & {"401", "403"} == ({"403"} if operation.path == "/metrics" else of_callers)
 
 
-def test_the_references_table_of_errors_has_every_status_of_the_document() -> None:
+def test_the_references_error_table_has_every_status_of_the_document() -> None:
     table = REFERENCE.partition("<!-- errors: begin -->")[2].partition("<!-- errors: end -->")[0]
-    told = {int(status) for status in re.findall(r"^\| (\d{3}) \|", table, re.MULTILINE)}
-    assert told == {failure.status for failure in FAILURES.values()}
+    documented = {int(status) for status in re.findall(r"^\| (\d{3}) \|", table, re.MULTILINE)}
+    assert documented == {failure.status for failure in FAILURES.values()}
 
 
 @pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
@@ -174,7 +174,7 @@ def test_the_reference_has_every_field(name: str) -> None:
     assert fields == set(DOCUMENT["components"]["schemas"][name]["properties"])
 
 
-def test_the_page_has_all_of_the_document_and_loads_nothing() -> None:
+def test_the_page_has_the_whole_document_and_loads_nothing() -> None:
     text = page(DOCUMENT)
     for operation in OPERATIONS:
         assert f'<h2 id="{operation.name}"><code>{operation.method} {operation.path}</code></h2>' in text
@@ -187,7 +187,7 @@ def test_the_page_has_all_of_the_document_and_loads_nothing() -> None:
     assert {link[1:] for link in links if link.startswith("#")} <= set(re.findall(r'id="([^"]*)"', text))
 
 
-def test_what_stands_in_the_document_can_not_become_markup() -> None:
+def test_text_of_the_document_is_escaped() -> None:
     text = page({**DOCUMENT, "info": {**DOCUMENT["info"], "title": "<b>", "description": "`<i>` & more"}})
     assert "<b>" not in text
     assert "<code>&lt;i&gt;</code> &amp; more" in text

@@ -1,4 +1,4 @@
-"""What kubectl must have printed to be believed: an exit code of 0 and a name on stdout prove nothing."""
+"""The output that kubectl must print to be accepted: exit code 0 and a name on stdout are no proof."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ POLICY: dict[str, Any] = {
 }
 
 
-def is_not_believed() -> pytest.RaisesExc[errors.ClusterUnavailable]:
+def raises_unreadable() -> pytest.RaisesExc[errors.ClusterUnavailable]:
     return pytest.raises(errors.ClusterUnavailable, match="The provisioner can't read kubectl's output")
 
 
 def sent(name: str) -> Objects:
-    """Return what a recorded call was given on stdin."""
+    """Return the stdin of a recorded call."""
     stdin = case(name).stdin
     items: Objects = stdin["items"] if stdin["kind"] == "List" else [stdin]
     return items
 
 
 def text_of(name: str) -> bytes:
-    """Return what a recorded call printed."""
+    """Return the stdout of a recorded call."""
     stdout = case(name).stdout
     return (stdout if isinstance(stdout, str) else json.dumps(stdout)).encode()
 
@@ -52,7 +52,7 @@ def listed(objects: Objects) -> bytes:
 
 
 @pytest.mark.parametrize("call", [APPLY, CREATE, DELETE])
-def test_every_call_that_stores_says_so_by_a_flag_that_kubectl_1_27_has(call: tuple[str, ...]) -> None:
+def test_every_write_disables_dry_run_by_a_flag_of_kubectl_1_27(call: tuple[str, ...]) -> None:
     assert STORES in call
     assert STORES in case("kuberc-apply-dry-run-none").argv
 
@@ -61,16 +61,14 @@ def test_every_call_that_stores_says_so_by_a_flag_that_kubectl_1_27_has(call: tu
 
 
 @pytest.mark.parametrize("name", ["kuberc-delete-interactive", "kuberc-delete-interactive-missing"])
-async def test_a_delete_that_asked_a_question_is_not_believed(
-    cluster: FakeCluster, kubectl: Kubectl, name: str
-) -> None:
+async def test_an_interactive_delete_is_an_error(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("delete", text_of(name))
-    with is_not_believed() as caught:
+    with raises_unreadable() as caught:
         await kubectl.delete(sent(name))
     assert "deletion is cancelled" in caught.value.detail
 
 
-async def test_a_recorded_delete_is_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_recorded_delete_is_accepted(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.print_next("delete", text_of("delete-nowait"))
     await kubectl.delete(sent("delete-nowait"))
 
@@ -87,23 +85,23 @@ async def test_a_recorded_delete_is_believed(cluster: FakeCluster, kubectl: Kube
         "pod/sandbox-a\nnetworkpolicy.networking.k8s.io/sandbox-a-policy\nand more\n",
     ],
 )
-async def test_a_delete_that_names_other_lines_is_not_believed(
+async def test_a_delete_that_prints_other_objects_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, printed: str
 ) -> None:
     cluster.print_next("delete", printed.encode())
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.delete([POD, POLICY])
 
 
-async def test_a_delete_that_names_the_very_objects_is_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_delete_that_prints_exactly_its_objects_is_accepted(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.print_next("delete", b"networkpolicy.networking.k8s.io/sandbox-a-policy\n\npod/sandbox-a\n")
     await kubectl.delete([POD, POLICY])
 
 
-@pytest.mark.parametrize(("printed", "is_done"), [(b"configmap/there\n", True), (b"", False), (b"pod/there\n", False)])
-async def test_of_a_delete_half_of_which_was_gone_the_other_half_must_be_named(
-    printed: bytes, *, is_done: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("printed", "is_accepted"), [(b"configmap/there\n", True), (b"", False), (b"pod/there\n", False)]
+)
+async def test_a_partly_missing_delete_must_print_the_deleted_object(printed: bytes, *, is_accepted: bool) -> None:
     there = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "there", "namespace": "deer-flow"}}
     missing = 'Error from server (NotFound): error when deleting "STDIN": pods "sandbox-a" not found\n'
 
@@ -113,14 +111,14 @@ async def test_of_a_delete_half_of_which_was_gone_the_other_half_must_be_named(
         return Completed(1, printed, missing)
 
     kubectl = Kubectl(runner, max_processes=1, max_waiting=1)
-    if is_done:
+    if is_accepted:
         await kubectl.delete([POD, there])
     else:
-        with is_not_believed():
+        with raises_unreadable():
             await kubectl.delete([POD, there])
 
 
-async def test_a_recorded_delete_of_the_very_object_is_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_recorded_exact_delete_is_accepted(cluster: FakeCluster, kubectl: Kubectl) -> None:
     obj = copy.deepcopy(case("delete-precondition-right").stdout)
     obj["metadata"]["resourceVersion"] = case("delete-precondition-right").stdin["preconditions"]["resourceVersion"]
     cluster.print_next("delete", text_of("delete-precondition-right"))
@@ -142,11 +140,11 @@ async def test_a_recorded_delete_of_the_very_object_is_believed(cluster: FakeClu
         "pod/sandbox-a",
     ],
 )
-async def test_a_delete_of_the_very_object_with_another_answer_is_not_believed(
+async def test_an_exact_delete_with_another_response_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, answer: object
 ) -> None:
     cluster.print_next("delete", json.dumps(answer).encode())
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.delete_exactly(POD)
 
 
@@ -154,22 +152,20 @@ async def test_a_delete_of_the_very_object_with_another_answer_is_not_believed(
 
 
 @pytest.mark.parametrize("name", ["kuberc-apply-dry-run", "kuberc-apply-dry-run-flag-first"])
-async def test_an_apply_that_stored_nothing_is_not_believed(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
+async def test_an_apply_that_stored_nothing_is_an_error(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("apply", text_of(name))
-    with is_not_believed() as caught:
+    with raises_unreadable() as caught:
         await kubectl.apply(sent(name))
     assert sent(name)[0]["metadata"]["name"] in caught.value.detail
 
 
 @pytest.mark.parametrize("name", ["kuberc-apply-dry-run-none", "apply-create", "apply-one-object", "namespace-apply"])
-async def test_a_recorded_apply_is_believed(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
+async def test_a_recorded_apply_is_accepted(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("apply", text_of(name))
     assert await kubectl.apply(sent(name)) == case(name).items
 
 
-async def test_what_an_apply_has_stored_comes_in_the_order_in_which_it_was_sent(
-    cluster: FakeCluster, kubectl: Kubectl
-) -> None:
+async def test_applied_objects_are_returned_in_the_order_of_the_request(cluster: FakeCluster, kubectl: Kubectl) -> None:
     items = case("apply-create").items
     cluster.print_next("apply", listed(items[::-1]))
     assert await kubectl.apply(sent("apply-create")) == items
@@ -189,17 +185,17 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-async def test_an_apply_with_another_answer_is_not_believed(
+async def test_an_apply_with_another_response_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, change: Change
 ) -> None:
     objects = copy.deepcopy(case("apply-create").items)
     change(objects)
     cluster.print_next("apply", listed(objects))
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.apply(sent("apply-create"))
 
 
-async def test_a_recorded_dry_run_that_was_asked_for_is_believed(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_recorded_dry_run_is_accepted_as_one(cluster: FakeCluster, kubectl: Kubectl) -> None:
     name = "apply-dry-run-server-strict"
     cluster.print_next("apply", text_of(name))
     assert await kubectl.dry_run(sent(name)) == case(name).items
@@ -207,7 +203,7 @@ async def test_a_recorded_dry_run_that_was_asked_for_is_believed(cluster: FakeCl
 
 
 @pytest.mark.parametrize("name", ["create-list", "create-one"])
-async def test_a_recorded_create_is_believed(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
+async def test_a_recorded_create_is_accepted(cluster: FakeCluster, kubectl: Kubectl, name: str) -> None:
     cluster.print_next("create", text_of(name))
     created = await kubectl.create(sent(name))
     assert [obj["metadata"]["name"] for obj in created] == [obj["metadata"]["name"] for obj in sent(name)]
@@ -228,11 +224,11 @@ async def test_a_recorded_create_is_believed(cluster: FakeCluster, kubectl: Kube
     ],
     ids=["nothing", "names", "cut short", "a dry run", "more", "another one", "another"],
 )
-async def test_a_create_with_another_answer_is_not_believed(
+async def test_a_create_with_another_response_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, printed: bytes
 ) -> None:
     cluster.print_next("create", printed)
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.create(sent("create-list"))
 
 
@@ -240,63 +236,63 @@ async def test_a_create_with_another_answer_is_not_believed(
 
 
 @pytest.mark.parametrize(
-    ("metadata", "is_done"),
+    ("metadata", "is_accepted"),
     [
         ({}, True),
         ({"uid": "u2"}, False),
-        # A dry run prints the version that is there already.
+        # A dry run prints the version that exists already.
         ({"resourceVersion": "7"}, False),
         ({"resourceVersion": None}, False),
     ],
 )
-async def test_an_annotation_is_believed_for_a_new_version_of_the_very_object(
-    cluster: FakeCluster, kubectl: Kubectl, metadata: dict[str, str], *, is_done: bool
+async def test_annotate_needs_a_new_version_of_the_same_object(
+    cluster: FakeCluster, kubectl: Kubectl, metadata: dict[str, str], *, is_accepted: bool
 ) -> None:
     new = {**POD["metadata"], "resourceVersion": "8", "annotations": {"a/b": "c"}, **metadata}
     cluster.print_next("apply", json.dumps({**POD, "metadata": new}).encode())
-    if is_done:
+    if is_accepted:
         assert (await kubectl.annotate(POD, {"a/b": "c"}, manager="test"))["metadata"] == new
     else:
-        with is_not_believed():
+        with raises_unreadable():
             await kubectl.annotate(POD, {"a/b": "c"}, manager="test")
 
 
-async def test_an_annotation_that_is_there_already_makes_no_new_version(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_annotate_accepts_the_same_version_if_the_annotation_exists(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
     annotated = {**POD, "metadata": {**POD["metadata"], "annotations": {"a/b": "c"}}}
     cluster.print_next("apply", json.dumps(annotated).encode())
     assert await kubectl.annotate(annotated, {"a/b": "c"}, manager="test") == annotated
 
 
-# A look
+# A get
 
 
 @pytest.mark.parametrize(
     "found",
     [[], [POD], [POD, POD], [POD, {**POLICY, "kind": "ConfigMap"}], [POD, POLICY, case("get-one").stdout]],
-    ids=["nothing", "a half", "a half twice", "another kind", "more"],
+    ids=["nothing", "one of two", "one of two twice", "another kind", "more"],
 )
-async def test_a_get_that_says_nothing_of_what_is_missing_is_not_believed(
+async def test_a_get_that_does_not_report_missing_objects_is_an_error(
     cluster: FakeCluster, kubectl: Kubectl, found: Objects
 ) -> None:
     cluster.print_next("get", listed(found))
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.get([POD, POLICY])
 
 
 @pytest.mark.parametrize("printed", [b"", b"ready", b"okay", b"ok\nbut", b'{"kind": "Status"}'])
-async def test_an_api_server_that_says_anything_but_ok_is_not_ready(
-    cluster: FakeCluster, kubectl: Kubectl, printed: bytes
-) -> None:
+async def test_a_probe_accepts_only_ok(cluster: FakeCluster, kubectl: Kubectl, printed: bytes) -> None:
     cluster.print_next("get", printed)
-    with is_not_believed():
+    with raises_unreadable():
         await kubectl.probe()
     await kubectl.probe()
 
 
-async def test_a_namespace_is_there_by_its_whole_line_only(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_namespace_must_be_printed_by_its_exact_name(cluster: FakeCluster, kubectl: Kubectl) -> None:
     for printed in (b"namespace/deer-flow-2\n", b"namespace/deer\n", b"deer-flow\n", b"namespace/deer-flow x\n", b"{}"):
         cluster.print_next("get", printed)
-        with is_not_believed():
+        with raises_unreadable():
             await kubectl.namespace_exists("deer-flow")
     assert await kubectl.namespace_exists("deer-flow")
     assert not await kubectl.namespace_exists("other")

@@ -1,4 +1,4 @@
-"""kubectl's JSON becomes the same objects as the JSON library's, only smaller."""
+"""kubectl's JSON is parsed to the same objects as by the JSON library, with less memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sandboxes.kubectl import output
 from tests.record import RECORDED, case, watch_events
 
 
-def test_the_events_of_a_watch_are_kept_in_a_third_of_the_memory() -> None:
+def test_watch_events_are_kept_in_less_than_40_percent_of_the_memory() -> None:
     lines = (RECORDED / "kubectl" / "watch-pods.ndjson").read_bytes().splitlines()
 
     def kilobytes(read: Any) -> float:
@@ -25,7 +25,7 @@ def test_the_events_of_a_watch_are_kept_in_a_third_of_the_memory() -> None:
     assert slim < plain * 0.4
 
 
-def test_what_is_left_out_of_an_event_is_what_kubectl_leaves_out_of_a_get() -> None:
+def test_watch_events_omit_the_same_metadata_as_kubectl_get() -> None:
     pods = [event["object"] for event in watch_events()]
     assert any("managedFields" in pod["metadata"] for pod in pods)
     printed = {key for item in case("list-mixed").items for key in item["metadata"]}

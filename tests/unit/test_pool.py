@@ -1,4 +1,4 @@
-"""How many processes the pool keeps waiting, and which: real processes, a small shell in kubectl's place."""
+"""Number and renewal of the pool's idle processes, with real processes: a shell script as kubectl."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import until
 AT_IDLE = sum(IDLE.values())
 MOST = 5
 
-# Reads its credentials when it starts and its objects when it is given some, as kubectl does (kubectl.md 18).
+# Reads its credentials at its start and its objects from stdin, as kubectl does.
 SCRIPT = """#!/bin/sh
 read token <{directory}/token
 echo "$1 $token" >>{directory}/started
@@ -31,7 +31,7 @@ echo done
 
 
 class Shell:
-    """What stands in kubectl's place: what it was given to read, and what it did."""
+    """A shell script as kubectl: its credentials, and a log of its processes."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -69,28 +69,28 @@ def processes(shell: Shell, deadlines: Deadlines) -> ProcessPool:
 
 
 async def call(processes: ProcessPool, args: tuple[str, ...], times: int = 1) -> None:
-    """Make calls at once, which must all succeed."""
+    """Make concurrent calls, which must all succeed."""
     completed = await asyncio.gather(*(processes(args, stdin=b"{}") for _ in range(times)))
     assert [one.stdout for one in completed] == [b"done\n"] * times
 
 
-@pytest.mark.deadlines(pool_tick=3600)  # no quiet time yet
-async def test_under_load_as_many_wait_as_were_missed_up_to_the_limit(shell: Shell, processes: ProcessPool) -> None:
+@pytest.mark.deadlines(pool_tick=3600)  # never idle
+async def test_the_pool_grows_by_the_missed_processes_up_to_its_limit(shell: Shell, processes: ProcessPool) -> None:
     async with processes.running():
         await until(lambda: processes.waiting == AT_IDLE)
-        await call(processes, GET, times=3)  # one waits: two are missed, and three wait from now on
+        await call(processes, GET, times=3)  # One is idle, two are missed; from now on three are kept.
         await until(lambda: processes.waiting == AT_IDLE + 2)
         await until(lambda: shell.started()["get good"] == 3 + 3)
         await call(processes, GET, times=2 * MOST)
         await until(lambda: processes.waiting == AT_IDLE - IDLE[GET] + MOST)
-        await until(lambda: shell.started()["get good"] == 3 + 2 * MOST + MOST)  # what was used, and what waits
+        await until(lambda: shell.started()["get good"] == 3 + 2 * MOST + MOST)  # used and idle ones
         assert processes.waiting == AT_IDLE - IDLE[GET] + MOST
         assert shell.started()["apply good"] == IDLE[APPLY]
     assert processes.waiting == 0
 
 
 @pytest.mark.deadlines(pool_tick=0.05)
-async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, processes: ProcessPool) -> None:
+async def test_an_idle_pool_shrinks_to_its_initial_size(shell: Shell, processes: ProcessPool) -> None:
     async with processes.running():
 
         async def more_wait() -> bool:
@@ -99,7 +99,7 @@ async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, proc
 
         await until(more_wait)
         await until(lambda: processes.waiting == AT_IDLE)
-        # And no fewer: renewed, there are those of the beginning.
+        # And no fewer: after a renewal there are as many as initially.
         shell.give_token("new")
         shell.kubeconfig.write_text("changed")
         wanted = Counter({f"{args[0]} new": number for args, number in IDLE.items()})
@@ -107,10 +107,8 @@ async def test_in_quiet_times_as_few_wait_as_at_the_beginning(shell: Shell, proc
         await until(lambda: processes.waiting == AT_IDLE)
 
 
-async def test_after_one_refusal_no_other_process_is_used_that_has_read_the_old_credentials(
-    shell: Shell, processes: ProcessPool
-) -> None:
-    """Such as a token that a plugin gave: nothing in the kubeconfig tells that it is another by now."""
+async def test_a_rejected_credential_discards_all_processes_that_read_it(shell: Shell, processes: ProcessPool) -> None:
+    """Such as a plugin's token: the kubeconfig does not show that it has changed."""
     shell.give_token("old")
     async with processes.running():
         await until(lambda: processes.waiting == AT_IDLE and shell.started().total() == AT_IDLE)

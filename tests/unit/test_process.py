@@ -1,4 +1,4 @@
-"""One child process: fed, bounded, ended and reaped. Real processes, a small shell in kubectl's place."""
+"""One child process: input, limits, kill and reaping. Real processes: a shell as kubectl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENV = {"PATH": os.defpath}
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs (a zombie that nobody reaps does not)."""
+    """Whether the process runs (an unreaped zombie does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -31,36 +31,36 @@ async def wait_for_text(path: Path) -> str:
     return path.read_text()
 
 
-async def test_what_it_reads_writes_and_ends_with() -> None:
+async def test_run_process_returns_exit_code_and_output() -> None:
     script = "read line; echo out $line; echo err >&2; exit 3"
     completed = await run_process(["/bin/sh", "-c", script], stdin=b"in\n", env=ENV)
     assert (completed.returncode, completed.stdout, completed.stderr) == (3, b"out in\n", "err\n")
 
 
-async def test_it_can_not_prompt() -> None:
+async def test_a_process_without_stdin_reads_end_of_file() -> None:
     completed = await run_process(["/bin/sh", "-c", "read line || echo nothing"], stdin=None, env=ENV)
     assert completed.stdout == b"nothing\n"
 
 
-async def test_it_sees_only_the_environment_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_gets_only_the_given_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     completed = await run_process(["/usr/bin/env"], stdin=None, env={"A": "1"})
     assert completed.stdout == b"A=1\n"
 
 
-async def test_much_input_that_nobody_reads_does_no_harm() -> None:
+async def test_unread_input_does_not_block() -> None:
     completed = await run_process(["/bin/sh", "-c", "exit 7"], stdin=b"x" * 5_000_000, env=ENV)
     assert completed.returncode == 7
 
 
-async def test_much_output_is_read_whole() -> None:
+async def test_large_output_is_read_completely() -> None:
     script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789012345678901234567890123456789; i=$((i+1)); done; cat >&2"
     completed = await run_process(["/bin/sh", "-c", script], stdin=b"y" * 300_000, env=ENV)
     assert len(completed.stdout) == 20000 * 41
     assert len(completed.stderr) == 300_000
 
 
-async def test_too_much_output_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_excessive_output_kills_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(process, "MAX_STDOUT_BYTES", 100_000)
     pid_file = tmp_path / "pid"
     script = f"echo $$ > {pid_file}; while :; do echo 0123456789012345678901234567890123456789; done"
@@ -70,9 +70,9 @@ async def test_too_much_output_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize("way", ["cancelled", "timed out"])
-async def test_it_ends_with_its_helpers_when_nobody_waits_any_more(tmp_path: Path, way: str) -> None:
+async def test_cancelling_the_call_kills_the_process_and_its_children(tmp_path: Path, way: str) -> None:
     pid_file = tmp_path / "pids"
-    # It ignores what can be ignored, and has a helper that holds its output open.
+    # It ignores signals, and has a child that holds its output open.
     script = f"trap '' TERM INT HUP; sleep 600 & echo $$ $! > {pid_file}; wait"
 
     limit = asyncio.timeout(None)
@@ -92,7 +92,7 @@ async def test_it_ends_with_its_helpers_when_nobody_waits_any_more(tmp_path: Pat
     assert [pid for pid in pids if is_running(pid)] == []
 
 
-async def test_a_helper_that_outlives_it_and_holds_its_output_open_is_not_waited_for(
+async def test_a_surviving_child_that_holds_the_output_open_is_not_awaited(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(process, "DRAIN_SECONDS", 0.2)
@@ -104,7 +104,7 @@ async def test_a_helper_that_outlives_it_and_holds_its_output_open_is_not_waited
     assert (completed.returncode, completed.stdout) == (4, b"done\n")
 
 
-async def test_no_file_is_left_open() -> None:
+async def test_no_file_descriptor_is_leaked() -> None:
     await run_process(["/bin/true"], stdin=b"x", env=ENV)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
@@ -115,12 +115,12 @@ async def test_no_file_is_left_open() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-async def test_what_can_not_be_started_is_an_error() -> None:
+async def test_a_missing_program_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
         await run_process(["/nowhere/kubectl"], stdin=None, env=ENV)
 
 
-async def test_lines_of_any_length_come_whole() -> None:
+async def test_lines_of_any_length_are_read_completely() -> None:
     script = "echo one; echo two; head -c 3000000 /dev/zero | tr '\\0' x; echo; printf half"
     child = await start_process(["/bin/sh", "-c", script], env=ENV, reads=False)
     lines = [line async for line in child.lines(4_000_000)]
@@ -129,7 +129,7 @@ async def test_lines_of_any_length_come_whole() -> None:
     assert child.unfinished == b"half"
 
 
-async def test_a_line_without_end_is_an_error() -> None:
+async def test_an_endless_line_is_an_error() -> None:
     child = await start_process(["/bin/sh", "-c", "cat /dev/zero"], env=ENV, reads=False)
     with pytest.raises(OutputTooLarge):
         async for _ in child.lines(100_000):
@@ -137,7 +137,7 @@ async def test_a_line_without_end_is_an_error() -> None:
     assert (await child.kill()).returncode == -signal.SIGKILL
 
 
-async def test_what_it_said_is_known_after_it_was_killed() -> None:
+async def test_stderr_is_returned_after_a_kill() -> None:
     child = await start_process(["/bin/sh", "-c", "echo why >&2; echo ready; sleep 600"], env=ENV, reads=False)
     assert await anext(child.lines(100)) == b"ready"
     assert not child.has_ended
@@ -146,7 +146,7 @@ async def test_what_it_said_is_known_after_it_was_killed() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no parent-death signal")
-async def test_it_ends_when_we_are_killed(tmp_path: Path) -> None:
+async def test_a_process_dies_with_its_killed_parent(tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(
         "import asyncio\n"

@@ -1,4 +1,4 @@
-"""Raw lists and watches: what is asked for, and which answers are believed; the answers are the record's."""
+"""Raw lists and watches: request paths and accepted responses, with the recorded ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PODS = raw.sandboxes_of("deer-flow", "Pod")
 
 
 def recorded(name: str) -> Any:
-    """Return the recorded answer, for a test to change."""
+    """Return a copy of the recorded response, which a test may modify."""
     return copy.deepcopy(case(name).stdout)
 
 
@@ -39,21 +39,21 @@ def cluster() -> FakeCluster:
     return FakeCluster()
 
 
-def test_a_list_is_asked_for_as_in_the_record() -> None:
-    asked = urlsplit(raw.sandboxes_of("rec3", "Pod").list_path())
+def test_a_list_uses_the_recorded_path() -> None:
+    requested = urlsplit(raw.sandboxes_of("rec3", "Pod").list_path())
     recorded_path = urlsplit(case("raw-list-limit").argv[-1])
-    assert asked.path == recorded_path.path
-    assert dict(parse_qsl(asked.query)) == dict(parse_qsl(recorded_path.query)) | {"limit": str(raw.PAGE)}
+    assert requested.path == recorded_path.path
+    assert dict(parse_qsl(requested.query)) == dict(parse_qsl(recorded_path.query)) | {"limit": str(raw.PAGE)}
 
 
-def test_a_watch_is_asked_for_as_in_the_record() -> None:
-    asked = urlsplit(raw.sandboxes_of("rec3", "Pod").watch_path(315782, 75))
+def test_a_watch_uses_the_recorded_path() -> None:
+    requested = urlsplit(raw.sandboxes_of("rec3", "Pod").watch_path(315782, 75))
     recorded_path = urlsplit(case("raw-watch").argv[-1])
-    assert asked.path == recorded_path.path
-    assert dict(parse_qsl(asked.query)) == dict(parse_qsl(recorded_path.query))
+    assert requested.path == recorded_path.path
+    assert dict(parse_qsl(requested.query)) == dict(parse_qsl(recorded_path.query))
 
 
-def test_extras_are_asked_for_in_their_api_groups() -> None:
+def test_template_objects_are_listed_in_their_api_groups() -> None:
     paths = [urlsplit(one.list_path()).path for one in raw.extras_of("ns")]
     assert sorted(paths) == [
         "/api/v1/namespaces/ns/configmaps",
@@ -62,7 +62,7 @@ def test_extras_are_asked_for_in_their_api_groups() -> None:
     ]
 
 
-def test_items_become_objects_as_kubectl_prints_them() -> None:
+def test_listed_items_have_the_form_of_kubectls_output() -> None:
     page = PODS.read_page(printed(recorded("raw-list-one")))
     (pod,) = page.objects
     assert (pod["apiVersion"], pod["kind"], pod["metadata"]["name"]) == ("v1", "Pod", "raw-b")
@@ -72,7 +72,7 @@ def test_items_become_objects_as_kubectl_prints_them() -> None:
 
 
 @pytest.mark.parametrize("items", [[], None])
-def test_a_list_of_nothing_is_empty(items: object) -> None:
+def test_a_list_without_items_is_empty(items: object) -> None:
     page = PODS.read_page(printed(recorded("raw-list-empty") | {"items": items}))
     assert page == raw.Page([], 315782, "")
 
@@ -98,12 +98,12 @@ def test_a_list_of_nothing_is_empty(items: object) -> None:
         lambda document: printed(document | {"items": "abc"}),
     ],
 )
-def test_what_is_no_list_of_this_kind_is_not_believed(damage: Any) -> None:
+def test_output_that_is_no_list_of_the_kind_is_an_error(damage: Any) -> None:
     with pytest.raises(errors.ClusterUnavailable, match="can't read kubectl's output"):
         PODS.read_page(damage(recorded("raw-list-one")))
 
 
-def test_every_recorded_event_is_read() -> None:
+def test_every_recorded_event_is_parsed() -> None:
     lines = recorded("raw-watch")
     events = [PODS.read_event(printed(line)) for line in lines]
     assert [event.type for event in events] == [line["type"] for line in lines]
@@ -123,7 +123,7 @@ WHOLE = {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}
 
 
 def event(kind: str = "Pod", type: object = "ADDED", **metadata: Any) -> bytes:  # noqa: A002 - the API's word
-    """Print an event; None takes a field of its metadata away."""
+    """Return an event's line; None removes a field of its metadata."""
     fields = {name: value for name, value in {**WHOLE, **metadata}.items() if value is not None}
     return printed({"type": type, "object": {"kind": kind, "metadata": fields}})
 
@@ -149,13 +149,13 @@ def event(kind: str = "Pod", type: object = "ADDED", **metadata: Any) -> bytes: 
         b'{"type": "ERROR", "object": 7}',
     ],
 )
-def test_a_line_that_is_no_event_of_this_kind_is_refused(line: bytes) -> None:
+def test_a_line_that_is_no_event_of_the_kind_is_rejected(line: bytes) -> None:
     assert PODS.read_event(event()).version == 1
     with pytest.raises(ValueError, match=r".*"):
         PODS.read_event(line)
 
 
-async def test_a_list_of_several_pages_is_whole(
+async def test_a_list_of_several_pages_is_complete(
     cluster: FakeCluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(raw, "PAGE", 2)
@@ -167,7 +167,7 @@ async def test_a_list_of_several_pages_is_whole(
     assert cluster.verbs() == {"get": 3}
 
 
-async def test_a_long_page_is_read_as_a_short_one_is(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_long_page_is_parsed(cluster: FakeCluster, kubectl: Kubectl) -> None:
     document = recorded("raw-list-one")
     document["items"] *= 300
     assert len(printed(document)) > LONG
@@ -175,24 +175,20 @@ async def test_a_long_page_is_read_as_a_short_one_is(cluster: FakeCluster, kubec
     assert len(await kubectl.list_objects(PODS)) == 300
 
 
-async def test_a_kubectl_that_prints_nothing_has_not_said_that_nothing_is_there(
-    cluster: FakeCluster, kubectl: Kubectl
-) -> None:
+async def test_empty_output_of_a_list_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.print_next("get", b"")
     with pytest.raises(errors.ClusterUnavailable, match="can't read kubectl's output"):
         await kubectl.list_sandboxes("deer-flow")
 
 
-async def test_a_list_whose_rest_is_forgotten_is_tried_again_from_the_start(
-    cluster: FakeCluster, kubectl: Kubectl
-) -> None:
+async def test_a_list_with_an_expired_continue_token_can_be_retried(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.say_next("get", "Error from server (Expired): The provided continue parameter is too old to display\n")
     with pytest.raises(errors.ServerFailed) as raised:
         await kubectl.list_objects(PODS)
     assert raised.value.pauses
 
 
-async def test_a_list_that_leads_to_the_same_page_again_is_refused(cluster: FakeCluster, kubectl: Kubectl) -> None:
+async def test_a_list_that_repeats_its_continue_token_is_an_error(cluster: FakeCluster, kubectl: Kubectl) -> None:
     page = recorded("raw-list-limit")
     page["metadata"]["continue"] = "token"
     for _ in range(2):

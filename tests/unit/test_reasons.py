@@ -1,4 +1,4 @@
-"""Pod → why it is not ready, and the sentence that says so, on every Pod of the record."""
+"""Pod → the reason why it is not ready, and its summary, for every Pod of the record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_NODE = (
 )
 NO_PULL = 'failed to pull and unpack image "registry.invalid/none:1"'
 
-# case: (ready, reason, the beginning of the message)
+# case: (ready, reason, beginning of the message)
 EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
     "pod-crash-loop": (False, "CrashLoopBackOff", f"{EXIT} 3; back-off 10s restarting failed container=sandbox"),
     "pod-creating": (False, "ContainerCreating", None),
@@ -39,7 +39,7 @@ EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
     "pod-unschedulable": (False, "Unschedulable", NO_NODE),
 }
 
-# What the recorded Pods of the watch said one after another, each once as long as it stayed the same.
+# Successive reasons of the Pods of the recorded watch, without repetitions.
 WATCHED: dict[str, list[str | None]] = {
     "sandbox-a": ["Unschedulable"],
     "sandbox-b": ["Unschedulable"],
@@ -97,7 +97,7 @@ def with_init(state: dict[str, Any], **spec: Any) -> dict[str, Any]:
     return pod
 
 
-def test_every_recorded_pod_says_why_it_is_not_ready() -> None:
+def test_every_recorded_pod_has_its_reason_and_message() -> None:
     pods = recorded_pods()
     assert pods.keys() == EXPECTED.keys()
     for name, pod in pods.items():
@@ -108,20 +108,20 @@ def test_every_recorded_pod_says_why_it_is_not_ready() -> None:
         assert (message is None) == (expected[2] is None)
 
 
-def test_every_version_of_every_pod_of_the_recorded_watch_says_why() -> None:
-    said: dict[str, list[str | None]] = {}
+def test_every_pod_of_the_recorded_watch_has_its_reasons() -> None:
+    found: dict[str, list[str | None]] = {}
     for event in watch_events():
         pod = event["object"]
         ready, reason, message = readiness_of(pod)
         assert ready == (reason is None)
         assert not ready or message is None
-        reasons = said.setdefault(pod["metadata"]["name"], [])
+        reasons = found.setdefault(pod["metadata"]["name"], [])
         if reasons[-1:] != [reason]:
             reasons.append(reason)
-    assert said == WATCHED
+    assert found == WATCHED
 
 
-def test_the_cause_of_a_crash_loop_goes_before_the_loop() -> None:
+def test_the_cause_of_a_crash_loop_is_its_reason() -> None:
     loops = [
         event["object"]
         for event in watch_events()
@@ -130,18 +130,18 @@ def test_the_cause_of_a_crash_loop_goes_before_the_loop() -> None:
     assert [readiness_of(pod)[1] for pod in loops] == ["OOMKilled"]
 
 
-def test_a_crash_loop_whose_program_is_not_there_says_so() -> None:
+def test_a_crash_loop_of_a_missing_program_has_reason_start_error() -> None:
     pod = pod_in("pod-crash-loop")
-    said = "failed to start: exec: no such file"
+    found = "failed to start: exec: no such file"
     pod["status"]["containerStatuses"][0]["lastState"]["terminated"] |= {
         "reason": "StartError",
         "exitCode": 128,
-        "message": said,
+        "message": found,
     }
-    assert readiness_of(pod) == (False, "StartError", f"{EXIT} 128: {said}")
+    assert readiness_of(pod) == (False, "StartError", f"{EXIT} 128: {found}")
 
 
-def test_what_befell_the_pod_as_a_whole_goes_before_its_containers() -> None:
+def test_reasons_of_the_pod_precede_those_of_its_containers() -> None:
     pod = pod_in("pod-failed")
     pod["status"] = EVICTED
     assert readiness_of(pod) == (False, "Evicted", "The node was low on resource: memory.")
@@ -150,33 +150,33 @@ def test_what_befell_the_pod_as_a_whole_goes_before_its_containers() -> None:
     assert readiness_of(pod) == (False, "PreemptionByScheduler", "m")
 
 
-def test_a_pod_that_has_ended_is_not_ready_whatever_its_conditions_say() -> None:
+def test_an_ended_pod_is_not_ready() -> None:
     assert not readiness_of(pod_in("pod-ready", phase="Failed", reason="Evicted"))[0]
 
 
-def test_a_pod_that_failed_without_a_container_says_what_its_condition_says() -> None:
+def test_a_failed_pod_without_containers_has_the_reason_of_its_condition() -> None:
     conditions = [{"type": "Ready", "status": "False", "reason": "PodFailed"}]
     assert readiness_of(pod_in("pod-failed", conditions=conditions, containerStatuses=[]))[1] == "PodFailed"
     assert readiness_of(pod_in("pod-failed", conditions=[], containerStatuses=None))[1] == "Failed"
 
 
-def test_a_pod_that_was_just_stored_is_pending() -> None:
+def test_a_pod_without_a_status_is_pending() -> None:
     pod = pod_in("pod-unschedulable")
     del pod["status"]
     assert readiness_of(pod) == (False, "Pending", "no node has been chosen yet")
 
 
-def test_a_readiness_gate_is_named() -> None:
+def test_an_unready_readiness_gate_is_the_reason() -> None:
     conditions = [{"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "message": "m"}]
     assert readiness_of(pod_in("pod-running-unready", conditions=conditions)) == (False, "ReadinessGatesNotReady", "m")
 
 
 @pytest.mark.parametrize("reason", ["CreateContainerConfigError", "RunContainerError", "InvalidImageName"])
-def test_a_container_that_waits_says_why(reason: str) -> None:
+def test_a_waiting_containers_reason_is_returned(reason: str) -> None:
     assert readiness_of(with_state(waiting={"reason": reason, "message": "m"})) == (False, reason, "m")
 
 
-def test_an_init_container_that_is_at_work_or_fails_is_named() -> None:
+def test_a_running_or_failed_init_container_is_named() -> None:
     assert readiness_of(with_init({"running": {}})) == (
         False,
         "PodInitializing",
@@ -189,7 +189,7 @@ def test_an_init_container_that_is_at_work_or_fails_is_named() -> None:
     assert readiness_of(pulled) == (False, "ImagePullBackOff", "m")
 
 
-def test_an_init_container_that_is_done_is_no_reason() -> None:
+def test_a_finished_init_container_is_no_reason() -> None:
     assert readiness_of(with_init({"terminated": {"exitCode": 0, "reason": "Completed"}}))[1] == "PodInitializing"
     sidecar = with_init({"running": {}}, restartPolicy="Always")
     sidecar["status"]["initContainerStatuses"][0] |= {"started": True, "ready": True}
@@ -197,7 +197,7 @@ def test_an_init_container_that_is_done_is_no_reason() -> None:
     assert readiness_of(sidecar)[1] == "ErrImagePull"
 
 
-def test_a_sidecar_in_trouble_is_the_reason_only_if_the_sandbox_container_has_none() -> None:
+def test_a_sidecars_reason_is_used_only_if_the_sandbox_container_has_none() -> None:
     pod = with_state(running={})
     sidecar = {"name": "a-sidecar", "state": {"waiting": {"reason": "ImagePullBackOff"}}, "lastState": {}}
     pod["status"]["containerStatuses"].insert(0, sidecar)
@@ -208,13 +208,13 @@ def test_a_sidecar_in_trouble_is_the_reason_only_if_the_sandbox_container_has_no
     assert readiness_of(pod)[1] == "OOMKilled"
 
 
-def test_a_message_has_a_bound() -> None:
+def test_a_long_message_is_truncated() -> None:
     message = readiness_of(with_state(waiting={"reason": "x", "message": "m" * 5000}))[2]
     assert message is not None
     assert len(message) == MAX_MESSAGE
 
 
-def test_events_say_what_the_pod_itself_does_not() -> None:
+def test_a_failed_mount_is_found_in_the_events() -> None:
     pod = recorded_pods()["pod-failed-mount"]
     assert readiness_of(pod)[1] in VAGUE
     cause = cause_in(case("events-failed-mount").items)
@@ -225,14 +225,14 @@ def test_events_say_what_the_pod_itself_does_not() -> None:
     assert "is not a directory" in cause.message
 
 
-def test_what_is_overcome_is_no_cause() -> None:
+def test_events_before_a_later_success_are_ignored() -> None:
     mount = case("events-failed-mount").items
     assert cause_in([*mount, {"type": "Normal", "reason": "Pulling"}]) is None
     assert cause_in([]) is None
     assert cause_in([*mount, {"type": "Warning", "reason": "Other"}]) == cause_in(mount)
 
 
-# case: what the sentence for it must say
+# case: its summary
 SENTENCES = {
     "pod-crash-loop": "Container sandbox keeps exiting, last with exit code 3: its last lines are in "
     "previous_logs; correct its image or its settings.",
@@ -262,16 +262,16 @@ SENTENCES = {
 }
 
 
-def test_every_recorded_pod_has_its_sentence() -> None:
-    said = {name: summary_of(pod, trouble_of(pod), has_url=True) for name, pod in recorded_pods().items()}
-    assert said == SENTENCES
+def test_every_recorded_pod_has_its_summary() -> None:
+    found = {name: summary_of(pod, trouble_of(pod), has_url=True) for name, pod in recorded_pods().items()}
+    assert found == SENTENCES
 
 
 def is_one_sentence(text: str) -> bool:
     return text[0].isupper() and text.endswith(".") and ". " not in text and "{" not in text and "\n" not in text
 
 
-def test_every_version_of_the_recorded_watch_has_one_sentence() -> None:
+def test_every_pod_of_the_recorded_watch_has_a_summary_of_one_sentence() -> None:
     for event in watch_events():
         pod = event["object"]
         trouble = trouble_of(pod)
@@ -282,14 +282,14 @@ def test_every_version_of_the_recorded_watch_has_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("reason", sorted({*SUMMARIES, *HOPELESS, *VAGUE, "SomethingNew"}))
-def test_every_reason_has_one_sentence(reason: str) -> None:
+def test_every_reason_has_a_summary_of_one_sentence(reason: str) -> None:
     pod = with_state(waiting={"reason": reason})
     sentence = summary_of(pod, trouble_of(pod), has_url=True)
     assert is_one_sentence(sentence)
     assert ("message, events and logs" in sentence) == (reason == "SomethingNew")
 
 
-def test_a_folder_that_is_not_on_the_node_is_named() -> None:
+def test_a_missing_folder_on_the_node_is_named() -> None:
     pod = recorded_pods()["pod-failed-mount"]
     assert summary_of(pod, cause_in(case("events-failed-mount").items), has_url=True) == (
         "A volume can't be mounted: /no/such/skills is not a directory on node node1: make it there, or correct the "
@@ -298,9 +298,9 @@ def test_a_folder_that_is_not_on_the_node_is_named() -> None:
 
 
 @pytest.mark.parametrize("reason", ["RunContainerError", "CreateContainerError"])
-def test_a_mount_point_in_a_read_only_image_is_named_and_any_other_failure_to_run_is_the_images(reason: str) -> None:
-    said = 'error mounting "/srv/a" to rootfs at "/data": mkdir /run/rootfs/data: read-only file system'
-    pod = with_state(waiting={"reason": reason, "message": said})
+def test_a_mount_point_in_a_read_only_image_is_named(reason: str) -> None:
+    found = 'error mounting "/srv/a" to rootfs at "/data": mkdir /run/rootfs/data: read-only file system'
+    pod = with_state(waiting={"reason": reason, "message": found})
     assert "the mount point /data can't be made in the image, which is read-only" in summary_of(
         pod, trouble_of(pod), has_url=True
     )
@@ -308,12 +308,12 @@ def test_a_mount_point_in_a_read_only_image_is_named_and_any_other_failure_to_ru
     assert "check that the command and the paths of the image" in summary_of(pod, trouble_of(pod), has_url=True)
 
 
-def test_out_of_memory_names_the_limit() -> None:
+def test_the_summary_of_oom_killed_names_the_memory_limit() -> None:
     pod = next(event["object"] for event in watch_events() if readiness_of(event["object"])[1] == "OOMKilled")
     assert "its memory of 32Mi" in summary_of(pod, trouble_of(pod), has_url=True)
 
 
-def test_a_missing_service_is_told_beside_the_pods_own_trouble() -> None:
+def test_the_summary_mentions_a_missing_service() -> None:
     ready, crash = recorded_pods()["pod-ready"], recorded_pods()["pod-crash-loop"]
     assert summary_of(ready, None, has_url=False) == (
         "The sandbox's Pod is ready, but its Service is missing or has no port: the same create again completes it."

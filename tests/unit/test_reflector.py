@@ -1,4 +1,4 @@
-"""What the reflector makes of each end of a watch: where it goes on, after which pause, and what the log says."""
+"""The reflector after each end of a watch: next version, backoff, and log lines."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ BOOKMARK = event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "20
 
 @dataclass
 class Watch:
-    """A kubectl that prints `lines` and ends when `lasts` seconds of the clock are over; None: it hangs."""
+    """A kubectl that prints `lines` and ends after `lasts` seconds of the clock; None: it hangs."""
 
     lines_: Sequence[bytes | Exception] = ()
     lasts: float | None = SECONDS
     returncode: int = 0
     stderr: str = ""
     unfinished: bytes = b""
-    # Called when all lines have been read.
+    # Called after the last line.
     then: Callable[[], object] = lambda: None
     killed: bool = False
     pass_time: Callable[[float], None] = lambda _: None
@@ -81,8 +81,8 @@ class Watch:
 
 
 @dataclass
-class World:
-    """Lists and watches as a test plans them; after the last watch there comes one that hangs."""
+class Scenario:
+    """Lists and watches planned by a test; the watch after the last one hangs."""
 
     lists: list[list[Page | Exception]] = field(default_factory=list)
     watches: list[Watch | OSError] = field(default_factory=list)
@@ -103,7 +103,7 @@ class World:
 
     async def pages(self, collection: Collection, *, urgent: bool = False) -> AsyncGenerator[Page]:
         assert collection == sandboxes_of("ns", "Pod")
-        assert urgent, "it would wait in the callers' line"
+        assert urgent, "it would wait in the callers' queue"
         self.listed += 1
         self.pass_time(self.list_lasts)
         for page in self.lists.pop(0) if self.lists else [Page([], 10, "")]:
@@ -129,13 +129,13 @@ class World:
         self.progress += 1
 
     @property
-    def asked(self) -> list[tuple[int, int]]:
-        """From which version each watch was to go on, and for how many seconds."""
+    def requested(self) -> list[tuple[int, int]]:
+        """Version and timeout in seconds of each requested watch."""
         found = [re.search(r"resourceVersion=(\d+)&.*timeoutSeconds=(\d+)", path) for path in self.paths]
         return [(int(one[1]), int(one[2])) for one in found if one]
 
     async def run(self, deadlines: Any = QUICK) -> Reflector:
-        """Let the reflector do all that is planned."""
+        """Run the reflector through all planned lists and watches."""
         reflector = Reflector(
             self, cast(Any, self), sandboxes_of("ns", "Pod"), self.cache,
             seconds=self.seconds, on_progress=self.count, deadlines=deadlines,
@@ -153,35 +153,35 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> World:
+def scenario(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Scenario:
     caplog.set_level(logging.INFO, module.__name__)
-    world = World()
+    scenario = Scenario()
     sleep = asyncio.sleep
 
     async def pause(seconds: float) -> None:
         if seconds in PAUSES:
-            world.pauses.append(seconds)
+            scenario.pauses.append(seconds)
         await sleep(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", pause)
-    monkeypatch.setattr(module, "_now", lambda: world.now)
-    return world
+    monkeypatch.setattr(module, "_now", lambda: scenario.now)
+    return scenario
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.levelname for record in caplog.records if record.name == module.__name__]
 
 
-async def test_a_watch_whose_time_is_over_is_followed_by_the_next_at_once(
-    world: World, caplog: pytest.LogCaptureFixture
+async def test_the_next_watch_starts_immediately_after_a_normal_end(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.watches = [Watch([event("ADDED", pod(11))]), Watch([BOOKMARK])]
-    reflector = await world.run()
-    assert world.asked == [(10, SECONDS), (11, SECONDS), (20, SECONDS)]
-    assert (world.listed, world.pauses, levels(caplog), reflector.restarts) == (1, [], [], 0)
-    assert world.cache.proven_at == world.now == 1000 + 2 * SECONDS
+    scenario.watches = [Watch([event("ADDED", pod(11))]), Watch([BOOKMARK])]
+    reflector = await scenario.run()
+    assert scenario.requested == [(10, SECONDS), (11, SECONDS), (20, SECONDS)]
+    assert (scenario.listed, scenario.pauses, levels(caplog), reflector.restarts) == (1, [], [], 0)
+    assert scenario.cache.proven_at == scenario.now == 1000 + 2 * SECONDS
     # The list, an event, a bookmark, and two ends.
-    assert world.progress == 5
+    assert scenario.progress == 5
 
 
 @pytest.mark.parametrize(
@@ -196,30 +196,30 @@ async def test_a_watch_whose_time_is_over_is_followed_by_the_next_at_once(
     ],
     ids=["clean, too early", "the API server is killed", "429", "500", "kubectl is killed", "half a line"],
 )  # fmt: skip
-async def test_after_a_watch_was_cut_a_short_one_goes_on_and_its_end_restores_trust(
-    world: World, caplog: pytest.LogCaptureFixture, cut: Watch
+async def test_a_short_watch_follows_a_broken_one_and_its_end_confirms_the_cache(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture, cut: Watch
 ) -> None:
     again = Watch([event("MODIFIED", pod(12))], lasts=CATCH_UP)
-    again.then = lambda: world.proven_before.append(world.cache.proven_at is not None)
-    world.watches = [dataclasses.replace(cut, killed=False), again]
-    reflector = await world.run()
-    assert world.asked == [(10, SECONDS), (11, CATCH_UP), (12, SECONDS)]
-    # At the first watch, at the short one, after its event, at the third one.
-    assert world.proven_before == [True, False, False, True]
-    assert (world.listed, world.pauses, reflector.restarts) == (1, [PAUSES[0]], 1)
+    again.then = lambda: scenario.proven_before.append(scenario.cache.proven_at is not None)
+    scenario.watches = [dataclasses.replace(cut, killed=False), again]
+    reflector = await scenario.run()
+    assert scenario.requested == [(10, SECONDS), (11, CATCH_UP), (12, SECONDS)]
+    # At the first watch, at the short one, after its event, and at the third one.
+    assert scenario.proven_before == [True, False, False, True]
+    assert (scenario.listed, scenario.pauses, reflector.restarts) == (1, [PAUSES[0]], 1)
     assert levels(caplog) == ["WARNING", "INFO"]
     assert "up to date again" in caplog.messages[-1]
 
 
-async def test_an_outage_has_one_warning_and_longer_and_longer_pauses(
-    world: World, caplog: pytest.LogCaptureFixture
+async def test_an_outage_logs_one_warning_and_is_retried_with_backoff(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # All in all it lasts for longer than what is well must last to have the first pause again.
+    # The whole outage is longer than `watch_settled`.
     refused = [Watch([], 20, 1, "Unable to connect to the server: EOF\n") for _ in range(3)]
-    world.watches = [*refused, OSError("no kubectl"), Watch(lasts=CATCH_UP)]
-    reflector = await world.run()
-    assert world.asked == [(10, SECONDS), *[(10, CATCH_UP)] * 4, (10, SECONDS)]
-    assert (world.listed, world.pauses, reflector.restarts) == (1, [*PAUSES, PAUSES[-1]], 4)
+    scenario.watches = [*refused, OSError("no kubectl"), Watch(lasts=CATCH_UP)]
+    reflector = await scenario.run()
+    assert scenario.requested == [(10, SECONDS), *[(10, CATCH_UP)] * 4, (10, SECONDS)]
+    assert (scenario.listed, scenario.pauses, reflector.restarts) == (1, [*PAUSES, PAUSES[-1]], 4)
     assert levels(caplog) == ["WARNING", "INFO", "INFO", "INFO", "INFO"]
 
 
@@ -228,16 +228,16 @@ async def test_an_outage_has_one_warning_and_longer_and_longer_pauses(
     [Watch([error(410, "Expired")], 0), Watch([], 0, 1, EXPIRED)],
     ids=["event", "stderr"],
 )
-async def test_a_version_that_is_forgotten_means_a_new_list_without_a_warning(
-    world: World, caplog: pytest.LogCaptureFixture, end: Watch
+async def test_an_expired_version_leads_to_a_new_list_without_a_warning(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture, end: Watch
 ) -> None:
-    world.lists = [[Page([pod(5)], 10, "")], [Page([pod(25)], 30, "")]]
-    world.watches = [dataclasses.replace(end, killed=False)]
-    reflector = await world.run()
-    assert world.asked == [(10, SECONDS), (30, SECONDS)]
-    assert (world.listed, world.pauses, reflector.restarts) == (2, [PAUSES[0]], 1)
+    scenario.lists = [[Page([pod(5)], 10, "")], [Page([pod(25)], 30, "")]]
+    scenario.watches = [dataclasses.replace(end, killed=False)]
+    reflector = await scenario.run()
+    assert scenario.requested == [(10, SECONDS), (30, SECONDS)]
+    assert (scenario.listed, scenario.pauses, reflector.restarts) == (2, [PAUSES[0]], 1)
     assert levels(caplog) == ["INFO", "INFO"]
-    assert world.cache.objects == {"a": pod(25)}
+    assert scenario.cache.objects == {"a": pod(25)}
 
 
 @pytest.mark.parametrize(
@@ -251,93 +251,89 @@ async def test_a_version_that_is_forgotten_means_a_new_list_without_a_warning(
     ],
     ids=["garbage", "no object", "500", "versions go back", "too long"],
 )
-async def test_a_watch_that_makes_no_sense_means_one_warning_and_a_new_list(
-    world: World, caplog: pytest.LogCaptureFixture, line: bytes | Exception
+async def test_an_invalid_watch_event_leads_to_one_warning_and_a_new_list(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture, line: bytes | Exception
 ) -> None:
-    world.watches = [Watch([event("ADDED", pod(11)), line], lasts=None)]
-    world.lists = [[Page([], 10, "")], [Page([], 30, "")]]
-    reflector = await world.run()
-    assert world.asked == [(10, SECONDS), (30, SECONDS)]
-    assert (world.listed, world.pauses, reflector.restarts) == (2, [PAUSES[0]], 1)
+    scenario.watches = [Watch([event("ADDED", pod(11)), line], lasts=None)]
+    scenario.lists = [[Page([], 10, "")], [Page([], 30, "")]]
+    reflector = await scenario.run()
+    assert scenario.requested == [(10, SECONDS), (30, SECONDS)]
+    assert (scenario.listed, scenario.pauses, reflector.restarts) == (2, [PAUSES[0]], 1)
     assert levels(caplog) == ["WARNING", "INFO"]
     assert not any(record.exc_info for record in caplog.records)
 
 
-async def test_a_bug_in_what_hears_of_a_change_is_logged_whole_and_lists_again(
-    world: World, caplog: pytest.LogCaptureFixture
+async def test_an_exception_of_a_listener_is_logged_with_traceback_and_relists(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.watches = [Watch([ZeroDivisionError("a bug")])]
-    await world.run()
-    assert world.listed == 2
+    scenario.watches = [Watch([ZeroDivisionError("a bug")])]
+    await scenario.run()
+    assert scenario.listed == 2
     assert caplog.records[0].exc_info
 
 
-async def test_lists_have_longer_and_longer_pauses_while_each_watch_after_them_fails(world: World) -> None:
-    world.watches = [Watch([b"no JSON"]) for _ in range(4)]
-    await world.run()
-    assert (world.listed, world.pauses) == (5, [*PAUSES, PAUSES[-1]])
+async def test_relists_are_retried_with_backoff_while_watches_fail(scenario: Scenario) -> None:
+    scenario.watches = [Watch([b"no JSON"]) for _ in range(4)]
+    await scenario.run()
+    assert (scenario.listed, scenario.pauses) == (5, [*PAUSES, PAUSES[-1]])
 
 
-async def test_what_was_well_for_long_has_the_first_pause_and_a_warning_again(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_settled_watch_resets_backoff_and_warning(scenario: Scenario, caplog: pytest.LogCaptureFixture) -> None:
     refused = [Watch([], 0, 1, "Unable to connect to the server: EOF\n") for _ in range(3)]
-    world.watches = [*refused[:2], Watch(lasts=CATCH_UP), Watch(lasts=SECONDS), refused[2]]
-    await world.run()
-    assert world.pauses == [PAUSES[0], PAUSES[1], PAUSES[0]]
+    scenario.watches = [*refused[:2], Watch(lasts=CATCH_UP), Watch(lasts=SECONDS), refused[2]]
+    await scenario.run()
+    assert scenario.pauses == [PAUSES[0], PAUSES[1], PAUSES[0]]
     assert levels(caplog) == ["WARNING", "INFO", "INFO", "WARNING"]
 
 
-async def test_a_silent_watch_is_followed_by_a_short_one_without_a_word(
-    world: World, caplog: pytest.LogCaptureFixture
+async def test_a_hung_watch_is_replaced_by_a_short_one_without_a_log_line(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.seconds = 0
-    world.watches = [Watch([event("ADDED", pod(11))], lasts=None), Watch(lasts=CATCH_UP)]
-    reflector = await world.run(dataclasses.replace(QUICK, watch_silence=0.01))
-    assert world.asked[:3] == [(10, 0), (11, CATCH_UP), (11, 0)]
-    assert world.proven_before[:3] == [True, False, True]
-    assert (world.listed, world.pauses, levels(caplog), reflector.restarts) == (1, [], [], 0)
+    scenario.seconds = 0
+    scenario.watches = [Watch([event("ADDED", pod(11))], lasts=None), Watch(lasts=CATCH_UP)]
+    reflector = await scenario.run(dataclasses.replace(QUICK, watch_silence=0.01))
+    assert scenario.requested[:3] == [(10, 0), (11, CATCH_UP), (11, 0)]
+    assert scenario.proven_before[:3] == [True, False, True]
+    assert (scenario.listed, scenario.pauses, levels(caplog), reflector.restarts) == (1, [], [], 0)
 
 
-async def test_a_list_that_fails_midway_is_read_again_from_the_start(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_partly_failed_list_is_restarted(scenario: Scenario, caplog: pytest.LogCaptureFixture) -> None:
     failure = ClusterUnavailable("no", detail="the detail")
-    world.lists = [
+    scenario.lists = [
         [Page([pod(5)], 10, "more"), failure],
         [failure],
         [Page([pod(5, "b")], 12, "more"), Page([], 12, "")],
     ]
-    reflector = await world.run()
-    assert world.asked == [(12, SECONDS)]
-    assert set(world.cache.objects) == {"b"}
-    assert (world.listed, world.pauses, reflector.restarts) == (3, [PAUSES[0], PAUSES[1]], 0)
+    reflector = await scenario.run()
+    assert scenario.requested == [(12, SECONDS)]
+    assert set(scenario.cache.objects) == {"b"}
+    assert (scenario.listed, scenario.pauses, reflector.restarts) == (3, [PAUSES[0], PAUSES[1]], 0)
     assert levels(caplog) == ["WARNING", "INFO", "INFO"]
     assert "the detail" in caplog.text
 
 
-async def test_a_list_that_fails_after_a_forgotten_version_has_its_warning(
-    world: World, caplog: pytest.LogCaptureFixture
+async def test_a_failed_list_after_an_expired_version_logs_a_warning(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.lists = [[Page([], 10, "")], [ClusterUnavailable("no")]]
-    world.watches = [Watch([error(410, "Expired")], 0)]
-    await world.run()
+    scenario.lists = [[Page([], 10, "")], [ClusterUnavailable("no")]]
+    scenario.watches = [Watch([error(410, "Expired")], 0)]
+    await scenario.run()
     assert levels(caplog) == ["INFO", "WARNING", "INFO"]
 
 
-async def test_a_list_proves_the_moment_at_which_it_began(world: World) -> None:
-    world.list_lasts = 7
-    await world.run()
-    assert world.now == 1007
-    assert world.cache.proven_at == 1000
+async def test_a_list_confirms_the_cache_as_of_its_start(scenario: Scenario) -> None:
+    scenario.list_lasts = 7
+    await scenario.run()
+    assert scenario.now == 1007
+    assert scenario.cache.proven_at == 1000
 
 
-async def test_what_kubectl_quotes_of_its_kubeconfig_is_not_logged(
-    world: World, caplog: pytest.LogCaptureFixture
+async def test_kubectls_quotes_of_the_kubeconfig_are_not_logged(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
 ) -> None:
     stderr = case("kubeconfig-user-twice").stderr
-    world.watches = [Watch([], 0, 1, stderr), Watch(lasts=CATCH_UP)]
-    await world.run()
+    scenario.watches = [Watch([], 0, 1, stderr), Watch(lasts=CATCH_UP)]
+    await scenario.run()
     assert "SECRET-ONE" in stderr
     assert "SECRET-ONE" not in caplog.text
     assert levels(caplog) == ["WARNING", "INFO"]

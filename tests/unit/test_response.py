@@ -1,4 +1,4 @@
-"""(Pod, Service) → what a caller is told: the fields of the answer, the URL, and which pairs are none."""
+"""(Pod, Service) → the response: its fields, the URL, and pairs without a response."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pair(make_settings: MakeSettings, template: Template) -> tuple[Any, Any]:
     return pod, service
 
 
-def test_a_whole_sandbox_is_answered_with_every_field(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_a_complete_sandbox_has_every_field(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     answer = answer_for(*pair, make_settings(NODE_HOST="node.example"))
     assert answer is not None
     assert answer.model_dump() == {
@@ -51,34 +51,34 @@ def test_a_whole_sandbox_is_answered_with_every_field(make_settings: MakeSetting
     }
 
 
-def test_half_a_sandbox_is_none(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_an_incomplete_sandbox_has_no_response(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     pod, service = pair
     assert answer_for(pod, None, make_settings()) is None
     assert answer_for(None, service, make_settings()) is None
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_sandbox_of_which_a_part_is_being_deleted_is_none(
-    make_settings: MakeSettings, pair: tuple[Any, Any], index: int
-) -> None:
+def test_a_terminating_sandbox_has_no_response(make_settings: MakeSettings, pair: tuple[Any, Any], index: int) -> None:
     pair[index]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert answer_for(*pair, make_settings()) is None
 
 
-def test_a_pod_without_the_labels_of_a_sandbox_is_none(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_a_pod_without_the_sandbox_labels_has_no_response(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     pod, service = pair
     del pod["metadata"]["labels"]["app"]
     assert answer_for(pod, service, make_settings()) is None
     assert answers_for([pod, service], make_settings()) == []
 
 
-def test_a_name_that_does_not_fit_its_label_is_none(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_a_pod_whose_name_contradicts_its_label_has_no_response(
+    make_settings: MakeSettings, pair: tuple[Any, Any]
+) -> None:
     pod, service = pair
     pod["metadata"]["name"] = "sandbox-b"
     assert answers_for([pod, service], make_settings()) == []
 
 
-def test_a_list_pairs_by_id_and_is_sorted(make_settings: MakeSettings) -> None:
+def test_a_list_pairs_objects_by_id_and_is_sorted(make_settings: MakeSettings) -> None:
     objects = copy.deepcopy(case("list-mixed").items)
     answers = answers_for(reversed(objects), make_settings())
     ids = [answer.sandbox_id for answer in answers]
@@ -90,23 +90,21 @@ def test_a_list_pairs_by_id_and_is_sorted(make_settings: MakeSettings) -> None:
         assert answer_for(pod, service, make_settings()) == answer
 
 
-def test_the_url_of_a_node_port(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_the_url_of_a_node_port_has_the_node_host(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     assert sandbox_url(pair[1], make_settings(NODE_HOST="2001:db8::1")) == "http://[2001:db8::1]:30123"
 
 
-def test_the_url_inside_the_cluster(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_the_url_of_a_cluster_ip_is_the_services_dns_name(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     settings = make_settings(SANDBOX_SERVICE_TYPE="ClusterIP", SANDBOX_CONTAINER_PORT="9000")
     assert sandbox_url(pair[1], settings) == "http://sandbox-a-svc.deer-flow.svc.cluster.local:8080"
 
 
-def test_no_node_port_no_url(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_a_service_without_a_node_port_has_no_url(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     del pair[1]["spec"]["ports"][0]["nodePort"]
     assert sandbox_url(pair[1], make_settings()) is None
 
 
-def test_kept_answers_are_those_of_the_objects_as_they_are_now(
-    make_settings: MakeSettings, pair: tuple[Any, Any]
-) -> None:
+def test_cached_responses_are_renewed_when_objects_change(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     settings = make_settings()
     answers = Answers(settings)
     pod, service = pair
@@ -120,7 +118,7 @@ def test_kept_answers_are_those_of_the_objects_as_they_are_now(
     assert [answer.status for answer in answers.of_all([(ended, service)])] == ["Failed"]
 
 
-def test_an_answer_is_sent_as_its_fields_say(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
+def test_a_response_is_serialized_like_its_fields(make_settings: MakeSettings, pair: tuple[Any, Any]) -> None:
     answer = answer_for(*pair, make_settings())
     assert answer is not None
     assert json.loads(answer.as_json) == answer.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Which rights a self-subject rules review shows, by the recorded ones and by RBAC's own rules."""
+"""The rights that a self-subject rules review shows, by recorded reviews and by RBAC's rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REVIEWS = [name for name in case_names() if name.startswith("rules-review-")]
 
 
 def review(*rules: dict[str, Any], **status: Any) -> RulesReview:
-    """A review as the API server answers it, with these rules."""
+    """Return a review in the API server's form, with these rules."""
     answer = json.loads(json.dumps(case("rules-review-no-role").stdout))
     answer["status"] |= {"resourceRules": list(rules), **status}
     return read_review(json.dumps(answer).encode())
@@ -32,23 +32,23 @@ def shown(of: RulesReview) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", REVIEWS)
-def test_a_review_is_asked_for_as_recorded(name: str) -> None:
+def test_a_rules_review_is_requested_as_recorded(name: str) -> None:
     namespace = case(name).stdin["spec"].get("namespace")
     assert ("kubectl", *REVIEW) == case(name).argv
     assert namespace is None or json.loads(review_request(namespace)) == case(name).stdin
 
 
-def test_a_roles_review_shows_its_rights_and_no_others() -> None:
+def test_the_review_of_the_role_shows_exactly_its_rights() -> None:
     of_role = {(verb, resource) for verb in VERBS for resource in ("pods", "services")}
     assert shown(recorded("rules-review-role")) == {*of_role, ("get", "pods/log"), ("list", "events")}
 
 
-def test_an_administrators_review_shows_every_right() -> None:
+def test_the_review_of_an_administrator_shows_every_right() -> None:
     assert shown(recorded("rules-review-admin")) == {(verb, resource) for verb in VERBS for resource in RESOURCES}
 
 
 @pytest.mark.parametrize("name", ["rules-review-no-role", "rules-review-other-namespace"])
-def test_a_review_without_a_role_shows_none_of_them(name: str) -> None:
+def test_a_review_without_a_role_shows_no_right(name: str) -> None:
     assert shown(recorded(name)) == set()
     assert recorded(name).is_complete
 
@@ -70,7 +70,7 @@ RULE = {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}
         (["*/log"], "pods", False),
         (["*/exec"], "pods/log", False),
         (["pods/*"], "pods", False),
-        (["pods/*"], "pods/log", False),  # so decides RBAC
+        (["pods/*"], "pods/log", False),  # as in RBAC
         (["pod"], "pods", False),
         ([], "pods", False),
     ],
@@ -102,25 +102,25 @@ def test_verbs_match_as_in_rbac(verbs: list[str], *, is_shown: bool) -> None:
     assert review({**RULE, "verbs": verbs}).shows("get", "pods") is is_shown
 
 
-def test_a_rule_for_single_names_shows_nothing() -> None:
+def test_a_rule_for_resource_names_shows_no_right() -> None:
     of_one = {**RULE, "resourceNames": ["sandbox-a"]}
     assert not review(of_one).shows("get", "pods")
     assert review(of_one, RULE).shows("get", "pods")
 
 
-def test_a_right_is_not_put_together_from_two_rules() -> None:
+def test_a_right_is_not_combined_from_two_rules() -> None:
     other = {**RULE, "verbs": ["list"], "resources": ["services"]}
     assert shown(review(RULE, other)) == {("get", "pods"), ("list", "services")}
 
 
 @pytest.mark.parametrize("status", [{"incomplete": True}, {"evaluationError": "role not found"}])
-def test_a_review_that_may_lack_rules_is_not_complete(status: dict[str, Any]) -> None:
+def test_an_incomplete_review_is_marked_incomplete(status: dict[str, Any]) -> None:
     assert review(RULE).is_complete
     assert not review(RULE, **status).is_complete
     assert review(RULE, **status).shows("get", "pods")
 
 
-def test_without_a_review_nothing_is_shown_and_nothing_is_missing() -> None:
+def test_without_a_review_no_right_is_shown_and_it_is_incomplete() -> None:
     assert shown(NO_REVIEW) == set()
     assert not NO_REVIEW.is_complete
 
@@ -142,6 +142,6 @@ OTHER_KIND = {**case("rules-review-admin").stdout, "kind": "SelfSubjectAccessRev
     ],
     ids=["nothing", "cut", "html", "null", "deep", "status", "without rules", "other kind"],
 )
-def test_what_is_no_review_is_not_taken_for_one(stdout: bytes) -> None:
+def test_output_that_is_no_review_is_an_error(stdout: bytes) -> None:
     with pytest.raises(ClusterUnavailable):
         read_review(stdout)

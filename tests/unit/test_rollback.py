@@ -1,4 +1,4 @@
-"""Rolling a failed create back: what is deleted, what stays, and for how long it is tried."""
+"""Rollback of a failed create: deleted and kept objects, and its deadline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POD, SERVICE = ("Pod", "deer-flow", "sandbox-a"), ("Service", "deer-flow", "sand
 
 
 class FakeClock:
-    """A clock that passes only when somebody sleeps."""
+    """A clock that advances only by sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,7 +45,7 @@ class FakeClock:
 
 
 class Stage:
-    """A rollback, the cluster that it works on, and one create of sandbox `a` that has failed."""
+    """A rollback, its cluster, and one failed create of sandbox `a`."""
 
     def __init__(self, settings: Settings, template: Template, deadlines: Deadlines) -> None:
         self.fake, self.clock = FakeCluster(), FakeClock()
@@ -59,18 +59,18 @@ class Stage:
         self.attempt = Attempt(sandbox, self.objects, TemplateObjects("a", []), before=set(), applied=True)
 
     async def apply(self, *objects: dict[str, Any], **annotations: str) -> None:
-        """Store objects as this create, or with other annotations as somebody else, would have."""
+        """Store objects as this create, or with other annotations as another process, would."""
         changed = copy.deepcopy(list(objects))
         for obj in changed:
             obj["metadata"]["annotations"] |= {name.replace("_", "-"): value for name, value in annotations.items()}
         await self.kubectl.apply(changed)
 
     @property
-    def there(self) -> set[str]:
+    def kinds(self) -> set[str]:
         return {kind for kind, _, _ in self.fake.objects}
 
     async def settle(self) -> None:
-        """Return when nothing is tried in the background any more."""
+        """Wait until no rollback is pending."""
         async with asyncio.timeout(30):
             while self.rollback.any_pending:
                 await asyncio.sleep(0)
@@ -78,7 +78,7 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a call that fails be tried once."""
+    """Disable retries of failed calls."""
     monkeypatch.setattr(ConnectionFailed, "pauses", ())
 
 
@@ -87,79 +87,79 @@ def stage(make_settings: Callable[..., Settings], template: Template, deadlines:
     return Stage(make_settings(), template, deadlines)
 
 
-async def test_a_create_that_applied_nothing_asks_the_cluster_nothing(stage: Stage) -> None:
+async def test_a_create_that_applied_nothing_needs_no_kubectl_call(stage: Stage) -> None:
     stage.attempt.applied = False
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.fake.calls == []
 
 
-async def test_what_is_there_by_half_is_deleted_at_once(stage: Stage) -> None:
+async def test_an_incomplete_sandbox_is_deleted_immediately(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     assert await stage.rollback.roll_back(stage.attempt) is None
-    assert stage.there == set()
-    # Its Service might have been another process's, on its way.
+    assert stage.kinds == set()
+    # Another process might have been about to create the Service.
     assert stage.clock.slept == [stage.cluster.deadlines.others_service]
     assert not stage.rollback.any_pending
 
 
-async def test_what_is_whole_after_all_is_returned(stage: Stage) -> None:
+async def test_a_sandbox_that_is_complete_after_all_is_returned(stage: Stage) -> None:
     await stage.apply(*stage.objects)
     pair = await stage.rollback.roll_back(stage.attempt)
     assert pair is not None
     assert [obj["kind"] for obj in pair] == ["Pod", "Service"]
-    assert stage.there == {"Pod", "Service"}
+    assert stage.kinds == {"Pod", "Service"}
 
 
-async def test_what_was_there_before_stays(stage: Stage) -> None:
+async def test_objects_that_existed_before_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.attempt.before = {stage.fake.objects[POD]["metadata"]["uid"]}
     assert await stage.rollback.roll_back(stage.attempt) is None
-    assert stage.there == {"Pod"}
+    assert stage.kinds == {"Pod"}
 
 
-async def test_what_another_process_has_applied_since_stays(stage: Stage) -> None:
+async def test_objects_applied_by_another_process_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.fake.objects[POD]["metadata"]["annotations"][kube.APPLIED_AT_ANNOTATION] = "2026-01-01T00:00:00.000000Z"
     assert await stage.rollback.roll_back(stage.attempt) is None
-    assert stage.there == {"Pod"}
+    assert stage.kinds == {"Pod"}
 
 
-async def test_what_another_process_has_confirmed_stays(stage: Stage) -> None:
+async def test_objects_confirmed_by_another_process_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.fake.objects[POD]["metadata"]["annotations"][kube.CONFIRMED_ANNOTATION] = now()
     assert await stage.rollback.roll_back(stage.attempt) is None
-    assert stage.there == {"Pod"}
+    assert stage.kinds == {"Pod"}
 
 
-async def test_what_cannot_be_deleted_now_is_deleted_when_the_cluster_is_back(stage: Stage) -> None:
+async def test_a_failed_rollback_is_retried_until_the_cluster_is_back(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
     stage.fake.answer_next("get", "refused", times=3)
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.rollback.is_pending("a")
     await stage.settle()
-    assert stage.there == set()
+    assert stage.kinds == set()
     assert stage.clock.slept.count(stage.cluster.deadlines.settle_pause) == 2
 
 
-async def test_a_whole_one_whose_caller_was_told_that_it_failed_is_deleted_too(stage: Stage) -> None:
+async def test_a_sandbox_that_is_completed_after_the_error_response_is_deleted(stage: Stage) -> None:
     stage.fake.answer_next("get", "refused")
     assert await stage.rollback.roll_back(stage.attempt) is None
     await stage.apply(*stage.objects)
     await stage.settle()
-    assert stage.there == set()
+    assert stage.kinds == set()
 
 
-async def test_nothing_more_is_deleted_once_a_later_create_has_it(stage: Stage) -> None:
+async def test_a_pending_rollback_is_cancelled_by_a_later_create(stage: Stage) -> None:
     stage.fake.answer_next("get", "refused")
     assert await stage.rollback.roll_back(stage.attempt) is None
     stage.rollback.forget("a")
     await stage.apply(*stage.objects)
     await stage.rollback.finish()
-    assert stage.there == {"Pod", "Service"}
+    assert stage.kinds == {"Pod", "Service"}
 
 
 @pytest.mark.deadlines(settle=10.0, settle_pause=2.0)
-async def test_it_is_given_up_after_its_time_and_said_in_the_log(
+async def test_a_rollback_is_abandoned_after_its_deadline_and_logged(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.fake.answer_next("get", "refused", times=100)

@@ -1,4 +1,4 @@
-"""The seccomp profile of a Pod: SANDBOX_SECCOMP, the template's own, or what the image can bear."""
+"""The seccomp profile of a Pod: by SANDBOX_SECCOMP, by its template, or by its image."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def profile_of(settings: Settings, template: Template, image: str | None = None)
     return pod["spec"].get("securityContext", {}).get("seccompProfile")
 
 
-def own(template: Template, profile: dict[str, str] | None) -> Template:
-    """Let the template's Pod have this profile."""
+def with_profile(template: Template, profile: dict[str, str] | None) -> Template:
+    """Set the profile of the template's Pod."""
     template.pod["spec"]["securityContext"] = {"fsGroup": 1000} | ({"seccompProfile": profile} if profile else {})
     return template
 
 
 @pytest.mark.parametrize("image", ALL_IN_ONE)
-def test_deerflows_image_has_no_profile_by_setting_or_request(
+def test_the_all_in_one_image_has_no_profile_by_setting_or_request(
     make_settings: MakeSettings, template: Template, image: str
 ) -> None:
     assert is_all_in_one(image)
@@ -62,7 +62,9 @@ def test_deerflows_image_has_no_profile_by_setting_or_request(
 
 
 @pytest.mark.parametrize("image", OTHERS)
-def test_any_other_image_has_the_runtimes_profile(make_settings: MakeSettings, template: Template, image: str) -> None:
+def test_any_other_image_has_the_runtime_default_profile(
+    make_settings: MakeSettings, template: Template, image: str
+) -> None:
     assert not is_all_in_one(image)
     assert profile_of(make_settings(), template, image) == RUNTIME_DEFAULT
     assert profile_of(make_settings(SANDBOX_IMAGE=image), template) == RUNTIME_DEFAULT
@@ -71,23 +73,25 @@ def test_any_other_image_has_the_runtimes_profile(make_settings: MakeSettings, t
 @pytest.mark.parametrize("image", [DEFAULT_IMAGE, "python:3.13"])
 @pytest.mark.parametrize("profile", [None, {"type": "Localhost", "localhostProfile": "chrome.json"}])
 @pytest.mark.parametrize("seccomp", ["RuntimeDefault", "Unconfined"])
-def test_the_variable_wins_over_template_and_image(
+def test_the_variable_overrides_template_and_image(
     make_settings: MakeSettings, template: Template, image: str, profile: dict[str, str] | None, seccomp: str
 ) -> None:
-    assert profile_of(make_settings(SANDBOX_SECCOMP=seccomp), own(template, profile), image) == {"type": seccomp}
+    assert profile_of(make_settings(SANDBOX_SECCOMP=seccomp), with_profile(template, profile), image) == {
+        "type": seccomp
+    }
 
 
 @pytest.mark.parametrize("image", [DEFAULT_IMAGE, "python:3.13"])
 @pytest.mark.parametrize(
     "profile", [RUNTIME_DEFAULT, {"type": "Unconfined"}, {"type": "Localhost", "localhostProfile": "chrome.json"}]
 )
-def test_the_templates_own_profile_wins_over_the_image(
+def test_the_templates_own_profile_overrides_the_image(
     make_settings: MakeSettings, template: Template, image: str, profile: dict[str, str]
 ) -> None:
-    assert profile_of(make_settings(), own(template, profile), image) == profile
+    assert profile_of(make_settings(), with_profile(template, profile), image) == profile
 
 
-def test_a_containers_own_profile_stays(make_settings: MakeSettings, template: Template) -> None:
+def test_a_containers_own_profile_is_kept(make_settings: MakeSettings, template: Template) -> None:
     security = {"privileged": False, "seccompProfile": {"type": "Unconfined"}}
     template.pod["spec"]["containers"][0]["securityContext"] = security
     pod, _ = build(Sandbox("a", "t", "u"), template, make_settings(SANDBOX_SECCOMP="RuntimeDefault"), applied_at=AT)
@@ -95,8 +99,8 @@ def test_a_containers_own_profile_stays(make_settings: MakeSettings, template: T
     assert pod["spec"]["securityContext"] == {"seccompProfile": RUNTIME_DEFAULT}
 
 
-def test_the_rest_of_the_security_context_stays(make_settings: MakeSettings, template: Template) -> None:
-    template = own(template, None)
+def test_the_rest_of_the_security_context_is_kept(make_settings: MakeSettings, template: Template) -> None:
+    template = with_profile(template, None)
     for image, expected in ((DEFAULT_IMAGE, {}), ("python:3.13", {"seccompProfile": RUNTIME_DEFAULT})):
         sandbox = Sandbox("a", "t", "u", asks=CreateOptions(image=image))
         pod, _ = build(sandbox, template, make_settings(), applied_at=AT)
@@ -117,7 +121,7 @@ def test_the_rest_of_the_security_context_stays(make_settings: MakeSettings, tem
         ),
     ],
 )
-def test_each_shipped_template_has_the_profile_that_the_docs_say(
+def test_each_shipped_template_has_its_documented_profile(
     make_settings: MakeSettings, variables: dict[str, str], profiles: dict[str, str | None]
 ) -> None:
     settings = make_settings(**variables)
@@ -126,7 +130,7 @@ def test_each_shipped_template_has_the_profile_that_the_docs_say(
 
 
 @pytest.mark.parametrize(
-    ("variables", "is_said"),
+    ("variables", "is_warned"),
     [
         ({}, True),
         ({"SANDBOX_IMAGE": "registry.example/all-in-one-sandbox:1"}, True),
@@ -136,10 +140,10 @@ def test_each_shipped_template_has_the_profile_that_the_docs_say(
         ({"SANDBOX_SECCOMP": "Unconfined"}, False),
     ],
 )
-def test_one_line_at_the_start_says_that_there_is_no_profile(
-    make_settings: MakeSettings, variables: dict[str, str], *, is_said: bool
+def test_a_missing_profile_is_warned_about_once_at_startup(
+    make_settings: MakeSettings, variables: dict[str, str], *, is_warned: bool
 ) -> None:
     settings = make_settings(**variables)
-    said = [one for one in _warnings(settings, Callers(settings, in_pod=False)) if "SANDBOX_SECCOMP" in one]
-    assert len(said) == is_said
-    assert all("SANDBOX_SECCOMP=RuntimeDefault" in one for one in said)
+    warnings = [one for one in _warnings(settings, Callers(settings, in_pod=False)) if "SANDBOX_SECCOMP" in one]
+    assert len(warnings) == is_warned
+    assert all("SANDBOX_SECCOMP=RuntimeDefault" in one for one in warnings)

@@ -1,4 +1,4 @@
-"""The environment: what each variable may hold, and what is said when it doesn't."""
+"""The environment: valid values of each variable, and the errors for others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.marker import MARKER
 MakeSettings = Callable[..., Settings]
 
 
-def test_defaults_are_the_contract(make_settings: MakeSettings) -> None:
+def test_defaults_are_those_of_the_contract(make_settings: MakeSettings) -> None:
     settings = make_settings()
     assert settings.k8s_namespace == "deer-flow"
     assert settings.sandbox_image == (
@@ -89,13 +89,15 @@ def test_an_empty_value_counts_as_unset(make_settings: MakeSettings) -> None:
         ("ALLOW_FIELDS", "image,none"),
     ],
 )
-def test_a_bad_value_stops_the_start_by_name(make_settings: MakeSettings, variable: str, value: str) -> None:
+def test_an_invalid_value_stops_the_start_with_the_variables_name(
+    make_settings: MakeSettings, variable: str, value: str
+) -> None:
     with pytest.raises(StartupError) as caught:
         make_settings(**{variable: value})
     assert variable in str(caught.value)
 
 
-def test_every_bad_variable_is_listed_at_once_with_what_it_holds(make_settings: MakeSettings) -> None:
+def test_all_invalid_variables_are_reported_together_with_their_values(make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError) as caught:
         make_settings(K8S_NAMESPACE="Deer", PORT="x", SANDBOX_SERVICE_TYPE="LoadBalancer")
     message = str(caught.value)
@@ -104,7 +106,7 @@ def test_every_bad_variable_is_listed_at_once_with_what_it_holds(make_settings: 
     assert "SANDBOX_SERVICE_TYPE holds 'LoadBalancer'. It should be 'NodePort' or 'ClusterIP'" in message
 
 
-def test_the_api_key_is_in_no_message_and_no_repr(make_settings: MakeSettings) -> None:
+def test_the_api_key_is_shown_in_no_message_and_no_repr(make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError) as caught:
         make_settings(PROVISIONER_API_KEY=" topsecret ")
     assert "topsecret" not in str(caught.value)
@@ -112,13 +114,13 @@ def test_the_api_key_is_in_no_message_and_no_repr(make_settings: MakeSettings) -
 
 
 @pytest.mark.parametrize("key", ["ab,cd", "key,", "a, ,b", ","])
-def test_a_comma_may_be_anywhere_in_the_api_key(make_settings: MakeSettings, key: str) -> None:
+def test_the_api_key_may_contain_commas(make_settings: MakeSettings, key: str) -> None:
     secret = make_settings(PROVISIONER_API_KEY=key).provisioner_api_key
     assert secret is not None
     assert secret.get_secret_value() == key
 
 
-def test_a_password_in_an_address_is_in_no_message(make_settings: MakeSettings) -> None:
+def test_a_password_in_an_address_is_shown_in_no_message(make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError) as caught:
         make_settings(K8S_API_SERVER="https://u:topsecret@host")
     assert "topsecret" not in str(caught.value)
@@ -141,7 +143,7 @@ def test_a_password_in_an_address_is_in_no_message(make_settings: MakeSettings) 
         ("PORT", MARKER * 20),
     ],
 )
-def test_a_bad_value_that_may_hold_a_secret_is_not_shown(
+def test_an_invalid_value_that_may_hold_a_secret_is_not_shown(
     make_settings: MakeSettings, variable: str, value: str
 ) -> None:
     with pytest.raises(StartupError) as caught:
@@ -160,13 +162,13 @@ def test_a_bad_value_that_may_hold_a_secret_is_not_shown(
         ("SANDBOX_INGRESS_FROM", "namespace:a b"),
     ],
 )
-def test_a_bad_value_that_can_hold_no_secret_is_shown(make_settings: MakeSettings, variable: str, value: str) -> None:
+def test_an_invalid_value_that_holds_no_secret_is_shown(make_settings: MakeSettings, variable: str, value: str) -> None:
     with pytest.raises(StartupError, match=variable) as caught:
         make_settings(**{variable: value})
     assert value.split(maxsplit=1)[0] in str(caught.value)
 
 
-def test_paths_on_the_node_are_normalised(make_settings: MakeSettings) -> None:
+def test_paths_on_the_node_are_normalized(make_settings: MakeSettings) -> None:
     assert make_settings(THREADS_HOST_PATH="/data//threads/").threads_host_path == "/data/threads"
 
 
@@ -178,7 +180,7 @@ def test_variables_for_credential_plugins_are_a_list_of_names(make_settings: Mak
     assert make_settings(KUBECTL_PASS_ENV="AWS_PROFILE, AWS_REGION").kubectl_pass_env == ("AWS_PROFILE", "AWS_REGION")
 
 
-def test_a_file_of_the_users_can_not_be_passed_to_kubectl_and_it_is_said_why(make_settings: MakeSettings) -> None:
+def test_kuberc_cannot_be_passed_to_kubectl_and_the_error_says_why(make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError) as caught:
         make_settings(KUBECTL_PASS_ENV="AWS_PROFILE,KUBERC")
     assert str(caught.value).partition("\n")[2] == (
@@ -187,7 +189,7 @@ def test_a_file_of_the_users_can_not_be_passed_to_kubectl_and_it_is_said_why(mak
     )
 
 
-def test_the_most_that_a_caller_may_ask_for_is_a_quantity(make_settings: MakeSettings) -> None:
+def test_maximum_resources_must_be_quantities(make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError) as caught:
         make_settings(MAX_CPU="two")
     assert "MAX_CPU holds 'two'. It may hold a Kubernetes quantity above 0, such as `500m`" in str(caught.value)
@@ -195,7 +197,7 @@ def test_the_most_that_a_caller_may_ask_for_is_a_quantity(make_settings: MakeSet
     assert (settings.max_cpu, settings.max_memory, settings.max_ephemeral_storage) == ("1500m", "2Gi", "1e10")
 
 
-def test_which_fields_callers_may_use_is_a_list_of_names_or_none(make_settings: MakeSettings) -> None:
+def test_allow_fields_is_a_list_of_names_or_none(make_settings: MakeSettings) -> None:
     assert make_settings(ALLOW_FIELDS="image, env").allow_fields == ("image", "env")
     assert make_settings(ALLOW_FIELDS="none").allow_fields == ()
 
@@ -208,17 +210,17 @@ def test_which_fields_callers_may_use_is_a_list_of_names_or_none(make_settings: 
         "{{user_id}}", "a{{b", " ", " a", "a ",
     ],
 )  # fmt: skip
-def test_a_path_of_the_skills_claim_that_cannot_be_stops_the_start(make_settings: MakeSettings, value: str) -> None:
+def test_an_invalid_sub_path_of_the_skills_claim_stops_the_start(make_settings: MakeSettings, value: str) -> None:
     with pytest.raises(StartupError, match="SKILLS_PVC_SUBPATH_TEMPLATE holds"):
         make_settings(SKILLS_PVC_NAME="claim", SKILLS_PVC_SUBPATH_TEMPLATE=value)
 
 
-def test_a_path_of_a_skills_claim_that_is_not_there_stops_the_start(make_settings: MakeSettings) -> None:
+def test_a_sub_path_without_a_skills_claim_stops_the_start(make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError, match="SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME"):
         make_settings(SKILLS_PVC_SUBPATH_TEMPLATE="users/{user_id}", SKILLS_HOST_PATH="/skills")
 
 
-def test_a_deny_list_without_the_broker_that_would_obey_it_stops_the_start(make_settings: MakeSettings) -> None:
+def test_a_deny_list_without_a_broker_stops_the_start(make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError, match="DENY_SUBCOMMANDS is set without LARK_CLI_BROKER_IMAGE"):
         make_settings(DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS="auth")
 
@@ -226,15 +228,13 @@ def test_a_deny_list_without_the_broker_that_would_obey_it_stops_the_start(make_
 @pytest.mark.parametrize(
     "path", ["relative", "/a/../b", "/a/{user}", "/a/{thread_id", "/a/{0}", "/a/{thread_id!r}", "/a/{{}}"]
 )
-def test_a_threads_path_has_no_other_placeholders(path: str, make_settings: MakeSettings) -> None:
+def test_an_invalid_threads_path_stops_the_start(path: str, make_settings: MakeSettings) -> None:
     with pytest.raises(StartupError, match="THREADS_HOST_PATH"):
         make_settings(THREADS_HOST_PATH=path)
 
 
 @pytest.mark.parametrize("variable", ["LARK_CLI_NPM_VERSION", "LARK_CLI_VERSION"])
-def test_a_build_argument_of_deerflows_env_file_does_not_stop_the_start(
-    monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
+def test_build_arguments_of_deerflows_env_file_are_ignored(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "1.0.65")
     Settings.load()
 
@@ -277,7 +277,36 @@ def test_an_unknown_variable_of_the_lark_cli_stops_the_start(monkeypatch: pytest
         ({"LIVE_VIEW": "false", "LIVE_VIEW_MAX_AGE": "5"}, ["LIVE_VIEW_MAX_AGE (by LIVE_VIEW=false)"]),
     ],
 )
-def test_a_variable_that_another_one_overrides_is_named(
+def test_overridden_variables_are_named(
     make_settings: MakeSettings, variables: dict[str, str], named: list[str]
 ) -> None:
     assert make_settings(**variables).overridden == named
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{user_id}-{thread_id}",
+        "{thread_id}{user_id}",
+        "{user_id}{user_id}",
+        "a/{user_id}.{thread_id}/b",
+        "{user_id}-x-{thread_id}/",
+    ],
+)
+def test_a_path_that_two_users_could_share_stops_the_start(make_settings: MakeSettings, template: str) -> None:
+    for variables in (
+        {"THREADS_HOST_PATH": f"/srv/{template}"},
+        {"THREADS_HOST_PATH": "", "SKILLS_PVC_NAME": "claim", "SKILLS_PVC_SUBPATH_TEMPLATE": template},
+    ):
+        with pytest.raises(StartupError, match="at most one of them between two slashes"):
+            make_settings(**variables)
+
+
+def test_a_folder_may_have_one_placeholder_and_text_beside_it(make_settings: MakeSettings) -> None:
+    settings = make_settings(
+        THREADS_HOST_PATH="/srv/of-{user_id}.d/t-{thread_id}",
+        SKILLS_PVC_NAME="claim",
+        SKILLS_PVC_SUBPATH_TEMPLATE="of-{user_id}/{thread_id}-s",
+    )
+    assert settings.threads_host_path == "/srv/of-{user_id}.d/t-{thread_id}"
+    assert settings.skills_pvc_subpath_template == "of-{user_id}/{thread_id}-s"

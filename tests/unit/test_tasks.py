@@ -1,4 +1,4 @@
-"""Tasks in the background, and listeners."""
+"""Background tasks, and signals with listeners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from sandboxes.tasks import BackgroundTasks, Signal
 
 
-async def test_what_is_started_is_kept_until_it_ends() -> None:
+async def test_a_started_task_is_kept_until_it_ends() -> None:
     tasks, go = BackgroundTasks(), asyncio.Event()
 
     async def work() -> None:
@@ -23,7 +23,7 @@ async def test_what_is_started_is_kept_until_it_ends() -> None:
     assert len(tasks) == 0
 
 
-async def test_what_takes_longer_than_it_may_is_cancelled() -> None:
+async def test_a_task_that_exceeds_its_time_is_cancelled() -> None:
     tasks = BackgroundTasks()
 
     async def never() -> None:
@@ -37,7 +37,7 @@ async def test_what_takes_longer_than_it_may_is_cancelled() -> None:
     assert len(tasks) == 0
 
 
-async def test_a_bug_in_the_background_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_of_a_background_task_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     tasks = BackgroundTasks()
 
     async def broken() -> None:
@@ -49,10 +49,10 @@ async def test_a_bug_in_the_background_is_logged(caplog: pytest.LogCaptureFixtur
     assert "KeyError" in caplog.text
 
 
-def test_every_listener_is_told_in_order() -> None:
-    told: list[tuple[str, int, str]] = []
+def test_listeners_are_called_in_order() -> None:
+    calls: list[tuple[str, int, str]] = []
     signal: Signal[[int, str]] = Signal()
-    signal.connect(lambda number, text: told.append(("first", number, text)))
-    signal.connect(lambda number, text: told.append(("second", number, text)))
+    signal.connect(lambda number, text: calls.append(("first", number, text)))
+    signal.connect(lambda number, text: calls.append(("second", number, text)))
     signal.send(1, "a")
-    assert told == [("first", 1, "a"), ("second", 1, "a")]
+    assert calls == [("first", 1, "a"), ("second", 1, "a")]

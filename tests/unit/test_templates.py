@@ -1,4 +1,4 @@
-"""The template of a sandbox, as an operator may write it, and what is said when it can't be used."""
+"""An operator's templates: valid contents, and the errors for others."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ POD = "kind: Pod\nspec:\n  containers:\n    - name: sandbox\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the template that is shipped."""
+    """Return a copy of the shipped template."""
     for shipped in (ROOT / "manifests" / "sandbox").iterdir():
         (tmp_path / shipped.name).write_text(shipped.read_text())
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("pod.yaml", "a: [\n", "can't be read"),
         ("pod.yaml", "kind: Service\nspec: {}\n", "must hold exactly one Pod"),
@@ -52,20 +52,20 @@ def folder(tmp_path: Path) -> Path:
         ("service.yaml", "kind: Service\n", "is wrong at spec: Field required"),
     ],
 )
-def test_a_template_that_can_not_be_used_is_named(folder: Path, name: str, text: str, said: str) -> None:
+def test_an_invalid_template_stops_the_start_with_its_path(folder: Path, name: str, text: str, message: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(StartupError) as caught:
         load_template(folder)
-    assert str(caught.value).startswith(f"The template {folder / name} {said}")
+    assert str(caught.value).startswith(f"The template {folder / name} {message}")
 
 
-def test_a_missing_template_is_named(tmp_path: Path) -> None:
+def test_a_missing_template_stops_the_start_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"pod\.yaml can't be read"):
         load_template(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         (
             {"volumes": [{"name": "extra-0", "emptyDir": {}}]},
@@ -90,17 +90,17 @@ def test_a_missing_template_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_volume_or_mount_that_can_not_be_narrowed_is_named(folder: Path, spec: dict[str, object], said: str) -> None:
+def test_an_invalid_volume_or_mount_of_a_template_stops_the_start(
+    folder: Path, spec: dict[str, object], message: str
+) -> None:
     pod = {"kind": "Pod", "spec": {"containers": [{"name": "sandbox"}], **spec}}
     (folder / "pod.yaml").write_text(json.dumps(pod))
-    with pytest.raises(StartupError, match=re.escape(said)) as raised:
+    with pytest.raises(StartupError, match=re.escape(message)) as raised:
         load_template(folder)
     assert str(raised.value).startswith(f"The template {folder / 'pod.yaml'} is wrong at spec.")
 
 
-def test_fields_that_are_null_are_left_out_and_dates_are_text(
-    folder: Path, make_settings: Callable[..., Settings]
-) -> None:
+def test_null_fields_are_omitted_and_dates_are_strings(folder: Path, make_settings: Callable[..., Settings]) -> None:
     (folder / "pod.yaml").write_text(
         "kind: Pod\nmetadata:\n  labels:\n  annotations: {since: 2026-01-01}\n"
         "spec:\n  volumes:\n  securityContext:\n  containers:\n    - {name: sandbox, env: null, startupProbe: null}\n"
@@ -128,7 +128,7 @@ POLICY = (
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: [\n", "can't be read"),
         ("- a\n", "may hold only objects of these kinds: ConfigMap (v1), NetworkPolicy (networking.k8s.io/v1), Pers"),
@@ -144,21 +144,21 @@ POLICY = (
         (f"{CONFIG}---\n{CONFIG}", "has a second ConfigMap of the same name"),
     ],
 )
-def test_an_object_that_a_template_may_not_bring_is_named(folder: Path, text: str, said: str) -> None:
+def test_an_object_that_is_not_allowed_in_a_template_stops_the_start(folder: Path, text: str, message: str) -> None:
     (folder / "more.yaml").write_text(text)
     with pytest.raises(StartupError) as caught:
         load_template(folder)
-    assert str(caught.value).startswith(f"The template {folder / 'more.yaml'} {said}")
-    assert "\n" not in str(caught.value) or "can't be read" in said
+    assert str(caught.value).startswith(f"The template {folder / 'more.yaml'} {message}")
+    assert "\n" not in str(caught.value) or "can't be read" in message
 
 
-def test_a_file_that_kubectl_would_read_and_the_service_not_is_named(folder: Path) -> None:
+def test_a_yml_file_in_a_template_stops_the_start(folder: Path) -> None:
     (folder / "more.yml").write_text(CONFIG)
     with pytest.raises(StartupError, match=r"more\.yml would be ignored"):
         load_template(folder)
 
 
-def test_all_files_and_all_documents_count_and_comments_do_not(folder: Path) -> None:
+def test_all_yaml_documents_of_a_template_are_read(folder: Path) -> None:
     (folder / "b.yaml").write_text(f"# nothing\n---\n{CONFIG}---\n{POLICY}")
     (folder / "a.yaml").write_text(CLAIM)
     (folder / "README.md").write_text("not read")
@@ -166,7 +166,7 @@ def test_all_files_and_all_documents_count_and_comments_do_not(folder: Path) -> 
     assert kinds == ["PersistentVolumeClaim", "ConfigMap", "NetworkPolicy"]
 
 
-def test_extra_objects_are_named_after_the_sandbox_and_so_is_what_names_them_in_the_pod(
+def test_template_objects_and_references_to_them_are_named_after_the_sandbox(
     folder: Path, make_settings: Callable[..., Settings]
 ) -> None:
     (folder / "more.yaml").write_text(f"{CLAIM}---\n{CONFIG}---\n{POLICY}")
@@ -195,11 +195,11 @@ def test_extra_objects_are_named_after_the_sandbox_and_so_is_what_names_them_in_
     pod, _ = build(sandbox, template, settings, applied_at="2026-01-01T00:00:00Z")
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     assert volumes["c"]["configMap"]["name"] == "sandbox-a-b-config"
-    assert "sandbox-example" in volumes  # only whole names of objects that the template brings
+    assert "sandbox-example" in volumes  # only whole names of the template's objects
     assert template.extras[0]["metadata"]["name"] == "sandbox-example-data"
 
 
-def test_the_folder_of_the_operator_wins_and_dots_and_files_are_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_the_operators_templates_override_and_hidden_folders_are_ignored(folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     for name in ("isolated", "mine", ".git"):
         (own / name).mkdir(parents=True)
@@ -212,7 +212,7 @@ def test_the_folder_of_the_operator_wins_and_dots_and_files_are_passed_over(fold
     assert found["mine"].description == found["default"].description != ""
 
 
-def test_a_folder_of_templates_that_is_missing_or_has_an_impossible_name_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_templates_folder_stops_the_start(tmp_path: Path) -> None:
     default = ("default", ROOT / "manifests" / "sandbox")
     with pytest.raises(StartupError, match=r"The folder of templates .*/none can't be read"):
         load_templates(default, tmp_path / "none")
@@ -221,7 +221,7 @@ def test_a_folder_of_templates_that_is_missing_or_has_an_impossible_name_is_name
         load_templates(default, tmp_path)
 
 
-def test_the_shipped_ones_are_what_they_say() -> None:
+def test_shipped_templates_match_their_descriptions() -> None:
     found = load_templates(("default", ROOT / "manifests" / "sandbox"), ROOT / "manifests" / "templates")
     for template in found.values():
         (spread,) = template.pod["spec"]["topologySpreadConstraints"]
@@ -243,7 +243,7 @@ def test_the_shipped_ones_are_what_they_say() -> None:
         "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]},
         "privileged": False,
     }
-    # Only the image says which profile these have.
+    # The profile of these depends on the image.
     assert "securityContext" not in found["default"].pod["spec"]
     assert "securityContext" not in found["persistent"].pod["spec"]
 
@@ -255,7 +255,7 @@ def test_the_shipped_ones_are_what_they_say() -> None:
         {"USERDATA_PVC_NAME": "data", "SKILLS_PVC_NAME": "skills"},
     ],
 )
-def test_no_setting_breaks_restricted_pod_security(
+def test_no_setting_breaks_a_restricted_template(
     make_settings: Callable[..., Settings], variables: dict[str, str]
 ) -> None:
     template = load_template(ROOT / "manifests" / "templates" / "isolated")
@@ -269,22 +269,22 @@ def test_no_setting_breaks_restricted_pod_security(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("pod-security: restricted", "pod-security: baseline", "it may be `restricted`"),
         ("emptyDir: {}", "hostPath: {path: /}", "is restricted, and has a hostPath volume"),
     ],
 )
-def test_a_restricted_template_that_is_not_is_named(folder: Path, old: str, new: str, said: str) -> None:
+def test_a_template_that_breaks_its_restriction_stops_the_start(folder: Path, old: str, new: str, message: str) -> None:
     text = (ROOT / "manifests" / "templates" / "isolated" / "pod.yaml").read_text()
     assert old in text
     (folder / "pod.yaml").write_text(text.replace(old, new))
-    with pytest.raises(StartupError, match=said):
+    with pytest.raises(StartupError, match=message):
         load_template(folder)
 
 
 @pytest.mark.parametrize("variables", [{"THREADS_HOST_PATH": "/threads"}, {"USERDATA_PVC_NAME": "data"}, {}])
-def test_the_claim_of_a_sandbox_takes_the_place_of_the_usual_user_data(
+def test_a_templates_own_claim_replaces_the_configured_user_data(
     make_settings: Callable[..., Settings], variables: dict[str, str]
 ) -> None:
     template = load_template(ROOT / "manifests" / "templates" / "persistent")

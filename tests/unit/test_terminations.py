@@ -1,4 +1,4 @@
-"""The cause of an ended Pod or container in the log, once each; on the recorded watch and beyond it."""
+"""The log line for each termination of a Pod or container, with the recorded watch and others."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Pod = dict[str, Any]
 
 
 class Watched:
-    """What a view tells: the versions of Pods by name, one after another."""
+    """Signals successive versions of Pods by name, as an informer does."""
 
-    def __init__(self, deaths: TerminationLog) -> None:
-        self.deaths = deaths
+    def __init__(self, terminations: TerminationLog) -> None:
+        self.terminations = terminations
         self.pods: dict[str, Pod] = {}
 
     def see(self, pod: Pod) -> None:
         name = pod["metadata"]["name"]
         old, self.pods[name] = self.pods.get(name), pod
-        self.deaths.on_exchange(old, pod)
+        self.terminations.on_exchange(old, pod)
 
     def lose(self, name: str) -> None:
-        self.deaths.on_exchange(self.pods.pop(name), None)
+        self.terminations.on_exchange(self.pods.pop(name), None)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def ready(**status: Any) -> Pod:
 
 
 def ended(run: int, reason: str, exit_code: int, *, lasted: str = "00:00:01", running: bool = False) -> Pod:
-    """Return a Pod whose sandbox container has ended in its run of that number, and runs again or not."""
+    """Return a Pod whose sandbox container ended in this run; `running`: it was restarted."""
     hours = f"2026-01-01T{run:02}"
     over = {
         "containerID": f"containerd://{run}",
@@ -77,7 +77,7 @@ def ended(run: int, reason: str, exit_code: int, *, lasted: str = "00:00:01", ru
     return ready(containerStatuses=[{"name": "sandbox", "state": state, "lastState": last, "restartCount": run}])
 
 
-# What the log has of each Pod of the recorded watch.
+# The log lines for each Pod of the recorded watch.
 RECORDED: dict[str, list[str]] = {
     "sandbox-a": [],
     "sandbox-ready": [],
@@ -95,21 +95,21 @@ RECORDED: dict[str, list[str]] = {
 }
 
 
-def test_the_whole_recorded_watch_gives_one_line_for_each_death(
+def test_the_recorded_watch_logs_one_line_for_each_termination(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert {event["object"]["metadata"]["name"] for event in watch_events()} == RECORDED.keys()
     for name, expected in RECORDED.items():
         caplog.clear()
         play(watched, name)
-        said = []
+        logged = []
         for record in caplog.records:
             head, _, rest = record.getMessage().partition(": thread ")
-            said.append(f"{record.levelname} {head}: {rest.partition(', ')[2].partition(', age')[0]}")
-        assert (name, said) == (name, expected)
+            logged.append(f"{record.levelname} {head}: {rest.partition(', ')[2].partition(', age')[0]}")
+        assert (name, logged) == (name, expected)
 
 
-def test_the_line_has_all_that_is_known(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_has_thread_reason_exit_code_age_and_message(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     pod = ended(1, "Error", 7)
     pod["metadata"]["annotations"] = {"provisioner/thread-id": "t-1"}
     pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
@@ -122,9 +122,7 @@ def test_the_line_has_all_that_is_known(watched: Watched, caplog: pytest.LogCapt
     assert float(line.partition("age ")[2].partition(" s")[0]) > 1_000_000
 
 
-def test_what_a_resync_or_a_new_watch_tells_again_is_not_said_again(
-    watched: Watched, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_repeated_versions_are_not_logged_again(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         for name in RECORDED:
             for kind, pod in versions(name):
@@ -133,14 +131,14 @@ def test_what_a_resync_or_a_new_watch_tells_again_is_not_said_again(
                     watched.see(copy.deepcopy(pod))
     first = [line for line in lines(caplog) if "sandbox fail" in line]
     assert len(first) == 1
-    again = Watched(watched.deaths)
+    again = Watched(watched.terminations)
     caplog.clear()
     for pod in watched.pods.values():
         again.see(pod)
     assert lines(caplog) == []
 
 
-def test_a_death_while_no_watch_ran_is_said_when_the_next_list_shows_it(
+def test_a_termination_between_watches_is_logged_after_the_next_list(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.see(ready())
@@ -148,7 +146,7 @@ def test_a_death_while_no_watch_ran_is_said_when_the_next_list_shows_it(
     assert len(lines(caplog)) == 1
 
 
-def test_how_a_sandbox_ended_before_this_process_saw_it_is_for_others_to_say(
+def test_a_termination_before_the_first_version_is_not_logged(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.see(ended(1, "Error", 1))
@@ -157,7 +155,7 @@ def test_how_a_sandbox_ended_before_this_process_saw_it_is_for_others_to_say(
     assert lines(caplog) == []
 
 
-def test_another_cause_is_said_and_the_same_one_after_a_long_run_too(
+def test_a_cause_is_logged_again_if_it_changes_or_follows_a_long_run(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.see(ready())
@@ -171,7 +169,7 @@ def test_another_cause_is_said_and_the_same_one_after_a_long_run_too(
     assert len(lines(caplog)) == 3
 
 
-def test_a_node_that_forgets_how_a_container_ended_says_nothing_new(
+def test_a_termination_that_disappears_from_the_status_is_not_logged_again(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched.see(ready())
@@ -180,24 +178,26 @@ def test_a_node_that_forgets_how_a_container_ended_says_nothing_new(
     assert len(lines(caplog)) == 1
 
 
-def test_an_eviction_is_said_once_with_the_nodes_words(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_eviction_is_logged_once_with_its_message(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     watched.see(ready())
-    said = {"reason": "Evicted", "message": "The node was low on resource: memory."}
-    watched.see(ready(phase="Failed", **said))
-    watched.see(ended(1, "Error", 137) | {"status": ended(1, "Error", 137)["status"] | said | {"phase": "Failed"}})
+    status = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+    watched.see(ready(phase="Failed", **status))
+    watched.see(ended(1, "Error", 137) | {"status": ended(1, "Error", 137)["status"] | status | {"phase": "Failed"}})
     watched.lose("sandbox-ready")
     assert [line.partition("reason ")[2].partition(",")[0] for line in lines(caplog)] == ["Evicted"]
     assert lines(caplog)[0].endswith("message: The node was low on resource: memory.")
 
 
-def test_an_eviction_of_a_pod_that_crashed_before_is_said(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_eviction_after_a_crash_is_logged(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     watched.see(ready())
     watched.see(ended(1, "Error", 1, running=True))
     watched.see({**ended(1, "Error", 1, running=True), "status": {"phase": "Failed", "reason": "Evicted"}})
     assert "reason Evicted" in lines(caplog)[1]
 
 
-def test_a_pod_that_the_cluster_removed_says_why(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reason_of_a_disruption_is_logged_when_the_pod_is_gone(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
     watched.see(ready())
     removed = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "m"}
     last = ready(conditions=[removed])
@@ -209,19 +209,19 @@ def test_a_pod_that_the_cluster_removed_says_why(watched: Watched, caplog: pytes
     assert "reason DeletionByTaintManager" in lines(caplog)[0]
 
 
-def test_what_we_deleted_is_not_said(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_own_deletion_is_not_logged(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     uid = recorded_pods()["pod-terminating"]["metadata"]["uid"]
-    watched.deaths.expect({"sandbox-slow": uid})
+    watched.terminations.expect({"sandbox-slow": uid})
     play(watched, "sandbox-slow")
     assert lines(caplog) == []
 
 
-def test_what_we_deleted_is_not_said_though_its_grace_is_long(
+def test_an_own_deletion_with_a_long_grace_period_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = [0.0]
     watched = Watched(TerminationLog(lambda: clock[0]))
-    watched.deaths.expect({"sandbox-slow": None})
+    watched.terminations.expect({"sandbox-slow": None})
     for kind, pod in versions("sandbox-slow"):
         if kind != "DELETED":
             watched.see(pod)
@@ -230,12 +230,12 @@ def test_what_we_deleted_is_not_said_though_its_grace_is_long(
     assert lines(caplog) == []
 
 
-def test_a_delete_of_ours_that_the_view_took_in_before_the_watch_told_of_it_is_not_said(
+def test_an_own_deletion_cached_before_its_event_is_not_logged(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     pod = ready()
     watched.see(pod)
-    watched.deaths.expect({"sandbox-ready": pod["metadata"]["uid"]})
+    watched.terminations.expect({"sandbox-ready": pod["metadata"]["uid"]})
     watched.lose("sandbox-ready")
     terminating = copy.deepcopy(pod)
     terminating["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
@@ -244,12 +244,10 @@ def test_a_delete_of_ours_that_the_view_took_in_before_the_watch_told_of_it_is_n
     assert lines(caplog) == []
 
 
-def test_the_next_pod_of_the_same_name_has_a_life_of_its_own(
-    watched: Watched, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_end_of_a_recreated_pod_is_logged(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     pod = ready()
     watched.see(pod)
-    watched.deaths.expect({"sandbox-ready": pod["metadata"]["uid"]})
+    watched.terminations.expect({"sandbox-ready": pod["metadata"]["uid"]})
     other = copy.deepcopy(pod)
     other["metadata"]["uid"] = "another"
     watched.see(other)
@@ -258,7 +256,7 @@ def test_the_next_pod_of_the_same_name_has_a_life_of_its_own(
     assert len(lines(caplog)) == 1
 
 
-def test_a_pod_that_was_replaced_unseen_is_said_to_be_gone(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_replaced_pod_is_logged_as_gone(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     watched.see(ready())
     other = ready()
     other["metadata"]["uid"] = "another"

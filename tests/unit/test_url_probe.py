@@ -1,4 +1,4 @@
-"""What is said of a URL, by what is behind it."""
+"""The result of a URL probe, by the server's behaviour."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def urls(deadlines: Deadlines) -> AsyncIterator[UrlProber]:
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Return what starts a server that answers every request with these bytes (None: with nothing), and its URL."""
+    """Return a function that starts a server whose every response is these bytes (None: never), and returns its URL."""
     async with AsyncExitStack() as stack:
         over = asyncio.Event()
         stack.callback(over.set)
@@ -48,7 +48,7 @@ async def serve() -> AsyncIterator[Serve]:
         yield start
 
 
-async def test_200_counts_without_its_body_being_read(urls: UrlProber, serve: Serve) -> None:
+async def test_a_200_is_an_answer_without_reading_its_body(urls: UrlProber, serve: Serve) -> None:
     url = await serve(OK)
     async with asyncio.timeout(1):
         assert await urls.ask(url) is Reach.ANSWERS
@@ -63,18 +63,18 @@ async def test_200_counts_without_its_body_being_read(urls: UrlProber, serve: Se
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     ],
 )
-async def test_another_answer_is_not_yet_one(urls: UrlProber, serve: Serve, answer: bytes) -> None:
+async def test_any_other_response_is_not_yet_an_answer(urls: UrlProber, serve: Serve, answer: bytes) -> None:
     assert await urls.ask(await serve(answer)) is Reach.NOT_YET
 
 
 @pytest.mark.deadlines(url_answer=0.2)
-async def test_one_that_is_there_and_says_nothing_takes_no_longer_than_its_time(urls: UrlProber, serve: Serve) -> None:
+async def test_a_server_that_does_not_respond_times_out_as_not_yet(urls: UrlProber, serve: Serve) -> None:
     url = await serve(None)
     async with asyncio.timeout(2):
         assert await urls.ask(url) is Reach.NOT_YET
 
 
-async def test_where_nobody_is_or_one_who_hangs_up_it_is_not_reached(urls: UrlProber, serve: Serve) -> None:
+async def test_a_refused_unresolved_or_closed_connection_is_not_reached(urls: UrlProber, serve: Serve) -> None:
     assert await urls.ask("http://127.0.0.1:1") is Reach.NOT_REACHED
     assert await urls.ask("http://no-such-name.invalid:80") is Reach.NOT_REACHED
     assert await urls.ask(await serve(b"")) is Reach.NOT_REACHED

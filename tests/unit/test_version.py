@@ -1,4 +1,4 @@
-"""The version stands in one place, and whoever names it says the same."""
+"""The version is defined once, and every mention of it is the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE_PLACE = ROOT / "sandboxes" / "__init__.py"
 
 
 def files() -> list[Path]:
-    """Return what is shipped or describes it, but for the history of versions."""
+    """Return the shipped files and those that describe them, except the changelog."""
     named = ["provisioner.py", "pyproject.toml", "Dockerfile", "docker-compose.yaml", "README.md", "SECURITY.md"]
     found = [path for folder in ("sandboxes", "manifests", "scripts") for path in (ROOT / folder).rglob("*.*")]
     return [ROOT / name for name in named] + [path for path in found if path.suffix in {".py", ".sh", ".yaml"}]
@@ -28,11 +28,11 @@ def test_only_one_file_holds_the_version() -> None:
     assert [path for path in files() if alone.search(path.read_text(encoding="utf-8"))] == [ONE_PLACE]
 
 
-def test_pyproject_reads_the_version_there() -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert "version" not in told["project"]
-    assert told["project"]["dynamic"] == ["version"]
-    assert told["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "sandboxes.__version__"}
+def test_pyproject_reads_the_version_from_the_package() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in pyproject["project"]
+    assert pyproject["project"]["dynamic"] == ["version"]
+    assert pyproject["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "sandboxes.__version__"}
 
 
 def test_the_top_of_the_changelog_is_this_version() -> None:
@@ -40,7 +40,7 @@ def test_the_top_of_the_changelog_is_this_version() -> None:
     assert re.findall(r"^## \[(.*?)\]", text, re.MULTILINE)[0] == __version__
 
 
-def test_the_openapi_document_tells_the_version() -> None:
+def test_the_openapi_document_has_the_version() -> None:
     assert document()["info"]["version"] == __version__
 
 

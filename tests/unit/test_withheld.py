@@ -1,4 +1,4 @@
-"""What kubectl says about its kubeconfig is told in our words; what others say stays as it is."""
+"""kubectl's messages about its kubeconfig are replaced; other messages are shown unchanged."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from sandboxes.masking import forms_of
 from tests.marker import MARKER
 from tests.record import case, case_names
 
-# Each recorded case in which kubectl speaks of its kubeconfig.
+# Each recorded case whose stderr is about the kubeconfig.
 FAULTS = {
+    "context-apply-unknown": "it has no such context",
+    "context-current-unset": "it has no such context",
     "context-missing": "it has no such context",
+    "context-unknown-of-two": "it has no such context",
+    "context-view-unknown": "it has no such context",
     "kubeconfig-auth-provider-gcp": "its credential plugin is not configured as this kubectl wants it",
     "kubeconfig-auth-provider-oidc-no-token": "its credential plugin is not configured as this kubectl wants it",
     "kubeconfig-basic-and-token": "its user has more than one kind of credentials",
@@ -26,6 +30,9 @@ FAULTS = {
     "kubeconfig-client-certificate-no-base64": "some of its data are not base64",
     "kubeconfig-client-certificate-no-key": "its certificates or keys can't be used",
     "kubeconfig-client-certificate-no-pem": "its certificates or keys can't be used",
+    "kubeconfig-context-without-user-entry": "it has no credentials for its user",
+    "kubeconfig-context-without-user-entry-anonymous": "it has no credentials for its user",
+    "kubeconfig-context-without-user-entry-apply": "it has no credentials for its user",
     "kubeconfig-context-without-user-entry-apply-two-lines": "it has no credentials for its user",
     "kubeconfig-current-context-missing": "it has no such context",
     "kubeconfig-flag-missing": "it, or a file that it names, can't be read",
@@ -36,34 +43,40 @@ FAULTS = {
     "kubeconfig-proxy-no-scheme-name": "its proxy-url can't be used",
     "kubeconfig-proxy-scheme-unknown": "its proxy-url can't be used",
     "kubeconfig-server-garbage": "it names no usable API server",
+    "kubeconfig-token-file-empty": "it has no credentials for its user",
     "kubeconfig-token-file-missing": "it, or a file that it names, can't be read",
     "kubeconfig-token-line-feed": "its token has a character that no header may have",
+    "kubeconfig-token-line-feed-inside": "its token has a character that no header may have",
     "kubeconfig-user-twice": "two of its users have one name",
+    "kubeconfig-user-twice-apply": "two of its users have one name",
     "kubeconfig-user-twice-other-order": "two of its users have one name",
     "plugin-no-interactive-mode": "its credential plugin is not configured as this kubectl wants it",
     "plugin-v1alpha1": "its credential plugin is not configured as this kubectl wants it",
 }
 
+# The output of a plugin, and a line with the path of the user's kuberc.
+NOT_REPEATED = ("plugin-not-json", "kuberc-garbage", "kuberc-unknown-version")
+
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_recorded_fault_of_a_kubeconfig_is_told_without_kubectls_words(name: str) -> None:
-    said = repeatable(case(name).stderr, "/kube/config")
-    assert said == not_shown(FAULTS[name], "/kube/config")
-    assert "run `kubectl --kubeconfig /kube/config config view`" in said
-    assert not any(secret in said for secret in ("SECRET", "TOKEN", "127.0.0.1", "proxy.example.org", "/nowhere"))
+def test_a_recorded_kubeconfig_error_is_reported_without_kubectls_text(name: str) -> None:
+    output = repeatable(case(name).stderr, "/kube/config")
+    assert output == not_shown(FAULTS[name], "/kube/config")
+    assert "run `kubectl --kubeconfig /kube/config config view`" in output
+    assert not any(secret in output for secret in ("SECRET", "TOKEN", "127.0.0.1", "proxy.example.org", "/nowhere"))
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in case_names() if name not in (*FAULTS, "plugin-not-json") and case(name).stderr]
+    "name", [name for name in case_names() if name not in {*FAULTS, *NOT_REPEATED} and case(name).stderr]
 )
-def test_what_is_not_about_the_kubeconfig_is_repeated(name: str) -> None:
+def test_messages_that_are_not_about_the_kubeconfig_are_shown(name: str) -> None:
     assert fault_of(case(name).stderr) is None
     assert repeatable(case(name).stderr) == case(name).stderr
 
 
-# In the words of kubectl's source, or of other programs.
+# Messages from kubectl's source, or of other programs.
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         f'error: error loading config file "/x": duplicate name "{MARKER}" in list: [{MARKER}]',
         f"error: open /{MARKER}: permission denied",
@@ -81,13 +94,13 @@ def test_what_is_not_about_the_kubeconfig_is_repeated(name: str) -> None:
         f"something: NamedAuthInfo {MARKER}",
     ],
 )
-def test_whatever_mentions_the_kubeconfig_is_not_repeated(said: str) -> None:
-    assert MARKER not in repeatable(said, "/kube/config")
-    assert "not shown" in repeatable(said, "/kube/config")
+def test_messages_that_mention_the_kubeconfig_are_not_shown(output: str) -> None:
+    assert MARKER not in repeatable(output, "/kube/config")
+    assert "not shown" in repeatable(output, "/kube/config")
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         'Error from server (NotFound): configmaps "config" not found\n',
         'Error from server (Forbidden): configmaps is forbidden: User "u" cannot list resource "configmaps"\n',
@@ -100,13 +113,15 @@ def test_whatever_mentions_the_kubeconfig_is_not_repeated(said: str) -> None:
         "error: unexpected EOF\n",
     ],
 )
-def test_words_of_the_server_and_of_plugins_are_repeated(said: str) -> None:
-    assert repeatable(said, "/kube/config") == said
+def test_messages_of_the_server_and_of_plugins_are_shown(output: str) -> None:
+    assert repeatable(output, "/kube/config") == output
 
 
-def test_of_a_plugins_lines_only_those_about_a_kubeconfig_are_left_out() -> None:
-    said = f'sign in at https://login\nread kubeconfig: {MARKER}\nError from server (NotFound): pods "a" not found\n'
-    assert repeatable(said) == said.replace(f"read kubeconfig: {MARKER}", "(a line about a kubeconfig is not shown)")
+def test_only_lines_about_a_kubeconfig_are_removed_from_plugin_output() -> None:
+    output = f'sign in at https://login\nread kubeconfig: {MARKER}\nError from server (NotFound): pods "a" not found\n'
+    assert repeatable(output) == output.replace(
+        f"read kubeconfig: {MARKER}", "(a line about a kubeconfig is not shown)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,15 +131,15 @@ def test_of_a_plugins_lines_only_those_about_a_kubeconfig_are_left_out() -> None
 @pytest.mark.parametrize(
     "start", ["Unable to connect to the server", 'E1126 03:40:09.663110   21720 memcache.go:381] "']
 )
-def test_what_a_plugin_printed_on_stdout_is_not_repeated(stdout: str, start: str) -> None:
-    said = f"a notice\n{start}: getting credentials: decoding stdout: {stdout}\nerror: unexpected EOF\n"
-    shown = said.replace(stdout, "(not shown, since it may be credentials)")
-    assert repeatable(said, "/kube/config") == shown
+def test_a_plugins_stdout_is_not_shown(stdout: str, start: str) -> None:
+    output = f"a notice\n{start}: getting credentials: decoding stdout: {stdout}\nerror: unexpected EOF\n"
+    shown = output.replace(stdout, "(not shown, since it may be credentials)")
+    assert repeatable(output, "/kube/config") == shown
 
 
-def test_of_a_plugin_that_prints_no_credentials_kubectls_reading_is_not_repeated() -> None:
-    said = repeatable(case("plugin-not-json").stderr)
-    assert said.endswith("getting credentials: decoding stdout: (not shown, since it may be credentials)\n")
+def test_kubectls_quote_of_a_plugins_invalid_stdout_is_not_shown() -> None:
+    output = repeatable(case("plugin-not-json").stderr)
+    assert output.endswith("getting credentials: decoding stdout: (not shown, since it may be credentials)\n")
 
 
 SERVERS = (
@@ -136,7 +151,7 @@ SERVERS = (
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         f"{MARKER}\n",
         f"error: unexpected {MARKER}\n",
@@ -147,39 +162,39 @@ SERVERS = (
         f"E1126 03:40:09.663110   21720 memcache.go:381] {MARKER}\n",
     ],
 )
-def test_while_secrets_are_unknown_only_the_api_server_is_repeated(said: str) -> None:
+def test_while_secrets_are_unknown_only_messages_of_the_api_server_are_shown(output: str) -> None:
     logs.hide_from("x", lambda: (), of_others=lambda: None)
-    text = repeatable(f"{said}{''.join(SERVERS)}")
+    text = repeatable(f"{output}{''.join(SERVERS)}")
     assert MARKER not in text
     assert text.endswith("".join(SERVERS))
     assert "can't be read whole" in text
-    assert MARKER not in classify(said).detail
+    assert MARKER not in classify(output).detail
 
 
-def test_words_that_only_plugins_may_say_are_hidden_in_their_lines_alone() -> None:
+def test_plugin_secrets_are_hidden_in_plugin_lines_only() -> None:
     logs.hide_from("x", lambda: forms_of(["hunter-two"]), of_others=lambda: forms_of(["hunter"], alone=True))
-    said = 'a notice: hunter, hunter-two\nError from server (NotFound): pods "hunter" not found\n'
-    assert repeatable(said) == said.replace("notice: hunter, hunter-two", "notice: (hidden), (hidden)")
+    output = 'a notice: hunter, hunter-two\nError from server (NotFound): pods "hunter" not found\n'
+    assert repeatable(output) == output.replace("notice: hunter, hunter-two", "notice: (hidden), (hidden)")
 
 
 @pytest.mark.parametrize("start", ["error: ", "", "Error from server (BadRequest): "])
 @pytest.mark.parametrize(
     "unit", ['context "', "Context ", "duplicate name ", 'cluster "', "loading config file ", ": open /", "kubeconfig "]
 )
-def test_a_megabyte_that_begins_a_fault_over_and_over_is_looked_through_at_once(start: str, unit: str) -> None:
-    """Patterns that begin anew at each of its words would take minutes."""
-    said = start + unit * (1_000_000 // len(unit))
-    assert len(repeatable(said)) < 1000
-    assert len(repeatable(f"{said}\n" * 3)) < 1000
-    assert MARKER not in classify(f"{said}\n{MARKER}", detail="").public
+def test_a_megabyte_of_repeated_error_prefixes_is_searched_quickly(start: str, unit: str) -> None:
+    """Patterns that restart at each word would take minutes."""
+    output = start + unit * (1_000_000 // len(unit))
+    assert len(repeatable(output)) < 1000
+    assert len(repeatable(f"{output}\n" * 3)) < 1000
+    assert MARKER not in classify(f"{output}\n{MARKER}", detail="").public
 
 
-def test_more_than_a_list_of_refused_objects_is_not_repeated() -> None:
+def test_a_long_list_of_rejected_objects_is_truncated() -> None:
     line = 'Error from server (NotFound): pods "a" not found\n'
     assert 0 < MOST_SAID - len(repeatable(line * 100_000)) < len(line)
 
 
-def test_a_sentence_takes_no_word_from_a_plugin() -> None:
+def test_a_public_message_quotes_no_plugin() -> None:
     assert MARKER not in classify(f'admission webhook "{MARKER}" denied').public
     assert "w.x" in classify('Error from server: admission webhook "w.x" denied').public
 
@@ -193,7 +208,7 @@ FRAMES = st.sampled_from(
         "error: kubeconfig {}: {}",
     ]
 )
-# What rules of the table look for, and their sentences repeat.
+# Texts that the table's rules match and their messages quote.
 QUOTED = st.sampled_from(
     [
         f'admission webhook "{MARKER}" denied',
@@ -209,7 +224,7 @@ QUOTED = st.sampled_from(
 
 
 @given(frame=FRAMES, first=QUOTED, second=QUOTED)
-def test_no_sentence_for_a_caller_quotes_a_kubeconfig(frame: str, first: str, second: str) -> None:
+def test_no_message_quotes_a_kubeconfig(frame: str, first: str, second: str) -> None:
     error = classify(frame.format(first, second))
     assert MARKER not in error.public
     assert MARKER not in error.detail

@@ -1,4 +1,4 @@
-"""Creating without the right to patch: races that a real cluster shows rarely."""
+"""Creates without the right to patch: races that are rare on a real cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sandboxes.service.template_objects import TemplateObjects
 from sandboxes.service.without_patch import WithoutPatch
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
-from sandboxes.spec.options import Sandbox
+from sandboxes.spec.options import CreateOptions, Sandbox
 from sandboxes.spec.templates import Template
 
 
@@ -23,8 +23,8 @@ def stored(obj: dict[str, Any], uid: str) -> dict[str, Any]:
     return {**copy.deepcopy(obj), "metadata": {**copy.deepcopy(obj["metadata"]), "uid": uid}}
 
 
-class Overtaken:
-    """A cluster in which this create's Pod is deleted and made anew by another process before its Service is made."""
+class OvertakenCluster:
+    """A cluster in which another process recreates this create's Pod before its Service is created."""
 
     def __init__(self, others: list[dict[str, Any]]) -> None:
         self.others = others
@@ -47,12 +47,48 @@ async def test_the_service_of_another_processs_pod_is_not_replaced(
     sandbox, settings = Sandbox("a", "t", "u"), make_settings()
     mine = build(sandbox, template, settings, applied_at=now())
     others = build(sandbox, template, settings, applied_at="2026-01-01T00:00:00+00:00")
-    cluster = Overtaken([stored(obj, "other") for obj in others])
+    cluster = OvertakenCluster([stored(obj, "other") for obj in others])
 
     async def wait_until_gone(_attempt: Attempt, _obj: dict[str, Any]) -> None:
         return None
 
-    making = WithoutPatch(cast(Cluster, cluster), wait_until_gone)
+    making = WithoutPatch(cast(Cluster, cluster), settings, wait_until_gone)
     with pytest.raises(ObjectsChanged):
         await making.make(Attempt(sandbox, mine, TemplateObjects("a", [])), None, None)
     assert cluster.deleted == []
+
+
+EARLY, LATE, LATER = (f"2026-01-01T00:0{minute}:00+00:00" for minute in range(3))
+
+
+@pytest.mark.parametrize(
+    ("label", "applied_at", "confirmed", "is_left_over"),
+    [
+        ("", EARLY, False, True),
+        ("", None, False, True),
+        ("other", LATER, False, True),
+        ("", LATER, False, False),
+        ("", "2026-01-01T00:00:55+00:00", False, False),  # by a clock that is behind
+        ("", EARLY, True, False),
+    ],
+)
+def test_a_service_that_another_process_may_have_completed_the_pod_by_stays(
+    make_settings: Callable[..., Settings],
+    template: Template,
+    label: str,
+    applied_at: str | None,
+    *,
+    confirmed: bool,
+    is_left_over: bool,
+) -> None:
+    sandbox, settings = Sandbox("a", "t", "u"), make_settings()
+    attempt = Attempt(sandbox, build(sandbox, template, settings, applied_at=LATE), TemplateObjects("a", []))
+    pod = stored(attempt.objects[0], "mine")
+    if confirmed:
+        pod["metadata"]["annotations"]["provisioner/confirmed-at"] = LATE
+    labels = (("of", label),) if label else ()
+    others = Sandbox("a", "t", "u", asks=CreateOptions(labels=labels))
+    service = stored(build(others, template, settings, applied_at=applied_at or EARLY)[1], "other")
+    if applied_at is None:
+        del service["metadata"]["annotations"]["provisioner/applied-at"]
+    assert attempt.may_replace(service, pod) is is_left_over

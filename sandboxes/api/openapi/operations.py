@@ -154,8 +154,9 @@ OPERATIONS = (
         "/api/reconciliation/sandboxes/{sandbox_id}",
         "reconcile_sandbox",
         "Check which Pod a sandbox has",
-        "For DeerFlow's clean-up. `absent` only if the cluster has no Pod of this sandbox, or the ID is invalid; a "
-        "cluster that can't be asked is an error. If the sandbox was made anew, `incarnation_id` is another one.",
+        "For DeerFlow's clean-up. Each call asks the cluster. `absent` only if it has no Pod of this sandbox, or the "
+        "ID is invalid; a cluster that can't be asked is an error. If the sandbox was made anew, `incarnation_id` is "
+        "another one.",
         (Reconciliation,),
         failures=_OF_CLUSTER,
     ),
@@ -209,7 +210,8 @@ OPERATIONS = (
         "/readyz",
         "get_readyz",
         "Check whether this replica can do its work",
-        f"Names the checks that fail. Results are cached for {DEADLINES.ready_believed:.0f} s. Needs no key.",
+        f"Names the checks that fail. Results are cached for {DEADLINES.ready_believed:.0f} s, and the rights for "
+        f"{DEADLINES.rights_believed / 60:.0f} minutes unless one is missing. Needs no key.",
         (Readiness,),
         failures=("NotReady",),
     ),
