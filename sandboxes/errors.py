@@ -7,7 +7,7 @@ that does not show its text.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class InvalidField(TypedDict):
@@ -32,6 +32,10 @@ class ProvisionerError(Exception):
 
     status: int = 500
     retry_after: int | None = None
+    # Of an apply: kubectl's message about each object that the API server refused, with its error.
+    each: tuple[tuple[str, ProvisionerError], ...] = ()
+    # Of an apply of a Pod and a Service: which of them existed afterwards, as read; None if they were not read.
+    left: list[dict[str, Any]] | None = None
 
     def __init__(self, public: str, *, detail: str = "", retry_after: int | None = None) -> None:
         super().__init__(public)

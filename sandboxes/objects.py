@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 KubeObject: TypeAlias = dict[str, Any]
 # (kind, name).
 Key: TypeAlias = tuple[str, str]
+# (kind, namespace, name); see `identity_of`.
+Identity: TypeAlias = tuple[str, str, str]
 
 APP_LABEL = "app"
 APP = "deer-flow-sandbox"
@@ -31,6 +33,8 @@ USER_ANNOTATION = "provisioner/user-id"
 APPLIED_AT_ANNOTATION = "provisioner/applied-at"
 # When a create last returned a Pod that existed already.
 CONFIRMED_ANNOTATION = "provisioner/confirmed-at"
+# When the rollback of a failed create has decided to delete the object.
+REFUSED_ANNOTATION = "provisioner/refused-at"
 
 # In a template's pod.yaml: its description; and the Pod Security Standard that the service's additions must satisfy.
 DESCRIPTION_ANNOTATION = "provisioner/description"
@@ -126,8 +130,18 @@ def is_managed(obj: KubeObject) -> bool:
 
 
 def is_terminating(obj: KubeObject) -> bool:
-    """Whether the object is being deleted; its containers may still run."""
+    """Whether the object is being deleted, or about to be by a rollback; its containers may still run."""
+    return is_being_deleted(obj) or is_refused(obj)
+
+
+def is_being_deleted(obj: KubeObject) -> bool:
+    """Whether the API server is deleting the object."""
     return "deletionTimestamp" in obj["metadata"]
+
+
+def is_refused(obj: KubeObject) -> bool:
+    """Whether the rollback of a failed create has marked the object, and deletes it at once."""
+    return REFUSED_ANNOTATION in get_annotations(obj)
 
 
 def sandbox_id_of(obj: KubeObject) -> str | None:
@@ -242,7 +256,7 @@ def sandbox_container_status(pod: KubeObject) -> KubeObject:
     return next((one for one in statuses if one.get("name") == CONTAINER), {})
 
 
-def identity_of(obj: KubeObject) -> tuple[str, str, str]:
+def identity_of(obj: KubeObject) -> Identity:
     """Return (kind, namespace, name); the namespace is empty for cluster-scoped objects."""
     metadata = obj["metadata"]
     return obj["kind"], metadata.get("namespace", ""), metadata["name"]

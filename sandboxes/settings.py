@@ -185,7 +185,7 @@ class Settings(ClusterSettings):
         Field(
             ("ttl_seconds", "idle_timeout_seconds", "wait_seconds", "env", "labels", "resources", "template"),
             description="Optional fields of a create that callers may use, separated by commas; any other is 403. "
-            "`none`: only the contract's own. Does not apply to query parameters, such as `wait_seconds` of a `GET`.",
+            "`none`: only the contract's own. Of query parameters, it applies to `force` of a `DELETE` only.",
         )
     )
     max_cpu: Amount = Field("2", description="Most CPU that a caller may ask for, as a Kubernetes quantity.")

@@ -43,13 +43,14 @@ class FakeCluster:
     namespaces: set[str] = field(default_factory=lambda: {"deer-flow"})
     objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
-    # The verbs that follow defaults of a user's kuberc: apply and create are dry runs, delete is interactive, and get
-    # ignores missing objects.
+    # The same calls, with their stdin.
+    sent: list[tuple[tuple[str, ...], bytes | None]] = field(default_factory=list)
+    # Verbs with defaults of a kuberc: apply and create are dry runs, delete is interactive, get ignores missing objects.
     defaults: set[str] = field(default_factory=set)
-    # Events, and the logs of containers by (Pod's name, container, whether it is the previous one).
+    # Logs by (Pod's name, container, whether it is the previous one).
     events: list[dict[str, Any]] = field(default_factory=list)
     written: dict[tuple[str, str, bool], str] = field(default_factory=dict)
-    # The answer to a self-subject rules review; an administrator's by default.
+    # The answer to a self-subject rules review.
     review: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(case("rules-review-admin").stdout))
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class FakeCluster:
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
         """Respond to one kubectl call."""
         self.calls.append(tuple(args))
+        self.sent.append((tuple(args), stdin))
         completed = await self._answer(args, stdin)
         if args[0] == self._hangs_after:
             self._hangs_after = ""
@@ -213,6 +215,10 @@ class FakeCluster:
             and item["metadata"].get("uid", existing["metadata"]["uid"]) != existing["metadata"]["uid"]
         ):
             raise _Refused("apply-annotation-only-other-uid")
+        if existing is not None:
+            version = existing["metadata"]["resourceVersion"]
+            if item["metadata"].get("resourceVersion", version) != version:
+                raise _Refused("apply-annotation-only-stale-version")
         if existing is not None and key[0] == "Pod" and "spec" in item and _env(existing) != _env(item):
             raise _Refused("apply-immutable-change")
         obj = copy.deepcopy(existing) if existing else self._new(item)
@@ -323,7 +329,8 @@ class FakeCluster:
             return Completed(1, b"", f'Error from server (NotFound): {resource} "{name}" not found\n')
         if preconditions["uid"] != obj["metadata"]["uid"]:
             return Completed(1, b"", case("delete-precondition-other-uid").stderr)
-        if preconditions["resourceVersion"] != obj["metadata"]["resourceVersion"]:
+        version = obj["metadata"]["resourceVersion"]
+        if preconditions.get("resourceVersion", version) != version:
             return Completed(1, b"", case("delete-precondition-stale").stderr)
         del self.objects[key]
         return _ok({"kind": "Status", "status": "Success"})
@@ -362,14 +369,3 @@ def _selects(selector: str, labels: dict[str, str]) -> bool:
 
 def _env(pod: dict[str, Any]) -> object:
     return [container.get("env") for container in pod["spec"]["containers"]]
-
-
-def events_about(pod: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    """Return the Events of the recorded case `name`, with this Pod as the involved object."""
-    assert pod is not None
-    events = copy.deepcopy(case(name).items)
-    metadata = pod["metadata"]
-    for event in events:
-        event["metadata"]["namespace"] = metadata["namespace"]
-        event["involvedObject"] |= {key: metadata[key] for key in ("name", "uid", "namespace")}
-    return events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from dataclasses import dataclass
@@ -58,3 +59,14 @@ def watch_events() -> list[dict[str, Any]]:
 def _watch_events() -> tuple[dict[str, Any], ...]:
     lines = (RECORDED / "kubectl" / "watch-pods.ndjson").read_text(encoding="utf-8").splitlines()
     return tuple(json.loads(line) for line in lines if line.strip())
+
+
+def events_about(pod: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """Return the Events of the recorded case `name`, with this Pod as the involved object."""
+    assert pod is not None
+    events = copy.deepcopy(case(name).items)
+    metadata = pod["metadata"]
+    for event in events:
+        event["metadata"]["namespace"] = metadata["namespace"]
+        event["involvedObject"] |= {key: metadata[key] for key in ("name", "uid", "namespace")}
+    return events

@@ -203,7 +203,6 @@ ONLY_PARSED = (
     "apply-annotation-only-list-one-stale",
     "apply-annotation-only-list-stale-and-gone",
     "apply-annotation-only-stale-uid",
-    "apply-annotation-only-stale-version",
     "apply-annotation-only-terminating",
     "apply-exported-again",
     "apply-exported-list",
@@ -221,10 +220,7 @@ ONLY_PARSED = (
     "create-quota-must-specify",
     "create-service-port-twice",
     "create-wrong-type-env-number",
-    "delete-force-again",
     "delete-force-node-lost-after",
-    "delete-force-other-uid",
-    "delete-force-successor",
     "kubeconfig-context-without-cluster",
     "kubeconfig-context-without-user-entry-anonymous",
     "kubeconfig-context-without-user-entry-apply",
@@ -294,7 +290,16 @@ ONLY_PARSED = (
     "wait-delete-node-lost",
 )
 """Cases of kubectl's own, of credential plugins, of a tunnel, or of a state that devcluster does not have."""
+# devcluster loses no node. That a force delete removes the Pod at once is tested in test_pods.py.
+FORCE = "test_force.py::test_a_lost_sandbox_is_deleted_by_force"
 ELSEWHERE = {
+    "apply-annotation-only-stale-version": "test_full_quota.py::test_what_was_changed_meanwhile_is_not_marked",
+    "delete-force-again": "test_force.py::test_a_lost_pod_that_is_gone_meanwhile_counts_as_deleted",
+    "delete-force-node-lost": "test_force.py::test_the_force_delete_has_the_uid_and_no_grace_period",
+    "delete-force-other-uid": "test_force.py::test_a_successor_of_the_lost_pod_is_not_deleted",
+    "delete-force-successor": "test_force.py::test_a_successor_of_the_lost_pod_is_not_deleted",
+    "pod-node-lost": FORCE,
+    "pod-node-lost-terminating": FORCE,
     "apply-forbidden-no-create": f"{WITH_ROLE}::test_a_create_that_fails_after_the_pod_leaves_nothing",
     "apply-forbidden-no-patch": f"{WITH_ROLE}::test_a_sandbox_is_created_read_listed_and_deleted",
     "create-without-patch": f"{WITH_ROLE}::test_a_sandbox_is_created_read_listed_and_deleted",

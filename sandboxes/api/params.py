@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from sandboxes.api.app_keys import DEADLINES
 from sandboxes.errors import BadRequest, InvalidField, SandboxNotFound, Unprocessable
-from sandboxes.models.requests import MAX_EXTRA_MOUNTS, WAIT, SandboxId, WaitSeconds
+from sandboxes.models.requests import LOST, MAX_EXTRA_MOUNTS, WAIT, SandboxId, WaitSeconds
 from sandboxes.spec.options import check_allowed
 
 if TYPE_CHECKING:
@@ -33,6 +33,24 @@ class WaitQuery(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     wait_seconds: WaitSeconds = Field(default=0.0, description=WAIT, examples=[20])
+
+
+class DeleteQuery(BaseModel):
+    """Parameters of `DELETE /api/sandboxes/{id}`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    force: bool = Field(
+        default=False,
+        description=f"Delete a sandbox that is lost: {LOST}. 409 if it is not; 403 unless `ALLOW_FIELDS` has `force`.",
+        examples=[True],
+    )
+
+
+def delete_query(query: MultiMapping[str], settings: Settings) -> DeleteQuery:
+    """Parse the query of a delete. Raises FieldNotAllowed for `force` if the operator does not allow it."""
+    check_allowed({"force": query.get("force")}, settings)
+    return parsed(DeleteQuery, query)
 
 
 def parsed(model: type[Query], query: MultiMapping[str], *, repeated: frozenset[str] = frozenset()) -> Query:

@@ -14,11 +14,29 @@ from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers
 from sandboxes.api.middlewares import answer_in_json, authenticate, identify, json_response, measure, name_the_request
 from sandboxes.api.openapi.routes import add_pages
-from sandboxes.api.params import MAX_BODY_BYTES, WaitQuery, existing_id, is_sandbox_id, parse_body, parsed, read_body
+from sandboxes.api.params import (
+    MAX_BODY_BYTES,
+    WaitQuery,
+    delete_query,
+    existing_id,
+    is_sandbox_id,
+    parse_body,
+    parsed,
+    read_body,
+)
 from sandboxes.api.sse import stream_events, while_connected
 from sandboxes.logs import name_sandbox
 from sandboxes.models.requests import CreateRequest, RenewRequest
-from sandboxes.models.responses import Capabilities, Deleted, SandboxList, SandboxResponse, TemplateList
+from sandboxes.models.responses import (
+    Capabilities,
+    Deleted,
+    ForceDeleted,
+    ForcedResponse,
+    SandboxList,
+    SandboxResponse,
+    TemplateList,
+    with_warning,
+)
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.ops.rights import rights_wanted
@@ -118,7 +136,10 @@ async def create_sandbox(request: web.Request) -> web.Response:
     asked = parse_body(await read_body(request), CreateRequest, request.app[SETTINGS])
     name_sandbox(asked.sandbox_id, secrets=(asked.env or {}).values())
     answer = await request.app[SANDBOX_SERVICE].create(asked)
-    return json_response(await _after_wait(request, answer, asked.wait_seconds or 0.0, began, is_made=True))
+    waited = await _after_wait(request, answer, asked.wait_seconds or 0.0, began, is_made=True)
+    if isinstance(answer, ForcedResponse):
+        waited = with_warning(waited, answer.warning)
+    return json_response(waited)
 
 
 @routes.get("/api/sandboxes")
@@ -150,9 +171,12 @@ async def get_diagnostics(request: web.Request) -> web.Response:
 async def delete_sandbox(request: web.Request) -> web.Response:
     """Delete a sandbox. Also 200 if it does not exist, or the id is invalid."""
     sandbox_id = request.match_info["sandbox_id"]
+    force = bool(request.query_string) and delete_query(request.query, request.app[SETTINGS]).force
+    warning = None
     if is_sandbox_id(sandbox_id):
-        await request.app[SANDBOX_SERVICE].delete(sandbox_id)
-    return json_response(Deleted(sandbox_id=sandbox_id))
+        warning = await request.app[SANDBOX_SERVICE].delete(sandbox_id, force=force)
+    deleted = Deleted(sandbox_id=sandbox_id)
+    return json_response(ForceDeleted(**dict(deleted), warning=warning) if warning else deleted)
 
 
 @routes.post("/api/sandboxes/{sandbox_id:[^/]+}/renew")

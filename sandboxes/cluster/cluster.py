@@ -56,6 +56,10 @@ class Batches(ObjectCalls, Protocol):
 
     began: Signal[[str, int]]
 
+    async def discard(self, objects: list[KubeObject]) -> None:
+        """Delete the objects if they are unchanged."""
+        ...
+
     def queues(self) -> dict[str, int]:
         """Return the number of waiting items by kind of work."""
         ...
@@ -233,16 +237,32 @@ class Cluster:
             raise
         self.informer.note_deleted(owned)
 
-    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
+    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False, force: bool = False) -> bool:
         """Delete the object if its resourceVersion is unchanged; return False if it was gone already.
 
-        Raises PreconditionFailed if it was modified or replaced.
+        Raises PreconditionFailed if it was modified or replaced. `force`: see Kubectl.delete_exactly.
         """
         if obj["kind"] == "Pod":
             self.terminations.expect({obj["metadata"]["name"]: obj["metadata"]["uid"]})
-        was_there = await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent))
+        was_there = await persist(lambda: self.kubectl.delete_exactly(obj, urgent=urgent, force=force))
         self.informer.note_deleted([obj])
         return was_there
+
+    async def discard(self, objects: list[KubeObject]) -> None:
+        """Delete the objects of a failed create if their resourceVersions are unchanged, together with those of others.
+
+        Raises PreconditionFailed if one was modified or replaced. Needs the right to patch them.
+        """
+        if self.batched is None:
+            for obj in objects:
+                await self.delete_exactly(obj, urgent=True)
+            return
+        batched = self.batched
+        self.terminations.expect(
+            {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in objects if obj["kind"] == "Pod"}
+        )
+        await persist(lambda: batched.discard(objects))
+        self.informer.note_deleted(objects)
 
     async def is_gone(self, obj: KubeObject) -> bool:
         """Whether the object with this uid is gone."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandboxes import objects as kube
 from sandboxes.deadlines import DEADLINES
-from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
+from sandboxes.errors import ClusterTimeout, ConnectionFailed, LimitReached, ProvisionerError
+from sandboxes.expiry import present, text_of
+from sandboxes.kubectl.attribution import is_for_all, refusals, refusals_by_name
 from sandboxes.kubectl.batching import Batcher
 from sandboxes.tasks import Signal
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.client import Kubectl
-    from sandboxes.objects import KubeObject
+    from sandboxes.objects import Identity, KubeObject
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,9 @@ MOST = 50
 LEAST = 8
 
 UNBOUNDED = 1_000_000
+
+# To discard up to that many objects, marking and deleting them needs no fewer processes than deleting each alone.
+FEW = 2
 
 
 class BatchedKubectl:
@@ -51,6 +57,7 @@ class BatchedKubectl:
         batches = functools.partial(Batcher, most=MOST, least=LEAST, max_waiting=max_waiting, deadlines=deadlines)
         self._applies = batches(self._apply_group, workers=half)
         self._deletes = batches(self._delete_group, workers=half)
+        self._discards = batches(self._discard_group, workers=quarter, max_waiting=UNBOUNDED)
         self._gets = batches(self._get_group, workers=quarter)
         self._urgent_gets = batches(self._urgent_get_group, workers=quarter, least=1, max_waiting=UNBOUNDED)
         self._annotations = batches(self._annotate_group, workers=quarter)
@@ -84,6 +91,14 @@ class BatchedKubectl:
         """See Kubectl.delete."""
         await self._deletes.do(references)
 
+    async def discard(self, objects: list[KubeObject]) -> None:
+        """Delete objects whose resourceVersion is unchanged; raises PreconditionFailed if one has been modified.
+
+        Many are marked first, each if it is unchanged, and deleted then. Whoever applies or annotates a marked object
+        sees the mark in the answer, and waits until the object is gone; see objects.is_terminating.
+        """
+        await self._discards.do(objects)
+
     async def close(self) -> None:
         """Cancel the running calls."""
         await asyncio.gather(*(one.close() for one in self._by_work().values()))
@@ -93,6 +108,7 @@ class BatchedKubectl:
             "apply": self._applies,
             "annotate": self._annotations,
             "delete": self._deletes,
+            "discard": self._discards,
             "get": self._gets,
             "urgent_get": self._urgent_gets,
             "list": self._lists,
@@ -109,30 +125,49 @@ class BatchedKubectl:
     async def _apply_apart(
         self, group: list[list[KubeObject]], error: ProvisionerError, end: float
     ) -> list[list[KubeObject] | ProvisionerError]:
-        """Recover from a failed batch: find the applied objects, and retry each of the others alone, until `end`.
+        """Recover from a failed batch: find the applied objects, and tell the others apart by kubectl's messages.
 
-        kubectl prints nothing if any object failed, although the others were applied (kubectl.md 2). If the cluster
-        could not be reached, all items get that error; their retries form a new batch.
+        kubectl prints no object if any failed, although the others were applied (kubectl.md 2). An item whose error
+        can't be told from the messages is retried alone, until `end`; if a limit is the same for all, one is. If the
+        cluster could not be reached, all items get that error; their retries form a new batch.
         """
         if len(group) == 1 or _affects_all(error):
-            return [error for _ in group]
+            return [copy.copy(error) for _ in group]
+        every = [obj for objects in group for obj in objects]
+        # An object that is too many is not there, and each missing one costs a read another process.
+        surplus = {one for one, own in refusals_by_name(every, error.each).items() if isinstance(own, LimitReached)}
+        uncertain = [obj for obj in every if kube.identity_of(obj) not in surplus]
         try:
-            found = {
-                kube.identity_of(obj): obj
-                for obj in await self._kubectl.get([obj for objects in group for obj in objects])
-            }
-        except ProvisionerError as failure:  # possibly because of one object: retry all alone
+            found = {kube.identity_of(obj): obj for obj in (await self._kubectl.get(uncertain) if uncertain else [])}
+        except ProvisionerError as failure:
+            if (type(failure), failure.public) == (type(error), error.public):  # such as refused credentials
+                return [copy.copy(error) for _ in group]
+            # Possibly because of one object.
             logger.debug("the objects of a failed batch can't be read: %s", failure)
             found = {}
-        results = []
+        there = {one: found[one] for obj in every if _is_applied(obj, found.get(one := kube.identity_of(obj)))}
+        refused = refusals([obj for obj in every if kube.identity_of(obj) not in there], error.each, of_all=not there)
+        outcomes: list[list[KubeObject] | ProvisionerError | None] = []
         for objects in group:
-            there = [
-                found[kube.identity_of(obj)] for obj in objects if _is_applied(obj, found.get(kube.identity_of(obj)))
-            ]
-            results.append(
-                _result(there) if len(there) == len(objects) else _attempt(self._kubectl.apply, objects, end)
-            )
-        return await asyncio.gather(*results)
+            identities = [kube.identity_of(obj) for obj in objects]
+            own = copy.copy(next((refused[one] for one in identities if one in refused), None))
+            if own is not None and [obj["kind"] for obj in objects] == ["Pod", "Service"]:
+                own.left = [found[one] for one in identities if one in found]
+            outcomes.append(own or ([there[one] for one in identities] if there.keys() >= {*identities} else None))
+        untold = [number for number, outcome in enumerate(outcomes) if outcome is None]
+        apply = functools.partial(self._apply_missing, there)
+        if len(untold) > 1 and is_for_all(error):
+            first = await _attempt(apply, group[untold[0]], min(end, asyncio.get_running_loop().time() + 1.0))
+            if isinstance(first, LimitReached):
+                return [copy.copy(first) if outcome is None else outcome for outcome in outcomes]
+        alone = await asyncio.gather(*(_attempt(apply, group[number], end) for number in untold))
+        for number, result in zip(untold, alone, strict=True):
+            outcomes[number] = result
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _apply_missing(self, there: dict[Identity, KubeObject], objects: list[KubeObject]) -> list[KubeObject]:
+        """Apply the objects that are not `there`, one by one: after a refused Pod, its Service is not made."""
+        return [there.get(kube.identity_of(obj)) or (await self._kubectl.apply([obj]))[0] for obj in objects]
 
     async def _annotate_group(
         self, group: list[tuple[str, KubeObject, dict[str, str]]]
@@ -188,6 +223,25 @@ class BatchedKubectl:
             return await asyncio.gather(*(_attempt(alone, references) for references in group))
         return [None for _ in group]
 
+    async def _discard_group(self, group: list[list[KubeObject]]) -> list[ProvisionerError | None]:
+        every = [obj for objects in group for obj in objects]
+        if len(group) > 1 and len(every) > FEW:
+            mark = {kube.REFUSED_ANNOTATION: text_of(present())}
+            try:
+                await self._kubectl.annotate_all([(obj, mark) for obj in every], manager="rollback", unchanged=True)
+                await self._kubectl.delete([kube.reference(obj) for obj in every], urgent=True)
+            except ProvisionerError as error:  # possibly because of one object: delete each alone
+                if _affects_all(error):
+                    return [copy.copy(error) for _ in group]
+                logger.debug("the objects of failed creates can't be deleted together: %s", error)
+            else:
+                return [None for _ in group]
+        return await asyncio.gather(*(_attempt(self._discard_alone, objects) for objects in group))
+
+    async def _discard_alone(self, objects: list[KubeObject]) -> None:
+        for obj in objects:
+            await self._kubectl.delete_exactly(obj, urgent=True)
+
 
 def _affects_all(error: ProvisionerError) -> bool:
     """Whether the error affects all items: the connection failed. Even a 5xx may come from one object's webhook."""
@@ -213,10 +267,6 @@ async def _attempt(
         return ClusterTimeout(detail="tried alone after its group failed")
     except ProvisionerError as error:
         return error
-
-
-async def _result(objects: list[KubeObject]) -> list[KubeObject]:
-    return objects
 
 
 def _split(stored: list[KubeObject], group: list[list[KubeObject]]) -> list[list[KubeObject] | ProvisionerError]:

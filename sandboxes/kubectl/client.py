@@ -29,21 +29,21 @@ from sandboxes.errors import (
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.output import (
     LONG,
+    bug_report,
     check_changed,
     check_deleted,
     check_deleted_exactly,
     check_ready,
+    errors_of_each,
     has_line,
     objects_created,
     objects_named,
     objects_stored,
     objects_tried,
-    shown,
     unreadable,
 )
 from sandboxes.kubectl.process import Completed, OutputTooLarge
-from sandboxes.kubectl.stderr import classify, without_repeats
-from sandboxes.kubectl.withheld import fault_of, may_repeat_others, not_shown, repeatable
+from sandboxes.kubectl.stderr import classify
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
@@ -175,12 +175,14 @@ class Kubectl:
         """Return stdout of a successful kubectl; raise the error that its exit code and stderr mean otherwise."""
         if completed.returncode == 0:
             return completed.stdout
-        detail = _bug_report(args, completed, self._kubeconfig)
+        detail = bug_report(args, completed, self._kubeconfig)
         if completed.returncode < 0:
             raise ConnectionFailed("kubectl was killed before it responded", detail=detail)
         failure = classify(completed.stderr, detail=detail)
         if isinstance(failure, ObjectsMissing):
             failure.stdout = completed.stdout
+        if args[0] == "apply":
+            failure.each = errors_of_each(args, completed, self._kubeconfig)
         raise failure
 
     def _not_answered(self, args: Sequence[str], error: Exception) -> ProvisionerError:
@@ -216,13 +218,18 @@ class Kubectl:
         return (await self.annotate_all([(obj, annotations)], manager=manager))[0]
 
     async def annotate_all(
-        self, changes: Sequence[tuple[KubeObject, dict[str, str]]], *, manager: str
+        self, changes: Sequence[tuple[KubeObject, dict[str, str]]], *, manager: str, unchanged: bool = False
     ) -> list[KubeObject]:
-        """Annotate many objects in one call; see annotate(). Returns them in the same order."""
+        """Annotate many objects in one call; see annotate(). Returns them in the same order.
+
+        `unchanged`: only objects whose resourceVersion is unchanged (record: apply-annotation-only-stale-version), in
+        an urgent call.
+        """
         flag = f"--field-manager={FIELD_MANAGER}"
         args = [f"{flag}-{manager}" if arg == flag else arg for arg in APPLY]
-        partials = [_partial(obj, annotations) for obj, annotations in changes]
-        stored = objects_stored(await self.run(*args, stdin=_stdin(partials)), partials)
+        fields = ("name", "namespace", "uid", *(["resourceVersion"] if unchanged else []))
+        partials = [_partial(obj, fields, annotations) for obj, annotations in changes]
+        stored = objects_stored(await self.run(*args, stdin=_stdin(partials), urgent=unchanged), partials)
         # Objects that already have these values keep their version.
         check_changed(stored, [obj for obj, annotations in changes if not _has(obj, annotations)])
         return stored
@@ -299,13 +306,13 @@ class Kubectl:
         limits = (f"--tail={lines}", f"--limit-bytes={most}", *(["--previous"] if previous else []))
         return await self.run("logs", "-n", metadata["namespace"], metadata["name"], "-c", container, *limits)
 
-    async def delete(self, references: list[KubeObject]) -> None:
+    async def delete(self, references: list[KubeObject], *, urgent: bool = False) -> None:
         """Delete objects without waiting until they are gone; ignores missing ones.
 
         Passes them on stdin, since a delete by name costs 110 ms per object (kubectl.md, Cost).
         """
         try:
-            stdout = await self.run(*DELETE, stdin=_stdin(references))
+            stdout = await self.run(*DELETE, stdin=_stdin(references), urgent=urgent)
         except ObjectsMissing as error:
             # kubectl continues after a missing object, and prints the names of the others.
             logger.debug("gone already: %s", error.names)
@@ -313,14 +320,17 @@ class Kubectl:
         else:
             check_deleted(stdout, references)
 
-    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False) -> bool:
+    async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False, force: bool = False) -> bool:
         """Delete `obj` if its uid and resourceVersion are unchanged; return False if it was gone already.
 
         Raises PreconditionFailed if it was modified or replaced (record: delete-precondition-stale, -other-uid).
+        `force`: at once, without its node's confirmation (record: delete-force-node-lost), if the uid is unchanged.
         """
         metadata = obj["metadata"]
-        preconditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        preconditions = {key: metadata[key] for key in ("uid", *([] if force else ["resourceVersion"]))}
+        options: dict[str, object] = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        if force:
+            options["gracePeriodSeconds"] = 0
         path = kube.path_of(obj)
         try:
             stdout = await self.run(
@@ -349,9 +359,9 @@ def _stdin(objects: list[KubeObject]) -> bytes:
     return json.dumps(kube.as_list(objects), separators=(",", ":")).encode()
 
 
-def _partial(obj: KubeObject, annotations: dict[str, str]) -> KubeObject:
-    """Return an apply configuration that sets the annotations, with the uid as a precondition."""
-    metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "uid")}
+def _partial(obj: KubeObject, fields: Sequence[str], annotations: dict[str, str]) -> KubeObject:
+    """Return an apply configuration that sets the annotations; of the metadata's `fields`, some are preconditions."""
+    metadata = {key: obj["metadata"][key] for key in fields}
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": {**metadata, "annotations": annotations}}
 
 
@@ -361,19 +371,3 @@ def _has(obj: KubeObject, annotations: dict[str, str]) -> bool:
 
 def _name(reference: KubeObject) -> tuple[str, str]:
     return kube.RESOURCES[reference["kind"]], reference["metadata"]["name"]
-
-
-def _bug_report(args: Sequence[str], completed: Completed, kubeconfig: str) -> str:
-    stdout, stderr = completed.stdout.decode(errors="replace"), completed.stderr
-    # kubectl prompts on stdout (record: kubeconfig-no-user).
-    if fault := fault_of(f"{stderr}\n{stdout}" if stdout.startswith("Please") else stderr, kubeconfig):
-        stdout, stderr = "", not_shown(fault, kubeconfig)
-    else:
-        stdout = shown(stdout) if may_repeat_others() else "(not shown)"
-        stderr = shown(without_repeats(repeatable(stderr, kubeconfig)))
-    return (
-        f"command: kubectl {' '.join(args)}\n"
-        f"exit code: {completed.returncode}\n"
-        f"stdout: {stdout.strip() or '(none)'}\n"
-        f"stderr: {stderr.strip() or '(none)'}"
-    )

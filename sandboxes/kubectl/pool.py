@@ -1,7 +1,8 @@
 """A pool of kubectl processes that are started ahead and wait on stdin, which saves their startup time.
 
 `apply -f -`, `get -f -` and `delete -f -` block on stdin before they connect to the server (kubectl.md, Cost: 39 ms
-instead of 75 to 100). A process reads the kubeconfig when it starts, so old ones are replaced.
+instead of 75 to 100). A process reads the kubeconfig when it starts, so old ones are replaced. Starting one takes 50 ms
+of CPU, which the calls need: used ones are replaced after the calls, unless none is left.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sandboxes.kubectl.client import APPLY, DELETE, GET
 from sandboxes.kubectl.stderr import is_unauthorized
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
     from pathlib import Path
 
     from sandboxes.deadlines import Deadlines
@@ -58,18 +59,21 @@ class ProcessPool:
         self._seen = _fingerprint(kubeconfig)
         self._is_open = False
         self._generation = 0
+        self._running_calls = 0
+        # Refills the shelves after the last call.
+        self._timer: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep processes waiting while the block runs; kill them after it."""
         self._is_open = True
-        for args in self._shelves:
-            self._refill(args)
+        self._refill_all()
         keeper = asyncio.create_task(self._keep())
         try:
             yield
         finally:
             self._is_open = False
+            self._stop_timer()
             keeper.cancel()
             await asyncio.gather(keeper, *self._tasks, return_exceptions=True)
             await self._end([child for shelf in self._shelves.values() for _, child in _emptied(shelf)])
@@ -79,6 +83,10 @@ class ProcessPool:
         shelf = self._shelves.get(tuple(args))
         if shelf is None or stdin is None or not self._is_open:
             return await self._runner(args, stdin=stdin)
+        with self._calling():
+            return await self._call(shelf, args, stdin)
+
+    async def _call(self, shelf: _Shelf, args: Sequence[str], stdin: bytes) -> Completed:
         child = self._take(shelf)
         if child is None:
             shelf.wanted = min(self._most, shelf.wanted + 1)
@@ -91,6 +99,23 @@ class ProcessPool:
             self._renew()
             return await self._runner(args, stdin=stdin)
         return completed
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        """Count the block as a call; refill the shelves `pool_pause` after the last one."""
+        self._running_calls += 1
+        self._stop_timer()
+        try:
+            yield
+        finally:
+            self._running_calls -= 1
+            if not self._running_calls and self._is_open:
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(self._deadlines.pool_pause, self._refill_all)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     @property
     def waiting(self) -> int:
@@ -105,9 +130,15 @@ class ProcessPool:
             self._end_soon([child])
         return None
 
+    def _refill_all(self) -> None:
+        for args in self._shelves:
+            self._refill(args)
+
     def _refill(self, args: tuple[str, ...]) -> None:
+        """Start the missing processes; while a call runs, only one, and only if none is left."""
         shelf = self._shelves[args]
-        while self._is_open and len(shelf.waiting) + shelf.starting < shelf.wanted:
+        target = 1 if self._running_calls else shelf.wanted
+        while self._is_open and len(shelf.waiting) + shelf.starting < target:
             shelf.starting += 1
             self._spawn(self._start(args, shelf))
 
@@ -153,8 +184,7 @@ class ProcessPool:
     def _renew(self) -> None:
         self._generation += 1
         self._end_soon([child for shelf in self._shelves.values() for _, child in _emptied(shelf)])
-        for args in self._shelves:
-            self._refill(args)
+        self._refill_all()
 
     def _end_soon(self, children: list[Child]) -> None:
         if children:

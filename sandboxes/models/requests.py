@@ -60,6 +60,10 @@ ANSWER_SECONDS = 25
 # Field descriptions that several fields share.
 WAIT = f"Seconds to wait until the sandbox can be used. The answer comes within {ANSWER_SECONDS} s in any case."
 
+LOST = (
+    "its Pod is `Unknown`, or is still there after the end of its deletion. Processes of it may still run on its node"
+)
+
 WaitSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -158,6 +162,12 @@ class CreateRequest(BaseModel):
         description="Seconds without use until the sandbox expires; 0: never. Absent: the operator's default.",
     )
     wait_seconds: WaitSeconds | None = Field(default=None, description=WAIT, examples=[20])
+    force: bool | None = Field(
+        default=None,
+        description=f"Replace a sandbox that is lost: {LOST}. 409 if it is not; without one, like any create. Not "
+        "allowed by default.",
+        examples=[True],
+    )
 
 
 class RenewRequest(BaseModel):
@@ -180,5 +190,6 @@ OPTIONAL_FIELDS = frozenset(
         "ttl_seconds",
         "idle_timeout_seconds",
         "wait_seconds",
+        "force",
     }
 )

@@ -81,6 +81,30 @@ class WaitedResponse(SandboxResponse):
     )
 
 
+_WARNING: Any = Field(
+    description="What `force` could not make sure of, in one sentence.",
+    examples=["The sandbox was deleted by force: its processes may still run on its node, and write to its volumes"],
+)
+
+
+class ForcedResponse(SandboxResponse):
+    """A sandbox that replaces a lost one."""
+
+    warning: str = _WARNING
+
+
+class ForcedWaitedResponse(WaitedResponse):
+    """A sandbox that replaces a lost one, after a wait."""
+
+    warning: str = _WARNING
+
+
+def with_warning(answer: SandboxResponse, warning: str) -> SandboxResponse:
+    """Return the answer with the warning."""
+    model = ForcedWaitedResponse if isinstance(answer, WaitedResponse) else ForcedResponse
+    return model(**{**answer.model_dump(), "warning": warning})
+
+
 class SandboxList(BaseModel):
     """All matching sandboxes."""
 
@@ -225,6 +249,12 @@ class Deleted(BaseModel):
 
     ok: Literal[True] = Field(default=True, description="Always true.")
     sandbox_id: str = Field(description="Sandbox ID, as in the request.", examples=["abc"])
+
+
+class ForceDeleted(Deleted):
+    """A lost sandbox is deleted."""
+
+    warning: str = _WARNING
 
 
 class Reconciliation(BaseModel):

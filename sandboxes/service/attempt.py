@@ -31,7 +31,7 @@ class Attempt:
     """One create.
 
     `before`: uids of the Pod and Service it found; `applied`: it may have written to the cluster; `without_patch`: it
-    creates its objects instead of applying them.
+    creates its objects instead of applying them; `waits_for_deletion`: the object whose deletion it waits for.
     """
 
     sandbox: Sandbox
@@ -40,7 +40,9 @@ class Attempt:
     before: set[str] | None = None
     applied: bool = False
     without_patch: bool = False
-    waits_for_deletion: bool = False
+    waits_for_deletion: KubeObject | None = None
+    # A lost Pod was deleted by force.
+    forced: bool = False
 
     @property
     def applied_at(self) -> str:

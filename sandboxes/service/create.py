@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from sandboxes import expiry
 from sandboxes import objects as kube
@@ -33,6 +33,7 @@ from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
 from sandboxes.service.attempt import NOBODY, Attempt, is_older, marks_only, needs_confirmation, now
 from sandboxes.service.capacity import Capacity
+from sandboxes.service.lost import delete_by_force, is_lost, why_not_gone
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
@@ -61,6 +62,15 @@ Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
 REFUSALS_KEPT = 3600.0
 MOST_REFUSALS = 1000
 
+
+class Made(NamedTuple):
+    """A sandbox. `forced`: its lost predecessor was deleted by force."""
+
+    pod: KubeObject
+    service: KubeObject
+    forced: bool
+
+
 # A round is repeated if another writer changed the objects; after this many, give up.
 MAX_ROUNDS = 8
 
@@ -87,7 +97,7 @@ class Creation:
         # Sent for each new Pod, with the start of its create (loop time).
         self.made: Signal[[KubeObject, float]] = Signal()
 
-    async def create(self, sandbox: Sandbox, seconds: float) -> Pair:
+    async def create(self, sandbox: Sandbox, seconds: float) -> Made:
         """Create the sandbox within `seconds` and return its Pod and Service. The caller holds the lock of the id.
 
         An existing sandbox is returned; the request may extend its lifetime, never shorten it.
@@ -106,12 +116,12 @@ class Creation:
                     pair = await self._reconcile(attempt)
         except ProvisionerError as error:
             self._note_refusal(sandbox.sandbox_id, error.words if isinstance(error, ClusterRefused) else "")
-            settled = await self._rollback.roll_back(attempt)
+            settled = await self._rollback.roll_back(attempt, error)
             if settled is None:
                 if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
-                    raise ClusterUnavailable(
-                        "The sandbox of the same id is still being deleted", detail=error.detail
-                    ) from error
+                    force_allowed = "force" in self._settings.allow_fields
+                    sentence = why_not_gone(attempt.waits_for_deletion, force_allowed=force_allowed)
+                    raise ClusterUnavailable(sentence, detail=error.detail) from error
                 raise
             logger.warning("sandbox %s: its create failed, but it is complete and is returned", sandbox.sandbox_id)
             pair = settled
@@ -121,7 +131,7 @@ class Creation:
         self._confirmed.note(pair[0]["metadata"]["uid"], None)
         if attempt.may_have_made(pair[0]):
             self.made.send(pair[0], began)
-        return pair
+        return Made(*pair, attempt.forced)
 
     @property
     def any_refused(self) -> bool:
@@ -188,7 +198,7 @@ class Creation:
         The view is good enough even for none: the Pod's revision prevents an apply from changing an existing Pod.
         """
         sandbox_id = attempt.sandbox.sandbox_id
-        if self._cluster.is_certain(sandbox_id):
+        if self._cluster.is_certain(sandbox_id) and not attempt.sandbox.force:
             pod, service = self._cluster.seen(sandbox_id)
             if pod is None and service is None:
                 return None, None
@@ -199,13 +209,19 @@ class Creation:
     async def _clear_existing(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> bool:
         """Delete an ended Pod and wait until terminating objects are gone; return whether there were any.
 
-        Raises SandboxConflict if the objects belong to another owner or are not a sandbox's.
+        With `force`, a lost Pod is deleted by force. Raises SandboxConflict if the objects belong to another owner or
+        are not a sandbox's, or if `force` is given and the Pod is alive.
         """
         sandbox_id = attempt.sandbox.sandbox_id
         if any(obj is not None and kube.sandbox_id_of(obj) != sandbox_id for obj in (pod, service)):
             raise SandboxConflict(f"An object that is not a sandbox has the name of sandbox '{sandbox_id}'")
-        if pod is not None and not kube.is_terminating(pod):
+        if pod is not None and (attempt.sandbox.force or not kube.is_terminating(pod)):
             self._check_owner(attempt, pod)
+        if pod is not None and not kube.is_terminating(pod):
+            is_new = attempt.sandbox.force and not attempt.has_marked(pod)
+            if is_new and (self._is_lost(pod) or not attempt.is_over(pod)):
+                await self._delete_by_force(attempt, pod)
+                return True
             if attempt.is_over(pod):
                 logger.info("sandbox %s has ended and is replaced", sandbox_id)
                 await self._cluster.delete_exactly(pod)
@@ -219,13 +235,23 @@ class Creation:
 
     async def _wait_until_gone(self, attempt: Attempt, obj: KubeObject) -> None:
         """Poll until the object is gone; a watch would occupy one of the few kubectl processes."""
-        attempt.waits_for_deletion = True
+        attempt.waits_for_deletion = obj
         pauses = self._cluster.deadlines.gone_pauses
         for pause in itertools.chain(pauses, itertools.repeat(pauses[-1])):
             if await self._cluster.is_gone(obj):
                 break
+            if attempt.sandbox.force and obj["kind"] == "Pod" and self._is_lost(obj) and not attempt.forced:
+                await self._delete_by_force(attempt, obj)
             await asyncio.sleep(pause)
-        attempt.waits_for_deletion = False
+        attempt.waits_for_deletion = None
+
+    def _is_lost(self, pod: KubeObject) -> bool:
+        return is_lost(pod, self._cluster.deadlines.clocks_differ)
+
+    async def _delete_by_force(self, attempt: Attempt, pod: KubeObject) -> None:
+        """Delete the lost Pod; raises SandboxConflict if it is not lost."""
+        await delete_by_force(self._cluster, pod)
+        attempt.forced = True
 
     def _check_owner(self, attempt: Attempt, pod: KubeObject) -> None:
         """Raise SandboxConflict unless the Pod has the same owner or can be adopted."""

@@ -150,7 +150,7 @@ class Reaper:
                 if self._is_in_use(due, expiry.present()):  # used since `due` was computed
                     return False
                 # The view may be as old as LIVE_VIEW_MAX_AGE of one kind only, and no precondition is about the other.
-                if due.is_half and None not in await self._cluster.look(due.sandbox_id):
+                if due.is_half and await self._is_whole(due.sandbox_id):
                     logger.debug("sandbox %s is whole by now, and stays", due.sandbox_id)
                     return False
                 for obj in due.objects:
@@ -164,6 +164,9 @@ class Reaper:
         except ProvisionerError as error:
             logger.warning("sandbox %s could not be reaped: %s\n%s", due.sandbox_id, error, error.detail)
         return ended
+
+    async def _is_whole(self, sandbox_id: str) -> bool:
+        return all(obj is not None and not kube.is_refused(obj) for obj in await self._cluster.look(sandbox_id))
 
 
 Kind = Literal["expired", "idle", "ended", "half"]
@@ -223,9 +226,14 @@ def reason_to_end(pod: KubeObject, settings: Settings, now: datetime) -> tuple[K
 def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings: Settings, now: datetime) -> str | None:
     """Return the reason for deleting a Pod without a Service, or vice versa; None to keep it.
 
-    It must be unchanged for REAPER_GRACE seconds.
+    It must be unchanged for REAPER_GRACE seconds. A rollback that was cut off leaves objects that it has marked; these
+    are as good as missing.
     """
     there = [one for one in (pod, service) if one is not None]
+    marked_at = [at for one in there if (at := expiry.time_of(one, kube.REFUSED_ANNOTATION)) is not None]
+    if marked_at:
+        is_old = max(marked_at) + timedelta(seconds=settings.reaper_grace) <= now
+        return "its create was refused" if is_old else None
     if len(there) != 1 or not _is_deletable(there[0]):
         return None
     changed_at = expiry.touched_at(there[0])
@@ -236,4 +244,4 @@ def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings:
 
 def _is_deletable(obj: KubeObject) -> bool:
     """Whether this service manages the object and it is not being deleted yet."""
-    return kube.is_managed(obj) and not kube.is_terminating(obj)
+    return kube.is_managed(obj) and not kube.is_being_deleted(obj)

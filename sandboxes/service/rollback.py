@@ -86,7 +86,7 @@ class Rollback:
         """Stop the rollback of this sandbox: a later create has made it or returned it to a caller."""
         self._pending.pop(sandbox_id, None)
 
-    async def roll_back(self, attempt: Attempt) -> Pair | None:
+    async def roll_back(self, attempt: Attempt, error: ProvisionerError | None = None) -> Pair | None:
         """Delete the objects of a failed create and return None, or return the sandbox if it is complete after all.
 
         It may be complete because an interrupted apply reached the server or another process made the same sandbox.
@@ -96,10 +96,10 @@ class Rollback:
             return None
         try:
             async with within(self._deadlines.undo):
-                return await self._try(attempt)
-        except ProvisionerError as error:
+                return await self._try(attempt, left=error.left if error else None)
+        except ProvisionerError as failure:
             logger.warning(
-                "sandbox %s: objects of a failed create can't be deleted yet: %s", attempt.sandbox.sandbox_id, error
+                "sandbox %s: objects of a failed create can't be deleted yet: %s", attempt.sandbox.sandbox_id, failure
             )
         except asyncio.CancelledError:
             self._try_later(attempt)
@@ -143,14 +143,20 @@ class Rollback:
                     return
             await self._clock.sleep(self._deadlines.settle_pause)
 
-    async def _try(self, attempt: Attempt, *, refused: bool = False) -> Pair | None:
+    async def _try(
+        self, attempt: Attempt, *, refused: bool = False, left: list[KubeObject] | None = None
+    ) -> Pair | None:
         """Return the sandbox if it is complete and may stay; else delete the attempt's objects and return None.
 
         `refused`: the caller already has its error, so the attempt's own sandbox may not stay, unless it was made
-        without the right to patch: then it may have been returned to another caller.
+        without the right to patch: then it may have been returned to another caller. `left`: the Pod and the Service,
+        if they have just been read.
         """
         sandbox_id = attempt.sandbox.sandbox_id
-        pod, service = await self._cluster.look(sandbox_id, urgent=True)
+        if left is None:
+            pod, service = await self._cluster.look(sandbox_id, urgent=True)
+        else:
+            pod, service = kube.of_kind("Pod", left), kube.of_kind("Service", left)
         if pod is not None and service is None and attempt.may_have_made(pod):
             # `applied-at` names the last writer, so the Pod may be another process's that is about to add the Service.
             await self._clock.sleep(self._deadlines.others_service)
@@ -177,7 +183,11 @@ class Rollback:
         made = [obj for obj in (pod, service) if obj is not None and attempt.may_have_made(obj)]
         if pod is not None and pod not in made:
             return  # the Service belongs to the Pod, which is another create's
-        for obj in made:
-            if not kube.is_terminating(obj):
+        left = [obj for obj in made if not kube.is_being_deleted(obj)]
+        if attempt.without_patch:
+            for obj in left:
                 await self._cluster.delete_exactly(obj, urgent=True)
-                logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])
+        elif left:
+            await self._cluster.discard(left)
+        for obj in left:
+            logger.info("sandbox %s: %s of the failed create deleted", attempt.sandbox.sandbox_id, obj["kind"])

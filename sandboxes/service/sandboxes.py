@@ -9,6 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, get_args
 
+from sandboxes import objects as kube
 from sandboxes.deadlines import within
 from sandboxes.errors import (
     ClusterRefused,
@@ -19,7 +20,7 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
-from sandboxes.models.responses import Status, TemplateResponse
+from sandboxes.models.responses import Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
@@ -27,6 +28,7 @@ from sandboxes.service.events import EventBroker
 from sandboxes.service.keepalive import Uses
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.service.locks import Bulkhead, Locks
+from sandboxes.service.lost import WARNING, delete_by_force
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
 from sandboxes.spec.options import validate
@@ -83,10 +85,11 @@ class SandboxService:
         sandbox = validate(request, self.loaded_templates, self._settings)
         try:
             async with self._locks.hold(sandbox.sandbox_id, self.cluster.deadlines.create) as seconds_left:
-                pod, service = await self._creation.create(sandbox, seconds_left)
+                made = await self._creation.create(sandbox, seconds_left)
         except ClusterRefused as error:
             raise _blame(error, request) from error
-        return self._answer(pod, service, sandbox.sandbox_id)
+        answer = self._answer(made.pod, made.service, sandbox.sandbox_id)
+        return with_warning(answer, WARNING) if made.forced else answer
 
     def templates(self) -> list[TemplateResponse]:
         """Return the public description of each template, sorted by name."""
@@ -170,16 +173,24 @@ class SandboxService:
             counted[answer.status] += 1
         return counted
 
-    async def delete(self, sandbox_id: str) -> None:
+    async def delete(self, sandbox_id: str, *, force: bool = False) -> str | None:
         """Delete the Pod and the Service, or the one that exists; its extra objects follow once the Pod is gone.
 
-        Does not wait for the Pod's termination grace period.
+        Does not wait for the Pod's termination grace period. `force`: delete a lost Pod without its node's
+        confirmation, and return a warning; raises SandboxConflict if there is one that is not lost.
         """
+        warning = None
         async with self._locks.hold(sandbox_id, self.cluster.deadlines.delete) as seconds_left, within(seconds_left):
             leaving = await self.extras.leaving(sandbox_id)
+            if force:
+                pod, _ = await self.cluster.look(sandbox_id)
+                if pod is not None and kube.sandbox_id_of(pod) == sandbox_id:
+                    await delete_by_force(self.cluster, pod)
+                    warning = WARNING
             await self.cluster.delete(sandbox_id)
         self.extras.delete_later(leaving)
         logger.info("sandbox %s deleted", sandbox_id)
+        return warning
 
     @property
     def is_settling(self) -> bool:

@@ -78,6 +78,8 @@ class Sandbox:
     # Seconds; 0 means no limit, None the operator's default.
     ttl_seconds: int | None = None
     idle_timeout_seconds: int | None = None
+    # Delete a lost Pod by force.
+    force: bool = False
 
 
 def check_allowed(fields: Mapping[str, object], settings: Settings) -> None:
@@ -116,6 +118,7 @@ def validate(request: CreateRequest, templates: Mapping[str, Template], settings
         broker_mounts=broker_mounts,
         ttl_seconds=request.ttl_seconds,
         idle_timeout_seconds=request.idle_timeout_seconds,
+        force=bool(request.force),
     )
 
 

@@ -12,8 +12,8 @@ import pytest
 from sandboxes.models.responses import MAX_LOG_BYTES, Diagnostics
 from sandboxes.service import diagnostics
 from tests.api.conftest import URL, Client
-from tests.fakes import FakeCluster, events_about
-from tests.record import case, recorded_pods
+from tests.fakes import FakeCluster
+from tests.record import case, events_about, recorded_pods
 from tests.waiting import until
 
 

@@ -15,8 +15,8 @@ from pytest_aiohttp.plugin import AiohttpClient
 from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.api.server import ServiceServer
-from tests.fakes import FakeCluster, events_about
-from tests.record import recorded_pods
+from tests.fakes import FakeCluster
+from tests.record import events_about, recorded_pods
 from tests.waiting import until
 
 StartSandbox = Callable[[int], Awaitable[int]]

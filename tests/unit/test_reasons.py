@@ -31,6 +31,8 @@ EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
     ),
     "pod-nested-mount-read-only": (False, "StartError", f"{EXIT} 128: failed to create containerd task"),
     "pod-nested-mount-read-only-never": (False, "StartError", f"{EXIT} 128: failed to create containerd task"),
+    "pod-node-lost": (False, "NodeNotReady", "node node1 does not answer"),
+    "pod-node-lost-terminating": (False, "NodeNotReady", "node node1 does not answer"),
     "pod-oom-killed": (True, None, None),
     "pod-ready": (True, None, None),
     "pod-running-unready": (False, "NotReady", "containers with unready status: [sandbox]"),
@@ -232,6 +234,7 @@ def test_events_before_a_later_success_are_ignored() -> None:
     assert cause_in([*mount, {"type": "Warning", "reason": "Other"}]) == cause_in(mount)
 
 
+LOST = "Node node1 does not answer: if this persists, delete the sandbox and create it again, elsewhere."
 # case: its summary
 SENTENCES = {
     "pod-crash-loop": "Container sandbox keeps exiting, last with exit code 3: its last lines are in "
@@ -250,6 +253,8 @@ SENTENCES = {
     "pod-nested-mount-read-only-never": "Container sandbox can't be run: the mount point /mnt/skills/custom can't be "
     "made in /mnt/skills, which is read-only: make the directory in the source of that mount, or mount neither "
     "read-only nor below it; the same create again replaces it.",
+    "pod-node-lost": LOST,
+    "pod-node-lost-terminating": LOST,
     "pod-oom-killed": "Nothing is wrong: the sandbox is ready again, after 1 restart, the last for OOMKilled.",
     "pod-ready": "Nothing is wrong: the sandbox is ready.",
     "pod-running-unready": "The containers run, but a probe does not pass yet: if this persists, look at the logs and "

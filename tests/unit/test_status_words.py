@@ -21,6 +21,8 @@ WORDS = {
     "pod-running-unready": "Running",
     "pod-succeeded": "Succeeded",
     "pod-terminating": "NotFound",
+    "pod-node-lost": "Unknown",
+    "pod-node-lost-terminating": "NotFound",
     "pod-unschedulable": "Pending",
 }
 

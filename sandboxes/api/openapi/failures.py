@@ -76,7 +76,8 @@ _ALL = (
     Failure(
         "SandboxConflict",
         409,
-        "The ID belongs to another thread or user, or to an object that is not a sandbox; nothing is changed.",
+        "The ID belongs to another thread or user, or to an object that is not a sandbox; or `force` is set, and the "
+        "sandbox is not lost. Nothing is changed.",
         {"detail": "Sandbox 'abc' belongs to another thread or user"},
     ),
     Failure(

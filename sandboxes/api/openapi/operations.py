@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import __version__
 from sandboxes.api.openapi.failures import FAILURES
-from sandboxes.api.params import WaitQuery
+from sandboxes.api.params import DeleteQuery, WaitQuery
 from sandboxes.deadlines import DEADLINES
 from sandboxes.models.problems import Health, Readiness
 from sandboxes.models.requests import ANSWER_SECONDS, CreateRequest, RenewRequest
@@ -18,6 +18,9 @@ from sandboxes.models.responses import (
     Capabilities,
     Deleted,
     Diagnostics,
+    ForceDeleted,
+    ForcedResponse,
+    ForcedWaitedResponse,
     Reconciliation,
     SandboxList,
     SandboxPage,
@@ -86,7 +89,7 @@ OPERATIONS = (
         "Idempotent: the same `sandbox_id` returns the same sandbox. All or nothing: after an error, everything that "
         f"the create made is deleted. With `wait_seconds`, answers when the sandbox can be used, within "
         f"{ANSWER_SECONDS} s; 404 if the sandbox was deleted meanwhile.",
-        (WaitedResponse, SandboxResponse),
+        (ForcedWaitedResponse, ForcedResponse, WaitedResponse, SandboxResponse),
         body=CreateRequest,
         failures=(*_OF_BODY, "SandboxNotFound", "SandboxConflict", "LimitReached", *_OF_CLUSTER),
     ),
@@ -117,8 +120,9 @@ OPERATIONS = (
         "delete_sandbox",
         "Delete a sandbox",
         "Also 200 if the sandbox does not exist, or the ID is invalid.",
-        (Deleted,),
-        failures=_OF_CLUSTER,
+        (ForceDeleted, Deleted),
+        query=DeleteQuery,
+        failures=("FieldNotAllowed", "SandboxConflict", "Unprocessable", *_OF_CLUSTER),
     ),
     Operation(
         "GET",
