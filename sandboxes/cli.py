@@ -136,7 +136,8 @@ async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
     """
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         service = await compose_once(settings, Path(directory))
-        return await service.reaper.round(dry_run=dry_run or settings.reaper_dry_run)
+        reached = await service.clock()
+        return await service.reaper.round(dry_run=dry_run or settings.reaper_dry_run, reached=reached)
 
 
 async def check_all(settings: Settings) -> int:

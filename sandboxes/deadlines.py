@@ -41,8 +41,10 @@ class Deadlines:
     settle_finish: float = 10.0
     # Maximum delay between Pod and Service when another process creates the same sandbox; typically 12 ms.
     others_service: float = 1.0
-    # Maximum lag of the API server's clock behind the local one; its timestamps are whole seconds.
+    # How far the clocks of one cluster's API servers may differ; their timestamps are whole seconds.
     clocks_differ: float = 10.0
+    # How long a measurement of the API server's clock is used: it may be set back.
+    clock_measured: float = 600.0
     # Polling of an object that is being deleted; a container's grace period is 5 s (manifests/sandbox).
     gone_pauses: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
 

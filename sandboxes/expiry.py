@@ -1,8 +1,12 @@
 """Computes when a sandbox expires, from the annotations of its Pod. Pure.
 
 A sandbox expires at the earlier of two times. `expires-at` is a time, or `never`, and is set by the create and by
-renewals. The idle timeout is `idle-timeout-seconds` after the last use (`used-at`, else the Pod's creation). All times
+renewals. The idle timeout is `idle-timeout-seconds` after the last use (`used-at`, else the Pod's create). All times
 are UTC. Annotations that can't be parsed are ignored.
+
+Clocks: `expires-at`, `used-at` and `applied-at` are times of the service's own clock, and are compared with that clock
+only. So a clock that is wrong changes no lifetime. Between replicas whose clocks differ, a lifetime differs by as much:
+keep them within a few seconds. The end of a container is the node's time; the reaper measures (`reaper.py`).
 """
 
 from __future__ import annotations
@@ -78,8 +82,12 @@ def idle_timeout(pod: KubeObject) -> timedelta | None:
 
 
 def used_at(pod: KubeObject) -> datetime:
-    """Return the time of the last use that the Pod records; its creation if it records none."""
-    return max(created_at(pod), time_of(pod, kube.USED_ANNOTATION) or created_at(pod))
+    """Return the time of the last use that the Pod records; the create that applied it if it records none.
+
+    The creation time is the API server's, so it counts only for a Pod that has no time of the service's own clock.
+    """
+    made_at = time_of(pod, kube.APPLIED_AT_ANNOTATION) or created_at(pod)
+    return max(made_at, time_of(pod, kube.USED_ANNOTATION) or made_at)
 
 
 def ends_at(pod: KubeObject, used: datetime | None = None) -> datetime:
@@ -103,13 +111,23 @@ def expires_at(pod: KubeObject, used: datetime | None = None) -> str | None:
 
 
 def ended_at(pod: KubeObject) -> datetime:
-    """Return when a terminated Pod ended: when its last container did, else the last transition of its conditions."""
+    """Return when an ended sandbox ended, never before its creation.
+
+    That is when its sandbox container ended: a sidecar may run on and end again and again. Else when the last other
+    container did, else the last transition of the Pod's conditions.
+    """
     status = pod.get("status") or {}
-    times = [
-        ((one.get("state") or {}).get("terminated") or {}).get("finishedAt")
-        for one in status.get("containerStatuses") or []
-    ]
-    times = [time for time in times if time] or [
-        one.get("lastTransitionTime") for one in status.get("conditions") or []
-    ]
-    return max([datetime.fromisoformat(time) for time in times if time], default=created_at(pod))
+    statuses = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
+    own = [_finished_at(kube.sandbox_container_status(pod))]
+    times = (
+        [time for time in own if time]
+        or [time for one in statuses if (time := _finished_at(one))]
+        or [one.get("lastTransitionTime") for one in status.get("conditions") or []]
+    )
+    return max([created_at(pod), *(datetime.fromisoformat(time) for time in times if time)])
+
+
+def _finished_at(status: KubeObject) -> str | None:
+    """Return when the container of this status ended, None if it runs or the kubelet does not know."""
+    time: str | None = ((status.get("state") or {}).get("terminated") or {}).get("finishedAt")
+    return time

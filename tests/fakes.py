@@ -45,7 +45,7 @@ class FakeCluster:
     calls: list[tuple[str, ...]] = field(default_factory=list)
     # The same calls, with their stdin.
     sent: list[tuple[tuple[str, ...], bytes | None]] = field(default_factory=list)
-    # Verbs with defaults of a kuberc: apply and create are dry runs, delete is interactive, get ignores missing objects.
+    # Verbs with defaults of a kuberc: apply and create are dry runs, delete asks, get ignores missing objects.
     defaults: set[str] = field(default_factory=set)
     # Logs by (Pod's name, container, whether it is the previous one).
     events: list[dict[str, Any]] = field(default_factory=list)

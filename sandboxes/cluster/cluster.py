@@ -6,25 +6,30 @@ All state of a cluster belongs to its `Cluster`, so that a second cluster only n
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import objects as kube
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster.retry import persist
+from sandboxes.cluster.server_clock import ServerClock
 from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES, Deadlines
-from sandboxes.errors import AlreadyThere, ProvisionerError
+from sandboxes.errors import AlreadyThere, ClusterRefused, LimitReached, ProvisionerError
 from sandboxes.kubectl.output import check_changed
 from sandboxes.objects import of_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from sandboxes.cluster.informer import Informer
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
     from sandboxes.tasks import Signal
+
+logger = logging.getLogger(__name__)
 
 
 class ObjectCalls(Protocol):
@@ -96,6 +101,7 @@ class Cluster:
     terminations: TerminationLog = field(default_factory=TerminationLog)
     deadlines: Deadlines = DEADLINES
     batched: Batches | None = None
+    server_clock: ServerClock = field(default_factory=ServerClock)
 
     @property
     def _objects(self) -> ObjectCalls:
@@ -107,6 +113,11 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self.informer.exchanged.connect(self.terminations.on_exchange)
+        self.informer.exchanged.connect(self._on_exchange)
+
+    def _on_exchange(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if old is None and new is not None:
+            self.server_clock.note([new])
 
     @property
     def has_informer(self) -> bool:
@@ -170,6 +181,7 @@ class Cluster:
         before = self.informer.before_read(sandbox_id)
         objects = await persist(lambda: self._objects.get(references, urgent=urgent))
         self.informer.note_read(sandbox_id, objects, before)
+        self.server_clock.note(objects)
         return of_kind("Pod", objects), of_kind("Service", objects)
 
     async def list_live(self) -> list[KubeObject]:
@@ -194,6 +206,7 @@ class Cluster:
                 return []
 
         stored = await persist(create)
+        self.server_clock.note(stored)
         self.informer.note(stored)
         return stored
 
@@ -205,8 +218,20 @@ class Cluster:
         """
         stored = await persist(lambda: self._objects.apply(objects))
         check_changed(stored, over)
+        self.server_clock.note(stored)
         self.informer.note(stored)
         return stored
+
+    async def measure_clock(self, obj: KubeObject) -> datetime | None:
+        """Return a time that the API server's clock has reached, measured by a dry run of `obj`, which is not there.
+
+        None if it can't be measured, since the cluster refuses that.
+        """
+        try:
+            self.server_clock.note(await persist(lambda: self.kubectl.dry_run([obj])))
+        except (ClusterRefused, LimitReached) as error:
+            logger.warning("the API server's clock can't be measured: %s\n%s", error, error.detail)
+        return self.server_clock.at_least()
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
         """Set annotations of the object if its uid is unchanged, and return it as stored; see Kubectl.annotate."""

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, TypeAlias
 from sandboxes import objects as kube
 from sandboxes.deadlines import DEADLINES
 from sandboxes.expiring_dict import ExpiringDict
-from sandboxes.status.reasons import Trouble, has_ended, last_termination, of_pod_as_a_whole, shortened, trouble_of
+from sandboxes.status.reasons import (
+    Trouble,
+    has_ended,
+    last_termination,
+    of_pod_as_a_whole,
+    outcome_of,
+    shortened,
+    trouble_of,
+)
+from sandboxes.status.restarts import is_restarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,7 +120,11 @@ def _run(pod: KubeObject) -> _Run:
 
 
 def _why(pod: KubeObject) -> Trouble:
-    """Return the reason why the Pod or its sandbox container ended."""
+    """Return the reason why the Pod or its sandbox container ended, as far as the Pod itself says it.
+
+    Events are not read here: an eviction whose Pod ends as `Succeeded`, without a reason, is logged as `Completed`,
+    and only a diagnosis names it (record: pod-evicted-ephemeral-succeeded).
+    """
     whole = of_pod_as_a_whole(pod)
     ended = last_termination(pod) or {}
     code = ended.get("exitCode")
@@ -124,9 +137,8 @@ def _why(pod: KubeObject) -> Trouble:
 
 def _restarts(pod: KubeObject) -> bool:
     """Whether the kubelet restarts the sandbox container after its last termination."""
-    policy = pod["spec"].get("restartPolicy", "Always")
     code = (last_termination(pod) or {}).get("exitCode")
-    return bool(policy == "Always" or (policy == "OnFailure" and code != 0))
+    return is_restarted(pod, kube.CONTAINER, code)
 
 
 def _seconds_run(pod: KubeObject) -> float:
@@ -142,7 +154,7 @@ def _time(text: str) -> datetime:
 
 def _level(pod: KubeObject, trouble: Trouble) -> int:
     """Return INFO if the sandbox completed successfully and is not restarted, else WARNING."""
-    is_well = pod["status"].get("phase") == "Succeeded" or (trouble.reason == "Completed" and not _restarts(pod))
+    is_well = outcome_of(pod) == "Succeeded" or (trouble.reason == "Completed" and not _restarts(pod))
     return logging.INFO if is_well else logging.WARNING
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sandboxes import expiry
@@ -13,13 +13,15 @@ from sandboxes.status.reasons import has_ended
 from sandboxes.status.response import is_whole
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sandboxes.objects import KubeObject
     from sandboxes.service.template_objects import TemplateObjects
     from sandboxes.settings import Settings
     from sandboxes.spec.options import Sandbox
 
 
-# Tolerated clock skew: how far the API server's clock may be behind this process's; its times are whole seconds.
+# How far the clocks of one cluster's API servers may differ. This process's clock is not compared with theirs.
 CLOCKS_DIFFER = timedelta(seconds=DEADLINES.clocks_differ)
 
 # `kube.owner_of` for a Pod without owner annotations.
@@ -30,19 +32,22 @@ NOBODY = (None, None)
 class Attempt:
     """One create.
 
-    `before`: uids of the Pod and Service it found; `applied`: it may have written to the cluster; `without_patch`: it
-    creates its objects instead of applying them; `waits_for_deletion`: the object whose deletion it waits for.
+    `before`: uids of the Pod and Service that it found, each with its `applied-at`; `applied`: it may have written to
+    the cluster; `without_patch`: it creates its objects instead of applying them; `waits_for_deletion`: the object that
+    it waits for to be gone; `began`: a time that the API server's clock had reached when the attempt began, None if it
+    is unknown.
     """
 
     sandbox: Sandbox
     objects: list[KubeObject]
     extras: TemplateObjects
-    before: set[str] | None = None
+    before: dict[str, str | None] | None = None
     applied: bool = False
     without_patch: bool = False
     waits_for_deletion: KubeObject | None = None
     # A lost Pod was deleted by force.
     forced: bool = False
+    began: datetime | None = None
 
     @property
     def applied_at(self) -> str:
@@ -56,12 +61,12 @@ class Attempt:
     def may_have_made(self, obj: KubeObject | None) -> bool:
         """Whether this attempt created the object, and no other writer has applied or confirmed it since.
 
-        Excludes objects older than the attempt, since the live view may have missed them, and objects that another
-        process has confirmed, i.e. returned to a caller.
+        Its marks say so. Excludes objects that another process has confirmed, i.e. returned to a caller; and, since
+        the live view may have missed them, objects that are older than the attempt by the API server's own times.
         """
         if obj is None or obj["metadata"]["uid"] in (self.before or ()):
             return False
-        if expiry.created_at(obj) < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+        if self.began is not None and expiry.created_at(obj) < self.began - CLOCKS_DIFFER:
             return False
         return self.has_marked(obj) and kube.CONFIRMED_ANNOTATION not in kube.get_annotations(obj)
 
@@ -69,20 +74,20 @@ class Attempt:
         """Whether this attempt made the Pod, and the Service is left over from an earlier sandbox of the id.
 
         It is not left over where another process may have completed the Pod by it, and returned it to a caller. Such a
-        process can patch: it has confirmed the Pod, or has applied the Service since this attempt began, without labels
-        that the Pod was not made with.
+        process can patch: it has confirmed the Pod, or has applied the Service after this attempt read it, without
+        labels that the Pod was not made with.
         """
         if service is None or self.has_marked(service) or not self.has_marked(pod):
             return False
         if kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod):
             return False
-        applied_at = expiry.time_of(service, kube.APPLIED_AT_ANNOTATION)
-        if applied_at is None or applied_at < datetime.fromisoformat(self.applied_at) - CLOCKS_DIFFER:
+        uid = service["metadata"]["uid"]
+        if self.before is not None and uid in self.before and self.before[uid] == mark_of(service):
             return True
         return not kube.get_labels(service).items() <= kube.get_labels(self.objects[1]).items()
 
     def is_over(self, pod: KubeObject) -> bool:
-        """Whether the Pod has ended, or has expired and the request does not set a new TTL."""
+        """Whether the Pod has ended, or has expired and the request does not set a new TTL; see expiry.py on clocks."""
         has_expired = expiry.ttl_ends_at(pod) <= expiry.present()
         return has_ended(pod) or (has_expired and self.sandbox.ttl_seconds is None)
 
@@ -97,21 +102,26 @@ class Attempt:
         return kube.owner_of(pod) == kube.owner_of(self.objects[0])
 
 
-def needs_confirmation(pod: KubeObject, settle: float) -> bool:
-    """Whether the Pod's maker may still roll it back: it was applied recently and is not confirmed.
+def needs_confirmation(pod: KubeObject) -> bool:
+    """Whether the Pod's maker may still roll it back: it has its mark, and no process has confirmed it.
 
-    `settle`: seconds for which a failed create is rolled back.
+    Not judged by the Pod's age, since the maker's clock may differ from ours.
     """
-    applied_at = expiry.time_of(pod, kube.APPLIED_AT_ANNOTATION)
-    if applied_at is None or kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod):
-        return False
-    return expiry.present() - applied_at <= timedelta(seconds=settle) + CLOCKS_DIFFER
+    marks = kube.get_annotations(pod)
+    return kube.APPLIED_AT_ANNOTATION in marks and kube.CONFIRMED_ANNOTATION not in marks
 
 
 def is_older(service: KubeObject, pod: KubeObject) -> bool:
-    """Whether the Service was applied before the Pod, or by no version that notes the time."""
-    made, applied = (expiry.time_of(obj, kube.APPLIED_AT_ANNOTATION) for obj in (pod, service))
-    return made is not None and (applied is None or applied < made)
+    """Whether the Service may have been there before the Pod, by the API server's times, and was not applied with it.
+
+    Those times have a resolution of a second.
+    """
+    return mark_of(service) != mark_of(pod) and expiry.created_at(service) <= expiry.created_at(pod)
+
+
+def mark_of(obj: KubeObject) -> str | None:
+    """Return the `applied-at` annotation of the object, unique to the attempt that applied it last."""
+    return kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION)
 
 
 def now() -> str:

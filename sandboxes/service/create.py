@@ -31,7 +31,7 @@ from sandboxes.errors import (
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
-from sandboxes.service.attempt import NOBODY, Attempt, is_older, marks_only, needs_confirmation, now
+from sandboxes.service.attempt import NOBODY, Attempt, is_older, mark_of, marks_only, needs_confirmation, now
 from sandboxes.service.capacity import Capacity
 from sandboxes.service.lost import delete_by_force, is_lost, why_not_gone
 from sandboxes.service.network_policy import Protection
@@ -108,7 +108,12 @@ class Creation:
         template, applied_at = self._templates[sandbox.asks.template], now()
         objects = build(sandbox, template, self._settings, applied_at=applied_at)
         extras = build_extras(sandbox, template, self._settings, applied_at=applied_at)
-        attempt = Attempt(sandbox, objects, TemplateObjects(sandbox.sandbox_id, extras))
+        attempt = Attempt(
+            sandbox,
+            objects,
+            TemplateObjects(sandbox.sandbox_id, extras),
+            began=self._cluster.server_clock.at_least(),
+        )
         try:
             with self._room.making(sandbox.sandbox_id):
                 async with within(seconds):
@@ -161,7 +166,7 @@ class Creation:
         for number in range(MAX_ROUNDS):
             pod, service = await (self._look_first(attempt) if number == 0 else self._cluster.look(sandbox_id))
             if attempt.before is None:
-                attempt.before = {obj["metadata"]["uid"] for obj in (pod, service) if obj is not None}
+                attempt.before = {obj["metadata"]["uid"]: mark_of(obj) for obj in (pod, service) if obj is not None}
             try:
                 if await self._clear_existing(attempt, pod, service):
                     continue
@@ -189,7 +194,8 @@ class Creation:
         _, service = await self._cluster.look(attempt.sandbox.sandbox_id)
         if service is None or attempt.has_marked(service):
             return False
-        attempt.before = {*(attempt.before or ()), service["metadata"]["uid"]}
+        # Another process may have completed the Pod by it, so it must not count as left over.
+        attempt.before = {**(attempt.before or {}), service["metadata"]["uid"]: ""}
         return True
 
     async def _look_first(self, attempt: Attempt) -> tuple[KubeObject | None, KubeObject | None]:
@@ -334,11 +340,11 @@ class Creation:
         return stored
 
     async def _confirm(self, sandbox_id: str, pod: KubeObject, *, always: bool) -> KubeObject:
-        """Annotate a recently applied Pod as returned to a caller, and return it as stored.
+        """Annotate a Pod as returned to a caller, once in its life, and return it as stored.
 
-        The annotation, and the new resourceVersion, keep its maker from rolling it back. `always` confirms an older
-        Pod, too: one without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod
-        was replaced.
+        The annotation, and the new resourceVersion, keep its maker from rolling it back. Whether the maker may still do
+        so is not judged by the Pod's age, since its clock may be another one than ours. `always` confirms it again: one
+        without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod was replaced.
         """
         if not (always or self._rollback.is_pending(sandbox_id) or self._is_unsettled(pod)):
             return pod
@@ -349,7 +355,7 @@ class Creation:
     def _is_unsettled(self, pod: KubeObject) -> bool:
         """Whether the Pod's maker may still change or delete it, unless that is this process."""
         is_known = pod["metadata"]["uid"] in self._confirmed
-        return not is_known and needs_confirmation(pod, self._cluster.deadlines.settle)
+        return not is_known and needs_confirmation(pod)
 
     async def _prolong(self, sandbox: Sandbox, pod: KubeObject) -> KubeObject:
         """Extend the sandbox's lifetime to the requested one, record a use, and return its Pod."""

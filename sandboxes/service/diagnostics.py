@@ -26,7 +26,8 @@ from sandboxes.models.responses import (
     PodEvent,
 )
 from sandboxes.status.advice import summary_of
-from sandboxes.status.reasons import VAGUE, cause_in, shortened, status_of, trouble_of
+from sandboxes.status.causes import cause_of
+from sandboxes.status.reasons import shortened, status_of, trouble_of
 from sandboxes.status.response import answer_for
 
 if TYPE_CHECKING:
@@ -113,9 +114,7 @@ async def _part(what: str, call: Awaitable[T], end: float) -> tuple[T | None, st
 def _put_together(
     pod: KubeObject, service: KubeObject | None, settings: Settings, read: _Read, refusal: str
 ) -> Diagnostics:
-    trouble = trouble_of(pod)
-    if trouble is not None and trouble.reason in VAGUE:
-        trouble = cause_in(read.events) or trouble
+    trouble = cause_of(pod, trouble_of(pod), read.events)
     answer = answer_for(pod, service, settings)
     summary = summary_of(pod, trouble, has_url=answer is not None)
     if refusal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
@@ -182,14 +182,18 @@ class ReadinessWaiter:
         return None
 
     def _is_unschedulable_for_long(self, waiter: _Waiter, pod: KubeObject) -> bool:
-        """Whether the Pod has been unschedulable for FAIL_FAST_AFTER seconds, by its condition or as observed here."""
+        """Whether the Pod has been unschedulable for FAIL_FAST_AFTER seconds, as observed here or by its condition.
+
+        The condition's time is the cluster's, so it is compared with a time that the cluster's clock has reached.
+        """
         since = _unschedulable_since(pod)
         if since is None:
             waiter.unschedulable_since = None
             return False
         if waiter.unschedulable_since is None:
             waiter.unschedulable_since = _now()
-        reported = (datetime.now(UTC) - since).total_seconds()
+        reached = self._cluster.server_clock.at_least()
+        reported = 0.0 if reached is None else (reached - since).total_seconds()
         return max(reported, _now() - waiter.unschedulable_since) >= self._settings.fail_fast_after
 
     def _look_for_failed_mount(self, waiter: _Waiter, pod: KubeObject) -> None:

@@ -2,6 +2,11 @@
 
 Any number of processes may run it concurrently. Each delete has `uid` and `resourceVersion` preconditions
 (kubectl.md 15). Renewing, using, completing or confirming a sandbox changes its Pod, so the delete then fails.
+
+A lifetime is judged by this service's clock, which set it. REAPER_GRACE and ENDED_TTL begin at times of other machines'
+clocks, so the rounds of a running service measure how long they see a sandbox in that state. A single round
+(`provisioner.py reap`) takes the API server's time. Only where that can't be measured it goes by its own clock, and
+deletes as much too early as that clock is ahead.
 """
 
 from __future__ import annotations
@@ -50,8 +55,8 @@ class Reaper:
         self._extras = extras
         self._settings = settings
         self._locks = locks
-        # Loop time at which an incomplete sandbox was first seen, by sandbox id and uid.
-        self._halves: dict[tuple[str, str], float] = {}
+        # Loop time at which an incomplete or ended sandbox was first seen, by what identifies it in this state.
+        self._since: dict[tuple[str | None, ...], float] = {}
         # Sent for each deletion, with its Kind or "leftover".
         self.reaped: Signal[[str]] = Signal()
 
@@ -76,15 +81,20 @@ class Reaper:
             except Exception:
                 logger.exception("the reaper's round failed")
 
-    async def round(self, *, dry_run: bool, halves_must_last: bool = False) -> list[str]:
+    async def round(
+        self, *, dry_run: bool, halves_must_last: bool = False, reached: datetime | None = None
+    ) -> list[str]:
         """Delete all due sandboxes and leftover template objects; return one line for each deletion.
 
+        `reached`: a time that the API server's clock has reached, for what begins at times of other machines.
         `dry_run` deletes nothing and returns the lines. Raises the errors of `due`.
         """
-        due = await self.due(halves_must_last=halves_must_last)
+        due = await self.due(halves_must_last=halves_must_last, reached=reached)
         if not dry_run:
             due = await self.reap(due)
-        leftovers = await self._extras.remove_leftovers(self._settings.reaper_grace, dry_run=dry_run)
+        leftovers = await self._extras.remove_leftovers(
+            self._settings.reaper_grace, dry_run=dry_run, must_last=halves_must_last, reached=reached
+        )
         if not dry_run:
             self._report("leftover" for _ in leftovers)
         lines = [f"{one.sandbox_id}: {one.reason}" for one in due] + [f"{one}: its Pod is gone" for one in leftovers]
@@ -93,19 +103,21 @@ class Reaper:
                 logger.info("the reaper would delete %s", line)
         return lines
 
-    async def due(self, *, halves_must_last: bool = False) -> list[Due]:
+    async def due(self, *, halves_must_last: bool = False, reached: datetime | None = None) -> list[Due]:
         """Return the sandboxes to delete now.
 
-        `halves_must_last` includes an incomplete sandbox only after rounds have seen it for REAPER_GRACE seconds.
+        `halves_must_last` includes an incomplete sandbox only after rounds have seen it unchanged for REAPER_GRACE
+        seconds, and an ended one only after ENDED_TTL seconds, by what rounds have seen or by the API server's clock.
         Raises ProvisionerError if the cluster can't be read.
         """
         now = expiry.present()
+        since = expiry.FOR_EVER if halves_must_last else reached
         due = [
             one
-            for one in due_of(await self._cluster.all_objects(), self._settings, now)
+            for one in due_of(await self._cluster.all_objects(), self._settings, now, since=since)
             if not self._is_in_use(one, now)
         ]
-        return self._without_new_halves(due) if halves_must_last else due
+        return self._lasting(due) if halves_must_last else due
 
     async def reap(self, due: list[Due]) -> list[Due]:
         """Delete the sandboxes that have not changed since `due`; return those that this process deleted.
@@ -128,16 +140,27 @@ class Reaper:
             self.reaped.send(kind)
 
     def _is_in_use(self, due: Due, now: datetime) -> bool:
+        """Whether a use that is not written yet keeps the sandbox; nothing uses one that has ended."""
+        if due.kind == "ended":
+            return False
         pod = due.objects[0]
         used = self._uses.latest(pod)
         return used is not None and expiry.ends_at(pod, used) > now
 
-    def _without_new_halves(self, due: list[Due]) -> list[Due]:
+    def _lasting(self, due: list[Due]) -> list[Due]:
+        """Return those of `due` that are expired or idle, or that rounds have seen in their state for long enough."""
         now = asyncio.get_running_loop().time()
-        halves = {(one.sandbox_id, one.objects[0]["metadata"]["uid"]): one for one in due if one.is_half}
-        self._halves = {key: self._halves.get(key, now) for key in halves}
-        new = [halves[key] for key, since in self._halves.items() if now - since < self._settings.reaper_grace]
-        return [one for one in due if one not in new]
+        reached = self._cluster.server_clock.at_least()
+        states = {_state_of(one): one for one in due if one.kind in ("ended", "half")}
+        self._since = {state: self._since.get(state, now) for state in states}
+        ended_ttl = timedelta(seconds=self._settings.ended_ttl)
+        lasting = []
+        for state, one in states.items():
+            must_last = self._settings.reaper_grace if one.is_half else self._settings.ended_ttl
+            is_old = one.kind == "ended" and reached and expiry.ended_at(one.objects[0]) + ended_ttl <= reached
+            if is_old or now - self._since[state] >= must_last:
+                lasting.append(one)
+        return [one for one in due if one.kind not in ("ended", "half") or one in lasting]
 
     async def _reap(self, due: Due) -> bool:
         """Delete one sandbox; return whether this process deleted its first object, which at most one process does.
@@ -190,8 +213,21 @@ class Due:
         return self.kind == "half"
 
 
-def due_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> list[Due]:
-    """Return the sandboxes to delete, sorted by id. `objects` must be all Pods and Services of the cluster."""
+def _state_of(due: Due) -> tuple[str | None, ...]:
+    """Return what identifies a sandbox as long as it stays ended or incomplete, and no create works on it."""
+    first = due.objects[0]
+    marks = kube.get_annotations(first)
+    applied, confirmed = (marks.get(one) for one in (kube.APPLIED_AT_ANNOTATION, kube.CONFIRMED_ANNOTATION))
+    return due.kind, due.sandbox_id, first["metadata"]["uid"], applied, confirmed
+
+
+def due_of(
+    objects: Iterable[KubeObject], settings: Settings, now: datetime, *, since: datetime | None = None
+) -> list[Due]:
+    """Return the sandboxes to delete, sorted by id. `objects` must be all Pods and Services of the cluster.
+
+    `since`: the time by which one must have been ended or incomplete for long enough, instead of `now`.
+    """
     sandboxes: dict[str, dict[str, KubeObject]] = {}
     for obj in objects:
         sandbox_id = kube.sandbox_id_of(obj)
@@ -200,8 +236,9 @@ def due_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> 
     found = []
     for sandbox_id, of_it in sorted(sandboxes.items()):
         pod, service = of_it.get("Pod"), of_it.get("Service")
-        ending = None if pod is None else reason_to_end(pod, settings, now)
-        half = None if ending else reason_of_half(pod, service, settings, now)
+        since = since or now
+        ending = None if pod is None else reason_to_end(pod, settings, now, ended_by=since)
+        half = None if ending else reason_of_half(pod, service, settings, since)
         kind, reason = ending or ("half", half)
         if reason:
             # The Pod first: that stops the sandbox, and a remaining Service is reaped as incomplete.
@@ -210,15 +247,18 @@ def due_of(objects: Iterable[KubeObject], settings: Settings, now: datetime) -> 
     return found
 
 
-def reason_to_end(pod: KubeObject, settings: Settings, now: datetime) -> tuple[Kind, str] | None:
-    """Return the kind and the reason for deleting this Pod, or None to keep it."""
+def reason_to_end(pod: KubeObject, settings: Settings, now: datetime, *, ended_by: datetime) -> tuple[Kind, str] | None:
+    """Return the kind and the reason for deleting this Pod, or None to keep it.
+
+    `ended_by`: the time by which an ended one must have been so for ENDED_TTL seconds.
+    """
     if not _is_deletable(pod):
         return None
     if expiry.ttl_ends_at(pod) <= now:
         return "expired", f"it expired at {expiry.text_of(expiry.ttl_ends_at(pod))}"
     if expiry.ends_at(pod) <= now:
         return "idle", f"it was not used since {expiry.text_of(expiry.used_at(pod))}"
-    if has_ended(pod) and expiry.ended_at(pod) + timedelta(seconds=settings.ended_ttl) <= now:
+    if has_ended(pod) and expiry.ended_at(pod) + timedelta(seconds=settings.ended_ttl) <= ended_by:
         return "ended", f"it ended at {expiry.text_of(expiry.ended_at(pod))}"
     return None
 

@@ -22,6 +22,7 @@ from sandboxes.errors import (
 )
 from sandboxes.models.responses import Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive
+from sandboxes.service.attempt import now
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
 from sandboxes.service.events import EventBroker
@@ -31,11 +32,13 @@ from sandboxes.service.locks import Bulkhead, Locks
 from sandboxes.service.lost import WARNING, delete_by_force
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
-from sandboxes.spec.options import validate
+from sandboxes.spec.manifests import build
+from sandboxes.spec.options import DEFAULT_TEMPLATE, Sandbox, validate
 from sandboxes.status.response import Answers, answer_for, answers_for, reconciliation_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from datetime import datetime
 
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.models.requests import CreateRequest
@@ -102,6 +105,14 @@ class SandboxService:
             )
             for name, template in sorted(self.loaded_templates.items())
         ]
+
+    async def clock(self) -> datetime | None:
+        """Return a time that the API server's clock has reached; None if it can't be measured."""
+        name = "the-clock-of-the-cluster"  # no sandbox has it, so that the dry run makes it
+        _, service = build(
+            Sandbox(name, name, name), self.loaded_templates[DEFAULT_TEMPLATE], self._settings, applied_at=now()
+        )
+        return await self.cluster.measure_clock(service)
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
         """Return the sandbox; raises SandboxNotFound if it does not exist or its Pod is terminating."""

@@ -28,6 +28,7 @@ from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from datetime import datetime
 
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import Key, KubeObject
@@ -79,6 +80,8 @@ class Extras:
         self._deadlines = cluster.deadlines
         self._tasks = BackgroundTasks()
         self._may_list = True
+        # Loop time at which an object without a Pod was first listed, by its identity.
+        self._since: dict[tuple[str, str], float] = {}
         # Loop time of the next search for leftovers.
         self._look_at = 0.0
         cluster.exchanged.connect(self._on_exchange)
@@ -149,9 +152,13 @@ class Extras:
             self._leaving[leaving.sandbox_id] = leaving
             self._tasks.start(self._delete_leaving(leaving))
 
-    async def remove_leftovers(self, grace: float, *, dry_run: bool = False) -> list[str]:
+    async def remove_leftovers(
+        self, grace: float, *, dry_run: bool = False, must_last: bool = False, reached: datetime | None = None
+    ) -> list[str]:
         """Delete extra objects that have no Pod and were last applied over `grace` seconds ago; keep labelled claims.
 
+        `must_last` measures that by calls that have listed them unchanged, since the times are other machines'. Else
+        `reached` is a time that the API server's clock has reached; without it this process's clock is taken.
         Returns the deleted objects, such as "ConfigMap sandbox-a-config"; with `dry_run`, those it would delete. With a
         live view it lists only after a Pod with extra objects is gone, and every ten minutes (`leftovers`). Failed
         deletes are logged. Raises the errors of a list; without the right to list all kinds it deletes nothing.
@@ -161,7 +168,11 @@ class Extras:
             return []
         self._look_at = now + self._deadlines.leftovers
         try:
-            old, young = _by_age(await self._cluster.list_extras(), timedelta(seconds=grace))
+            objects = await self._cluster.list_extras()
+            old, young = _parted(
+                objects,
+                self._has_lasted(objects, grace) if must_last else _is_older(grace, reached or expiry.present()),
+            )
             without_pod = await self._without_pod({**old, **young})
         except ClusterRefused as error:
             if self._may_list:
@@ -188,6 +199,12 @@ class Extras:
                 continue
             deleted += [" ".join(kube.key_of(obj)) for obj in old[sandbox_id]]
         return deleted
+
+    def _has_lasted(self, objects: list[KubeObject], grace: float) -> Callable[[KubeObject], bool]:
+        """Note which objects are there, and return whether one was there, unchanged, `grace` seconds ago."""
+        now = asyncio.get_running_loop().time()
+        self._since = {identity: self._since.get(identity, now) for identity in map(_identity, objects)}
+        return lambda obj: now - self._since[_identity(obj)] >= grace
 
     def _on_exchange(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and old["kind"] == "Pod" and new is None:
@@ -297,17 +314,21 @@ class Extras:
         return {kube.key_of(obj): obj for obj in found}
 
 
-def _by_age(
-    objects: list[KubeObject], grace: timedelta
+def _is_older(grace: float, now: datetime) -> Callable[[KubeObject], bool]:
+    """Return whether an object was last applied more than `grace` seconds before `now`."""
+    return lambda obj: now - expiry.touched_at(obj) > timedelta(seconds=grace)
+
+
+def _parted(
+    objects: list[KubeObject], is_old: Callable[[KubeObject], bool]
 ) -> tuple[dict[str, list[KubeObject]], dict[str, list[KubeObject]]]:
-    """Group extra objects by sandbox id: those last applied more than `grace` ago, and the others."""
+    """Group extra objects by sandbox id: the old ones, and the others."""
     old: dict[str, list[KubeObject]] = {}
     young: dict[str, list[KubeObject]] = {}
     for obj in objects:
         sandbox_id = _sandbox_id_of(obj)
         if sandbox_id is not None and not kube.is_terminating(obj):
-            is_old = expiry.present() - expiry.touched_at(obj) > grace
-            (old if is_old else young).setdefault(sandbox_id, []).append(obj)
+            (old if is_old(obj) else young).setdefault(sandbox_id, []).append(obj)
     return old, young
 
 

@@ -47,6 +47,8 @@ SUMMARIES = {
     "NodeShutdown": _REMOVED,
     "PreemptionByScheduler": _PREEMPTED,
     "Preempting": _PREEMPTED,
+    "Preempted": _PREEMPTED,
+    "TaintManagerEviction": _REMOVED,
     "Evicted": "node {node} ran short of a resource and evicted the sandbox: create it again, and request what it "
     "really needs",
     "DeadlineExceeded": "the sandbox has exceeded its activeDeadlineSeconds: create it again",
@@ -57,6 +59,8 @@ SUMMARIES = {
     "FailedCreatePodSandBox": "node {node} can't set up the Pod's network: check the network plugin of the node",
     "NetworkNotReady": "node {node} has no network for Pods yet: check the network plugin of the node",
     "ContainerCreating": f"the sandbox is still being made, volumes or image included: {_WAIT}",
+    "FailedKillPod": "node {node} can't stop what runs of the sandbox: if this persists, delete the sandbox and create "
+    "it again",
     "PodInitializing": "an init container is still running: wait a moment and look again",
     # Image
     "ErrImagePull": _PULL,
@@ -81,24 +85,74 @@ SUMMARIES = {
     "correct its image or its settings",
     "Completed": "container {container} ended by itself, with exit code {exit_code}: a sandbox's server must keep "
     "running; correct its image or its settings",
+    "FailedPostStartHook": "container {container} was stopped because its postStart hook failed: correct the hook or "
+    "the image {image}",
     # The server in the sandbox container
+    "ReadinessGatesNotReady": "the containers are ready, but a readiness gate of the Pod is not: check the controller "
+    "that sets the condition named in the message",
     "NotReady": "the containers run, but a probe does not pass yet: if this persists, look at the logs and check that "
     "the server answers on the probe's port and path",
     "Unhealthy": "the containers run, but a probe fails: look at the logs and check that the server answers on the "
     "probe's port and path",
 }
 
-# Messages that name what can't be mounted (record: pod-nested-mount-read-only, events-failed-mount).
-_READ_ONLY = re.compile(r'to rootfs at "(?P<path>/[^"]*)".*: read-only file system', re.DOTALL)
-_NO_DIRECTORY = re.compile(r"hostPath type check failed: (?P<path>/.*) is not a directory", re.DOTALL)
+_AGAIN = "create it again, and give it more, or let it write less"
 
-_IN_READ_ONLY = (
-    "container {container} can't be run: the mount point {path} can't be made in {parent}, which is read-only: make "
-    "the directory in the source of that mount, or mount neither read-only nor below it"
+# Sentences that say more than the reason's own: the reasons and messages that they are for. A message's named groups
+# are the sentence's words. A container's own message may read like any, so the kubelet's have their reason beside them.
+_BY_MESSAGE: tuple[tuple[frozenset[str] | None, re.Pattern[str], str], ...] = (
+    # What can't be mounted (record: pod-nested-mount-read-only, events-failed-mount).
+    (
+        None,
+        re.compile(r'to rootfs at "(?P<path>/[^"]*)".*: read-only file system', re.DOTALL),
+        (
+            "container {container} can't be run: the mount point {path} can't be made in {parent}, which is read-only: "
+            "make the directory in the source of that mount, or mount neither read-only nor below it"
+        ),
+    ),
+    (
+        None,
+        re.compile(r"hostPath type check failed: (?P<path>/.*) is not a directory", re.DOTALL),
+        (
+            "a volume can't be mounted: {path} is not a directory on node {node}: make it there, or correct the path "
+            "of the mount"
+        ),
+    ),
+    # Evictions for what the Pod itself used (record: pod-evicted-*; pkg/kubelet/eviction).
+    (
+        frozenset({"Evicted"}),
+        re.compile(r"Pod ephemeral local storage usage exceeds the total limit of containers (?P<limit>[^ ]+?)\. *"),
+        f"the sandbox used more disk than its limit of ephemeral-storage allows, which is {{limit}}: {_AGAIN}",
+    ),
+    (
+        frozenset({"Evicted"}),
+        re.compile(r'Container (?P<container>\S+) exceeded its local ephemeral storage limit "(?P<limit>[^"]*)"'),
+        "container {container} used more disk than its limit of ephemeral-storage allows, which is {limit}: " + _AGAIN,
+    ),
+    (
+        frozenset({"Evicted"}),
+        re.compile(r'Usage of EmptyDir volume "(?P<volume>[^"]*)" exceeds the limit "(?P<limit>[^"]*)"'),
+        "the sandbox used more {medium} than the size limit of its volume {volume} allows, which is {limit}: " + _AGAIN,
+    ),
+    # A container that the kubelet stopped to start it again.
+    (
+        frozenset({"Unhealthy"}),
+        re.compile(r"Container (?P<container>\S+) failed (?P<probe>liveness|startup) probe"),
+        (
+            "container {container} was stopped because its {probe} probe failed: look at the logs and check that it "
+            "answers on the probe's port and path, in the time that the probe allows"
+        ),
+    ),
 )
-_MISSING = (
-    "a volume can't be mounted: {path} is not a directory on node {node}: make it there, or correct the path of the "
-    "mount"
+
+# Sentences about one container that the sandbox waits for; the reason's own are about the Pod.
+_INIT = (
+    "the init container {container} has not finished yet: wait a moment and look again; if this persists, check what "
+    "it waits for"
+)
+_SIDECAR = (
+    "the sidecar {container} runs, but is not ready, so the sandbox is not ready: if this persists, check that it "
+    "answers on its probe's port and path"
 )
 
 # Added for an ended Pod, which only a create replaces, unless the sentence mentions a create already.
@@ -110,7 +164,7 @@ _NO_SERVICE = "its Service is missing or has no port: the same create again comp
 def summary_of(pod: KubeObject, trouble: Trouble | None, *, has_url: bool) -> str:
     """Return the sentence for a Pod; `trouble` is None for a ready one, `has_url` false without a usable Service."""
     if trouble is not None:
-        sentence = _template_for(trouble).format(**_words(pod, trouble))
+        sentence = _sentence_for(pod, trouble)
         if has_ended(pod) and "create" not in sentence:
             sentence += f"; {_ENDED}"
     elif has_url:
@@ -122,27 +176,37 @@ def summary_of(pod: KubeObject, trouble: Trouble | None, *, has_url: bool) -> st
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _template_for(trouble: Trouble) -> str:
-    """Return the sentence with its placeholders; one that names the mount goes before the reason's own."""
-    if _READ_ONLY.search(trouble.message or ""):
-        return _IN_READ_ONLY
-    if _NO_DIRECTORY.search(trouble.message or ""):
-        return _MISSING
+def _sentence_for(pod: KubeObject, trouble: Trouble) -> str:
+    """Return the sentence for a Pod that is not ready."""
+    words: dict[str, object] = {}
+    template = _template_for(pod, trouble)
+    for reasons, pattern, sentence in _BY_MESSAGE:
+        found = pattern.search(trouble.message or "")
+        if found is not None and (reasons is None or trouble.reason in reasons):
+            template, words = sentence, {**found.groupdict()}
+            break
+    return template.format(**{**_words(pod, trouble, words), **words})
+
+
+def _template_for(pod: KubeObject, trouble: Trouble) -> str:
+    """Return the sentence of the reason, with its placeholders; one that names the container goes first."""
+    inits = {one["name"] for one in pod["spec"].get("initContainers") or []}
+    if trouble.reason == "PodInitializing" and trouble.container in inits:
+        return _INIT
+    if trouble.reason in ("NotReady", "Unhealthy") and trouble.container not in (None, kube.CONTAINER):
+        return _SIDECAR
     return SUMMARIES.get(trouble.reason, _UNKNOWN)
 
 
-def _words(pod: KubeObject, trouble: Trouble) -> dict[str, object]:
-    """Return the values of a sentence's placeholders."""
+def _words(pod: KubeObject, trouble: Trouble, said: dict[str, object]) -> dict[str, object]:
+    """Return the values of a sentence's placeholders; `said`: those that the message gives."""
     specs = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
     name = trouble.container or kube.CONTAINER
     spec: KubeObject = next((one for one in specs if one["name"] == name), {})
     limits = (spec.get("resources") or {}).get("limits") or {}
-    message = trouble.message or ""
-    mount = _READ_ONLY.search(message) or _NO_DIRECTORY.search(message)
-    path = mount["path"] if mount else ""
     return {
-        "path": path,
-        "parent": _mount_around(spec, path),
+        "parent": _mount_around(spec, str(said.get("path", ""))),
+        "medium": _medium_of(pod, said.get("volume")),
         "reason": trouble.reason,
         "container": name,
         "image": spec.get("image", "of it"),
@@ -150,6 +214,12 @@ def _words(pod: KubeObject, trouble: Trouble) -> dict[str, object]:
         "memory": limits.get("memory", "the whole node"),
         "node": pod["spec"].get("nodeName") or "unknown",
     }
+
+
+def _medium_of(pod: KubeObject, volume: object) -> str:
+    """Return what an emptyDir volume uses up."""
+    sources = (one.get("emptyDir") or {} for one in pod["spec"].get("volumes") or [] if one["name"] == volume)
+    return "disk" if next(sources, {}).get("medium", "") == "" else "memory"
 
 
 def _mount_around(container: KubeObject, path: str) -> str:

@@ -6,11 +6,13 @@ Reasons are Kubernetes' own. Where a Pod's status has none, they are kubectl's `
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sandboxes import objects as kube
 from sandboxes.models.responses import Status
+from sandboxes.status.restarts import is_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,9 +45,11 @@ MAX_MESSAGE = 1000
 # The container waits for something else; it has not failed.
 _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
 # Termination reasons that do not name a cause.
-_PLAIN_ENDS = frozenset({"Error", "Completed"})
+PLAIN_ENDS = frozenset({"Error", "Completed"})
 # Unspecific reasons; the Events may name the cause.
 VAGUE = frozenset({"Pending", "NotReady", *_BEGINNING})
+# A container's reasons that another container's failure goes before.
+_NO_FAILURES = frozenset({"NotReady", "Completed", *_BEGINNING})
 
 # Reasons of Warning Events that explain a vague reason.
 _CAUSES = frozenset(
@@ -55,6 +59,7 @@ _CAUSES = frozenset(
         "FailedMapVolume",
         "FailedCreatePodSandBox",
         "FailedCreatePodContainer",
+        "FailedKillPod",
         "NetworkNotReady",
         "FailedScheduling",
         "NodeNotReady",
@@ -63,6 +68,10 @@ _CAUSES = frozenset(
 )
 # Event reasons that show progress: Warnings before them no longer apply.
 _STEPS = frozenset({"Scheduled", "Pulling", "Pulled", "Created", "Started"})
+
+
+# The field of a Pod that an Event of one of its containers names.
+_FIELD_PATH = re.compile(r"spec\.\w+\{(?P<name>[^}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -87,13 +96,19 @@ def readiness_of(pod: KubeObject) -> tuple[bool, str | None, str | None]:
 def trouble_of(pod: KubeObject) -> Trouble | None:
     """Return why the Pod is not ready, or None if its Ready condition is True and it has not ended.
 
-    Causes go before symptoms: a failure of the whole Pod, then scheduling, then the first container that can't run, in
-    the order init containers, sandbox container, sidecars.
+    Causes go before symptoms: a failure of the whole Pod, then scheduling, then the sandbox container if it has ended
+    for good, then the first container that can't run, in the order init containers, sandbox container, sidecars.
     """
     ready = kube.condition_of(pod, "Ready")
     if ready.get("status") == "True" and not has_ended(pod):
         return None
-    return of_pod_as_a_whole(pod) or _unscheduled(pod) or _of_containers(pod) or _not_ready(pod, ready)
+    return (
+        of_pod_as_a_whole(pod)
+        or _unscheduled(pod)
+        or _of_ended_sandbox(pod)
+        or _of_containers(pod)
+        or _not_ready(pod, ready)
+    )
 
 
 def of_pod_as_a_whole(pod: KubeObject) -> Trouble | None:
@@ -109,9 +124,11 @@ def of_pod_as_a_whole(pod: KubeObject) -> Trouble | None:
     return None
 
 
-def last_termination(pod: KubeObject) -> KubeObject | None:
-    """Return the sandbox container's last `terminated` state, or None if it never terminated."""
-    return _terminated(kube.sandbox_container_status(pod))
+def last_termination(pod: KubeObject, container: str | None = kube.CONTAINER) -> KubeObject | None:
+    """Return the container's last `terminated` state, or None if it never terminated."""
+    status = pod.get("status") or {}
+    statuses = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    return next((_terminated(one) for one in statuses if one.get("name") == container), None)
 
 
 def cause_in(events: Iterable[KubeObject]) -> Trouble | None:
@@ -123,8 +140,14 @@ def cause_in(events: Iterable[KubeObject]) -> Trouble | None:
         if event.get("reason") in _STEPS:
             return None
         if event.get("type") == "Warning" and event.get("reason") in _CAUSES:
-            return Trouble(event["reason"], shortened(event.get("message")))
+            return Trouble(event["reason"], shortened(event.get("message")), container_in(event))
     return None
+
+
+def container_in(event: KubeObject) -> str | None:
+    """Return the container that an Event of a Pod concerns, or None if it concerns the whole Pod."""
+    named = _FIELD_PATH.fullmatch((event.get("involvedObject") or {}).get("fieldPath") or "")
+    return named["name"] if named else None
 
 
 def shortened(text: str | None) -> str | None:
@@ -143,52 +166,77 @@ def _unscheduled(pod: KubeObject) -> Trouble | None:
     return None
 
 
+def _of_ended_sandbox(pod: KubeObject) -> Trouble | None:
+    """Return how the sandbox container ended for good, or None if it did not, or if another one made the Pod fail."""
+    if not is_over(pod, kube.CONTAINER):
+        return None
+    status = kube.sandbox_container_status(pod)
+    trouble = _ended(status, status["state"]["terminated"])
+    return None if trouble.exit_code == 0 and pod["status"].get("phase") == "Failed" else trouble
+
+
 def _of_containers(pod: KubeObject) -> Trouble | None:
     """Return the first container's failure, else the first container that waits or has completed."""
     troubles = [trouble for status in _in_order(pod) if (trouble := _of_container(pod, status))]
-    own = (one for one in troubles if one.reason not in _BEGINNING and one.reason != "Completed")
+    own = (one for one in troubles if one.reason not in _NO_FAILURES)
     return next(own, next(iter(troubles), None))
 
 
 def _in_order(pod: KubeObject) -> Iterator[KubeObject]:
+    """Yield the statuses of the init containers that are not done, then the sandbox container's, then its sidecars'."""
     status = pod.get("status") or {}
-    # The sandbox container before its sidecars.
-    containers = sorted(status.get("containerStatuses") or [], key=lambda one: one.get("name") != kube.CONTAINER)
-    yield from (one for one in status.get("initContainerStatuses") or [] if not _is_done(pod, one))
-    yield from containers
+    has_begun = bool({"running", "terminated"} & {*(kube.sandbox_container_status(pod).get("state") or {})})
+    inits = [one for one in status.get("initContainerStatuses") or [] if not _is_done(pod, one)]
+    late = [one for one in inits if has_begun and _is_native_sidecar(pod, one)]
+    yield from (one for one in inits if one not in late)
+    yield from sorted(status.get("containerStatuses") or [], key=lambda one: one.get("name") != kube.CONTAINER)
+    # The kubelet stops them after the other containers, so their ends say nothing of an ended Pod.
+    yield from (one for one in late if not has_ended(pod))
 
 
 def _is_done(pod: KubeObject, status: KubeObject) -> bool:
-    """Whether an init container has exited with 0, or, for a sidecar, is started and ready."""
+    """Whether an init container no longer holds the Pod back: it has exited with 0, or it is a started sidecar."""
     state = status.get("state") or {}
-    if _is_sidecar(pod, status):
-        return bool(status.get("started") and status.get("ready"))
-    return "terminated" in state and state["terminated"].get("exitCode") == 0
+    if _is_native_sidecar(pod, status):
+        return "running" in state and bool(status.get("started"))
+    return (state.get("terminated") or {}).get("exitCode") == 0
 
 
-def _is_sidecar(pod: KubeObject, status: KubeObject) -> bool:
-    """Whether it is a sidecar: an init container with restartPolicy Always."""
+def _is_native_sidecar(pod: KubeObject, status: KubeObject) -> bool:
+    """Whether it is an init container with restartPolicy Always."""
     specs = pod["spec"].get("initContainers") or []
     return any(one["name"] == status.get("name") and one.get("restartPolicy") == "Always" for one in specs)
 
 
 def _of_container(pod: KubeObject, status: KubeObject) -> Trouble | None:
     """Return why the container is not running, or None if it is."""
-    name, state = status.get("name"), status.get("state") or {}
+    state = status.get("state") or {}
     waiting, terminated = state.get("waiting"), state.get("terminated")
     if terminated is not None:
         return _ended(status, terminated)
-    if waiting is None:
-        inits = (pod.get("status") or {}).get("initContainerStatuses") or []
-        if status in inits:
-            return Trouble("PodInitializing", f"the init container {name} is still running", name)
+    return _of_running_init(pod, status) if waiting is None else _waits(status, waiting)
+
+
+def _of_running_init(pod: KubeObject, status: KubeObject) -> Trouble | None:
+    """Return what an init container does that the Pod waits for, or None for another container."""
+    name = status.get("name")
+    if status not in ((pod.get("status") or {}).get("initContainerStatuses") or []):
         return None
-    reason = waiting.get("reason") or "ContainerCreating"
+    if not _is_native_sidecar(pod, status):
+        return Trouble("PodInitializing", f"the init container {name} is still running", name)
+    if status.get("started"):
+        return None
+    # The kubelet starts no further container until then (record: pod-native-sidecar-not-started).
+    return Trouble("NotReady", f"the sidecar {name} runs, but its startup probe has not passed yet", name)
+
+
+def _waits(status: KubeObject, waiting: KubeObject) -> Trouble:
+    name, reason = status.get("name"), waiting.get("reason") or "ContainerCreating"
     last = _terminated(status)
     if reason != "CrashLoopBackOff" or last is None:
         return Trouble(reason, shortened(waiting.get("message")), name)
     ended = _ended(status, last)
-    if ended.reason not in _PLAIN_ENDS:
+    if ended.reason not in PLAIN_ENDS:
         return ended
     message = "; ".join(part for part in (ended.message, waiting.get("message")) if part)
     return Trouble(reason, shortened(message), name, ended.exit_code)
@@ -219,22 +267,41 @@ def _not_ready(pod: KubeObject, ready: KubeObject) -> Trouble:
         return Trouble("Pending", f"node {pod['spec'].get('nodeName')} has not started it yet")
     # ContainersNotReady is only a symptom; others, such as ReadinessGatesNotReady, are causes.
     reason = ready.get("reason") or ""
-    return Trouble("NotReady" if reason in ("", "ContainersNotReady") else reason, shortened(ready.get("message")))
+    if reason not in ("", "ContainersNotReady"):
+        return Trouble(reason, shortened(ready.get("message")))
+    unready = _unready(pod)
+    said = ready.get("message") or (f"not ready: {', '.join(unready)}" if unready else None)
+    return Trouble("NotReady", shortened(said), next(iter(unready), None))
+
+
+def _unready(pod: KubeObject) -> list[str]:
+    """Return the names of the containers that are not ready, the sandbox container's first, native sidecars' last."""
+    status = pod.get("status") or {}
+    inits = [one for one in status.get("initContainerStatuses") or [] if _is_native_sidecar(pod, one)]
+    containers = sorted(status.get("containerStatuses") or [], key=lambda one: one.get("name") != kube.CONTAINER)
+    return [one.get("name", "") for one in (*containers, *inits) if not one.get("ready")]
 
 
 _PHASES: dict[str, Status] = {word: word for word in get_args(Status) if word != "NotFound"}
 
 
 def status_of(pod: KubeObject) -> Status:
-    """Return the status of a Pod; NotFound while it is being deleted."""
+    """Return the status of a Pod; NotFound while it is being deleted.
+
+    A sandbox is its container `sandbox`: once that has ended for good, the status is how it ended, although the Pod
+    has the phase Running as long as a sidecar runs (record: pod-never-sidecar-exit-0).
+    """
     if kube.is_terminating(pod):
         return "NotFound"
     if is_on_lost_node(pod):
         return "Unknown"
-    if has_ended(pod) or not _is_crash_looping(pod):
-        # A newly stored Pod has no phase yet.
-        return _PHASES.get((pod.get("status") or {}).get("phase", "Pending"), "Unknown")
-    return "Failed"
+    outcome = outcome_of(pod)
+    if outcome is not None:
+        return outcome
+    if _is_crash_looping(pod):
+        return "Failed"
+    # A newly stored Pod has no phase yet.
+    return _PHASES.get((pod.get("status") or {}).get("phase", "Pending"), "Unknown")
 
 
 def is_on_lost_node(pod: KubeObject) -> bool:
@@ -253,8 +320,27 @@ def is_on_lost_node(pod: KubeObject) -> bool:
 
 
 def has_ended(pod: KubeObject) -> bool:
-    """Whether all containers have terminated and will not be restarted."""
-    return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
+    """Whether the sandbox container has terminated, or can't start, and will not be started again."""
+    return outcome_of(pod) is not None
+
+
+def outcome_of(pod: KubeObject) -> Literal["Failed", "Succeeded"] | None:
+    """Return how the sandbox ended for good: the Pod's final phase, else by its sandbox container; None if it did not.
+
+    An init container that failed for good ends it, too: the sandbox container will not start.
+    """
+    phase = (pod.get("status") or {}).get("phase")
+    if phase in ("Failed", "Succeeded"):
+        return "Failed" if phase == "Failed" else "Succeeded"
+    state = kube.sandbox_container_status(pod).get("state") or {}
+    if is_over(pod, kube.CONTAINER):
+        return "Succeeded" if state["terminated"].get("exitCode") == 0 else "Failed"
+    if not {"running", "terminated"} & {*state} and any(
+        is_over(pod, one["name"]) and not _is_done(pod, one)
+        for one in (pod.get("status") or {}).get("initContainerStatuses") or []
+    ):
+        return "Failed"
+    return None
 
 
 def _is_crash_looping(pod: KubeObject) -> bool:

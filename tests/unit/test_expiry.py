@@ -13,6 +13,7 @@ from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.service.reaper import due_of
 from sandboxes.settings import Settings
+from sandboxes.status.reasons import has_ended
 from tests.record import case, recorded_pods
 
 MakeSettings = Callable[..., Settings]
@@ -130,5 +131,4 @@ def test_of_the_recorded_pods_only_ended_ones_are_due(make_settings: MakeSetting
     recorded = copy.deepcopy(recorded_pods()[name])
     recorded["metadata"] |= {"labels": kube.labels_of("x"), "name": kube.pod_name("x")}
     due = due_of([recorded, service("x")], make_settings(), expiry.created_at(recorded) + timedelta(days=30))
-    ended = recorded["status"]["phase"] in {"Failed", "Succeeded"}
-    assert bool(due) == (ended and "deletionTimestamp" not in recorded["metadata"])
+    assert bool(due) == (has_ended(recorded) and "deletionTimestamp" not in recorded["metadata"])

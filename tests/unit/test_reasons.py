@@ -16,12 +16,24 @@ NO_NODE = (
     "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, "
     "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
 )
+OWN_DISK = "Pod ephemeral local storage usage exceeds the total limit of containers 20Mi."
 NO_PULL = 'failed to pull and unpack image "registry.invalid/none:1"'
 
 # case: (ready, reason, beginning of the message)
 EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
     "pod-crash-loop": (False, "CrashLoopBackOff", f"{EXIT} 3; back-off 10s restarting failed container=sandbox"),
     "pod-creating": (False, "ContainerCreating", None),
+    "pod-evicted-empty-dir-size-limit": (
+        False,
+        "Evicted",
+        'Usage of EmptyDir volume "scratch" exceeds the limit "20Mi".',
+    ),
+    "pod-evicted-ephemeral-failed": (False, "Evicted", OWN_DISK),
+    "pod-evicted-ephemeral-never-failed": (False, "Evicted", OWN_DISK),
+    "pod-evicted-ephemeral-never-failed-still-creating": (False, "Evicted", OWN_DISK),
+    "pod-evicted-ephemeral-never-succeeded": (False, "Completed", f"{EXIT} 0"),
+    "pod-evicted-ephemeral-succeeded": (False, "Completed", f"{EXIT} 0"),
+    "pod-evicted-ephemeral-writable-layer": (False, "Evicted", OWN_DISK),
     "pod-failed": (False, "Error", f"{EXIT} 7"),
     "pod-failed-mount": (False, "ContainerCreating", None),
     "pod-image-pull-backoff": (
@@ -29,10 +41,16 @@ EXPECTED: dict[str, tuple[bool, str | None, str | None]] = {
         "ImagePullBackOff",
         f'Back-off pulling image "registry.invalid/none:1": ErrImagePull: {NO_PULL}',
     ),
+    "pod-native-sidecar-not-started": (False, "NotReady", "the sidecar helper runs, but its startup probe"),
+    "pod-native-sidecar-unready": (False, "NotReady", "containers with unready status: [helper]"),
     "pod-nested-mount-read-only": (False, "StartError", f"{EXIT} 128: failed to create containerd task"),
     "pod-nested-mount-read-only-never": (False, "StartError", f"{EXIT} 128: failed to create containerd task"),
     "pod-node-lost": (False, "NodeNotReady", "node node1 does not answer"),
     "pod-node-lost-terminating": (False, "NodeNotReady", "node node1 does not answer"),
+    "pod-never-native-sidecar-exit-0": (False, "Completed", f"{EXIT} 0"),
+    "pod-never-native-sidecar-exit-1": (False, "Error", f"{EXIT} 1"),
+    "pod-never-sidecar-exit-0": (False, "Completed", f"{EXIT} 0"),
+    "pod-never-sidecar-exit-1": (False, "Error", f"{EXIT} 1"),
     "pod-oom-killed": (True, None, None),
     "pod-ready": (True, None, None),
     "pod-running-unready": (False, "NotReady", "containers with unready status: [sandbox]"),
@@ -235,18 +253,45 @@ def test_events_before_a_later_success_are_ignored() -> None:
 
 
 LOST = "Node node1 does not answer: if this persists, delete the sandbox and create it again, elsewhere."
+OVER_LIMIT = (
+    "The sandbox used more disk than its limit of ephemeral-storage allows, which is 20Mi: create it again, and give "
+    "it more, or let it write less."
+)
+FINISHED = (
+    "Container sandbox ended by itself, with exit code 0: a sandbox's server must keep running; correct its image or "
+    "its settings; the same create again replaces it."
+)
+SIDECAR_UNREADY = (
+    "The sidecar helper runs, but is not ready, so the sandbox is not ready: if this persists, check that it answers "
+    "on its probe's port and path."
+)
+FAILED = (
+    "Container sandbox ended with exit code 1: its last lines are in logs or previous_logs; correct its image or its "
+    "settings; the same create again replaces it."
+)
+
 # case: its summary
 SENTENCES = {
     "pod-crash-loop": "Container sandbox keeps exiting, last with exit code 3: its last lines are in "
     "previous_logs; correct its image or its settings.",
     "pod-creating": "The sandbox is still being made, volumes or image included: wait a moment and look again; if this "
     "persists, look at the events.",
+    "pod-evicted-empty-dir-size-limit": "The sandbox used more disk than the size limit of its volume scratch allows, "
+    "which is 20Mi: create it again, and give it more, or let it write less.",
+    "pod-evicted-ephemeral-failed": OVER_LIMIT,
+    "pod-evicted-ephemeral-never-failed": OVER_LIMIT,
+    "pod-evicted-ephemeral-never-failed-still-creating": OVER_LIMIT,
+    "pod-evicted-ephemeral-never-succeeded": FINISHED,
+    "pod-evicted-ephemeral-succeeded": FINISHED,
+    "pod-evicted-ephemeral-writable-layer": OVER_LIMIT,
     "pod-failed": "Container sandbox ended with exit code 7: its last lines are in logs or previous_logs; correct its "
     "image or its settings; the same create again replaces it.",
     "pod-failed-mount": "The sandbox is still being made, volumes or image included: wait a moment and look again; if "
     "this persists, look at the events.",
     "pod-image-pull-backoff": "The image registry.invalid/none:1 can't be pulled: check its name and tag, and that the "
     "node reaches the registry and may pull from it.",
+    "pod-native-sidecar-not-started": SIDECAR_UNREADY,
+    "pod-native-sidecar-unready": SIDECAR_UNREADY,
     "pod-nested-mount-read-only": "Container sandbox can't be run: the mount point /mnt/skills/custom can't be made in "
     "/mnt/skills, which is read-only: make the directory in the source of that mount, or mount neither read-only nor "
     "below it.",
@@ -255,6 +300,10 @@ SENTENCES = {
     "read-only nor below it; the same create again replaces it.",
     "pod-node-lost": LOST,
     "pod-node-lost-terminating": LOST,
+    "pod-never-native-sidecar-exit-0": FINISHED,
+    "pod-never-native-sidecar-exit-1": FAILED,
+    "pod-never-sidecar-exit-0": FINISHED,
+    "pod-never-sidecar-exit-1": FAILED,
     "pod-oom-killed": "Nothing is wrong: the sandbox is ready again, after 1 restart, the last for OOMKilled.",
     "pod-ready": "Nothing is wrong: the sandbox is ready.",
     "pod-running-unready": "The containers run, but a probe does not pass yet: if this persists, look at the logs and "

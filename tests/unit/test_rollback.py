@@ -56,7 +56,7 @@ class Stage:
         self.rollback = Rollback(self.cluster, settings, locks, extras, self.clock)
         sandbox = Sandbox("a", "t", "u")
         self.objects = build(sandbox, template, settings, applied_at=now())
-        self.attempt = Attempt(sandbox, self.objects, TemplateObjects("a", []), before=set(), applied=True)
+        self.attempt = Attempt(sandbox, self.objects, TemplateObjects("a", []), before={}, applied=True)
 
     async def apply(self, *objects: dict[str, Any], **annotations: str) -> None:
         """Store objects as this create, or with other annotations as another process, would."""
@@ -112,7 +112,7 @@ async def test_a_sandbox_that_is_complete_after_all_is_returned(stage: Stage) ->
 
 async def test_objects_that_existed_before_are_kept(stage: Stage) -> None:
     await stage.apply(stage.objects[0])
-    stage.attempt.before = {stage.fake.objects[POD]["metadata"]["uid"]}
+    stage.attempt.before = {stage.fake.objects[POD]["metadata"]["uid"]: None}
     assert await stage.rollback.roll_back(stage.attempt) is None
     assert stage.kinds == {"Pod"}
 

@@ -59,23 +59,27 @@ async def test_the_service_of_another_processs_pod_is_not_replaced(
 
 
 EARLY, LATE, LATER = (f"2026-01-01T00:0{minute}:00+00:00" for minute in range(3))
+UNSEEN = "not seen"
 
 
 @pytest.mark.parametrize(
-    ("label", "applied_at", "confirmed", "is_left_over"),
+    ("label", "read", "applied_at", "confirmed", "is_left_over"),
     [
-        ("", EARLY, False, True),
-        ("", None, False, True),
-        ("other", LATER, False, True),
-        ("", LATER, False, False),
-        ("", "2026-01-01T00:00:55+00:00", False, False),  # by a clock that is behind
-        ("", EARLY, True, False),
+        ("", EARLY, EARLY, False, True),
+        ("", LATER, LATER, False, True),  # by a clock that is ahead
+        ("", None, None, False, True),
+        ("other", EARLY, LATER, False, True),
+        ("", EARLY, LATER, False, False),
+        ("", LATER, EARLY, False, False),  # by a clock that is behind
+        ("", UNSEEN, EARLY, False, False),
+        ("", EARLY, EARLY, True, False),
     ],
 )
 def test_a_service_that_another_process_may_have_completed_the_pod_by_stays(
     make_settings: Callable[..., Settings],
     template: Template,
     label: str,
+    read: str | None,
     applied_at: str | None,
     *,
     confirmed: bool,
@@ -91,4 +95,5 @@ def test_a_service_that_another_process_may_have_completed_the_pod_by_stays(
     service = stored(build(others, template, settings, applied_at=applied_at or EARLY)[1], "other")
     if applied_at is None:
         del service["metadata"]["annotations"]["provisioner/applied-at"]
+    attempt.before = {} if read == UNSEEN else {"other": read}
     assert attempt.may_replace(service, pod) is is_left_over
