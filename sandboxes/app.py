@@ -26,6 +26,7 @@ from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE
+from sandboxes.spec.replaced import replaced_fields, sentence
 from sandboxes.spec.seccomp import ALL_IN_ONE, is_all_in_one
 from sandboxes.spec.templates import load_templates
 from sandboxes.variables import Address, ignored_variables
@@ -98,7 +99,7 @@ async def compose(
     informer = Informer(
         kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
     )
-    _warn(settings, callers)
+    _warn(settings, callers, templates)
     await preflight(kubectl, templates, settings, deadlines)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
     cluster = Cluster(
@@ -165,9 +166,13 @@ def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], 
     return run
 
 
-def _warn(settings: Settings, callers: Callers) -> None:
-    for sentence in _warnings(settings, callers):
-        logger.warning("%s", sentence)
+def _warn(settings: Settings, callers: Callers, templates: Mapping[str, Template]) -> None:
+    for warning in _warnings(settings, callers):
+        logger.warning("%s", warning)
+    for name, template in templates.items():
+        fields = replaced_fields(name, template, settings)
+        if fields:
+            logger.warning("%s", sentence(name, fields))
 
 
 def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:

@@ -29,17 +29,17 @@ from sandboxes.variables import (
     LOOPBACK,
     Amount,
     ClaimName,
+    ListenHosts,
     NodePath,
     Port,
     ThreadsPath,
     api_key,
     api_server,
-    comma_separated,
+    dns_domain,
     file_path,
     file_paths,
     host_or_address,
     ingress_from,
-    listen_hosts,
     lower_case,
     namespace,
     path_list,
@@ -86,6 +86,11 @@ class ClusterSettings(BaseSettings):
     )
     node_host: Annotated[str, AfterValidator(host_or_address)] = Field(
         "host.docker.internal", description="Host part of NodePort URLs."
+    )
+    cluster_domain: Annotated[str, AfterValidator(dns_domain)] = Field(
+        "cluster.local",
+        description="DNS domain of the cluster: the end of ClusterIP URLs and of the names `*.svc.DOMAIN` that are "
+        "accepted in `Host`.",
     )
     sandbox_templates_dir: Path | None = Field(
         None, description="Directory of further templates, one directory each, in addition to the built-in ones."
@@ -236,11 +241,9 @@ class Settings(ClusterSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(host_names)] = Field(
         (),
         description="Without an API key: names, separated by commas, to accept in `Host`, without ports; in addition "
-        "to IP addresses, names without a dot, `host.docker.internal`, `*.svc` and `*.svc.cluster.local`.",
+        "to IP addresses, names without a dot, `host.docker.internal`, `*.svc` and `*.svc.` with `CLUSTER_DOMAIN`.",
     )
-    listen_host: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(listen_hosts)
-    ] = Field(
+    listen_host: ListenHosts = Field(
         (),
         validation_alias=AliasChoices(LISTEN_HOST, FALLBACKS[LISTEN_HOST]),
         description="Addresses to listen on, separated by commas; `::` is all of IPv4 and IPv6. Unset: those of "
@@ -327,6 +330,9 @@ class Settings(ClusterSettings):
             "threads_host_path": self.userdata_pvc_name and "USERDATA_PVC_NAME",
             "lark_cli_init_image": self.lark_cli_broker_image and "LARK_CLI_BROKER_IMAGE",
             "node_host": self.sandbox_service_type == "ClusterIP" and "SANDBOX_SERVICE_TYPE=ClusterIP",
+            "cluster_domain": self.has_key
+            and self.sandbox_service_type != "ClusterIP"
+            and f"SANDBOX_SERVICE_TYPE={self.sandbox_service_type}",
             "sandbox_ingress_from": self.sandbox_network_policy == "off" and "SANDBOX_NETWORK_POLICY=off",
             "k8s_tls_server_name": self.k8s_insecure_skip_tls_verify and "K8S_INSECURE_SKIP_TLS_VERIFY",
             "live_view_max_age": not self.live_view and "LIVE_VIEW=false",

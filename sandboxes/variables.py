@@ -14,7 +14,8 @@ from string import Formatter
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from sandboxes.errors import StartupError
 from sandboxes.grammar import (
@@ -210,6 +211,13 @@ def namespace(value: str) -> str:
     return value
 
 
+def dns_domain(value: str) -> str:
+    """Return the DNS domain of a cluster. Raises ValueError with the rule."""
+    if not is_dns_name(value) or not all(map(is_dns_label, value.split("."))):
+        raise ValueError("a DNS name in lower case, such as `cluster.local`, without dots at its ends")
+    return value
+
+
 def _claim_name(value: str) -> str:
     if not is_dns_name(value):
         raise ValueError("the name of a PersistentVolumeClaim: lower-case letters, digits, `-` and `.`")
@@ -345,3 +353,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 ClaimName = Annotated[str, AfterValidator(_claim_name)]
+
+
+ListenHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(listen_hosts)]

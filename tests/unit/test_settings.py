@@ -257,6 +257,11 @@ def test_an_unknown_variable_of_the_lark_cli_stops_the_start(monkeypatch: pytest
     ("variables", "named"),
     [
         ({"NODE_HOST": "n"}, []),
+        ({"CLUSTER_DOMAIN": "d"}, []),
+        (
+            {"CLUSTER_DOMAIN": "d", "PROVISIONER_API_KEY": "k"},
+            ["CLUSTER_DOMAIN (by SANDBOX_SERVICE_TYPE=NodePort)"],
+        ),
         (
             {"NODE_HOST": "n", "SANDBOX_SERVICE_TYPE": "ClusterIP"},
             ["NODE_HOST (by SANDBOX_SERVICE_TYPE=ClusterIP)"],
