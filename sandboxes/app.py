@@ -18,13 +18,15 @@ from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
+from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
+from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs, named_kubeconfigs
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.preflight import check_cluster, protect
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE
+from sandboxes.spec.replaced import replaced_fields, sentence
 from sandboxes.spec.seccomp import ALL_IN_ONE, is_all_in_one
 from sandboxes.spec.templates import load_templates
 from sandboxes.variables import Address, ignored_variables
@@ -74,8 +76,10 @@ async def compose(
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
     templates = load_all_templates(settings)
-    runner = await connect(settings, os.environ, directory)
-    waiting = ProcessPool(runner, settings.kubeconfig, most=settings.kubectl_max_processes, deadlines=deadlines)
+    runner, context = await prepare(settings, os.environ, directory)
+    waiting = ProcessPool(
+        runner, *named_kubeconfigs(settings), most=settings.kubectl_max_processes, deadlines=deadlines
+    )
     kubectl = Kubectl(
         waiting if settings.kubectl_start_ahead else runner,
         max_processes=settings.kubectl_max_processes,
@@ -83,6 +87,8 @@ async def compose(
         max_waiting=UNBOUNDED if settings.kubectl_group else settings.kubectl_max_waiting,
         deadline=deadlines.kubectl_call,
         kubeconfig=runner.kubeconfig,
+        plugins=runner.plugins,
+        server=context.server,
     )
     batched = BatchedKubectl(
         kubectl,
@@ -93,7 +99,7 @@ async def compose(
     informer = Informer(
         kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
     )
-    _warn(settings, callers)
+    _warn(settings, callers, templates)
     await preflight(kubectl, templates, settings, deadlines)
     policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
     cluster = Cluster(
@@ -127,12 +133,14 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
 
     Raises StartupError if kubectl or the kubeconfig can't be used.
     """
-    runner = await connect(settings, os.environ, directory)
+    runner, context = await prepare(settings, os.environ, directory)
     kubectl = Kubectl(
         runner,
         max_processes=settings.kubectl_max_processes,
         max_waiting=settings.kubectl_max_waiting,
         kubeconfig=runner.kubeconfig,
+        plugins=runner.plugins,
+        server=context.server,
     )
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)
@@ -158,9 +166,13 @@ def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], 
     return run
 
 
-def _warn(settings: Settings, callers: Callers) -> None:
-    for sentence in _warnings(settings, callers):
-        logger.warning("%s", sentence)
+def _warn(settings: Settings, callers: Callers, templates: Mapping[str, Template]) -> None:
+    for warning in _warnings(settings, callers):
+        logger.warning("%s", warning)
+    for name, template in templates.items():
+        fields = replaced_fields(name, template, settings)
+        if fields:
+            logger.warning("%s", sentence(name, fields))
 
 
 def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
@@ -191,8 +203,7 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
         yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
-    if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
-        yield f"KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using {settings.kubeconfig}."
+    yield from ignored_kubeconfigs(settings)
 
 
 def _warnings_of_access(settings: Settings, callers: Callers) -> Iterator[str]:

@@ -109,6 +109,9 @@ class Deadlines:
     # kubectl: any call, including the wait for a free process; and a call without the cluster (measured: 40 ms).
     kubectl_call: float = 25.0
     kubectl_local: float = 10.0
+    # How long a credential plugin, for which kubectl waited when it was ended, explains timeouts: requests that were
+    # batched with that call end a little later.
+    plugin_recent: float = 2.0
     # How long to read the remaining output of a process that has exited.
     drain: float = 1.0
     # Credentials rotate (EKS: 15 minutes), and a process started ahead has already read its own.

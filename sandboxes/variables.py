@@ -6,6 +6,7 @@ Each validator returns the normalized value, or raises ValueError with the rule 
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from string import Formatter
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from sandboxes.errors import StartupError
 from sandboxes.grammar import (
@@ -209,6 +211,13 @@ def namespace(value: str) -> str:
     return value
 
 
+def dns_domain(value: str) -> str:
+    """Return the DNS domain of a cluster. Raises ValueError with the rule."""
+    if not is_dns_name(value) or not all(map(is_dns_label, value.split("."))):
+        raise ValueError("a DNS name in lower case, such as `cluster.local`, without dots at its ends")
+    return value
+
+
 def _claim_name(value: str) -> str:
     if not is_dns_name(value):
         raise ValueError("the name of a PersistentVolumeClaim: lower-case letters, digits, `-` and `.`")
@@ -221,6 +230,21 @@ def file_path(value: Path) -> Path:
     if not str(value).isprintable() or "apiVersion" in str(value):
         raise ValueError("the path of a file, and not its content")
     return value
+
+
+def path_list(value: object) -> object:
+    """Split a list of paths as kubectl does; return other values unchanged. Raises ValueError with the rule."""
+    if not isinstance(value, str):
+        return value
+    paths = tuple(dict.fromkeys(path for path in value.split(os.pathsep) if path))
+    if not paths:
+        raise ValueError(f"paths of files, separated by `{os.pathsep}`")
+    return paths
+
+
+def file_paths(value: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the paths of files. Raises ValueError with the rule."""
+    return tuple(map(file_path, value))
 
 
 def host_or_address(value: str) -> str:
@@ -329,3 +353,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 ClaimName = Annotated[str, AfterValidator(_claim_name)]
+
+
+ListenHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(listen_hosts)]

@@ -39,7 +39,8 @@ NEARBY = tuple(
 )
 
 LOCAL_NAMES = frozenset({"host.docker.internal"})
-LOCAL_SUFFIXES = (".svc", ".svc.cluster.local")
+# Ends the names of Services, before the cluster's domain.
+LOCAL_SUFFIX = ".svc"
 
 _OWN_PAGES = frozenset({"same-origin", "none"})
 _ORIGIN = re.compile(r"(https?)://([^/]*)", re.IGNORECASE)
@@ -80,6 +81,7 @@ class Callers:
         self._answers_all = settings.allow_unauthenticated
         self._in_pod = in_pod
         self._hosts = LOCAL_NAMES.union(settings.allowed_hosts)
+        self._local_suffixes = (LOCAL_SUFFIX, f"{LOCAL_SUFFIX}.{settings.cluster_domain}")
 
     def check(self, path: str, peer: str | None, headers: Iterable[tuple[str, str]], target: str = "") -> None:
         """Check one request.
@@ -146,7 +148,7 @@ class Callers:
 
     def _is_safe(self, host: str) -> bool:
         """Whether no attacker can point the name here: public DNS can't have it, or the operator allows it."""
-        return "." not in host or host in self._hosts or host.endswith(LOCAL_SUFFIXES) or is_ip_address(host)
+        return "." not in host or host in self._hosts or host.endswith(self._local_suffixes) or is_ip_address(host)
 
 
 def _is_of_a_proxy(name: str) -> bool:

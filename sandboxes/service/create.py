@@ -26,6 +26,7 @@ from sandboxes.errors import (
     PatchForbidden,
     ProvisionerError,
     SandboxConflict,
+    TemplateRefused,
 )
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
@@ -38,6 +39,7 @@ from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
 from sandboxes.service.without_patch import WithoutPatch
 from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
+from sandboxes.spec.ports import fitted, must_be_replaced
 from sandboxes.status.response import is_whole
 from sandboxes.tasks import Signal
 
@@ -187,6 +189,15 @@ class Creation:
             # Applied onto terminating objects (record: apply-onto-terminating): read again, and wait for the deletion.
         raise failure or KeepsChanging()
 
+    async def _has_unseen_service(self, attempt: Attempt) -> bool:
+        """Whether there is a Service that this attempt did not know of, and whose ports its own could not join."""
+        _, service = await self._cluster.look(attempt.sandbox.sandbox_id)
+        if service is None or attempt.has_marked(service):
+            return False
+        # Another process may have completed the Pod by it, so it must not count as left over.
+        attempt.before = {**(attempt.before or {}), service["metadata"]["uid"]: ""}
+        return True
+
     async def _look_first(self, attempt: Attempt) -> tuple[KubeObject | None, KubeObject | None]:
         """Return the existing Pod and Service, from the live view if it has none, or a complete one of the same owner.
 
@@ -263,9 +274,11 @@ class Creation:
     def _missing(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
         """Return the objects to apply. An existing Pod is not applied again, except for the marks of an adoption."""
         new_pod, new_service = attempt.objects
+        into = None if service and must_be_replaced(service, self._settings.sandbox_service_type) else service
+        new_service = fitted(new_service, pod, into, self._settings.sandbox_container_port)
         if pod is None:
             return [new_pod, new_service]
-        new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in attempt.objects)
+        new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in (new_pod, new_service))
         missing = []
         if kube.owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
@@ -284,11 +297,19 @@ class Creation:
     ) -> list[KubeObject]:
         """Apply the missing objects, or create them where the right to patch is missing; return them as stored."""
         if not self._without_patch.is_known:
+            if service is not None and must_be_replaced(service, self._settings.sandbox_service_type):
+                await self._cluster.delete_exactly(service)
+                await self._wait_until_gone(attempt, service)
+                service = None
             there = [obj for obj in (pod, service) if obj is not None]
             try:
                 return await self._apply(attempt, missing, there)
             except PatchForbidden as error:
                 self._without_patch.note(error)
+            except TemplateRefused as error:
+                if service is not None or not await self._has_unseen_service(attempt):
+                    raise
+                raise ObjectsChanged("Another client made the sandbox's Service", detail=error.detail) from error
         if pod is not None and not attempt.has_marked(pod) and self._rollback.is_pending(attempt.sandbox.sandbox_id):
             raise ClusterUnavailable("A failed create of the same id is still being cleaned up")
         return await self._without_patch.make(attempt, pod, service)

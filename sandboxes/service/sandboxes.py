@@ -94,6 +94,10 @@ class SandboxService:
         answer = self._answer(made.pod, made.service, sandbox.sandbox_id)
         return with_warning(answer, WARNING) if made.forced else answer
 
+    def explained(self, error: ProvisionerError) -> ProvisionerError:
+        """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""
+        return self.cluster.kubectl.explained(error)
+
     def templates(self) -> list[TemplateResponse]:
         """Return the public description of each template, sorted by name."""
         return [
