@@ -198,8 +198,8 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
     if settings.sandbox_seccomp is None and (is_all_in_one(settings.sandbox_image) or "image" in settings.allow_fields):
         yield (
             f"SANDBOX_SECCOMP is not set: sandboxes of an image named {ALL_IN_ONE} have no seccomp profile, unless "
-            "their template has one, since the image's browser does not start under RuntimeDefault. To set it: "
-            "SANDBOX_SECCOMP=RuntimeDefault."
+            "their template has one, since the image's browser does not start under RuntimeDefault. If you do "
+            "not need the browser, set SANDBOX_SECCOMP=RuntimeDefault."
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
         yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
