@@ -1,4 +1,4 @@
-"""Validates environment variables and writes the messages about invalid ones. Pure.
+"""Validates environment variables, and the address to listen on, and writes the messages about them. Pure.
 
 A variable that restricts a sandbox must stop the start if it can't be applied: ignoring it would lift the restriction.
 Each validator returns the normalized value, or raises ValueError with the rule for the startup message.
