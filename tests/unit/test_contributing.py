@@ -1,4 +1,4 @@
-"""CONTRIBUTING's table "Where a change goes" names only what its files contain."""
+"""CONTRIBUTING's table "Where a change goes" names only what its files contain, and comments cite facts that exist."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def test_each_name_in_a_row_is_in_one_of_its_files(row: str) -> None:
 
 def test_the_table_of_changes_was_found() -> None:
     assert len(CHANGES) > 15
+
+
+def test_each_fact_about_kubectl_that_a_comment_cites_is_documented() -> None:
+    page = (ROOT / "docs" / "explanation" / "kubectl.md").read_text(encoding="utf-8")
+    facts = set(re.findall(r"^\| (\d+) \|", page, re.MULTILINE))
+    code = [*(ROOT / "sandboxes").rglob("*.py"), *(ROOT / "devcluster").rglob("*.py")]
+    cited = {one for path in code for one in re.findall(r"kubectl\.md\s+(\d+)", path.read_text(encoding="utf-8"))}
+    assert cited
+    assert cited <= facts
