@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from sandboxes.deadlines import Deadlines
+    from sandboxes.kubectl.config import Connection
+    from sandboxes.kubectl.runner import Runner
     from sandboxes.service.reaper import Reaper
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -76,20 +78,13 @@ async def compose(
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
     templates = load_all_templates(settings)
-    runner, context = await prepare(settings, os.environ, directory)
+    connection = await prepare(settings, os.environ, directory)
+    runner = connection.runner
     waiting = ProcessPool(
         runner, *named_kubeconfigs(settings), most=settings.kubectl_max_processes, deadlines=deadlines
     )
-    kubectl = Kubectl(
-        waiting if settings.kubectl_start_ahead else runner,
-        max_processes=settings.kubectl_max_processes,
-        # With batches, the batcher limits its own queue; a batch must not be refused after that.
-        max_waiting=UNBOUNDED if settings.kubectl_group else settings.kubectl_max_waiting,
-        deadline=deadlines.kubectl_call,
-        kubeconfig=runner.kubeconfig,
-        plugins=runner.plugins,
-        server=context.server,
-    )
+    starter = waiting if settings.kubectl_start_ahead else runner
+    kubectl = _client(connection, settings, starter, deadlines, in_batches=settings.kubectl_group)
     batched = BatchedKubectl(
         kubectl,
         max_processes=settings.kubectl_max_processes,
@@ -133,17 +128,26 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
 
     Raises StartupError if kubectl or the kubeconfig can't be used.
     """
-    runner, context = await prepare(settings, os.environ, directory)
-    kubectl = Kubectl(
-        runner,
-        max_processes=settings.kubectl_max_processes,
-        max_waiting=settings.kubectl_max_waiting,
-        kubeconfig=runner.kubeconfig,
-        plugins=runner.plugins,
-        server=context.server,
-    )
+    connection = await prepare(settings, os.environ, directory)
+    kubectl = _client(connection, settings, connection.runner, DEADLINES, in_batches=False)
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)
+
+
+def _client(
+    connection: Connection, settings: Settings, starter: Runner, deadlines: Deadlines, *, in_batches: bool
+) -> Kubectl:
+    """Return a client of the connection's cluster, whose processes `starter` starts."""
+    return Kubectl(
+        starter,
+        max_processes=settings.kubectl_max_processes,
+        # With batches, the batcher limits its own queue; a batch must not be refused after that.
+        max_waiting=UNBOUNDED if in_batches else settings.kubectl_max_waiting,
+        deadline=deadlines.kubectl_call,
+        kubeconfig=connection.runner.kubeconfig,
+        plugins=connection.runner.plugins,
+        server=connection.context.server,
+    )
 
 
 def _running(part: ProcessPool | Informer | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:

@@ -41,7 +41,8 @@ class Deadlines:
     settle_finish: float = 10.0
     # Maximum delay between Pod and Service when another process creates the same sandbox; typically 12 ms.
     others_service: float = 1.0
-    # How far the clocks of one cluster's API servers may differ; their timestamps are whole seconds.
+    # How far the clocks of one cluster's API servers may differ; their timestamps are whole seconds. A deletion counts
+    # as overdue only after as much more (service/lost.py).
     clocks_differ: float = 10.0
     # How long a measurement of the API server's clock is used: it may be set back.
     clock_measured: float = 600.0
@@ -89,6 +90,9 @@ class Deadlines:
     sse_comment: float = 15.0
     sse_write: float = 30.0
     hang_up: float = 0.25
+
+    # How long diagnostics of a sandbox show why the cluster refused its last create.
+    refusals_kept: float = 3600.0
 
     # How long an apply is not tried again after the right to patch was missing.
     patch_forbidden: float = 60.0

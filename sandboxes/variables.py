@@ -1,4 +1,4 @@
-"""Validates environment variables and writes the messages about invalid ones. Pure.
+"""Validates environment variables, and the address to listen on, and writes the messages about them. Pure.
 
 A variable that restricts a sandbox must stop the start if it can't be applied: ignoring it would lift the restriction.
 Each validator returns the normalized value, or raises ValueError with the rule for the startup message.
@@ -181,15 +181,16 @@ def is_clean_absolute_path(path: str) -> bool:
     return path.startswith("/") and ".." not in path.split("/") and path.isprintable()
 
 
-def _normalized(path: str) -> str:
-    # normpath keeps exactly two leading slashes, and no host path of a request begins with those.
+def normalized(path: str) -> str:
+    """Return the absolute path in its shortest form, with one leading slash."""
+    # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
     return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _node_path(value: str) -> str:
     if not is_clean_absolute_path(value):
         raise ValueError("an absolute path on the node, without `..`")
-    return _normalized(value)
+    return normalized(value)
 
 
 def threads_path(value: str) -> str:
@@ -201,7 +202,7 @@ def threads_path(value: str) -> str:
     filled = value.replace("{user_id}", "u").replace("{thread_id}", "t")
     if set(filled) & set("{}") or not is_clean_absolute_path(filled) or _is_ambiguous(value):
         raise ValueError(wrong)
-    return _normalized(value)
+    return normalized(value)
 
 
 def namespace(value: str) -> str:

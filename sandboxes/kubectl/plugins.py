@@ -1,4 +1,4 @@
-"""Finds out whether kubectl waits for its credential plugin, such as one that asks a person to sign in.
+"""Detects that kubectl waits for its credential plugin, such as one that asks a person to sign in.
 
 kubectl says nothing while it waits, and its own time limits do not end a plugin (record:
 plugin-sleeps-request-timeout).

@@ -1,4 +1,4 @@
-"""Describes a failed call: for the log, as far as it may be shown, and the error of each refused object."""
+"""Builds the error of a failed kubectl, with the part of its output that the log may show."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def said_by(stderr: str, kubeconfig: str) -> str:
 
 
 def bug_report(args: Sequence[str], completed: Completed, kubeconfig: str) -> str:
-    """Return command, exit code, stdout and stderr."""
+    """Return the detail for the log: command, exit code, and the part of stdout and stderr that may be shown."""
     stdout, stderr = completed.stdout.decode(errors="replace"), completed.stderr
     # kubectl prompts on stdout (record: kubeconfig-no-user).
     if fault := fault_of(f"{stderr}\n{stdout}" if stdout.startswith("Please") else stderr, kubeconfig):

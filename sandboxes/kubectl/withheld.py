@@ -157,7 +157,7 @@ def fault_of(stderr: str, kubeconfig: str = "") -> str | None:
     `kubeconfig`: its path, or several as in KUBECONFIG; each counts as a mention.
     """
     suspects = "".join(f"{line[:MOST_IN_LINE]}\n" for speaker, line in _parted(stderr) if speaker == "kubectl")
-    if fault := next((fault for fault in _FAULTS if fault.pattern.search(suspects)), None):
+    if fault := _fault_in(suspects):
         return fault.text
     is_mentioned = any(path in suspects for path in kubeconfig.split(os.pathsep) if path)
     return _UNKNOWN if is_mentioned or _MENTION.search(suspects) else None
@@ -168,9 +168,9 @@ def is_about_configuration(message: str) -> bool:
 
     False for messages of the API server and of credential plugins, and for failed connections.
     """
-    speaker = next((speaker for speaker, _ in _parted(message)), None)
+    speaker = _speaker_of(message)
     said = message[:MOST_IN_LINE]
-    fault = next((fault for fault in _FAULTS if fault.pattern.search(said)), None)
+    fault = _fault_in(said)
     if _OF_CONNECTION.match(said):
         return speaker != "plugin" and fault is not None and fault.at_request
     if speaker != "kubectl":
@@ -183,7 +183,7 @@ def is_kubectls_own(message: str) -> bool:
 
     Such a message is about the configuration, unless it is about a connection.
     """
-    speaker = next((speaker for speaker, _ in _parted(message)), None)
+    speaker = _speaker_of(message)
     return speaker == "kubectl" and message.startswith("error: ") and not _OF_CALL.match(message)
 
 
@@ -230,6 +230,14 @@ def not_shown(fault: str, kubeconfig: str = "") -> str:
         f"not shown, since it is about the kubeconfig and may quote it: {fault}. "
         f"To see kubectl's own words, run `{kubectl} config view` and `{kubectl} version`."
     )
+
+
+def _fault_in(text: str) -> _Fault | None:
+    return next((fault for fault in _FAULTS if fault.pattern.search(text)), None)
+
+
+def _speaker_of(message: str) -> _Speaker | None:
+    return next((speaker for speaker, _ in _parted(message)), None)
 
 
 def _parted(stderr: str) -> Iterator[tuple[_Speaker, str]]:

@@ -53,15 +53,6 @@ def build_extras(sandbox: Sandbox, template: Template, settings: Settings, *, ap
     return [_build_extra(sandbox, extra, settings, applied_at) for extra in template.extras]
 
 
-def revision_of(pod: KubeObject) -> str | None:
-    """Return the Pod's revision (SANDBOX_REVISION), or None if it has none."""
-    for variable in kube.sandbox_container(pod).get("env") or []:
-        if variable.get("name") == kube.REVISION_VARIABLE:
-            value = variable.get("value")
-            return value if isinstance(value, str) else None
-    return None
-
-
 def user_data_source(pod: KubeObject) -> KubeObject:
     """Return the source of the Pod's user-data volume and its mounts' `subPath`s; an empty dict without the volume.
 

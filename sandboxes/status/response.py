@@ -1,6 +1,6 @@
 """Builds a sandbox's response, URL included, from its Pod and Service. Pure, except for the cache in Answers.
 
-Callers treat any 200 as usable (contract.md). So a sandbox whose Pod is missing or terminating, or that has no URL, is
+Callers treat any 200 as usable. So a sandbox whose Pod is missing or terminating, or that has no URL, is
 not found.
 """
 

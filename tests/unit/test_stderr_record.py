@@ -52,29 +52,6 @@ async def test_a_broken_kubeconfig_is_a_502_that_is_never_retried(name: str) -> 
     assert caught.value.status == 502
 
 
-@pytest.mark.parametrize(
-    ("name", "request_fields"),
-    [
-        ("apply-env-twice", ("env",)),
-        ("apply-env-three-times", ("env",)),
-        ("apply-wrong-type-env-number", ("env",)),
-        ("apply-wrong-type-label", ("labels", "sandbox_id")),
-        ("apply-mount-path-twice", ("extra_mounts",)),
-        ("apply-quota-must-specify", ("resources",)),
-        ("create-quota-must-specify", ("resources",)),
-        ("apply-limit-range", ("resources",)),
-        ("apply-port-twice", ()),
-        ("apply-wrong-type-string", ()),
-        ("apply-service-account-missing", ()),
-        ("apply-priority-class-missing", ()),
-    ],
-)
-def test_a_recorded_refusal_names_the_request_fields_to_blame(name: str, request_fields: tuple[str, ...]) -> None:
-    error = classify(case(name).stderr)
-    assert isinstance(error, errors.ClusterRefused)
-    assert error.request_fields == request_fields
-
-
 FORBIDDEN = 'Error from server (Forbidden): pods "sandbox-a" is forbidden: '
 
 
