@@ -230,10 +230,22 @@ class Cluster:
         None if it can't be measured, since the cluster refuses that.
         """
         try:
-            self.server_clock.note(await persist(lambda: self.kubectl.dry_run([obj])))
+            self.server_clock.note(await persist(lambda: self.kubectl.dry_run([obj])), just_created=True)
         except (ClusterRefused, LimitReached) as error:
             logger.warning("the API server's clock can't be measured: %s\n%s", error, error.detail)
         return self.server_clock.at_least()
+
+    async def has_reached(self, time: datetime, obj: KubeObject) -> bool:
+        """Whether the API server's clock shows `time` or later; `obj`: see `measure_clock`.
+
+        Only where that can't be measured, the service's own clock counts.
+        """
+        reached = self.server_clock.at_least()
+        if (reached is None or reached < time) and not self.server_clock.is_exact:
+            reached = await self.measure_clock(obj)
+        if reached is not None and (reached >= time or self.server_clock.is_exact):
+            return reached >= time
+        return present() >= time
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
         """Set annotations of the object if its uid is unchanged, and return it as stored; see Kubectl.annotate."""
