@@ -39,6 +39,9 @@ class Deadlines:
     settle_pause: float = 2.0
     settle: float = 600.0
     settle_finish: float = 10.0
+    # From the mark of a failed create's objects to the end of their deletion by name. Others wait as long before they
+    # free such a name; a delete has the rest of `delete` left then.
+    marked: float = 8.0
     # Maximum delay between Pod and Service when another process creates the same sandbox; typically 12 ms.
     others_service: float = 1.0
     # How far the clocks of one cluster's API servers may differ; their timestamps are whole seconds. A deletion counts

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NEVER = "never"
 
 FOR_EVER = datetime.max.replace(tzinfo=UTC)
+# Any lifetime can be added to, or subtracted from, a time between these.
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 
 def present() -> datetime:
@@ -50,12 +52,13 @@ def marks_of(ttl_seconds: int, idle_timeout_seconds: int, start: datetime) -> di
 
 
 def time_of(obj: KubeObject, annotation: str) -> datetime | None:
-    """Return the annotation parsed as a time, or None if it is missing or invalid."""
+    """Return the annotation parsed as a time, or None if it is missing, invalid, or no time to calculate with."""
     try:
         time = datetime.fromisoformat(kube.get_annotations(obj)[annotation])
-    except (KeyError, ValueError):
+        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (KeyError, ValueError, OverflowError):
         return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return time if _FIRST <= time <= _LAST else None
 
 
 def created_at(obj: KubeObject) -> datetime:

@@ -217,7 +217,7 @@ class Settings(ClusterSettings):
     reaper_grace: Annotated[float, Field(ge=1, le=86400)] = Field(
         120.0, description="Seconds after which the reaper deletes a sandbox whose Pod or Service is missing."
     )
-    ended_ttl: Annotated[int, Field(ge=0)] = Field(
+    ended_ttl: Annotated[int, Field(ge=0, le=10_000_000_000)] = Field(
         3600, description="Seconds after which the reaper deletes a sandbox that has ended (`Failed`, `Succeeded`)."
     )
     fail_fast_after: Annotated[float, Field(ge=0, le=86400)] = Field(

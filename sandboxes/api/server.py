@@ -254,4 +254,4 @@ def _why(error: OSError, address: Address) -> str:
     # No errno: asyncio could bind none of the host's addresses (since Python 3.12).
     if isinstance(error, socket.gaierror) or error.errno in {None, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
         return f"{address.host_variable} names no address of this machine."
-    return f"{os.strerror(error.errno)}."
+    return f"{os.strerror(error.errno)}. Set {address.host_variable} to another."  # such as an IPv4 address in IPv6

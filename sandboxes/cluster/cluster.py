@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import objects as kube
@@ -17,6 +18,7 @@ from sandboxes.cluster.server_clock import ServerClock
 from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import AlreadyThere, ClusterRefused, LimitReached, ProvisionerError
+from sandboxes.expiry import present, time_of
 from sandboxes.kubectl.output import check_changed
 from sandboxes.objects import of_kind
 
@@ -228,10 +230,22 @@ class Cluster:
         None if it can't be measured, since the cluster refuses that.
         """
         try:
-            self.server_clock.note(await persist(lambda: self.kubectl.dry_run([obj])))
+            self.server_clock.note(await persist(lambda: self.kubectl.dry_run([obj])), just_created=True)
         except (ClusterRefused, LimitReached) as error:
             logger.warning("the API server's clock can't be measured: %s\n%s", error, error.detail)
         return self.server_clock.at_least()
+
+    async def has_reached(self, time: datetime, obj: KubeObject) -> bool:
+        """Whether the API server's clock shows `time` or later; `obj`: see `measure_clock`.
+
+        Only where that can't be measured, the service's own clock counts.
+        """
+        reached = self.server_clock.at_least()
+        if (reached is None or reached < time) and not self.server_clock.is_exact:
+            reached = await self.measure_clock(obj)
+        if reached is not None and (reached >= time or self.server_clock.is_exact):
+            return reached >= time
+        return present() >= time
 
     async def annotate(self, obj: KubeObject, annotations: dict[str, str], *, manager: str) -> KubeObject:
         """Set annotations of the object if its uid is unchanged, and return it as stored; see Kubectl.annotate."""
@@ -248,6 +262,8 @@ class Cluster:
         pair = self.seen(sandbox_id)
         if None in pair:
             pair = await self.look(sandbox_id)
+        if any(obj is not None and self._is_about_to_go(obj) for obj in pair):
+            pair = await self._wait_for_rollback(sandbox_id)
         owned = [obj for obj in pair if obj is not None and kube.sandbox_id_of(obj) == sandbox_id]
         if not owned:
             return
@@ -261,6 +277,26 @@ class Cluster:
             self.informer.doubt(sandbox_id)
             raise
         self.informer.note_deleted(owned)
+
+    def _is_about_to_go(self, obj: KubeObject) -> bool:
+        """Whether a rollback may still delete the object by name, and would delete a successor, too."""
+        if not kube.is_refused(obj) or kube.is_being_deleted(obj):
+            return False
+        marked_at = time_of(obj, kube.REFUSED_ANNOTATION)
+        return marked_at is not None and present() - marked_at < timedelta(seconds=self.deadlines.marked)
+
+    async def _wait_for_rollback(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
+        """Return the Pod and the Service once no rollback deletes them any more.
+
+        Waits no longer than `marked` seconds, however wrong the clock is of the replica that has marked them.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.deadlines.marked
+        while True:
+            pair = await self.look(sandbox_id)
+            if loop.time() >= end or not any(obj is not None and self._is_about_to_go(obj) for obj in pair):
+                return pair
+            await asyncio.sleep(self.deadlines.gone_pauses[-1])
 
     async def delete_exactly(self, obj: KubeObject, *, urgent: bool = False, force: bool = False) -> bool:
         """Delete the object if its resourceVersion is unchanged; return False if it was gone already.

@@ -28,8 +28,14 @@ class ServerClock:
         # The largest difference of a creation time to the monotonic clock at that moment, and the time it was measured.
         self._ahead: float | None = None
         self._measured_at = 0.0
+        self._exact_at: float | None = None
 
-    def note(self, objects: Iterable[KubeObject]) -> None:
+    @property
+    def is_exact(self) -> bool:
+        """Whether `at_least` is not behind by more than a moment: an object was noted as it was created."""
+        return self._exact_at is not None and self._now() - self._exact_at <= self._deadlines.clock_measured
+
+    def note(self, objects: Iterable[KubeObject], *, just_created: bool = False) -> None:
         """Measure by objects that the API server has just answered with; those that it has just created say most.
 
         A measurement is replaced after `clock_measured` seconds, since the API server's clock may be set back.
@@ -37,6 +43,8 @@ class ServerClock:
         now = self._now()
         if self._ahead is not None and now - self._measured_at > self._deadlines.clock_measured:
             self._ahead = None
+        if just_created:
+            self._exact_at = now
         for obj in (one for one in objects if "creationTimestamp" in one["metadata"]):
             ahead = created_at(obj).timestamp() - now
             if self._ahead is None or ahead > self._ahead:

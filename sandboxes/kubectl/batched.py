@@ -228,14 +228,23 @@ class BatchedKubectl:
         if len(group) > 1 and len(every) > FEW:
             mark = {kube.REFUSED_ANNOTATION: text_of(present())}
             try:
-                await self._kubectl.annotate_all([(obj, mark) for obj in every], manager="rollback", unchanged=True)
-                await self._kubectl.delete([kube.reference(obj) for obj in every], urgent=True)
+                # No process frees the names before that, so the deletes meet no object made since.
+                async with asyncio.timeout(self._deadlines.marked):
+                    every = await self._kubectl.annotate_all(
+                        [(obj, mark) for obj in every], manager="rollback", unchanged=True
+                    )
+                    await self._kubectl.delete([kube.reference(obj) for obj in every], urgent=True)
+            except TimeoutError:
+                return [ClusterTimeout(detail="not deleted in the time after its mark") for _ in group]
             except ProvisionerError as error:  # possibly because of one object: delete each alone
                 if _affects_all(error):
                     return [copy.copy(error) for _ in group]
                 logger.debug("the objects of failed creates can't be deleted together: %s", error)
             else:
                 return [None for _ in group]
+            # In the versions that the marks have made, if all are marked: a mark is no reason to begin anew.
+            rest = iter(every)
+            group = [[next(rest) for _ in objects] for objects in group]
         return await asyncio.gather(*(_attempt(self._discard_alone, objects) for objects in group))
 
     async def _discard_alone(self, objects: list[KubeObject]) -> None:

@@ -250,6 +250,6 @@ async def _write(stream: asyncio.StreamWriter | None, data: bytes) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stream.write(data)
         await stream.drain()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stream.close()
-        await stream.wait_closed()
+    # What is left of the data is written nonetheless. To await wait_closed would be wrong: where that is cancelled,
+    # asyncio (subprocess.py, pipe_connection_lost) logs an InvalidStateError with a traceback.
+    stream.close()

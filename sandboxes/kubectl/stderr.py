@@ -52,6 +52,8 @@ MOST_MESSAGES = 500
 MOST_WORDS = 1_000
 
 _VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
+# A value of the wrong type (sigs.k8s.io/structured-merge-diff, value), to the end of its line: it may have braces.
+_WRONG_VALUE = re.compile(r"(valueUnstructured\{Value:)[^\n]*")
 _EXPIRED = re.compile(r"Error from server \((?:Expired|Gone)\)")
 _FORBIDDEN = re.compile(r"Error from server \(Forbidden\): ")
 
@@ -124,9 +126,10 @@ def without_values(text: str) -> str:
     """Mask the values of environment variables.
 
     They are at `"value"` in an object, and at `"Value"` in the diff that the API server prints for an immutable Pod
-    (record: apply-immutable-change), where they may belong to another caller.
+    (record: apply-immutable-change), where they may belong to another caller. A number that should be a text is in
+    neither (record: apply-wrong-type-env-number).
     """
-    return _VALUE.sub(r'\1"(hidden)"', text)
+    return _WRONG_VALUE.sub(r"\1(hidden)}", _VALUE.sub(r'\1"(hidden)"', text))
 
 
 def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:

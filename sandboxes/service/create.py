@@ -33,7 +33,7 @@ from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
 from sandboxes.service.attempt import NOBODY, Attempt, is_older, mark_of, marks_only, needs_confirmation, now
 from sandboxes.service.capacity import Capacity
-from sandboxes.service.lost import delete_by_force, is_lost, why_not_gone
+from sandboxes.service.lost import absent_service, delete_by_force, is_lost, why_not_gone
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
@@ -225,7 +225,7 @@ class Creation:
             self._check_owner(attempt, pod)
         if pod is not None and not kube.is_terminating(pod):
             is_new = attempt.sandbox.force and not attempt.has_marked(pod)
-            if is_new and (self._is_lost(pod) or not attempt.is_over(pod)):
+            if is_new and (not attempt.is_over(pod) or await self._is_lost(pod)):
                 await self._delete_by_force(attempt, pod)
                 return True
             if attempt.is_over(pod):
@@ -246,17 +246,18 @@ class Creation:
         for pause in itertools.chain(pauses, itertools.repeat(pauses[-1])):
             if await self._cluster.is_gone(obj):
                 break
-            if attempt.sandbox.force and obj["kind"] == "Pod" and self._is_lost(obj) and not attempt.forced:
+            may_force = attempt.sandbox.force and obj["kind"] == "Pod" and not attempt.forced
+            if may_force and await self._is_lost(obj):
                 await self._delete_by_force(attempt, obj)
             await asyncio.sleep(pause)
         attempt.waits_for_deletion = None
 
-    def _is_lost(self, pod: KubeObject) -> bool:
-        return is_lost(pod, self._cluster.deadlines.clocks_differ)
+    async def _is_lost(self, pod: KubeObject) -> bool:
+        return await is_lost(self._cluster, pod, absent_service(self._templates, self._settings))
 
     async def _delete_by_force(self, attempt: Attempt, pod: KubeObject) -> None:
         """Delete the lost Pod; raises SandboxConflict if it is not lost."""
-        await delete_by_force(self._cluster, pod)
+        await delete_by_force(self._cluster, pod, absent_service(self._templates, self._settings))
         attempt.forced = True
 
     def _check_owner(self, attempt: Attempt, pod: KubeObject) -> None:

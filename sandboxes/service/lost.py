@@ -6,28 +6,41 @@ import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.errors import SandboxConflict
+from sandboxes.service.attempt import now
+from sandboxes.spec.manifests import build
+from sandboxes.spec.options import DEFAULT_TEMPLATE, Sandbox
 from sandboxes.status.reasons import is_on_lost_node, status_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
+    from sandboxes.settings import Settings
+    from sandboxes.spec.templates import Template
 
 logger = logging.getLogger(__name__)
 
 
-def is_lost(pod: KubeObject, clocks_differ: float) -> bool:
+async def is_lost(cluster: Cluster, pod: KubeObject, absent: KubeObject) -> bool:
     """Whether the Pod may be deleted by force: it is `Unknown`, or its deletion should have ended.
 
-    `clocks_differ`: seconds by which this machine's clock may be ahead of the API server's.
+    `absent`: see Cluster.measure_clock. The end of the deletion is a time of the API server's clock.
     """
     if not kube.is_being_deleted(pod):
         return status_of(pod) == "Unknown"
     # The deletionTimestamp includes the grace period.
     deadline = datetime.fromisoformat(pod["metadata"]["deletionTimestamp"])
-    return deadline + timedelta(seconds=clocks_differ) <= expiry.present()
+    return await cluster.has_reached(deadline + timedelta(seconds=cluster.deadlines.clocks_differ), absent)
+
+
+def absent_service(templates: Mapping[str, Template], settings: Settings) -> KubeObject:
+    """Return the Service of a sandbox that no caller makes, for a dry run that measures the API server's clock."""
+    name = "the-clock-of-the-cluster"
+    _, service = build(Sandbox(name, name, name), templates[DEFAULT_TEMPLATE], settings, applied_at=now())
+    return service
 
 
 def why_not_gone(pod: KubeObject, *, force_allowed: bool) -> str:
@@ -39,13 +52,13 @@ def why_not_gone(pod: KubeObject, *, force_allowed: bool) -> str:
     return f"{sentence}: its node does not answer{hint}"
 
 
-async def delete_by_force(cluster: Cluster, pod: KubeObject) -> None:
-    """Delete the lost Pod. Raises SandboxConflict, and changes nothing, if it is not lost.
+async def delete_by_force(cluster: Cluster, pod: KubeObject, absent: KubeObject) -> None:
+    """Delete the lost Pod. Raises SandboxConflict, and changes nothing, if it is not lost. `absent`: see `is_lost`.
 
     Raises PreconditionFailed if it was replaced in the meantime.
     """
     sandbox_id = kube.sandbox_id_of(pod)
-    if not is_lost(pod, cluster.deadlines.clocks_differ):
+    if not await is_lost(cluster, pod, absent):
         raise SandboxConflict(
             f"Sandbox '{sandbox_id}' is not lost, so it can't be deleted by force: "
             "its Pod is neither Unknown nor past the end of its deletion"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sandboxes import expiry
 from sandboxes import objects as kube
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import PreconditionFailed, ProvisionerError
 from sandboxes.status.reasons import has_ended
 from sandboxes.tasks import Signal
@@ -157,6 +158,8 @@ class Reaper:
         lasting = []
         for state, one in states.items():
             must_last = self._settings.reaper_grace if one.is_half else self._settings.ended_ttl
+            if any(map(kube.is_refused, one.objects)):  # its rollback may be at work
+                must_last = max(must_last, self._cluster.deadlines.marked)
             is_old = one.kind == "ended" and reached and expiry.ended_at(one.objects[0]) + ended_ttl <= reached
             if is_old or now - self._since[state] >= must_last:
                 lasting.append(one)
@@ -270,9 +273,10 @@ def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings:
     are as good as missing.
     """
     there = [one for one in (pod, service) if one is not None]
-    marked_at = [at for one in there if (at := expiry.time_of(one, kube.REFUSED_ANNOTATION)) is not None]
-    if marked_at:
-        is_old = max(marked_at) + timedelta(seconds=settings.reaper_grace) <= now
+    marked = [one for one in there if kube.is_refused(one)]
+    if marked:
+        marked_at = max(expiry.time_of(one, kube.REFUSED_ANNOTATION) or expiry.touched_at(one) for one in marked)
+        is_old = marked_at + timedelta(seconds=max(settings.reaper_grace, DEADLINES.marked)) <= now
         return "its create was refused" if is_old else None
     if len(there) != 1 or not _is_deletable(there[0]):
         return None

@@ -22,18 +22,16 @@ from sandboxes.errors import (
 )
 from sandboxes.models.responses import FORCED, Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive
-from sandboxes.service.attempt import now
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
 from sandboxes.service.events import EventBroker
 from sandboxes.service.keepalive import Uses
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.service.locks import Bulkhead, Locks
-from sandboxes.service.lost import delete_by_force
+from sandboxes.service.lost import absent_service, delete_by_force
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
-from sandboxes.spec.manifests import build
-from sandboxes.spec.options import DEFAULT_TEMPLATE, Sandbox, validate
+from sandboxes.spec.options import validate
 from sandboxes.status.response import Answers, answer_for, answers_for, reconciliation_for
 
 if TYPE_CHECKING:
@@ -112,11 +110,10 @@ class SandboxService:
 
     async def clock(self) -> datetime | None:
         """Return a time that the API server's clock has reached; None if it can't be measured."""
-        name = "the-clock-of-the-cluster"  # no sandbox has it, so that the dry run makes it
-        _, service = build(
-            Sandbox(name, name, name), self.loaded_templates[DEFAULT_TEMPLATE], self._settings, applied_at=now()
-        )
-        return await self.cluster.measure_clock(service)
+        return await self.cluster.measure_clock(self._absent_service())
+
+    def _absent_service(self) -> KubeObject:
+        return absent_service(self.loaded_templates, self._settings)
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
         """Return the sandbox; raises SandboxNotFound if it does not exist or its Pod is terminating."""
@@ -200,7 +197,7 @@ class SandboxService:
             if force:
                 pod, _ = await self.cluster.look(sandbox_id)
                 if pod is not None and kube.sandbox_id_of(pod) == sandbox_id:
-                    await delete_by_force(self.cluster, pod)
+                    await delete_by_force(self.cluster, pod, self._absent_service())
                     warning = FORCED
             await self.cluster.delete(sandbox_id)
         self.extras.delete_later(leaving)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
+from sandboxes.grammar import check_image
+
 # Names of volumes that the service adds for a request's mounts, for skills and for the Lark CLI.
 ADDED_VOLUME = re.compile(r"extra-[0-9]+|skills-(public|custom|legacy)|lark-cli-runtime")
 
@@ -48,7 +50,13 @@ class _Mount(_Named):
     subPathExpr: Annotated[str, AfterValidator(_below_the_volume)] = ""  # noqa: N815
 
 
+def _image(text: str) -> str:
+    # Cluster managers inject containers whose image they fill in.
+    return text and check_image(text)
+
+
 class _Container(_Named):
+    image: Annotated[str, AfterValidator(_image)] = ""
     env: list[_Named] = []
     resources: _Resources = _Resources()
     ports: list[dict[str, Any]] = []

@@ -57,14 +57,16 @@ def read_one(path: Path, kind: str) -> yaml.Document:
         raise StartupError(f"The template {path} must hold exactly one {kind}, and holds {len(values)} documents.")
     value = values[0]
     if not isinstance(value, dict) or value.get("kind") != kind or value.get("apiVersion", "v1") != "v1":
-        raise StartupError(f"The template {path} must hold exactly one {kind} (v1), and holds {_name_of(value)}.")
+        raise StartupError(f"The template {path} must hold exactly one {kind} (v1), and holds {_name_of(value, kind)}.")
     return documents[0]
 
 
-def _name_of(value: yaml.Json) -> str:
+def _name_of(value: yaml.Json, wanted: str) -> str:
     if not isinstance(value, dict):
         return "a list" if isinstance(value, list) else "a single value"
     kind = value.get("kind")
+    if kind == wanted:
+        return f"a {kind} of another apiVersion"
     return f"an object of kind {kind}" if isinstance(kind, str) and _KIND.fullmatch(kind) else "another object"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import kmock
@@ -13,6 +14,7 @@ import pytest
 from devcluster import Cluster
 from sandboxes import objects as kube
 from sandboxes.api.app_keys import SANDBOX_SERVICE
+from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import PreconditionFailed
 from sandboxes.expiry import present, text_of
 from tests.contract.faults import recorded_refusal
@@ -111,7 +113,8 @@ async def test_the_reaper_deletes_what_a_rollback_has_marked_and_not_deleted(
     service = provisioner.client.app[SANDBOX_SERVICE]
     pod, _ = await service.cluster.look("a")
     assert pod is not None
-    await service.cluster.annotate(pod, {kube.REFUSED_ANNOTATION: text_of(present())}, manager="rollback")
+    marked_at = text_of(present() - timedelta(seconds=DEADLINES.marked))
+    await service.cluster.annotate(pod, {kube.REFUSED_ANNOTATION: marked_at}, manager="rollback")
     assert (await provisioner.get(f"{URL}/a")).status == 404
 
     async def reaped() -> bool:

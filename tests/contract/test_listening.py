@@ -156,3 +156,12 @@ async def test_without_free_descriptors_the_log_stays_short(cluster: Cluster, tm
         assert all(later - earlier > timedelta(seconds=0.9) for earlier, later in itertools.pairwise(times))
         assert "Traceback" not in log.read_text()
         await until(healthy(port))
+
+
+async def test_an_address_that_no_socket_takes_is_said_with_its_variable(cluster: Cluster, tmp_path: Path) -> None:
+    """An IPv4 address in IPv6's form, for sockets that take no IPv4."""
+    log = tmp_path / "log"
+    environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), LISTEN_HOST="::ffff:127.0.0.1")
+    async with running(*PROVISIONER, environ=environ, log=log) as process:
+        assert await asyncio.wait_for(process.wait(), 60) == 1
+    assert "Invalid argument. Set LISTEN_HOST to another." in log.read_text()

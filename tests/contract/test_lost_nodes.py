@@ -7,7 +7,7 @@ import json
 import pytest
 
 from devcluster import Cluster
-from tests.contract.lives import POD, nothing_left, uid_of
+from tests.contract.lives import POD, nothing_left, pass_time, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.kubectl import Kubectl
 from tests.record import case
@@ -68,6 +68,31 @@ async def test_a_pod_past_the_end_of_its_deletion_is_replaced_by_force_and_not_b
     assert (await kubectl("patch", "pod/sandbox-a", "-n", "deer-flow", "--type=merge", "-p", finalizer)).rc == 0
     assert (await provisioner.delete(f"{URL}/a?force=true")).status == 409
     assert (await provisioner.delete(f"{URL}/a")).status == 200
+
+    async def is_late() -> bool:
+        return (await provisioner.delete(f"{URL}/a?force=true")).status == 200
+
+    await until(is_late)
+    pod = cluster.get(*POD)
+    assert pod is not None
+    assert pod["metadata"]["deletionGracePeriodSeconds"] == 0
+
+
+@pytest.mark.usefixtures("without_reaper")
+@pytest.mark.parametrize("skew", [-3600, 3600])
+async def test_the_end_of_a_deletion_is_judged_by_the_clusters_clock(
+    skew: int, start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finalizer keeps the Pod after its grace period, as a lost node does."""
+    pass_time(monkeypatch, seconds=skew)
+    provisioner = await start_provisioner(ALLOW_FIELDS="force")
+    await create(provisioner)
+    finalizer = json.dumps({"metadata": {"finalizers": ["example.com/keep"]}})
+    assert (await kubectl("patch", "pod/sandbox-a", "-n", "deer-flow", "--type=merge", "-p", finalizer)).rc == 0
+    assert (await provisioner.delete(f"{URL}/a")).status == 200
+    provisioner.set_deadlines(clocks_differ=1000.0)
+    assert (await provisioner.delete(f"{URL}/a?force=true")).status == 409
+    provisioner.set_deadlines(clocks_differ=0.1)
 
     async def is_late() -> bool:
         return (await provisioner.delete(f"{URL}/a?force=true")).status == 200

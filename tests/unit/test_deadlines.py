@@ -32,6 +32,8 @@ D = DEADLINES
         ("the planned duration of a batch is below its limit", (D.batch, D.batch_limit)),
         ("single retries end before their batch", (D.batch_spare, D.batch_limit)),
         ("a kubectl call ends before its deletion is no longer expected", (D.kubectl_call, D.deletion_expected)),
+        ("a delete waits less for a rollback than for its own end", (D.marked, D.delete)),
+        ("marked objects are deleted before their batch ends", (D.marked, D.batch_limit)),
         ("a create ends before its rollback is abandoned", (D.create, D.settle)),
         ("the wait for another process's Service is shorter than the undo", (D.others_service, D.undo)),
         ("the margin of a use is below its interval", (D.use_margin, D.use_interval)),

@@ -132,3 +132,26 @@ def test_of_the_recorded_pods_only_ended_ones_are_due(make_settings: MakeSetting
     recorded["metadata"] |= {"labels": kube.labels_of("x"), "name": kube.pod_name("x")}
     due = due_of([recorded, service("x")], make_settings(), expiry.created_at(recorded) + timedelta(days=30))
     assert bool(due) == (has_ended(recorded) and "deletionTimestamp" not in recorded["metadata"])
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00", "soon"])
+def test_times_that_no_lifetime_can_be_added_to_are_ignored(time: str) -> None:
+    annotations = {
+        kube.APPLIED_AT_ANNOTATION: time,
+        kube.USED_ANNOTATION: time,
+        kube.EXPIRES_ANNOTATION: time,
+        kube.IDLE_ANNOTATION: "999999999",
+        kube.CONFIRMED_ANNOTATION: time,
+    }
+    metadata = {"creationTimestamp": "2026-07-01T10:00:00Z", "annotations": annotations}
+    pod = {"kind": "Pod", "metadata": metadata}
+    assert expiry.expires_at(pod) == "2058-03-09T11:46:39Z"
+    assert expiry.touched_at(pod) == expiry.created_at(pod)
+
+
+@pytest.mark.parametrize("marked_at", ["2026-01-01T00:00:00Z", "yes", ""])
+def test_what_is_marked_as_refused_is_due_whatever_the_mark_says(marked_at: str, make_settings: MakeSettings) -> None:
+    objects = [pod(refused_at=marked_at), service()]
+    [due] = due_of(objects, make_settings(), START + timedelta(days=1))
+    assert due.reason == "its create was refused"
+    assert due_of(objects, make_settings(reaper_grace="1"), START + timedelta(seconds=7)) == []

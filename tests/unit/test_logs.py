@@ -209,6 +209,14 @@ def test_an_uncaught_exception_shows_no_secret(capsys: pytest.CaptureFixture[str
         ('-  "Name": "A",\n-  "Value": "s3cret",', '-  "Name": "A",\n-  "Value": "(hidden)",'),
         ('{"name": "A", "value": "s\\"3cret"}', '{"name": "A", "value": "(hidden)"}'),
         ('"value": "cut of', '"value": "(hidden)"'),
+        (
+            'A"].value: expected string, got &value.valueUnstructured{Value:31337}\n  .spec.x: unknown',
+            'A"].value: expected string, got &value.valueUnstructured{Value:(hidden)}\n  .spec.x: unknown',
+        ),
+        (
+            "{Value:map[string]interface {}{}} valueUnstructured{Value:map[a:{s3cret}]}",
+            "{Value:map[string]interface {}{}} valueUnstructured{Value:(hidden)}",
+        ),
     ],
 )
 def test_values_of_variables_are_removed_from_kubectls_output(said: str, shown: str) -> None:

@@ -165,3 +165,19 @@ async def test_a_process_dies_with_its_killed_parent(tmp_path: Path) -> None:
     await parent.wait()
     while is_running(pid):
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+async def test_cancelling_a_call_while_its_input_is_written_logs_nothing(size: int, tmp_path: Path) -> None:
+    """The input fits into asyncio's buffer and not into the pipe, so it is never written completely."""
+    errors: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    script = f"echo $$ > {tmp_path}/pid; sleep 600"
+    for _ in range(5):
+        call = asyncio.create_task(run_process(["/bin/sh", "-c", script], stdin=b"x" * size, env=ENV))
+        await wait_for_text(tmp_path / "pid")
+        (tmp_path / "pid").unlink()
+        call.cancel()
+        await asyncio.wait([call])
+        await asyncio.sleep(0)
+    assert errors == []
