@@ -95,12 +95,13 @@ async def connect(
     directory: Path,
     *,
     service_account: Path | None = None,
+    context: str | None = None,
 ) -> KubectlRunner:
     """Return a runner for the configured cluster; does not connect to the cluster.
 
     `directory`: a private writable folder that exists as long as the service, for kubectl's cache and a generated
-    kubeconfig. `service_account`: folder of the Pod's token, default SERVICE_ACCOUNT. Raises StartupError with one
-    sentence if kubectl or the kubeconfig can't be used.
+    kubeconfig. `service_account`: folder of the Pod's token, default SERVICE_ACCOUNT. `context`: of the kubeconfig,
+    default the current one. Raises StartupError with one sentence if kubectl or the kubeconfig can't be used.
     """
     binary = find_kubectl(settings, environ)
     env = child_environment(environ, settings.kubectl_pass_env, home=directory)
@@ -110,9 +111,11 @@ async def connect(
     credentials = Credentials(kubeconfig, environ, settings.kubectl_pass_env)
     logs.hide_from(f"kubeconfig {kubeconfig}", credentials.forms, of_others=credentials.forms_of_words)
     runner = KubectlRunner(binary, (cache, f"--kubeconfig={kubeconfig}"), env, before_start=credentials.forms)
-    context = await read_context(runner, credentials)
-    flags = server_flags(settings, context.server, context.tls_server_name)
-    server = settings.k8s_api_server or shown_address(context.server)
+    if context is not None:
+        runner = dataclasses.replace(runner, flags=(*runner.flags, f"--context={context}"))
+    used = await read_context(runner, credentials)
+    flags = server_flags(settings, used.server, used.tls_server_name)
+    server = settings.k8s_api_server or shown_address(used.server)
     logger.info("kubectl %s at %s, kubeconfig %s, API server %s", version, binary, kubeconfig, server)
     if server.startswith("http://"):
         logger.warning("The API server's address is plain http: kubectl sends no credentials there.")
@@ -276,7 +279,7 @@ async def read_context(runner: KubectlRunner, credentials: Credentials | None = 
     path = runner.kubeconfig
     completed = await _run(runner, "config", "view", "--minify", "-o", "json")
     if completed.returncode != 0:
-        raise StartupError(_what_is_wrong(completed, path, credentials))
+        raise StartupError(_of_context(runner, _what_is_wrong(completed, path, credentials)))
     config = _parsed(completed, _Config)
     if config is None:
         raise StartupError(f"kubectl at {runner.binary} does not print a kubeconfig.")
@@ -284,12 +287,17 @@ async def read_context(runner: KubectlRunner, credentials: Credentials | None = 
     user = next((entry.user for entry in config.users or ()), None) or {}
     server = str(cluster.get("server", ""))
     if not server:
-        raise StartupError(_NO_SERVER.format(path))
+        raise StartupError(_of_context(runner, _NO_SERVER.format(path)))
     # Without credentials kubectl prompts for a user name, but only with TLS.
     if not server.startswith("http://") and not any(user.get(name) for name in _CREDENTIALS):
-        raise StartupError(_NO_USER.format(path))
+        raise StartupError(_of_context(runner, _NO_USER.format(path)))
     tls_server_name = cluster.get("tls-server-name")
     return CurrentContext(config.current_context, server, None if tls_server_name is None else str(tls_server_name))
+
+
+def _of_context(runner: KubectlRunner, sentence: str) -> str:
+    """Return the sentence with the name of the context that the runner uses instead of the current one."""
+    return sentence.replace("current context", f"context {runner.context}") if runner.context else sentence
 
 
 class _ClientVersion(BaseModel):

@@ -54,7 +54,15 @@ class KubectlRunner:
     @property
     def kubeconfig(self) -> str:
         """Path of the kubeconfig; empty if no flag names one."""
-        return next((flag.partition("=")[2] for flag in self.flags if flag.startswith("--kubeconfig=")), "")
+        return self._flag("--kubeconfig=")
+
+    @property
+    def context(self) -> str:
+        """Context of the kubeconfig; empty for the current one."""
+        return self._flag("--context=")
+
+    def _flag(self, start: str) -> str:
+        return next((flag.removeprefix(start) for flag in self.flags if flag.startswith(start)), "")
 
     @property
     def _env_of_short_calls(self) -> Mapping[str, str]:
