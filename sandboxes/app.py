@@ -12,15 +12,14 @@ from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
-from sandboxes.cluster.informer import Informer
 from sandboxes.cluster.no_informer import NoInformer
-from sandboxes.cluster.terminations import TerminationLog
+from sandboxes.cluster_unit import ClusterPlan, prepare_unit
+from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry
 from sandboxes.deadlines import DEADLINES
-from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
-from sandboxes.kubectl.pool import ProcessPool
-from sandboxes.ops.preflight import check_cluster, protect
+from sandboxes.ops.clusters import ClusterOverviews
+from sandboxes.ops.preflight import check_cluster
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
@@ -30,16 +29,14 @@ from sandboxes.spec.templates import load_templates
 from sandboxes.variables import Address, ignored_variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from aiohttp import web
 
+    from sandboxes.cluster_unit import ClusterUnit, Preflight
     from sandboxes.deadlines import Deadlines
-    from sandboxes.service.reaper import Reaper
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
-
-    Preflight = Callable[[Kubectl, Mapping[str, Template], Settings, Deadlines], Awaitable[None]]
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "manifests" / "sandbox"
 
@@ -73,52 +70,13 @@ async def compose(
     """
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
-    templates = load_all_templates(settings)
-    runner = await connect(settings, os.environ, directory)
-    waiting = ProcessPool(runner, settings.kubeconfig, most=settings.kubectl_max_processes, deadlines=deadlines)
-    kubectl = Kubectl(
-        waiting if settings.kubectl_start_ahead else runner,
-        max_processes=settings.kubectl_max_processes,
-        # With batches, the batcher limits its own queue; a batch must not be refused after that.
-        max_waiting=UNBOUNDED if settings.kubectl_group else settings.kubectl_max_waiting,
-        deadline=deadlines.kubectl_call,
-        kubeconfig=runner.kubeconfig,
-    )
-    batched = BatchedKubectl(
-        kubectl,
-        max_processes=settings.kubectl_max_processes,
-        max_waiting=settings.kubectl_max_waiting,
-        deadlines=deadlines,
-    )
-    informer = Informer(
-        kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
-    )
+    plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
+    unit = await prepare_unit(plan, os.environ, directory, deadlines=deadlines)
     _warn(settings, callers)
-    await preflight(kubectl, templates, settings, deadlines)
-    policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
-    cluster = Cluster(
-        kubectl,
-        informer if settings.live_view else NoInformer(),
-        settings.k8s_namespace,
-        policies=policies,
-        terminations=TerminationLog(deadlines=deadlines),
-        deadlines=deadlines,
-        batched=batched if settings.kubectl_group else None,
-    )
-    service = SandboxService(cluster, templates, settings)
-    await protect(service.protection, deadlines)
-    app = create_app(service, settings, keys, callers)
-    app[METRICS].read_waiting(lambda: waiting.waiting)
-    # aiohttp ends these contexts in reverse order.
-    if settings.kubectl_start_ahead:
-        app.cleanup_ctx.append(_running(waiting))
-    if settings.kubectl_group:
-        app.cleanup_ctx.append(_finally(batched.close))
-    if settings.live_view:
-        app.cleanup_ctx.append(_running(informer))
-    if settings.reaper_interval:
-        app.cleanup_ctx.append(_running(service.reaper))
-    app.cleanup_ctx.append(_finally(service.finish))
+    await unit.check(preflight)
+    app = create_app(unit.service, settings, keys, callers, ClusterOverviews([unit.overview]))
+    app[METRICS].read_waiting(lambda: unit.pool.waiting)
+    app.cleanup_ctx.append(_running(unit))
     return app
 
 
@@ -138,22 +96,19 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
     return SandboxService(cluster, load_all_templates(settings), settings)
 
 
-def _running(part: ProcessPool | Informer | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:
+def plan_cluster(entry: ClusterEntry, settings: Settings) -> ClusterPlan:
+    """Return the plan of a cluster; `settings`: of the service. Raises StartupError if a template is bad."""
+    own = entry.for_service(settings)
+    policies = (build_policy(load_policy(POLICY), own),) if own.sandbox_network_policy == "isolated" else ()
+    return ClusterPlan(entry, own, load_all_templates(own), policies)
+
+
+def _running(part: ClusterUnit) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a clean-up context that runs the component while the application runs."""
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
         async with part.running():
             yield
-
-    return run
-
-
-def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return a clean-up context that awaits `end` at shutdown."""
-
-    async def run(_app: web.Application) -> AsyncIterator[None]:
-        yield
-        await end()
 
     return run
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers
 from sandboxes.deadlines import Deadlines
+from sandboxes.ops.clusters import ClusterOverviews
 from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.sandboxes import SandboxService
@@ -17,6 +18,8 @@ SANDBOX_SERVICE = web.AppKey("SANDBOX_SERVICE", SandboxService)
 SETTINGS = web.AppKey("SETTINGS", Settings)
 
 HEALTH = web.AppKey("HEALTH", Health)
+
+CLUSTERS = web.AppKey("CLUSTERS", ClusterOverviews)
 
 KEYS = web.AppKey("KEYS", ApiKeys)
 
