@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandboxes.api.app_keys import METRICS
+from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster_unit import ClusterPlan, prepare_unit
+from sandboxes.cluster_units import ClusterUnits
 from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry
 from sandboxes.deadlines import DEADLINES
 from sandboxes.kubectl.client import Kubectl
@@ -70,14 +71,36 @@ async def compose(
     """
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
-    plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
-    unit = await prepare_unit(plan, os.environ, directory, deadlines=deadlines)
-    _warn(settings, callers)
-    await unit.check(preflight)
-    app = create_app(unit.service, settings, keys, callers, ClusterOverviews([unit.overview]))
-    app[METRICS].read_waiting(lambda: unit.pool.waiting)
-    app.cleanup_ctx.append(_running(unit))
+    if settings.clusters_file is not None:
+        units = _units(settings, settings.clusters_file, directory, preflight, deadlines)
+        await units.load()
+        _warn(settings, callers)
+        await units.check()
+        first = next(iter(units.units.values()))
+        app = create_app(first.service, settings, keys, callers, units.overviews)
+        app[CLUSTER_UNITS] = units
+        app.on_shutdown.append(lambda _app: units.release())
+    else:
+        plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
+        first = await prepare_unit(plan, os.environ, directory, deadlines=deadlines)
+        _warn(settings, callers)
+        await first.check(preflight)
+        app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
+        units = None
+    app[METRICS].read_waiting(lambda: first.pool.waiting)
+    app.cleanup_ctx.append(_running(first if units is None else units))
     return app
+
+
+def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight, deadlines: Deadlines) -> ClusterUnits:
+    """Return the clusters of CLUSTERS_FILE, not yet loaded; each has a folder of its own in `directory`."""
+
+    async def prepare(entry: ClusterEntry) -> ClusterUnit:
+        own = directory / entry.name
+        own.mkdir(exist_ok=True)
+        return await prepare_unit(plan_cluster(entry, settings), os.environ, own, deadlines=deadlines)
+
+    return ClusterUnits(path, prepare, preflight, deadlines)
 
 
 async def compose_once(settings: Settings, directory: Path) -> SandboxService:
@@ -103,7 +126,7 @@ def plan_cluster(entry: ClusterEntry, settings: Settings) -> ClusterPlan:
     return ClusterPlan(entry, own, load_all_templates(own), policies)
 
 
-def _running(part: ClusterUnit) -> Callable[[web.Application], AsyncIterator[None]]:
+def _running(part: ClusterUnit | ClusterUnits) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a clean-up context that runs the component while the application runs."""
 
     async def run(_app: web.Application) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from sandboxes.spec.yaml_scalars import UnreadableError
 from sandboxes.variables import may_be_shown, rule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sandboxes.settings import Settings
     from sandboxes.spec.yaml import Document, Json
@@ -201,41 +201,50 @@ class Changes(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
+def in_question(old: Sequence[ClusterEntry], new: Sequence[ClusterEntry]) -> tuple[str, ...]:
+    """Return the names of the clusters in `old` that the new version must not touch if they have sandboxes."""
+    after = {entry.name: entry for entry in new}
+    return tuple(was.name for was in old if not was.lost and (was.name not in after or _moved(was, after[was.name])))
+
+
 def changes(
-    old: Sequence[ClusterEntry], new: Sequence[ClusterEntry], has_sandboxes: Callable[[str], bool | None]
+    old: Sequence[ClusterEntry], new: Sequence[ClusterEntry], has_sandboxes: Mapping[str, bool | None]
 ) -> Changes:
-    """Compare two versions of the file. `has_sandboxes`: of a cluster in `old`, by name; None: not known.
+    """Compare two versions of the file. `has_sandboxes`: of each cluster `in_question`, by name; None: not known.
 
     A cluster that has sandboxes, or may have some, is taken out only if its entry in `old` says `lost: true`; and it is
     not made another cluster by a new kubeconfig, context, namespace or API server. Else the result has only `problems`.
     """
     before, after = ({entry.name: entry for entry in entries} for entries in (old, new))
-    leaves = tuple(name for name in before if name not in after)
-    problems = [
-        f"Cluster {name} {_holding(has_sandboxes(name))}: to take it out, first set `lost: true` in its entry."
-        for name in leaves
-        if not before[name].lost and has_sandboxes(name) is not False
-    ]
-    restarts, weights = [], []
-    for name, entry in after.items():
-        was = before.get(name)
-        if was is None or was == entry:
-            continue
-        if was.settings == entry.settings and was.context == entry.context:
-            weights.append(entry)
-            continue
-        moved = [key for key in _OF_PLACE if _value(was, key) != _value(entry, key)]
-        if moved and not was.lost and has_sandboxes(name) is not False:
-            problems.append(f"Cluster {name} {_holding(has_sandboxes(name))}: {', '.join(moved)} can't change.")
-        restarts.append(entry)
+    problems = []
+    for name in in_question(old, new):
+        has = has_sandboxes.get(name)
+        if has is not False:
+            holding = f"Cluster {name} " + ("has sandboxes" if has else "can't be asked whether it has sandboxes")
+            entry = after.get(name)
+            if entry is None:
+                problems.append(f"{holding}: to take it out, first set `lost: true` in its entry.")
+            else:
+                problems.append(f"{holding}: {', '.join(_moved(before[name], entry))} can't change.")
     if problems:
         return Changes(problems=tuple(problems))
-    joins = tuple(entry for name, entry in after.items() if name not in before)
-    return Changes(joins, leaves, tuple(restarts), tuple(weights))
+    kept = [entry for name, entry in after.items() if before.get(name, entry) != entry]
+    weights = tuple(entry for entry in kept if _is_same_but_weight(before[entry.name], entry))
+    return Changes(
+        joins=tuple(entry for name, entry in after.items() if name not in before),
+        leaves=tuple(name for name in before if name not in after),
+        restarts=tuple(entry for entry in kept if entry not in weights),
+        weights=weights,
+    )
 
 
-def _holding(has_sandboxes: bool | None) -> str:
-    return "has sandboxes" if has_sandboxes else "can't be asked whether it has sandboxes"
+def _is_same_but_weight(was: ClusterEntry, entry: ClusterEntry) -> bool:
+    return was.settings == entry.settings and was.context == entry.context
+
+
+def _moved(was: ClusterEntry, entry: ClusterEntry) -> list[str]:
+    """Return the keys that changed of those that say where the sandboxes are."""
+    return [key for key in _OF_PLACE if _value(was, key) != _value(entry, key)]
 
 
 def _value(entry: ClusterEntry, key: str) -> object:

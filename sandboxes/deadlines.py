@@ -144,6 +144,9 @@ class Deadlines:
     # https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy
     crash_loop_over: float = 600.0
 
+    # Interval of the check whether CLUSTERS_FILE has changed; when a refused version of it is tried again.
+    clusters_poll: float = 5.0
+    clusters_retry: float = 60.0
     # A file modified less than this before it was read may change again without a new mtime: file systems have coarse
     # timestamps.
     file_step: float = 2.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxes.clusters_file import ClusterEntry, changes, parse
+from sandboxes.clusters_file import ClusterEntry, changes, in_question, parse
 from sandboxes.settings import ClusterSettings, Settings
 from tests.marker import MARKER
 
@@ -159,53 +159,49 @@ EAST, WEST = parsed("- {name: east, namespace: one}\n- {name: west, context: w}"
 LOST = ClusterEntry(EAST.name, EAST.settings, lost=True)
 
 
-def holds(**sandboxes: bool | None) -> Callable[[str], bool | None]:
-    return lambda name: sandboxes[name]
-
-
 def test_an_unchanged_file_changes_nothing() -> None:
-    assert changes((EAST, WEST), (EAST, WEST), holds()) == ((), (), (), (), ())
+    assert changes((EAST, WEST), (EAST, WEST), {}) == ((), (), (), (), ())
 
 
 def test_a_new_cluster_joins() -> None:
-    assert changes((EAST,), (WEST, EAST), holds()) == ((WEST,), (), (), (), ())
+    assert changes((EAST,), (WEST, EAST), {}) == ((WEST,), (), (), (), ())
 
 
 def test_an_empty_cluster_may_be_taken_out() -> None:
-    assert changes((EAST, WEST), (WEST,), holds(east=False)) == ((), ("east",), (), (), ())
+    assert changes((EAST, WEST), (WEST,), {"east": False}) == ((), ("east",), (), (), ())
 
 
 def test_a_cluster_with_sandboxes_may_not_be_taken_out() -> None:
-    assert changes((EAST, WEST), (WEST,), holds(east=True)).problems == (
+    assert changes((EAST, WEST), (WEST,), {"east": True}).problems == (
         "Cluster east has sandboxes: to take it out, first set `lost: true` in its entry.",
     )
 
 
 def test_a_cluster_that_cannot_be_asked_may_not_be_taken_out() -> None:
-    assert changes((EAST, WEST), (WEST,), holds(east=None)).problems == (
+    assert changes((EAST, WEST), (WEST,), {"east": None}).problems == (
         "Cluster east can't be asked whether it has sandboxes: to take it out, first set `lost: true` in its entry.",
     )
 
 
 @pytest.mark.parametrize("sandboxes", [True, None, False])
 def test_a_cluster_that_was_lost_may_be_taken_out(*, sandboxes: bool | None) -> None:
-    assert changes((LOST, WEST), (WEST,), holds(east=sandboxes)) == ((), ("east",), (), (), ())
+    assert changes((LOST, WEST), (WEST,), {"east": sandboxes}) == ((), ("east",), (), (), ())
 
 
 def test_a_refused_removal_refuses_the_whole_change() -> None:
-    found = changes((EAST,), (WEST,), holds(east=True))
+    found = changes((EAST,), (WEST,), {"east": True})
     assert found[:4] == ((), (), (), ())
     assert len(found.problems) == 1
 
 
 def test_weight_labels_and_lost_change_without_a_restart() -> None:
     new = ClusterEntry("east", EAST.settings, weight=0, labels={"a": "b"}, lost=True)
-    assert changes((EAST, WEST), (new, WEST), holds(east=True)) == ((), (), (), (new,), ())
+    assert changes((EAST, WEST), (new, WEST), {"east": True}) == ((), (), (), (new,), ())
 
 
 def test_other_settings_of_a_cluster_with_sandboxes_change_by_a_restart() -> None:
     new = ClusterEntry("east", {**EAST.settings, "max_sandboxes": 3})
-    assert changes((EAST,), (new,), holds(east=True)) == ((), (), (new,), (), ())
+    assert changes((EAST,), (new,), {"east": True}) == ((), (), (new,), (), ())
 
 
 @pytest.mark.parametrize(
@@ -218,6 +214,15 @@ def test_other_settings_of_a_cluster_with_sandboxes_change_by_a_restart() -> Non
 )
 def test_a_cluster_with_sandboxes_may_not_become_another(text: str, moved: str) -> None:
     new = parsed(f"- {text}")
-    assert changes((EAST,), new, holds(east=True)).problems == (f"Cluster east has sandboxes: {moved} can't change.",)
-    assert changes((EAST,), new, holds(east=False)) == ((), (), new, (), ())
-    assert changes((LOST,), new, holds(east=None)) == ((), (), new, (), ())
+    assert changes((EAST,), new, {"east": True}).problems == (f"Cluster east has sandboxes: {moved} can't change.",)
+    assert changes((EAST,), new, {"east": False}) == ((), (), new, (), ())
+    assert changes((LOST,), new, {"east": None}) == ((), (), new, (), ())
+
+
+def test_only_clusters_that_leave_or_move_are_asked_for_sandboxes() -> None:
+    heavier = ClusterEntry("west", WEST.settings, WEST.context, weight=9)
+    moved = ClusterEntry("east", {"k8s_namespace": "two"})
+    assert in_question((EAST, WEST), (EAST, heavier)) == ()
+    assert in_question((EAST, WEST), (moved, heavier)) == ("east",)
+    assert in_question((EAST, WEST), (EAST,)) == ("west",)
+    assert in_question((LOST, WEST), (WEST,)) == ()
