@@ -270,3 +270,14 @@ async def test_a_lost_cluster_that_cannot_be_used_is_listed_and_joins_when_it_is
     later.write_bytes(west.kubeconfig.read_bytes())
     await change(service, path, entry("east", cluster), gone)
     await becomes(service, "west", state="ready", last_error=None)
+
+
+async def test_the_end_of_the_service_ends_all_its_clusters(
+    cluster: Cluster, west: Cluster, start_provisioner: StartProvisioner, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "clusters.yaml", entry("east", cluster), entry("west", west))
+    service = await start_provisioner(CLUSTERS_FILE=str(path))
+    units = units_of(service).units.values()
+    await until(lambda: all(unit.cluster.informer_state.watching == 2 for unit in units))
+    await service.client.close()
+    assert [unit.cluster.informer_state.watching for unit in units] == [0, 0]
