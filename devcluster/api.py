@@ -124,6 +124,8 @@ class Api:
             raise invalid(_PATCH_OPTIONS, "", [cause])
         applied = without_nulls(applied)
         self._identify(resource, applied, namespace, name)
+        if "managedFields" in metadata(applied):  # `apply-exported-managed-fields`
+            raise bad_request("metadata.managedFields must be nil")
         typed = self.typed(resource)
         complaints = declared.complaints(typed, applied)
         if complaints:
@@ -250,6 +252,7 @@ class Api:
         strategy = self._strategies[resource]
         self._canonicalize(resource, obj)
         strategy.fill_in(obj)
+        strategy.prepare_update(obj, found.obj)
         causes = strategy.update_causes(obj, found.obj) + strategy.causes(obj)
         if causes:
             raise invalid(resource, name_of(obj), causes)

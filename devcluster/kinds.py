@@ -26,6 +26,9 @@ class Strategy:
         """Return the causes for which an object is invalid."""
         return metadata_causes(obj, name_is_label=self.name_is_label)
 
+    def prepare_update(self, new: Json, old: Json) -> None:
+        """Drop fields that no longer apply after a change, in place, before it is validated."""
+
     def warnings(self, obj: Json) -> list[str]:  # noqa: ARG002 - most kinds have none
         """Return what is questionable in a new object, which kubectl prints."""
         return []
@@ -124,6 +127,10 @@ class ServiceStrategy(Strategy):
         """Return the causes for which a Service is invalid."""
         return super().causes(obj) + services.causes(obj)
 
+    def prepare_update(self, new: Json, old: Json) -> None:
+        """Drop node ports that the new type does not have."""
+        services.drop_node_ports(new, old)
+
     def update_causes(self, new: Json, old: Json) -> list[Cause]:
         """Refuse a change of the cluster IP."""
         return super().update_causes(new, old) + services.update_causes(new, old)
@@ -165,8 +172,8 @@ class ServiceStrategy(Strategy):
         wanted = new["spec"]["type"] in services.WITH_NODE_PORTS
         for index, port in enumerate(new["spec"].get("ports") or ()):
             if not wanted:
-                port.pop("nodePort", None)
-            elif not port.get("nodePort"):
+                continue
+            if not port.get("nodePort"):
                 port["nodePort"] = self._any_port(dry_run=dry_run)
                 taken.append(port["nodePort"])
             elif port["nodePort"] not in held:

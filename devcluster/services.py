@@ -1,6 +1,6 @@
 """Defaults and validation of Services. Pure; `allocators` has the addresses."""
 
-from devcluster.errors import Cause, invalid_value, required, unsupported
+from devcluster.errors import Cause, duplicate, forbidden_field, invalid_value, required, unsupported
 from devcluster.names import label_problems
 from devcluster.objects import Json, JsonValue
 
@@ -39,7 +39,7 @@ def node_ports(service: Json) -> list[int]:
 
 
 def causes(service: Json) -> list[Cause]:
-    """Return the causes for which a Service's spec is invalid."""
+    """Return the causes for which a Service's spec is invalid (`apply-service-port-*`, `apply-nodeport-*`)."""
     spec = service["spec"]
     found = []
     if spec["type"] not in TYPES:
@@ -47,11 +47,36 @@ def causes(service: Json) -> list[Cause]:
     ports = spec.get("ports") or []
     if not ports and spec.get("clusterIP") != HEADLESS and spec["type"] != "ExternalName":
         found.append(required("spec.ports"))
+    if spec["type"] in WITH_NODE_PORTS and spec.get("clusterIP") == HEADLESS:
+        detail = f"may not be set to 'None' for {spec['type']} services"
+        found.append(invalid_value("spec.clusterIPs[0]", HEADLESS, detail))
+    names: list[str] = []
     for index, port in enumerate(ports):
-        found += _port_causes(port, f"spec.ports[{index}]", named=len(ports) > 1)
+        at = f"spec.ports[{index}]"
+        found += _port_causes(port, at, named=len(ports) > 1)
+        if port.get("name") in names:
+            found.append(duplicate(f"{at}.name", port["name"]))
+        if port.get("nodePort") and spec["type"] not in WITH_NODE_PORTS:
+            found.append(forbidden_field(f"{at}.nodePort", f"may not be used when `type` is '{spec['type']}'"))
+        names += [port["name"]] if port.get("name") else []
     if spec["type"] == "ExternalName" and not spec.get("externalName"):
         found.append(required("spec.externalName"))
+    if spec.get("loadBalancerSourceRanges") and spec["type"] != "LoadBalancer":
+        # From the API server's source, its capital letter included; not in the record.
+        found.append(forbidden_field("spec.LoadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'"))
     return found
+
+
+def drop_node_ports(new: Json, old: Json) -> None:
+    """Drop the node ports of a Service whose new type has none, in place, unless the update set them itself.
+
+    From the API server's source (dropTypeDependentFields), not in the record.
+    """
+    if old["spec"]["type"] not in WITH_NODE_PORTS or new["spec"]["type"] in WITH_NODE_PORTS:
+        return
+    if set(node_ports(new)) <= set(node_ports(old)):
+        for port in new["spec"].get("ports") or ():
+            port.pop("nodePort", None)
 
 
 def _port_causes(port: Json, at: str, *, named: bool) -> list[Cause]:

@@ -13,24 +13,25 @@ from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.no_informer import NoInformer
-from sandboxes.cluster_unit import ClusterPlan, prepare_unit
+from sandboxes.cluster_unit import ClusterPlan, client_of, prepare_unit
 from sandboxes.cluster_units import ClusterUnits
 from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry
 from sandboxes.deadlines import DEADLINES
-from sandboxes.kubectl.client import Kubectl
-from sandboxes.kubectl.config import SERVICE_ACCOUNT, connect
+from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
+from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
 from sandboxes.ops.clusters import ClusterOverviews
 from sandboxes.ops.preflight import check_cluster
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE
+from sandboxes.spec.replaced import replaced_fields, sentence
 from sandboxes.spec.seccomp import ALL_IN_ONE, is_all_in_one
 from sandboxes.spec.templates import load_templates
 from sandboxes.variables import Address, ignored_variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from aiohttp import web
 
@@ -74,16 +75,16 @@ async def compose(
     if settings.clusters_file is not None:
         units = _units(settings, settings.clusters_file, directory, preflight, deadlines)
         await units.load()
-        _warn(settings, callers)
-        await units.check()
         first = next(iter(units.units.values()))
+        _warn(settings, callers, first.service.loaded_templates)
+        await units.check()
         app = create_app(first.service, settings, keys, callers, units.overviews)
         app[CLUSTER_UNITS] = units
         app.on_shutdown.append(lambda _app: units.release())
     else:
         plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
         first = await prepare_unit(plan, os.environ, directory, deadlines=deadlines)
-        _warn(settings, callers)
+        _warn(settings, callers, plan.templates)
         await first.check(preflight)
         app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
         units = None
@@ -108,13 +109,8 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
 
     Raises StartupError if kubectl or the kubeconfig can't be used.
     """
-    runner = await connect(settings, os.environ, directory)
-    kubectl = Kubectl(
-        runner,
-        max_processes=settings.kubectl_max_processes,
-        max_waiting=settings.kubectl_max_waiting,
-        kubeconfig=runner.kubeconfig,
-    )
+    connection = await prepare(settings, os.environ, directory)
+    kubectl = client_of(connection, settings, connection.runner, DEADLINES, in_batches=False)
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)
 
@@ -136,9 +132,13 @@ def _running(part: ClusterUnit | ClusterUnits) -> Callable[[web.Application], As
     return run
 
 
-def _warn(settings: Settings, callers: Callers) -> None:
-    for sentence in _warnings(settings, callers):
-        logger.warning("%s", sentence)
+def _warn(settings: Settings, callers: Callers, templates: Mapping[str, Template]) -> None:
+    for warning in _warnings(settings, callers):
+        logger.warning("%s", warning)
+    for name, template in templates.items():
+        fields = replaced_fields(name, template, settings)
+        if fields:
+            logger.warning("%s", sentence(name, fields))
 
 
 def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
@@ -164,13 +164,12 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
     if settings.sandbox_seccomp is None and (is_all_in_one(settings.sandbox_image) or "image" in settings.allow_fields):
         yield (
             f"SANDBOX_SECCOMP is not set: sandboxes of an image named {ALL_IN_ONE} have no seccomp profile, unless "
-            "their template has one, since the image's browser does not start under RuntimeDefault. To set it: "
-            "SANDBOX_SECCOMP=RuntimeDefault."
+            "their template has one, since the image's browser does not start under RuntimeDefault. If you do "
+            "not need the browser, set SANDBOX_SECCOMP=RuntimeDefault."
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
         yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
-    if "KUBECONFIG" in os.environ and "KUBECONFIG_PATH" not in os.environ:
-        yield f"KUBECONFIG is set but not read; KUBECONFIG_PATH is. Using {settings.kubeconfig}."
+    yield from ignored_kubeconfigs(settings)
 
 
 def _warnings_of_access(settings: Settings, callers: Callers) -> Iterator[str]:

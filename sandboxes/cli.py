@@ -49,23 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Creates sandboxes on Kubernetes, over REST, through kubectl.")
     parser.add_argument("--version", action="version", version=f"sandbox-provisioner {__version__}")
     commands = parser.add_subparsers(dest="command")
-    commands.add_parser("serve", help="serve the REST API (the default)")
-    render_parser = commands.add_parser("render", help="print the objects of one sandbox as JSON, without creating it")
+    _add_command(commands, "serve", "serve the REST API (the default)")
+    render_parser = _add_command(commands, "render", "print the objects of one sandbox as JSON, without creating it")
     which = render_parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--sandbox-id")
     which.add_argument(
         "--request", metavar="FILE", help="JSON body of a create, instead of the other options; -: stdin"
     )
     render_parser.add_argument("--thread-id", help="default: the sandbox's id")
-    render_parser.add_argument("--user-id", default="default")
-    render_parser.add_argument("--template", default=DEFAULT_TEMPLATE)
-    reap_parser = commands.add_parser(
-        "reap", help="run the reaper once: delete expired and ended sandboxes, and leftovers"
+    render_parser.add_argument("--user-id", default="default", help="default: %(default)s")
+    render_parser.add_argument("--template", default=DEFAULT_TEMPLATE, help="default: %(default)s")
+    reap_parser = _add_command(
+        commands, "reap", "run the reaper once: delete expired and ended sandboxes, and leftovers"
     )
     reap_parser.add_argument("--dry-run", action="store_true", help="print what would be deleted, and delete nothing")
-    commands.add_parser(
+    _add_command(
+        commands,
         "check",
-        help="check, line by line, that this machine and the cluster are ready; exit code 0: ready, "
+        "check, line by line, that this machine and the cluster are ready; exit code 0: ready, "
         "1: a check failed, 2: the checks stopped early, such as for an unreachable cluster",
     )
     arguments = parser.parse_args(argv)
@@ -91,6 +92,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_masked(f"provisioner: {error}", sys.stderr)
         return 2 if arguments.command == "check" else 1
     return 0
+
+
+def _add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
+) -> argparse.ArgumentParser:
+    """Add a command whose own --help says the same about it as the list of commands."""
+    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
 
 
 def _create_body(arguments: argparse.Namespace) -> str:

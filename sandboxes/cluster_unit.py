@@ -18,7 +18,8 @@ from sandboxes.deadlines import DEADLINES, within
 from sandboxes.errors import ProvisionerError
 from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.kubectl.config import connect
+from sandboxes.kubectl.config import prepare
+from sandboxes.kubectl.kubeconfig_files import named_kubeconfigs
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.clusters import ClusterOverview
 from sandboxes.ops.preflight import protect
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from sandboxes.clusters_file import ClusterEntry
     from sandboxes.deadlines import Deadlines
+    from sandboxes.kubectl.config import Connection
+    from sandboxes.kubectl.runner import Runner
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -125,16 +128,11 @@ async def prepare_unit(
     `directory`: writable, of this cluster alone. Raises StartupError if kubectl or the kubeconfig can't be used.
     """
     entry, settings = plan.entry, plan.settings
-    runner = await connect(settings, environ, directory, context=entry.context)
-    pool = ProcessPool(runner, settings.kubeconfig, most=settings.kubectl_max_processes, deadlines=deadlines)
-    kubectl = Kubectl(
-        pool if settings.kubectl_start_ahead else runner,
-        max_processes=settings.kubectl_max_processes,
-        # With batches, the batcher limits its own queue; a batch must not be refused after that.
-        max_waiting=UNBOUNDED if settings.kubectl_group else settings.kubectl_max_waiting,
-        deadline=deadlines.kubectl_call,
-        kubeconfig=runner.kubeconfig,
-    )
+    connection = await prepare(settings, environ, directory, context=entry.context)
+    runner = connection.runner
+    pool = ProcessPool(runner, *named_kubeconfigs(settings), most=settings.kubectl_max_processes, deadlines=deadlines)
+    starter = pool if settings.kubectl_start_ahead else runner
+    kubectl = client_of(connection, settings, starter, deadlines, in_batches=settings.kubectl_group)
     batched = BatchedKubectl(
         kubectl,
         max_processes=settings.kubectl_max_processes,
@@ -156,3 +154,19 @@ async def prepare_unit(
     service = SandboxService(cluster, plan.templates, settings)
     overview = ClusterOverview(entry.name, service, settings, weight=entry.weight)
     return ClusterUnit(entry, settings, service, overview, pool, batched, informer)
+
+
+def client_of(
+    connection: Connection, settings: Settings, starter: Runner, deadlines: Deadlines, *, in_batches: bool
+) -> Kubectl:
+    """Return a client of the connection's cluster, whose processes `starter` starts."""
+    return Kubectl(
+        starter,
+        max_processes=settings.kubectl_max_processes,
+        # With batches, the batcher limits its own queue; a batch must not be refused after that.
+        max_waiting=UNBOUNDED if in_batches else settings.kubectl_max_waiting,
+        deadline=deadlines.kubectl_call,
+        kubeconfig=connection.runner.kubeconfig,
+        plugins=connection.runner.plugins,
+        server=connection.context.server,
+    )

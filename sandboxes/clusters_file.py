@@ -39,6 +39,7 @@ def _setting_keys() -> dict[str, str]:
     return {
         renamed.get(name, name.removeprefix("k8s_").removeprefix("sandbox_")): name
         for name in ClusterSettings.model_fields
+        if name != "kubeconfig"  # the list of the variable KUBECONFIG: an entry names one file
     }
 
 

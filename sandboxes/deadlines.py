@@ -41,7 +41,8 @@ class Deadlines:
     settle_finish: float = 10.0
     # Maximum delay between Pod and Service when another process creates the same sandbox; typically 12 ms.
     others_service: float = 1.0
-    # How far the clocks of one cluster's API servers may differ; their timestamps are whole seconds.
+    # How far the clocks of one cluster's API servers may differ; their timestamps are whole seconds. A deletion counts
+    # as overdue only after as much more (service/lost.py).
     clocks_differ: float = 10.0
     # How long a measurement of the API server's clock is used: it may be set back.
     clock_measured: float = 600.0
@@ -90,6 +91,9 @@ class Deadlines:
     sse_write: float = 30.0
     hang_up: float = 0.25
 
+    # How long diagnostics of a sandbox show why the cluster refused its last create.
+    refusals_kept: float = 3600.0
+
     # How long an apply is not tried again after the right to patch was missing.
     patch_forbidden: float = 60.0
 
@@ -114,6 +118,9 @@ class Deadlines:
     # kubectl: any call, including the wait for a free process; and a call without the cluster (measured: 40 ms).
     kubectl_call: float = 25.0
     kubectl_local: float = 10.0
+    # How long a credential plugin, for which kubectl waited when it was ended, explains timeouts: requests that were
+    # batched with that call end a little later.
+    plugin_recent: float = 2.0
     # How long to read the remaining output of a process that has exited.
     drain: float = 1.0
     # Credentials rotate (EKS: 15 minutes), and a process started ahead has already read its own.

@@ -62,6 +62,7 @@ USER_DATA_VOLUME = "user-data"
 SKILLS_VOLUME = "skills"
 PORT_NAME = "http"
 REVISION_VARIABLE = "SANDBOX_REVISION"
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 def pod_name(sandbox_id: str) -> str:
@@ -160,6 +161,75 @@ def sandbox_container(pod: KubeObject) -> KubeObject:
     """Return the container named `sandbox`; an empty dict if the Pod has none (it is not a sandbox's)."""
     found: KubeObject = next((one for one in pod["spec"]["containers"] if one["name"] == CONTAINER), {})
     return found
+
+
+def is_tcp(port: KubeObject) -> bool:
+    """Whether a port of a container or a Service is a TCP port, which is the default."""
+    return bool(port.get("protocol", "TCP") == "TCP")
+
+
+def server_port(pod: KubeObject) -> int | None:
+    """Return the port on which a sandbox's server listens, or None if its Pod does not say.
+
+    In this order: the port that a probe asks, the container's TCP port named `http`, its only TCP port.
+    """
+    container = sandbox_container(pod)
+    for probe in PROBES:
+        port = target_of(pod, ((container.get(probe) or {}).get("httpGet") or {}).get("port"))
+        if port is not None:
+            return port
+    ports = [one for one in container.get("ports") or [] if is_tcp(one)]
+    named = [one for one in ports if one.get("name") == PORT_NAME]
+    for found in (named, ports):
+        if len(found) == 1:
+            number: int | None = found[0].get("containerPort")
+            return number
+    return None
+
+
+def target_of(pod: KubeObject | None, target: int | str | None) -> int | None:
+    """Return the number of a port that a probe or a Service names; None if the Pod's containers do not have it."""
+    if not isinstance(target, str):
+        return target
+    containers = pod["spec"]["containers"] if pod else []
+    ports = (port for container in containers for port in container.get("ports") or [])
+    return next((port.get("containerPort") for port in ports if port.get("name") == target), None)
+
+
+def sandbox_port(service: KubeObject, pod: KubeObject | None, default: int) -> KubeObject | None:
+    """Return the port of a Service that leads to the sandbox's server, or None if it has no such port.
+
+    Among its TCP ports: the one named `http`; else the only one; else the one whose target is the server's port; else
+    the one that is the server's port itself. `default`: the server's port, where the Pod does not say it.
+    """
+    ports: list[KubeObject] = [one for one in service["spec"].get("ports") or [] if is_tcp(one)]
+    number = (server_port(pod) if pod else None) or default
+    for found in (
+        [one for one in ports if one.get("name") == PORT_NAME],
+        ports if len(ports) == 1 else [],
+        [one for one in ports if target_of(pod, one.get("targetPort", one.get("port"))) == number],
+        [one for one in ports if one.get("port") == number],
+    ):
+        if found:
+            return found[0]
+    return None
+
+
+def leads_to(pod: KubeObject, port: KubeObject) -> bool:
+    """Whether something in the Pod may listen where this port of its Service leads.
+
+    False only if the Pod says where its server listens, and no container declares the port's target.
+    """
+    target = target_of(pod, port.get("targetPort", port.get("port")))
+    declared = (
+        one.get("containerPort") for container in pod["spec"]["containers"] for one in container.get("ports") or []
+    )
+    return server_port(pod) in (None, target) or target in declared
+
+
+def is_headless(service: KubeObject) -> bool:
+    """Whether the Service has no address of its own: its name resolves to the Pod's address."""
+    return bool(service["spec"].get("clusterIP") == "None")
 
 
 def resource_of(kind: str) -> str:

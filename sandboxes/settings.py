@@ -29,18 +29,20 @@ from sandboxes.variables import (
     LOOPBACK,
     Amount,
     ClaimName,
+    ListenHosts,
     NodePath,
     Port,
     ThreadsPath,
     api_key,
     api_server,
-    comma_separated,
+    dns_domain,
     file_path,
+    file_paths,
     host_or_address,
     ingress_from,
-    listen_hosts,
     lower_case,
     namespace,
+    path_list,
     upper_case,
     variable_names,
     words,
@@ -48,6 +50,8 @@ from sandboxes.variables import (
 
 # Where DeerFlow's own containers have what its chart keeps on the claim.
 DEERFLOW_HOME = "/app/backend/.deer-flow"
+
+DEFAULT_KUBECONFIG = Path("~/.kube/config")
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
 
@@ -82,6 +86,11 @@ class ClusterSettings(BaseSettings):
     node_host: Annotated[str, AfterValidator(host_or_address)] = Field(
         "host.docker.internal", description="Host part of NodePort URLs."
     )
+    cluster_domain: Annotated[str, AfterValidator(dns_domain)] = Field(
+        "cluster.local",
+        description="DNS domain of the cluster: the end of ClusterIP URLs and of the names `*.svc.DOMAIN` that are "
+        "accepted in `Host`.",
+    )
     sandbox_templates_dir: Path | None = Field(
         None, description="Directory of further templates, one directory each, in addition to the built-in ones."
     )
@@ -101,9 +110,14 @@ class ClusterSettings(BaseSettings):
         0, description="Most sandboxes in the namespace; past it, 429. `0`: no limit."
     )
     kubeconfig_path: Annotated[Path, AfterValidator(file_path)] = Field(
-        Path("~/.kube/config"),
-        description="kubeconfig file (`KUBECONFIG` is not read). Without one, in a Pod, the service account's "
-        "token is used.",
+        DEFAULT_KUBECONFIG,
+        description="kubeconfig file. If it does not exist, in a Pod, the service account's token is used. "
+        "The image sets it.",
+    )
+    kubeconfig: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(path_list), AfterValidator(file_paths)] = Field(
+        (),
+        description="kubeconfig files, separated by colons, which kubectl merges; missing ones are passed over. Read "
+        "where `KUBECONFIG_PATH` is unset, so not in the image, and then instead of `~/.kube/config`.",
     )
     k8s_api_server: Annotated[str, AfterValidator(api_server)] | None = Field(
         None,
@@ -229,11 +243,9 @@ class Settings(ClusterSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(host_names)] = Field(
         (),
         description="Without an API key: names, separated by commas, to accept in `Host`, without ports; in addition "
-        "to IP addresses, names without a dot, `host.docker.internal`, `*.svc` and `*.svc.cluster.local`.",
+        "to IP addresses, names without a dot, `host.docker.internal`, `*.svc` and `*.svc.` with `CLUSTER_DOMAIN`.",
     )
-    listen_host: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(listen_hosts)
-    ] = Field(
+    listen_host: ListenHosts = Field(
         (),
         validation_alias=AliasChoices(LISTEN_HOST, FALLBACKS[LISTEN_HOST]),
         description="Addresses to listen on, separated by commas; `::` is all of IPv4 and IPv6. Unset: those of "
@@ -320,6 +332,9 @@ class Settings(ClusterSettings):
             "threads_host_path": self.userdata_pvc_name and "USERDATA_PVC_NAME",
             "lark_cli_init_image": self.lark_cli_broker_image and "LARK_CLI_BROKER_IMAGE",
             "node_host": self.sandbox_service_type == "ClusterIP" and "SANDBOX_SERVICE_TYPE=ClusterIP",
+            "cluster_domain": self.has_key
+            and self.sandbox_service_type != "ClusterIP"
+            and f"SANDBOX_SERVICE_TYPE={self.sandbox_service_type}",
             "sandbox_ingress_from": self.sandbox_network_policy == "off" and "SANDBOX_NETWORK_POLICY=off",
             "k8s_tls_server_name": self.k8s_insecure_skip_tls_verify and "K8S_INSECURE_SKIP_TLS_VERIFY",
             "live_view_max_age": not self.live_view and "LIVE_VIEW=false",
@@ -352,11 +367,3 @@ class Settings(ClusterSettings):
     def hosts(self) -> tuple[str, ...]:
         """Hosts to listen on: LISTEN_HOST, else all addresses with an API key, and loopback without one."""
         return self.listen_host or (EVERY_ADDRESS if self.has_key else LOOPBACK)
-
-    @property
-    def kubeconfig(self) -> Path:
-        """`kubeconfig_path` with `~` expanded, if there is a home directory."""
-        try:
-            return self.kubeconfig_path.expanduser()
-        except RuntimeError:  # no HOME and no entry in the user database
-            return self.kubeconfig_path

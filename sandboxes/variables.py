@@ -1,4 +1,4 @@
-"""Validates environment variables and writes the messages about invalid ones. Pure.
+"""Validates environment variables, and the address to listen on, and writes the messages about them. Pure.
 
 A variable that restricts a sandbox must stop the start if it can't be applied: ignoring it would lift the restriction.
 Each validator returns the normalized value, or raises ValueError with the rule for the startup message.
@@ -6,6 +6,7 @@ Each validator returns the normalized value, or raises ValueError with the rule 
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from string import Formatter
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from sandboxes.errors import StartupError
 from sandboxes.grammar import (
@@ -198,15 +200,16 @@ def is_clean_absolute_path(path: str) -> bool:
     return path.startswith("/") and ".." not in path.split("/") and path.isprintable()
 
 
-def _normalized(path: str) -> str:
-    # normpath keeps exactly two leading slashes, and no host path of a request begins with those.
+def normalized(path: str) -> str:
+    """Return the absolute path in its shortest form, with one leading slash."""
+    # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
     return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _node_path(value: str) -> str:
     if not is_clean_absolute_path(value):
         raise ValueError("an absolute path on the node, without `..`")
-    return _normalized(value)
+    return normalized(value)
 
 
 def threads_path(value: str) -> str:
@@ -218,13 +221,20 @@ def threads_path(value: str) -> str:
     filled = value.replace("{user_id}", "u").replace("{thread_id}", "t")
     if set(filled) & set("{}") or not is_clean_absolute_path(filled) or _is_ambiguous(value):
         raise ValueError(wrong)
-    return _normalized(value)
+    return normalized(value)
 
 
 def namespace(value: str) -> str:
     """Return the name of a namespace. Raises ValueError with the rule."""
     if not is_dns_label(value):
         raise ValueError("lower-case letters, digits and `-`, starting and ending with a letter or digit, at most 63")
+    return value
+
+
+def dns_domain(value: str) -> str:
+    """Return the DNS domain of a cluster. Raises ValueError with the rule."""
+    if not is_dns_name(value) or not all(map(is_dns_label, value.split("."))):
+        raise ValueError("a DNS name in lower case, such as `cluster.local`, without dots at its ends")
     return value
 
 
@@ -240,6 +250,21 @@ def file_path(value: Path) -> Path:
     if not str(value).isprintable() or "apiVersion" in str(value):
         raise ValueError("the path of a file, and not its content")
     return value
+
+
+def path_list(value: object) -> object:
+    """Split a list of paths as kubectl does; return other values unchanged. Raises ValueError with the rule."""
+    if not isinstance(value, str):
+        return value
+    paths = tuple(dict.fromkeys(path for path in value.split(os.pathsep) if path))
+    if not paths:
+        raise ValueError(f"paths of files, separated by `{os.pathsep}`")
+    return paths
+
+
+def file_paths(value: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the paths of files. Raises ValueError with the rule."""
+    return tuple(map(file_path, value))
 
 
 def host_or_address(value: str) -> str:
@@ -348,3 +373,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 ClaimName = Annotated[str, AfterValidator(_claim_name)]
+
+
+ListenHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(listen_hosts)]

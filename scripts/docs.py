@@ -93,7 +93,7 @@ def values(schema: dict[str, Any]) -> str:
             most = f" to {schema['maximum']}" if "maximum" in schema else " or more"
             return f"{schema['minimum']}{most}" + ("" if kind == "integer" else ", also fractions")
         case "array":
-            return "list, by commas"
+            return "list, by colons" if schema["items"].get("format") == "path" else "list, by commas"
         case _:
             return "path" if schema.get("format") == "path" else "text"
 

@@ -8,19 +8,32 @@
 set -euo pipefail
 
 if [ $# -gt 0 ]; then
-  echo "usage: [LISTEN_PORT=8002] [LISTEN_HOST=127.0.0.1] [KUBECONFIG_PATH=~/.kube/config] $0" >&2
+  echo "usage: [LISTEN_PORT=8002] [LISTEN_HOST=127.0.0.1] [KUBECONFIG=~/.kube/config] $0" >&2
   exit 2
 fi
 
 # Before the cd below: a relative path is relative to the caller's directory.
-if [ -n "${KUBECONFIG_PATH:-}" ]; then
+absolute() {
   # shellcheck disable=SC2088 # a literal ~, as a file of variables would hold it
-  case "$KUBECONFIG_PATH" in
-    "~/"*) KUBECONFIG_PATH="${HOME:-}/${KUBECONFIG_PATH#"~/"}" ;;
-    /*) ;;
-    *) KUBECONFIG_PATH="$PWD/$KUBECONFIG_PATH" ;;
+  case "$1" in
+    "" | /*) printf '%s' "$1" ;;
+    "~/"*) printf '%s/%s' "${HOME:-}" "${1#"~/"}" ;;
+    *) printf '%s/%s' "$PWD" "$1" ;;
   esac
+}
+
+if [ -n "${KUBECONFIG_PATH:-}" ]; then
+  KUBECONFIG_PATH="$(absolute "$KUBECONFIG_PATH")"
   export KUBECONFIG_PATH
+fi
+if [ -n "${KUBECONFIG:-}" ]; then
+  IFS=: read -r -a paths <<<"$KUBECONFIG"
+  for number in "${!paths[@]}"; do
+    paths[number]="$(absolute "${paths[number]}")"
+  done
+  joined="$(IFS=: && echo "${paths[*]}")"
+  # A list of nothing is left for the service to refuse.
+  export KUBECONFIG="${joined:-$KUBECONFIG}"
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
@@ -30,14 +43,22 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-131072}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-131072}"
 
-if [ -e "${KUBECONFIG_PATH:-${HOME:-}/.kube/config}" ] || [ -e /var/run/secrets/kubernetes.io/serviceaccount/token ]; then
-  install_requirements requirements.txt
-  exec "$VENV/bin/python" provisioner.py
+# As the service does: KUBECONFIG_PATH, else the files of KUBECONFIG, else kubectl's default.
+kubeconfig="${KUBECONFIG_PATH:-${KUBECONFIG:-${HOME:-}/.kube/config}}"
+candidates=("$kubeconfig")
+if [ -z "${KUBECONFIG_PATH:-}" ] && [ -n "${KUBECONFIG:-}" ]; then
+  candidates=("${paths[@]}")
 fi
+for candidate in "${candidates[@]}" /var/run/secrets/kubernetes.io/serviceaccount/token; do
+  if [ -n "$candidate" ] && [ -e "$candidate" ]; then
+    install_requirements requirements.txt
+    exec "$VENV/bin/python" provisioner.py
+  fi
+done
 
-for variable in KUBECONFIG_PATH K8S_API_SERVER; do
+for variable in KUBECONFIG_PATH KUBECONFIG K8S_API_SERVER; do
   if [ -n "${!variable:-}" ]; then
-    echo "run.sh: $variable is set, but there is no kubeconfig at ${KUBECONFIG_PATH:-~/.kube/config}" >&2
+    echo "run.sh: $variable is set, but there is no kubeconfig at $kubeconfig" >&2
     exit 1
   fi
 done
@@ -51,8 +72,8 @@ cat >&2 <<'BANNER'
   #   and nothing is isolated. Sandboxes made here answer GET /v1/sandbox    #
   #   and no more, and all of them end with this process.                    #
   #                                                                          #
-  #   To use a real cluster, set KUBECONFIG_PATH and start again.            #
-  #   (The variable KUBECONFIG is not read.)                                 #
+  #   To use a real cluster, set KUBECONFIG (or KUBECONFIG_PATH, which wins) #
+  #   and start again.                                                       #
   #                                                                          #
   ############################################################################
 

@@ -86,6 +86,8 @@ echo "health            ok"
 body="{\"sandbox_id\":\"$id\",\"thread_id\":\"smoke\"}"
 made=true
 call POST /api/sandboxes "$body"
+# a refused key made nothing, and deletes nothing
+[ "$status" != 401 ] || made=false
 expect 200 "the create"
 url="$(field sandbox_url)"
 [ -n "$url" ] || fail "the create answered no sandbox_url: $(cat "$answer")"

@@ -245,7 +245,9 @@ CASES: dict[State, list[str]] = {
         *("apply-port-name-twice", "apply-port-twice", "create-port-twice"),
         *("apply-volume-name-twice", "apply-container-name-twice"),
         *("apply-env-twice", "apply-env-three-times", "apply-wrong-type-env-number", "apply-wrong-type-label"),
-        *("apply-service-port-no-name", "apply-service-port-twice", "create-unknown-field", "create-missing-namespace"),
+        *("apply-service-port-name-twice", "apply-service-port-no-name", "apply-service-port-twice"),
+        *("apply-nodeport-headless", "apply-nodeport-on-cluster-ip", "apply-nodeport-on-headless-cluster-ip"),
+        *("apply-exported-managed-fields", "create-unknown-field", "create-missing-namespace"),
         *("apply-annotation-only-uid-gone", "apply-annotation-only-list-both-gone", "apply-whole-pod-uid-gone"),
         *(
             "apply-exported-gone",

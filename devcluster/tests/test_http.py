@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from typing import Any
 
 import aiohttp
@@ -66,15 +65,6 @@ async def ask(session: aiohttp.ClientSession, exchange: dict[str, Any]) -> tuple
         text = await response.read()
         media_type = response.headers["Content-Type"]
         return response.status, media_type, json.loads(text) if "json" in media_type else text.decode("latin-1")
-
-
-@pytest.fixture
-async def session(cluster: Cluster) -> Any:
-    context = ssl.create_default_context(cafile=str(cluster.ca_file))
-    headers = {"Authorization": f"Bearer {cluster.token}"}
-    connector = aiohttp.TCPConnector(ssl=context)
-    async with aiohttp.ClientSession(cluster.url, headers=headers, connector=connector) as made:
-        yield made
 
 
 def normalize_causes(answer: Any) -> Any:

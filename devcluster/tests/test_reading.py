@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -15,14 +13,6 @@ from tests.kubectl import Kubectl, pod, service
 from tests.waiting import until
 
 PODS = "/api/v1/namespaces/default/pods"
-
-
-@pytest.fixture
-async def session(cluster: Cluster) -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(cluster.ca_file)))
-    headers = {"Authorization": f"Bearer {cluster.token}"}
-    async with aiohttp.ClientSession(cluster.url, headers=headers, connector=connector) as made:
-        yield made
 
 
 async def apply_parked(kubectl: Kubectl, *names: str) -> None:

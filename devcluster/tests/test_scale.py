@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,6 @@ from tests.waiting import until
 
 PARKED: dict[str, Any] = {"nodeSelector": {"park": "here"}}
 PODS = "/api/v1/namespaces/default/pods"
-
-
-@pytest.fixture
-async def session(cluster: Cluster) -> Any:
-    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(cluster.ca_file)))
-    headers = {"Authorization": f"Bearer {cluster.token}"}
-    async with aiohttp.ClientSession(cluster.url, headers=headers, connector=connector) as made:
-        yield made
 
 
 async def put(session: aiohttp.ClientSession, *objects: dict[str, Any]) -> None:

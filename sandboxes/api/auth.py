@@ -76,7 +76,7 @@ class ApiKeys:
             self._problem = problem
             return
         if keys != self._of_file or self._problem:
-            logger.info("file of API keys reloaded: %d keys", len(keys))
+            logger.info("file of API keys reloaded: %d %s", len(keys), "key" if len(keys) == 1 else "keys")
         self._of_file, self._problem = keys, ""
 
 

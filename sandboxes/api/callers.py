@@ -6,6 +6,8 @@ it keeps a proxy from exposing a provisioner without a key. SECURITY.md lists th
 A browser on this machine is nearby, too, and sends requests for any page. Three headers that a page can't set reveal
 it: Sec-Fetch-Site, Origin, and Host, if an attacker points that name at this machine (DNS rebinding).
 https://www.w3.org/TR/fetch-metadata/, https://fetch.spec.whatwg.org/#origin-header
+A request line may name a host, too: `GET http://HOST/path`. HTTP prefers it to the header (RFC 9112, 3.2.2), and
+programs differ, so both must be right.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ NEARBY = tuple(
 )
 
 LOCAL_NAMES = frozenset({"host.docker.internal"})
-LOCAL_SUFFIXES = (".svc", ".svc.cluster.local")
+# Ends the names of Services, before the cluster's domain.
+LOCAL_SUFFIX = ".svc"
 
 _OWN_PAGES = frozenset({"same-origin", "none"})
 _ORIGIN = re.compile(r"(https?)://([^/]*)", re.IGNORECASE)
@@ -45,8 +48,13 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 # The service itself has no TLS.
 _OWN_SCHEME = "http"
 
+# The host of an absolute request target. No header can have this name.
+_AUTHORITY = ":authority"
+_ABSOLUTE = re.compile(r"[^/?#]*://(?P<authority>[^/?#]*)")
+_PLACES = {"host": "the header Host", _AUTHORITY: "the request line"}
+
 _REMEDY = "set PROVISIONER_API_KEY, or ALLOW_UNAUTHENTICATED=true to answer every address"
-_LOGGED = ("host", "origin", "sec-fetch-site")
+_LOGGED = ("host", _AUTHORITY, "origin", "sec-fetch-site")
 _MOST_LOGGED = 200
 
 
@@ -73,9 +81,13 @@ class Callers:
         self._answers_all = settings.allow_unauthenticated
         self._in_pod = in_pod
         self._hosts = LOCAL_NAMES.union(settings.allowed_hosts)
+        self._local_suffixes = (LOCAL_SUFFIX, f"{LOCAL_SUFFIX}.{settings.cluster_domain}")
 
-    def check(self, path: str, peer: str | None, headers: Iterable[tuple[str, str]]) -> None:
-        """Check one request. `peer`: the remote address of the connection, None if unknown.
+    def check(self, path: str, peer: str | None, headers: Iterable[tuple[str, str]], target: str = "") -> None:
+        """Check one request.
+
+        `path`: decoded; `peer`: the remote address of the connection, None if unknown; `target`: the request target as
+        it was sent, a path or an absolute URL.
 
         Raises Unauthenticated under /api/ if the caller is not nearby; raises BrowserRefused under /api/ and for
         /metrics if this may be a cross-origin browser request.
@@ -86,6 +98,8 @@ class Callers:
         sent: dict[str, list[str]] = {}
         for name, value in headers:
             sent.setdefault(name.lower(), []).append(value)
+        if absolute := _ABSOLUTE.match(target):
+            sent[_AUTHORITY] = [absolute["authority"]]
         if is_api and not self._answers_all and (why := self._why_not_nearby(peer, sent)):
             raise Unauthenticated(f"Without an API key {why}: {_REMEDY}", detail=_described(peer, sent))
         if why := self._why_cross_origin(sent):
@@ -118,22 +132,23 @@ class Callers:
     def _why_cross_origin(self, sent: Mapping[str, list[str]]) -> str:
         if any(site.lower() not in _OWN_PAGES for site in sent.get("sec-fetch-site", ())):
             return "cross-origin browser requests are refused (header Sec-Fetch-Site)"
-        hosts = [parse_authority(value) for value in sent.get("host", ())]
-        if not hosts or None in hosts:
-            return "the header Host must be HOST or HOST:PORT"
-        own = {(host, port or _DEFAULT_PORTS[_OWN_SCHEME]) for host, port in filter(None, hosts)}
-        if any({_authority_of(origin)} != own for origin in sent.get("origin", ())):
+        own: dict[tuple[str, int], str] = {}
+        for name, place in _PLACES.items():
+            hosts = [parse_authority(value) for value in sent.get(name, ())]
+            if None in hosts or (name == "host" and not hosts):
+                return f"{place} must {'be' if name == 'host' else 'name'} HOST or HOST:PORT"
+            for host, port in filter(None, hosts):
+                own.setdefault((host, port or _DEFAULT_PORTS[_OWN_SCHEME]), place)
+        if any({_authority_of(origin)} != own.keys() for origin in sent.get("origin", ())):
             return "cross-origin browser requests are refused (header Origin)"
-        for host, _ in own:
+        for (host, _), place in own.items():
             if not self._is_safe(host):
-                return (
-                    f"the name {host} in the header Host is not allowed: use an IP address, or add it to ALLOWED_HOSTS"
-                )
+                return f"the name {host} in {place} is not allowed: use an IP address, or add it to ALLOWED_HOSTS"
         return ""
 
     def _is_safe(self, host: str) -> bool:
         """Whether no attacker can point the name here: public DNS can't have it, or the operator allows it."""
-        return "." not in host or host in self._hosts or host.endswith(LOCAL_SUFFIXES) or is_ip_address(host)
+        return "." not in host or host in self._hosts or host.endswith(self._local_suffixes) or is_ip_address(host)
 
 
 def _is_of_a_proxy(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from pydantic_core import to_json
 
-from sandboxes.api.app_keys import CALLERS, KEYS, METRICS
+from sandboxes.api.app_keys import CALLERS, KEYS, METRICS, SANDBOX_SERVICE
 from sandboxes.api.callers import API
 from sandboxes.api.params import MAX_BODY_BYTES, REQUEST_ID, is_sandbox_id
 from sandboxes.errors import ProvisionerError, SandboxNotFound, TooManySandboxes, Unauthenticated, Unprocessable
@@ -60,7 +60,8 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
     """Answer errors in JSON: the public text of our own, the phrase of HTTP errors, no detail of a bug."""
     try:
         return await handler(request)
-    except ProvisionerError as error:
+    except ProvisionerError as raised:
+        error = request.app[SANDBOX_SERVICE].explained(raised)
         request.app[METRICS].failed(type(error).__name__)
         return _error_answer(error)
     except web.HTTPRequestEntityTooLarge as error:
@@ -84,7 +85,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     keys = request.app[KEYS]
     if not keys.are_required:
         # The socket's address: headers that name another one can be forged.
-        request.app[CALLERS].check(request.path, request.remote, request.headers.items())
+        request.app[CALLERS].check(request.path, request.remote, request.headers.items(), request.raw_path)
     elif request.path.startswith(API):
         given = request.headers.get(API_KEY_HEADER, "").encode(errors="surrogateescape")
         if not keys.accept(given):

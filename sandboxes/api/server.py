@@ -156,15 +156,16 @@ async def serve(application: Awaitable[web.Application], address: Address) -> No
 async def _serve_until(stopped: asyncio.Task[bool], app: web.Application, address: Address) -> None:
     runner = web.AppRunner(app, shutdown_timeout=DEADLINES.shutdown)
     await runner.setup()
+    servers: list[asyncio.Server] = []
     try:
         servers = await _listen(runner, address)
         urls = (f"http://{authority(*bound.getsockname()[:2])}" for server in servers for bound in server.sockets)
         logger.info("listening on %s", ", ".join(urls))
         await stopped
         logger.info("stopping")
+    finally:
         for server in servers:
             server.close()
-    finally:
         await runner.cleanup()
     logger.info("stopped")
 

@@ -139,21 +139,24 @@ class Reflector:
         path = self._collection.watch_path(self._cache.version, seconds)
         child = await self._runner.start(("get", "--raw", path), reads=False)
         self.is_watching = True
+        is_silent = False
         try:
             async with asyncio.timeout(seconds + self._deadlines.watch_silence):
                 await self._read(child)
                 await child.ends()
         except TimeoutError:
-            if self._cache.proven_at is None:
-                raise _Failed("two watches in a row sent nothing") from None
-            # Its events may still arrive late, so the next watch must catch up first.
-            logger.debug("the watch of %s is silent: going on with another one", self._collection.resource)
-            self._cache.failed()
-            return
+            is_silent = True
         finally:
             self.is_watching = False
             completed = await child.kill()
         message = repeatable(completed.stderr, self._runner.kubeconfig).strip()
+        if is_silent:
+            if self._cache.proven_at is None:
+                raise _Failed(f"two watches in a row sent nothing; {message or 'no message'}")
+            # Its events may still arrive late, so the next watch must catch up first.
+            logger.debug("the watch of %s is silent: going on with another one", self._collection.resource)
+            self._cache.failed()
+            return
         if is_expired(completed.stderr):
             raise _Expired(message)
         if completed.returncode != 0:

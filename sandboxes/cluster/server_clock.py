@@ -1,4 +1,4 @@
-"""What the API server's clock shows at least, measured from the creation times of objects that it answers with.
+"""Measures a lower bound of the API server's time, from the creation times of the objects in its answers.
 
 The service's own clock may be wrong, so its times are never compared with those of the API server. Only this process's
 monotonic clock is used here, which no correction of the time changes.

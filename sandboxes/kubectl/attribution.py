@@ -1,4 +1,4 @@
-"""Tells which object of a failed apply each message of kubectl is about.
+"""Assigns the messages of a failed apply to the objects that they are about.
 
 kubectl applies the objects of a List one by one, and prints one message for each that failed (record: apply-forbidden,
 apply-annotation-only-list-both-stale). So each caller of a batch gets its own error without another process.
@@ -43,7 +43,7 @@ def refusals_by_name(
 def refusals(
     missing: Sequence[KubeObject], each: Sequence[tuple[str, ProvisionerError]], *, of_all: bool
 ) -> dict[Identity, ProvisionerError]:
-    """Return the error of each missing object that the messages tell.
+    """Return the error of each missing object, as far as the messages say.
 
     `missing`: objects that a failed apply did not apply. `each`: its messages, with their errors. `of_all`: it applied
     none. Messages that do not name an object (`range is full`) tell something only if all of them mean the same, and

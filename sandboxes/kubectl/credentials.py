@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sandboxes.deadlines import DEADLINES
-from sandboxes.kubectl.kubeconfig import read_kubeconfig
+from sandboxes.kubectl.kubeconfig import Kubeconfig, read_kubeconfig
 from sandboxes.kubectl.secret_values import Secrets
 from sandboxes.masking import Form, Forms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 # Old secrets stay masked, since a running kubectl may have read them. Limited, so that months of rotating credentials
@@ -39,39 +39,52 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 class Credentials:
     """Secrets in a kubeconfig, in the token files that it names, and in kubectl's environment.
 
-    `passed`: names of the variables that the operator passes to credential plugins.
+    `passed`: names of the variables that the operator passes to credential plugins. `more`: further kubeconfigs, which
+    kubectl merges with the first.
     """
 
-    def __init__(self, kubeconfig: Path, environ: Mapping[str, str], passed: Iterable[str]) -> None:
-        self._kubeconfig = _File(kubeconfig)
-        self._tokens: dict[str, _File] = {}
+    def __init__(
+        self, kubeconfig: Path, environ: Mapping[str, str], passed: Iterable[str], *, more: Sequence[Path] = ()
+    ) -> None:
+        self._kubeconfigs = {path: _File(path) for path in (kubeconfig, *more)}
+        self._read: dict[Path, Kubeconfig] = {}
+        self._tokens: dict[Path, _File] = {}
         self._of_environment = _secrets_of(environ, passed).forms()
         self._shown = Forms(self._of_environment)
         self._words = Forms()
-        self._is_whole = True
         self._readable_at = -math.inf
-        # (section, name) of the first duplicate name in the kubeconfig.
-        self.doubled: tuple[str, str] | None = None
 
     def forms(self) -> tuple[Form, ...]:
         """Return the forms to mask, after reading changed files. Never raises, never logs."""
         is_new = False
-        if (content := self._kubeconfig.changed()) is not None:
-            self._kubeconfig.learn(self._read_kubeconfig(content))
-            is_new = True
+        for path, file in self._kubeconfigs.items():
+            if (content := file.changed()) is not None:
+                file.learn(self._read_kubeconfig(path, content))
+                is_new = True
         for token in self._tokens.values():
             if (content := token.changed()) is not None:
                 token.learn(_secrets_of_token(content))
                 is_new = True
-        files = (self._kubeconfig, *self._tokens.values())
+        files = (*self._kubeconfigs.values(), *self._tokens.values())
         if is_new:
             self._shown = Forms(
                 dict.fromkeys((*self._of_environment, *(form for file in files for form in file.forms)))
             )
-            self._words = Forms(self._kubeconfig.words)
-        if not (self._is_whole and all(file.is_readable for file in files)):
+            self._words = Forms(dict.fromkeys(form for file in self._kubeconfigs.values() for form in file.words))
+        is_whole = all(found.is_whole for found in self._read.values())
+        if not (is_whole and all(file.is_readable for file in files)):
             self._readable_at = time.monotonic() + UNREADABLE_SECONDS
         return self._shown
+
+    @property
+    def doubled(self) -> tuple[str, str] | None:
+        """(section, name) of the first duplicate name in a kubeconfig."""
+        return next((found.doubled for found in self._read.values() if found.doubled), None)
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The commands of all credential plugins that the kubeconfigs name."""
+        return tuple(dict.fromkeys(command for found in self._read.values() for command in found.plugins))
 
     def forms_of_words(self) -> tuple[Form, ...] | None:
         """Return the additional forms to mask in the output of credential plugins.
@@ -82,13 +95,12 @@ class Credentials:
         self.forms()
         return None if time.monotonic() < self._readable_at else self._words
 
-    def _read_kubeconfig(self, content: bytes) -> Secrets:
-        found = read_kubeconfig(content)
-        self._is_whole = found.is_whole
-        self.doubled = found.doubled
+    def _read_kubeconfig(self, path: Path, content: bytes) -> Secrets:
+        found = self._read[path] = read_kubeconfig(content)
         for name in found.token_files:
-            if name not in self._tokens:
-                self._tokens[name] = _File(self._kubeconfig.path.parent / name)
+            token = path.parent / name
+            if token not in self._tokens:
+                self._tokens[token] = _File(token)
         return found.secrets
 
 

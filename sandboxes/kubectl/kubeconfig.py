@@ -58,6 +58,7 @@ _NAMES = frozenset(path for path in _OPEN if path[-1] in {"name", "cluster", "us
 _SERVER = ("clusters", "cluster", "server")
 _PROXY = ("clusters", "cluster", "proxy-url")
 _TOKEN_FILE = ("users", "user", "tokenFile")
+_PLUGIN = ("users", "user", "exec", "command")
 # User names, which may be sent together with a password.
 _USERS = frozenset({("users", "name"), ("users", "user", "username")})
 _SECTIONS = ("users", "clusters", "contexts")
@@ -96,6 +97,8 @@ class Kubeconfig:
 
     secrets: Secrets = field(default_factory=Secrets)
     token_files: list[str] = field(default_factory=list)
+    # Commands of credential plugins.
+    plugins: list[str] = field(default_factory=list)
     doubled: tuple[str, str] | None = None
     is_whole: bool = True
 
@@ -227,6 +230,8 @@ def _take_in(found: Kubeconfig, one: _Value) -> None:
         return
     elif path == _TOKEN_FILE:
         found.token_files.append(value)
+    elif path == _PLUGIN:
+        found.plugins.append(value)
     elif path == _SERVER:
         if shown_address(value) == _NOT_SHOWN:
             secrets.add(value)

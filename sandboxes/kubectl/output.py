@@ -7,22 +7,18 @@ name on stdout: a dry run and an unanswered prompt print names, too. So each kin
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
 from sandboxes import objects as kube
 from sandboxes.errors import ClusterUnavailable
-from sandboxes.kubectl.stderr import classify, messages, without_repeats, without_values
-from sandboxes.kubectl.withheld import fault_of, is_of_server, may_repeat_others, not_shown, repeatable
+from sandboxes.kubectl.stderr import without_values
 from sandboxes.logs import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sandboxes.errors import ProvisionerError
-    from sandboxes.kubectl.process import Completed
     from sandboxes.objects import KubeObject
 
 SHOWN_IN_DETAIL = 4000
@@ -215,34 +211,3 @@ def shown(text: str) -> str:
     Masks before truncating, since half a secret would not be recognized.
     """
     return without_values(masked(text)[:SHOWN_IN_DETAIL])
-
-
-def bug_report(args: Sequence[str], completed: Completed, kubeconfig: str) -> str:
-    """Return command, exit code, stdout and stderr of a failed kubectl, without secrets, for the log."""
-    stdout, stderr = completed.stdout.decode(errors="replace"), completed.stderr
-    # kubectl prompts on stdout (record: kubeconfig-no-user).
-    if fault := fault_of(f"{stderr}\n{stdout}" if stdout.startswith("Please") else stderr, kubeconfig):
-        stdout, stderr = "", not_shown(fault, kubeconfig)
-    else:
-        stdout = shown(stdout) if may_repeat_others() else "(not shown)"
-        stderr = shown(without_repeats(repeatable(stderr, kubeconfig)))
-    return (
-        f"command: kubectl {' '.join(args)}\n"
-        f"exit code: {completed.returncode}\n"
-        f"stdout: {stdout.strip() or '(none)'}\n"
-        f"stderr: {stderr.strip() or '(none)'}"
-    )
-
-
-def errors_of_each(
-    args: Sequence[str], completed: Completed, kubeconfig: str
-) -> tuple[tuple[str, ProvisionerError], ...]:
-    """Return the API server's message about each object that it refused, with its error.
-
-    kubectl prints one message for each object (record: apply-forbidden). Empty if one is not the API server's.
-    """
-    found = messages(completed.stderr)
-    if not all(is_of_server(message) for message in found):
-        return ()
-    alone = (replace(completed, stdout=b"", stderr=message) for message in found)
-    return tuple((one.stderr, classify(one.stderr, detail=bug_report(args, one, kubeconfig))) for one in alone)

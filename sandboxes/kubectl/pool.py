@@ -46,17 +46,17 @@ class ProcessPool:
     """A Runner that uses a waiting process, or starts one if none is waiting.
 
     `most`: maximum number of waiting processes per call. The number grows with each call that finds none, and shrinks
-    to IDLE without load. `kubeconfig`: when this file changes, all are replaced.
+    to IDLE without load. `kubeconfigs`: when one of these files changes, all are replaced.
     """
 
-    def __init__(self, runner: KubectlRunner, kubeconfig: Path, *, most: int, deadlines: Deadlines = DEADLINES) -> None:
+    def __init__(self, runner: KubectlRunner, *kubeconfigs: Path, most: int, deadlines: Deadlines = DEADLINES) -> None:
         self._deadlines = deadlines
         self._runner = runner
-        self._kubeconfig = kubeconfig
+        self._kubeconfigs = kubeconfigs
         self._most = most
         self._shelves = {args: _Shelf(least, least) for args, least in IDLE.items()}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._seen = _fingerprint(kubeconfig)
+        self._seen = [*map(_fingerprint, kubeconfigs)]
         self._is_open = False
         self._generation = 0
         self._running_calls = 0
@@ -93,7 +93,7 @@ class ProcessPool:
         self._refill(tuple(args))
         if child is None:
             return await self._runner(args, stdin=stdin)
-        completed = await child.communicate(stdin)
+        completed = await self._runner.plugins.communicate(child, stdin)
         if completed.returncode != 0 and is_unauthorized(completed.stderr):
             logger.info("the cluster refuses the credentials that waiting processes have read: renewing all")
             self._renew()
@@ -167,7 +167,7 @@ class ProcessPool:
                 logger.exception("the waiting processes could not be maintained")
 
     def _tidy(self) -> None:
-        seen = _fingerprint(self._kubeconfig)
+        seen = [*map(_fingerprint, self._kubeconfigs)]
         if seen != self._seen:
             logger.info("the kubeconfig has changed: renewing the waiting processes")
             self._seen = seen

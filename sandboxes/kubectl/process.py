@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from sandboxes.deadlines import DEADLINES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 # A list of 10,000 sandboxes is about 75 MB (kubectl.md: 191 objects are 1.4 MB).
 MAX_STDOUT_BYTES = 128 * 1024 * 1024
@@ -92,6 +92,7 @@ class Child:
         self._process = process
         self._stdout = stdout
         self._stderr = stderr
+        self._said = bytearray()
         # What `lines` has read last, without a line feed, and therefore not yielded.
         self.unfinished = b""
 
@@ -100,12 +101,28 @@ class Child:
         """Whether the process has exited."""
         return self._process.returncode is not None
 
-    async def communicate(self, stdin: bytes = b"") -> Completed:
-        """Write `stdin`, wait until the process exits, and return exit code and output; see run_process."""
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def said(self) -> str:
+        """What it and its helpers have written to stderr, as far as `communicate` or `kill` has read it."""
+        return self._said.decode(errors="replace")
+
+    async def communicate(self, stdin: bytes = b"", *, before_kill: Callable[[], object] = lambda: None) -> Completed:
+        """Write `stdin`, wait until the process exits, and return exit code and output; see run_process.
+
+        `before_kill` is called before an error or cancellation kills the process.
+        """
         try:
-            return await _communicate(self._process, stdin, self._stdout.reader, self._stderr.reader)
+            return await _communicate(self._process, stdin, self._stdout.reader, self._stderr.reader, self._said)
         except BaseException:
-            await self.kill()
+            try:
+                before_kill()
+            finally:
+                await self.kill()
             raise
         finally:
             self._close()
@@ -136,14 +153,13 @@ class Child:
         with contextlib.suppress(ProcessLookupError):  # the whole group has exited
             os.killpg(self._process.pid, signal.SIGKILL)
         returncode = await asyncio.shield(self._process.wait())
-        stderr = bytearray()
         with contextlib.suppress(TimeoutError, OutputTooLarge):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await _read(self._stderr.reader, stderr, MAX_STDERR_BYTES)
+                await _read(self._stderr.reader, self._said, MAX_STDERR_BYTES)
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._close()
-        return Completed(returncode, b"", stderr.decode(errors="replace"))
+        return Completed(returncode, b"", self.said)
 
     def _close(self) -> None:
         self._stdout.close()
@@ -196,9 +212,13 @@ class _Pipe:
 
 
 async def _communicate(
-    process: asyncio.subprocess.Process, stdin: bytes | None, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader
+    process: asyncio.subprocess.Process,
+    stdin: bytes | None,
+    stdout: asyncio.StreamReader,
+    stderr: asyncio.StreamReader,
+    err: bytearray,
 ) -> Completed:
-    out, err = bytearray(), bytearray()
+    out = bytearray()
     try:
         async with asyncio.TaskGroup() as group:
             readers = [

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # kubectl's message about credentials that the API server rejected.
 UNAUTHORIZED = re.compile(r"\(Unauthorized\)|provide credentials|remote error: tls:")
 
+# For kubectl's messages about its own configuration (see withheld.is_about_configuration).
+KUBECONFIG_UNUSABLE = "The provisioner's kubeconfig can't be used"
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -64,10 +67,10 @@ UNKNOWN = frozenset({"admission", "forbidden", "bad-request"})
 
 # The first matching rule counts, so specific rules precede general ones.
 RULES: tuple[Rule, ...] = (
-    # The message may quote what the plugin printed
+    # The message may quote what the plugin printed (record: plugin-not-json)
     _rule(
         "credential-plugin",
-        r"\AUnable to connect to the server: getting credentials: ",
+        r"\A(Unable to connect|error: )[^\n]*getting credentials: ",
         ClusterRefused,
         "The provisioner's credential plugin failed",
     ),
@@ -314,13 +317,6 @@ RULES: tuple[Rule, ...] = (
         ClusterRefused,
         "The cluster refuses the provisioner's credentials",
     ),
-    # Without a server in the kubeconfig, kubectl asks this address (record: kubeconfig-empty-file, kubeconfig-missing).
-    _rule(
-        "no-server",
-        r"The connection to the server localhost:8080 was refused",
-        ClusterRefused,
-        "The provisioner's kubeconfig can't be used",
-    ),
     # Connection: net, net/http, crypto/tls and golang.org/x/net/http2 of Go
     _rule(
         "certificate",
@@ -367,7 +363,7 @@ RULES: tuple[Rule, ...] = (
         "no-status",
         r"the server rejected our request for an unknown reason",
         ClusterRefused,
-        "The cluster does not answer as an API server does: its address may need https",
+        KUBECONFIG_UNUSABLE,
     ),
     _rule("bad-request", r"\(BadRequest\)", ClusterRefused, "The cluster does not understand the request"),
 )

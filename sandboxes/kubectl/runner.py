@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sandboxes.kubectl.process import Child, Completed, run_process, start_process
+from sandboxes.kubectl.plugins import PluginWatch
+from sandboxes.kubectl.process import Child, Completed, start_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,19 +31,22 @@ class KubectlRunner:
     """Runs the real binary with the flags and environment of one cluster.
 
     `flags` precede the verb. `env` is kubectl's whole environment; the service's own secrets are not in it.
-    `before_start` is called before each start of a process, and so before it reads the kubeconfig.
+    `before_start` is called before each start of a process, and so before it reads the kubeconfig. `plugins` runs the
+    short calls.
     """
 
     binary: Path
     flags: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     before_start: Callable[[], object] = field(default=lambda: None, repr=False)
+    plugins: PluginWatch = field(default_factory=PluginWatch, repr=False)
 
     async def __call__(self, args: Sequence[str], *, stdin: bytes | None) -> Completed:
         """Run kubectl once; see Runner."""
         self.before_start()
         env = self.env if stdin is None else self._env_of_short_calls
-        return await run_process([str(self.binary), *self.flags, *args], stdin=stdin, env=env)
+        child = await start_process([str(self.binary), *self.flags, *args], env=env, reads=stdin is not None)
+        return await self.plugins.communicate(child, stdin or b"")
 
     async def start(self, args: Sequence[str], *, reads: bool) -> Child:
         """Start kubectl and return the running process: a short call that `reads` stdin, or a long-running one."""
@@ -53,16 +57,14 @@ class KubectlRunner:
 
     @property
     def kubeconfig(self) -> str:
-        """Path of the kubeconfig; empty if no flag names one."""
-        return self._flag("--kubeconfig=")
+        """Path of the kubeconfig, several as in KUBECONFIG; empty if none is named."""
+        named = (flag.partition("=")[2] for flag in self.flags if flag.startswith("--kubeconfig="))
+        return next(named, self.env.get("KUBECONFIG", ""))
 
     @property
     def context(self) -> str:
         """Context of the kubeconfig; empty for the current one."""
-        return self._flag("--context=")
-
-    def _flag(self, start: str) -> str:
-        return next((flag.removeprefix(start) for flag in self.flags if flag.startswith(start)), "")
+        return next((flag.partition("=")[2] for flag in self.flags if flag.startswith("--context=")), "")
 
     @property
     def _env_of_short_calls(self) -> Mapping[str, str]:

@@ -20,8 +20,8 @@ import re
 from sandboxes import logs
 from sandboxes import objects as kube
 from sandboxes.errors import ClusterRefused, ObjectsMissing, ProvisionerError
-from sandboxes.kubectl.rules import RULES, UNAUTHORIZED, UNKNOWN
-from sandboxes.kubectl.withheld import fault_of, is_of_server, repeatable
+from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE, RULES, UNAUTHORIZED, UNKNOWN
+from sandboxes.kubectl.withheld import is_about_configuration, is_kubectls_own, is_of_server, repeatable
 
 # Lines of klog: severity and date, then time, pid, file. kubectl's last line has the same information.
 _LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
@@ -42,6 +42,8 @@ _FURTHER = re.compile(r"\* |  ")
 # The message is the only one, unless it is about the credentials.
 _ALONE = re.compile(r"error: (?!You must be logged in to the server)")
 
+UNKNOWN_REASON = "The cluster refused the request for an unknown reason"
+
 # Maximum characters of a message to match: the rest only quotes objects, and some patterns take quadratic time.
 MOST_MATCHED = 8_000
 # Maximum messages to match: kubectl reports one for each object of a List.
@@ -52,6 +54,10 @@ MOST_WORDS = 1_000
 _VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _EXPIRED = re.compile(r"Error from server \((?:Expired|Gone)\)")
 _FORBIDDEN = re.compile(r"Error from server \(Forbidden\): ")
+
+# What kubectl connects to if it finds no kubeconfig, or no usable context in it (record: kubeconfig-empty-file).
+DEFAULT_SERVER = "localhost:8080"
+_DEFAULT_TRIED = re.compile(rf'The connection to the server {DEFAULT_SERVER} |Get \\?"http://{DEFAULT_SERVER}/')
 
 # A named object does not exist. Any other 404 is not about an object.
 _MISSING = re.compile(
@@ -73,6 +79,11 @@ def is_unauthorized(stderr: str) -> bool:
 def is_forbidden(stderr: str) -> bool:
     """Whether the API server forbids the request (403)."""
     return any(_FORBIDDEN.match(message) for message in messages(stderr))
+
+
+def tried_default_server(stderr: str, server: str) -> bool:
+    """Whether kubectl tried to reach its default API server, which is not `server`, the kubeconfig's."""
+    return DEFAULT_SERVER not in server and any(_DEFAULT_TRIED.search(message) for message in messages(stderr))
 
 
 def messages(stderr: str) -> list[str]:
@@ -135,15 +146,17 @@ def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
     for message in found:
         if error := _known(message[:MOST_MATCHED], detail):
             return error
-    words = _words(found[0]) if found else ""
-    return ClusterRefused("The cluster refused the request for an unknown reason", detail=detail, words=words)
+    if any(map(is_kubectls_own, found)):
+        return ClusterRefused(KUBECONFIG_UNUSABLE, detail=detail)
+    return ClusterRefused(UNKNOWN_REASON, detail=detail, words=_words(found[0]) if found else "")
 
 
 def _known(message: str, detail: str) -> ProvisionerError | None:
     """Return the error of the first rule that knows the message; None if no rule does."""
+    # Before the table: its patterns may match in what kubectl quotes of the kubeconfig.
+    if is_about_configuration(message):
+        return ClusterRefused(KUBECONFIG_UNUSABLE, detail=detail)
     is_servers = is_of_server(message)
-    if not is_servers and fault_of(message) is not None:
-        return ClusterRefused("The provisioner's kubeconfig can't be used", detail=detail)
     for rule in RULES:
         match = rule.pattern.search(message) if is_servers or not rule.repeats else None
         if match:

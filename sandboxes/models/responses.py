@@ -81,10 +81,8 @@ class WaitedResponse(SandboxResponse):
     )
 
 
-_WARNING: Any = Field(
-    description="What `force` could not make sure of, in one sentence.",
-    examples=["The sandbox was deleted by force: its processes may still run on its node, and write to its volumes"],
-)
+FORCED = "The sandbox was deleted by force: its processes may still run on its node, and write to its volumes"
+_WARNING: Any = Field(description="What `force` could not make sure of, in one sentence.", examples=[FORCED])
 
 
 class ForcedResponse(SandboxResponse):

@@ -9,15 +9,23 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sandboxes.deadlines import DEADLINES
-from sandboxes.errors import ClusterRefused, ClusterUnavailable, ProvisionerError, StartupError, TemplateRefused
+from sandboxes.errors import (
+    ClusterRefused,
+    ClusterTimeout,
+    ClusterUnavailable,
+    ProvisionerError,
+    StartupError,
+    TemplateRefused,
+)
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.kubectl.config import child_environment, connect, find_kubectl, read_context, version_of
+from sandboxes.kubectl.config import Connection, child_environment, find_kubectl, is_plain_http, prepare, version_of
 from sandboxes.kubectl.kubeconfig import shown_address
 from sandboxes.kubectl.output import check_ready, has_line
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.raw import quotas_of
+from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE
 from sandboxes.kubectl.runner import KubectlRunner
-from sandboxes.kubectl.stderr import classify, is_forbidden
+from sandboxes.kubectl.stderr import UNKNOWN_REASON, classify, is_forbidden
 from sandboxes.ops.lines import Line, Verdict, quota_line, rights_line
 from sandboxes.ops.preflight import trial_of
 from sandboxes.ops.rights import (
@@ -32,7 +40,7 @@ from sandboxes.ops.rights import (
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
     from sandboxes.settings import Settings
@@ -54,15 +62,13 @@ async def check(
         return
     yield Line(Verdict.OK, f"kubectl: {version} at {binary}")
     try:
-        runner = await connect(settings, environ, directory)
+        connection = await prepare(settings, environ, directory)
     except StartupError as error:
         yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
         return
-    cluster = _ClusterChecks(runner, settings)
-    async for line in cluster.address():
+    cluster = _ClusterChecks(connection, settings)
+    for line in cluster.address():
         yield line
-        if line.is_last:
-            return
     reached = await cluster.reached()
     for line in reached:
         yield line
@@ -91,8 +97,8 @@ async def _check_namespace(
 class _ClusterChecks:
     """Runs the checks against one cluster."""
 
-    def __init__(self, runner: KubectlRunner, settings: Settings) -> None:
-        self._runner = runner
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._runner, self._context = connection
         self._settings = settings
         self._namespace = settings.k8s_namespace
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -107,17 +113,12 @@ class _ClusterChecks:
         except (OSError, OutputTooLarge) as error:
             return Completed(1, b"", f"error: {error}")
 
-    async def address(self) -> AsyncIterator[Line]:
+    def address(self) -> Iterator[Line]:
         """Report the kubeconfig, context and address in use."""
-        try:
-            context = await read_context(self._runner)
-        except StartupError as error:  # the file has changed since `connect` read it
-            yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
-            return
-        yield Line(Verdict.OK, f"kubeconfig: {self._runner.kubeconfig}, readable, context {context.name}")
-        self._server = self._settings.k8s_api_server or shown_address(context.server)
+        yield Line(Verdict.OK, f"kubeconfig: {self._runner.kubeconfig}, readable, context {self._context.name}")
+        shown = self._settings.k8s_api_server or shown_address(self._context.server)
         by = "K8S_API_SERVER" if self._settings.k8s_api_server else "the kubeconfig"
-        yield Line(Verdict.OK, f"address: {self._server}, by {by}")
+        yield Line(Verdict.OK, f"address: {shown}, by {by}")
 
     async def reached(self) -> list[Line]:
         """Check that the API server answers, its certificate and our credentials."""
@@ -128,9 +129,12 @@ class _ClusterChecks:
         if is_forbidden(completed.stderr):
             return [certificate, Line(Verdict.NOT_PERMITTED, "API server: reachable, but /readyz is forbidden")]
         error = classify(completed.stderr)
-        if "certificate" in error.public:
-            return [Line(Verdict.FAIL, f"certificate: {error.public}", is_last=True)]
-        return [Line(Verdict.FAIL, f"API server: {error.public}", is_last=True)]
+        if isinstance(error, ClusterTimeout) and (waiting := self._runner.plugins.waiting()):
+            said = f"\n{waiting.said}" if waiting.said else ""
+            return [Line(Verdict.FAIL, f"API server: {waiting.sentence}{said}", is_last=True)]
+        what = "certificate" if "certificate" in error.public else "API server"
+        said = "\n".join(filter(None, (f"{what}: {error.public}", _words_of(error))))
+        return [Line(Verdict.FAIL, said, is_last=True)]
 
     @staticmethod
     def _ready(completed: Completed) -> Line:
@@ -141,12 +145,16 @@ class _ClusterChecks:
         return Line(Verdict.OK, "API server: ready")
 
     def _certificate(self) -> str:
-        if self._server.startswith("http://"):
+        """Describe the check of the certificate in a call that has succeeded."""
+        if is_plain_http(self._settings.k8s_api_server or self._context.server):
             return "none, the address is plain http"
         if self._settings.k8s_insecure_skip_tls_verify:
             return "not checked (K8S_INSECURE_SKIP_TLS_VERIFY)"
+        if self._context.is_insecure:
+            return "not checked (insecure-skip-tls-verify in the kubeconfig)"
         named = [flag.partition("=")[2] for flag in self._runner.flags if flag.startswith("--tls-server-name=")]
-        return f"verified, for the name {named[0]}" if named else "verified"
+        name = next(iter(named), self._context.tls_server_name)
+        return f"verified, for the name {name}" if name else "verified"
 
     async def namespace(self) -> Line:
         """Check that the namespace exists."""
@@ -232,5 +240,7 @@ class _ClusterChecks:
 
 
 def _words_of(error: ProvisionerError) -> str:
-    """Return the API server's own words, if the reason for its refusal is not known."""
-    return error.words if isinstance(error, ClusterRefused) else ""
+    """Return the API server's or kubectl's words that may be shown, if the sentence does not say what is wrong."""
+    if isinstance(error, ClusterRefused) and error.words:
+        return error.words
+    return error.detail.strip() if error.public in (KUBECONFIG_UNUSABLE, UNKNOWN_REASON) else ""

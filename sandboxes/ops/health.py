@@ -86,8 +86,9 @@ class Health:
             checks |= {"kubectl": error.public, "api_server": "It can't be asked without kubectl"}
             logger.debug("not ready: %s\n%s", error, error.detail)
         except ProvisionerError as error:
-            checks["api_server"] = error.public
-            logger.debug("not ready: %s\n%s", error, error.detail)
+            late = self._cluster.kubectl.explained(error)
+            checks["api_server"] = late.public
+            logger.debug("not ready: %s\n%s", late, late.detail)
         patience = until - _now() if checks["api_server"] == OK else 0.0
         # At once: without the right to list, the view never becomes fresh.
         _, is_fresh = await asyncio.gather(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from sandboxes.cluster.retry import persist
 from sandboxes.errors import (
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_Outcome: TypeAlias = "TimeoutError | ProvisionerError | None"
-
 # Dry runs at the same time.
 AT_ONCE = 4
 
@@ -51,12 +49,15 @@ async def check_cluster(
     try:
         async with asyncio.timeout(deadlines.preflight):
             await _check_namespace(kubectl, settings.k8s_namespace)
-    except (TimeoutError, ClusterUnavailable, ClusterTimeout) as error:
+    except TimeoutError:
+        _warn_unavailable(_late(kubectl))
+        return
+    except (ClusterUnavailable, ClusterTimeout) as error:
         _warn_unavailable(error)
         return
     at_once = asyncio.Semaphore(AT_ONCE)
 
-    async def outcome(name: str, template: Template) -> _Outcome:
+    async def outcome(name: str, template: Template) -> ProvisionerError | None:
         async with at_once:
             return await _outcome(kubectl, name, template, settings, deadlines)
 
@@ -64,10 +65,10 @@ async def check_cluster(
     _report(outcomes)
 
 
-def _report(outcomes: Mapping[str, _Outcome]) -> None:
+def _report(outcomes: Mapping[str, ProvisionerError | None]) -> None:
     """Log what came of each template's check. Raises StartupError if templates break the schema."""
     broken = []
-    unavailable: dict[str, TimeoutError | ProvisionerError] = {}
+    unavailable: dict[str, ProvisionerError] = {}
     for name, error in outcomes.items():
         if error is None:
             logger.info("the cluster accepts the template %s", name)
@@ -83,9 +84,14 @@ def _report(outcomes: Mapping[str, _Outcome]) -> None:
         raise StartupError("\n".join(broken))
 
 
-def _warn_unavailable(error: TimeoutError | ProvisionerError) -> None:
-    if isinstance(error, TimeoutError):
-        logger.warning("The cluster does not answer. Serving anyway: requests get 504 until it does.")
+def _late(kubectl: Kubectl) -> ProvisionerError:
+    """Return the error for a call that took longer than the startup waits."""
+    return kubectl.explained(ClusterTimeout("The cluster does not answer"))
+
+
+def _warn_unavailable(error: ProvisionerError) -> None:
+    if isinstance(error, ClusterTimeout):
+        logger.warning("%s. Serving anyway: requests get %d until it does.\n%s", error, error.status, error.detail)
     else:
         logger.warning("%s. Serving anyway: requests get %d until it can.\n%s", error, error.status, error.detail)
 
@@ -124,12 +130,14 @@ def trial_of(name: str, template: Template, settings: Settings) -> list[KubeObje
 
 async def _outcome(
     kubectl: Kubectl, name: str, template: Template, settings: Settings, deadlines: Deadlines
-) -> _Outcome:
+) -> ProvisionerError | None:
     """Return the error with which the cluster refuses the template; None if it accepts it."""
     try:
         objects = trial_of(name, template, settings)
         async with asyncio.timeout(deadlines.preflight):
             await persist(lambda: kubectl.dry_run(objects))
-    except (TimeoutError, ProvisionerError) as error:
+    except TimeoutError:
+        return _late(kubectl)
+    except ProvisionerError as error:
         return error
     return None

@@ -34,8 +34,8 @@ class Attempt:
 
     `before`: uids of the Pod and Service that it found, each with its `applied-at`; `applied`: it may have written to
     the cluster; `without_patch`: it creates its objects instead of applying them; `waits_for_deletion`: the object that
-    it waits for to be gone; `began`: a time that the API server's clock had reached when the attempt began, None if it
-    is unknown.
+    it waits for to be gone; `forced`: it deleted a lost Pod by force; `began`: a time that the API server's clock had
+    reached when the attempt began, None if it is unknown.
     """
 
     sandbox: Sandbox
@@ -45,7 +45,6 @@ class Attempt:
     applied: bool = False
     without_patch: bool = False
     waits_for_deletion: KubeObject | None = None
-    # A lost Pod was deleted by force.
     forced: bool = False
     began: datetime | None = None
 
@@ -56,7 +55,7 @@ class Attempt:
 
     def has_marked(self, obj: KubeObject | None) -> bool:
         """Whether this attempt was the last to apply or create the object."""
-        return obj is not None and kube.get_annotations(obj).get(kube.APPLIED_AT_ANNOTATION) == self.applied_at
+        return obj is not None and mark_of(obj) == self.applied_at
 
     def may_have_made(self, obj: KubeObject | None) -> bool:
         """Whether this attempt created the object, and no other writer has applied or confirmed it since.

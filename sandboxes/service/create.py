@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from sandboxes import expiry
 from sandboxes import objects as kube
@@ -26,6 +26,7 @@ from sandboxes.errors import (
     PatchForbidden,
     ProvisionerError,
     SandboxConflict,
+    TemplateRefused,
 )
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
@@ -38,6 +39,7 @@ from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
 from sandboxes.service.without_patch import WithoutPatch
 from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
+from sandboxes.spec.ports import fitted, must_be_replaced
 from sandboxes.status.response import is_whole
 from sandboxes.tasks import Signal
 
@@ -48,16 +50,14 @@ if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
     from sandboxes.service.keepalive import Uses
     from sandboxes.service.locks import Locks
+    from sandboxes.service.rollback import Pair
     from sandboxes.settings import Settings
     from sandboxes.spec.options import Sandbox
     from sandboxes.spec.templates import Template
 
 logger = logging.getLogger(__name__)
 
-Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
-
-# Seconds for which the words of a refusal are kept, and how many of them, of at most 1,000 characters.
-REFUSALS_KEPT = 3600.0
+# Sandboxes whose refusals are kept, for diagnostics; each has at most MOST_WORDS characters (kubectl/stderr.py).
 MOST_REFUSALS = 1000
 
 
@@ -91,7 +91,9 @@ class Creation:
         self._without_patch = WithoutPatch(cluster, settings, self._wait_until_gone)
         # Uids of Pods that this process returned to a caller. An evicted entry only costs one more confirmation.
         self._confirmed: ExpiringDict[str, None] = ExpiringDict(cluster.deadlines.settle, time.monotonic)
-        self._refusals: ExpiringDict[str, str] = ExpiringDict(REFUSALS_KEPT, time.monotonic, MOST_REFUSALS)
+        self._refusals: ExpiringDict[str, str] = ExpiringDict(
+            cluster.deadlines.refusals_kept, time.monotonic, MOST_REFUSALS
+        )
         # Sent for each new Pod, with the start of its create (loop time).
         self.made: Signal[[KubeObject, float]] = Signal()
 
@@ -187,6 +189,15 @@ class Creation:
             # Applied onto terminating objects (record: apply-onto-terminating): read again, and wait for the deletion.
         raise failure or KeepsChanging()
 
+    async def _has_unseen_service(self, attempt: Attempt) -> bool:
+        """Whether there is a Service that this attempt did not know of, and whose ports its own could not join."""
+        _, service = await self._cluster.look(attempt.sandbox.sandbox_id)
+        if service is None or attempt.has_marked(service):
+            return False
+        # Another process may have completed the Pod by it, so it must not count as left over.
+        attempt.before = {**(attempt.before or {}), service["metadata"]["uid"]: ""}
+        return True
+
     async def _look_first(self, attempt: Attempt) -> tuple[KubeObject | None, KubeObject | None]:
         """Return the existing Pod and Service, from the live view if it has none, or a complete one of the same owner.
 
@@ -256,16 +267,22 @@ class Creation:
         # Made by hand, or by this service's predecessor: the same user data mean the same owner.
         if kube.owner_of(pod) == NOBODY and user_data_source(pod) == user_data_source(wanted):
             return
+        self._check_cleaned_up(attempt)
+        raise SandboxConflict(f"Sandbox '{attempt.sandbox.sandbox_id}' belongs to another thread or user")
+
+    def _check_cleaned_up(self, attempt: Attempt) -> None:
+        """Raise ClusterUnavailable while a failed create of the same id is rolled back in the background."""
         if self._rollback.is_pending(attempt.sandbox.sandbox_id):
             raise ClusterUnavailable("A failed create of the same id is still being cleaned up")
-        raise SandboxConflict(f"Sandbox '{attempt.sandbox.sandbox_id}' belongs to another thread or user")
 
     def _missing(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
         """Return the objects to apply. An existing Pod is not applied again, except for the marks of an adoption."""
         new_pod, new_service = attempt.objects
+        into = None if service and must_be_replaced(service, self._settings.sandbox_service_type) else service
+        new_service = fitted(new_service, pod, into, self._settings.sandbox_container_port)
         if pod is None:
             return [new_pod, new_service]
-        new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in attempt.objects)
+        new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in (new_pod, new_service))
         missing = []
         if kube.owner_of(pod) == NOBODY:
             logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
@@ -284,13 +301,21 @@ class Creation:
     ) -> list[KubeObject]:
         """Apply the missing objects, or create them where the right to patch is missing; return them as stored."""
         if not self._without_patch.is_known:
+            if service is not None and must_be_replaced(service, self._settings.sandbox_service_type):
+                await self._cluster.delete_exactly(service)
+                await self._wait_until_gone(attempt, service)
+                service = None
             there = [obj for obj in (pod, service) if obj is not None]
             try:
                 return await self._apply(attempt, missing, there)
             except PatchForbidden as error:
                 self._without_patch.note(error)
-        if pod is not None and not attempt.has_marked(pod) and self._rollback.is_pending(attempt.sandbox.sandbox_id):
-            raise ClusterUnavailable("A failed create of the same id is still being cleaned up")
+            except TemplateRefused as error:
+                if service is not None or not await self._has_unseen_service(attempt):
+                    raise
+                raise ObjectsChanged("Another client made the sandbox's Service", detail=error.detail) from error
+        if pod is not None and not attempt.has_marked(pod):
+            self._check_cleaned_up(attempt)
         return await self._without_patch.make(attempt, pod, service)
 
     async def _annotate(self, attempt: Attempt, pod: KubeObject, *, always: bool) -> KubeObject:
@@ -321,9 +346,8 @@ class Creation:
     async def _confirm(self, sandbox_id: str, pod: KubeObject, *, always: bool) -> KubeObject:
         """Annotate a Pod as returned to a caller, once in its life, and return it as stored.
 
-        The annotation, and the new resourceVersion, keep its maker from rolling it back. Whether the maker may still do
-        so is not judged by the Pod's age, since its clock may be another one than ours. `always` confirms it again: one
-        without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod was replaced.
+        The annotation, and the new resourceVersion, keep its maker from rolling it back. `always` confirms it again:
+        one without its Service, which the reaper may be about to delete. Raises ObjectsChanged if the Pod was replaced.
         """
         if not (always or self._rollback.is_pending(sandbox_id) or self._is_unsettled(pod)):
             return pod

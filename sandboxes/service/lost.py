@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WARNING = "The sandbox was deleted by force: its processes may still run on its node, and write to its volumes"
-
 
 def is_lost(pod: KubeObject, clocks_differ: float) -> bool:
     """Whether the Pod may be deleted by force: it is `Unknown`, or its deletion should have ended.

@@ -20,7 +20,7 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
-from sandboxes.models.responses import Status, TemplateResponse, with_warning
+from sandboxes.models.responses import FORCED, Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive
 from sandboxes.service.attempt import now
 from sandboxes.service.create import Creation
@@ -29,7 +29,7 @@ from sandboxes.service.events import EventBroker
 from sandboxes.service.keepalive import Uses
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.service.locks import Bulkhead, Locks
-from sandboxes.service.lost import WARNING, delete_by_force
+from sandboxes.service.lost import delete_by_force
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
 from sandboxes.spec.manifests import build
@@ -92,7 +92,11 @@ class SandboxService:
         except ClusterRefused as error:
             raise _blame(error, request) from error
         answer = self._answer(made.pod, made.service, sandbox.sandbox_id)
-        return with_warning(answer, WARNING) if made.forced else answer
+        return with_warning(answer, FORCED) if made.forced else answer
+
+    def explained(self, error: ProvisionerError) -> ProvisionerError:
+        """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""
+        return self.cluster.kubectl.explained(error)
 
     def templates(self) -> list[TemplateResponse]:
         """Return the public description of each template, sorted by name."""
@@ -197,7 +201,7 @@ class SandboxService:
                 pod, _ = await self.cluster.look(sandbox_id)
                 if pod is not None and kube.sandbox_id_of(pod) == sandbox_id:
                     await delete_by_force(self.cluster, pod)
-                    warning = WARNING
+                    warning = FORCED
             await self.cluster.delete(sandbox_id)
         self.extras.delete_later(leaving)
         logger.info("sandbox %s deleted", sandbox_id)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.spec.lark import add_lark
+from sandboxes.spec.ports import set_container_port, set_service_port
 from sandboxes.spec.seccomp import set_seccomp
 from sandboxes.spec.templates import suffix_of
 from sandboxes.spec.volumes import volumes_of
@@ -50,15 +51,6 @@ def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_a
 def build_extras(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
     """Return the template's extra objects (all but Pod and Service) for `sandbox`, in the template's order."""
     return [_build_extra(sandbox, extra, settings, applied_at) for extra in template.extras]
-
-
-def revision_of(pod: KubeObject) -> str | None:
-    """Return the Pod's revision (SANDBOX_REVISION), or None if it has none."""
-    for variable in kube.sandbox_container(pod).get("env") or []:
-        if variable.get("name") == kube.REVISION_VARIABLE:
-            value = variable.get("value")
-            return value if isinstance(value, str) else None
-    return None
 
 
 def user_data_source(pod: KubeObject) -> KubeObject:
@@ -127,13 +119,13 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     spec = pod["spec"]
     container = kube.sandbox_container(pod)
     container["image"] = sandbox.asks.image or settings.sandbox_image
-    _set_port(container, settings.sandbox_container_port)
+    set_container_port(container, settings.sandbox_container_port)
     set_seccomp(spec, template, container["image"], settings)
     container.get("startupProbe", {})["failureThreshold"] = settings.sandbox_startup_failure_threshold
     for volume, mount in volumes_of(sandbox, settings):
         if _is_own_claim(volume["name"], spec, claims) or (template.is_restricted and "hostPath" in volume):
             continue
-        _replace(spec, "volumes", volume, "name")
+        _set_volume(spec, volume)
         _narrow_mounts(spec, mount)
         _mount(container, mount)
     _set_asked(container, sandbox.asks)
@@ -149,13 +141,7 @@ def _build_service(sandbox: Sandbox, template: KubeObject, settings: Settings) -
     spec = service["spec"]
     spec["type"] = settings.sandbox_service_type
     spec["selector"] = {kube.ID_LABEL: sandbox.sandbox_id}
-    port = {
-        "name": kube.PORT_NAME,
-        "port": settings.sandbox_container_port,
-        "targetPort": settings.sandbox_container_port,
-        "protocol": "TCP",
-    }
-    _replace(spec, "ports", port, "name")
+    set_service_port(spec, settings.sandbox_container_port)
     return service
 
 
@@ -196,13 +182,6 @@ def _is_own_claim(volume: str, spec: KubeObject, claims: set[str]) -> bool:
     )
 
 
-def _set_port(container: KubeObject, port: int) -> None:
-    _replace(container, "ports", {"name": kube.PORT_NAME, "containerPort": port, "protocol": "TCP"}, "name")
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        if "httpGet" in container.get(probe, {}):
-            container[probe]["httpGet"]["port"] = port
-
-
 def _replace(parent: KubeObject, field: str, entry: KubeObject, key: str) -> None:
     """Replace the entry of list `field` with the same `key`, or append `entry`."""
     entries = parent.setdefault(field, [])
@@ -211,6 +190,14 @@ def _replace(parent: KubeObject, field: str, entry: KubeObject, key: str) -> Non
             entries[index] = entry
             return
     entries.append(entry)
+
+
+def _set_volume(spec: KubeObject, volume: KubeObject) -> None:
+    """Replace the volume of the same name, or append it. An `emptyDir` keeps the template's medium and size limit."""
+    own: KubeObject = next((one for one in spec.get("volumes") or [] if one["name"] == volume["name"]), {})
+    if "emptyDir" in volume and "emptyDir" in own:
+        return
+    _replace(spec, "volumes", volume, "name")
 
 
 def _narrow_mounts(spec: KubeObject, service_mount: KubeObject) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.errors import BadRequest
 from sandboxes.models.requests import ExtraMount
+from sandboxes.variables import normalized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ def checked_skills_path(path: str | None) -> str:
     # A colon ends a path for the container runtime; the API server refuses it.
     if not path.startswith("/") or ":" in path or ".." in path.split("/") or not path.isprintable():
         raise BadRequest("skills_container_path is not an absolute path without '..' and ':'")
-    normal = _normalized(path)
+    normal = normalized(path)
     if len(normal.encode()) > MAX_PATH_BYTES:
         raise BadRequest(f"skills_container_path has more than {MAX_PATH_BYTES} bytes")
     if normal == "/" or any(overlap(normal, reserved) for reserved in _RESERVED):
@@ -84,7 +85,7 @@ def _checked(mount: ExtraMount, base: str, allowed: frozenset[str]) -> ExtraMoun
         raise BadRequest(f"extra_mounts may have {UPLOADS} only with read_only")
     if not mount.host_path.startswith("/") or not mount.host_path.isprintable():
         raise BadRequest("extra_mounts has a host path that is not an absolute path")
-    host_path = _normalized(mount.host_path)
+    host_path = normalized(mount.host_path)
     if len(host_path.encode()) > MAX_PATH_BYTES:
         raise BadRequest(f"extra_mounts has a host path of more than {MAX_PATH_BYTES} bytes")
     if not host_path.startswith(base.rstrip("/") + "/"):
@@ -104,11 +105,6 @@ def _check_nested(parent: ExtraMount, child: ExtraMount) -> None:
             f"extra_mounts mounts {child.container_path} below the read-only {parent.container_path}, whose host path "
             "does not contain it"
         )
-
-
-def _normalized(path: str) -> str:
-    # POSIX leaves the meaning of exactly two leading slashes open, and normpath keeps them: here they are one.
-    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def overlap(one: str, other: str) -> bool:

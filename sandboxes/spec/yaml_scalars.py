@@ -1,4 +1,4 @@
-"""The values of YAML's scalars as kubectl reads them: the rules of go-yaml v2 and sigs.k8s.io/yaml. Pure."""
+"""Converts YAML's scalars to values as kubectl does, by the rules of go-yaml v2 and sigs.k8s.io/yaml. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class UnreadableError(Exception):
-    """The file can't be read as kubectl does. `problem`: without the file's text; `line`: from 1, None if unknown."""
+    """The file is not what kubectl reads. `problem`: without the file's text; `line`: from 1, None if unknown."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem if line is None else f"{problem} (line {line})")
@@ -58,11 +58,11 @@ def key_of(value: object, line: int) -> str:
     if isinstance(value, int) and value in _INT64:
         return str(value)
     if isinstance(value, float):
-        return _floatkey_of(value)
+        return _key_of_float(value)
     raise UnreadableError("it has a key that is null, a list, a mapping or too large a number", line)
 
 
-def _floatkey_of(value: float) -> str:
+def _key_of_float(value: float) -> str:
     """Return Go's `FormatFloat(value, 'g', -1, 32)`, with YAML's names of what is no number."""
     try:
         (value,) = struct.unpack("f", struct.pack("f", value))

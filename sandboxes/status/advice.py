@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
+from sandboxes.status.causes import PROBE_FAILED
 from sandboxes.status.reasons import has_ended, last_termination
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ _BY_MESSAGE: tuple[tuple[frozenset[str] | None, re.Pattern[str], str], ...] = (
     # A container that the kubelet stopped to start it again.
     (
         frozenset({"Unhealthy"}),
-        re.compile(r"Container (?P<container>\S+) failed (?P<probe>liveness|startup) probe"),
+        PROBE_FAILED,
         (
             "container {container} was stopped because its {probe} probe failed: look at the logs and check that it "
             "answers on the probe's port and path, in the time that the probe allows"

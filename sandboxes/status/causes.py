@@ -35,7 +35,7 @@ _STOPPED = frozenset({"Evicted", "DeadlineExceeded", "Preempting", "Preempted", 
 _CANCELLED = "Cancelling deletion"
 
 # The kubelet's Event when it stops a container to start it again (pkg/kubelet/kuberuntime).
-_PROBE_FAILED = re.compile(r"Container (?P<name>\S+) failed (?P<probe>liveness|startup) probe")
+PROBE_FAILED = re.compile(r"Container (?P<container>\S+) failed (?P<probe>liveness|startup) probe")
 
 # Times of Events and of terminations are both the node's, in whole seconds.
 _ROUNDING = timedelta(seconds=1)
@@ -88,8 +88,8 @@ def _killed(pod: KubeObject, trouble: Trouble, events: Sequence[KubeObject]) -> 
         if at is None or not begin - _ROUNDING <= datetime.fromisoformat(at) <= end + _ROUNDING:
             continue
         message = event.get("message") or ""
-        probed = _PROBE_FAILED.match(message) if event.get("reason") == "Killing" else None
-        if probed is not None and probed["name"] == trouble.container:
+        probed = PROBE_FAILED.match(message) if event.get("reason") == "Killing" else None
+        if probed is not None and probed["container"] == trouble.container:
             return Trouble("Unhealthy", shortened(message), trouble.container, trouble.exit_code)
         if event.get("reason") == "FailedPostStartHook" and container_in(event) in (None, trouble.container):
             return Trouble("FailedPostStartHook", shortened(message), trouble.container, trouble.exit_code)

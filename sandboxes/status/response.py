@@ -1,6 +1,6 @@
 """Builds a sandbox's response, URL included, from its Pod and Service. Pure, except for the cache in Answers.
 
-Callers treat any 200 as usable (contract.md). So a sandbox whose Pod is missing or terminating, or that has no URL, is
+Callers treat any 200 as usable. So a sandbox whose Pod is missing or terminating, or that has no URL, is
 not found.
 """
 
@@ -35,7 +35,7 @@ def answer_for(
         return None
     if kube.is_terminating(pod) or kube.is_terminating(service):
         return None
-    url = sandbox_url(service, settings)
+    url = sandbox_url(service, settings, pod)
     if url is None:
         return None
     annotations = kube.get_annotations(pod)
@@ -75,15 +75,19 @@ def reconciliation_for(
         status="found" if pod else "absent",
         backend_namespace=settings.k8s_namespace,
         incarnation_id=pod["metadata"]["uid"] if pod else None,
-        sandbox_url=sandbox_url(service, settings) if service else None,
+        sandbox_url=sandbox_url(service, settings, pod) if service else None,
         thread_id=annotations.get(kube.THREAD_ANNOTATION),
         user_id=annotations.get(kube.USER_ANNOTATION),
     )
 
 
 def is_whole(pod: KubeObject, service: KubeObject, settings: Settings) -> bool:
-    """Whether the Pod and the Service make a sandbox that callers can see; see answer_for."""
-    return answer_for(pod, service, settings) is not None
+    """Whether the Pod and the Service make a sandbox that callers can see and reach; see answer_for.
+
+    A Service may lead to a port that its Pod does not have: two replicas with different settings made one object each.
+    """
+    port = kube.sandbox_port(service, pod, settings.sandbox_container_port)
+    return port is not None and kube.leads_to(pod, port) and answer_for(pod, service, settings) is not None
 
 
 def answers_for(objects: Iterable[KubeObject], settings: Settings) -> list[SandboxResponse]:
@@ -131,13 +135,20 @@ def _sorted(answers: Iterable[SandboxResponse | None]) -> list[SandboxResponse]:
     return sorted((one for one in answers if one is not None), key=lambda answer: answer.sandbox_id)
 
 
-def sandbox_url(service: KubeObject, settings: Settings) -> str | None:
-    """Return the sandbox's URL, or None if the Service has no port of the configured type (yet)."""
-    ports = service["spec"].get("ports") or []
-    port: KubeObject = next((one for one in ports if one.get("name") == kube.PORT_NAME), {})
+def sandbox_url(service: KubeObject, settings: Settings, pod: KubeObject | None = None) -> str | None:
+    """Return the sandbox's URL, or None if the Service has no port of the configured type (yet).
+
+    The port is the one that the Service has, whatever today's settings say; see `kube.sandbox_port`. The name of a
+    headless Service resolves to the Pod's address, so there it is the port that the Pod listens on.
+    """
+    port = kube.sandbox_port(service, pod, settings.sandbox_container_port)
+    if port is None or service["spec"].get("type") == "ExternalName":
+        return None
     if settings.sandbox_service_type == "ClusterIP":
-        # The port that it has, and not the one of today's settings: the sandbox may be older.
         metadata, number = service["metadata"], port.get("port")
-        return f"http://{metadata['name']}.{metadata['namespace']}.svc.cluster.local:{number}" if number else None
+        if kube.is_headless(service):
+            number = kube.target_of(pod, port.get("targetPort", number))
+        host = f"{metadata['name']}.{metadata['namespace']}.svc.{settings.cluster_domain}"
+        return f"http://{host}:{number}" if number else None
     host = f"[{settings.node_host}]" if ":" in settings.node_host else settings.node_host
     return f"http://{host}:{port['nodePort']}" if port.get("nodePort") else None

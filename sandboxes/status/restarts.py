@@ -1,4 +1,4 @@
-"""Whether the kubelet starts a container again. Pure."""
+"""Decides whether the kubelet will start a container again. Pure."""
 
 from __future__ import annotations
 

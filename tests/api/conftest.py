@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -27,6 +28,7 @@ from tests.fakes import FakeCluster
 URL = "/api/sandboxes"
 Client = TestClient[web.Request, web.Application]
 MakeClient = Callable[..., Awaitable[Client]]
+MakeApp = Callable[..., web.Application]
 RETRIED = (errors.AlreadyThere, errors.ConnectionFailed, errors.ServerFailed, errors.ServiceAccountMissing)
 
 
@@ -43,26 +45,19 @@ def cluster() -> FakeCluster:
 
 
 @pytest.fixture
-def make_client(
-    aiohttp_client: AiohttpClient,
-    cluster: FakeCluster,
-    make_settings: Callable[..., Settings],
-    template: Template,
-    deadlines: Deadlines,
-) -> MakeClient:
-    """Return a function that starts the service with the given environment and returns a client.
+def make_app(
+    cluster: FakeCluster, make_settings: Callable[..., Settings], template: Template, deadlines: Deadlines
+) -> MakeApp:
+    """Return a function that builds the application for the given environment, as `make_client` starts it."""
 
-    `in_pod`: whether the service detects a Pod; `peer`: the peer address of all connections.
-    """
-
-    async def make(
+    def make(
         templates: Mapping[str, Template] | None = None,
         policies: tuple[KubeObject, ...] = (),
         *,
         in_pod: bool = False,
         peer: str | None = None,
         **variables: object,
-    ) -> Client:
+    ) -> web.Application:
         settings = make_settings(**variables)
         kubectl = Kubectl(
             cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
@@ -72,7 +67,20 @@ def make_client(
         app = create_app(lifecycle, settings, callers=Callers(settings, in_pod=in_pod))
         if peer is not None:
             app.middlewares.insert(0, connected_from(peer))
-        return await aiohttp_client(app)
+        return app
+
+    return make
+
+
+@pytest.fixture
+def make_client(aiohttp_client: AiohttpClient, make_app: MakeApp) -> MakeClient:
+    """Return a function that starts the service with the given environment and returns a client.
+
+    `in_pod`: whether the service detects a Pod; `peer`: the peer address of all connections.
+    """
+
+    async def make(*arguments: Any, **options: Any) -> Client:
+        return await aiohttp_client(make_app(*arguments, **options))
 
     return make
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sandboxes.models.requests import OPTIONAL_FIELDS
+from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
 
@@ -19,13 +20,6 @@ ALL = ",".join(sorted(OPTIONAL_FIELDS))
 async def open_client(make_client: MakeClient) -> Client:
     """Return a client of a service that allows every field."""
     return await make_client(ALLOW_FIELDS=ALL)
-
-
-async def create(client: Client, sandbox_id: str = "a", **fields: Any) -> dict[str, Any]:
-    response = await client.post(URL, json={"sandbox_id": sandbox_id, **fields})
-    assert response.status == 200, await response.text()
-    answer: dict[str, Any] = await response.json()
-    return answer
 
 
 def container(cluster: FakeCluster, sandbox_id: str = "a") -> dict[str, Any]:

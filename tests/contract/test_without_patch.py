@@ -276,6 +276,12 @@ async def test_adopting_a_pod_is_502(provisioner: Provisioner, cluster: Cluster,
     await create(provisioner)
     marks = [f"{name}-" for name in annotations_of(cluster)]
     assert (await kubectl("annotate", "pod/sandbox-a", "-n", NS, *marks)).rc == 0
+
+    async def view_has_no_owner() -> bool:
+        pod = provisioner.view.sandbox("a")[0]
+        return pod is not None and not pod["metadata"].get("annotations")
+
+    await until(view_has_no_owner)
     cluster.authorization.restrict(NS, rules())
     need = "which adopting a sandbox needs"
     for _ in range(2):

@@ -2,9 +2,13 @@
 
     E2E_KUBECONFIG=~/.kube/config E2E_IMAGE=registry/image:tag ./scripts/test.sh tests/e2e
 
-E2E_IMAGE is any image that the cluster can run and that serves `GET /v1/sandbox` on 8080 (tests/e2e/image is one).
+E2E_IMAGE is any image that the cluster can run and that serves `GET /v1/sandbox` on 8080 (tests/e2e/image is one). Some
+tests run `sh`, `sleep`, `dd` and `rm` in it instead, and make folders below /var/tmp on a node, which they delete.
 E2E_NODE_HOST is an address of a node that this machine can reach; default: the first node's InternalIP. The tests use
 a new namespace, and delete it at the end.
+
+A test of what devcluster can't imitate is skipped there, with the reason. The others run on both, some of them with
+`--all` only.
 
 A test marked `repeats(...)` has the promise of the named contract test. It is meant for a real cluster, and skipped on
 devcluster unless E2E_REPEAT=1 is set.
@@ -19,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +72,30 @@ class Target:
         printed = self.kubectl("get", "pods,services", "-l", f"sandbox-id={sandbox_id}", "-o", "json")
         items: list[dict[str, Any]] = json.loads(printed)["items"]
         return items
+
+    def needs(self, what: str) -> None:
+        """Skip the test on devcluster, which does not imitate `what`."""
+        if not self.is_real:
+            pytest.skip(f"devcluster imitates no {what}; run with E2E_KUBECONFIG")
+
+    def make_namespace(self) -> None:
+        """Create the namespace of the tests, unless it is there; else the first service does."""
+        if not self.kubectl("get", "namespace", self.namespace, "--ignore-not-found", "-o", "name"):
+            self.kubectl("create", "namespace", self.namespace)
+
+    def kubeconfig_for(self, user: Mapping[str, object], path: Path) -> Path:
+        """Write a kubeconfig for the same API server with these credentials to `path`, and return the path."""
+        config = self.credentials()
+        config["users"][0]["user"] = user
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config), encoding="utf-8")
+        return path
+
+    def credentials(self) -> dict[str, Any]:
+        """Return the kubeconfig with one context, and with certificates and keys in place of their files."""
+        printed = self.kubectl("config", "view", "--minify", "--raw", "--flatten", "-o", "json")
+        config: dict[str, Any] = json.loads(printed)
+        return config
 
     def environ(self, **variables: str) -> dict[str, str]:
         """Return the environment variables of a service for this cluster."""

@@ -85,11 +85,11 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def start(environ: dict[str, str], directory: Path) -> Iterator[Service]:
-    """Run `provisioner.py` until the end of the block."""
+    """Run `provisioner.py` until the end of the block. HOME is the directory, unless `environ` has another."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environ = {**environ, "PORT": str(port), "HOME": str(directory), "TMPDIR": str(directory)}
+    environ = {"HOME": str(directory), **environ, "PORT": str(port), "TMPDIR": str(directory)}
     log = directory / "log"
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, str(ROOT / "provisioner.py")], env=environ, stderr=output)

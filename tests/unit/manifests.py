@@ -23,6 +23,13 @@ def container(pod: Any) -> Any:
     return pod["spec"]["containers"][0]
 
 
+def revision_of(pod: Any) -> str:
+    """Return the value of SANDBOX_REVISION."""
+    (value,) = [variable["value"] for variable in container(pod)["env"] if variable["name"] == "SANDBOX_REVISION"]
+    assert isinstance(value, str)
+    return value
+
+
 def volumes(pod: Any) -> Any:
     """Return the sources of the Pod's volumes by name."""
     return {volume["name"]: {k: v for k, v in volume.items() if k != "name"} for volume in pod["spec"]["volumes"]}

@@ -352,3 +352,11 @@ def test_any_headers_are_accepted_or_rejected_with_a_serializable_message(
     assert not set(hosts) & {*FOREIGN_HOSTS, *INVALID_HOSTS}
     assert "null" not in origins
     assert {site.lower() for site in sites} <= {"same-origin", "none"}
+
+
+def test_names_of_services_are_ours_in_the_clusters_own_domain_alone(make_settings: MakeSettings) -> None:
+    callers = Callers(make_settings(CLUSTER_DOMAIN="k8s.example.com"), in_pod=False)
+    assert is_answered(callers, ("Host", "p.ns.svc.k8s.example.com:8002"))
+    assert is_answered(callers, ("Host", "p.ns.svc"))
+    for foreign in ("p.ns.svc.cluster.local", "k8s.example.com", "p.k8s.example.com", "svc.k8s.example.com"):
+        assert not is_answered(callers, ("Host", foreign))

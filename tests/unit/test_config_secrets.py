@@ -38,7 +38,7 @@ async def test_the_log_has_kubectls_version_and_server_but_no_secret(
 
 
 @pytest.mark.parametrize(
-    "server", [f"https://me:{MARKER}@10.0.0.1:6443/?token={MARKER}", f"me:{MARKER}@10.0.0.1:6443#{MARKER}"]
+    "server", [f"https://me:{MARKER}@10.0.0.1:6443/?token={MARKER}", f"HTTPS://me:{MARKER}@10.0.0.1:6443#{MARKER}"]
 )
 async def test_the_server_address_is_logged_without_user_info_and_query(
     make_settings: MakeSettings, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, server: str

@@ -199,3 +199,14 @@ def test_each_bash_block_is_run_by_a_test_or_says_why_not(name: str) -> None:
 )
 def test_command_output_is_compared_with_the_documented_output(printed: str, documented: str, *, is_so: bool) -> None:
     assert fits(printed, documented) is is_so
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_block_that_starts_the_service_has_no_commands_for_a_second_terminal(name: str) -> None:
+    # run.sh holds its terminal: what follows it in a block would not run, and no variable reaches another terminal.
+    for block in blocks(name):
+        before, start, after = block.text.partition("./scripts/run.sh")
+        if block.is_run and start:
+            where = f"{name}:{block.line}"
+            assert not re.search(r"^(curl|kubectl|grep|scripts/smoke\.sh|[A-Z_]+=)", after, re.MULTILINE), where
+            assert not re.search(r"^[A-Z_]+=(\$\(.*\)|\S*)$", before, re.MULTILINE), where

@@ -13,8 +13,8 @@ from devcluster import names, pods
 from sandboxes.errors import FieldNotAllowed, Unprocessable
 from sandboxes.models.requests import OPTIONAL_FIELDS
 from sandboxes.settings import Settings
-from sandboxes.spec.manifests import revision_of
 from sandboxes.spec.options import NO_OPTIONS, check_allowed
+from tests.unit.manifests import revision_of
 from tests.unit.validator import INVALID_KEYS, VALID_KEYS, Validator
 
 MakeSettings = Callable[..., Settings]

@@ -12,6 +12,7 @@ import pytest
 
 from sandboxes.deadlines import Deadlines
 from sandboxes.kubectl.client import APPLY, DELETE, GET
+from sandboxes.kubectl.plugins import PluginWatch
 from sandboxes.kubectl.pool import IDLE, ProcessPool
 from sandboxes.kubectl.process import Completed
 from sandboxes.kubectl.runner import KubectlRunner
@@ -28,6 +29,7 @@ class Machine:
         self.started: Counter[str] = Counter()
         self.ended = asyncio.Event()
         self.calls = 0
+        self.plugins = PluginWatch()
 
     async def start(self, args: Sequence[str], *, reads: bool) -> Machine:
         assert reads
@@ -41,7 +43,9 @@ class Machine:
 
     has_ended = False
 
-    async def communicate(self, _stdin: bytes | None) -> Completed:
+    said = ""
+
+    async def communicate(self, _stdin: bytes | None, **_options: object) -> Completed:
         self.calls += 1
         await self.ended.wait()
         return DONE

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandboxes.errors import StartupError
+from sandboxes.kubectl.kubeconfig_files import named_kubeconfigs
 from sandboxes.settings import Settings
 from tests.marker import MARKER
 
@@ -23,7 +24,7 @@ def test_defaults_are_those_of_the_contract(make_settings: MakeSettings) -> None
     )
     assert settings.skills_host_path is None
     assert settings.threads_host_path is None
-    assert settings.kubeconfig == Path("~/.kube/config").expanduser()
+    assert named_kubeconfigs(settings) == (Path("~/.kube/config").expanduser(),)
     assert settings.node_host == "host.docker.internal"
     assert settings.k8s_api_server is None
     assert settings.provisioner_api_key is None
@@ -256,6 +257,11 @@ def test_an_unknown_variable_of_the_lark_cli_stops_the_start(monkeypatch: pytest
     ("variables", "named"),
     [
         ({"NODE_HOST": "n"}, []),
+        ({"CLUSTER_DOMAIN": "d"}, []),
+        (
+            {"CLUSTER_DOMAIN": "d", "PROVISIONER_API_KEY": "k"},
+            ["CLUSTER_DOMAIN (by SANDBOX_SERVICE_TYPE=NodePort)"],
+        ),
         (
             {"NODE_HOST": "n", "SANDBOX_SERVICE_TYPE": "ClusterIP"},
             ["NODE_HOST (by SANDBOX_SERVICE_TYPE=ClusterIP)"],

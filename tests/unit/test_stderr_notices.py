@@ -78,8 +78,14 @@ BEGINS_AS_KUBECTLS = re.compile(
 )
 
 
+# May be kubectl's message after text without a line end: see test_a_notice_without_a_line_end_changes_nothing.
+MAY_BE_KUBECTLS = re.compile(r'Error from server \(NotFound\): .*" not found\s*\Z', re.DOTALL)
+
+
 def is_a_notice(text: str) -> bool:
-    return not any(BEGINS_AS_KUBECTLS.match(line) for line in re.split(r"[\r\n]", text))
+    return not MAY_BE_KUBECTLS.search(text) and not any(
+        BEGINS_AS_KUBECTLS.match(line) for line in re.split(r"[\r\n]", text)
+    )
 
 
 ANY_TEXT = st.binary(max_size=60).map(lambda raw: raw.decode(errors="replace"))

@@ -18,6 +18,18 @@ from tests.record import case
         ("apply-quantity-invalid", ("resources",)),
         ("apply-request-over-limit", ("resources",)),
         ("apply-forbidden", ()),
+        ("apply-env-twice", ("env",)),
+        ("apply-env-three-times", ("env",)),
+        ("apply-wrong-type-env-number", ("env",)),
+        ("apply-wrong-type-label", ("labels", "sandbox_id")),
+        ("apply-mount-path-twice", ("extra_mounts",)),
+        ("apply-quota-must-specify", ("resources",)),
+        ("create-quota-must-specify", ("resources",)),
+        ("apply-limit-range", ("resources",)),
+        ("apply-port-twice", ()),
+        ("apply-wrong-type-string", ()),
+        ("apply-service-account-missing", ()),
+        ("apply-priority-class-missing", ()),
     ],
 )
 def test_a_recorded_rejection_names_the_request_fields_that_may_cause_it(
