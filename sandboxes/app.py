@@ -7,21 +7,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandboxes.api.app_keys import METRICS
+from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
-from sandboxes.cluster.informer import Informer
 from sandboxes.cluster.no_informer import NoInformer
-from sandboxes.cluster.terminations import TerminationLog
+from sandboxes.cluster_unit import ClusterPlan, client_of, prepare_unit
+from sandboxes.cluster_units import ClusterUnits
+from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry
 from sandboxes.deadlines import DEADLINES
-from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
-from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
-from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs, named_kubeconfigs
-from sandboxes.kubectl.pool import ProcessPool
-from sandboxes.ops.preflight import check_cluster, protect
+from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
+from sandboxes.ops.clusters import ClusterOverviews
+from sandboxes.ops.preflight import check_cluster
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
@@ -32,18 +31,14 @@ from sandboxes.spec.templates import load_templates
 from sandboxes.variables import Address, ignored_variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from aiohttp import web
 
+    from sandboxes.cluster_unit import ClusterUnit, Preflight
     from sandboxes.deadlines import Deadlines
-    from sandboxes.kubectl.config import Connection
-    from sandboxes.kubectl.runner import Runner
-    from sandboxes.service.reaper import Reaper
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
-
-    Preflight = Callable[[Kubectl, Mapping[str, Template], Settings, Deadlines], Awaitable[None]]
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "manifests" / "sandbox"
 
@@ -77,50 +72,36 @@ async def compose(
     """
     keys = ApiKeys(settings)
     callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
-    templates = load_all_templates(settings)
-    connection = await prepare(settings, os.environ, directory)
-    runner = connection.runner
-    waiting = ProcessPool(
-        runner, *named_kubeconfigs(settings), most=settings.kubectl_max_processes, deadlines=deadlines
-    )
-    starter = waiting if settings.kubectl_start_ahead else runner
-    kubectl = _client(connection, settings, starter, deadlines, in_batches=settings.kubectl_group)
-    batched = BatchedKubectl(
-        kubectl,
-        max_processes=settings.kubectl_max_processes,
-        max_waiting=settings.kubectl_max_waiting,
-        deadlines=deadlines,
-    )
-    informer = Informer(
-        kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
-    )
-    _warn(settings, callers, templates)
-    await preflight(kubectl, templates, settings, deadlines)
-    policies = (build_policy(load_policy(POLICY), settings),) if settings.sandbox_network_policy == "isolated" else ()
-    cluster = Cluster(
-        kubectl,
-        informer if settings.live_view else NoInformer(),
-        settings.k8s_namespace,
-        policies=policies,
-        terminations=TerminationLog(deadlines=deadlines),
-        deadlines=deadlines,
-        batched=batched if settings.kubectl_group else None,
-    )
-    service = SandboxService(cluster, templates, settings)
-    await protect(service.protection, deadlines)
-    app = create_app(service, settings, keys, callers)
-    app[METRICS].read_waiting(lambda: waiting.waiting)
-    # aiohttp ends these contexts in reverse order.
-    if settings.kubectl_start_ahead:
-        app.cleanup_ctx.append(_running(waiting))
-    if settings.kubectl_group:
-        app.cleanup_ctx.append(_finally(batched.close))
-    if settings.live_view:
-        app.cleanup_ctx.append(_running(informer))
-    if settings.reaper_interval:
-        app.cleanup_ctx.append(_running(service.reaper))
-    app.cleanup_ctx.append(_finally(service.finish))
+    if settings.clusters_file is not None:
+        units = _units(settings, settings.clusters_file, directory, preflight, deadlines)
+        await units.load()
+        first = next(iter(units.units.values()))
+        _warn(settings, callers, first.service.loaded_templates)
+        await units.check()
+        app = create_app(first.service, settings, keys, callers, units.overviews)
+        app[CLUSTER_UNITS] = units
+        app.on_shutdown.append(lambda _app: units.release())
+    else:
+        plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
+        first = await prepare_unit(plan, os.environ, directory, deadlines=deadlines)
+        _warn(settings, callers, plan.templates)
+        await first.check(preflight)
+        app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
+        units = None
+    app[METRICS].read_waiting(lambda: first.pool.waiting)
+    app.cleanup_ctx.append(_running(first if units is None else units))
     return app
+
+
+def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight, deadlines: Deadlines) -> ClusterUnits:
+    """Return the clusters of CLUSTERS_FILE, not yet loaded; each has a folder of its own in `directory`."""
+
+    async def prepare(entry: ClusterEntry) -> ClusterUnit:
+        own = directory / entry.name
+        own.mkdir(exist_ok=True)
+        return await prepare_unit(plan_cluster(entry, settings), os.environ, own, deadlines=deadlines)
+
+    return ClusterUnits(path, prepare, preflight, deadlines)
 
 
 async def compose_once(settings: Settings, directory: Path) -> SandboxService:
@@ -129,43 +110,24 @@ async def compose_once(settings: Settings, directory: Path) -> SandboxService:
     Raises StartupError if kubectl or the kubeconfig can't be used.
     """
     connection = await prepare(settings, os.environ, directory)
-    kubectl = _client(connection, settings, connection.runner, DEADLINES, in_batches=False)
+    kubectl = client_of(connection, settings, connection.runner, DEADLINES, in_batches=False)
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)
 
 
-def _client(
-    connection: Connection, settings: Settings, starter: Runner, deadlines: Deadlines, *, in_batches: bool
-) -> Kubectl:
-    """Return a client of the connection's cluster, whose processes `starter` starts."""
-    return Kubectl(
-        starter,
-        max_processes=settings.kubectl_max_processes,
-        # With batches, the batcher limits its own queue; a batch must not be refused after that.
-        max_waiting=UNBOUNDED if in_batches else settings.kubectl_max_waiting,
-        deadline=deadlines.kubectl_call,
-        kubeconfig=connection.runner.kubeconfig,
-        plugins=connection.runner.plugins,
-        server=connection.context.server,
-    )
+def plan_cluster(entry: ClusterEntry, settings: Settings) -> ClusterPlan:
+    """Return the plan of a cluster; `settings`: of the service. Raises StartupError if a template is bad."""
+    own = entry.for_service(settings)
+    policies = (build_policy(load_policy(POLICY), own),) if own.sandbox_network_policy == "isolated" else ()
+    return ClusterPlan(entry, own, load_all_templates(own), policies)
 
 
-def _running(part: ProcessPool | Informer | Reaper) -> Callable[[web.Application], AsyncIterator[None]]:
+def _running(part: ClusterUnit | ClusterUnits) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a clean-up context that runs the component while the application runs."""
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
         async with part.running():
             yield
-
-    return run
-
-
-def _finally(end: Callable[[], Awaitable[None]]) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return a clean-up context that awaits `end` at shutdown."""
-
-    async def run(_app: web.Application) -> AsyncIterator[None]:
-        yield
-        await end()
 
     return run
 

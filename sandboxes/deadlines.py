@@ -108,6 +108,11 @@ class Deadlines:
     ready_believed: float = 3.0
     # How long a review that found all rights is believed; each costs a process. Rights are rarely taken back.
     rights_believed: float = 300.0
+    # How long `GET /api/clusters` waits for a look at a cluster before it answers with what is known.
+    clusters_answer: float = 0.5
+    # How long the API server's version is believed, and how soon it is asked for again after a failure.
+    version_believed: float = 3600.0
+    version_retry: float = 60.0
     # A cluster that hangs must not keep the service from starting.
     preflight: float = 10.0
     # One test of `check`; a cluster that takes longer is not ready.
@@ -149,6 +154,9 @@ class Deadlines:
     # https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy
     crash_loop_over: float = 600.0
 
+    # Interval of the check whether CLUSTERS_FILE has changed; when a refused version of it is tried again.
+    clusters_poll: float = 5.0
+    clusters_retry: float = 60.0
     # A file modified less than this before it was read may change again without a new mtime: file systems have coarse
     # timestamps.
     file_step: float = 2.0

@@ -44,7 +44,6 @@ from sandboxes.variables import (
     namespace,
     path_list,
     upper_case,
-    used_variable,
     variable_names,
     words,
 )
@@ -139,6 +138,9 @@ class Settings(ClusterSettings):
     Each is read from the environment variable of its name, in upper case only. An empty value counts as unset.
     """
 
+    clusters_file: Annotated[Path, AfterValidator(file_path)] | None = Field(
+        None, description="YAML file that lists several clusters. Unset: one cluster, `default`, from the variables."
+    )
     sandbox_image: Annotated[str, AfterValidator(check_image)] = Field(DEFAULT_IMAGE, description="Image of a sandbox.")
     skills_host_path: NodePath | None = Field(
         None, description="Absolute path on the node, read-only at `/mnt/skills`. Unset: no skills volume."
@@ -313,7 +315,7 @@ class Settings(ClusterSettings):
         try:
             settings = cls()
         except ValidationError as error:
-            raise StartupError(variables.message([*_described(error), *problems])) from error
+            raise StartupError(variables.message([*variables.described(error, os.environ), *problems])) from error
         if settings.skills_pvc_subpath_template and not settings.skills_pvc_name:
             problems.append("SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME, to which it applies.")
         if settings.deerflow_lark_broker_deny_subcommands and not settings.lark_cli_broker_image:
@@ -365,16 +367,3 @@ class Settings(ClusterSettings):
     def hosts(self) -> tuple[str, ...]:
         """Hosts to listen on: LISTEN_HOST, else all addresses with an API key, and loopback without one."""
         return self.listen_host or (EVERY_ADDRESS if self.has_key else LOOPBACK)
-
-
-def _described(error: ValidationError) -> list[str]:
-    sentences = []
-    for item in error.errors():
-        # pydantic names the first alias, even if the value is the fallback's.
-        variable = used_variable(str(item["loc"][0]), os.environ)
-        rule = item["msg"].replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
-        rule = rule.partition(", unable to")[0]
-        shown = variables.may_be_shown(variable, item["input"])
-        holds = repr(item["input"]) if shown else "a value that is not shown"
-        sentences.append(f"{variable} holds {holds}. {rule}.")
-    return sentences

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pydantic import ValidationError
+
 # DeerFlow's variables for the Lark CLI. They keep an app secret out of the sandbox; ignoring one would expose it.
 LARK_PREFIXES = ("LARK_CLI_", "DEERFLOW_LARK_")
 LARK_VARIABLES = frozenset({"LARK_CLI_INIT_IMAGE", "LARK_CLI_BROKER_IMAGE", "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS"})
@@ -48,6 +50,23 @@ _ADDRESS = re.compile(r"[\w.:/\[\]-]*")
 def message(problems: Sequence[str]) -> str:
     """Return the message that a failed start prints: one line per problem."""
     return "\n".join(["The environment can't be used:", *(f"  {problem}" for problem in problems)])
+
+
+def described(error: ValidationError, environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable that the error is about, with its value if that can be shown."""
+    sentences = []
+    for item in error.errors():
+        # pydantic names the first alias, even if the value is the fallback's.
+        variable = used_variable(str(item["loc"][0]), environ)
+        holds = repr(item["input"]) if may_be_shown(variable, item["input"]) else "a value that is not shown"
+        sentences.append(f"{variable} holds {holds}. {rule_of(item['msg'])}.")
+    return sentences
+
+
+def rule_of(text: str) -> str:
+    """Return pydantic's message about a value as a sentence without a full stop."""
+    rule = text.replace("Value error, ", "It may hold ").replace("Input should be", "It should be")
+    return rule.partition(", unable to")[0]
 
 
 def unsupported(environ: Mapping[str, str]) -> list[str]:

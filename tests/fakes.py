@@ -92,6 +92,8 @@ class FakeCluster:
                 return Completed(0, f"namespace/{args[2]}\n".encode() if args[2] in self.namespaces else b"", "")
             case "get" if args[1:] == ("--raw", "/readyz"):
                 return Completed(0, case("readyz").stdout.encode(), "")
+            case "get" if args[1:] == ("--raw", "/version"):
+                return _ok(case("version").stdout["serverVersion"])
             case "get" if args[1] == "--raw":
                 return self._list(args[2])
             case "logs":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from sandboxes.api.app_keys import CALLERS, DEADLINES, HEALTH, KEYS, METRICS, SANDBOX_SERVICE, SETTINGS
+from sandboxes.api.app_keys import CALLERS, CLUSTERS, DEADLINES, HEALTH, KEYS, METRICS, SANDBOX_SERVICE, SETTINGS
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers
 from sandboxes.api.middlewares import answer_in_json, authenticate, identify, json_response, measure, name_the_request
@@ -25,10 +25,12 @@ from sandboxes.api.params import (
     read_body,
 )
 from sandboxes.api.sse import stream_events, while_connected
+from sandboxes.clusters_file import DEFAULT_CLUSTER
 from sandboxes.logs import name_sandbox
 from sandboxes.models.requests import CreateRequest, RenewRequest
 from sandboxes.models.responses import (
     Capabilities,
+    ClusterList,
     Deleted,
     ForceDeleted,
     ForcedResponse,
@@ -37,9 +39,8 @@ from sandboxes.models.responses import (
     TemplateList,
     with_warning,
 )
-from sandboxes.ops.health import Health
+from sandboxes.ops.clusters import ClusterOverview, ClusterOverviews
 from sandboxes.ops.metrics import Metrics
-from sandboxes.ops.rights import rights_wanted
 from sandboxes.service.listing import REPEATED, ListQuery
 from sandboxes.status.response import reconciliation_for
 
@@ -55,19 +56,27 @@ routes = web.RouteTableDef()
 
 
 def create_app(
-    service: SandboxService, settings: Settings, keys: ApiKeys | None = None, callers: Callers | None = None
+    service: SandboxService,
+    settings: Settings,
+    keys: ApiKeys | None = None,
+    callers: Callers | None = None,
+    clusters: ClusterOverviews | None = None,
 ) -> web.Application:
     """Build the application without starting it.
 
-    `keys` defaults to those of the settings, which may raise StartupError; `callers` to the rules outside a Pod.
+    `keys` defaults to those of the settings, which may raise StartupError; `callers` to the rules outside a Pod;
+    `clusters` to the cluster of the service, under the name `default`.
     """
+    if clusters is None:
+        clusters = ClusterOverviews([ClusterOverview(DEFAULT_CLUSTER, service, settings)])
     app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[SANDBOX_SERVICE] = service
     app[DEADLINES] = service.cluster.deadlines
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
     app[CALLERS] = callers or Callers(settings, in_pod=False)
-    app[HEALTH] = Health(service.cluster, rights_wanted(service.loaded_templates, settings))
+    app[CLUSTERS] = clusters
+    app[HEALTH] = next(iter(clusters.by_name.values())).health
     app[METRICS] = Metrics(service)
     app.add_routes(routes)
     app.add_routes(_with_slash(routes))
@@ -127,6 +136,13 @@ async def list_templates(request: web.Request) -> web.Response:
     """List the templates that a create may name. Never touches the cluster."""
     templates = request.app[SANDBOX_SERVICE].templates()
     return json_response(TemplateList(templates=templates, count=len(templates)))
+
+
+@routes.get("/api/clusters")
+async def list_clusters(request: web.Request) -> web.Response:
+    """List the clusters with the state of each, as far as it is known."""
+    clusters = await request.app[CLUSTERS].reports()
+    return json_response(ClusterList(clusters=clusters, count=len(clusters)))
 
 
 @routes.post("/api/sandboxes")
@@ -210,6 +226,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 async def _release(app: web.Application) -> None:
     app[HEALTH].stop()
     await app[SANDBOX_SERVICE].release()
+    await app[CLUSTERS].finish()
 
 
 async def _after_wait(

@@ -110,9 +110,10 @@ async def connect(
     directory: Path,
     *,
     service_account: Path | None = None,
+    context: str | None = None,
 ) -> KubectlRunner:
     """Return a runner for the configured cluster; see prepare."""
-    return (await prepare(settings, environ, directory, service_account=service_account)).runner
+    return (await prepare(settings, environ, directory, service_account=service_account, context=context)).runner
 
 
 async def prepare(
@@ -121,12 +122,13 @@ async def prepare(
     directory: Path,
     *,
     service_account: Path | None = None,
+    context: str | None = None,
 ) -> Connection:
     """Prepare kubectl for the configured cluster; does not connect to the cluster.
 
     `directory`: a private writable folder that exists as long as the service, for kubectl's cache and a generated
-    kubeconfig. `service_account`: folder of the Pod's token, default SERVICE_ACCOUNT. Raises StartupError with one
-    sentence if kubectl or the kubeconfig can't be used.
+    kubeconfig. `service_account`: folder of the Pod's token, default SERVICE_ACCOUNT. `context`: of the kubeconfig,
+    default the current one. Raises StartupError with one sentence if kubectl or the kubeconfig can't be used.
     """
     binary = find_kubectl(settings, environ)
     env = child_environment(environ, settings.kubectl_pass_env, home=directory)
@@ -141,24 +143,24 @@ async def prepare(
     runner = KubectlRunner(binary, (cache, flag), env, before_start=credentials.forms, plugins=plugins)
     if len(kubeconfigs) > 1:  # the flag names a single file
         runner = dataclasses.replace(runner, flags=(cache,), env={**env, "KUBECONFIG": shown})
-    context = await read_context(runner, credentials)
-    if not settings.k8s_api_server and not _HTTP.match(context.server):
+    if context is not None:
+        runner = dataclasses.replace(runner, flags=(*runner.flags, f"--context={context}"))
+    used = await read_context(runner, credentials)
+    if not settings.k8s_api_server and not _HTTP.match(used.server):
         raise StartupError(_NO_SCHEME.format(shown))
     runner = dataclasses.replace(
-        runner, flags=(*runner.flags, *server_flags(settings, context.server, context.tls_server_name))
+        runner, flags=(*runner.flags, *server_flags(settings, used.server, used.tls_server_name))
     )
     await _try_out(runner, directory)
-    server = settings.k8s_api_server or shown_address(context.server)
-    logger.info(
-        "kubectl %s at %s, kubeconfig %s, context %s, API server %s", version, binary, shown, context.name, server
-    )
-    if is_plain_http(settings.k8s_api_server or context.server):
+    server = settings.k8s_api_server or shown_address(used.server)
+    logger.info("kubectl %s at %s, kubeconfig %s, context %s, API server %s", version, binary, shown, used.name, server)
+    if is_plain_http(settings.k8s_api_server or used.server):
         logger.warning("The API server's address is plain http: kubectl sends no credentials there.")
-    elif context.is_insecure and not settings.k8s_insecure_skip_tls_verify:
+    elif used.is_insecure and not settings.k8s_insecure_skip_tls_verify:
         logger.warning(
             "The kubeconfig has insecure-skip-tls-verify for its cluster: the API server's certificate is not checked."
         )
-    return Connection(runner, context)
+    return Connection(runner, used)
 
 
 def is_plain_http(server: str) -> bool:
@@ -252,7 +254,7 @@ async def read_context(runner: KubectlRunner, credentials: Credentials | None = 
     path = runner.kubeconfig
     completed = await _run(runner, "config", "view", "--minify", "-o", "json")
     if completed.returncode != 0:
-        raise StartupError(_what_is_wrong(completed, path, credentials))
+        raise StartupError(_of_context(runner, _what_is_wrong(completed, path, credentials)))
     config = _parsed(completed, _Config)
     if config is None:
         raise StartupError(f"kubectl at {runner.binary} does not print a kubeconfig.")
@@ -260,10 +262,10 @@ async def read_context(runner: KubectlRunner, credentials: Credentials | None = 
     user = next((entry.user for entry in config.users or ()), None) or {}
     server = str(cluster.get("server", ""))
     if not server:
-        raise StartupError(_NO_SERVER.format(path))
+        raise StartupError(_of_context(runner, _NO_SERVER.format(path)))
     # Without credentials kubectl prompts for a user name, but only with TLS.
     if not is_plain_http(server) and not any(user.get(name) for name in _CREDENTIALS):
-        raise StartupError(_NO_USER.format(path))
+        raise StartupError(_of_context(runner, _NO_USER.format(path)))
     tls_server_name = cluster.get("tls-server-name")
     return CurrentContext(
         config.current_context,
@@ -288,6 +290,11 @@ async def _try_out(runner: KubectlRunner, directory: Path) -> None:
         logger.error("kubectl proxy: %s", not_shown(fault, path))
         raise StartupError(_NO_USER.format(path) if "no credentials" in fault else _UNUSABLE.format(path, fault))
     logger.warning("kubectl could not be tried out: %s", repeatable(completed.stderr, path).strip())
+
+
+def _of_context(runner: KubectlRunner, sentence: str) -> str:
+    """Return the sentence with the name of the context that the runner uses instead of the current one."""
+    return sentence.replace("current context", f"context {runner.context}") if runner.context else sentence
 
 
 class _ClientVersion(BaseModel):

@@ -62,5 +62,10 @@ class KubectlRunner:
         return next(named, self.env.get("KUBECONFIG", ""))
 
     @property
+    def context(self) -> str:
+        """Context of the kubeconfig; empty for the current one."""
+        return next((flag.partition("=")[2] for flag in self.flags if flag.startswith("--context=")), "")
+
+    @property
     def _env_of_short_calls(self) -> Mapping[str, str]:
         return {**_LITTLE_GARBAGE_COLLECTION, **self.env}

@@ -39,6 +39,8 @@ D = DEADLINES
         ("the margin of a use is below its interval", (D.use_margin, D.use_interval)),
         ("a failed use is retried before the sandbox is idle", (D.use_retry, D.use_margin)),
         ("a cached readiness expires before a probe times out", (D.ready_believed, D.ready)),
+        ("a list of clusters is answered before a read", (D.clusters_answer, D.read)),
+        ("a change of the clusters' file is seen before a refused one is retried", (D.clusters_poll, D.clusters_retry)),
         ("the reaper waits less for a lock than a delete", (D.reaper_lock, D.delete)),
         ("connecting to a URL is shorter than its probe", (D.url_connect, D.url_answer)),
         ("keep-alive comments are sent before a write times out", (D.sse_comment, D.sse_write)),

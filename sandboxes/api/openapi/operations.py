@@ -16,6 +16,7 @@ from sandboxes.models.problems import Health, Readiness
 from sandboxes.models.requests import ANSWER_SECONDS, CreateRequest, RenewRequest
 from sandboxes.models.responses import (
     Capabilities,
+    ClusterList,
     Deleted,
     Diagnostics,
     ForceDeleted,
@@ -184,6 +185,15 @@ OPERATIONS = (
         "List the templates that a create may name",
         "Never touches the cluster.",
         (TemplateList,),
+    ),
+    Operation(
+        "GET",
+        "/api/clusters",
+        "list_clusters",
+        "List the clusters",
+        "With the state of each, as far as it is known: a cluster that hangs delays the answer by at most "
+        f"{DEADLINES.clusters_answer:g} s.",
+        (ClusterList,),
     ),
     Operation(
         "GET",

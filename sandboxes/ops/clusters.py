@@ -1,0 +1,136 @@
+"""Describes each cluster for `GET /api/clusters`, from what is known: a cluster that hangs delays no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from sandboxes.deadlines import within
+from sandboxes.errors import ProvisionerError
+from sandboxes.models.responses import ClusterCapacity, ClusterResponse
+from sandboxes.ops.health import OK, Health
+from sandboxes.ops.rights import rights_wanted
+from sandboxes.tasks import BackgroundTasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sandboxes.models.responses import ClusterState
+    from sandboxes.service.sandboxes import SandboxService
+    from sandboxes.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SILENT = "The cluster does not answer at the moment"
+
+
+class ClusterOverview:
+    """What is known of one cluster. Each report asks the cluster again, in the background.
+
+    `weight`: share of new sandboxes; 0: none.
+    """
+
+    def __init__(self, name: str, service: SandboxService, settings: Settings, *, weight: int = 1) -> None:
+        self.name = name
+        self.weight = weight
+        self.health = Health(service.cluster, rights_wanted(service.loaded_templates, settings))
+        self._service = service
+        self._most = settings.max_sandboxes
+        self._tasks = BackgroundTasks()
+        self._looking: asyncio.Task[None] | None = None
+        # Of the last look: why it can't be asked, and whatever is wrong with it, each in a sentence; None: nothing.
+        self._unreachable: str | None = None
+        self._degraded: str | None = None
+        self._version: str | None = None
+        self._version_due = 0.0
+
+    async def report(self) -> ClusterResponse:
+        """Return what is known of the cluster.
+
+        Waits up to `clusters_answer` for a new look at it; not at all if the last look found it unreachable.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = self._tasks.start(self._look())
+        if self._unreachable is None:
+            await asyncio.wait([self._looking], timeout=self._service.cluster.deadlines.clusters_answer)
+        state, error = self._state()
+        return ClusterResponse(
+            name=self.name,
+            state=state,
+            version=self._version,
+            sandboxes=self._service.statuses(),
+            capacity=ClusterCapacity(max_sandboxes=self._most or None, quota=None),
+            last_error=error,
+        )
+
+    async def finish(self) -> None:
+        """End the look that is under way, if any."""
+        await self._tasks.finish(0.0)
+
+    def _state(self) -> tuple[ClusterState, str | None]:
+        if self._unreachable is not None:
+            return "unreachable", self._unreachable
+        wrong = self._degraded
+        is_answered = self._looking is not None and self._looking.done()
+        if not is_answered and not self._service.cluster.is_fresh:
+            wrong = SILENT
+        if self.weight == 0:
+            return "draining", wrong
+        return "degraded" if wrong else "ready", wrong
+
+    async def _look(self) -> None:
+        checks = (await self.health.readiness()).checks
+        if "api_server" not in checks:  # the process is shutting down
+            return
+        wrong = {name: sentence for name, sentence in checks.items() if sentence != OK}
+        self._unreachable = wrong.get("kubectl") or wrong.get("api_server")
+        self._degraded = next(iter(wrong.values()), None)
+        if self._unreachable is None and _now() >= self._version_due:
+            await self._ask_version()
+
+    async def _ask_version(self) -> None:
+        self._version_due = _now() + self._service.cluster.deadlines.version_retry
+        try:
+            async with within(self._service.cluster.deadlines.ready):
+                # Any authenticated user may read it (role system:public-info-viewer).
+                answer = await self._service.cluster.kubectl.run("get", "--raw", "/version", is_probe=True)
+            self._version = _Version.model_validate_json(answer).gitVersion
+        except (ProvisionerError, ValidationError) as error:
+            logger.debug("the version of the cluster can't be read: %s", error)
+        else:
+            self._version_due = _now() + self._service.cluster.deadlines.version_believed
+
+
+class _Version(BaseModel):
+    gitVersion: str  # noqa: N815 - Kubernetes' name
+
+
+class ClusterOverviews:
+    """The clusters in the order of the file; there is at least one. `unusable`: why one has no service, by name."""
+
+    def __init__(self, overviews: Iterable[ClusterOverview]) -> None:
+        self.by_name = {one.name: one for one in overviews}
+        self.unusable: dict[str, str] = {}
+
+    async def reports(self) -> list[ClusterResponse]:
+        """Return what is known of each cluster; asks all at once."""
+        reports = await asyncio.gather(*(one.report() for one in self.by_name.values()))
+        return [*reports, *(_without_service(name, why) for name, why in self.unusable.items())]
+
+    async def finish(self) -> None:
+        """End all looks that are under way."""
+        await asyncio.gather(*(one.finish() for one in self.by_name.values()))
+
+
+def _without_service(name: str, why: str) -> ClusterResponse:
+    capacity = ClusterCapacity(max_sandboxes=None, quota=None)
+    return ClusterResponse(
+        name=name, state="unreachable", version=None, sandboxes=None, capacity=capacity, last_error=why
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
