@@ -259,12 +259,14 @@ class Replica:
         world: World,
         directory: type[Directory] = Directory,
         placement: type[Placement] = Placement,
+        homes: type[Homes] = Homes,
+        change: type[NameChange] = NameChange,
     ) -> None:
         self.world = world
-        self.homes = Homes()
+        self.homes = homes()
         self.directory = directory(world.clusters, self.homes, self.pause)
         self.placement = placement(self.directory, world.number, lambda *_: "")
-        self.change = NameChange(self.directory, world.number)
+        self.change = change(self.directory, world.number)
         self.upkeep = Upkeep(self.directory)
 
     async def pause(self) -> None:
