@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ObjectsChanged, ProvisionerError
+from sandboxes.fleet.markers import UNKNOWN
 from sandboxes.fleet.protocol import ClusterAway, FleetCluster, KeepsMoving, Look, Member, Pod, Rehoming
 
 if TYPE_CHECKING:
@@ -121,10 +122,34 @@ class Directory:
             return Located("there", home, pod.uid)
         there = (await self.look(marker.cluster, sandbox_id)).pod
         if there is None:
-            return Located("nowhere", home)
+            return None if await self.restore(home, marker) else Located("nowhere", home)
         if not await self.confirm(home, marker, there.uid):
             return None
-        return Located("elsewhere", marker.cluster, there.uid)
+        return Located("there" if marker.cluster == home else "elsewhere", marker.cluster, there.uid)
+
+    async def restore(self, home: str, marker: Marker) -> bool:
+        """Point the marker back to the Pod that was to be replaced, if its successor was never made.
+
+        Returns whether the home is to be read again.
+        The marker's cluster was read before, and has no Pod. Raises ClusterAway if the former cluster can't be asked.
+        """
+        if marker.uid or not marker.replaces:
+            return False
+        cluster, _, uid = marker.replaces.partition("/")
+        old = (await self.look(cluster, marker.sandbox_id)).pod
+        if old is None or uid not in (UNKNOWN, old.uid):
+            return False
+        if cluster == home:
+            await self.remove(home, marker)
+            return True
+        try:
+            restored = replace(marker, cluster=cluster, uid=old.uid, replaces="")
+            await self.clusters[home].update_marker(restored)
+        except ObjectsChanged:
+            return True
+        except NO_ANSWER as error:
+            raise ClusterAway(home, detail=error.detail) from error
+        return True
 
     async def confirm(self, home: str, marker: Marker, uid: str) -> bool:
         """Write the Pod's uid into the marker before it is returned; False if the marker was changed.
@@ -221,12 +246,22 @@ class Directory:
             there = await self.look(marker.cluster, sandbox_id)
             existed = existed or there.pod is not None
             await self._delete_at(marker.cluster, sandbox_id)
-        if look.pod is not None:
+        if look.pod is not None and not (marker is not None and marker.state == "placed" and marker.cluster == home):
             await self._delete_at(home, sandbox_id)
+        if not existed and marker is not None and marker.replaces and not marker.uid:
+            existed = await self._delete_former(marker)
         lost = self.homes.lost_home(sandbox_id)
         if not existed and lost is not None:
             raise ClusterAway(lost, lost=True)
         return existed
+
+    async def _delete_former(self, marker: Marker) -> bool:
+        """Delete the Pod that was to be replaced, if its successor was never made; return whether it was there."""
+        cluster = marker.replaces.partition("/")[0]
+        pod = (await self.look(cluster, marker.sandbox_id)).pod
+        if pod is not None:
+            await self._delete_at(cluster, marker.sandbox_id)
+        return pod is not None
 
     async def _delete_everywhere(self, sandbox_id: str) -> bool:
         looks, away = await self._look_everywhere(sandbox_id)
@@ -247,9 +282,10 @@ class Directory:
     async def list_all(self) -> Listing:
         """Return the sandboxes of all clusters. Of an id that several have, the directory's; without it, none."""
         on: dict[str, dict[str, Pod]] = {}
-        incomplete = sorted(name for name in self.homes.members if self.homes.is_lost(name))
+        incomplete = []
         for name in sorted(self.clusters):
-            if self.homes.is_lost(name):
+            if self.homes.is_lost(name):  # asked here only: the file may be read meanwhile
+                incomplete.append(name)
                 continue
             try:
                 pods = await self.clusters[name].pods()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sandboxes.errors import ClusterUnavailable
 from sandboxes.fleet.markers import Record
 from sandboxes.fleet.rendezvous import home
 
@@ -53,11 +54,18 @@ class Homes:
         return agreed
 
     def home(self, sandbox_id: str) -> str:
-        """Return the id's home among the clusters that are not lost."""
+        """Return the id's home among the clusters that are not lost.
+
+        Raises ClusterUnavailable before a file was read.
+        """
+        if not self.names:
+            raise ClusterUnavailable("The list of clusters has not been read yet")
         return home(sandbox_id, self.names)
 
     def lost_home(self, sandbox_id: str) -> str | None:
         """Return the id's home by the whole file if that cluster is lost: the sandbox may be there unmarked."""
+        if not self.members:
+            return None
         name = home(sandbox_id, self.members)
         return name if self.members[name].lost else None
 

@@ -118,7 +118,8 @@ class NameChange:
         there = found.markers[new_home].get(sandbox_id)
         pod = found.pods.get(cluster, {}).get(sandbox_id) if cluster else None
         try:
-            if cluster is None or cluster == new_home:
+            is_promised = marker is not None and bool(marker.replaces) and pod is None
+            if cluster is None or (cluster == new_home and not is_promised):
                 if there is not None:
                     await self._cluster(new_home).delete_marker(there)
                 return

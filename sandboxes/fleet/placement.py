@@ -91,7 +91,7 @@ class Placement:
         if marker is not None and marker.state == "placed":
             placing.replaces = marker.replaces
             if not self._homes.is_lost(marker.cluster) and marker.cluster not in placing.full:
-                return marker.cluster
+                return marker.cluster if await self._may_follow(placing, marker) else None
             if self._homes.is_lost(marker.cluster):
                 self._replace(placing, marker.cluster, marker.uid)
             else:
@@ -110,6 +110,13 @@ class Placement:
         if target == placing.home:
             return target
         return target if await self._mark(placing, target, marker) else None
+
+    async def _may_follow(self, placing: _Placing, marker: Marker) -> bool:
+        """Whether the create may go where the marker says; it may not replace another sandbox without `recreate`."""
+        if placing.wanted.recreate or marker.uid or not marker.replaces:
+            return True
+        there = await self._directory.look(marker.cluster, placing.sandbox_id)
+        return there.pod is not None or not await self._directory.restore(placing.home, marker)
 
     def _replace(self, placing: _Placing, cluster: str, uid: str) -> None:
         """Note that the sandbox replaces one on a lost cluster; raises ClusterAway unless the create allows that."""
@@ -134,8 +141,9 @@ class Placement:
     async def _move(self, placing: _Placing, marker: Marker) -> str | None:
         """Point a `placed` marker whose cluster is full or lost to the next cluster; None if it was changed."""
         target = self._next(placing)
-        if target == placing.home:
+        if target == placing.home and not placing.replaces:
             return target if await self._directory.remove(placing.home, marker) else None
+        # A marker may name the home itself: what the sandbox replaces must not be forgotten if its create fails.
         moved = replace(marker, cluster=target, token=self._new_token(), uid="", replaces=placing.replaces)
         return target if await self._update(placing.home, moved) is not None else None
 
@@ -203,7 +211,7 @@ class Placement:
         """Return whether the home agrees to `target`; None if it was changed meanwhile."""
         look = await self._look(placing)
         marker, home = look.marker, placing.home
-        if target != home:
+        if target != home or (marker is not None and marker.state == "placed" and marker.cluster == home):
             if marker is None or marker.state == "pending" or marker.cluster != target:
                 return False
             return True if await self._directory.confirm(home, marker, made.uid) else None

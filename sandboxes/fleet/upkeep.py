@@ -62,7 +62,17 @@ class Upkeep:
             return is_current and not is_home
         if marker.state == "pending":
             return True
-        return (await self._directory.look(marker.cluster, marker.sandbox_id)).pod is None
+        if (await self._directory.look(marker.cluster, marker.sandbox_id)).pod is not None:
+            return False
+        if not marker.replaces:
+            return True
+        if await self._directory.restore(cluster, marker):
+            return False
+        former, _, uid = marker.replaces.partition("/")
+        old = (await self._directory.look(former, marker.sandbox_id)).pod
+        if old is not None and old.uid == uid:  # its successor was made, and was deleted by a caller
+            await self._directory.clusters[former].delete_pod(marker.sandbox_id, uid)
+        return True
 
     async def remove_replaced(self) -> list[str]:
         """Delete the Pods that were replaced while their cluster was lost and that are back: exactly these uids.

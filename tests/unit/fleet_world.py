@@ -97,9 +97,7 @@ class World:
         told = self.returned.get(sandbox_id, set())
         living = {(name, one.uid): one for name, one in self.alive(sandbox_id).items() if one.uid in told}
         replaced = {one.replaces for one in living.values() if one.replaces}
-        left = [
-            key for key in living if f"{key[0]}/{key[1]}" not in replaced and f"{key[0]}/unknown" not in replaced
-        ]
+        left = [key for key in living if f"{key[0]}/{key[1]}" not in replaced and f"{key[0]}/unknown" not in replaced]
         if len(left) > 1:
             raise Broken(f"twice: {sandbox_id} is on {left}")
 
@@ -168,7 +166,9 @@ class MemoryCluster:
             if made.is_new:
                 await self.call(lambda: None)
         except (ConnectionFailed, ClusterTimeout):
-            self.world.late.append((self.name, lambda: [self._withdraw(sandbox_id, uid, "rolled back") for uid in mine]))
+            self.world.late.append(
+                (self.name, lambda: [self._withdraw(sandbox_id, uid, "rolled back") for uid in mine])
+            )
             raise
         if made.is_new and self.cramped and waits:
             raise Unschedulable(made.uid)

@@ -170,7 +170,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(name=NAME)
     def lose(self, name: str) -> None:
-        if name in self.file and len(self.file) > 1 and not any(self.is_lost(one) for one in NAMES):
+        if name in self.file and len(self.file) > 1 and not self.world.ever_lost:
             self.world.clusters[name].is_up = False
             self.world.ever_lost.add(name)
             self.file = {**self.file, name: replace(self.file[name], lost=True)}

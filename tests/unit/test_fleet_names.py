@@ -54,10 +54,10 @@ class Scenario:
         name = self.chance.choice(NAMES)
         known = all(name in view and view[name].lost for view in (self.file, *self.views))
         is_changing = any(task.what == "file" and not task.is_over for task in self.tasks)
-        match self.chance.choice(["join", "lose", "lose", "find", "find", "weigh", "leave", "none"]):
+        match self.chance.choice(["join", "join", "join", "lose", "lose", "find", "find", "weigh", "leave", "none"]):
             case "join" if name not in self.file:
                 self.file = {**self.file, name: Member(name)}
-            case "lose" if name in self.file and len(self.file) > 1 and not self.any_lost():
+            case "lose" if name in self.file and len(self.file) > 1 and not self.world.ever_lost:
                 self.world.clusters[name].is_up = False
                 self.world.ever_lost.add(name)
                 self.file = {**self.file, name: replace(self.file[name], lost=True)}
@@ -72,13 +72,12 @@ class Scenario:
             case _:
                 pass
 
-    def any_lost(self) -> bool:
-        return any(one.lost for view in (self.file, *self.views) for one in view.values())
-
     def begin(self) -> None:
         who = self.chance.randrange(2)
         replica, sandbox_id = self.replicas[who], self.chance.choice(IDS)
-        match self.chance.choice(["create", "create", "create", "file", "file", "get", "get", "delete", "round", "list"]):
+        match self.chance.choice(
+            ["create", "create", "create", "file", "file", "get", "get", "delete", "round", "list"]
+        ):
             case "create":
                 wanted = Wanted(self.chance.choice([None, *self.file]), recreate=self.chance.random() < 0.5)
                 self.tasks.append(Task("create", replica.create(sandbox_id, wanted)))
@@ -99,7 +98,7 @@ class Scenario:
         if not running:
             return
         task = self.chance.choice(running)
-        for _ in range(self.chance.choice([1, 1, 2, 4, 8])):
+        for _ in range(self.chance.choice([1, 1, 2, 4, 8, 16])):
             if not task.is_over:
                 fates: list[Fate] = ["refused", "lost", "late"]
                 task.step(self.chance.choice(fates) if self.has_faults and self.chance.random() < 0.1 else "done")
@@ -172,9 +171,7 @@ class WithoutEpochs(Homes):
 class WithoutMarkers(NameChange):
     """Records the names without markers for the sandboxes whose homes move."""
 
-    async def _bring_home(
-        self, sandbox_id: str, target: frozenset[str], before: object, found: _Found
-    ) -> None:
+    async def _bring_home(self, sandbox_id: str, target: frozenset[str], before: object, found: _Found) -> None:
         return
 
 
