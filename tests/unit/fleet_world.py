@@ -302,6 +302,10 @@ class Replica:
         existed = await self.directory.delete(sandbox_id)
         on = {one.uid: name for name, one in self.world.alive(sandbox_id).items()}
         left = {uid for uid in before & self.world.confirmed(sandbox_id) if on[uid] not in self.world.ever_lost}
+        # The caller has deleted the id; what a lost cluster had of it may come back, and is no promise any more.
+        given_up = {uid for uid in before if uid in on and on[uid] in self.world.ever_lost}
+        self.world.created -= given_up
+        self.world.returned[sandbox_id] = self.world.returned.get(sandbox_id, set()) - given_up
         if left:
             raise Broken(f"falsely 200: {sandbox_id} has {left}")
         return existed

@@ -15,12 +15,14 @@ from sandboxes.fleet.homes import Homes
 from sandboxes.fleet.markers import Record
 from sandboxes.fleet.names import NameChange, _Found
 from sandboxes.fleet.protocol import Member, Wanted
+from sandboxes.fleet.rendezvous import home
 from tests.unit.fleet_world import Broken, Fate, Replica, Task, World
 from tests.unit.test_fleet_interleavings import arrive
 
 SEEDS = 500
 NAMES = ("a", "b", "c")
-IDS = ("s0", "s1", "s2", "s5")
+# Homes by a and b, then by a, b and c: a a, b b, a c, b c.
+IDS = ("s0", "s1", "s4", "s13")
 
 
 class Scenario:
@@ -130,11 +132,28 @@ class Scenario:
                 assert task.error is None, task.error
 
 
+class Joining(Scenario):
+    """One replica adds a cluster, and the other, which has not read the file, creates sandboxes that move there."""
+
+    def operate(self) -> None:
+        if "c" not in self.file:
+            self.file = {**self.file, "c": Member("c")}
+            self.tasks.append(Task("file", self.replicas[0].read_file(list(self.file.values()))))
+
+    def begin(self) -> None:
+        sandbox_id = self.chance.choice([one for one in IDS if home(one, NAMES) == "c"])
+        if self.chance.random() < 0.5:
+            self.tasks.append(Task("create", self.replicas[1].create(sandbox_id, Wanted())))
+        else:
+            self.tasks.append(Task("get", self.replicas[0].get(sandbox_id)))
+
+
 def first_broken(homes: type[Homes] = Homes, change: type[NameChange] = NameChange) -> str:
     """Return what the first schedule that breaks a promise says; empty if none does."""
-    for seed in range(SEEDS):
+    for number in range(2 * SEEDS):
+        seed, scenario = number // 2, (Scenario, Joining)[number % 2]
         try:
-            Scenario(seed, homes, change).run()
+            scenario(seed, homes, change).run()
         except Broken as broken:
             return f"{seed}: {broken}"
     return ""
