@@ -63,11 +63,14 @@ class Homes:
         return home(sandbox_id, self.names)
 
     def lost_home(self, sandbox_id: str) -> str | None:
-        """Return the id's home by the whole file if that cluster is lost: the sandbox may be there unmarked."""
-        if not self.members:
-            return None
-        name = home(sandbox_id, self.members)
-        return name if self.members[name].lost else None
+        """Return the lost cluster, if any, that is the id's home by the whole file, or was so when it was lost.
+
+        The sandbox may be there without a marker.
+        """
+        for names in (self.members.keys(), self.newest.names, *self.newest.former):
+            if names and self.is_lost(name := home(sandbox_id, names)):
+                return name
+        return None
 
     def is_lost(self, cluster: str) -> bool:
         """Whether the file says that the cluster is lost."""

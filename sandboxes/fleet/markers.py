@@ -45,12 +45,14 @@ class Record:
     """The names for which the directory is complete, as far as one cluster is concerned.
 
     `coming`: lists to which the names are being changed; each change adds its own, and removes all at its end. `epoch`:
-    number of the change that set `names`. `version`: its resourceVersion, empty before it is stored.
+    number of the change that set `names`. `former`: lists before this one that have a cluster which was lost then: if an
+    id's home by one of them is still lost, it may be there. `version`: its resourceVersion, empty before it is stored.
     """
 
     names: frozenset[str] = frozenset()
     coming: tuple[frozenset[str], ...] = ()
     epoch: int = 0
+    former: tuple[frozenset[str], ...] = ()
     version: str = ""
 
     @property
@@ -101,6 +103,7 @@ def build_record(record: Record, namespace: str) -> KubeObject:
         "names": json.dumps(sorted(record.names)),
         "coming": json.dumps([sorted(names) for names in record.coming]),
         "epoch": str(record.epoch),
+        "former": json.dumps([sorted(names) for names in record.former]),
     }
     return _config_map(RECORD_NAME, namespace, {kube.MANAGED_BY_LABEL: kube.MANAGED_BY}, data, record.version)
 
@@ -109,18 +112,17 @@ def parse_record(obj: KubeObject) -> Record | str:
     """Return the record, or a sentence that says why this ConfigMap is not one."""
     data = obj.get("data") or {}
     try:
-        names, coming = json.loads(data["names"]), json.loads(data["coming"])
-        epoch = int(data["epoch"])
-        lists = tuple(frozenset(_as_names(one)) for one in coming)
-        record = Record(frozenset(_as_names(names)), lists, epoch, obj["metadata"].get("resourceVersion", ""))
+        names = _as_names(json.loads(data["names"]))
+        coming, former = (tuple(_as_names(one) for one in json.loads(data[key])) for key in ("coming", "former"))
+        record = Record(names, coming, int(data["epoch"]), former, obj["metadata"].get("resourceVersion", ""))
     except (KeyError, ValueError, TypeError):
-        return f"ConfigMap '{RECORD_NAME}' is damaged: it needs names, coming and epoch"
+        return f"ConfigMap '{RECORD_NAME}' is damaged: it needs names, coming, epoch and former"
     if not kube.is_managed(obj):
         return f"ConfigMap '{RECORD_NAME}' lacks the label of the provisioner, which did not make it"
     return record
 
 
-def _as_names(value: object) -> list[str]:
+def _as_names(value: object) -> frozenset[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise TypeError(value)
-    return value
+    return frozenset(value)

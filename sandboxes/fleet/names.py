@@ -55,8 +55,10 @@ class NameChange:
             for sandbox_id in sorted(found.ids()):
                 await self._bring_home(sandbox_id, target, before, found)
             epoch = max(one.epoch for one in before.values()) + 1
+            lists = {names for one in before.values() for names in (one.names, *one.former)} - {target}
+            former = tuple(names for names in sorted(lists, key=sorted) if any(map(self._homes.is_lost, names)))
             for name, record in sorted(held.items()):
-                done = Record(target, (), epoch, record.version)
+                done = Record(target, (), epoch, former, record.version)
                 self._homes.note(await self._directory.clusters[name].put_record(done))
             self._homes.review(replace(one, names=target, coming=(), epoch=epoch) for one in held.values())
         except ObjectsChanged as error:
