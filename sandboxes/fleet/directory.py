@@ -212,12 +212,16 @@ class Directory:
 
     def _judge(self, sandbox_id: str, looks: Mapping[str, Look], away: list[str], homes: set[str]) -> Located | None:
         """Return what the clusters say while creates of the id are refused: by the newest complete home, else all."""
-        complete = [name for name, look in looks.items() if self.homes.is_complete(sandbox_id, name, look.record)]
-        complete.sort(key=lambda name: record.epoch if (record := looks[name].record) else 0)
+        complete = sorted(
+            (since, name)
+            for name, look in looks.items()
+            if (since := self.homes.complete_since(sandbox_id, name, look.record)) is not None
+        )
         current = self.homes.home(sandbox_id)
         if complete:
-            marker = looks[complete[-1]].marker
-            target = complete[-1] if marker is None or marker.state == "pending" else marker.cluster
+            newest = complete[-1][1]
+            marker = looks[newest].marker
+            target = newest if marker is None or marker.state == "pending" else marker.cluster
             pod = looks[target].pod if target in looks else None
             newer_is_away = any(name in away for name in homes)
             if pod is not None and not newer_is_away:

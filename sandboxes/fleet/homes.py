@@ -88,11 +88,21 @@ class Homes:
             lists.append(self.newest.names)
         return all(names and home(sandbox_id, names) == cluster for names in lists)
 
-    def is_complete(self, sandbox_id: str, cluster: str, record: Record | None) -> bool:
-        """Whether each sandbox of the id that existed when `record` was made is known to this cluster."""
-        if record is None or not record.names or home(sandbox_id, record.names) != cluster:
-            return False
-        return record.epoch >= self.newest.epoch or self.newest.names in record.coming
+    def complete_since(self, sandbox_id: str, cluster: str, record: Record | None) -> int | None:
+        """Return the epoch for which this cluster, whose record this is, knows each sandbox of the id; else None.
+
+        A cluster that the newest change has not reached yet has its markers all the same: all are made before the first
+        cluster records the names. One that did not hear of it, since it was lost, knows nothing.
+        """
+        if record is None:
+            return None
+        is_told = self.newest.names in record.coming
+        if is_told and self.newest.epoch > record.epoch and home(sandbox_id, self.newest.names) == cluster:
+            return self.newest.epoch
+        is_current = is_told or record.epoch >= self.newest.epoch
+        if is_current and record.names and home(sandbox_id, record.names) == cluster:
+            return record.epoch
+        return None
 
     def all_homes(self, sandbox_id: str, records: Mapping[str, Record | None]) -> set[str]:
         """Return the id's homes by every list that is known."""

@@ -44,9 +44,11 @@ class Marker:
 class Record:
     """The names for which the directory is complete, as far as one cluster is concerned.
 
-    `coming`: lists to which the names are being changed; each change adds its own, and removes all at its end. `epoch`:
-    number of the change that set `names`. `former`: lists before this one that have a cluster which was lost then: if an
-    id's home by one of them is still lost, it may be there. `version`: its resourceVersion, empty before it is stored.
+    `coming`: lists to which the names are being changed; each change adds its own, and removes all at its end.
+    `epoch`: number of the change that set `names`.
+    `former`: lists before this one with a cluster that was lost then: if an id's home by one of them is still lost, the
+    sandbox may be there.
+    `version`: its resourceVersion, empty before it is stored.
     """
 
     names: frozenset[str] = frozenset()

@@ -149,8 +149,12 @@ class NameChange:
         Where none is complete (the first list, or a sandbox that was made by hand) its only Pod decides; of several
         the one in the new home, else the first by name.
         """
-        complete = [name for name, record in before.items() if self._homes.is_complete(sandbox_id, name, record)]
-        for name in sorted(complete, key=lambda one: before[one].epoch, reverse=True):
+        complete = sorted(
+            (since, name)
+            for name, record in before.items()
+            if (since := self._homes.complete_since(sandbox_id, name, record)) is not None
+        )
+        for _, name in reversed(complete):
             marker = found.markers[name].get(sandbox_id)
             if marker is not None and marker.state == "placed":
                 return marker.cluster, marker

@@ -83,6 +83,12 @@ class World:
         if why in ("withdrawn", "rolled back") and uid in self.created:
             raise Broken(f"falsely deleted: {sandbox_id} on {cluster} was {why}")
 
+    def give_up(self, sandbox_id: str) -> None:
+        """Promise nothing any more of what a lost cluster has of an id that a caller has deleted."""
+        lost = {one.uid for name, one in self.alive(sandbox_id).items() if name in self.ever_lost}
+        self.created -= lost
+        self.returned.get(sandbox_id, set()).difference_update(lost)
+
     def tell(self, sandbox_id: str, uid: str, *, is_create: bool) -> None:
         """Note that a caller was told of this Pod."""
         if is_create:
@@ -196,6 +202,7 @@ class MemoryCluster:
         def delete() -> None:
             if sandbox_id in self.sandboxes:
                 self.world.remove(self.name, sandbox_id, "deleted")
+                self.world.give_up(sandbox_id)
 
         await self.call(delete, may_be_late=False)
 
@@ -302,10 +309,6 @@ class Replica:
         existed = await self.directory.delete(sandbox_id)
         on = {one.uid: name for name, one in self.world.alive(sandbox_id).items()}
         left = {uid for uid in before & self.world.confirmed(sandbox_id) if on[uid] not in self.world.ever_lost}
-        # The caller has deleted the id; what a lost cluster had of it may come back, and is no promise any more.
-        given_up = {uid for uid in before if uid in on and on[uid] in self.world.ever_lost}
-        self.world.created -= given_up
-        self.world.returned[sandbox_id] = self.world.returned.get(sandbox_id, set()) - given_up
         if left:
             raise Broken(f"falsely 200: {sandbox_id} has {left}")
         return existed
