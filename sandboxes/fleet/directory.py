@@ -133,7 +133,7 @@ class Directory:
         Returns whether the home is to be read again.
         The marker's cluster was read before, and has no Pod. Raises ClusterAway if the former cluster can't be asked.
         """
-        if marker.uid or not marker.replaces:
+        if marker.is_made or not marker.replaces:
             return False
         cluster, _, uid = marker.replaces.partition("/")
         old = (await self.look(cluster, marker.sandbox_id)).pod
@@ -151,15 +151,17 @@ class Directory:
             raise ClusterAway(home, detail=error.detail) from error
         return True
 
-    async def confirm(self, home: str, marker: Marker, uid: str) -> bool:
+    async def confirm(self, home: str, marker: Marker, uid: str, *, is_made: bool = False) -> bool:
         """Write the Pod's uid into the marker before it is returned; False if the marker was changed.
 
-        Then whoever has read the marker before, and not this Pod, can no longer move or remove it.
+        Then whoever has read the marker before, and not this Pod, can no longer move or remove it. `is_made`: a create
+        is about to return it.
         """
-        if marker.uid == uid:
+        is_made = is_made or marker.is_made
+        if (marker.uid, marker.is_made) == (uid, is_made):
             return True
         try:
-            await self.clusters[home].update_marker(replace(marker, uid=uid))
+            await self.clusters[home].update_marker(replace(marker, uid=uid, is_made=is_made))
         except ObjectsChanged:
             return False
         except NO_ANSWER as error:
@@ -252,7 +254,7 @@ class Directory:
             await self._delete_at(marker.cluster, sandbox_id)
         if look.pod is not None and not (marker is not None and marker.state == "placed" and marker.cluster == home):
             await self._delete_at(home, sandbox_id)
-        if not existed and marker is not None and marker.replaces and not marker.uid:
+        if not existed and marker is not None and marker.replaces and not marker.is_made:
             existed = await self._delete_former(marker)
         lost = self.homes.lost_home(sandbox_id)
         if not existed and lost is not None:

@@ -29,6 +29,7 @@ class Marker:
     `uid`: the Pod that a create or a read has found through this marker; a marker that does not name a living Pod of
     `cluster` may be moved or removed under its resourceVersion, so whoever returns a Pod first writes its uid here.
     `replaces`: value of REPLACES_ANNOTATION for a Pod that is made on `cluster`, empty for none.
+    `is_made`: a create has returned a Pod through this marker, so what it replaces is over.
     """
 
     sandbox_id: str
@@ -37,6 +38,7 @@ class Marker:
     token: str
     uid: str = ""
     replaces: str = ""
+    is_made: bool = False
     version: str = ""
 
 
@@ -79,6 +81,8 @@ def build_marker(marker: Marker, namespace: str) -> KubeObject:
     """Return the ConfigMap, with the marker's resourceVersion, if any: a replace is refused after a change."""
     data = {"cluster": marker.cluster, "state": marker.state, "token": marker.token}
     data |= {key: value for key, value in (("uid", marker.uid), ("replaces", marker.replaces)) if value}
+    if marker.is_made:
+        data["made"] = "true"
     labels = {kube.ID_LABEL: marker.sandbox_id, kube.MANAGED_BY_LABEL: kube.MANAGED_BY}
     return _config_map(marker_name(marker.sandbox_id), namespace, labels, data, marker.version)
 
@@ -96,7 +100,8 @@ def parse_marker(obj: KubeObject) -> Marker | str:
     if state not in ("pending", "placed") or not cluster or not token:
         return f"ConfigMap '{name}' is a damaged marker: it needs a cluster, a token, and the state pending or placed"
     uid, replaces = data.get("uid", ""), data.get("replaces", "")
-    return Marker(sandbox_id, cluster, state, token, uid, replaces, metadata.get("resourceVersion", ""))
+    is_made, version = data.get("made") == "true", metadata.get("resourceVersion", "")
+    return Marker(sandbox_id, cluster, state, token, uid, replaces, is_made, version)
 
 
 def build_record(record: Record, namespace: str) -> KubeObject:

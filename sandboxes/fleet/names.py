@@ -127,10 +127,11 @@ class NameChange:
                 return
             uid = pod.uid if pod is not None else marker.uid if marker is not None else ""
             replaces = pod.replaces if pod is not None else marker.replaces if marker is not None else ""
-            wanted = Marker(sandbox_id, cluster, "placed", self._new_token(), uid, replaces)
+            is_made = marker is not None and marker.is_made
+            wanted = Marker(sandbox_id, cluster, "placed", self._new_token(), uid, replaces, is_made)
             if there is None:
                 await self._cluster(new_home).create_marker(wanted)
-            elif (there.cluster, there.state, there.uid) != (cluster, "placed", uid):
+            elif replace(there, token=wanted.token, version="") != wanted:
                 await self._cluster(new_home).update_marker(replace(wanted, version=there.version))
         except ObjectsChanged:
             raise

@@ -113,7 +113,7 @@ class Placement:
 
     async def _may_follow(self, placing: _Placing, marker: Marker) -> bool:
         """Whether the create may go where the marker says; it may not replace another sandbox without `recreate`."""
-        if placing.wanted.recreate or marker.uid or not marker.replaces:
+        if placing.wanted.recreate or marker.is_made or not marker.replaces:
             return True
         there = await self._directory.look(marker.cluster, placing.sandbox_id)
         return there.pod is not None or not await self._directory.restore(placing.home, marker)
@@ -144,7 +144,9 @@ class Placement:
         if target == placing.home and not placing.replaces:
             return target if await self._directory.remove(placing.home, marker) else None
         # A marker may name the home itself: what the sandbox replaces must not be forgotten if its create fails.
-        moved = replace(marker, cluster=target, token=self._new_token(), uid="", replaces=placing.replaces)
+        moved = replace(
+            marker, cluster=target, token=self._new_token(), uid="", replaces=placing.replaces, is_made=False
+        )
         return target if await self._update(placing.home, moved) is not None else None
 
     async def _mark(self, placing: _Placing, target: str, marker: Marker | None) -> bool:
@@ -167,7 +169,9 @@ class Placement:
             await self._directory.remove(placing.home, marker)
             return False
         token = self._new_token()
-        placed = replace(marker, cluster=target, state="placed", token=token, uid="", replaces=placing.replaces)
+        placed = replace(
+            marker, cluster=target, state="placed", token=token, uid="", replaces=placing.replaces, is_made=False
+        )
         return await self._update(placing.home, placed) is not None
 
     async def _update(self, home: str, marker: Marker) -> Marker | None:
@@ -214,7 +218,7 @@ class Placement:
         if target != home or (marker is not None and marker.state == "placed" and marker.cluster == home):
             if marker is None or marker.state == "pending" or marker.cluster != target:
                 return False
-            return True if await self._directory.confirm(home, marker, made.uid) else None
+            return True if await self._directory.confirm(home, marker, made.uid, is_made=True) else None
         if marker is not None and marker.state == "placed":
             return False
         if look.pod is None or look.pod.uid != made.uid:

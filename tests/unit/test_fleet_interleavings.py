@@ -151,7 +151,7 @@ class KeepsPending(Placement):
 class WithoutUids(Directory):
     """Reads the marker again, but does not write the Pod's uid into it."""
 
-    async def confirm(self, home: str, marker: Marker, uid: str) -> bool:
+    async def confirm(self, home: str, marker: Marker, uid: str, *, is_made: bool = False) -> bool:
         return (await self.look(home, marker.sandbox_id)).marker == marker
 
 
