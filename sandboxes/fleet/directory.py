@@ -1,4 +1,4 @@
-"""Says where a sandbox is, on proof, and deletes it there. See docs/explanation for the protocol.
+"""Says where a sandbox is, on proof, and deletes it there.
 
 The home of an id decides: its Pod there, or a marker there that names another cluster. Whoever can't ask it does not
 know. While the list of clusters is being changed, ids whose home changes are looked for in every cluster.

@@ -128,7 +128,7 @@ class Fleet(RuleBasedStateMachine):
                 task.kill()
         newest = self.replicas[who].homes.newest
         self.replicas[who] = Replica(self.world)
-        # A replica that starts while all clusters but one that was lost are away can't know: docs/explanation.
+        # A replica that starts while all clusters but one that was lost are away can't know of the loss.
         if self.world.ever_lost:
             self.replicas[who].homes.note(newest)
         self.views[who] = {}
