@@ -1,0 +1,317 @@
+"""Says where a sandbox is, on proof, and deletes it there.
+
+The home of an id decides: its Pod there, or a marker there that names another cluster. Whoever can't ask it does not
+know. While the list of clusters is being changed, ids whose home changes are looked for in every cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ObjectsChanged, ProvisionerError
+from sandboxes.fleet.markers import UNKNOWN
+from sandboxes.fleet.protocol import ClusterAway, FleetCluster, KeepsMoving, Look, Member, Pod, Rehoming
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from sandboxes.fleet.homes import Homes
+    from sandboxes.fleet.markers import Marker, Record
+
+logger = logging.getLogger(__name__)
+
+# A round is repeated if another replica changed what was read; after this many, give up.
+MAX_ROUNDS = 8
+# A cluster that gives no answer.
+NO_ANSWER = (ClusterUnavailable, ClusterTimeout)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a sandbox is. `there`: in its home. `nowhere` is proven; `cluster` is its home then, and `uid` empty."""
+
+    kind: Literal["there", "elsewhere", "nowhere"]
+    cluster: str
+    uid: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All sandboxes, by id. `incomplete`: clusters that could not be asked. `doubled`: ids found on several."""
+
+    found: dict[str, Located]
+    incomplete: list[str]
+    doubled: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Directory:
+    """The directory as one replica sees it. `clusters`: by name, also those that have just left the file.
+
+    `pause` waits a moment before another round. Raises ClusterAway where only an unreachable cluster knows.
+    """
+
+    def __init__(
+        self, clusters: Mapping[str, FleetCluster], homes: Homes, pause: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.clusters = clusters
+        self.homes = homes
+        self.pause = pause
+
+    async def adopt(self, members: Iterable[Member]) -> bool:
+        """Take the entries of the file, after a start and after each change; return whether all records agree to it.
+
+        If they do not, a NameChange is due. Raises ClusterAway, and keeps the former entries, if no cluster answers, or
+        if one that was lost and is not any more does not: its record may be as old as its loss.
+        """
+        entries = list(members)
+        back = {one.name for one in entries if not one.lost and self.homes.is_lost(one.name)}
+        records: list[Record | None] = []
+        silent = []
+        for name in sorted(one.name for one in entries if not one.lost):
+            try:
+                records.append(await self.clusters[name].record())
+            except NO_ANSWER as error:
+                if name in back:
+                    raise ClusterAway(name, detail=error.detail) from error
+                silent.append(name)
+        if not records:
+            raise ClusterAway(silent[0])
+        self.homes.read(entries)
+        return self.homes.review(records)
+
+    async def locate(self, sandbox_id: str) -> Located:
+        """Return where the sandbox is; `nowhere` is a proof. Raises ClusterAway, Rehoming or KeepsMoving."""
+        home = self.homes.home(sandbox_id)
+        for _ in range(MAX_ROUNDS):
+            look = await self.look(home, sandbox_id)
+            if not self.homes.permits(sandbox_id, home, look.record):
+                return await self._search(sandbox_id)
+            found = await self._resolve(sandbox_id, home, look)
+            if found is not None:
+                lost = self.homes.lost_home(sandbox_id)
+                if found.kind == "nowhere" and lost is not None:
+                    raise ClusterAway(lost, lost=True)
+                return found
+            await self.pause()
+        raise KeepsMoving
+
+    async def look(self, cluster: str, sandbox_id: str) -> Look:
+        """Read the cluster. Raises ClusterAway that names it if it gives no answer, is lost or not connected."""
+        if self.homes.is_lost(cluster) or cluster not in self.clusters:
+            raise ClusterAway(cluster, lost=True)
+        try:
+            look = await self.clusters[cluster].look(sandbox_id)
+        except NO_ANSWER as error:
+            raise ClusterAway(cluster, detail=error.detail) from error
+        self.homes.note(look.record)
+        return look
+
+    async def _resolve(self, sandbox_id: str, home: str, look: Look) -> Located | None:
+        """Return what the home says; None if another replica changed it meanwhile.
+
+        A `pending` marker beside a Pod is removed, so that it can't become `placed`; see also `confirm`.
+        """
+        pod, marker = look.pod, look.marker
+        if marker is None or marker.state == "pending":
+            if pod is None:
+                return Located("nowhere", home)
+            if marker is not None and not await self.remove(home, marker):
+                return None
+            return Located("there", home, pod.uid)
+        there = (await self.look(marker.cluster, sandbox_id)).pod
+        if there is None:
+            return None if await self.restore(home, marker) else Located("nowhere", home)
+        if not await self.confirm(home, marker, there.uid):
+            return None
+        return Located("there" if marker.cluster == home else "elsewhere", marker.cluster, there.uid)
+
+    async def restore(self, home: str, marker: Marker) -> bool:
+        """Point the marker back to the Pod that was to be replaced, if its successor was never made.
+
+        Returns whether the home is to be read again.
+        The marker's cluster was read before, and has no Pod. Raises ClusterAway if the former cluster can't be asked.
+        """
+        if marker.is_made or not marker.replaces:
+            return False
+        cluster, _, uid = marker.replaces.partition("/")
+        old = (await self.look(cluster, marker.sandbox_id)).pod
+        if old is None or uid not in (UNKNOWN, old.uid):
+            return False
+        if cluster == home:
+            await self.remove(home, marker)
+            return True
+        try:
+            restored = replace(marker, cluster=cluster, uid=old.uid, replaces="")
+            await self.clusters[home].update_marker(restored)
+        except ObjectsChanged:
+            return True
+        except NO_ANSWER as error:
+            raise ClusterAway(home, detail=error.detail) from error
+        return True
+
+    async def confirm(self, home: str, marker: Marker, uid: str, *, is_made: bool = False) -> bool:
+        """Write the Pod's uid into the marker before it is returned; False if the marker was changed.
+
+        Then whoever has read the marker before, and not this Pod, can no longer move or remove it. `is_made`: a create
+        is about to return it.
+        """
+        is_made = is_made or marker.is_made
+        if (marker.uid, marker.is_made) == (uid, is_made):
+            return True
+        try:
+            await self.clusters[home].update_marker(replace(marker, uid=uid, is_made=is_made))
+        except ObjectsChanged:
+            return False
+        except NO_ANSWER as error:
+            raise ClusterAway(home, detail=error.detail) from error
+        return True
+
+    async def remove(self, home: str, marker: Marker) -> bool:
+        """Delete the marker if it is unchanged; False if it was changed."""
+        try:
+            await self.clusters[home].delete_marker(marker)
+        except ObjectsChanged:
+            return False
+        except NO_ANSWER as error:
+            raise ClusterAway(home, detail=error.detail) from error
+        return True
+
+    async def _search(self, sandbox_id: str) -> Located:
+        """Look for the sandbox in every cluster, while its home changes."""
+        for _ in range(MAX_ROUNDS):
+            looks, away = await self._look_everywhere(sandbox_id)
+            records: dict[str, Record | None] = {name: look.record for name, look in looks.items()}
+            deciding = [name for name, look in looks.items() if self.homes.permits(sandbox_id, name, look.record)]
+            if deciding:
+                found = await self._resolve(sandbox_id, deciding[0], looks[deciding[0]])
+            else:
+                found = self._judge(sandbox_id, looks, away, self.homes.all_homes(sandbox_id, records))
+                again, _ = await self._look_everywhere(sandbox_id)
+                if {name: look.record for name, look in again.items()} != records:
+                    found = None
+            if found is None:
+                await self.pause()
+                continue
+            lost = next((name for name in sorted(self.homes.members) if self.homes.is_lost(name)), None)
+            if found.kind == "nowhere" and lost is not None:
+                raise ClusterAway(lost, lost=True)
+            return found
+        raise KeepsMoving
+
+    async def _look_everywhere(self, sandbox_id: str) -> tuple[dict[str, Look], list[str]]:
+        """Return what each cluster has of the id, and the names of those that give no answer."""
+        looks, away = {}, []
+        for name in sorted(self.clusters):
+            if self.homes.is_lost(name):
+                continue
+            try:
+                looks[name] = await self.look(name, sandbox_id)
+            except ClusterAway:
+                away.append(name)
+        return looks, away
+
+    def _judge(self, sandbox_id: str, looks: Mapping[str, Look], away: list[str], homes: set[str]) -> Located | None:
+        """Return what the clusters say while creates of the id are refused: by the newest complete home, else all."""
+        complete = sorted(
+            (since, name)
+            for name, look in looks.items()
+            if (since := self.homes.complete_since(sandbox_id, name, look.record)) is not None
+        )
+        current = self.homes.home(sandbox_id)
+        if complete:
+            newest = complete[-1][1]
+            marker = looks[newest].marker
+            target = newest if marker is None or marker.state == "pending" else marker.cluster
+            pod = looks[target].pod if target in looks else None
+            newer_is_away = any(name in away for name in homes)
+            if pod is not None and not newer_is_away:
+                return Located("there" if target == current else "elsewhere", target, pod.uid)
+        found = [(name, look.pod) for name, look in looks.items() if look.pod is not None]
+        if away:
+            raise ClusterAway(away[0])
+        if len(found) > 1:
+            raise Rehoming
+        if not found:
+            return Located("nowhere", current)
+        name, only = found[0]
+        return Located("there" if name == current else "elsewhere", name, only.uid)
+
+    async def delete(self, sandbox_id: str) -> bool:
+        """Delete the sandbox wherever it is; return whether there was one. False is proven. Raises as `locate` does.
+
+        A Pod that was left in the home beside a marker by the death of a replica is deleted, too.
+        """
+        home = self.homes.home(sandbox_id)
+        look = await self.look(home, sandbox_id)
+        if not self.homes.permits(sandbox_id, home, look.record):
+            return await self._delete_everywhere(sandbox_id)
+        marker, existed = look.marker, look.pod is not None
+        if marker is not None and marker.state == "placed":
+            there = await self.look(marker.cluster, sandbox_id)
+            existed = existed or there.pod is not None
+            await self._delete_at(marker.cluster, sandbox_id)
+        if look.pod is not None and not (marker is not None and marker.state == "placed" and marker.cluster == home):
+            await self._delete_at(home, sandbox_id)
+        if not existed and marker is not None and marker.replaces and not marker.is_made:
+            existed = await self._delete_former(marker)
+        lost = self.homes.lost_home(sandbox_id)
+        if not existed and lost is not None:
+            raise ClusterAway(lost, lost=True)
+        return existed
+
+    async def _delete_former(self, marker: Marker) -> bool:
+        """Delete the Pod that was to be replaced, if its successor was never made; return whether it was there."""
+        cluster = marker.replaces.partition("/")[0]
+        pod = (await self.look(cluster, marker.sandbox_id)).pod
+        if pod is not None:
+            await self._delete_at(cluster, marker.sandbox_id)
+        return pod is not None
+
+    async def _delete_everywhere(self, sandbox_id: str) -> bool:
+        looks, away = await self._look_everywhere(sandbox_id)
+        found = [name for name, look in looks.items() if look.pod is not None]
+        for name in found:
+            await self._delete_at(name, sandbox_id)
+        lost = [name for name in sorted(self.homes.members) if self.homes.is_lost(name)]
+        if away or (lost and not found):
+            raise ClusterAway((away or lost)[0], lost=not away)
+        return bool(found)
+
+    async def _delete_at(self, cluster: str, sandbox_id: str) -> None:
+        try:
+            await self.clusters[cluster].delete(sandbox_id)
+        except NO_ANSWER as error:
+            raise ClusterAway(cluster, detail=error.detail) from error
+
+    async def list_all(self) -> Listing:
+        """Return the sandboxes of all clusters. Of an id that several have, the directory's; without it, none."""
+        on: dict[str, dict[str, Pod]] = {}
+        incomplete = []
+        for name in sorted(self.clusters):
+            if self.homes.is_lost(name):  # asked here only: the file may be read meanwhile
+                incomplete.append(name)
+                continue
+            try:
+                pods = await self.clusters[name].pods()
+            except NO_ANSWER:
+                incomplete.append(name)
+                continue
+            for sandbox_id, pod in pods.items():
+                on.setdefault(sandbox_id, {})[name] = pod
+        found, doubled = {}, {}
+        for sandbox_id, pods_of in sorted(on.items()):
+            if len(pods_of) > 1:
+                doubled[sandbox_id] = sorted(pods_of)
+                logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(sorted(pods_of)))
+                try:
+                    found[sandbox_id] = await self.locate(sandbox_id)
+                except ProvisionerError:
+                    incomplete.extend(pods_of)
+                continue
+            ((name, pod),) = pods_of.items()
+            kind: Literal["there", "elsewhere"] = "there" if name == self.homes.home(sandbox_id) else "elsewhere"
+            found[sandbox_id] = Located(kind, name, pod.uid)
+        found = {sandbox_id: one for sandbox_id, one in found.items() if one.kind != "nowhere"}
+        return Listing(found, sorted(set(incomplete)), doubled)

@@ -1,0 +1,110 @@
+"""Which cluster decides about an id, by this replica's file and the clusters' records of names. Pure.
+
+A change of names is announced in the record of every cluster before any Pod is looked for, and an id is created only
+while its home is the same by every list in the record of that home. So at most one cluster permits creates of an id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import ClusterUnavailable
+from sandboxes.fleet.markers import Record
+from sandboxes.fleet.rendezvous import home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sandboxes.fleet.protocol import Member
+
+
+class Homes:
+    """The file as this replica has read it, and the newest record that it has seen."""
+
+    def __init__(self, members: Iterable[Member] = ()) -> None:
+        self.members: dict[str, Member] = {}
+        self.newest = Record()
+        # Lists that a cluster's record had when the file was last read, if they differ from the file.
+        self.doubtful: frozenset[frozenset[str]] = frozenset()
+        self.read(members)
+
+    def read(self, members: Iterable[Member]) -> None:
+        """Take the entries of the file."""
+        self.members = {one.name: one for one in members}
+        self.names = frozenset(name for name, one in self.members.items() if not one.lost)
+
+    def note(self, record: Record | None) -> None:
+        """Remember the record if it is the newest one."""
+        if record is not None and record.epoch > self.newest.epoch:
+            self.newest = record
+
+    def review(self, records: Iterable[Record | None]) -> bool:
+        """Compare all records that could be read with the file; whether they agree.
+
+        If not, no list that one of them has may give another home to an id that is created.
+        """
+        known = [record or Record() for record in records]
+        for record in known:
+            self.note(record)
+        agreed = {(record.names, record.coming, record.epoch) for record in known} == {
+            (self.names, (), self.newest.epoch)
+        }
+        lists = frozenset(names for record in known for names in record.lists if names)
+        self.doubtful = frozenset() if agreed else lists
+        return agreed
+
+    def home(self, sandbox_id: str) -> str:
+        """Return the id's home among the clusters that are not lost.
+
+        Raises ClusterUnavailable before a file was read.
+        """
+        if not self.names:
+            raise ClusterUnavailable("The list of clusters has not been read yet")
+        return home(sandbox_id, self.names)
+
+    def lost_home(self, sandbox_id: str) -> str | None:
+        """Return the lost cluster, if any, that is the id's home by the whole file, or was so when it was lost.
+
+        The sandbox may be there without a marker.
+        """
+        for names in (self.members.keys(), self.newest.names, *self.newest.former):
+            if names and self.is_lost(name := home(sandbox_id, names)):
+                return name
+        return None
+
+    def is_lost(self, cluster: str) -> bool:
+        """Whether the file says that the cluster is lost."""
+        return cluster in self.members and self.members[cluster].lost
+
+    def permits(self, sandbox_id: str, cluster: str, record: Record | None) -> bool:
+        """Whether the cluster, whose record this is, is the only one that decides about the id now.
+
+        A cluster that was lost meanwhile has an old record: the newest names count, too.
+        """
+        if record is None or not record.names:
+            return False
+        lists = [self.names, *record.lists, *self.doubtful]
+        if self.newest.epoch > record.epoch:
+            lists.append(self.newest.names)
+        return all(names and home(sandbox_id, names) == cluster for names in lists)
+
+    def complete_since(self, sandbox_id: str, cluster: str, record: Record | None) -> int | None:
+        """Return the epoch for which this cluster, whose record this is, knows each sandbox of the id; else None.
+
+        A cluster that the newest change has not reached yet has its markers all the same: all are made before the first
+        cluster records the names. One that did not hear of it, since it was lost, knows nothing.
+        """
+        if record is None:
+            return None
+        is_told = self.newest.names in record.coming
+        if is_told and self.newest.epoch > record.epoch and home(sandbox_id, self.newest.names) == cluster:
+            return self.newest.epoch
+        is_current = is_told or record.epoch >= self.newest.epoch
+        if is_current and record.names and home(sandbox_id, record.names) == cluster:
+            return record.epoch
+        return None
+
+    def all_homes(self, sandbox_id: str, records: Mapping[str, Record | None]) -> set[str]:
+        """Return the id's homes by every list that is known."""
+        lists = {self.names, self.newest.names, *(names for one in records.values() if one for names in one.lists)}
+        return {home(sandbox_id, names) for names in lists if names}

@@ -1,0 +1,169 @@
+"""Changes the list of clusters: announces it, makes a marker for each sandbox whose home moves, and records the names.
+
+Any number of replicas may do so at once, also with different files: each step depends on the version of each cluster's
+record that this change has written itself, so at most one of them completes on a cluster. A change that stops half-way
+leaves ids whose home moves without creates, until this or another replica completes one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import ObjectsChanged
+from sandboxes.fleet.directory import NO_ANSWER, Directory
+from sandboxes.fleet.markers import Marker, Record
+from sandboxes.fleet.protocol import ClusterAway, FleetCluster, Pod, Rehoming
+from sandboxes.fleet.rendezvous import home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Found:
+    """All that the clusters have, by cluster and id."""
+
+    pods: dict[str, dict[str, Pod]]
+    markers: dict[str, dict[str, Marker]]
+
+    def ids(self) -> set[str]:
+        return {one for found in (self.pods, self.markers) for of_it in found.values() for one in of_it}
+
+
+class NameChange:
+    """Makes the directory complete for the names of this replica's file."""
+
+    def __init__(self, directory: Directory, new_token: Callable[[], str]) -> None:
+        self._directory = directory
+        self._homes = directory.homes
+        self._new_token = new_token
+
+    async def run(self) -> None:
+        """Complete the directory for the names of the file and record them in each cluster.
+
+        Every cluster of the old and the new lists must answer, but for lost ones. Raises ClusterAway that names one
+        which does not, or Rehoming if another replica is changing the names, too; then it is to be run again.
+        """
+        target = self._homes.names
+        try:
+            before, held = await self._announce(target)
+            found = await self._look_for_all(held)
+            for sandbox_id in sorted(found.ids()):
+                await self._bring_home(sandbox_id, target, before, found)
+            epoch = max(one.epoch for one in before.values()) + 1
+            lists = {names for one in before.values() for names in (one.names, *one.former)} - {target}
+            former = tuple(names for names in sorted(lists, key=sorted) if any(map(self._homes.is_lost, names)))
+            for name, record in sorted(held.items()):
+                done = Record(target, (), epoch, former, record.version)
+                self._homes.note(await self._directory.clusters[name].put_record(done))
+            self._homes.review(replace(one, names=target, coming=(), epoch=epoch) for one in held.values())
+        except ObjectsChanged as error:
+            raise Rehoming from error
+        logger.info("the directory is complete for the clusters %s", ", ".join(sorted(target)))
+
+    async def _announce(self, target: frozenset[str]) -> tuple[dict[str, Record], dict[str, Record]]:
+        """Add the names to each record; return the records before and after, for every cluster that any list names.
+
+        From then on no id whose home moves is created: each create reads the record after its Pod was made.
+        """
+        before: dict[str, Record] = {}
+        held: dict[str, Record] = {}
+        names = set(target | self._homes.newest.names)
+        while names - held.keys():
+            # A lost one at last: it may be back, and another replica's file may say so.
+            name = min(names - held.keys(), key=lambda one: (self._homes.is_lost(one), one))
+            try:
+                cluster = self._cluster(name)
+                record = await cluster.record() or Record()
+                others = tuple(one for one in record.coming if one != target)
+                held[name] = await cluster.put_record(replace(record, coming=(*others, target)))
+            except ObjectsChanged:
+                raise
+            except NO_ANSWER as error:
+                if name in target or not self._homes.is_lost(name):
+                    raise ClusterAway(name, detail=error.detail) from error
+                names.remove(name)
+                continue
+            before[name] = record
+            self._homes.note(record)
+            names |= frozenset[str]().union(*record.lists)
+        return before, held
+
+    def _cluster(self, name: str) -> FleetCluster:
+        cluster = self._directory.clusters.get(name)
+        if cluster is None:
+            raise ClusterAway(name)
+        return cluster
+
+    async def _look_for_all(self, names: Iterable[str]) -> _Found:
+        found = _Found({}, {})
+        for name in sorted(names):
+            try:
+                found.pods[name] = dict(await self._cluster(name).pods())
+                found.markers[name] = {one.sandbox_id: one for one in await self._cluster(name).markers()}
+            except NO_ANSWER as error:
+                raise ClusterAway(name, detail=error.detail) from error
+        return found
+
+    async def _bring_home(
+        self, sandbox_id: str, target: frozenset[str], before: Mapping[str, Record], found: _Found
+    ) -> None:
+        """See to it that the id's new home says what the old one says."""
+        new_home = home(sandbox_id, target)
+        if self._is_settled(sandbox_id, new_home, before):
+            return
+        cluster, marker = self._says(sandbox_id, new_home, before, found)
+        there = found.markers[new_home].get(sandbox_id)
+        pod = found.pods.get(cluster, {}).get(sandbox_id) if cluster else None
+        try:
+            is_promised = marker is not None and bool(marker.replaces) and pod is None
+            if cluster is None or (cluster == new_home and not is_promised):
+                if there is not None:
+                    await self._cluster(new_home).delete_marker(there)
+                return
+            uid = pod.uid if pod is not None else marker.uid if marker is not None else ""
+            replaces = pod.replaces if pod is not None else marker.replaces if marker is not None else ""
+            is_made = marker is not None and marker.is_made
+            wanted = Marker(sandbox_id, cluster, "placed", self._new_token(), uid, replaces, is_made)
+            if there is None:
+                await self._cluster(new_home).create_marker(wanted)
+            elif replace(there, token=wanted.token, version="") != wanted:
+                await self._cluster(new_home).update_marker(replace(wanted, version=there.version))
+        except ObjectsChanged:
+            raise
+        except NO_ANSWER as error:
+            raise ClusterAway(new_home, detail=error.detail) from error
+
+    def _is_settled(self, sandbox_id: str, new_home: str, before: Mapping[str, Record]) -> bool:
+        """Whether the id's home moves for no replica, so that creates of it go on, and its home is left alone."""
+        return self._homes.permits(sandbox_id, new_home, before[new_home])
+
+    def _says(
+        self, sandbox_id: str, new_home: str, before: Mapping[str, Record], found: _Found
+    ) -> tuple[str | None, Marker | None]:
+        """Return the cluster on which the sandbox is, with the marker that says so, by the newest complete home.
+
+        Where none is complete (the first list, or a sandbox that was made by hand) its only Pod decides; of several
+        the one in the new home, else the first by name.
+        """
+        complete = sorted(
+            (since, name)
+            for name, record in before.items()
+            if (since := self._homes.complete_since(sandbox_id, name, record)) is not None
+        )
+        for _, name in reversed(complete):
+            marker = found.markers[name].get(sandbox_id)
+            if marker is not None and marker.state == "placed":
+                return marker.cluster, marker
+            if sandbox_id in found.pods[name]:
+                return name, None
+        having = sorted(name for name, pods in found.pods.items() if sandbox_id in pods)
+        if len(having) > 1:
+            logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(having))
+        if new_home in having:
+            return new_home, None
+        return (having[0], None) if having else (None, None)

@@ -1,0 +1,240 @@
+"""Places sandboxes: decides which cluster makes one, so that of any number of replicas one cluster is agreed upon.
+
+Whoever makes a sandbox writes first and reads then: at home the Pod before the marker, elsewhere the marker before the
+home. So of two replicas at least one sees the other. Nothing is returned before the home was read after the Pod was
+made, and nothing is deleted that another create may have returned (`withdraw`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError
+from sandboxes.fleet.directory import MAX_ROUNDS, NO_ANSWER, Directory, Located
+from sandboxes.fleet.markers import UNKNOWN, Marker
+from sandboxes.fleet.protocol import (
+    ClusterAway,
+    KeepsMoving,
+    Look,
+    Made,
+    Make,
+    NoClusterFits,
+    Rehoming,
+    Unschedulable,
+    Wanted,
+)
+from sandboxes.fleet.rendezvous import order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Placing:
+    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see REPLACES."""
+
+    sandbox_id: str
+    wanted: Wanted
+    make: Make
+    home: str
+    full: dict[str, LimitReached] = field(default_factory=dict)
+    replaces: str = ""
+
+
+class Placement:
+    """Creates sandboxes through a directory.
+
+    `new_token` returns a unique text. `known_uid` returns the uid of the Pod that an unreachable cluster had, as far as
+    this process knows, else an empty text.
+    """
+
+    def __init__(
+        self, directory: Directory, new_token: Callable[[], str], known_uid: Callable[[str, str], str]
+    ) -> None:
+        self._directory = directory
+        self._homes = directory.homes
+        self._new_token = new_token
+        self._known_uid = known_uid
+
+    async def create(self, sandbox_id: str, wanted: Wanted, make: Make) -> Located:
+        """Return where the sandbox is, after `make` has made or found it on that cluster. An existing one stays there.
+
+        Raises ClusterAway if the home, or the cluster on which the sandbox is, can't be reached; Rehoming while the
+        id's home changes; NoClusterFits, or the LimitReached of the last cluster; KeepsMoving; and what `make` raises.
+        """
+        placing = _Placing(sandbox_id, wanted, make, self._homes.home(sandbox_id))
+        for _ in range(MAX_ROUNDS):
+            look = await self._look(placing)
+            target = await self._agree(placing, look)
+            if target is not None:
+                made = await self._make(placing, target)
+                if made is not None and await self._may_answer(placing, target, made):
+                    return Located("there" if target == placing.home else "elsewhere", target, made.uid)
+            await self._directory.pause()
+        raise KeepsMoving
+
+    async def _look(self, placing: _Placing) -> Look:
+        """Read the home; raises Rehoming if it does not decide alone."""
+        look = await self._directory.look(placing.home, placing.sandbox_id)
+        if not self._homes.permits(placing.sandbox_id, placing.home, look.record):
+            raise Rehoming
+        return look
+
+    async def _agree(self, placing: _Placing, look: Look) -> str | None:
+        """Return the cluster on which to make the sandbox, once the home says so; None to read it again."""
+        marker = look.marker
+        placing.replaces = ""
+        if marker is not None and marker.state == "placed":
+            placing.replaces = marker.replaces
+            if not self._homes.is_lost(marker.cluster) and marker.cluster not in placing.full:
+                return marker.cluster if await self._may_follow(placing, marker) else None
+            if self._homes.is_lost(marker.cluster):
+                self._replace(placing, marker.cluster, marker.uid)
+            else:
+                there = await self._directory.look(marker.cluster, placing.sandbox_id)
+                if there.pod is not None:
+                    placing.full.pop(marker.cluster)
+                    return marker.cluster
+            return await self._move(placing, marker)
+        if look.pod is not None:
+            placing.full.pop(placing.home, None)
+            return placing.home
+        lost = self._homes.lost_home(placing.sandbox_id)
+        if lost is not None:
+            self._replace(placing, lost, self._known_uid(lost, placing.sandbox_id))
+        target = self._next(placing)
+        if target == placing.home:
+            return target
+        return target if await self._mark(placing, target, marker) else None
+
+    async def _may_follow(self, placing: _Placing, marker: Marker) -> bool:
+        """Whether the create may go where the marker says; it may not replace another sandbox without `recreate`."""
+        if placing.wanted.recreate or marker.is_made or not marker.replaces:
+            return True
+        there = await self._directory.look(marker.cluster, placing.sandbox_id)
+        return there.pod is not None or not await self._directory.restore(placing.home, marker)
+
+    def _replace(self, placing: _Placing, cluster: str, uid: str) -> None:
+        """Note that the sandbox replaces one on a lost cluster; raises ClusterAway unless the create allows that."""
+        if not placing.wanted.recreate:
+            raise ClusterAway(cluster, lost=True)
+        placing.replaces = f"{cluster}/{uid or UNKNOWN}"
+
+    def _next(self, placing: _Placing) -> str:
+        """Return the next cluster in the placement order that has not refused yet."""
+        weights = {
+            name: one.weight
+            for name, one in self._homes.members.items()
+            if one.ready and not one.lost and placing.wanted.fits(one)
+        }
+        for name in order(placing.sandbox_id, weights):
+            if name not in placing.full:
+                return name
+        if placing.full:
+            raise list(placing.full.values())[-1]
+        raise NoClusterFits
+
+    async def _move(self, placing: _Placing, marker: Marker) -> str | None:
+        """Point a `placed` marker whose cluster is full or lost to the next cluster; None if it was changed."""
+        target = self._next(placing)
+        if target == placing.home and not placing.replaces:
+            return target if await self._directory.remove(placing.home, marker) else None
+        # A marker may name the home itself: what the sandbox replaces must not be forgotten if its create fails.
+        moved = replace(
+            marker, cluster=target, token=self._new_token(), uid="", replaces=placing.replaces, is_made=False
+        )
+        return target if await self._update(placing.home, moved) is not None else None
+
+    async def _mark(self, placing: _Placing, target: str, marker: Marker | None) -> bool:
+        """Make the marker `pending`, read the home, and make it `placed`; False to read the home again.
+
+        Another replica's `pending` marker is continued: whoever makes it `placed` first decides the cluster.
+        """
+        if marker is None:
+            pending = Marker(placing.sandbox_id, target, "pending", self._new_token())
+            try:
+                marker = await self._directory.clusters[placing.home].create_marker(pending)
+            except ObjectsChanged:
+                return False
+            except NO_ANSWER as error:
+                raise ClusterAway(placing.home, detail=error.detail) from error
+        look = await self._look(placing)
+        if look.marker != marker:
+            return False
+        if look.pod is not None:
+            await self._directory.remove(placing.home, marker)
+            return False
+        token = self._new_token()
+        placed = replace(
+            marker, cluster=target, state="placed", token=token, uid="", replaces=placing.replaces, is_made=False
+        )
+        return await self._update(placing.home, placed) is not None
+
+    async def _update(self, home: str, marker: Marker) -> Marker | None:
+        try:
+            return await self._directory.clusters[home].update_marker(marker)
+        except ObjectsChanged:
+            return None
+        except NO_ANSWER as error:
+            raise ClusterAway(home, detail=error.detail) from error
+
+    async def _make(self, placing: _Placing, target: str) -> Made | None:
+        """Make the sandbox; None if the cluster is full. It is proven then that it has none of this create."""
+        if target not in self._directory.clusters or self._homes.is_lost(target):
+            raise ClusterAway(target, lost=True)
+        try:
+            return await placing.make(target, placing.replaces)
+        except Unschedulable as error:
+            cluster = self._directory.clusters[target]
+            if not await cluster.withdraw(placing.sandbox_id, error.uid):
+                return Made(error.uid, is_new=False)
+            placing.full[target] = error
+        except LimitReached as error:
+            placing.full[target] = error
+        return None
+
+    async def _may_answer(self, placing: _Placing, target: str, made: Made) -> bool:
+        """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn."""
+        try:
+            for _ in range(MAX_ROUNDS):
+                settled = await self._settle(placing, target, made)
+                if settled is not None:
+                    break
+        except ProvisionerError:
+            await self._withdraw(placing, target, made)
+            raise
+        if settled is not True:
+            await self._withdraw(placing, target, made)
+        return settled is True
+
+    async def _settle(self, placing: _Placing, target: str, made: Made) -> bool | None:
+        """Return whether the home agrees to `target`; None if it was changed meanwhile."""
+        look = await self._look(placing)
+        marker, home = look.marker, placing.home
+        if target != home or (marker is not None and marker.state == "placed" and marker.cluster == home):
+            if marker is None or marker.state == "pending" or marker.cluster != target:
+                return False
+            return True if await self._directory.confirm(home, marker, made.uid, is_made=True) else None
+        if marker is not None and marker.state == "placed":
+            return False
+        if look.pod is None or look.pod.uid != made.uid:
+            return False
+        if marker is not None and not await self._directory.remove(home, marker):
+            return None
+        return True
+
+    async def _withdraw(self, placing: _Placing, target: str, made: Made) -> None:
+        """Delete the Pod if this create made it; failures are logged: it was never returned."""
+        if not made.is_new:
+            return
+        try:
+            await self._directory.clusters[target].withdraw(placing.sandbox_id, made.uid)
+        except ProvisionerError as error:
+            logger.warning(
+                "sandbox %s: a Pod on cluster %s that was not returned can't be deleted: %s",
+                placing.sandbox_id, target, error,
+            )  # fmt: skip

@@ -1,0 +1,102 @@
+"""The reaper's part for the directory: removes markers without a sandbox, and Pods that were replaced after a loss.
+
+Every delete has a resourceVersion or a uid as precondition, so any number of replicas may do it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import ProvisionerError
+from sandboxes.fleet.markers import UNKNOWN, Marker
+from sandboxes.fleet.rendezvous import home
+
+if TYPE_CHECKING:
+    from sandboxes.fleet.directory import Directory
+
+logger = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """One round of clean-up each. Failures are logged, not raised, and a later round tries again."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._homes = directory.homes
+        # Pending markers that the last round has seen: their makers may be at work.
+        self._pending: set[Marker] = set()
+
+    async def remove_markers(self) -> list[str]:
+        """Remove markers whose sandbox is proven gone, and those in a cluster that is not the id's home any more.
+
+        A `pending` one is removed if a round before has seen it unchanged. Returns the ids.
+        """
+        removed = []
+        pending: set[Marker] = set()
+        for name in sorted(self._homes.names):
+            try:
+                markers = await self._directory.clusters[name].markers()
+            except ProvisionerError as error:
+                logger.warning("the markers of cluster %s can't be read: %s", name, error)
+                continue
+            for marker in markers:
+                if marker.state == "pending" and marker not in self._pending:
+                    pending.add(marker)
+                    continue
+                try:
+                    if await self._is_over(name, marker) and await self._directory.remove(name, marker):
+                        removed.append(marker.sandbox_id)
+                except ProvisionerError as error:
+                    logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
+        self._pending = pending
+        return removed
+
+    async def _is_over(self, cluster: str, marker: Marker) -> bool:
+        """Whether the marker, as it was read before, is no longer needed."""
+        record = (await self._directory.look(cluster, marker.sandbox_id)).record
+        if not self._homes.permits(marker.sandbox_id, cluster, record):
+            # Elsewhere decides: by a complete and current record only, since a change reads markers.
+            is_current = record is not None and not record.coming and record.epoch == self._homes.newest.epoch
+            is_home = record is not None and bool(record.names) and home(marker.sandbox_id, record.names) == cluster
+            return is_current and not is_home
+        if marker.state == "pending":
+            return True
+        if (await self._directory.look(marker.cluster, marker.sandbox_id)).pod is not None:
+            return False
+        if not marker.replaces:
+            return True
+        if await self._directory.restore(cluster, marker):
+            return False
+        former, _, uid = marker.replaces.partition("/")
+        old = (await self._directory.look(former, marker.sandbox_id)).pod
+        if old is not None and old.uid == uid:  # its successor was made, and was deleted by a caller
+            await self._directory.clusters[former].delete_pod(marker.sandbox_id, uid)
+        return True
+
+    async def remove_replaced(self) -> list[str]:
+        """Delete the Pods that were replaced while their cluster was lost and that are back: exactly these uids.
+
+        Only where the directory answers with the new Pod. Returns the ids.
+        """
+        removed = []
+        listing = {}
+        for name in sorted(self._homes.names):
+            try:
+                listing[name] = await self._directory.clusters[name].pods()
+            except ProvisionerError as error:
+                logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
+        for name, pods in listing.items():
+            for sandbox_id, pod in pods.items():
+                cluster, _, uid = pod.replaces.partition("/")
+                old = listing.get(cluster, {}).get(sandbox_id)
+                if old is None or uid == UNKNOWN or old.uid != uid:
+                    continue
+                try:
+                    found = await self._directory.locate(sandbox_id)
+                    if (found.cluster, found.uid) == (name, pod.uid):
+                        await self._directory.clusters[cluster].delete_pod(sandbox_id, uid)
+                        removed.append(sandbox_id)
+                except ProvisionerError as error:
+                    logger.warning("sandbox %s: its replaced Pod can't be deleted yet: %s", sandbox_id, error)
+        return removed

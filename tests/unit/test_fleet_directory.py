@@ -1,0 +1,96 @@
+"""What callers are told by a directory of three clusters, one case at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandboxes.errors import ProvisionerError
+from sandboxes.fleet.directory import Located
+from sandboxes.fleet.protocol import ClusterAway, Member, Wanted
+from tests.unit.fleet_world import Replica, Task, World
+
+# Its home is c; by a and b it is a.
+ID = "s4"
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.add("a", "b", "c")
+    return world
+
+
+@pytest.fixture
+def replica(world: World) -> Replica:
+    replica = Replica(world)
+    read(replica)
+    return replica
+
+
+def read(replica: Replica, *, lost: str = "") -> None:
+    members = [Member(name, lost=name == lost) for name in "abc"]
+    assert Task("file", replica.read_file(members)).run().error is None
+
+
+def create(replica: Replica, cluster: str | None = None, *, recreate: bool = False) -> Located | ProvisionerError:
+    task = Task("create", replica.create(ID, Wanted(cluster, recreate=recreate))).run()
+    assert isinstance(task.result, Located) or task.error is not None
+    return task.result if isinstance(task.result, Located) else task.error  # type: ignore[return-value]
+
+
+def get(replica: Replica) -> object:
+    task = Task("get", replica.get(ID)).run()
+    return task.error or task.result
+
+
+def test_a_sandbox_at_home_needs_no_marker(world: World, replica: Replica) -> None:
+    assert create(replica) == get(replica) == Located("there", "c", world.clusters["c"].sandboxes[ID].uid)
+    assert not any(cluster.stored for cluster in world.clusters.values())
+
+
+def test_a_sandbox_elsewhere_is_found_by_its_marker(world: World, replica: Replica) -> None:
+    assert create(replica, "b") == get(replica) == Located("elsewhere", "b", world.clusters["b"].sandboxes[ID].uid)
+    assert world.clusters["c"].stored[ID].cluster == "b"
+
+
+def test_an_unreachable_home_is_named_and_proves_nothing(world: World, replica: Replica) -> None:
+    create(replica, "b")
+    world.clusters["c"].is_up = False
+    for told in (get(replica), create(replica), create(replica, "a"), Task("d", replica.delete(ID)).run().error):
+        assert isinstance(told, ClusterAway)
+        assert (told.status, told.cluster) == (503, "c")
+
+
+def test_a_full_cluster_is_followed_by_the_next_in_order(world: World, replica: Replica) -> None:
+    world.clusters["c"].room = 0
+    told = create(replica)
+    assert isinstance(told, Located)
+    assert told.kind == "elsewhere"
+    assert get(replica) == told
+
+
+def test_a_marker_goes_once_its_sandbox_is_gone(world: World, replica: Replica) -> None:
+    create(replica, "b")
+    Task("round", replica.round()).run()
+    assert world.clusters["c"].stored
+    assert Task("delete", replica.delete(ID)).run().result is True
+    Task("round", replica.round()).run()
+    assert not world.clusters["c"].stored
+
+
+def test_a_sandbox_of_a_lost_cluster_is_made_anew_only_on_request(world: World, replica: Replica) -> None:
+    create(replica, "b")
+    old = world.clusters["b"].sandboxes[ID].uid
+    world.clusters["b"].is_up = False
+    read(replica, lost="b")
+    assert isinstance(create(replica), ClusterAway)
+    assert isinstance(get(replica), ClusterAway)
+    new = create(replica, recreate=True)
+    assert isinstance(new, Located)
+    assert new == get(replica)
+    assert world.clusters[new.cluster].sandboxes[ID].replaces == f"b/{old}"
+    world.clusters["b"].is_up = True
+    read(replica)
+    Task("round", replica.round()).run()
+    assert ID not in world.clusters["b"].sandboxes
+    assert get(replica) == new
