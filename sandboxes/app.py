@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS
+from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS, SANDBOXES
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
@@ -17,6 +17,7 @@ from sandboxes.cluster_unit import ClusterPlan, client_of, prepare_unit
 from sandboxes.cluster_units import ClusterUnits
 from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry
 from sandboxes.deadlines import DEADLINES
+from sandboxes.fleet.service import Fleet
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
 from sandboxes.ops.clusters import ClusterOverviews
@@ -78,7 +79,10 @@ async def compose(
         first = next(iter(units.units.values()))
         _warn(settings, callers, first.service.loaded_templates)
         await units.check()
+        fleet = Fleet(units, settings, deadlines)
+        units.joined.connect(lambda _unit: fleet.follow())
         app = create_app(first.service, settings, keys, callers, units.overviews)
+        app[SANDBOXES] = fleet
         app[CLUSTER_UNITS] = units
         app.on_shutdown.append(lambda _app: units.release())
     else:
@@ -87,9 +91,11 @@ async def compose(
         _warn(settings, callers, plan.templates)
         await first.check(preflight)
         app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
-        units = None
+        units, fleet = None, None
     app[METRICS].read_waiting(lambda: first.pool.waiting)
     app.cleanup_ctx.append(_running(first if units is None else units))
+    if fleet is not None:
+        app.cleanup_ctx.append(_running(fleet))
     return app
 
 
@@ -122,7 +128,7 @@ def plan_cluster(entry: ClusterEntry, settings: Settings) -> ClusterPlan:
     return ClusterPlan(entry, own, load_all_templates(own), policies)
 
 
-def _running(part: ClusterUnit | ClusterUnits) -> Callable[[web.Application], AsyncIterator[None]]:
+def _running(part: ClusterUnit | ClusterUnits | Fleet) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a clean-up context that runs the component while the application runs."""
 
     async def run(_app: web.Application) -> AsyncIterator[None]:

@@ -39,7 +39,7 @@ class ClusterUnits:
         # In the order of the file that is in force.
         self.entries: tuple[ClusterEntry, ...] = ()
         self.units: dict[str, ClusterUnit] = {}
-        self.overviews = ClusterOverviews(())
+        self.overviews = ClusterOverviews((), of_file=True)
         # Sent with a unit that has been started, and with one that is about to be ended.
         self.joined: Signal[[ClusterUnit]] = Signal()
         self.leaving: Signal[[ClusterUnit]] = Signal()

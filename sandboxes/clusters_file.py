@@ -68,7 +68,8 @@ class ClusterEntry:
 
     def for_service(self, settings: Settings) -> Settings:
         """Return the settings of this cluster: those of the service, with the entry's own values."""
-        return settings.model_copy(update=dict(self.settings))
+        own = settings.model_copy(update=dict(self.settings))
+        return own if settings.clusters_file is None else own.of_cluster(self.name)
 
 
 class Parsed(NamedTuple):

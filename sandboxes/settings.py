@@ -11,7 +11,7 @@ import posixpath
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sandboxes import variables
@@ -137,6 +137,9 @@ class Settings(ClusterSettings):
 
     Each is read from the environment variable of its name, in upper case only. An empty value counts as unset.
     """
+
+    # Name of the cluster whose settings these are, if the operator lists clusters.
+    _cluster: str | None = PrivateAttr(None)
 
     clusters_file: Annotated[Path, AfterValidator(file_path)] | None = Field(
         None, description="YAML file that lists several clusters. Unset: one cluster, `default`, from the variables."
@@ -323,6 +326,17 @@ class Settings(ClusterSettings):
         if problems:
             raise StartupError(variables.message(problems))
         return settings
+
+    @property
+    def cluster(self) -> str | None:
+        """Name of the cluster whose settings these are; None if the operator lists no clusters."""
+        return self._cluster
+
+    def of_cluster(self, name: str) -> Settings:
+        """Return a copy for the cluster of this name."""
+        own = self.model_copy()
+        own._cluster = name  # noqa: SLF001 - of the same class
+        return own
 
     @property
     def overridden(self) -> list[str]:

@@ -40,7 +40,8 @@ AS_TESTER = (f"--as={TESTER}", "--as-group=system:masters")
 DEFAULTS = "."
 PRODUCTION = "overlays/production"
 TEMPLATES = "components/templates"
-ROLES = (DEFAULTS, PRODUCTION, TEMPLATES)
+CLUSTERS = "components/clusters"
+ROLES = (DEFAULTS, PRODUCTION, TEMPLATES, CLUSTERS)
 """The Roles to compare with, by their folder in manifests/deploy."""
 
 NOT_GRANTED = {

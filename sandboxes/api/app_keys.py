@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aiohttp import web
 
 from sandboxes.api.auth import ApiKeys
@@ -14,7 +16,13 @@ from sandboxes.ops.metrics import Metrics
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
 
+if TYPE_CHECKING:
+    from sandboxes.service.interface import Sandboxes
+
 SANDBOX_SERVICE = web.AppKey("SANDBOX_SERVICE", SandboxService)
+
+# What the routes call: with CLUSTERS_FILE all clusters, else the service.
+SANDBOXES: web.AppKey[Sandboxes] = web.AppKey("SANDBOXES")
 
 SETTINGS = web.AppKey("SETTINGS", Settings)
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from sandboxes.api.app_keys import CALLERS, CLUSTERS, DEADLINES, HEALTH, KEYS, METRICS, SANDBOX_SERVICE, SETTINGS
+from sandboxes.api.app_keys import (
+    CALLERS,
+    CLUSTERS,
+    DEADLINES,
+    HEALTH,
+    KEYS,
+    METRICS,
+    SANDBOX_SERVICE,
+    SANDBOXES,
+    SETTINGS,
+)
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers
 from sandboxes.api.middlewares import answer_in_json, authenticate, identify, json_response, measure, name_the_request
@@ -34,7 +44,6 @@ from sandboxes.models.responses import (
     Deleted,
     ForceDeleted,
     ForcedResponse,
-    SandboxList,
     SandboxResponse,
     TemplateList,
     with_warning,
@@ -71,6 +80,7 @@ def create_app(
         clusters = ClusterOverviews([ClusterOverview(DEFAULT_CLUSTER, service, settings)])
     app = web.Application(middlewares=[measure, identify, answer_in_json, authenticate], client_max_size=MAX_BODY_BYTES)
     app[SANDBOX_SERVICE] = service
+    app[SANDBOXES] = service
     app[DEADLINES] = service.cluster.deadlines
     app[SETTINGS] = settings
     app[KEYS] = keys or ApiKeys(settings)
@@ -104,7 +114,7 @@ async def health(_request: web.Request) -> web.Response:
 @routes.get("/readyz")
 async def readyz(request: web.Request) -> web.Response:
     """Report whether this replica can do its work, and which checks fail."""
-    found = await request.app[HEALTH].readiness()
+    found = await request.app[CLUSTERS].readiness()
     status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
     return json_response({"ready": found.is_ready, "checks": found.checks}, status=status)
 
@@ -134,7 +144,7 @@ async def capabilities(request: web.Request) -> web.Response:
 @routes.get("/api/templates")
 async def list_templates(request: web.Request) -> web.Response:
     """List the templates that a create may name. Never touches the cluster."""
-    templates = request.app[SANDBOX_SERVICE].templates()
+    templates = request.app[SANDBOXES].templates()
     return json_response(TemplateList(templates=templates, count=len(templates)))
 
 
@@ -151,7 +161,7 @@ async def create_sandbox(request: web.Request) -> web.Response:
     began = asyncio.get_running_loop().time()
     asked = parse_body(await read_body(request), CreateRequest, request.app[SETTINGS])
     name_sandbox(asked.sandbox_id, secrets=(asked.env or {}).values())
-    answer = await request.app[SANDBOX_SERVICE].create(asked)
+    answer = await request.app[SANDBOXES].create(asked)
     waited = await _after_wait(request, answer, asked.wait_seconds or 0.0, began, is_made=True)
     if isinstance(answer, ForcedResponse):
         waited = with_warning(waited, answer.warning)
@@ -161,11 +171,8 @@ async def create_sandbox(request: web.Request) -> web.Response:
 @routes.get("/api/sandboxes")
 async def list_sandboxes(request: web.Request) -> web.Response:
     """List all sandboxes, or those that match the query."""
-    if request.query_string:
-        query = parsed(ListQuery, request.query, repeated=REPEATED)
-        return json_response(await request.app[SANDBOX_SERVICE].list_matching(query))
-    sandboxes = await request.app[SANDBOX_SERVICE].list_all()
-    return json_response(SandboxList(sandboxes=sandboxes, count=len(sandboxes)))
+    query = parsed(ListQuery, request.query, repeated=REPEATED) if request.query_string else None
+    return json_response(await request.app[SANDBOXES].list_matching(query))
 
 
 @routes.get("/api/sandboxes/{sandbox_id:[^/]+}")
@@ -173,14 +180,14 @@ async def get_sandbox(request: web.Request) -> web.Response:
     """Return a sandbox, immediately or as soon as it can be used."""
     began = asyncio.get_running_loop().time()
     wait_seconds = parsed(WaitQuery, request.query).wait_seconds if request.query_string else 0.0
-    answer = await request.app[SANDBOX_SERVICE].get(existing_id(request))
+    answer = await request.app[SANDBOXES].get(existing_id(request))
     return json_response(await _after_wait(request, answer, wait_seconds, began))
 
 
 @routes.get("/api/sandboxes/{sandbox_id:[^/]+}/diagnostics")
 async def get_diagnostics(request: web.Request) -> web.Response:
     """Explain the state of a sandbox."""
-    return json_response(await request.app[SANDBOX_SERVICE].diagnostics(existing_id(request)))
+    return json_response(await request.app[SANDBOXES].diagnostics(existing_id(request)))
 
 
 @routes.delete("/api/sandboxes/{sandbox_id:[^/]+}")
@@ -190,7 +197,7 @@ async def delete_sandbox(request: web.Request) -> web.Response:
     force = bool(request.query_string) and delete_query(request.query, request.app[SETTINGS]).force
     warning = None
     if is_sandbox_id(sandbox_id):
-        warning = await request.app[SANDBOX_SERVICE].delete(sandbox_id, force=force)
+        warning = await request.app[SANDBOXES].delete(sandbox_id, force=force)
     deleted = Deleted(sandbox_id=sandbox_id)
     return json_response(ForceDeleted(**dict(deleted), warning=warning) if warning else deleted)
 
@@ -199,13 +206,13 @@ async def delete_sandbox(request: web.Request) -> web.Response:
 async def renew_sandbox(request: web.Request) -> web.Response:
     """Set the expiry of a sandbox to now + ttl_seconds."""
     wanted = parse_body(await read_body(request), RenewRequest, request.app[SETTINGS])
-    return json_response(await request.app[SANDBOX_SERVICE].renew(existing_id(request), wanted.ttl_seconds))
+    return json_response(await request.app[SANDBOXES].renew(existing_id(request), wanted.ttl_seconds))
 
 
 @routes.post("/api/sandboxes/{sandbox_id:[^/]+}/touch")
 async def touch_sandbox(request: web.Request) -> web.Response:
     """Record a use of a sandbox."""
-    return json_response(await request.app[SANDBOX_SERVICE].touch(existing_id(request)))
+    return json_response(await request.app[SANDBOXES].touch(existing_id(request)))
 
 
 @routes.get("/api/reconciliation/sandboxes/{sandbox_id:[^/]+}")
@@ -214,18 +221,18 @@ async def reconcile_sandbox(request: web.Request) -> web.Response:
     sandbox_id = request.match_info["sandbox_id"]
     if not is_sandbox_id(sandbox_id):
         return json_response(reconciliation_for(sandbox_id, None, None, request.app[SETTINGS]))
-    return json_response(await request.app[SANDBOX_SERVICE].reconcile(sandbox_id))
+    return json_response(await request.app[SANDBOXES].reconcile(sandbox_id))
 
 
 @routes.get("/api/events", allow_head=False)
 async def events(request: web.Request) -> web.StreamResponse:
     """Stream every change until the caller disconnects."""
-    return await stream_events(request, request.app[SANDBOX_SERVICE].feed)
+    return await stream_events(request, request.app[SANDBOXES].feed)
 
 
 async def _release(app: web.Application) -> None:
-    app[HEALTH].stop()
-    await app[SANDBOX_SERVICE].release()
+    app[CLUSTERS].stop()
+    await app[SANDBOXES].release()
     await app[CLUSTERS].finish()
 
 
@@ -239,5 +246,5 @@ async def _after_wait(
     if not seconds:
         return answer
     until = min(asyncio.get_running_loop().time() + seconds, began + request.app[DEADLINES].wait)
-    wait = request.app[SANDBOX_SERVICE].wait(answer, until, is_made=is_made)
+    wait = request.app[SANDBOXES].wait(answer, until, is_made=is_made)
     return await while_connected(request, wait) or answer

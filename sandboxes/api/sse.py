@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from sandboxes.deadlines import Deadlines
-    from sandboxes.service.events import Event, EventBroker, Subscriber
+    from sandboxes.service.events import Event, Subscriber
+    from sandboxes.service.interface import Feed
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ async def while_connected(request: web.Request, work: Coroutine[None, None, Resu
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def stream_events(request: web.Request, feed: EventBroker) -> web.StreamResponse:
+async def stream_events(request: web.Request, feed: Feed) -> web.StreamResponse:
     """Send the feed's events until the caller disconnects, reads too slowly, or the feed ends.
 
     Raises ClusterUnavailable, before anything is sent, if the feed can't start.

@@ -83,7 +83,8 @@ def build_marker(marker: Marker, namespace: str) -> KubeObject:
     data |= {key: value for key, value in (("uid", marker.uid), ("replaces", marker.replaces)) if value}
     if marker.is_made:
         data["made"] = "true"
-    labels = {kube.ID_LABEL: marker.sandbox_id, kube.MANAGED_BY_LABEL: kube.MANAGED_BY}
+    # The cluster has no Pod of the id: without this label, its reaper would take the marker for a left over object.
+    labels = {kube.ID_LABEL: marker.sandbox_id, kube.MANAGED_BY_LABEL: kube.MANAGED_BY, kube.KEEP_LABEL: "true"}
     return _config_map(marker_name(marker.sandbox_id), namespace, labels, data, marker.version)
 
 

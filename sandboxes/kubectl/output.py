@@ -111,7 +111,7 @@ def check_deleted_exactly(stdout: bytes, obj: KubeObject) -> None:
             answer["status"] == "Success"
             if answer["kind"] == "Status"
             else (answer["kind"], answer["metadata"]["name"], answer["metadata"]["uid"])
-            == (obj["kind"], obj["metadata"]["name"], obj["metadata"]["uid"])
+            == (obj["kind"], obj["metadata"]["name"], obj["metadata"].get("uid", answer["metadata"]["uid"]))
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         is_answer = False

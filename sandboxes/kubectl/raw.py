@@ -126,6 +126,12 @@ def extras_of(namespace: str) -> list[Collection]:
     ]
 
 
+def config_maps_of_ids(namespace: str) -> Collection:
+    """Return the collection of the provisioner's ConfigMaps that have the id of a sandbox and outlive its objects."""
+    labels = f"{kube.ID_LABEL},{kube.MANAGED_BY_LABEL}={kube.MANAGED_BY},{kube.KEEP_LABEL}=true"
+    return Collection("ConfigMap", kube.resource_of("ConfigMap"), "v1", namespace, labels=labels)
+
+
 def events_of(obj: KubeObject) -> Collection:
     """Return the collection of Events of this object, selected by name and uid (record: events-failed-mount)."""
     metadata = obj["metadata"]

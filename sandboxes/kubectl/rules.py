@@ -102,6 +102,13 @@ RULES: tuple[Rule, ...] = (
         "The sandbox was deleted in the meantime",
     ),
     _rule("already-exists", r"\(AlreadyExists\)", AlreadyThere, "Another client is creating the sandbox"),
+    # Only objects with a resourceVersion are replaced, so a retry would fail, too.
+    _rule(
+        "replace-stale",
+        r"\(Conflict\): error when replacing ",
+        PreconditionFailed,
+        "The object was changed in the meantime",
+    ),
     # A conflict with a concurrent write, for example of a quota's usage; a retry succeeds. An apply prints it without
     # the reason (record: apply-annotation-only-stale-version).
     _rule(

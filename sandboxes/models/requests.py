@@ -6,7 +6,7 @@ ignored, since callers are often newer than this service.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -48,6 +48,10 @@ def _few(value: object) -> object:
 
 
 Texts = Annotated[dict[str, str], BeforeValidator(_few), Field(json_schema_extra={"maxProperties": MAX_ENTRIES})]
+
+
+# A longer name is that of no cluster; this limits what an error repeats.
+ClusterName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 def _kib(size: int) -> str:
@@ -169,6 +173,24 @@ class CreateRequest(BaseModel):
         examples=[True],
     )
 
+    cluster: ClusterName | None = Field(
+        default=None,
+        description="Cluster on which to make the sandbox, see `GET /api/clusters`. An existing one stays where it is. "
+        "Only where the operator lists clusters (`CLUSTERS_FILE`). Not allowed by default.",
+        examples=["east"],
+    )
+    cluster_labels: Texts | None = Field(
+        default=None,
+        description="Labels that the cluster must have, likewise.",
+        examples=[{"region": "eu"}],
+    )
+    on_cluster_loss: Literal["recreate"] | None = Field(
+        default=None,
+        description="`recreate`: make the sandbox anew if the operator has declared its cluster lost, likewise; "
+        "without its data.",
+        examples=["recreate"],
+    )
+
 
 class RenewRequest(BaseModel):
     """The new expiry of a sandbox."""
@@ -191,5 +213,8 @@ OPTIONAL_FIELDS = frozenset(
         "idle_timeout_seconds",
         "wait_seconds",
         "force",
+        "cluster",
+        "cluster_labels",
+        "on_cluster_loss",
     }
 )

@@ -38,6 +38,9 @@ _MOUNT_CONTRACT_VERSION: Any = Field(
 )
 
 
+_NO_CLUSTER = {"cluster"}
+
+
 class SandboxResponse(BaseModel):
     """A sandbox."""
 
@@ -65,11 +68,16 @@ class SandboxResponse(BaseModel):
     image: str = Field(description=_IMAGE, examples=["sandbox:1"])
     node: str | None = Field(description="Node name; null until the Pod is scheduled.", examples=["node-1"])
     mount_contract_version: MountContractVersion = _MOUNT_CONTRACT_VERSION
+    cluster: str | None = Field(
+        default=None,
+        description="Cluster that it is on; only where the operator lists clusters (`CLUSTERS_FILE`).",
+        examples=["east"],
+    )
 
     @functools.cached_property
     def as_json(self) -> bytes:
         """The JSON body, cached because most answers are sent more often than they change."""
-        return self.__pydantic_serializer__.to_json(self)
+        return self.__pydantic_serializer__.to_json(self, exclude=_NO_CLUSTER if self.cluster is None else None)
 
 
 class WaitedResponse(SandboxResponse):
@@ -108,12 +116,19 @@ class SandboxList(BaseModel):
 
     sandboxes: list[SandboxResponse] = Field(description="Sandboxes, sorted by ID.")
     count: int = Field(description="Number of sandboxes in this answer.", examples=[1])
+    incomplete: list[str] = Field(
+        default=[],
+        description="Clusters that can't be asked at the moment: their sandboxes may be missing, or out of date. Left "
+        "out if there are none.",
+        examples=[["west"]],
+    )
 
     @property
     def as_json(self) -> bytes:
         """The JSON body."""
         sandboxes = b",".join([answer.as_json for answer in self.sandboxes])
-        return b'{"sandboxes":[%b],"count":%d}' % (sandboxes, self.count)
+        incomplete = b',"incomplete":%b' % to_json(self.incomplete) if self.incomplete else b""
+        return b'{"sandboxes":[%b],"count":%d%b}' % (sandboxes, self.count, incomplete)
 
 
 class SandboxPage(SandboxList):

@@ -28,14 +28,18 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Readiness:
-    """The result of each check, by name: `ok`, or one sentence that says what is wrong."""
+    """The result of each check, by name: `ok`, or one sentence that says what is wrong.
+
+    `needs_one`: the replica is ready if one check is `ok`.
+    """
 
     checks: dict[str, str]
+    needs_one: bool = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether every check is `ok`."""
-        return all(said == OK for said in self.checks.values())
+        """Whether every check is `ok`, or one of them if one is enough."""
+        return (any if self.needs_one else all)(said == OK for said in self.checks.values())
 
 
 ENDING = Readiness({"serving": "The provisioner is shutting down"})

@@ -35,7 +35,9 @@ class Attempt:
     `before`: uids of the Pod and Service that it found, each with its `applied-at`; `applied`: it may have written to
     the cluster; `without_patch`: it creates its objects instead of applying them; `waits_for_deletion`: the object that
     it waits for to be gone; `forced`: it deleted a lost Pod by force; `began`: a time that the API server's clock had
-    reached when the attempt began, None if it is unknown.
+    reached when the attempt began, None if it is unknown; `may_be_withdrawn`: its maker may delete the new Pod after
+    all, unless another create has returned it. So each create that finds such a Pod must confirm it, in the same
+    process, too; that takes the right to patch.
     """
 
     sandbox: Sandbox
@@ -47,6 +49,7 @@ class Attempt:
     waits_for_deletion: KubeObject | None = None
     forced: bool = False
     began: datetime | None = None
+    may_be_withdrawn: bool = False
 
     @property
     def applied_at(self) -> str:

@@ -62,11 +62,12 @@ MOST_REFUSALS = 1000
 
 
 class Made(NamedTuple):
-    """A sandbox. `forced`: its lost predecessor was deleted by force."""
+    """A sandbox. `forced`: its lost predecessor was deleted by force; `is_new`: this create has made the Pod."""
 
     pod: KubeObject
     service: KubeObject
     forced: bool
+    is_new: bool
 
 
 # A round is repeated if another writer changed the objects; after this many, give up.
@@ -97,8 +98,10 @@ class Creation:
         # Sent for each new Pod, with the start of its create (loop time).
         self.made: Signal[[KubeObject, float]] = Signal()
 
-    async def create(self, sandbox: Sandbox, seconds: float) -> Made:
+    async def create(self, sandbox: Sandbox, seconds: float, marks: Mapping[str, str] | None = None) -> Made:
         """Create the sandbox within `seconds` and return its Pod and Service. The caller holds the lock of the id.
+
+        `marks`: annotations of a new Pod, if the maker may withdraw it; see Attempt.may_be_withdrawn.
 
         An existing sandbox is returned; the request may extend its lifetime, never shorten it.
         Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout, after it has deleted
@@ -113,7 +116,9 @@ class Creation:
             objects,
             TemplateObjects(sandbox.sandbox_id, extras),
             began=self._cluster.server_clock.at_least(),
+            may_be_withdrawn=marks is not None,
         )
+        objects[0]["metadata"]["annotations"] |= marks or {}
         try:
             with self._room.making(sandbox.sandbox_id):
                 async with within(seconds):
@@ -122,6 +127,8 @@ class Creation:
         except ProvisionerError as error:
             self._note_refusal(sandbox.sandbox_id, error.words if isinstance(error, ClusterRefused) else "")
             settled = await self._rollback.roll_back(attempt, error)
+            if settled is not None and self._is_unconfirmed(attempt, settled[0]):
+                raise
             if settled is None:
                 if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
                     force_allowed = "force" in self._settings.allow_fields
@@ -134,9 +141,14 @@ class Creation:
         # Objects of an earlier failed create of this id are deleted by now, or are part of this sandbox.
         self._rollback.forget(sandbox.sandbox_id)
         self._confirmed.note(pair[0]["metadata"]["uid"], None)
-        if attempt.may_have_made(pair[0]):
+        is_new = attempt.may_have_made(pair[0])
+        if is_new:
             self.made.send(pair[0], began)
-        return Made(*pair, attempt.forced)
+        return Made(*pair, attempt.forced, is_new)
+
+    def _is_unconfirmed(self, attempt: Attempt, pod: KubeObject) -> bool:
+        """Whether the maker of the Pod, which is another create, may withdraw it."""
+        return attempt.may_be_withdrawn and not attempt.may_have_made(pod) and needs_confirmation(pod)
 
     @property
     def any_refused(self) -> bool:
@@ -310,6 +322,8 @@ class Creation:
             try:
                 return await self._apply(attempt, missing, there)
             except PatchForbidden as error:
+                if attempt.may_be_withdrawn:
+                    raise
                 self._without_patch.note(error)
             except TemplateRefused as error:
                 if service is not None or not await self._has_unseen_service(attempt):
@@ -326,9 +340,12 @@ class Creation:
         """
         try:
             if not self._without_patch.is_known:
+                always = always or self._is_unconfirmed(attempt, pod)
                 pod = await self._confirm(attempt.sandbox.sandbox_id, pod, always=always)
             return await self._prolong(attempt.sandbox, pod)
         except PatchForbidden as error:
+            if attempt.may_be_withdrawn:
+                raise
             self._without_patch.note(error)
             if expiry.ttl_ends_at(pod) <= expiry.present():
                 raise

@@ -71,6 +71,11 @@ class ListQuery(BaseModel):
     template: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Only sandboxes of this template.", examples=["default"]
     )
+    cluster: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Only sandboxes on this cluster; ignored unless the operator lists clusters (`CLUSTERS_FILE`).",
+        examples=["east"],
+    )
     label: tuple[Annotated[LabelMatch, BeforeValidator(_label_match), WithJsonSchema(_LABEL_SCHEMA)], ...] = Field(
         default=(),
         description="Only sandboxes whose Pod has this label: `key` or `key=value`. May be repeated.",
@@ -95,7 +100,7 @@ REPEATED = frozenset({"label"})
 _SAME = ("status", "ready", "thread_id", "user_id", "template")
 
 
-def select(answers: Sequence[SandboxResponse], query: ListQuery) -> SandboxList:
+def select(answers: Sequence[SandboxResponse], query: ListQuery, incomplete: Sequence[str] = ()) -> SandboxList:
     """Return the matching sandboxes; with a limit, one page of them. Ignores labels; see ListQuery.fits.
 
     `answers` must be sorted by id. `next_cursor` is None on the last page.
@@ -108,7 +113,12 @@ def select(answers: Sequence[SandboxResponse], query: ListQuery) -> SandboxList:
         and all(getattr(answer, name) == value for name, value in wanted)
     ]
     if query.limit is None:
-        return SandboxList(sandboxes=found, count=len(found))
+        return SandboxList(sandboxes=found, count=len(found), incomplete=list(incomplete))
     page = found[: query.limit]
     more = len(found) > len(page)
-    return SandboxPage(sandboxes=page, count=len(page), next_cursor=_cursor(page[-1].sandbox_id) if more else None)
+    return SandboxPage(
+        sandboxes=page,
+        count=len(page),
+        incomplete=list(incomplete),
+        next_cursor=_cursor(page[-1].sandbox_id) if more else None,
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from sandboxes import objects as kube
 from sandboxes.deadlines import within
@@ -20,8 +20,9 @@ from sandboxes.errors import (
     SandboxNotFound,
     Unprocessable,
 )
-from sandboxes.models.responses import FORCED, Status, TemplateResponse, with_warning
+from sandboxes.models.responses import FORCED, SandboxList, Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive
+from sandboxes.service.attempt import mark_of
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
 from sandboxes.service.events import EventBroker
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.models.requests import CreateRequest
-    from sandboxes.models.responses import Diagnostics, Reconciliation, SandboxList, SandboxResponse, WaitedResponse
+    from sandboxes.models.responses import Diagnostics, Reconciliation, SandboxResponse, WaitedResponse
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -53,6 +54,15 @@ DIAGNOSES_WAITING = 16
 
 # A round is repeated if another writer changed the Pod; after this many, give up.
 MAX_ROUNDS = 5
+
+
+class MadeSandbox(NamedTuple):
+    """A sandbox that a create returns. `mark`: of the last create that has applied its Pod; `is_new`: this one."""
+
+    answer: SandboxResponse
+    uid: str
+    mark: str | None
+    is_new: bool
 
 
 class SandboxService:
@@ -83,14 +93,50 @@ class SandboxService:
         Raises BadRequest, FieldNotAllowed, Unprocessable, SandboxConflict, LimitReached, ClusterRefused,
         ClusterUnavailable or ClusterTimeout.
         """
+        return (await self._make(request, None)).answer
+
+    async def make(self, request: CreateRequest, marks: Mapping[str, str]) -> MadeSandbox:
+        """Create the sandbox as `create` does, with these annotations of a new Pod, so that it may be withdrawn."""
+        return await self._make(request, marks)
+
+    async def _make(self, request: CreateRequest, marks: Mapping[str, str] | None) -> MadeSandbox:
         sandbox = validate(request, self.loaded_templates, self._settings)
         try:
             async with self._locks.hold(sandbox.sandbox_id, self.cluster.deadlines.create) as seconds_left:
-                made = await self._creation.create(sandbox, seconds_left)
+                made = await self._creation.create(sandbox, seconds_left, marks)
         except ClusterRefused as error:
             raise _blame(error, request) from error
         answer = self._answer(made.pod, made.service, sandbox.sandbox_id)
-        return with_warning(answer, FORCED) if made.forced else answer
+        if made.forced:
+            answer = with_warning(answer, FORCED)
+        return MadeSandbox(answer, made.pod["metadata"]["uid"], mark_of(made.pod), made.is_new)
+
+    async def withdraw(self, sandbox_id: str, uid: str, mark: str | None, *, confirmed: bool = False) -> bool:
+        """Delete the sandbox if its Pod has this uid; return whether there is no such Pod afterwards.
+
+        Unless `confirmed`, one that another create than that of this `mark` may have returned stays.
+        """
+        deadline = self.cluster.deadlines.delete
+        async with self._locks.hold(sandbox_id, deadline) as seconds_left, within(seconds_left):
+            leaving = await self.extras.leaving(sandbox_id)
+            for _ in range(MAX_ROUNDS):
+                pod, service = await self.cluster.look(sandbox_id, urgent=True)
+                if pod is None or pod["metadata"]["uid"] != uid or kube.is_being_deleted(pod):
+                    return True
+                is_returned = kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod) or mark_of(pod) != mark
+                if not confirmed and is_returned:
+                    return False
+                try:
+                    await self.cluster.delete_exactly(pod, urgent=True)
+                    if service is not None and mark_of(service) == mark_of(pod):
+                        await self.cluster.delete_exactly(service, urgent=True)
+                except ObjectsChanged as error:
+                    logger.debug("sandbox %s has changed and is read again: %s", sandbox_id, error)
+                    continue
+                self.extras.delete_later(leaving)
+                logger.info("sandbox %s withdrawn", sandbox_id)
+                return True
+        raise KeepsChanging
 
     def explained(self, error: ProvisionerError) -> ProvisionerError:
         """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""
@@ -157,8 +203,11 @@ class SandboxService:
                 return waited(answer)
             raise
 
-    async def list_matching(self, query: ListQuery) -> SandboxList:
+    async def list_matching(self, query: ListQuery | None = None) -> SandboxList:
         """Return the sandboxes that match the query, or one page of them."""
+        if query is None:
+            sandboxes = await self.list_all()
+            return SandboxList(sandboxes=sandboxes, count=len(sandboxes))
         return select(await self.list_all(query if query.label else None), query)
 
     async def list_all(self, query: ListQuery | None = None) -> list[SandboxResponse]:
@@ -175,6 +224,10 @@ class SandboxService:
         if self._creation.any_refused:
             answers = [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
         return answers
+
+    def list_known(self, query: ListQuery) -> list[SandboxResponse]:
+        """Return the sandboxes that the live view has, however old it is, as list_all does."""
+        return self._answers.of_all(one for one in self.cluster.known_all() if query.fits(one[0]))
 
     def statuses(self) -> dict[str, int] | None:
         """Return the number of sandboxes by status, from the live view; None while it is not fresh."""

@@ -99,6 +99,8 @@ def validate(request: CreateRequest, templates: Mapping[str, Template], settings
     A template's resource request above a requested limit is lowered to that limit. Does not check which fields the
     operator allows; see `check_allowed`. Raises BadRequest for extra_mounts, Unprocessable for all other fields.
     """
+    if settings.clusters_file is None:
+        _refuse_clusters(request)
     options = _checked_options(request, templates, settings)
     if request.extra_mounts and templates[options.template].is_restricted:
         raise BadRequest(f"extra_mounts is not available with the template '{options.template}'")
@@ -120,6 +122,16 @@ def validate(request: CreateRequest, templates: Mapping[str, Template], settings
         idle_timeout_seconds=request.idle_timeout_seconds,
         force=bool(request.force),
     )
+
+
+def _refuse_clusters(request: CreateRequest) -> None:
+    """Raise Unprocessable if the request says something of clusters, and the operator lists none."""
+    fields = ("cluster", "cluster_labels", "on_cluster_loss")
+    given = {name: value for name in fields if (value := getattr(request, name)) is not None}
+    if given:
+        raise Unprocessable(
+            [_problem("The operator lists no clusters (`CLUSTERS_FILE`)", value, name) for name, value in given.items()]
+        )
 
 
 def _checked_options(request: CreateRequest, templates: Mapping[str, Template], settings: Settings) -> CreateOptions:

@@ -54,6 +54,7 @@ def answer_for(
         template=annotations.get(kube.TEMPLATE_ANNOTATION),
         image=kube.sandbox_container(pod).get("image", ""),
         node=pod["spec"].get("nodeName"),
+        cluster=settings.cluster,
     )
 
 

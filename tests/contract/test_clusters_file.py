@@ -16,6 +16,7 @@ from sandboxes.api.app_keys import CLUSTER_UNITS
 from sandboxes.cluster_units import ClusterUnits
 from sandboxes.errors import StartupError
 from sandboxes.models.requests import CreateRequest
+from tests.audit import CLUSTERS
 from tests.contract.service import Provisioner, StartProvisioner
 from tests.contract.test_clusters import NONE, becomes, clusters_of
 from tests.waiting import until
@@ -24,6 +25,7 @@ from tests.waiting import until
 pytestmark = [
     pytest.mark.deadlines(clusters_poll=3600.0, clusters_retry=0.0, ready_believed=0.0),
     pytest.mark.usefixtures("without_reaper"),
+    pytest.mark.role(CLUSTERS),
 ]
 
 

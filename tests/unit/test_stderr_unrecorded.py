@@ -39,6 +39,9 @@ OTHER = {
         errors.ServerFailed,
         "The cluster can't do this just now",
     ),
+    'Error from server (Conflict): error when replacing "STDIN": Operation cannot be fulfilled on configmaps '
+    '"sandbox-a-elsewhere": the object has been modified; please apply your changes to the latest version and try '
+    "again": (errors.PreconditionFailed, "The object was changed in the meantime"),
     "Error from server: etcdserver: leader changed": (errors.ServerFailed, "The cluster can't do this just now"),
     "Error from server: etcdserver: request is too large": (
         errors.TemplateRefused,

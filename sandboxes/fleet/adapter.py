@@ -1,0 +1,218 @@
+"""A cluster as the directory uses it, over its unit: everything is read from the API server.
+
+Calls kubectl without batches, so that the adapter of a cluster that has left the file still answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from sandboxes import objects as kube
+from sandboxes.cluster.retry import persist
+from sandboxes.deadlines import within
+from sandboxes.errors import ObjectsChanged, PreconditionFailed
+from sandboxes.expiring_dict import ExpiringDict
+from sandboxes.fleet.breaker import Breaker
+from sandboxes.fleet.markers import (
+    RECORD_NAME,
+    REPLACES_ANNOTATION,
+    Marker,
+    Record,
+    build_marker,
+    build_record,
+    marker_name,
+    parse_marker,
+    parse_record,
+)
+from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod
+from sandboxes.kubectl import raw
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sandboxes.clusters_file import ClusterEntry
+    from sandboxes.models.requests import CreateRequest
+    from sandboxes.models.responses import SandboxResponse
+    from sandboxes.objects import KubeObject
+    from sandboxes.service.sandboxes import SandboxService
+    from sandboxes.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Unit(Protocol):
+    """What the fleet needs of a ClusterUnit."""
+
+    @property
+    def name(self) -> str:
+        """Name of the cluster."""
+        ...
+
+    @property
+    def entry(self) -> ClusterEntry:
+        """Its entry in the file."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings."""
+        ...
+
+    @property
+    def service(self) -> SandboxService:
+        """The operations on its sandboxes."""
+        ...
+
+
+class UnitCluster:
+    """The FleetCluster of a unit. `on_back` is called when the cluster can be reached again."""
+
+    def __init__(self, unit: Unit, on_back: Callable[[], None]) -> None:
+        self.unit = unit
+        self._cluster = unit.service.cluster
+        self._kubectl = self._cluster.kubectl
+        self._namespace = self._cluster.namespace
+        self.breaker = Breaker(unit.name, self._probe, on_back)
+        # The marks of the creates that have made a Pod, by its uid.
+        self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
+
+    async def _probe(self) -> None:
+        async with within(self._cluster.deadlines.ready):
+            await self._kubectl.probe()
+
+    async def look(self, sandbox_id: str) -> Look:
+        """Read the Pod, then the marker, then the record of names."""
+        pod_reference = kube.references_of(sandbox_id, self._namespace)[0]
+        references = [
+            pod_reference,
+            self._config_map(marker_name(sandbox_id)),
+            self._config_map(RECORD_NAME),
+        ]
+        found = {kube.key_of(obj): obj for obj in await self._read(lambda: self._kubectl.read_in_order(references))}
+        pod = found.get(("Pod", kube.pod_name(sandbox_id)))
+        if pod is not None and (kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod)):
+            pod = None
+        marker = found.get(("ConfigMap", marker_name(sandbox_id)))
+        record = found.get(("ConfigMap", RECORD_NAME))
+        return Look(
+            None if pod is None else _pod(pod),
+            None if marker is None else _believed(parse_marker(marker)),
+            None if record is None else _believed(parse_record(record)),
+        )
+
+    async def record(self) -> Record | None:
+        """Read the record of names from the API server."""
+        references = [self._config_map(RECORD_NAME)]
+        found = await self._read(lambda: self._kubectl.read_in_order(references))
+        return _believed(parse_record(found[0])) if found else None
+
+    async def pods(self) -> dict[str, Pod]:
+        """Read all Pods of sandboxes by id from the API server, without terminating ones."""
+        collection = raw.sandboxes_of(self._namespace, "Pod")
+        found = await self._read(lambda: self._kubectl.list_objects(collection))
+        return {
+            sandbox_id: _pod(pod)
+            for pod in found
+            if (sandbox_id := kube.sandbox_id_of(pod)) is not None and not kube.is_terminating(pod)
+        }
+
+    async def markers(self) -> list[Marker]:
+        """Read all markers from the API server. One that is damaged is logged and left out."""
+        collection = raw.config_maps_of_ids(self._namespace)
+        markers = []
+        for obj in await self._read(lambda: self._kubectl.list_objects(collection)):
+            if obj["metadata"]["name"] != marker_name(kube.get_labels(obj).get(kube.ID_LABEL, "")):
+                continue  # of a template
+            marker = parse_marker(obj)
+            if isinstance(marker, Marker):
+                markers.append(marker)
+            else:
+                logger.warning("cluster %s: %s", self.unit.name, marker)
+        return markers
+
+    async def make(self, request: CreateRequest, replaces: str) -> tuple[Made, SandboxResponse]:
+        """Create the sandbox, or return the existing one; see Make. Returns its answer, too."""
+        async with self.breaker.guard():
+            made = await self.unit.service.make(request, {REPLACES_ANNOTATION: replaces} if replaces else {})
+        if made.is_new:
+            self._marks.note(made.uid, made.mark)
+        return Made(made.uid, made.is_new), made.answer
+
+    async def withdraw(self, sandbox_id: str, uid: str) -> bool:
+        """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it."""
+        if uid not in self._marks:
+            return False
+        async with self.breaker.guard():
+            return await self.unit.service.withdraw(sandbox_id, uid, self._marks.get(uid))
+
+    async def delete(self, sandbox_id: str) -> None:
+        """Delete the sandbox, if it exists."""
+        async with self.breaker.guard():
+            await self.unit.service.delete(sandbox_id)
+
+    async def delete_pod(self, sandbox_id: str, uid: str) -> None:
+        """Delete the sandbox if its Pod has exactly this uid, whoever has returned it."""
+        async with self.breaker.guard():
+            await self.unit.service.withdraw(sandbox_id, uid, None, confirmed=True)
+
+    async def create_marker(self, marker: Marker) -> Marker:
+        """Create the marker and return it as stored."""
+        obj = build_marker(marker, self._namespace)
+        (stored,) = await self._write(lambda: self._kubectl.create([obj]))
+        return _believed(parse_marker(stored))
+
+    async def update_marker(self, marker: Marker) -> Marker:
+        """Replace the marker with this version and return it as stored."""
+        obj = build_marker(marker, self._namespace)
+        return _believed(parse_marker(await self._write(lambda: self._kubectl.replace(obj))))
+
+    async def delete_marker(self, marker: Marker) -> None:
+        """Delete the marker with this version."""
+        obj = build_marker(marker, self._namespace)
+        if not await self._write(lambda: self._kubectl.delete_exactly(obj)):
+            raise PreconditionFailed("The marker is gone")
+
+    async def put_record(self, record: Record) -> Record:
+        """Create or replace the record under its version, and return it as stored."""
+        obj = build_record(record, self._namespace)
+        if record.version:
+            return _believed(parse_record(await self._write(lambda: self._kubectl.replace(obj))))
+        (stored,) = await self._write(lambda: self._kubectl.create([obj]))
+        return _believed(parse_record(stored))
+
+    async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
+        async with self.breaker.guard(is_read=True), within(self._cluster.deadlines.read):
+            return await persist(call)
+
+    async def _write(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Write, again after a failure of the connection; not if the object is not as expected."""
+
+        async def attempt() -> T | ObjectsChanged:
+            try:
+                return await call()
+            except ObjectsChanged as error:
+                return error
+
+        async with self.breaker.guard(is_read=True), within(self._cluster.deadlines.read):
+            outcome = await persist(attempt)
+        if isinstance(outcome, ObjectsChanged):
+            raise outcome
+        return outcome
+
+    def _config_map(self, name: str) -> KubeObject:
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": self._namespace}}
+
+
+def _pod(pod: KubeObject) -> Pod:
+    return Pod(pod["metadata"]["uid"], kube.get_annotations(pod).get(REPLACES_ANNOTATION, ""))
+
+
+def _believed(parsed: T | str) -> T:
+    """Return what was parsed; raises ForeignMarker with the sentence that says why it can't be believed."""
+    if isinstance(parsed, str):
+        raise ForeignMarker(parsed)
+    return parsed

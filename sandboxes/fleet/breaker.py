@@ -1,0 +1,79 @@
+"""Answers for a cluster that can't be reached, so that requests don't wait for it, and asks it from time to time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
+from sandboxes.tasks import BackgroundTasks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+logger = logging.getLogger(__name__)
+
+# Failures in a row after which a cluster is unreachable.
+MOST_FAILURES = 3
+# Seconds before the first probe, and at most.
+FIRST_PAUSE = 0.5
+LAST_PAUSE = 15.0
+
+
+class Breaker:
+    """The breaker of one cluster. `probe` asks it, and raises ProvisionerError; `on_back` is called when it answers."""
+
+    def __init__(self, name: str, probe: Callable[[], Awaitable[None]], on_back: Callable[[], None]) -> None:
+        self.is_open = False
+        self._name = name
+        self._probe = probe
+        self._on_back = on_back
+        self._failures = 0
+        self._tasks = BackgroundTasks()
+
+    @contextlib.asynccontextmanager
+    async def guard(self, *, is_read: bool = False) -> AsyncIterator[None]:
+        """Count the failures of the block; raises ConnectionFailed at once while the cluster is unreachable.
+
+        Of a read, a timeout is a failure, too; a create may time out although the cluster answers.
+        """
+        if self.is_open:
+            raise ConnectionFailed("The cluster can't be reached")
+        try:
+            yield
+        except ConnectionFailed:
+            self._failed()
+            raise
+        except ClusterTimeout:
+            if is_read:
+                self._failed()
+            raise
+        self._failures = 0
+
+    async def finish(self) -> None:
+        """End the probe that is under way, if any."""
+        await self._tasks.finish(0.0)
+
+    def _failed(self) -> None:
+        self._failures += 1
+        if self._failures >= MOST_FAILURES and not self.is_open:
+            self.is_open = True
+            logger.warning("cluster %s can't be reached: no request waits for it until it answers", self._name)
+            self._tasks.start(self._ask())
+
+    async def _ask(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._probe()
+            except ProvisionerError as error:
+                logger.debug("cluster %s still can't be reached: %s", self._name, error)
+                pause = min(2 * pause, LAST_PAUSE)
+            else:
+                break
+        self.is_open, self._failures = False, 0
+        logger.info("cluster %s can be reached again", self._name)
+        self._on_back()

@@ -1,0 +1,91 @@
+"""The events of all clusters as one stream, with numbers of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import ProvisionerError
+from sandboxes.service.events import Event, Subscriber
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sandboxes.fleet.adapter import Unit
+
+
+class FleetFeed:
+    """The subscribers of all clusters. When a cluster joins or leaves, streams end: callers connect again.
+
+    `units` returns the clusters whose events are wanted. A cluster without a live view that is up to date is named in
+    `incomplete` of the first event.
+    """
+
+    def __init__(self, units: Callable[[], Iterable[Unit]]) -> None:
+        self._units = units
+        self._numbers = itertools.count(int(time.time() * 1000))
+        self._readers: dict[Subscriber, list[tuple[Unit, Subscriber]]] = {}
+        self._pumps: dict[Subscriber, list[asyncio.Task[None]]] = {}
+
+    async def join(self) -> Subscriber:
+        """Return a new subscriber; see EventBroker.join. Raises its error if no cluster has a live view."""
+        units = list(self._units())
+        joined = await asyncio.gather(*(unit.service.feed.join() for unit in units), return_exceptions=True)
+        parts: list[tuple[Unit, Subscriber]] = []
+        missing: list[str] = []
+        failure: BaseException | None = None
+        for unit, one in zip(units, joined, strict=True):
+            if isinstance(one, Subscriber):
+                parts.append((unit, one))
+                continue
+            missing.append(unit.name)
+            if failure is None or not isinstance(one, ProvisionerError):
+                failure = one
+        if failure is not None and (not parts or not isinstance(failure, ProvisionerError)):
+            self._leave(parts)
+            raise failure
+        reader = Subscriber()
+        sandboxes = [one for _, part in parts for one in json.loads((await part.next()).data)["sandboxes"]]
+        sandboxes.sort(key=lambda one: str(one["sandbox_id"]))
+        state: dict[str, object] = {"sandboxes": sandboxes, "count": len(sandboxes)}
+        if missing:
+            state["incomplete"] = missing
+        data = json.dumps(state, separators=(",", ":"), ensure_ascii=False).encode()
+        reader.put(Event(next(self._numbers), "state", data))
+        self._readers[reader] = parts
+        self._pumps[reader] = [
+            asyncio.create_task(work)
+            for _, part in parts
+            for work in (self._forward(part, reader), self._end_with(part, reader))
+        ]
+        return reader
+
+    def leave(self, reader: Subscriber) -> None:
+        """Remove the subscriber."""
+        for task in self._pumps.pop(reader, []):
+            task.cancel()
+        self._leave(self._readers.pop(reader, []))
+
+    def close(self) -> None:
+        """End all subscribers."""
+        for reader in self._readers:
+            reader.end()
+
+    @staticmethod
+    def _leave(parts: Iterable[tuple[Unit, Subscriber]]) -> None:
+        for unit, part in parts:
+            unit.service.feed.leave(part)
+
+    async def _forward(self, part: Subscriber, reader: Subscriber) -> None:
+        while True:
+            event = await part.next()
+            reader.put(Event(next(self._numbers), event.name, event.data))
+
+    @staticmethod
+    async def _end_with(part: Subscriber, reader: Subscriber) -> None:
+        await part.ended.wait()
+        reader.is_dropped = reader.is_dropped or part.is_dropped
+        reader.end()

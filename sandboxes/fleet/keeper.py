@@ -1,0 +1,107 @@
+"""Keeps the directory in step with the file: takes new versions of it, completes changes of names, and cleans up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from sandboxes.errors import ProvisionerError
+from sandboxes.fleet.names import NameChange
+from sandboxes.fleet.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from sandboxes.fleet.directory import Directory
+    from sandboxes.fleet.protocol import Member
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """The background work of one replica on the directory.
+
+    `members` returns the entries of the file. `interval`: seconds between two rounds of clean-up, 0: none. `retry`:
+    seconds after which a change of names that could not be completed is tried again. `on_agreed` is called when all
+    clusters that answer have the names of the file.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is independent of the others
+        self,
+        directory: Directory,
+        members: Callable[[], Iterable[Member]],
+        new_token: Callable[[], str],
+        on_agreed: Callable[[], None],
+        *,
+        interval: float,
+        retry: float,
+    ) -> None:
+        self._directory = directory
+        self._members = members
+        self._change = NameChange(directory, new_token)
+        self._upkeep = Upkeep(directory)
+        self._on_agreed = on_agreed
+        self._interval = interval
+        self._retry = retry
+        self._woken = asyncio.Event()
+        self._tried = asyncio.Event()
+        self._said = ""
+
+    def wake(self) -> None:
+        """Look at the file and the clusters again, now."""
+        self._woken.set()
+
+    @contextlib.asynccontextmanager
+    async def running(self, patience: float) -> AsyncIterator[None]:
+        """Work while the block runs, which begins after the first round, or `patience` seconds."""
+        task = asyncio.create_task(self._work())
+        tried = asyncio.create_task(self._tried.wait())
+        try:
+            await asyncio.wait({tried}, timeout=patience)
+            yield
+        finally:
+            for one in (task, tried):
+                one.cancel()
+            await asyncio.gather(task, tried, return_exceptions=True)
+
+    async def agree(self) -> bool:
+        """Take the file, and complete the directory for its names; return whether that is done."""
+        try:
+            if not await self._directory.adopt(self._members()):
+                await self._change.run()
+        except ProvisionerError as error:
+            if error.public != self._said:
+                logger.warning("the list of clusters is not complete yet: %s", error)
+            self._said = error.public
+            return False
+        self._said = ""
+        self._on_agreed()
+        return True
+
+    async def clean_up(self) -> None:
+        """Remove what is left of sandboxes that are gone, or that were replaced."""
+        for sandbox_id in await self._upkeep.remove_markers():
+            logger.info("sandbox %s: its marker is removed", sandbox_id)
+        for sandbox_id in await self._upkeep.remove_replaced():
+            logger.info("sandbox %s: the Pod that it replaced is deleted", sandbox_id)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        clean_at = loop.time() + self._interval
+        while True:
+            self._woken.clear()
+            try:
+                is_agreed = await self.agree()
+                self._tried.set()
+                if is_agreed and self._interval and loop.time() >= clean_at:
+                    await self.clean_up()
+                    clean_at = loop.time() + self._interval
+            except Exception:
+                logger.exception("the directory of clusters could not be kept")
+                is_agreed = False
+            pause = (self._interval or None) if is_agreed else self._retry
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()

@@ -1,0 +1,311 @@
+"""Several clusters behind one API: two API servers, one or two replicas, and a real kubectl."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devcluster import Cluster
+from sandboxes import objects as kube
+from sandboxes.api.app_keys import SANDBOXES
+from sandboxes.fleet.markers import marker_name
+from sandboxes.fleet.rendezvous import home, order
+from sandboxes.fleet.service import Fleet
+from sandboxes.models.requests import CreateRequest
+from tests.audit import CLUSTERS
+from tests.contract.service import URL, Provisioner, StartProvisioner, create
+from tests.waiting import until
+
+pytestmark = [
+    pytest.mark.deadlines(clusters_poll=0.2, clusters_retry=0.0, ready_believed=0.0, clusters_answer=10.0),
+    pytest.mark.usefixtures("without_reaper"),
+    pytest.mark.role(CLUSTERS),
+]
+
+NS = "deer-flow"
+NAMES = ("east", "west")
+FIELDS = "cluster,cluster_labels,on_cluster_loss,wait_seconds,force,ttl_seconds"
+
+StartReplica = Callable[..., Awaitable[Provisioner]]
+
+
+@pytest.fixture
+async def west(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Return a second cluster, with the namespace of the sandboxes."""
+    async with Cluster(directory=tmp_path / "west") as west:
+        west.make_namespace(NS)
+        yield west
+
+
+@pytest.fixture
+async def clusters(cluster: Cluster, west: Cluster) -> dict[str, Cluster]:
+    """Return both clusters by name."""
+    cluster.make_namespace(NS)
+    return {"east": cluster, "west": west}
+
+
+@pytest.fixture
+def path(tmp_path: Path, clusters: dict[str, Cluster]) -> Path:
+    """Return a file with both clusters."""
+    return write(tmp_path / "clusters.yaml", clusters)
+
+
+@pytest.fixture
+def start_replica(start_provisioner: StartProvisioner, path: Path) -> StartReplica:
+    """Return a function that starts a replica with both clusters."""
+
+    async def start(**variables: str) -> Provisioner:
+        return await start_provisioner(**{"CLUSTERS_FILE": str(path), "ALLOW_FIELDS": FIELDS, **variables})
+
+    return start
+
+
+def write(path: Path, clusters: dict[str, Cluster], **fields: dict[str, Any]) -> Path:
+    """Write the file, with these fields of the entries by name."""
+    entries = [
+        {"name": name, "kubeconfig": str(one.kubeconfig), "labels": {"region": name}, **fields.get(name, {})}
+        for name, one in clusters.items()
+    ]
+    path.write_text(yaml.safe_dump(entries))
+    return path
+
+
+def fleet_of(service: Provisioner) -> Fleet:
+    fleet = service.client.app[SANDBOXES]
+    assert isinstance(fleet, Fleet)
+    return fleet
+
+
+def id_of(name: str, number: int = 0) -> str:
+    """Return the id, with this number, of a sandbox whose home is this cluster, and which goes there."""
+    ids = (f"s{index}" for index in range(1000))
+    weights = dict.fromkeys(NAMES, 1.0)
+    return [one for one in ids if home(one, NAMES) == name and order(one, weights)[0] == name][number]
+
+
+def pods(cluster: Cluster) -> dict[str, str]:
+    """Return the uids of the Pods that are not terminating by the id of their sandbox."""
+    return {
+        kube.get_labels(pod)[kube.ID_LABEL]: pod["metadata"]["uid"]
+        for pod in cluster.objects("Pod", NS)
+        if "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+def markers(cluster: Cluster) -> set[str]:
+    """Return the names of the markers."""
+    names = {one["metadata"]["name"] for one in cluster.objects("ConfigMap", NS)}
+    return {name for name in names if name.endswith("-elsewhere")}
+
+
+async def listed(service: Provisioner, query: str = "") -> dict[str, Any]:
+    """Return the list, with the clusters by id in place of the sandboxes."""
+    response = await service.get(f"{URL}{query}")
+    assert response.status == 200
+    answer: dict[str, Any] = await response.json()
+    return {**answer, "sandboxes": {one["sandbox_id"]: one["cluster"] for one in answer["sandboxes"]}}
+
+
+async def answered(service: Provisioner, sandbox_id: str) -> tuple[int, dict[str, Any]]:
+    response = await service.get(f"{URL}/{sandbox_id}")
+    return response.status, await response.json()
+
+
+def other(name: str) -> str:
+    return "west" if name == "east" else "east"
+
+
+async def test_a_sandbox_is_made_at_home_and_found_by_another_replica(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    one, two = await start_replica(), await start_replica()
+    for name in NAMES:
+        made = await create(one, id_of(name))
+        assert made["cluster"] == name
+        assert set(pods(clusters[name])) == {id_of(name)}
+        status, answer = await answered(two, id_of(name))
+        assert (status, answer["cluster"]) == (200, name)
+        assert markers(clusters[name]) == set()
+    expected = {id_of(name): name for name in NAMES}
+    for service in (one, two):
+        answer = await listed(service)
+        assert answer["sandboxes"] == expected
+        assert "incomplete" not in answer
+    assert (await listed(two, "?cluster=west"))["sandboxes"] == {id_of("west"): "west"}
+    renewed = await two.post(f"{URL}/{id_of('east')}/renew", json={"ttl_seconds": 60})
+    assert (renewed.status, (await renewed.json())["cluster"]) == (200, "east")
+    assert (await (await two.post(f"{URL}/{id_of('west')}/touch")).json())["cluster"] == "west"
+    assert (await one.get(f"{URL}/{id_of('west')}/diagnostics")).status == 200
+    assert (await one.get(f"{URL}/nowhere")).status == 404
+
+
+async def test_a_sandbox_on_a_named_cluster_has_a_marker_until_it_is_deleted(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    one, two = await start_replica(), await start_replica()
+    sandbox_id = id_of("east")
+    made = await create(one, sandbox_id, cluster="west", wait_seconds=20)
+    assert (made["cluster"], made["status"]) == ("west", "Running")
+    assert (set(pods(clusters["west"])), pods(clusters["east"])) == ({sandbox_id}, {})
+    assert markers(clusters["east"]) == {marker_name(sandbox_id)}
+    for service in (one, two):
+        assert (await answered(service, sandbox_id))[1]["cluster"] == "west"
+        assert (await listed(service))["sandboxes"] == {sandbox_id: "west"}
+        # Without a wish, or with another one, it stays where it is.
+        assert (await create(service, sandbox_id))["cluster"] == "west"
+        assert (await create(service, sandbox_id, cluster="east"))["cluster"] == "west"
+        await fleet_of(service).keeper.clean_up()
+    assert markers(clusters["east"]) == {marker_name(sandbox_id)}
+    reconciled = await (await two.get(f"/api/reconciliation/sandboxes/{sandbox_id}")).json()
+    assert (reconciled["status"], reconciled["incarnation_id"]) == ("found", pods(clusters["west"])[sandbox_id])
+    assert (await two.delete(f"{URL}/{sandbox_id}")).status == 200
+    assert pods(clusters["west"]) == {}
+    assert (await answered(one, sandbox_id))[0] == 404
+    await fleet_of(one).keeper.clean_up()
+    assert markers(clusters["east"]) == set()
+    assert (await answered(two, sandbox_id))[0] == 404
+    assert (await create(two, sandbox_id))["cluster"] == "east"
+
+
+async def test_a_cluster_is_chosen_by_labels_and_a_wrong_wish_names_what_there_is(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    service = await start_replica()
+    assert (await create(service, id_of("east"), cluster_labels={"region": "west"}))["cluster"] == "west"
+    for wish, sentence in (
+        ({"cluster": "north"}, "There is no cluster of this name; there are: east, west"),
+        (
+            {"cluster_labels": {"region": "north"}},
+            "No cluster has all these labels; there are: region=east, region=west",
+        ),
+        ({"cluster": "east", "cluster_labels": {"region": "west"}}, "Cluster east lacks some of these labels"),
+    ):
+        response = await service.post(URL, json={"sandbox_id": "a", **wish})
+        assert response.status == 422
+        assert (await response.json())["detail"][0]["msg"] == sentence
+    assert pods(clusters["east"]) == {}
+
+
+async def test_wishes_are_refused_unless_allowed_and_without_a_list_of_clusters(
+    start_replica: StartReplica, start_provisioner: StartProvisioner, cluster: Cluster
+) -> None:
+    cluster.make_namespace(NS)
+    for service, status in (
+        (await start_replica(ALLOW_FIELDS="none"), 403),
+        (await start_provisioner(ALLOW_FIELDS=FIELDS, CLUSTERS_FILE=""), 422),
+    ):
+        for wish in ({"cluster": "west"}, {"cluster_labels": {}}, {"on_cluster_loss": "recreate"}):
+            assert (await service.post(URL, json={"sandbox_id": "a", **wish})).status == status
+    alone = await create(service, "a")
+    assert "cluster" not in alone
+    assert "incomplete" not in await (await service.get(f"{URL}?cluster=west")).json()
+
+
+async def test_a_drained_cluster_gets_no_new_sandboxes_and_keeps_its_own(
+    clusters: dict[str, Cluster], start_replica: StartReplica, path: Path
+) -> None:
+    service = await start_replica()
+    await create(service, id_of("east"))
+    write(path, clusters, east={"weight": 0})
+    await until(lambda: fleet_of(service).directory.homes.members["east"].weight == 0)
+    assert (await create(service, id_of("east", 1)))["cluster"] == "west"
+    assert (await create(service, id_of("east")))["cluster"] == "east"
+    assert (await listed(service))["sandboxes"] == {id_of("east"): "east", id_of("east", 1): "west"}
+    assert markers(clusters["east"]) == {marker_name(id_of("east", 1))}
+    refused = await service.post(URL, json={"sandbox_id": id_of("east", 2), "cluster": "east"})
+    assert refused.status == 429
+
+
+@pytest.mark.deadlines(clusters_answer=0.5)
+async def test_a_stopped_cluster_is_named_for_its_sandboxes_and_the_others_go_on(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    service = await start_replica(LIVE_VIEW_MAX_AGE="2")
+    here, there, far = id_of("east"), id_of("west"), id_of("east", 1)
+    for sandbox_id in (here, there):
+        await create(service, sandbox_id)
+    await create(service, far, cluster="west")
+    clusters["west"].faults.refuse()
+
+    async def is_incomplete() -> bool:
+        return (await listed(service)).get("incomplete") == ["west"]
+
+    await until(is_incomplete)
+    for _ in range(3):
+        for sandbox_id in (there, far, id_of("west", 1)):
+            status, answer = await answered(service, sandbox_id)
+            assert (status, answer["detail"].startswith("Cluster 'west' can't be reached")) == (503, True)
+            deleted = await service.delete(f"{URL}/{sandbox_id}")
+            assert (deleted.status, "'west'" in (await deleted.json())["detail"]) == (503, True)
+        refused = await service.post(URL, json={"sandbox_id": id_of("west", 1), "cluster": "east"})
+        assert refused.status == 503
+        assert (await answered(service, here))[0] == 200
+        answer = await listed(service)
+        assert (answer["incomplete"], answer["sandboxes"][here]) == (["west"], "east")
+    assert fleet_of(service).clusters["west"].breaker.is_open
+    assert (await service.get("/readyz")).status == 200
+    assert (await create(service, id_of("east", 2)))["cluster"] == "east"
+    clusters["west"].faults.clear()
+
+    async def is_back() -> bool:
+        return (await answered(service, there))[0] == (await answered(service, far))[0] == 200
+
+    await until(is_back)
+    await until(lambda: fleet_of(service).clusters["west"].unit.service.cluster.is_fresh)
+    answer = await listed(service)
+    assert "incomplete" not in answer
+    assert answer["sandboxes"] == {here: "east", there: "west", far: "west", id_of("east", 2): "east"}
+
+
+async def test_creates_of_one_id_with_different_wishes_at_once_make_one_sandbox(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    replicas = [await start_replica(), await start_replica()]
+    ids = [id_of(name, number) for name in NAMES for number in range(3)]
+    wishes: list[dict[str, Any]] = [{}, {"cluster": "east"}, {"cluster": "west"}]
+
+    async def ask(service: Provisioner, sandbox_id: str, wish: dict[str, Any]) -> tuple[str, str]:
+        for _ in range(30):
+            response = await service.post(URL, json={"sandbox_id": sandbox_id, **wish})
+            answer = await response.json()
+            if response.status == 200:
+                return sandbox_id, answer["cluster"]
+            assert response.status == 503, answer
+        raise AssertionError(answer)
+
+    told = await asyncio.gather(
+        *(ask(service, sandbox_id, wish) for sandbox_id in ids for service in replicas for wish in wishes)
+    )
+    on = {sandbox_id: {name for one, name in told if one == sandbox_id} for sandbox_id in ids}
+    assert all(len(names) == 1 for names in on.values()), on
+    # Each is where all callers were told, and only there.
+    there = {name: {one for one in ids if on[one] == {name}} for name in NAMES}
+    assert {name: set(pods(one)) for name, one in clusters.items()} == there
+    for service in replicas:
+        for sandbox_id in ids:
+            assert {(await answered(service, sandbox_id))[1]["cluster"]} == on[sandbox_id]
+            assert (await service.delete(f"{URL}/{sandbox_id}")).status == 200 if service is replicas[1] else True
+    assert [pods(one) for one in clusters.values()] == [{}, {}]
+    for _ in range(2):
+        await fleet_of(replicas[0]).keeper.clean_up()
+    assert [markers(one) for one in clusters.values()] == [set(), set()]
+
+
+async def test_a_pod_made_by_hand_on_a_second_cluster_changes_no_answer(
+    clusters: dict[str, Cluster], start_replica: StartReplica, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await start_replica()
+    sandbox_id = id_of("east")
+    await create(service, sandbox_id)
+    await fleet_of(service).clusters["west"].unit.service.create(CreateRequest(sandbox_id=sandbox_id))
+    assert [set(pods(one)) for one in clusters.values()] == [{sandbox_id}, {sandbox_id}]
+    assert (await listed(service))["sandboxes"] == {sandbox_id: "east"}
+    assert f"sandbox {sandbox_id} is on several clusters: east, west" in caplog.text
+    assert (await answered(service, sandbox_id))[1]["cluster"] == "east"
+    await fleet_of(service).keeper.clean_up()
+    assert [set(pods(one)) for one in clusters.values()] == [{sandbox_id}, {sandbox_id}]
