@@ -69,7 +69,9 @@ class ClusterEntry:
     def for_service(self, settings: Settings) -> Settings:
         """Return the settings of this cluster: those of the service, with the entry's own values."""
         own = settings.model_copy(update=dict(self.settings))
-        return own if settings.clusters_file is None else own.of_cluster(self.name)
+        if settings.clusters_file is not None:
+            own._cluster = self.name  # noqa: SLF001 - not a variable, so not a field
+        return own
 
 
 class Parsed(NamedTuple):

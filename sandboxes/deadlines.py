@@ -157,6 +157,12 @@ class Deadlines:
     # Interval of the check whether CLUSTERS_FILE has changed; when a refused version of it is tried again.
     clusters_poll: float = 5.0
     clusters_retry: float = 60.0
+    # Several clusters: before another round of the directory; before the first probe of a cluster that can't be
+    # reached, and at most; and how long a replica remembers where a sandbox is, if the live view of that cluster has its Pod.
+    fleet_round: float = 0.1
+    fleet_probe: float = 0.5
+    fleet_probe_most: float = 15.0
+    fleet_remembered: float = 3600.0
     # A file modified less than this before it was read may change again without a new mtime: file systems have coarse
     # timestamps.
     file_step: float = 2.0

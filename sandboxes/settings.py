@@ -332,12 +332,6 @@ class Settings(ClusterSettings):
         """Name of the cluster whose settings these are; None if the operator lists no clusters."""
         return self._cluster
 
-    def of_cluster(self, name: str) -> Settings:
-        """Return a copy for the cluster of this name."""
-        own = self.model_copy()
-        own._cluster = name  # noqa: SLF001 - of the same class
-        return own
-
     @property
     def overridden(self) -> list[str]:
         """Variables that are set without effect, each with the variable that overrides it."""

@@ -28,6 +28,7 @@ from sandboxes.fleet.markers import (
 )
 from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod
 from sandboxes.kubectl import raw
+from sandboxes.kubectl.config_maps import read_in_order, replace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -76,7 +77,7 @@ class UnitCluster:
         self._cluster = unit.service.cluster
         self._kubectl = self._cluster.kubectl
         self._namespace = self._cluster.namespace
-        self.breaker = Breaker(unit.name, self._probe, on_back)
+        self.breaker = Breaker(unit.name, self._probe, on_back, self._cluster.deadlines)
         # The marks of the creates that have made a Pod, by its uid.
         self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
 
@@ -92,7 +93,7 @@ class UnitCluster:
             self._config_map(marker_name(sandbox_id)),
             self._config_map(RECORD_NAME),
         ]
-        found = {kube.key_of(obj): obj for obj in await self._read(lambda: self._kubectl.read_in_order(references))}
+        found = {kube.key_of(obj): obj for obj in await self._read(lambda: read_in_order(self._kubectl, references))}
         pod = found.get(("Pod", kube.pod_name(sandbox_id)))
         if pod is not None and (kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod)):
             pod = None
@@ -107,7 +108,7 @@ class UnitCluster:
     async def record(self) -> Record | None:
         """Read the record of names from the API server."""
         references = [self._config_map(RECORD_NAME)]
-        found = await self._read(lambda: self._kubectl.read_in_order(references))
+        found = await self._read(lambda: read_in_order(self._kubectl, references))
         return _believed(parse_record(found[0])) if found else None
 
     async def pods(self) -> dict[str, Pod]:
@@ -168,7 +169,7 @@ class UnitCluster:
     async def update_marker(self, marker: Marker) -> Marker:
         """Replace the marker with this version and return it as stored."""
         obj = build_marker(marker, self._namespace)
-        return _believed(parse_marker(await self._write(lambda: self._kubectl.replace(obj))))
+        return _believed(parse_marker(await self._write(lambda: replace(self._kubectl, obj))))
 
     async def delete_marker(self, marker: Marker) -> None:
         """Delete the marker with this version."""
@@ -180,7 +181,7 @@ class UnitCluster:
         """Create or replace the record under its version, and return it as stored."""
         obj = build_record(record, self._namespace)
         if record.version:
-            return _believed(parse_record(await self._write(lambda: self._kubectl.replace(obj))))
+            return _believed(parse_record(await self._write(lambda: replace(self._kubectl, obj))))
         (stored,) = await self._write(lambda: self._kubectl.create([obj]))
         return _believed(parse_record(stored))
 

@@ -13,23 +13,25 @@ from sandboxes.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from sandboxes.deadlines import Deadlines
+
 logger = logging.getLogger(__name__)
 
 # Failures in a row after which a cluster is unreachable.
 MOST_FAILURES = 3
-# Seconds before the first probe, and at most.
-FIRST_PAUSE = 0.5
-LAST_PAUSE = 15.0
 
 
 class Breaker:
     """The breaker of one cluster. `probe` asks it, and raises ProvisionerError; `on_back` is called when it answers."""
 
-    def __init__(self, name: str, probe: Callable[[], Awaitable[None]], on_back: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, probe: Callable[[], Awaitable[None]], on_back: Callable[[], None], deadlines: Deadlines
+    ) -> None:
         self.is_open = False
         self._name = name
         self._probe = probe
         self._on_back = on_back
+        self._deadlines = deadlines
         self._failures = 0
         self._tasks = BackgroundTasks()
 
@@ -64,14 +66,14 @@ class Breaker:
             self._tasks.start(self._ask())
 
     async def _ask(self) -> None:
-        pause = FIRST_PAUSE
+        pause = self._deadlines.fleet_probe
         while True:
             await asyncio.sleep(pause)
             try:
                 await self._probe()
             except ProvisionerError as error:
                 logger.debug("cluster %s still can't be reached: %s", self._name, error)
-                pause = min(2 * pause, LAST_PAUSE)
+                pause = min(2 * pause, self._deadlines.fleet_probe_most)
             else:
                 break
         self.is_open, self._failures = False, 0

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class FleetFeed:
-    """The subscribers of all clusters. When a cluster joins or leaves, streams end: callers connect again.
+    """The subscribers of all clusters. When a cluster joins, leaves or comes back, streams end: callers connect again.
 
-    `units` returns the clusters whose events are wanted. A cluster without a live view that is up to date is named in
+    `units` returns the clusters whose events are wanted. A cluster whose live view is not up to date is named in
     `incomplete` of the first event.
     """
 
@@ -33,26 +33,27 @@ class FleetFeed:
     async def join(self) -> Subscriber:
         """Return a new subscriber; see EventBroker.join. Raises its error if no cluster has a live view."""
         units = list(self._units())
-        joined = await asyncio.gather(*(unit.service.feed.join() for unit in units), return_exceptions=True)
+        # One that hangs holds up no caller.
+        asked = [unit for unit in units if unit.service.cluster.is_fresh] or units
+        joined = await asyncio.gather(*(unit.service.feed.join() for unit in asked), return_exceptions=True)
         parts: list[tuple[Unit, Subscriber]] = []
-        missing: list[str] = []
-        failure: BaseException | None = None
-        for unit, one in zip(units, joined, strict=True):
+        failures: list[BaseException] = []
+        for unit, one in zip(asked, joined, strict=True):
             if isinstance(one, Subscriber):
                 parts.append((unit, one))
-                continue
-            missing.append(unit.name)
-            if failure is None or not isinstance(one, ProvisionerError):
-                failure = one
-        if failure is not None and (not parts or not isinstance(failure, ProvisionerError)):
+            else:
+                failures.append(one)
+        bugs = [one for one in failures if not isinstance(one, ProvisionerError)]
+        if bugs or (failures and not parts):
             self._leave(parts)
-            raise failure
+            raise (bugs or failures)[0]
+        missing = [unit for unit in units if unit not in [part[0] for part in parts]]
         reader = Subscriber()
         sandboxes = [one for _, part in parts for one in json.loads((await part.next()).data)["sandboxes"]]
         sandboxes.sort(key=lambda one: str(one["sandbox_id"]))
         state: dict[str, object] = {"sandboxes": sandboxes, "count": len(sandboxes)}
         if missing:
-            state["incomplete"] = missing
+            state["incomplete"] = [unit.name for unit in missing]
         data = json.dumps(state, separators=(",", ":"), ensure_ascii=False).encode()
         reader.put(Event(next(self._numbers), "state", data))
         self._readers[reader] = parts
@@ -60,7 +61,7 @@ class FleetFeed:
             asyncio.create_task(work)
             for _, part in parts
             for work in (self._forward(part, reader), self._end_with(part, reader))
-        ]
+        ] + [asyncio.create_task(self._end_when_whole(unit, reader)) for unit in missing]
         return reader
 
     def leave(self, reader: Subscriber) -> None:
@@ -83,6 +84,12 @@ class FleetFeed:
         while True:
             event = await part.next()
             reader.put(Event(next(self._numbers), event.name, event.data))
+
+    @staticmethod
+    async def _end_when_whole(unit: Unit, reader: Subscriber) -> None:
+        """End the stream once the cluster, whose events it lacks, can be read again: callers connect again."""
+        await unit.service.cluster.becomes_fresh()
+        reader.end()
 
     @staticmethod
     async def _end_with(part: Subscriber, reader: Subscriber) -> None:

@@ -50,11 +50,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which a replica remembers where a sandbox is, if the live view of that cluster still has its Pod.
-REMEMBERED = 3600.0
-# Seconds between two rounds of the directory.
-PAUSE = 0.1
-
 
 class Units(Protocol):
     """What the fleet needs of ClusterUnits."""
@@ -84,7 +79,7 @@ class Fleet:
         self._deadlines = deadlines
         # Also those that have left the file, until the directory is complete without them.
         self.clusters: dict[str, UnitCluster] = {}
-        self.directory = Directory(self.clusters, Homes(), _pause)
+        self.directory = Directory(self.clusters, Homes(), self._pause)
         self._placement = Placement(self.directory, _token, self._known_uid)
         self.keeper = Keeper(
             self.directory,
@@ -96,7 +91,7 @@ class Fleet:
         )
         self.feed = FleetFeed(self._wanted_units)
         # Where a sandbox was found or made. That stays true while that cluster has its Pod: see Directory.confirm.
-        self._known: ExpiringDict[str, Located] = ExpiringDict(REMEMBERED, time.monotonic)
+        self._known = self._remember_nothing()
         units.changed.connect(self._on_change)
         self.follow()
 
@@ -118,9 +113,15 @@ class Fleet:
 
     def _on_change(self) -> None:
         self.follow()
-        self._known = ExpiringDict(REMEMBERED, time.monotonic)
+        self._known = self._remember_nothing()
         self.feed.close()
         self.keeper.wake()
+
+    def _remember_nothing(self) -> ExpiringDict[str, Located]:
+        return ExpiringDict(self._deadlines.fleet_remembered, time.monotonic)
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._deadlines.fleet_round)
 
     def _forget_left(self) -> None:
         names = {entry.name for entry in self._units.entries}
@@ -333,7 +334,3 @@ def _problem(sentence: str, value: object, name: str) -> InvalidField:
 
 def _token() -> str:
     return secrets.token_hex(8)
-
-
-async def _pause() -> None:
-    await asyncio.sleep(PAUSE)

@@ -71,9 +71,6 @@ APPLY = (
 # Unlike apply, create fails if the object exists: of concurrent creates, one succeeds. Without validation it would drop
 # unknown fields silently, which could open a NetworkPolicy.
 CREATE = ("create", f"--field-manager={FIELD_MANAGER}", "--validate=strict", "-o", "json", STORES, "-f", "-")
-# With the resourceVersion of the object, which the API server compares. Objects are the provisioner's own, so that no
-# validation is needed.
-REPLACE = ("replace", f"--field-manager={FIELD_MANAGER}", "--validate=false", "-o", "json", STORES, "-f", "-")
 # Without --ignore-not-found, which treats every 404 as "not found", even a proxy's.
 GET = ("get", "-o", "json", "-f", "-")
 DELETE = ("delete", "--wait=false", "-o", "name", STORES, "-f", "-")
@@ -268,27 +265,6 @@ class Kubectl:
             else:
                 return objects_named(stdout, wanted)
         return []
-
-    async def read_in_order(self, references: list[KubeObject]) -> list[KubeObject]:
-        """Return the referenced objects that exist, read one after the other in this order, by one kubectl."""
-        try:
-            return objects_named(await self.run(*GET, stdin=_stdin(references)), references)
-        except ObjectsMissing as error:
-            # kubectl continues after a missing object, and prints the others.
-            there = [obj for obj in references if _name(obj) not in error.names]
-            if len(there) == len(references):
-                raise
-            return objects_named(error.stdout, there) if there else []
-        except NamespaceMissing:
-            return []
-
-    async def replace(self, obj: KubeObject) -> KubeObject:
-        """Replace the object if its resourceVersion is unchanged, and return it as stored.
-
-        Raises PreconditionFailed if it was changed, and ObjectsMissing if it is gone.
-        """
-        (stored,) = objects_created(await self.run(*REPLACE, stdin=_stdin([obj])), [obj])
-        return stored
 
     async def pages(self, collection: Collection, *, urgent: bool = False) -> AsyncGenerator[Page]:
         """Yield the pages of a list; all show the state at one resourceVersion.

@@ -38,9 +38,6 @@ _MOUNT_CONTRACT_VERSION: Any = Field(
 )
 
 
-_NO_CLUSTER = {"cluster"}
-
-
 class SandboxResponse(BaseModel):
     """A sandbox."""
 
@@ -70,6 +67,7 @@ class SandboxResponse(BaseModel):
     mount_contract_version: MountContractVersion = _MOUNT_CONTRACT_VERSION
     cluster: str | None = Field(
         default=None,
+        exclude_if=lambda value: value is None,
         description="Cluster that it is on; only where the operator lists clusters (`CLUSTERS_FILE`).",
         examples=["east"],
     )
@@ -77,7 +75,7 @@ class SandboxResponse(BaseModel):
     @functools.cached_property
     def as_json(self) -> bytes:
         """The JSON body, cached because most answers are sent more often than they change."""
-        return self.__pydantic_serializer__.to_json(self, exclude=_NO_CLUSTER if self.cluster is None else None)
+        return self.__pydantic_serializer__.to_json(self)
 
 
 class WaitedResponse(SandboxResponse):
@@ -118,6 +116,7 @@ class SandboxList(BaseModel):
     count: int = Field(description="Number of sandboxes in this answer.", examples=[1])
     incomplete: list[str] = Field(
         default=[],
+        exclude_if=lambda value: not value,
         description="Clusters that can't be asked at the moment: their sandboxes may be missing, or out of date. Left "
         "out if there are none.",
         examples=[["west"]],

@@ -72,6 +72,10 @@ class Attempt:
             return False
         return self.has_marked(obj) and kube.CONFIRMED_ANNOTATION not in kube.get_annotations(obj)
 
+    def is_unconfirmed(self, pod: KubeObject) -> bool:
+        """Whether the maker of the Pod, which is another create, may withdraw it."""
+        return self.may_be_withdrawn and not self.may_have_made(pod) and needs_confirmation(pod)
+
     def may_replace(self, service: KubeObject | None, pod: KubeObject) -> bool:
         """Whether this attempt made the Pod, and the Service is left over from an earlier sandbox of the id.
 

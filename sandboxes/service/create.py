@@ -127,7 +127,7 @@ class Creation:
         except ProvisionerError as error:
             self._note_refusal(sandbox.sandbox_id, error.words if isinstance(error, ClusterRefused) else "")
             settled = await self._rollback.roll_back(attempt, error)
-            if settled is not None and self._is_unconfirmed(attempt, settled[0]):
+            if settled is not None and attempt.is_unconfirmed(settled[0]):
                 raise
             if settled is None:
                 if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
@@ -145,10 +145,6 @@ class Creation:
         if is_new:
             self.made.send(pair[0], began)
         return Made(*pair, attempt.forced, is_new)
-
-    def _is_unconfirmed(self, attempt: Attempt, pod: KubeObject) -> bool:
-        """Whether the maker of the Pod, which is another create, may withdraw it."""
-        return attempt.may_be_withdrawn and not attempt.may_have_made(pod) and needs_confirmation(pod)
 
     @property
     def any_refused(self) -> bool:
@@ -340,7 +336,7 @@ class Creation:
         """
         try:
             if not self._without_patch.is_known:
-                always = always or self._is_unconfirmed(attempt, pod)
+                always = always or attempt.is_unconfirmed(pod)
                 pod = await self._confirm(attempt.sandbox.sandbox_id, pod, always=always)
             return await self._prolong(attempt.sandbox, pod)
         except PatchForbidden as error:

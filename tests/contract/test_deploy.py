@@ -297,3 +297,15 @@ def test_an_overlay_moves_every_object_to_another_namespace(tmp_path: Path, kube
     assert made.pop("Namespace")["metadata"]["name"] == "other"
     assert {obj["metadata"]["namespace"] for obj in made.values()} == {"other"}
     assert [subject["namespace"] for subject in made["RoleBinding"]["subjects"]] == ["other"]
+
+
+@pytest.mark.parametrize("kubectl_of", [new_kubectl, old_kubectl])
+def test_the_clusters_component_adds_the_rights_for_markers_only(
+    tmp_path: Path, kubectl_of: Callable[[], Path]
+) -> None:
+    component = {"resources": ["../../base"], "components": ["../../components/clusters"]}
+    base = rights_of(objects(kubectl_of(), ".")["Role"]["rules"])
+    added = rights_of(objects(kubectl_of(), overlay_with(tmp_path, component))["Role"]["rules"]) - base
+    assert {(right.verb, right.resource) for right in added} == {
+        (verb, "configmaps") for verb in ("create", "delete", "get", "update")
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 from devcluster import Cluster
 from sandboxes import objects as kube
 from sandboxes.api.app_keys import SANDBOXES
-from sandboxes.fleet.markers import marker_name
+from sandboxes.fleet.markers import REPLACES_ANNOTATION, marker_name
 from sandboxes.fleet.rendezvous import home, order
 from sandboxes.fleet.service import Fleet
 from sandboxes.models.requests import CreateRequest
@@ -177,14 +178,15 @@ async def test_a_cluster_is_chosen_by_labels_and_a_wrong_wish_names_what_there_i
 ) -> None:
     service = await start_replica()
     assert (await create(service, id_of("east"), cluster_labels={"region": "west"}))["cluster"] == "west"
-    for wish, sentence in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"cluster": "north"}, "There is no cluster of this name; there are: east, west"),
         (
             {"cluster_labels": {"region": "north"}},
             "No cluster has all these labels; there are: region=east, region=west",
         ),
         ({"cluster": "east", "cluster_labels": {"region": "west"}}, "Cluster east lacks some of these labels"),
-    ):
+    )
+    for wish, sentence in wrong:
         response = await service.post(URL, json={"sandbox_id": "a", **wish})
         assert response.status == 422
         assert (await response.json())["detail"][0]["msg"] == sentence
@@ -199,7 +201,8 @@ async def test_wishes_are_refused_unless_allowed_and_without_a_list_of_clusters(
         (await start_replica(ALLOW_FIELDS="none"), 403),
         (await start_provisioner(ALLOW_FIELDS=FIELDS, CLUSTERS_FILE=""), 422),
     ):
-        for wish in ({"cluster": "west"}, {"cluster_labels": {}}, {"on_cluster_loss": "recreate"}):
+        wishes: list[dict[str, Any]] = [{"cluster": "west"}, {"cluster_labels": {}}, {"on_cluster_loss": "recreate"}]
+        for wish in wishes:
             assert (await service.post(URL, json={"sandbox_id": "a", **wish})).status == status
     alone = await create(service, "a")
     assert "cluster" not in alone
@@ -309,3 +312,105 @@ async def test_a_pod_made_by_hand_on_a_second_cluster_changes_no_answer(
     assert (await answered(service, sandbox_id))[1]["cluster"] == "east"
     await fleet_of(service).keeper.clean_up()
     assert [set(pods(one)) for one in clusters.values()] == [{sandbox_id}, {sandbox_id}]
+
+
+async def test_the_events_of_all_clusters_are_one_stream(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    service = await start_replica()
+    await until(lambda: all(one.unit.service.cluster.is_fresh for one in fleet_of(service).clusters.values()))
+    async with service.client.get("/api/events") as stream:
+        assert stream.status == 200
+        told: list[tuple[int, str, dict[str, Any]]] = []
+
+        async def read_until(count: int) -> None:
+            lines: dict[str, str] = {}
+            while sum(kind == "created" for _, kind, _ in told) < count:
+                key, _, value = (await stream.content.readline()).decode().rstrip("\n").partition(": ")
+                lines[key] = value
+                if key == "data":
+                    told.append((int(lines["id"]), lines["event"], json.loads(value)))
+
+        await asyncio.wait_for(read_until(0), 30)
+        for name in NAMES:
+            await create(service, id_of(name))
+        await asyncio.wait_for(read_until(2), 30)
+    assert (told[0][1], told[0][2]) == ("state", {"sandboxes": [], "count": 0})
+    assert {one["cluster"] for _, kind, one in told if kind == "created"} == set(NAMES)
+    assert [number for number, _, _ in told] == sorted({number for number, _, _ in told})
+
+
+async def test_a_sandbox_on_a_lost_cluster_is_made_anew_only_on_request(
+    clusters: dict[str, Cluster], start_replica: StartReplica, path: Path
+) -> None:
+    service = await start_replica()
+    sandbox_id = id_of("west")
+    await create(service, sandbox_id)
+    (lost_uid,) = pods(clusters["west"]).values()
+    clusters["west"].faults.refuse()
+    write(path, clusters, west={"lost": True})
+    await until(lambda: fleet_of(service).directory.homes.is_lost("west"))
+
+    async def is_complete() -> bool:
+        return (await service.post(URL, json={"sandbox_id": id_of("east")})).status == 200
+
+    await until(is_complete)
+    assert (await answered(service, sandbox_id))[0] == 503
+    refused = await service.post(URL, json={"sandbox_id": sandbox_id})
+    assert (refused.status, "'west' is lost" in (await refused.json())["detail"]) == (503, True)
+    assert (await create(service, sandbox_id, on_cluster_loss="recreate"))["cluster"] == "east"
+    assert (await answered(service, sandbox_id))[0] == 200
+    (new,) = (pod for pod in clusters["east"].objects("Pod", NS) if kube.sandbox_id_of(pod) == sandbox_id)
+    assert kube.get_annotations(new)[REPLACES_ANNOTATION] == f"west/{lost_uid}"
+    assert (await listed(service))["incomplete"] == ["west"]
+    clusters["west"].faults.clear()
+    write(path, clusters)
+
+    async def is_replaced() -> bool:
+        await fleet_of(service).keeper.clean_up()
+        return pods(clusters["west"]) == {}
+
+    await until(is_replaced)
+    assert sandbox_id in pods(clusters["east"])
+
+
+async def test_a_replica_that_starts_while_a_cluster_is_away_serves_the_other(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    one = await start_replica()
+    for name in NAMES:
+        await create(one, id_of(name))
+    clusters["west"].faults.refuse()
+    two = await start_replica()
+    assert (await answered(two, id_of("east")))[0] == 200
+    assert (await create(two, id_of("east", 1)))["cluster"] == "east"
+    assert (await answered(two, id_of("west")))[0] == 503
+    clusters["west"].faults.clear()
+
+    async def is_back() -> bool:
+        return (await answered(two, id_of("west")))[0] == 200
+
+    await until(is_back)
+
+
+async def test_when_a_cluster_joins_each_sandbox_is_found_where_it_is(
+    clusters: dict[str, Cluster], start_replica: StartReplica, path: Path
+) -> None:
+    write(path, {"east": clusters["east"]})
+    service = await start_replica()
+    ids = [id_of("west"), id_of("east")]
+    for sandbox_id in ids:
+        assert (await create(service, sandbox_id))["cluster"] == "east"
+    write(path, clusters)
+
+    async def is_complete() -> bool:
+        return (await service.post(URL, json={"sandbox_id": id_of("west", 1)})).status == 200
+
+    await until(lambda: "west" in fleet_of(service).clusters)
+    await until(is_complete)
+    for sandbox_id in ids:
+        assert (await answered(service, sandbox_id))[1]["cluster"] == "east"
+        assert (await create(service, sandbox_id))["cluster"] == "east"
+    assert markers(clusters["west"]) == {marker_name(id_of("west"))}
+    await until(lambda: all(one.unit.service.cluster.is_fresh for one in fleet_of(service).clusters.values()))
+    assert (await listed(service))["sandboxes"].keys() >= set(ids)

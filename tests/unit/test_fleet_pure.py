@@ -46,7 +46,12 @@ def test_weights_share_out_the_ids_and_weight_0_takes_none() -> None:
 def test_a_marker_is_read_as_it_was_written() -> None:
     obj = build_marker(MARKER, "sandboxes")
     assert parse_marker(obj) == MARKER
-    assert obj["metadata"]["labels"] == {kube.ID_LABEL: "s0", kube.MANAGED_BY_LABEL: kube.MANAGED_BY}
+    # The last one keeps the reaper from taking it for a left over object of a template.
+    assert obj["metadata"]["labels"] == {
+        kube.ID_LABEL: "s0",
+        kube.MANAGED_BY_LABEL: kube.MANAGED_BY,
+        kube.KEEP_LABEL: "true",
+    }
     assert parse_marker(build_marker(replace(MARKER, state="pending", uid="", is_made=False), "n")) != MARKER
 
 
