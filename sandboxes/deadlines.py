@@ -158,7 +158,7 @@ class Deadlines:
     clusters_poll: float = 5.0
     clusters_retry: float = 60.0
     # Several clusters: before another round of the directory; before the first probe of a cluster that can't be
-    # reached, and at most; and how long a replica remembers where a sandbox is, if the live view of that cluster has its Pod.
+    # reached, and at most; how long a replica remembers where a sandbox is, if that cluster's live view has its Pod.
     fleet_round: float = 0.1
     fleet_probe: float = 0.5
     fleet_probe_most: float = 15.0

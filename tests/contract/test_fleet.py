@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import yaml
 from devcluster import Cluster
 from sandboxes import objects as kube
 from sandboxes.api.app_keys import SANDBOXES
-from sandboxes.fleet.markers import REPLACES_ANNOTATION, marker_name
+from sandboxes.errors import AlreadyThere, ObjectsChanged, PreconditionFailed
+from sandboxes.fleet.markers import REPLACES_ANNOTATION, Marker, marker_name
 from sandboxes.fleet.rendezvous import home, order
 from sandboxes.fleet.service import Fleet
 from sandboxes.models.requests import CreateRequest
@@ -314,9 +316,7 @@ async def test_a_pod_made_by_hand_on_a_second_cluster_changes_no_answer(
     assert [set(pods(one)) for one in clusters.values()] == [{sandbox_id}, {sandbox_id}]
 
 
-async def test_the_events_of_all_clusters_are_one_stream(
-    clusters: dict[str, Cluster], start_replica: StartReplica
-) -> None:
+async def test_the_events_of_all_clusters_are_one_stream(start_replica: StartReplica) -> None:
     service = await start_replica()
     await until(lambda: all(one.unit.service.cluster.is_fresh for one in fleet_of(service).clusters.values()))
     async with service.client.get("/api/events") as stream:
@@ -350,11 +350,8 @@ async def test_a_sandbox_on_a_lost_cluster_is_made_anew_only_on_request(
     clusters["west"].faults.refuse()
     write(path, clusters, west={"lost": True})
     await until(lambda: fleet_of(service).directory.homes.is_lost("west"))
-
-    async def is_complete() -> bool:
-        return (await service.post(URL, json={"sandbox_id": id_of("east")})).status == 200
-
-    await until(is_complete)
+    await until(lambda: fleet_of(service).directory.homes.newest.names == {"east"})
+    assert (await create(service, id_of("east")))["cluster"] == "east"
     assert (await answered(service, sandbox_id))[0] == 503
     refused = await service.post(URL, json={"sandbox_id": sandbox_id})
     assert (refused.status, "'west' is lost" in (await refused.json())["detail"]) == (503, True)
@@ -414,3 +411,79 @@ async def test_when_a_cluster_joins_each_sandbox_is_found_where_it_is(
     assert markers(clusters["west"]) == {marker_name(id_of("west"))}
     await until(lambda: all(one.unit.service.cluster.is_fresh for one in fleet_of(service).clusters.values()))
     assert (await listed(service))["sandboxes"].keys() >= set(ids)
+
+
+@pytest.mark.deadlines(clusters_answer=0.5, read=2.0)
+async def test_a_cluster_that_hangs_delays_no_request_for_the_others(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    service = await start_replica(LIVE_VIEW_MAX_AGE="2")
+    for name in NAMES:
+        await create(service, id_of(name))
+    clusters["west"].faults.hang(open_watches=True)
+    waiting = [asyncio.create_task(service.get(f"{URL}/{id_of('west', number)}")) for number in range(1, 6)]
+    await until(lambda: not fleet_of(service).clusters["west"].unit.service.cluster.is_fresh)
+    assert (await answered(service, id_of("east")))[0] == 200
+    assert (await create(service, id_of("east", 1)))["cluster"] == "east"
+    answer = await listed(service)
+    assert answer["incomplete"] == ["west"]
+    # What was last known of it is listed, too.
+    assert answer["sandboxes"] == {id_of("east"): "east", id_of("east", 1): "east", id_of("west"): "west"}
+    assert {(await one).status for one in waiting} == {503}
+    assert fleet_of(service).clusters["west"].breaker.is_open
+    assert (await service.get("/readyz")).status == 200
+
+
+async def test_a_pod_is_withdrawn_only_by_its_maker_and_only_if_no_other_create_has_returned_it(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    one, two = await start_replica(), await start_replica()
+    east = fleet_of(one).clusters["east"]
+    for finder in (east, fleet_of(two).clusters["east"]):
+        made, _ = await east.make(CreateRequest(sandbox_id="a"), "")
+        found, _ = await finder.make(CreateRequest(sandbox_id="a"), "")
+        assert (made.is_new, found.is_new, found.uid) == (True, False, made.uid)
+        assert not await finder.withdraw("a", found.uid)
+        assert not await east.withdraw("a", made.uid)
+        assert pods(clusters["east"]) == {"a": made.uid}
+        await east.delete_pod("a", "another-uid")
+        assert pods(clusters["east"]) == {"a": made.uid}
+        await east.delete_pod("a", made.uid)
+        assert pods(clusters["east"]) == {}
+    made, _ = await east.make(CreateRequest(sandbox_id="b"), "")
+    assert await east.withdraw("b", made.uid)
+    assert pods(clusters["east"]) == {}
+    assert await east.withdraw("b", made.uid)
+
+
+async def test_a_marker_that_another_replica_has_changed_is_neither_replaced_nor_deleted(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    east = fleet_of(await start_replica()).clusters["east"]
+    marker = await east.create_marker(Marker("a", "west", "pending", "t"))
+    with pytest.raises(AlreadyThere):
+        await east.create_marker(Marker("a", "east", "pending", "u"))
+    placed = await east.update_marker(replace(marker, state="placed", uid="1"))
+    assert (await east.look("a")).marker == placed
+    for change in (east.update_marker, east.delete_marker):
+        with pytest.raises(PreconditionFailed):
+            await change(marker)
+    assert await east.markers() == [placed]
+    plain = await east.update_marker(replace(placed, uid=""))
+    assert (await east.look("a")).marker == replace(placed, uid="", version=plain.version)
+    await east.delete_marker(plain)
+    for gone in (east.update_marker, east.delete_marker):
+        with pytest.raises(ObjectsChanged):
+            await gone(plain)
+    assert await east.markers() == []
+
+
+async def test_an_object_that_only_has_the_name_of_a_marker_is_never_believed(
+    clusters: dict[str, Cluster], start_replica: StartReplica, kubectl: Kubectl
+) -> None:
+    service = await start_replica()
+    await kubectl("create", "configmap", marker_name(id_of("east")), "-n", NS, "--from-literal=cluster=west")
+    response = await service.get(f"{URL}/{id_of('east')}")
+    assert response.status == 502
+    assert "has the name of a marker" in (await response.json())["detail"]
+    assert pods(clusters["west"]) == {}
