@@ -63,7 +63,7 @@ _DEFAULT_TRIED = re.compile(rf'The connection to the server {DEFAULT_SERVER} |Ge
 
 # A named object does not exist. Any other 404 is not about an object.
 _MISSING = re.compile(
-    r'Error from server \(NotFound\): (?:error when deleting "STDIN": )?'
+    r'Error from server \(NotFound\): (?:error when (?:deleting|replacing) "STDIN": )?'
     r'(?P<resource>[\w.]+) "(?P<name>[^"]+)" not found\s*\Z'
 )
 

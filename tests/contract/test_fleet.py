@@ -22,6 +22,7 @@ from sandboxes.fleet.service import Fleet
 from sandboxes.models.requests import CreateRequest
 from tests.audit import CLUSTERS
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
+from tests.kubectl import Kubectl
 from tests.waiting import until
 
 pytestmark = [
@@ -457,7 +458,7 @@ async def test_a_pod_is_withdrawn_only_by_its_maker_and_only_if_no_other_create_
 
 
 async def test_a_marker_that_another_replica_has_changed_is_neither_replaced_nor_deleted(
-    clusters: dict[str, Cluster], start_replica: StartReplica
+    start_replica: StartReplica,
 ) -> None:
     east = fleet_of(await start_replica()).clusters["east"]
     marker = await east.create_marker(Marker("a", "west", "pending", "t"))
@@ -482,7 +483,10 @@ async def test_an_object_that_only_has_the_name_of_a_marker_is_never_believed(
     clusters: dict[str, Cluster], start_replica: StartReplica, kubectl: Kubectl
 ) -> None:
     service = await start_replica()
-    await kubectl("create", "configmap", marker_name(id_of("east")), "-n", NS, "--from-literal=cluster=west")
+    name = marker_name(id_of("east"))
+    metadata = {"name": name, "namespace": NS}
+    await kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"cluster": "west"}})
+    assert markers(clusters["east"]) == {name}
     response = await service.get(f"{URL}/{id_of('east')}")
     assert response.status == 502
     assert "has the name of a marker" in (await response.json())["detail"]

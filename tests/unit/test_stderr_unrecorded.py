@@ -39,6 +39,10 @@ OTHER = {
         errors.ServerFailed,
         "The cluster can't do this just now",
     ),
+    'Error from server (NotFound): error when replacing "STDIN": configmaps "sandbox-a-elsewhere" not found': (
+        errors.ObjectsMissing,
+        "The sandbox was deleted in the meantime",
+    ),
     'Error from server (Conflict): error when replacing "STDIN": Operation cannot be fulfilled on configmaps '
     '"sandbox-a-elsewhere": the object has been modified; please apply your changes to the latest version and try '
     "again": (errors.PreconditionFailed, "The object was changed in the meantime"),
