@@ -12,6 +12,7 @@ from sandboxes.deadlines import Deadlines
 from tests.audit import ASKED, DEFAULTS, HAS_ALL, Asked
 from tests.contract.chaos import service
 from tests.contract.configured import templates
+from tests.contract.fleet import clusters, path, start_replica, west
 from tests.contract.processes import service_url
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.contract.views import tampered
@@ -19,8 +20,8 @@ from tests.kubectl import cluster, kubectl
 from tests.waiting import until
 
 __all__ = [
-    "cluster", "fast_cluster", "kubectl", "provisioner", "service", "service_url", "start_provisioner", "tampered",
-    "templates", "until", "without_reaper",
+    "cluster", "clusters", "fast_cluster", "kubectl", "path", "provisioner", "service", "service_url",
+    "start_provisioner", "start_replica", "tampered", "templates", "until", "west", "without_reaper",
 ]  # fmt: skip
 
 
