@@ -82,7 +82,7 @@ def app(tmp: Path) -> Path:
 
 
 def environment(tmp: Path, kubeconfig: Path, port: int) -> dict[str, str]:
-    assert image_environment()["LISTEN_HOST"] == "0.0.0.0"  # noqa: S104
+    assert image_environment()["LISTEN_HOST"] == "0.0.0.0,::"
     return {
         **image_environment(),
         "LISTEN_HOST": "127.0.0.1",

@@ -204,7 +204,8 @@ async def test_without_a_key_local_callers_are_served_and_a_warning_names_them(
     (warning,) = [one for one in caplog.records if "PROVISIONER_API_KEY is not set" in one.getMessage()]
     assert warning.levelname == "WARNING"
     callers = (
-        "Callers that reach 127.0.0.1:8002 from a loopback or private address, without a proxy's forwarding headers"
+        "Callers that reach 127.0.0.1:8002, [::1]:8002 from a loopback or private address, without a proxy's "
+        "forwarding headers"
     )
     assert callers in warning.getMessage()
     base = str(provisioner.client.make_url("")).rstrip("/")
