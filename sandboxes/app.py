@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS
+from sandboxes.api.app_keys import CLUSTER_UNITS, HEALTH, METRICS
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
@@ -15,11 +15,12 @@ from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster_unit import ClusterPlan, client_of, prepare_unit
 from sandboxes.cluster_units import ClusterUnits
-from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry
+from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry, message, parse
 from sandboxes.deadlines import DEADLINES
+from sandboxes.errors import StartupError
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
-from sandboxes.ops.clusters import ClusterOverviews
+from sandboxes.ops.clusters import ClusterOverviews, ClustersHealth
 from sandboxes.ops.preflight import check_cluster
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
@@ -80,6 +81,7 @@ async def compose(
         await units.check()
         app = create_app(first.service, settings, keys, callers, units.overviews)
         app[CLUSTER_UNITS] = units
+        app[HEALTH] = ClustersHealth(units.overviews)
         app.on_shutdown.append(lambda _app: units.release())
     else:
         plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
@@ -104,12 +106,30 @@ def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight
     return ClusterUnits(path, prepare, preflight, deadlines)
 
 
-async def compose_once(settings: Settings, directory: Path) -> SandboxService:
+def read_entries(settings: Settings) -> tuple[ClusterEntry, ...]:
+    """Return the clusters of CLUSTERS_FILE; without the file, the one of the variables.
+
+    Raises StartupError, which lists every problem of the file.
+    """
+    path = settings.clusters_file
+    if path is None:
+        return (ClusterEntry(DEFAULT_CLUSTER),)
+    try:
+        found = parse(path.read_bytes())
+    except OSError as error:
+        raise StartupError(message(path, [f"It can't be read: {error.strerror}."])) from error
+    if found.problems:
+        raise StartupError(message(path, found.problems))
+    return found.entries
+
+
+async def compose_once(settings: Settings, directory: Path, context: str | None = None) -> SandboxService:
     """Build the service for a one-shot command: without informer, batches and processes started ahead.
 
-    Raises StartupError if kubectl or the kubeconfig can't be used.
+    `settings`: of the cluster; `context`: of the kubeconfig, None: the current one. Raises StartupError if kubectl or
+    the kubeconfig can't be used.
     """
-    connection = await prepare(settings, os.environ, directory)
+    connection = await prepare(settings, os.environ, directory, context=context)
     kubectl = client_of(connection, settings, connection.runner, DEADLINES, in_batches=False)
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
+from sandboxes.logs import name_cluster
 from sandboxes.models.responses import ClusterCapacity, ClusterResponse
-from sandboxes.ops.health import OK, Health
+from sandboxes.ops.health import ENDING, OK, Health, Readiness
 from sandboxes.ops.rights import rights_wanted
 from sandboxes.tasks import BackgroundTasks
 
@@ -123,6 +124,36 @@ class ClusterOverviews:
     async def finish(self) -> None:
         """End all looks that are under way."""
         await asyncio.gather(*(one.finish() for one in self.by_name.values()))
+
+
+class ClustersHealth:
+    """Decides whether this replica should receive requests, which may go to any of several clusters."""
+
+    def __init__(self, overviews: ClusterOverviews) -> None:
+        self._overviews = overviews
+        self._is_stopping = False
+
+    async def readiness(self) -> Readiness:
+        """Return `ok` or a sentence for each cluster, by its name; checks all at once. One that is `ok` is enough.
+
+        Never raises for a failure of a cluster or of kubectl.
+        """
+        known = dict(self._overviews.by_name)
+        # Each in a task of its own, so that its log lines can name its cluster.
+        found = await asyncio.gather(*(_readiness(one) for one in known.values()))
+        if self._is_stopping:
+            return ENDING
+        checks = {name: one.wrong or OK for name, one in zip(known, found, strict=True)}
+        return Readiness(checks | self._overviews.unusable, of_clusters=True)
+
+    def stop(self) -> None:
+        """Report this replica as not ready from now on, because the process is shutting down."""
+        self._is_stopping = True
+
+
+async def _readiness(overview: ClusterOverview) -> Readiness:
+    name_cluster(overview.name)
+    return await overview.health.readiness()
 
 
 def _without_service(name: str, why: str) -> ClusterResponse:

@@ -28,14 +28,23 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Readiness:
-    """The result of each check, by name: `ok`, or one sentence that says what is wrong."""
+    """The result of each check, by name: `ok`, or one sentence that says what is wrong.
+
+    `of_clusters`: whether the checks are of several clusters, of which one is enough.
+    """
 
     checks: dict[str, str]
+    of_clusters: bool = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether every check is `ok`."""
-        return all(said == OK for said in self.checks.values())
+        """Whether every check is `ok`, or that of one cluster."""
+        return (any if self.of_clusters else all)(said == OK for said in self.checks.values())
+
+    @property
+    def wrong(self) -> str | None:
+        """What is wrong, by the first check that is not `ok`; None: nothing."""
+        return next((said for said in self.checks.values() if said != OK), None)
 
 
 ENDING = Readiness({"serving": "The provisioner is shutting down"})
