@@ -39,6 +39,10 @@ if [ -n "${KUBECONFIG:-}" ]; then
   # A list of nothing is left for the service to refuse.
   export KUBECONFIG="${joined:-$KUBECONFIG}"
 fi
+if [ -n "${CLUSTERS_FILE:-}" ]; then
+  CLUSTERS_FILE="$(absolute "$CLUSTERS_FILE")"
+  export CLUSTERS_FILE
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
 
@@ -64,15 +68,21 @@ if [ -n "$clusters" ]; then
   #   run and nothing is isolated. Sandboxes made here answer                #
   #   GET /v1/sandbox and no more, and all of them end with this process.    #
   #                                                                          #
-  #   The list of the clusters is .devcluster/clusters.yaml. Edit it while   #
+  #   The list of the clusters is .dev-clusters/clusters.yaml. Edit it while #
   #   this runs, and watch what GET /api/clusters says.                      #
   #                                                                          #
   ############################################################################
 
 BANNER
   export NODE_HOST="${NODE_HOST:-127.0.0.1}"
-  exec "$VENV/bin/python" -m devcluster --clusters "$clusters" --directory .devcluster -- \
+  exec "$VENV/bin/python" -m devcluster --clusters "$clusters" --directory .dev-clusters -- \
     "$VENV/bin/python" provisioner.py
+fi
+
+# Its entries name their kubeconfigs.
+if [ -n "${CLUSTERS_FILE:-}" ]; then
+  install_requirements requirements.txt
+  exec "$VENV/bin/python" provisioner.py
 fi
 
 # As the service does: KUBECONFIG_PATH, else the files of KUBECONFIG, else kubectl's default.

@@ -97,7 +97,7 @@ async def test_run_sh_serves_two_stand_ins_and_ctrl_c_ends_every_process(tmp_pat
     port = free_port()
     log = tmp_path / "log"
     environ = environment(tmp_path, LISTEN_PORT=str(port), PYTHON=sys.executable)
-    made = ROOT / ".devcluster"
+    made = ROOT / ".dev-clusters"
     async with running(str(ROOT / "scripts" / "run.sh"), "--clusters", "2", environ=environ, log=log) as process:
         await until(healthy(port), seconds=250)  # run.sh may have to install first
         assert (made / "clusters.yaml").read_text().count("- name: dev-") == 2

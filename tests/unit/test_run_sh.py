@@ -91,7 +91,7 @@ def test_clusters_are_stand_ins_of_that_number_whatever_kubeconfig_there_is(proj
     (project.parent / ".kube").mkdir()
     (project.parent / ".kube" / "config").touch()
     done = run_sh(project, "--clusters", "2")
-    command = f"-m devcluster --clusters 2 --directory .devcluster -- {project}/venv/bin/python provisioner.py"
+    command = f"-m devcluster --clusters 2 --directory .dev-clusters -- {project}/venv/bin/python provisioner.py"
     assert done.stdout == f"||{command}\n"
     assert "This runs on 2 clusters of devcluster" in done.stderr
     assert "IT IS NOT KUBERNETES" in done.stderr
@@ -110,3 +110,11 @@ def test_other_arguments_are_answered_with_the_usage(project: Path, arguments: t
     done = run_sh(project, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ")
+
+
+def test_it_serves_on_the_clusters_of_a_file_relative_to_the_callers_folder(project: Path) -> None:
+    python = project / "venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$CLUSTERS_FILE|$*"\n')
+    done = run_sh(project, CLUSTERS_FILE="clusters.yaml")
+    assert done.stdout == f"{project.parent}/clusters.yaml|provisioner.py\n"
+    assert done.stderr == ""
