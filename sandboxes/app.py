@@ -21,6 +21,7 @@ from sandboxes.errors import StartupError
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
 from sandboxes.ops.clusters import ClusterOverviews, ClustersHealth
+from sandboxes.ops.metrics import Metrics
 from sandboxes.ops.preflight import check_cluster
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
@@ -82,6 +83,7 @@ async def compose(
         app = create_app(first.service, settings, keys, callers, units.overviews)
         app[CLUSTER_UNITS] = units
         app[HEALTH] = ClustersHealth(units.overviews)
+        app[METRICS] = _metrics_of(units)
         app.on_shutdown.append(lambda _app: units.release())
     else:
         plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
@@ -89,8 +91,8 @@ async def compose(
         _warn(settings, callers, plan.templates)
         await first.check(preflight)
         app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
+        app[METRICS].read_waiting(lambda: first.pool.waiting)
         units = None
-    app[METRICS].read_waiting(lambda: first.pool.waiting)
     app.cleanup_ctx.append(_running(first if units is None else units))
     return app
 
@@ -104,6 +106,20 @@ def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight
         return await prepare_unit(plan_cluster(entry, settings), os.environ, own, deadlines=deadlines)
 
     return ClusterUnits(path, prepare, preflight, deadlines)
+
+
+def _metrics_of(units: ClusterUnits) -> Metrics:
+    """Return metrics that include each cluster while it has a unit."""
+    metrics = Metrics()
+
+    def join(unit: ClusterUnit) -> None:
+        metrics.join(unit.name, unit.service, lambda: unit.pool.waiting)
+
+    for unit in units.units.values():
+        join(unit)
+    units.joined.connect(join)
+    units.changed.connect(lambda: metrics.keep(units.units))
+    return metrics
 
 
 def read_entries(settings: Settings) -> tuple[ClusterEntry, ...]:
