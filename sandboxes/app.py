@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandboxes.api.app_keys import CLUSTER_UNITS, HEALTH, METRICS
+from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
@@ -20,7 +20,7 @@ from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
-from sandboxes.ops.clusters import ClusterOverviews, ClustersHealth
+from sandboxes.ops.clusters import ClusterOverviews
 from sandboxes.ops.metrics import Metrics
 from sandboxes.ops.preflight import check_cluster
 from sandboxes.service.sandboxes import SandboxService
@@ -82,7 +82,6 @@ async def compose(
         await units.check()
         app = create_app(first.service, settings, keys, callers, units.overviews)
         app[CLUSTER_UNITS] = units
-        app[HEALTH] = ClustersHealth(units.overviews)
         app[METRICS] = _metrics_of(units)
         app.on_shutdown.append(lambda _app: units.release())
     else:

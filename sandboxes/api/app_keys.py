@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from aiohttp import web
 
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers
 from sandboxes.cluster_units import ClusterUnits
 from sandboxes.deadlines import Deadlines
-from sandboxes.ops.clusters import ClusterOverviews, ClustersHealth
+from sandboxes.ops.clusters import ClusterOverviews
+from sandboxes.ops.health import Health
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.settings import Settings
-
-if TYPE_CHECKING:
-    from sandboxes.ops.health import Health
 
 SANDBOX_SERVICE = web.AppKey("SANDBOX_SERVICE", SandboxService)
 
 SETTINGS = web.AppKey("SETTINGS", Settings)
 
-# ClustersHealth: only with CLUSTERS_FILE.
-HEALTH: web.AppKey[Health | ClustersHealth] = web.AppKey("HEALTH")
+HEALTH = web.AppKey("HEALTH", Health)
 
 CLUSTERS = web.AppKey("CLUSTERS", ClusterOverviews)
 

@@ -104,7 +104,7 @@ async def health(_request: web.Request) -> web.Response:
 @routes.get("/readyz")
 async def readyz(request: web.Request) -> web.Response:
     """Report whether this replica can do its work, and which checks fail."""
-    found = await request.app[HEALTH].readiness()
+    found = await request.app[CLUSTERS].readiness()
     status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
     return json_response({"ready": found.is_ready, "checks": found.checks}, status=status)
 
@@ -224,7 +224,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _release(app: web.Application) -> None:
-    app[HEALTH].stop()
+    app[CLUSTERS].stop()
     await app[SANDBOX_SERVICE].release()
     await app[CLUSTERS].finish()
 

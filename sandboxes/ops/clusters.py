@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 
 from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
-from sandboxes.logs import name_cluster
 from sandboxes.models.responses import ClusterCapacity, ClusterResponse
 from sandboxes.ops.health import ENDING, OK, Health, Readiness
 from sandboxes.ops.rights import rights_wanted
@@ -110,11 +109,35 @@ class _Version(BaseModel):
 
 
 class ClusterOverviews:
-    """The clusters in the order of the file; there is at least one. `unusable`: why one has no service, by name."""
+    """The clusters in the order of the file; there is at least one. `unusable`: why one has no service, by name.
 
-    def __init__(self, overviews: Iterable[ClusterOverview]) -> None:
+    `of_file`: whether the operator lists them; without the list there is one.
+    """
+
+    def __init__(self, overviews: Iterable[ClusterOverview], *, of_file: bool = False) -> None:
         self.by_name = {one.name: one for one in overviews}
         self.unusable: dict[str, str] = {}
+        self._of_file = of_file
+        self._is_stopping = False
+
+    async def readiness(self) -> Readiness:
+        """Return whether this replica can do its work: with a list of clusters, while one of them is ready.
+
+        The checks are then the clusters by name, each with what is wrong with it. One that hangs delays nothing.
+        """
+        if not self._of_file:
+            return await next(iter(self.by_name.values())).health.readiness()
+        reports = [] if self._is_stopping else await self.reports()
+        if self._is_stopping:
+            return ENDING
+        checks = {one.name: one.last_error or OK for one in reports}
+        return Readiness(checks, needs_one=True)
+
+    def stop(self) -> None:
+        """Report this replica as not ready from now on, because the process is shutting down."""
+        self._is_stopping = True
+        for one in self.by_name.values():
+            one.health.stop()
 
     async def reports(self) -> list[ClusterResponse]:
         """Return what is known of each cluster; asks all at once."""
@@ -124,36 +147,6 @@ class ClusterOverviews:
     async def finish(self) -> None:
         """End all looks that are under way."""
         await asyncio.gather(*(one.finish() for one in self.by_name.values()))
-
-
-class ClustersHealth:
-    """Decides whether this replica should receive requests, which may go to any of several clusters."""
-
-    def __init__(self, overviews: ClusterOverviews) -> None:
-        self._overviews = overviews
-        self._is_stopping = False
-
-    async def readiness(self) -> Readiness:
-        """Return `ok` or a sentence for each cluster, by its name; checks all at once. One that is `ok` is enough.
-
-        Never raises for a failure of a cluster or of kubectl.
-        """
-        known = dict(self._overviews.by_name)
-        # Each in a task of its own, so that its log lines can name its cluster.
-        found = await asyncio.gather(*(_readiness(one) for one in known.values()))
-        if self._is_stopping:
-            return ENDING
-        checks = {name: one.wrong or OK for name, one in zip(known, found, strict=True)}
-        return Readiness(checks | self._overviews.unusable, of_clusters=True)
-
-    def stop(self) -> None:
-        """Report this replica as not ready from now on, because the process is shutting down."""
-        self._is_stopping = True
-
-
-async def _readiness(overview: ClusterOverview) -> Readiness:
-    name_cluster(overview.name)
-    return await overview.health.readiness()
 
 
 def _without_service(name: str, why: str) -> ClusterResponse:

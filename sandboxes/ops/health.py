@@ -30,21 +30,16 @@ OK = "ok"
 class Readiness:
     """The result of each check, by name: `ok`, or one sentence that says what is wrong.
 
-    `of_clusters`: whether the checks are of several clusters, of which one is enough.
+    `needs_one`: the replica is ready if one check is `ok`.
     """
 
     checks: dict[str, str]
-    of_clusters: bool = False
+    needs_one: bool = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether every check is `ok`, or that of one cluster."""
-        return (any if self.of_clusters else all)(said == OK for said in self.checks.values())
-
-    @property
-    def wrong(self) -> str | None:
-        """What is wrong, by the first check that is not `ok`; None: nothing."""
-        return next((said for said in self.checks.values() if said != OK), None)
+        """Whether every check is `ok`, or one of them if one is enough."""
+        return (any if self.needs_one else all)(said == OK for said in self.checks.values())
 
 
 ENDING = Readiness({"serving": "The provisioner is shutting down"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from sandboxes.api.app_keys import CLUSTERS, HEALTH
+from sandboxes.api.app_keys import CLUSTERS
 from tests.contract.service import Provisioner, StartProvisioner
 from tests.contract.test_clusters_file import entry, west, write
 from tests.waiting import until
@@ -55,5 +55,5 @@ async def test_a_lost_cluster_without_a_service_is_named_with_the_reason(service
 
 async def test_a_service_with_ready_clusters_is_not_ready_when_it_ends(service: Provisioner) -> None:
     await becomes(service, 200, east="ok", west="ok")
-    service.client.app[HEALTH].stop()
+    service.client.app[CLUSTERS].stop()
     await becomes(service, 503, serving="The provisioner is shutting down")
