@@ -23,6 +23,7 @@ from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
 from sandboxes.ops.clusters import ClusterOverviews
 from sandboxes.ops.metrics import Metrics
 from sandboxes.ops.preflight import check_cluster
+from sandboxes.service.capacity import TotalCapacity
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
@@ -102,9 +103,15 @@ def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight
     async def prepare(entry: ClusterEntry) -> ClusterUnit:
         own = directory / entry.name
         own.mkdir(exist_ok=True)
-        return await prepare_unit(plan_cluster(entry, settings), os.environ, own, deadlines=deadlines)
+        unit = await prepare_unit(plan_cluster(entry, apart), os.environ, own, deadlines=deadlines)
+        unit.service.room.total = total
+        return unit
 
-    return ClusterUnits(path, prepare, preflight, deadlines)
+    # MAX_SANDBOXES is for all clusters together; a cluster's own limit is in its entry only.
+    apart = settings.model_copy(update={"max_sandboxes": 0})
+    units = ClusterUnits(path, prepare, preflight, deadlines)
+    total = TotalCapacity(settings.max_sandboxes, lambda: [unit.service.room for unit in units.units.values()])
+    return units
 
 
 def _metrics_of(units: ClusterUnits) -> Metrics:
