@@ -15,6 +15,7 @@ from tests.waiting import until
 __all__ = ["west"]
 
 pytestmark = [
+    pytest.mark.role("components/clusters"),
     pytest.mark.deadlines(clusters_poll=3600.0, ready_believed=0.0, ready=30.0),
     pytest.mark.usefixtures("without_reaper"),
 ]
