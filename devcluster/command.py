@@ -7,12 +7,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from devcluster import audit
 from devcluster.cluster import Cluster
+from devcluster.several import InUseError, several
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
@@ -41,7 +42,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--audit-log", type=Path, metavar="FILE", help="append each request to this file, as a line of JSON"
     )
+    parser.add_argument(
+        "--clusters",
+        type=int,
+        choices=range(1, 10),
+        metavar="NUMBER",
+        help="run so many clusters, dev-1, dev-2, …, and set CLUSTERS_FILE to a list of them; without COMMAND, the "
+        "path of that list is printed",
+    )
     options = parser.parse_args(own)
+    if options.clusters and options.port:
+        parser.error("--port is for one cluster")
     options.command = command
     return options
 
@@ -67,20 +78,41 @@ async def _run(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.put_nowait, number)
-    cluster = Cluster(options.port, options.directory, ready_after=options.ready_after, tls=not options.plain_http)
-    async with cluster:
-        if options.command:
-            return await _run_command(options.command, cluster, stop)
-        sys.stdout.write(f"{cluster.kubeconfig}\n")
-        sys.stdout.flush()
-        await stop.get()
+
+    def make(directory: Path | None) -> Cluster:
+        return Cluster(options.port, directory, ready_after=options.ready_after, tls=not options.plain_http)
+
+    if options.clusters is None:
+        async with make(options.directory) as cluster:
+            return await _serve(options.command, stop, cluster.kubeconfig, _kubeconfig_variables(cluster))
+    try:
+        async with several(options.clusters, options.directory, make) as running:
+            variables = _kubeconfig_variables(running.clusters[0]) | {"CLUSTERS_FILE": str(running.file)}
+            return await _serve(options.command, stop, running.file, variables)
+    except InUseError as error:
+        sys.stderr.write(f"devcluster: {error}\n")
+        return 1
+
+
+def _kubeconfig_variables(cluster: Cluster) -> dict[str, str]:
+    return dict.fromkeys(("KUBECONFIG_PATH", "KUBECONFIG"), str(cluster.kubeconfig))
+
+
+async def _serve(
+    command: list[str], stop: asyncio.Queue[signal.Signals], file: Path, variables: Mapping[str, str]
+) -> int:
+    """Run the command with these variables; without one, print the path and wait for a signal. Return the exit code."""
+    if command:
+        return await _run_command(command, variables, stop)
+    sys.stdout.write(f"{file}\n")
+    sys.stdout.flush()
+    await stop.get()
     return 0
 
 
-async def _run_command(command: list[str], cluster: Cluster, stop: asyncio.Queue[signal.Signals]) -> int:
-    """Run a command in the cluster's environment and forward signals to it. Return its exit code."""
-    paths = dict.fromkeys(("KUBECONFIG_PATH", "KUBECONFIG"), str(cluster.kubeconfig))
-    environment = {"NODE_HOST": "127.0.0.1", **os.environ, **paths}
+async def _run_command(command: list[str], variables: Mapping[str, str], stop: asyncio.Queue[signal.Signals]) -> int:
+    """Run a command with these variables and forward signals to it. Return its exit code."""
+    environment = {"NODE_HOST": "127.0.0.1", **os.environ, **variables}
     try:
         # In a new session, so that a Ctrl-C in the terminal reaches it once, through us, and not twice.
         process = await asyncio.create_subprocess_exec(

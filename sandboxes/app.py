@@ -15,13 +15,16 @@ from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster_unit import ClusterPlan, client_of, prepare_unit
 from sandboxes.cluster_units import ClusterUnits
-from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry
+from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry, message, parse
 from sandboxes.deadlines import DEADLINES
+from sandboxes.errors import StartupError
 from sandboxes.fleet.service import Fleet
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
 from sandboxes.ops.clusters import ClusterOverviews
+from sandboxes.ops.metrics import Metrics
 from sandboxes.ops.preflight import check_cluster
+from sandboxes.service.capacity import TotalCapacity
 from sandboxes.service.sandboxes import SandboxService
 from sandboxes.spec.lark import check_templates
 from sandboxes.spec.network_policy import build_policy, load_policy
@@ -84,6 +87,7 @@ async def compose(
         app = create_app(first.service, settings, keys, callers, units.overviews)
         app[SANDBOXES] = fleet
         app[CLUSTER_UNITS] = units
+        app[METRICS] = _metrics_of(units)
         app.on_shutdown.append(lambda _app: units.release())
     else:
         plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
@@ -91,8 +95,8 @@ async def compose(
         _warn(settings, callers, plan.templates)
         await first.check(preflight)
         app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
+        app[METRICS].read_waiting(lambda: first.pool.waiting)
         units, fleet = None, None
-    app[METRICS].read_waiting(lambda: first.pool.waiting)
     app.cleanup_ctx.append(_running(first if units is None else units))
     if fleet is not None:
         app.cleanup_ctx.append(_running(fleet))
@@ -105,17 +109,55 @@ def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight
     async def prepare(entry: ClusterEntry) -> ClusterUnit:
         own = directory / entry.name
         own.mkdir(exist_ok=True)
-        return await prepare_unit(plan_cluster(entry, settings), os.environ, own, deadlines=deadlines)
+        unit = await prepare_unit(plan_cluster(entry, apart), os.environ, own, deadlines=deadlines)
+        unit.service.room.total = total
+        return unit
 
-    return ClusterUnits(path, prepare, preflight, deadlines)
+    # MAX_SANDBOXES is for all clusters together; a cluster's own limit is in its entry only.
+    apart = settings.model_copy(update={"max_sandboxes": 0})
+    units = ClusterUnits(path, prepare, preflight, deadlines)
+    total = TotalCapacity(settings.max_sandboxes, lambda: [unit.service.room for unit in units.units.values()])
+    return units
 
 
-async def compose_once(settings: Settings, directory: Path) -> SandboxService:
+def _metrics_of(units: ClusterUnits) -> Metrics:
+    """Return metrics that include each cluster while it has a unit."""
+    metrics = Metrics()
+
+    def join(unit: ClusterUnit) -> None:
+        metrics.join(unit.name, unit.service, lambda: unit.pool.waiting)
+
+    for unit in units.units.values():
+        join(unit)
+    units.joined.connect(join)
+    units.changed.connect(lambda: metrics.keep(units.units))
+    return metrics
+
+
+def read_entries(settings: Settings) -> tuple[ClusterEntry, ...]:
+    """Return the clusters of CLUSTERS_FILE; without the file, the one of the variables.
+
+    Raises StartupError, which lists every problem of the file.
+    """
+    path = settings.clusters_file
+    if path is None:
+        return (ClusterEntry(DEFAULT_CLUSTER),)
+    try:
+        found = parse(path.read_bytes())
+    except OSError as error:
+        raise StartupError(message(path, [f"It can't be read: {error.strerror}."])) from error
+    if found.problems:
+        raise StartupError(message(path, found.problems))
+    return found.entries
+
+
+async def compose_once(settings: Settings, directory: Path, context: str | None = None) -> SandboxService:
     """Build the service for a one-shot command: without informer, batches and processes started ahead.
 
-    Raises StartupError if kubectl or the kubeconfig can't be used.
+    `settings`: of the cluster; `context`: of the kubeconfig, None: the current one. Raises StartupError if kubectl or
+    the kubeconfig can't be used.
     """
-    connection = await prepare(settings, os.environ, directory)
+    connection = await prepare(settings, os.environ, directory, context=context)
     kubectl = client_of(connection, settings, connection.runner, DEADLINES, in_batches=False)
     cluster = Cluster(kubectl, NoInformer(), settings.k8s_namespace)
     return SandboxService(cluster, load_all_templates(settings), settings)

@@ -5,6 +5,7 @@ python provisioner.py render --sandbox-id a --thread-id t     print the objects 
 python provisioner.py render --request body.json              print those of a create with this body
 python provisioner.py reap [--dry-run]                        run the reaper once, or print what it would delete
 python provisioner.py check                                   check that this machine and the cluster are ready
+python provisioner.py reap --cluster NAME                     a cluster of CLUSTERS_FILE; likewise render
 python provisioner.py --version                               print the version
 """
 
@@ -25,12 +26,12 @@ from sandboxes import __version__
 from sandboxes import objects as kube
 from sandboxes.api import server
 from sandboxes.api.params import decode_json
-from sandboxes.app import compose, compose_once, load_all_templates
+from sandboxes.app import compose, compose_once, load_all_templates, read_entries
 from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.logs import configure_logging, print_masked
 from sandboxes.models.requests import CreateRequest
 from sandboxes.ops.doctor import check
-from sandboxes.ops.lines import Line, exit_code
+from sandboxes.ops.lines import Line, Verdict, exit_code
 from sandboxes.service.attempt import now
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build, build_extras
@@ -39,6 +40,8 @@ from sandboxes.variables import LISTEN_HOST, LISTEN_PORT, Address, check_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sandboxes.clusters_file import ClusterEntry
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,34 +62,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     render_parser.add_argument("--thread-id", help="default: the sandbox's id")
     render_parser.add_argument("--user-id", default="default", help="default: %(default)s")
     render_parser.add_argument("--template", default=DEFAULT_TEMPLATE, help="default: %(default)s")
+    _add_cluster(render_parser, "the first")
     reap_parser = _add_command(
         commands, "reap", "run the reaper once: delete expired and ended sandboxes, and leftovers"
     )
     reap_parser.add_argument("--dry-run", action="store_true", help="print what would be deleted, and delete nothing")
+    _add_cluster(reap_parser, "all")
     _add_command(
         commands,
         "check",
-        "check, line by line, that this machine and the cluster are ready; exit code 0: ready, "
-        "1: a check failed, 2: the checks stopped early, such as for an unreachable cluster",
+        "check, line by line, that this machine and the cluster, or each of CLUSTERS_FILE, are ready; exit code "
+        "0: ready, 1: a check failed, 2: the checks stopped early, such as for an unreachable cluster",
     )
     arguments = parser.parse_args(argv)
     try:
         settings = Settings.load()
         if arguments.command == "render":
-            print(render(settings, _create_body(arguments)))  # noqa: T201 - its job
+            print(render(_named(settings, arguments.cluster)[0].for_service(settings), _create_body(arguments)))  # noqa: T201 - its job
         elif arguments.command == "reap":
             configure_logging("WARNING", settings.log_format)
+            entries = _named(settings, arguments.cluster)
+            if settings.clusters_file is not None:
+                return asyncio.run(server.until_stopped(reap_each(settings, entries, dry_run=arguments.dry_run)))
             for line in asyncio.run(server.until_stopped(reap(settings, dry_run=arguments.dry_run))):
                 print(line)  # noqa: T201 - its job
         elif arguments.command == "check":
             configure_logging("ERROR")
-            return asyncio.run(server.until_stopped(check_all(settings)))
+            work = check_all(settings) if settings.clusters_file is None else check_each(settings)
+            return asyncio.run(server.until_stopped(work))
         else:
             serve(settings)
     except server.Stopped:
         return 2 if arguments.command == "check" else 1
     except ProvisionerError as error:
-        print_masked(f"provisioner: {error.public}\n{error.detail}", sys.stderr)
+        print_masked(f"provisioner: {_said(error)}", sys.stderr)
         return 1
     except StartupError as error:
         print_masked(f"provisioner: {error}", sys.stderr)
@@ -99,6 +108,24 @@ def _add_command(
 ) -> argparse.ArgumentParser:
     """Add a command whose own --help says the same about it as the list of commands."""
     return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+
+
+def _add_cluster(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument("--cluster", metavar="NAME", help=f"a cluster of CLUSTERS_FILE; default: {default}")
+
+
+def _named(settings: Settings, name: str | None) -> tuple[ClusterEntry, ...]:
+    """Return the cluster with this name, or all for None. Raises StartupError if there is none with it."""
+    entries = read_entries(settings)
+    found = tuple(entry for entry in entries if name in (None, entry.name))
+    if not found:
+        names = ", ".join(entry.name for entry in entries)
+        raise StartupError(f"Cluster {name} does not exist. Known clusters: {names}.")
+    return found
+
+
+def _said(error: ProvisionerError | StartupError) -> str:
+    return f"{error.public}\n{error.detail}" if isinstance(error, ProvisionerError) else str(error)
 
 
 def _create_body(arguments: argparse.Namespace) -> str:
@@ -137,25 +164,63 @@ def render(settings: Settings, body: str) -> str:
     return json.dumps(kube.as_list(objects), indent=2)
 
 
-async def reap(settings: Settings, *, dry_run: bool) -> list[str]:
+async def reap(settings: Settings, *, dry_run: bool, context: str | None = None) -> list[str]:
     """Run one round of the reaper. Return a line for each deletion; with `dry_run`, delete nothing.
 
-    Raises StartupError if kubectl or the kubeconfig can't be used, ProvisionerError if the cluster can't be read.
+    `settings`: of the cluster; `context`: of the kubeconfig, None: the current one. Raises StartupError if kubectl or
+    the kubeconfig can't be used, ProvisionerError if the cluster can't be read.
     """
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
-        service = await compose_once(settings, Path(directory))
+        service = await compose_once(settings, Path(directory), context)
         reached = await service.clock()
         return await service.reaper.round(dry_run=dry_run or settings.reaper_dry_run, reached=reached)
 
 
-async def check_all(settings: Settings) -> int:
+async def reap_each(settings: Settings, entries: Sequence[ClusterEntry], *, dry_run: bool) -> int:
+    """Run one round of the reaper on each cluster. Print a line for each deletion, with the cluster's name.
+
+    Goes on if a cluster can't be read, and says so on stderr; returns 1 then, unless that cluster is lost.
+    """
+    code = 0
+    for entry in entries:
+        try:
+            lines = await reap(entry.for_service(settings), dry_run=dry_run, context=entry.context)
+        except (ProvisionerError, StartupError) as error:
+            print_masked(f"provisioner: Cluster {entry.name}: {_said(error)}", sys.stderr)
+            code = code if entry.lost else 1
+        else:
+            for line in lines:
+                print(f"{entry.name}: {line}", flush=True)  # noqa: T201 - its job
+    return code
+
+
+async def check_each(settings: Settings) -> int:
+    """Print the lines of each cluster of CLUSTERS_FILE below its name. Return the worst exit code; see `check_all`.
+
+    A cluster that is lost is checked, too, but does not count. Raises StartupError if the file can't be used.
+    """
+    codes = [0]
+    for number, entry in enumerate(read_entries(settings)):
+        heading = f"cluster {entry.name}" + (" (lost: its checks do not count)" if entry.lost else "")
+        print_masked(f"\n{heading}" if number else heading)
+        try:
+            code = await check_all(entry.for_service(settings), entry.context)
+        except StartupError as error:
+            print_masked(Line(Verdict.FAIL, f"templates: {error}", is_last=True))
+            code = 2
+        codes.append(0 if entry.lost else code)
+    return max(codes)
+
+
+async def check_all(settings: Settings, context: str | None = None) -> int:
     """Print the line of each check. Return 0 if all passed, 1 if one failed, 2 if the checks stopped early.
 
-    Raises StartupError if the templates can't be loaded.
+    `settings`: of the cluster; `context`: of the kubeconfig, None: the current one. Raises StartupError if the
+    templates can't be loaded.
     """
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
-        async for line in check(settings, os.environ, Path(directory), load_all_templates(settings)):
+        async for line in check(settings, os.environ, Path(directory), load_all_templates(settings), context):
             print_masked(line)
             lines.append(line)
     return exit_code(lines)

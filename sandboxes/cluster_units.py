@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes.clusters_file import changes, in_question, message, parse
 from sandboxes.errors import StartupError
+from sandboxes.logs import name_cluster
 from sandboxes.ops.clusters import ClusterOverviews
 from sandboxes.tasks import Signal
 
@@ -178,7 +179,8 @@ class ClusterUnits:
         units: list[ClusterUnit] = []
         unusable: dict[str, str] = {}
         problems: list[str] = []
-        for entry, made in zip(entries, await _each(self._prepare(entry) for entry in entries), strict=True):
+        works = (_named(entry.name, self._prepare(entry)) for entry in entries)
+        for entry, made in zip(entries, await _each(works), strict=True):
             if not isinstance(made, StartupError):
                 units.append(made)
             elif entry.lost:
@@ -192,7 +194,8 @@ class ClusterUnits:
 
     async def _checked(self, units: Iterable[ClusterUnit]) -> None:
         units = list(units)
-        outcomes = zip(units, await _each(unit.check(self._preflight) for unit in units), strict=True)
+        works = (_named(unit.name, unit.check(self._preflight)) for unit in units)
+        outcomes = zip(units, await _each(works), strict=True)
         problems = [f"Cluster {unit.name}: {made}" for unit, made in outcomes if isinstance(made, StartupError)]
         if problems:
             raise StartupError("\n".join(problems))
@@ -207,14 +210,19 @@ class ClusterUnits:
         self.overviews.unusable = {name: why[name] for name in names if name in why and name not in self.units}
 
     async def _start(self, unit: ClusterUnit) -> None:
-        stack = contextlib.AsyncExitStack()
-        await stack.enter_async_context(unit.running())
-        self._stacks[unit.name] = stack
+        async def start() -> contextlib.AsyncExitStack:
+            name_cluster(unit.name)
+            stack = contextlib.AsyncExitStack()
+            await stack.enter_async_context(unit.running())
+            return stack
+
+        # In a task of its own: all tasks of the unit have its name in their log lines, and no others have.
+        self._stacks[unit.name] = await asyncio.create_task(start())
 
     async def _end(self, unit: ClusterUnit) -> None:
         stack = self._stacks.pop(unit.name, None)
         if stack is not None:
-            await _close(unit.name, stack)
+            await asyncio.create_task(_close(unit.name, stack))
 
     def _read(self) -> bool:
         """Read the file if it may have changed; return whether its content has. Raises OSError."""
@@ -231,14 +239,22 @@ class ClusterUnits:
 
 
 async def _close(name: str, stack: contextlib.AsyncExitStack) -> None:
+    """End a unit; call it in a task of its own, whose log lines have the name."""
+    name_cluster(name)
     try:
         await stack.aclose()
     except Exception:
         logger.exception("cluster %s could not be ended properly", name)
 
 
+async def _named(name: str, work: Awaitable[T]) -> T:
+    """Await in a task of its own, whose log lines have the cluster's name."""
+    name_cluster(name)
+    return await work
+
+
 async def _each(works: Iterable[Awaitable[T]]) -> list[T | StartupError]:
-    """Await all at once, also if some raise StartupError; return it in place of their results."""
+    """Await all at once, each in a task, also if some raise StartupError; return it in place of their results."""
 
     async def outcome(work: Awaitable[T]) -> T | StartupError:
         try:

@@ -154,6 +154,11 @@ def name_sandbox(sandbox_id: str, *, secrets: Iterable[str] = ()) -> None:
     _SECRETS.set(forms_of(secrets))
 
 
+def name_cluster(name: str) -> None:
+    """Bind a cluster's name to all log lines of this context and of tasks started in it."""
+    bind_contextvars(cluster=name)
+
+
 def shared_context(contexts: Sequence[contextvars.Context]) -> contextvars.Context:
     """Return a context for work of several requests: its log lines have all their ids, separated by commas."""
     shared = contexts[0].copy()

@@ -107,7 +107,9 @@ class ClusterSettings(BaseSettings):
         )
     )
     max_sandboxes: Annotated[int, Field(ge=0)] = Field(
-        0, description="Most sandboxes in the namespace; past it, 429. `0`: no limit."
+        0,
+        description="Most sandboxes in the namespace; past it, 429. With `CLUSTERS_FILE`: in all clusters "
+        "together; an entry's `max_sandboxes` is for its cluster. `0`: no limit.",
     )
     kubeconfig_path: Annotated[Path, AfterValidator(file_path)] = Field(
         DEFAULT_KUBECONFIG,

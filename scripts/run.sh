@@ -3,12 +3,16 @@
 #
 #   ./scripts/run.sh                    on 127.0.0.1:8002
 #   LISTEN_PORT=9000 ./scripts/run.sh   docs/reference/configuration.md lists every variable
+#   ./scripts/run.sh --clusters 2       on two stand-ins, to try several clusters behind one API
 #
 # Needs only Python 3.11 or later; installs everything else into a virtual environment, .venv.
 set -euo pipefail
 
-if [ $# -gt 0 ]; then
-  echo "usage: [LISTEN_PORT=8002] [LISTEN_HOST=127.0.0.1] [KUBECONFIG=~/.kube/config] $0" >&2
+clusters=""
+if [ $# -eq 2 ] && [ "$1" = --clusters ] && [[ $2 =~ ^[1-9]$ ]]; then
+  clusters="$2"
+elif [ $# -gt 0 ]; then
+  echo "usage: [LISTEN_PORT=8002] [LISTEN_HOST=127.0.0.1] [KUBECONFIG=~/.kube/config] $0 [--clusters 1…9]" >&2
   exit 2
 fi
 
@@ -35,6 +39,10 @@ if [ -n "${KUBECONFIG:-}" ]; then
   # A list of nothing is left for the service to refuse.
   export KUBECONFIG="${joined:-$KUBECONFIG}"
 fi
+if [ -n "${CLUSTERS_FILE:-}" ]; then
+  CLUSTERS_FILE="$(absolute "$CLUSTERS_FILE")"
+  export CLUSTERS_FILE
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/venv.sh
 
@@ -42,6 +50,40 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-131072}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-131072}"
+
+if [ -n "$clusters" ]; then
+  for variable in CLUSTERS_FILE K8S_API_SERVER; do
+    if [ -n "${!variable:-}" ]; then
+      echo "run.sh: $variable is set, but --clusters starts clusters of its own" >&2
+      exit 1
+    fi
+  done
+  install_requirements requirements-dev.txt
+  cat >&2 <<BANNER
+
+  ############################################################################
+  #                                                                          #
+  #   This runs on $clusters clusters of devcluster, a stand-in for development,     #
+  #   whatever kubeconfig there is. IT IS NOT KUBERNETES: no container is    #
+  #   run and nothing is isolated. Sandboxes made here answer                #
+  #   GET /v1/sandbox and no more, and all of them end with this process.    #
+  #                                                                          #
+  #   The list of the clusters is .dev-clusters/clusters.yaml. Edit it while #
+  #   this runs, and watch what GET /api/clusters says.                      #
+  #                                                                          #
+  ############################################################################
+
+BANNER
+  export NODE_HOST="${NODE_HOST:-127.0.0.1}"
+  exec "$VENV/bin/python" -m devcluster --clusters "$clusters" --directory .dev-clusters -- \
+    "$VENV/bin/python" provisioner.py
+fi
+
+# Its entries name their kubeconfigs.
+if [ -n "${CLUSTERS_FILE:-}" ]; then
+  install_requirements requirements.txt
+  exec "$VENV/bin/python" provisioner.py
+fi
 
 # As the service does: KUBECONFIG_PATH, else the files of KUBECONFIG, else kubectl's default.
 kubeconfig="${KUBECONFIG_PATH:-${KUBECONFIG:-${HOME:-}/.kube/config}}"

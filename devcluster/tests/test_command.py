@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from devcluster import Cluster
 from devcluster.authorization import Right
@@ -168,3 +169,31 @@ async def test_the_audit_log_shows_the_user_and_the_rights_of_each_request(tmp_p
         assert (await as_service.apply(pod("x"))).rc == 0
         rights = {right_of(entry) for entry in new() if not entry.path}
         assert rights >= {Right("patch", "", "pods"), Right("create", "", "pods")}
+
+
+async def test_several_clusters_are_listed_in_a_file_and_end_with_it(tmp_path: Path) -> None:
+    async with running("--clusters", "2", "--directory", str(tmp_path / "d")) as process:
+        assert process.stdout is not None
+        file = Path((await process.stdout.readline()).decode().strip())
+        listed = yaml.safe_load(file.read_text())
+        assert [one["name"] for one in listed] == ["dev-1", "dev-2"]
+        first, second = (Kubectl(Path(one["kubeconfig"]), tmp_path / one["name"]) for one in listed)
+        assert (await first("create", "namespace", "one")).rc == 0
+        assert (await second("get", "namespace", "one")).rc == 1
+        code, _, stderr = await run("--clusters", "2", "--directory", str(tmp_path / "d"))
+        assert (code, stderr) == (1, f"devcluster: another devcluster uses {tmp_path / 'd'}\n")
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(60):
+            await process.communicate()
+        assert process.returncode == 0
+        assert {path.name for path in (tmp_path / "d").iterdir()} == {"lock"}
+
+
+async def test_a_command_gets_the_list_of_several_clusters_in_its_variables() -> None:
+    code, stdout, _ = await run("--clusters", "3", "--", "sh", "-c", 'echo "$KUBECONFIG"; cat "$CLUSTERS_FILE"')
+    kubeconfig, _, text = stdout.partition("\n")
+    listed = yaml.safe_load(text)
+    assert code == 0
+    assert [one["name"] for one in listed] == ["dev-1", "dev-2", "dev-3"]
+    assert listed[0]["kubeconfig"] == kubeconfig
+    assert not Path(kubeconfig).parents[1].exists()

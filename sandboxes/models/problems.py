@@ -18,7 +18,8 @@ class Readiness(BaseModel):
 
     ready: bool = Field(description="Whether every check is `ok`.", examples=[True])
     checks: dict[str, str] = Field(
-        description="Result of each check: `ok`, or one sentence that says what is wrong.",
+        description="Result of each check: `ok`, or one sentence that says what is wrong. With `CLUSTERS_FILE`, one "
+        "check for each cluster, by its name.",
         examples=[{"serving": "ok", "kubectl": "ok", "api_server": "ok", "rights": "ok", "live_view": "ok"}],
     )
 

@@ -51,9 +51,16 @@ AT_ONCE = 4
 
 
 async def check(
-    settings: Settings, environ: Mapping[str, str], directory: Path, templates: Mapping[str, Template]
+    settings: Settings,
+    environ: Mapping[str, str],
+    directory: Path,
+    templates: Mapping[str, Template],
+    context: str | None = None,
 ) -> AsyncIterator[Line]:
-    """Yield the result of each check when it is known. Errors become lines. `directory`: writable, for kubectl."""
+    """Yield the result of each check when it is known. Errors become lines.
+
+    `directory`: writable, for kubectl. `context`: of the kubeconfig; None: the current one.
+    """
     try:
         binary = find_kubectl(settings, environ)
         version = await version_of(KubectlRunner(binary, (), child_environment(environ, (), home=directory)))
@@ -62,7 +69,7 @@ async def check(
         return
     yield Line(Verdict.OK, f"kubectl: {version} at {binary}")
     try:
-        connection = await prepare(settings, environ, directory)
+        connection = await prepare(settings, environ, directory, context=context)
     except StartupError as error:
         yield Line(Verdict.FAIL, f"kubeconfig: {error}", is_last=True)
         return

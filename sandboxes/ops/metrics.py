@@ -19,7 +19,7 @@ from sandboxes import objects as kube
 from sandboxes.status.reasons import readiness_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -49,6 +49,12 @@ class Family:
     labels: tuple[str, ...]
     meaning: str
     buckets: tuple[float, ...] = ()
+    # Whether it belongs to a cluster, else to the whole service.
+    of_cluster: bool = True
+
+    def all_labels(self, *, is_by_cluster: bool) -> tuple[str, ...]:
+        """Return the labels, with `cluster` where there may be several."""
+        return ("cluster", *self.labels) if is_by_cluster and self.of_cluster else self.labels
 
 
 FAMILIES = {
@@ -60,9 +66,14 @@ FAMILIES = {
             ("method", "route", "status"),
             "Time to answer a request. `route` is a template; `unmatched`: no route.",
             _REQUEST_BUCKETS,
+            of_cluster=False,
         ),
         Family(
-            "provisioner_failures_total", "counter", ("kind",), "Requests that failed, by class of error; `Bug`: a bug."
+            "provisioner_failures_total",
+            "counter",
+            ("kind",),
+            "Requests that failed, by class of error; `Bug`: a bug.",
+            of_cluster=False,
         ),
         Family(
             "provisioner_kubectl_call_seconds",
@@ -122,9 +133,14 @@ FAMILIES = {
 
 
 class Metrics:
-    """The metrics of one application, including those of the process (`process_…`)."""
+    """The metrics of one application, including those of the process (`process_…`).
 
-    def __init__(self, service: SandboxService) -> None:
+    `service`: that of the only cluster. Without it there may be several: `join` adds each, and the metrics that belong
+    to a cluster have the label `cluster`.
+    """
+
+    def __init__(self, service: SandboxService | None = None) -> None:
+        self._is_by_cluster = service is None
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = self._histogram("provisioner_http_request_seconds")
@@ -134,24 +150,62 @@ class Metrics:
         self._calls = self._histogram("provisioner_kubectl_call_seconds")
         self._groups = self._histogram("provisioner_group_size")
         self._reaped = self._counter("provisioner_reaped_total")
-        ready_seconds = self._histogram("provisioner_create_to_ready_seconds")
-        self._present = _Present(service)
+        self._ready_seconds = self._histogram("provisioner_create_to_ready_seconds")
+        self._present = _Present(is_by_cluster=self._is_by_cluster)
         self._registry.register(self._present)
+        if service is not None:
+            self._connect(service, ())
+            self._present.sources[""] = _Source(service)
+
+    def join(self, name: str, service: SandboxService, waiting: Callable[[], int]) -> None:
+        """Include a cluster, in place of one with the same name, whose counts go on.
+
+        `waiting`: returns the number of kubectl processes that wait on stdin.
+        """
+        self._present.sources[name] = _Source(service, waiting)
+        self._connect(service, (name,))
+
+    def keep(self, names: Container[str]) -> None:
+        """Exclude all clusters but those with these names, and drop their counts."""
+        for name in [name for name in self._present.sources if name not in names]:
+            del self._present.sources[name]
+            for one in (self._calls, self._groups, self._reaped, self._ready_seconds):
+                one.remove_by_labels({"cluster": name})
+
+    def _connect(self, service: SandboxService, of: tuple[str, ...]) -> None:
+        """Measure what the service does. `of`: the value of the label `cluster`, if there is one."""
+
+        def if_joined(measure: Callable[..., None]) -> Callable[..., None]:
+            def measured(*args: object) -> None:
+                # A service that is being ended still works, and must not bring back the counts that were dropped.
+                if not of or of[0] in self._present.sources:
+                    measure(*args)
+
+            return measured
+
         cluster = service.cluster
         cluster.kubectl.called.connect(
-            lambda verb, outcome, seconds: self._calls.labels(verb, outcome).observe(seconds)
+            if_joined(lambda verb, outcome, seconds: self._calls.labels(*of, verb, outcome).observe(seconds))
         )
         if cluster.batched is not None:
-            cluster.batched.began.connect(lambda work, size: self._groups.labels(work).observe(size))
-        service.reaper.reaped.connect(lambda reason: self._reaped.labels(reason).inc())
+            cluster.batched.began.connect(
+                if_joined(lambda work, size: self._groups.labels(*of, work).observe(size)),
+            )
+        service.reaper.reaped.connect(if_joined(lambda reason: self._reaped.labels(*of, reason).inc()))
         if cluster.has_informer:
-            ready_times = _ReadyTimes(cluster, ready_seconds.observe)
+            ready_times = _ReadyTimes(cluster, if_joined(self._observe_ready(of)))
             cluster.exchanged.connect(ready_times.on_exchange)
             service.made.connect(ready_times.on_made)
 
+    def _observe_ready(self, of: tuple[str, ...]) -> Callable[[float], None]:
+        if not of:
+            return self._ready_seconds.observe
+        self._ready_seconds.labels(*of)  # shown as 0 from the start, as without the label
+        return lambda seconds: self._ready_seconds.labels(*of).observe(seconds)
+
     def read_waiting(self, waiting: Callable[[], int]) -> None:
-        """Call `waiting` at each scrape for the number of kubectl processes that wait on stdin."""
-        self._present.waiting = waiting
+        """Call `waiting` at each scrape for the number of the only cluster's kubectl processes that wait on stdin."""
+        self._present.sources[""].waiting = waiting
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record a request and its duration. `route`: the template, never the path."""
@@ -172,19 +226,33 @@ class Metrics:
 
     def _histogram(self, name: str) -> Histogram:
         one = FAMILIES[name]
-        return Histogram(name, one.meaning, one.labels, buckets=one.buckets, registry=self._registry)
+        return Histogram(
+            name,
+            one.meaning,
+            one.all_labels(is_by_cluster=self._is_by_cluster),
+            buckets=one.buckets,
+            registry=self._registry,
+        )
 
     def _counter(self, name: str) -> Counter:
         one = FAMILIES[name]
-        return Counter(name, one.meaning, one.labels, registry=self._registry)
+        return Counter(name, one.meaning, one.all_labels(is_by_cluster=self._is_by_cluster), registry=self._registry)
+
+
+@dataclass
+class _Source:
+    """A cluster's service, and a function that returns the number of its kubectl processes that wait on stdin."""
+
+    service: SandboxService
+    waiting: Callable[[], int] = lambda: 0
 
 
 class _Present(Collector):
-    """Metrics that are read at each scrape."""
+    """Metrics that are read at each scrape. `sources`: by the cluster's name, which is empty for the only one."""
 
-    def __init__(self, service: SandboxService) -> None:
-        self._service = service
-        self.waiting: Callable[[], int] = lambda: 0
+    def __init__(self, *, is_by_cluster: bool) -> None:
+        self.sources: dict[str, _Source] = {}
+        self._is_by_cluster = is_by_cluster
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing. Names in FAMILIES are unique, and the default would collect at registration, too early."""
@@ -192,34 +260,34 @@ class _Present(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current value of each metric."""
-        cluster = self._service.cluster
-        processes = {"running": cluster.kubectl.running, "waiting": self.waiting()}
-        if cluster.has_informer:
-            processes["watching"] = cluster.informer_state.watching
-        yield _gauge("provisioner_kubectl_processes", processes)
-        yield _gauge("provisioner_queue_length", cluster.queues())
-        if not cluster.has_informer:
-            return
-        state = cluster.informer_state
-        yield _gauge("provisioner_view_age_seconds", state.age)
-        yield _gauge("provisioner_view_fresh", float(state.is_fresh))
-        one = FAMILIES["provisioner_watch_restarts_total"]
-        restarts = CounterMetricFamily(one.name, one.meaning, labels=one.labels)
-        for resource, times in state.restarts.items():
-            restarts.add_metric([resource], times)
-        yield restarts
-        yield _gauge("provisioner_sandboxes", self._service.statuses() or {})
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+        for cluster, source in self.sources.items():
+            of = [cluster] if self._is_by_cluster else []
+            for name, values in _values(source):
+                one = FAMILIES[name]
+                if name not in families:
+                    make = CounterMetricFamily if one.kind == "counter" else GaugeMetricFamily
+                    families[name] = make(name, one.meaning, labels=one.all_labels(is_by_cluster=self._is_by_cluster))
+                for label, value in values.items():
+                    families[name].add_metric([*of, label] if one.labels else of, value)
+        yield from families.values()
 
 
-def _gauge(name: str, values: dict[str, int] | float) -> GaugeMetricFamily:
-    one = FAMILIES[name]
-    family = GaugeMetricFamily(name, one.meaning, labels=one.labels)
-    if isinstance(values, dict):
-        for label, value in values.items():
-            family.add_metric([label], value)
-    else:
-        family.add_metric([], values)
-    return family
+def _values(source: _Source) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Yield each metric's name, and its values by its own label; by an empty text if it has none."""
+    cluster = source.service.cluster
+    processes = {"running": cluster.kubectl.running, "waiting": source.waiting()}
+    if cluster.has_informer:
+        processes["watching"] = cluster.informer_state.watching
+    yield "provisioner_kubectl_processes", processes
+    yield "provisioner_queue_length", cluster.queues()
+    if not cluster.has_informer:
+        return
+    state = cluster.informer_state
+    yield "provisioner_view_age_seconds", {"": state.age}
+    yield "provisioner_view_fresh", {"": float(state.is_fresh)}
+    yield "provisioner_watch_restarts_total", state.restarts
+    yield "provisioner_sandboxes", source.service.statuses() or {}
 
 
 class _ReadyTimes:

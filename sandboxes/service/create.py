@@ -82,7 +82,7 @@ class Creation:
     ) -> None:
         self._cluster = cluster
         self._uses = uses
-        self._room = Capacity(cluster, settings.max_sandboxes)
+        self.room = Capacity(cluster, settings.max_sandboxes)
         self._templates = templates
         self._settings = settings
         self._locks = locks
@@ -120,7 +120,7 @@ class Creation:
         )
         objects[0]["metadata"]["annotations"] |= marks or {}
         try:
-            with self._room.making(sandbox.sandbox_id):
+            with self.room.making(sandbox.sandbox_id):
                 async with within(seconds):
                     await self.protection.ensure()
                     pair = await self._reconcile(attempt)
@@ -180,7 +180,7 @@ class Creation:
                     continue
                 missing = self._missing(attempt, pod, service)
                 if pod is None:
-                    await self._room.claim(sandbox_id)
+                    await self.room.claim(sandbox_id)
                     attempt.applied = True
                     await self.extras.make(attempt.extras, lambda obj: self._wait_until_gone(attempt, obj))
                 elif of_kind("Pod", missing) is None:

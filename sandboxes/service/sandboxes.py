@@ -81,6 +81,7 @@ class SandboxService:
         self._diagnosing = Bulkhead(DIAGNOSES_AT_ONCE, DIAGNOSES_WAITING)
         self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
         self.made = self._creation.made
+        self.room = self._creation.room
         self.extras = self._creation.extras
         self.protection = self._creation.protection
         self.reaper = Reaper(cluster, settings, self._locks, self._uses, self.extras)

@@ -34,7 +34,9 @@ set -euo pipefail
 url="http://127.0.0.1:$LISTEN_PORT"
 [ ! -e "$STATE/pid" ] || kill "$(cat "$STATE/pid")"
 while curl --silent --output /dev/null "$url/health"; do sleep 0.1; done
-{python} provisioner.py >/dev/null </dev/null &
+command=({python} provisioner.py)
+[ $# -eq 0 ] || command=({python} -m devcluster "$@" --directory .dev-clusters -- "${command[@]}")
+"${command[@]}" >/dev/null </dev/null &
 echo $! >"$STATE/pid"
 until curl --silent --fail --output /dev/null "$url/readyz"; do kill -0 "$(cat "$STATE/pid")"; sleep 0.1; done
 """

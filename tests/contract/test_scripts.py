@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from devcluster import Cluster
@@ -89,3 +90,30 @@ async def test_smoke_sh_without_a_service_fails(tmp_path: Path) -> None:
     returncode, _, stderr = await smoke(f"http://127.0.0.1:{free_port()}", tmp_path=tmp_path)
     assert returncode == 1
     assert "smoke: GET /health got no answer" in stderr
+
+
+@pytest.mark.slow
+async def test_run_sh_serves_two_stand_ins_and_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+    port = free_port()
+    log = tmp_path / "log"
+    environ = environment(tmp_path, LISTEN_PORT=str(port), PYTHON=sys.executable)
+    made = ROOT / ".dev-clusters"
+    async with running(str(ROOT / "scripts" / "run.sh"), "--clusters", "2", environ=environ, log=log) as process:
+        await until(healthy(port), seconds=250)  # run.sh may have to install first
+        assert (made / "clusters.yaml").read_text().count("- name: dev-") == 2
+        async with aiohttp.ClientSession() as session:
+
+            async def are_ready() -> bool:
+                async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
+                    checks = (await response.json())["checks"]
+                    return bool(checks == {"dev-1": "ok", "dev-2": "ok"})
+
+            await until(are_ready)
+        smoke = await run(str(ROOT / "scripts" / "smoke.sh"), f"http://127.0.0.1:{port}", environ=environ)
+        assert smoke[0] == 0, smoke
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does for Ctrl-C
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+        assert processes_with(str(tmp_path)) == []
+    assert "This runs on 2 clusters of devcluster" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert {path.name for path in made.iterdir()} == {"lock"}

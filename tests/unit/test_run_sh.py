@@ -35,12 +35,18 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
-def run_sh(project: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_sh(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run it in the folder above the project, which is HOME, too."""
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(project.parent), **variables}
     script = project / "scripts" / "run.sh"
     return subprocess.run(
-        [str(script)], capture_output=True, text=True, timeout=30, check=False, env=environ, cwd=project.parent
+        [str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=environ,
+        cwd=project.parent,
     )
 
 
@@ -79,3 +85,36 @@ def test_without_a_kubeconfig_it_serves_on_the_stand_in_and_names_both_variables
     assert done.stdout == f"||-m devcluster -- {project}/venv/bin/python provisioner.py\n"
     assert "IT IS NOT KUBERNETES" in done.stderr
     assert "set KUBECONFIG (or KUBECONFIG_PATH, which wins)" in done.stderr
+
+
+def test_clusters_are_stand_ins_of_that_number_whatever_kubeconfig_there_is(project: Path) -> None:
+    (project.parent / ".kube").mkdir()
+    (project.parent / ".kube" / "config").touch()
+    done = run_sh(project, "--clusters", "2")
+    command = f"-m devcluster --clusters 2 --directory .dev-clusters -- {project}/venv/bin/python provisioner.py"
+    assert done.stdout == f"||{command}\n"
+    assert "This runs on 2 clusters of devcluster" in done.stderr
+    assert "IT IS NOT KUBERNETES" in done.stderr
+    assert {len(line) for line in done.stderr.splitlines() if line} == {78}
+
+
+@pytest.mark.parametrize("variable", ["CLUSTERS_FILE", "K8S_API_SERVER"])
+def test_clusters_are_refused_beside_a_variable_that_names_others(project: Path, variable: str) -> None:
+    done = run_sh(project, "--clusters", "2", **{variable: "x"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"run.sh: {variable} is set, but --clusters starts clusters of its own\n"
+
+
+@pytest.mark.parametrize("arguments", [("--clusters",), ("--clusters", "0"), ("--clusters", "x"), ("2",), ("-h",)])
+def test_other_arguments_are_answered_with_the_usage(project: Path, arguments: tuple[str, ...]) -> None:
+    done = run_sh(project, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ")
+
+
+def test_it_serves_on_the_clusters_of_a_file_relative_to_the_callers_folder(project: Path) -> None:
+    python = project / "venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$CLUSTERS_FILE|$*"\n')
+    done = run_sh(project, CLUSTERS_FILE="clusters.yaml")
+    assert done.stdout == f"{project.parent}/clusters.yaml|provisioner.py\n"
+    assert done.stderr == ""

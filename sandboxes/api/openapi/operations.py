@@ -225,7 +225,8 @@ OPERATIONS = (
         "get_readyz",
         "Check whether this replica can do its work",
         f"Names the checks that fail. Results are cached for {DEADLINES.ready_believed:.0f} s, and the rights for "
-        f"{DEADLINES.rights_believed / 60:.0f} minutes unless one is missing. Needs no key.",
+        f"{DEADLINES.rights_believed / 60:.0f} minutes unless one is missing. With `CLUSTERS_FILE`, 200 "
+        "while one cluster is ready. Needs no key.",
         (Readiness,),
         failures=("NotReady",),
     ),
