@@ -292,3 +292,16 @@ async def test_an_object_that_only_has_the_name_of_a_marker_is_never_believed(
     assert response.status == 502
     assert "has the name of a marker" in (await response.json())["detail"]
     assert pods(clusters["west"]) == {}
+
+
+async def test_when_an_empty_cluster_leaves_the_other_takes_its_ids(
+    clusters: dict[str, Cluster], start_replica: StartReplica, path: Path
+) -> None:
+    service = await start_replica()
+    await create(service, id_of("east"))
+    write(path, {"east": clusters["east"]})
+    await until(lambda: set(fleet_of(service).clusters) == {"east"})
+    assert fleet_of(service).directory.homes.newest.names == {"east"}
+    for sandbox_id in (id_of("east"), id_of("west")):
+        assert (await create(service, sandbox_id))["cluster"] == "east"
+    assert set(pods(clusters["east"])) == {id_of("east"), id_of("west")}
