@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from sandboxes.api.app_keys import DEADLINES
 from sandboxes.errors import BadRequest, InvalidField, SandboxNotFound, Unprocessable
-from sandboxes.models.requests import LOST, MAX_EXTRA_MOUNTS, WAIT, SandboxId, WaitSeconds
+from sandboxes.models.requests import CLUSTER_FIELDS, LOST, MAX_EXTRA_MOUNTS, WAIT, SandboxId, WaitSeconds
 from sandboxes.spec.options import check_allowed
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ def parse_body(body: bytes, model: type[Request], settings: Settings) -> Request
         field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
         raise Unprocessable([field]) from error
     if isinstance(document, dict):
+        if settings.clusters_file is None:
+            # Unknown fields are ignored, and these are unknown where the operator names neither them nor clusters.
+            for name in CLUSTER_FIELDS.difference(settings.allow_fields):
+                document.pop(name, None)
         # Before validation: a forbidden field gets 403, whatever its value.
         check_allowed({name: document[name] for name in document.keys() & model.model_fields.keys()}, settings)
     try:

@@ -62,8 +62,8 @@ class Directory:
     async def adopt(self, members: Iterable[Member]) -> bool:
         """Take the entries of the file, after a start and after each change; return whether all records agree to it.
 
-        If they do not, a NameChange is due. Raises ClusterAway, and keeps the former entries, if no cluster answers, also
-        since all are lost, or if one that was lost and is not any more does not: its record may be as old as its loss.
+        If they do not, a NameChange is due. Raises ClusterAway, and keeps the former entries, if no cluster answers or
+        all are lost, or if one that was lost and is not any more does not: its record may be as old as its loss.
         """
         entries = list(members)
         back = {one.name for one in entries if not one.lost and self.homes.is_lost(one.name)}

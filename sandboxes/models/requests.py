@@ -200,6 +200,9 @@ class RenewRequest(BaseModel):
     ttl_seconds: Seconds = Field(description="Seconds from now until the sandbox expires; 0: never.", examples=[3600])
 
 
+# Fields of a create that say on which of several clusters the sandbox is to be.
+CLUSTER_FIELDS = frozenset({"cluster", "cluster_labels", "on_cluster_loss"})
+
 # Fields of a create request that the operator may forbid; the others are part of the contract.
 OPTIONAL_FIELDS = frozenset(
     {
@@ -213,8 +216,6 @@ OPTIONAL_FIELDS = frozenset(
         "idle_timeout_seconds",
         "wait_seconds",
         "force",
-        "cluster",
-        "cluster_labels",
-        "on_cluster_loss",
+        *CLUSTER_FIELDS,
     }
 )

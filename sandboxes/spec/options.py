@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from sandboxes import objects as kube
 from sandboxes.errors import BadRequest, FieldNotAllowed, InvalidField, Unprocessable
 from sandboxes.grammar import QuantityError, check_image, key_problem, label_value_problem, parse_quantity
-from sandboxes.models.requests import MAX_ANNOTATION_BYTES, MAX_ENV_BYTES, OPTIONAL_FIELDS
+from sandboxes.models.requests import CLUSTER_FIELDS, MAX_ANNOTATION_BYTES, MAX_ENV_BYTES, OPTIONAL_FIELDS
 from sandboxes.spec.lark import lark_of, mounts_without_credentials
 from sandboxes.spec.mounts import DEFAULT_SKILLS_PATH, checked_mounts, checked_skills_path
 
@@ -126,8 +126,7 @@ def validate(request: CreateRequest, templates: Mapping[str, Template], settings
 
 def _refuse_clusters(request: CreateRequest) -> None:
     """Raise Unprocessable if the request says something of clusters, and the operator lists none."""
-    fields = ("cluster", "cluster_labels", "on_cluster_loss")
-    given = {name: value for name in fields if (value := getattr(request, name)) is not None}
+    given = {name: value for name in sorted(CLUSTER_FIELDS) if (value := getattr(request, name)) is not None}
     if given:
         raise Unprocessable(
             [_problem("The operator lists no clusters (`CLUSTERS_FILE`)", value, name) for name, value in given.items()]

@@ -14,6 +14,8 @@ from tests.waiting import until
 
 __all__ = ["west"]
 
+pytestmark = pytest.mark.role("components/clusters")
+
 
 def lines(log: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]

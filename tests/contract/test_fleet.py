@@ -116,7 +116,7 @@ async def test_wishes_are_refused_unless_allowed_and_without_a_list_of_clusters(
         wishes: list[dict[str, Any]] = [{"cluster": "west"}, {"cluster_labels": {}}, {"on_cluster_loss": "recreate"}]
         for wish in wishes:
             assert (await service.post(URL, json={"sandbox_id": "a", **wish})).status == status
-    alone = await create(service, "a")
+    alone = await create(await start_provisioner(CLUSTERS_FILE="", ALLOW_FIELDS="none"), "a", cluster="west")
     assert "cluster" not in alone
     assert "incomplete" not in await (await service.get(f"{URL}?cluster=west")).json()
 

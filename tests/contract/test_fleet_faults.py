@@ -210,7 +210,7 @@ async def test_when_a_cluster_joins_each_sandbox_is_found_where_it_is(
     for sandbox_id in ids:
         assert (await answered(service, sandbox_id))[1]["cluster"] == "east"
         assert (await create(service, sandbox_id))["cluster"] == "east"
-    assert markers(clusters["west"]) == {marker_name(id_of("west"))}
+    assert marker_name(id_of("west")) in markers(clusters["west"])
     await until(lambda: all(one.unit.service.cluster.is_fresh for one in fleet_of(service).clusters.values()))
     assert (await listed(service))["sandboxes"].keys() >= set(ids)
 
