@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.models.requests import OPTIONAL_FIELDS
+from sandboxes.models.requests import CLUSTER_FIELDS, OPTIONAL_FIELDS
 from tests.api.client import create
 from tests.api.conftest import URL, Client, MakeClient
 from tests.fakes import FakeCluster
@@ -45,7 +45,18 @@ async def test_capabilities_list_the_allowed_fields(make_client: MakeClient) -> 
     assert (await (await client.get("/api/capabilities")).json())["fields"] == []
 
 
-@pytest.mark.parametrize("field", sorted(OPTIONAL_FIELDS))
+@pytest.mark.parametrize("field", sorted(CLUSTER_FIELDS))
+@pytest.mark.parametrize("value", [0, "west", {"region": "west"}])
+async def test_without_a_list_of_clusters_a_wish_for_one_is_an_unknown_field(
+    make_client: MakeClient, field: str, value: object
+) -> None:
+    client = await make_client()
+    response = await client.post(URL, json={"sandbox_id": "a", field: value})
+    assert response.status == 200
+    assert "cluster" not in await response.json()
+
+
+@pytest.mark.parametrize("field", sorted(OPTIONAL_FIELDS - CLUSTER_FIELDS))
 @pytest.mark.parametrize("value", [0, "", {}, [], "x", {"cpu": []}, -1, False])
 async def test_a_field_that_is_not_allowed_is_403_even_if_malformed(
     make_client: MakeClient, cluster: FakeCluster, field: str, value: object

@@ -33,6 +33,8 @@ async def test_a_sandbox_made_after_a_delete_survives_the_rollback_of_its_predec
     maker, other = [await start_provisioner() for _ in range(2)]
     for one in IDS:
         await create(maker, one)
+    # A rollback marks the version that it has read.
+    await until(lambda: all(is_ready(pod) for pod in cluster.objects("Pod")))
     through = maker.client.app[SANDBOX_SERVICE].cluster
     pairs = [[obj for obj in await through.look(one) if obj is not None] for one in IDS]
     cluster.faults.slow(3.0, verb="delete", resource="pods", times=1)

@@ -18,7 +18,7 @@ _REFERENCE = "#/components/schemas/{model}"
 
 
 class _Schemas(GenerateJsonSchema):
-    """Marks every field of an answer as required, since answers are sent with their defaults."""
+    """Marks every field of an answer as required, since answers are sent with their defaults; but not `exclude_if`."""
 
     def field_is_required(
         self,
@@ -26,7 +26,8 @@ class _Schemas(GenerateJsonSchema):
         total: bool,
     ) -> bool:
         """Whether the field is always present."""
-        return self.mode == "serialization" or super().field_is_required(field, total)
+        is_sent = self.mode == "serialization" and "serialization_exclude_if" not in field
+        return is_sent or super().field_is_required(field, total)
 
 
 def reference(model: type[BaseModel]) -> Document:
