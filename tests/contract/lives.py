@@ -9,7 +9,9 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes import expiry
+from sandboxes import objects as kube
 from sandboxes.api.app_keys import SANDBOX_SERVICE
+from sandboxes.objects import KubeObject
 from sandboxes.service.reaper import Reaper
 from tests.contract.service import URL, Provisioner
 
@@ -62,3 +64,7 @@ async def renew(provisioner: Provisioner, seconds: int) -> dict[str, Any]:
     assert response.status == 200, await response.text()
     answer: dict[str, Any] = await response.json()
     return answer
+
+
+def is_ready(pod: KubeObject) -> bool:
+    return kube.condition_of(pod, "Ready").get("status") == "True"

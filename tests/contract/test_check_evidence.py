@@ -13,6 +13,8 @@ from tests.contract.test_check import check
 from tests.kubectl import KUBECTL
 from tests.marker import MARKER
 
+pytestmark = pytest.mark.slow
+
 
 def kubeconfig(cluster: Cluster, path: Path, *, user: Any = None, **changes: Any) -> str:
     config = yaml.safe_load(cluster.kubeconfig.read_text())

@@ -12,6 +12,8 @@ from devcluster import Cluster, once
 from tests.conftest import ROOT
 from tests.contract.processes import environment, run
 
+pytestmark = pytest.mark.slow
+
 PROVISIONER = (sys.executable, str(ROOT / "provisioner.py"))
 WORDS = 'pods "sandbox-template-check" is forbidden: on Sundays no Pod may start'
 # What is replaced in the manifest of the Pod, by the name of the template.

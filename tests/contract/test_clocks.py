@@ -18,7 +18,7 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.kubectl import Kubectl
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("without_reaper")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_reaper")]
 
 SKEWS = [-3600, 60, 3600]
 

@@ -16,6 +16,7 @@ from tests.contract.test_clusters_file import create_on, entry, units_of, west, 
 __all__ = ["west"]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.role("components/clusters"),
     pytest.mark.deadlines(clusters_poll=3600.0, clusters_retry=0.0, ready_believed=0.0),
     pytest.mark.usefixtures("without_reaper"),

@@ -23,6 +23,7 @@ from tests.waiting import until
 
 # The file is followed by the tests themselves, except where a test sets the interval.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.deadlines(clusters_poll=3600.0, clusters_retry=0.0, ready_believed=0.0),
     pytest.mark.usefixtures("without_reaper"),
     pytest.mark.role(CLUSTERS),

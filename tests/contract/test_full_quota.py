@@ -18,10 +18,11 @@ from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import PreconditionFailed
 from sandboxes.expiry import present, text_of
 from tests.contract.faults import recorded_refusal
+from tests.contract.lives import is_ready
 from tests.contract.service import KUBECTL, URL, Provisioner, StartProvisioner
 from tests.waiting import until
 
-pytestmark = [pytest.mark.starts_in_full, pytest.mark.usefixtures("without_reaper")]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_in_full, pytest.mark.usefixtures("without_reaper")]
 
 
 @pytest.fixture
@@ -90,6 +91,8 @@ async def test_a_create_meanwhile_makes_anew_what_a_rollback_is_about_to_delete(
     ids = [f"s{number}" for number in range(3)]
     assert {await post(maker, one) for one in ids} == {200}
     await until(lambda: other.view.is_fresh and all(None not in other.view.sandbox(one) for one in ids))
+    # A rollback marks the version that it has read.
+    await until(lambda: all(is_ready(pod) for pod in cluster.objects("Pod")))
     before = {obj["metadata"]["uid"] for kind in ("Pod", "Service") for obj in cluster.objects(kind)}
     cluster.faults.silence_watches()
     cluster.faults.slow(1.0, verb="delete", resource="pods")

@@ -13,6 +13,8 @@ from devcluster import Cluster
 from tests.contract.service import URL, StartProvisioner
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 UNUSABLE = "The provisioner's kubeconfig can't be used"
 
 

@@ -12,6 +12,8 @@ from tests.contract.service import URL, Provisioner, StartProvisioner, create, u
 from tests.kubectl import Kubectl
 from tests.record import case
 
+pytestmark = pytest.mark.slow
+
 # As the control plane writes it when the node's kubelet is silent.
 LOST = {"status": {"phase": "Running", "conditions": case("pod-node-lost").stdout["status"]["conditions"]}}
 

@@ -19,6 +19,7 @@ from tests.waiting import until
 __all__ = ["west"]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.role("components/clusters"),
     pytest.mark.deadlines(clusters_poll=3600.0, clusters_retry=0.0),
     pytest.mark.usefixtures("without_reaper"),

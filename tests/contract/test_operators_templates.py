@@ -22,6 +22,8 @@ from tests.contract.service import StartProvisioner, create
 from tests.contract.test_yaml import by_kubectl
 from tests.kubectl import Kubectl
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "tests" / "templates"
 ACCEPTED = sorted(one.name for one in (FOLDER / "accepted").iterdir())
 NS = "deer-flow"

@@ -21,6 +21,8 @@ from tests.contract.service import KUBECTL, URL, StartProvisioner
 from tests.contract.test_check import check
 from tests.marker import MARKER
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "To sign in, use a web browser to open the page https://login.example/device"
 WAITS = "The provisioner's credential plugin own-login did not answer in time"
 

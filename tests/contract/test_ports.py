@@ -21,7 +21,7 @@ SERVICE = ("Service", "deer-flow", "sandbox-a-svc")
 LABELS = {"app": "deer-flow-sandbox", "sandbox-id": "a"}
 IN_CLUSTER = "http://sandbox-a-svc.deer-flow.svc.cluster.local"
 
-pytestmark = pytest.mark.usefixtures("without_reaper")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_reaper")]
 
 
 def a_pod(port: int = 9000) -> dict[str, Any]:

@@ -13,13 +13,12 @@ from sandboxes import objects as kube
 from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.errors import ClusterRefused
 from sandboxes.expiry import present, text_of
-from sandboxes.objects import KubeObject
 from tests.contract.faults import recorded_refusal
-from tests.contract.lives import nothing_left
+from tests.contract.lives import is_ready, nothing_left
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.waiting import until
 
-pytestmark = [pytest.mark.starts_in_full, pytest.mark.usefixtures("without_reaper")]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_in_full, pytest.mark.usefixtures("without_reaper")]
 
 # pkg/admission/plugin/webhook/errors
 DENIED = 'admission webhook "keep.example.com" denied the request: kept'
@@ -88,7 +87,3 @@ async def test_a_lasting_refusal_to_delete_marked_objects_ends_their_rollback(
     cluster.kmock["delete"] << refuse
     outcomes = await asyncio.gather(*(through.discard(pair) for pair in pairs), return_exceptions=True)
     assert [type(one) for one in outcomes] == [ClusterRefused] * len(IDS)
-
-
-def is_ready(pod: KubeObject) -> bool:
-    return kube.condition_of(pod, "Ready").get("status") == "True"

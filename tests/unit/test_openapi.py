@@ -70,11 +70,15 @@ def test_every_model_and_field_has_a_description(name: str) -> None:
     assert [field for field, documented in schema["properties"].items() if not documented.get("description")] == []
 
 
+# Fields that only answers of several clusters have.
+LEFT_OUT = {"cluster", "incomplete"}
+
+
 def test_every_field_of_a_response_is_required() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     requests = {"CreateRequest", "RenewRequest", "ExtraMount", "ResourceRequirements"}
     for name in schemas.keys() - requests:
-        assert set(schemas[name]["required"]) == set(schemas[name]["properties"]), name
+        assert set(schemas[name]["required"]) == set(schemas[name]["properties"]) - LEFT_OUT, name
     assert schemas["CreateRequest"]["required"] == ["sandbox_id"]
 
 
