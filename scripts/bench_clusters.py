@@ -84,7 +84,7 @@ class Clusters(View):
                 own = {"LISTEN_HOST": parts.hostname or "127.0.0.1", "LISTEN_PORT": str(parts.port or 80)}
                 self.environ = {**MEMORY, **os.environ, **own, "CLUSTERS_FILE": str(file)}
                 self.clients[0].alive = {one for name in names for one in ids[name]}
-                self.lines.append(f"{len(names)} clusters, load {os.getloadavg()[0]:.1f}:")
+                self.lines.append(f"{len(names)} cluster{'s' * (len(names) > 1)}, load {os.getloadavg()[0]:.1f}:")
                 try:
                     footprints.append(await self.one_service(len(names)))
                     if len(names) > 1:
@@ -223,12 +223,13 @@ class Clusters(View):
             await self.reached(lambda checks: checks.get(last) == "ok")
             if self.stopped:
                 return
-        self.lines.append(f"{last} hangs, {self.options.rounds} rounds, load {os.getloadavg()[0]:.1f}; others, ms:")
+        rounds = f"{self.options.rounds} round{'s' * (self.options.rounds > 1)}"
+        self.lines.append(f"{last} hangs, {rounds}, load {os.getloadavg()[0]:.1f}; others, ms:")
         for work in WORKS:
             cells, least = [], 0.0
-            for name, rounds in phases.items():
+            for name, found in phases.items():
                 p50, p99 = (
-                    statistics.median(1000 * percentile(one[work].seconds, percent) for one in rounds)
+                    statistics.median(1000 * percentile(one[work].seconds, percent) for one in found)
                     for percent in (50, 99)
                 )
                 least = least or p99
