@@ -44,7 +44,7 @@ class Pictures:
         seconds = self._deadlines.clusters_answer if is_behind else self._deadlines.read
         try:
             async with self._cluster.breaker.guard(is_read=not is_behind), within(seconds):
-                answers = await self._service.list_all(query)
+                answers = await self._service.list_all(query if query.label else None)
         except ProvisionerError as error:
             self._is_late = is_behind
             logger.debug("cluster %s can't be listed: %s", self._cluster.unit.name, error)
