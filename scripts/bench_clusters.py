@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import os
 import shlex
 import signal
@@ -27,10 +28,10 @@ import yaml
 from sandboxes.fleet.rendezvous import home
 from scripts.bench_clients import GONE_SECONDS, Client, Failed, Sample, direct_client, direct_works, percentile, sample
 from scripts.bench_processes import cpu_seconds, held, leash, listener
-from scripts.bench_view import FILLERS, LISTS, LOOK_SECONDS, View, in_ms
+from scripts.bench_view import FILLERS, LISTS, LOOK_SECONDS, SETTLE_SECONDS, View, in_ms
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST = 9  # clusters in one process of devcluster
@@ -149,8 +150,15 @@ class Clusters(View):
         await self.start()
         await self.reached(lambda checks: len(checks) == count and set(checks.values()) == {"ok"})
         self.lines.append(f"start to all ready: {perf_counter() - began:.2f} s")
+        await self.pause(min(SETTLE_SECONDS, self.options.idle))
         await self.list()
         service = self.clients[0]
+        if (pid := listener(self.options.base_url)) and not self.stopped:
+            before, _ = cpu_seconds(pid)
+            for _ in range(LISTS):
+                await service.do("list")
+            spent = (cpu_seconds(pid)[0] - before) / LISTS
+            self.lines.append(f"CPU of the service for a list: {1000 * spent:.1f} ms")
         some = list(itertools.islice(service.alive, FIRSTS))
         for text, items in (("first get", iter(some)), ("get", itertools.islice(itertools.cycle(some), GETS))):
             got = await sample(partial(service.do, "get"), items, 1)
@@ -177,7 +185,7 @@ class Clusters(View):
         if pid is None:
             raise Failed("the service is not visible here, so its memory can't be measured")
         seconds = max(self.options.idle, 1)
-        await self.pause(min(5, seconds))
+        await self.pause(min(SETTLE_SECONDS, seconds))
         looks: list[Footprint] = []
         began, before = perf_counter(), cpu_seconds(pid)
         while not looks or (perf_counter() - began < seconds and not self.stopped):
@@ -209,33 +217,25 @@ class Clusters(View):
         every = itertools.chain.from_iterable(zip(*(ids[name] for name in others), strict=True))
         some = list(itertools.islice(every, FIRSTS))  # of all the others in turn
         await sample(partial(self.clients[0].do, "get"), some, CALLERS)
-        phases: dict[str, list[dict[str, Sample]]] = {"before": [], "at once": [], "later": []}
-        for _ in range(self.options.rounds):
-            phases["before"].append(await self.measure(some, ids[last]))
+        done: list[dict[str, dict[str, Sample]]] = []  # of each round, by phase and work
+        while len(done) < self.options.rounds:
+            phases = {"before": await self.measure(some, ids[last])}
             try:
                 self.hung.send_signal(signal.SIGSTOP)
-                phases["at once"].append(await self.measure(some, ids[last]))
+                phases["at once"] = await self.measure(some, ids[last])
                 await self.told(last, is_complete=False)
-                phases["later"].append(await self.measure(some, ids[last]))
+                phases["later"] = await self.measure(some, ids[last])
             finally:
                 self.hung.send_signal(signal.SIGCONT)
             await self.told(last, is_complete=True)
             await self.reached(lambda checks: checks.get(last) == "ok")
             if self.stopped:
-                return
-        rounds = f"{self.options.rounds} round{'s' * (self.options.rounds > 1)}"
-        self.lines.append(f"{last} hangs, {rounds}, load {os.getloadavg()[0]:.1f}; others, ms:")
-        for work in WORKS:
-            cells, least = [], 0.0
-            for name, found in phases.items():
-                p50, p99 = (
-                    statistics.median(1000 * percentile(one[work].seconds, percent) for one in found)
-                    for percent in (50, 99)
-                )
-                least = least or p99
-                ratio = "" if name == "before" else f", ratio {p99 / least:.2f}"
-                cells.append(f"{name} p50 {p50:.1f}, p99 {p99:.1f}{ratio}")
-            self.lines.append(f"{work}: {'; '.join(cells)}")
+                break
+            done.append(phases)
+        if done:
+            rounds = f"{len(done)} round{'s' * (len(done) > 1)}"
+            self.lines.append(f"{last} hangs, {rounds}, load {os.getloadavg()[0]:.1f}; others, ms:")
+            self.lines += [f"{work}: {compared(work, done)}" for work in WORKS]
 
     async def told(self, name: str, *, is_complete: bool) -> None:
         """Wait until the list says that it has all sandboxes of this cluster, or not. Raises Failed on timeout."""
@@ -267,7 +267,7 @@ class Clusters(View):
                 until_stopped = itertools.takewhile(lambda _: not self.stopped, items[work])
                 done = await sample(partial(service.do, work), until_stopped, 1 if work == "list" else CALLERS)
                 self.failures.update(done.failures)
-                found[work] = done if done.seconds else Sample([float("nan")], 0.0, done.failures)
+                found[work] = done if done.seconds else Sample([math.nan], 0.0, done.failures)
         finally:
             for task in asking:
                 task.cancel()
@@ -307,3 +307,17 @@ async def devcluster(count: int, directory: Path) -> AsyncIterator[asyncio.subpr
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+def compared(work: str, done: Sequence[Mapping[str, Mapping[str, Sample]]]) -> str:
+    """Return the p50 and p99 of a work in each phase, medians of all rounds, with the ratios to the first phase."""
+    cells: list[str] = []
+    first = math.nan
+    for phase in done[0]:
+        p50, p99 = (
+            statistics.median(1000 * percentile(one[phase][work].seconds, percent) for one in done)
+            for percent in (50, 99)
+        )
+        cells.append(f"{phase} p50 {p50:.1f}, p99 {p99:.1f}" + (f", ratio {p99 / first:.2f}" if cells else ""))
+        first = p99 if len(cells) == 1 else first
+    return "; ".join(cells)
