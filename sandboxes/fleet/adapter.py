@@ -5,6 +5,7 @@ Calls kubectl without batches, so that the adapter of a cluster that has left th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -26,6 +27,7 @@ from sandboxes.fleet.markers import (
     parse_marker,
     parse_record,
 )
+from sandboxes.fleet.pictures import Pictures
 from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
@@ -78,8 +80,13 @@ class UnitCluster:
         self._kubectl = self._cluster.kubectl
         self._namespace = self._cluster.namespace
         self.breaker = Breaker(unit.name, self._probe, on_back, self._cluster.deadlines)
+        self.pictures = Pictures(self)
         # The marks of the creates that have made a Pod, by its uid.
         self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
+
+    async def finish(self) -> None:
+        """End what runs in the background."""
+        await asyncio.gather(self.breaker.finish(), self.pictures.finish())
 
     async def _probe(self) -> None:
         async with within(self._cluster.deadlines.ready):

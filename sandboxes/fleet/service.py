@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import objects as kube
-from sandboxes.deadlines import within
 from sandboxes.errors import (
     ConnectionFailed,
     InvalidField,
@@ -102,7 +101,7 @@ class Fleet:
             async with self.keeper.running(self._deadlines.preflight):
                 yield
         finally:
-            await asyncio.gather(*(one.breaker.finish() for one in self.clusters.values()))
+            await asyncio.gather(*(one.finish() for one in self.clusters.values()))
 
     def follow(self) -> None:
         """Use the units that run now: call it when one was started or replaced."""
@@ -276,22 +275,11 @@ class Fleet:
         return select(listed, query, [name for name in names if name in incomplete])
 
     async def _picture(self, name: str, query: ListQuery) -> tuple[list[SandboxResponse], bool]:
-        """Return the sandboxes of a cluster, and whether these are all.
-
-        One whose live view is behind is asked for a moment only; it is answered from the view then, however old.
-        """
+        """Return the sandboxes of a cluster, and whether these are all."""
         cluster = self.clusters.get(name)
         if cluster is None or cluster.unit.entry.lost:
             return [], False
-        service = cluster.unit.service
-        is_behind = service.cluster.has_informer and not service.cluster.is_fresh
-        seconds = self._deadlines.clusters_answer if is_behind else self._deadlines.read
-        try:
-            async with cluster.breaker.guard(is_read=not is_behind), within(seconds):
-                return await service.list_all(query), True
-        except ProvisionerError as error:
-            logger.debug("cluster %s can't be listed: %s", name, error)
-            return service.list_known(query), False
+        return await cluster.pictures.take(query)
 
     async def release(self) -> None:
         """Answer all waiting callers and end all event streams at once."""
