@@ -97,6 +97,35 @@ class Directory:
             await self.pause()
         raise KeepsMoving
 
+    def seen(self, sandbox_id: str) -> Located | None:
+        """Return where the sandbox is, by the live views alone; None if they do not show it. Never `nowhere`.
+
+        For reads only: whatever creates, places or deletes reads the clusters. A Pod at home counts if no marker was
+        there when it was made: one that is made later gives way to it. A marker counts if it has the uid of a Pod that
+        its cluster has: no other replica moves or removes it while that lives.
+        """
+        if not self.homes.names:
+            return None
+        home = self.homes.home(sandbox_id)
+        look = self.clusters[home].seen(sandbox_id) if home in self.clusters else None
+        if look is None:
+            return None
+        self.homes.note(look.record)
+        if not self.homes.permits(sandbox_id, home, look.record):
+            return None
+        if look.marker is None:
+            return None if look.pod is None else Located("there", home, look.pod.uid)
+        return self._seen_by(look.marker, home)
+
+    def _seen_by(self, marker: Marker, home: str) -> Located | None:
+        name = marker.cluster
+        if marker.state == "pending" or name not in self.clusters or self.homes.is_lost(name):
+            return None
+        pod = self.clusters[name].seen_pod(marker.sandbox_id)
+        if pod is None or pod.uid != marker.uid:
+            return None
+        return Located("there" if name == home else "elsewhere", name, pod.uid)
+
     async def look(self, cluster: str, sandbox_id: str) -> Look:
         """Read the cluster. Raises ClusterAway that names it if it gives no answer, is lost or not connected."""
         if self.homes.is_lost(cluster) or cluster not in self.clusters:

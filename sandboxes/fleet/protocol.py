@@ -68,6 +68,22 @@ class FleetCluster(Protocol):
         """Read all markers from the API server. One that is damaged is logged and left out."""
         ...
 
+    def seen(self, sandbox_id: str) -> Look | None:
+        """Return what live views have of the id; None where that does not show where the sandbox is.
+
+        A marker may have been changed since. Where there is none but a Pod, there was none when the Pod was made, or
+        its maker has removed it since. Both views are fresh.
+        """
+        ...
+
+    def seen_pod(self, sandbox_id: str) -> Pod | None:
+        """Return the Pod from the live view if it is fresh, unless it is terminating; None is no proof."""
+        ...
+
+    def seen_markers(self) -> list[Marker] | None:
+        """Return all markers from the live view, which may have been changed since; None if it is not fresh."""
+        ...
+
     async def withdraw(self, sandbox_id: str, uid: str) -> bool:
         """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it.
 

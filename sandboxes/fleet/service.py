@@ -267,7 +267,7 @@ class Fleet:
                 continue
             logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(by_name))
             try:
-                found = await self.directory.locate(sandbox_id)
+                found = self.directory.seen(sandbox_id) or await self.directory.locate(sandbox_id)
             except ProvisionerError:
                 incomplete.update(by_name)
                 continue
@@ -306,7 +306,7 @@ class Fleet:
             pod, _ = cluster.unit.service.cluster.seen(sandbox_id)
             if pod is not None and pod["metadata"]["uid"] == known.uid and not kube.is_terminating(pod):
                 return cluster
-        found = await self.directory.locate(sandbox_id)
+        found = self.directory.seen(sandbox_id) or await self.directory.locate(sandbox_id)
         if found.kind == "nowhere":
             raise SandboxNotFound(sandbox_id)
         self._known.note(sandbox_id, found)

@@ -35,8 +35,11 @@ class Upkeep:
         removed = []
         pending: set[Marker] = set()
         for name in sorted(self._homes.names):
+            cluster = self._directory.clusters[name]
             try:
-                markers = await self._directory.clusters[name].markers()
+                # Old ones do no harm: each is read again before it is removed, under its version.
+                seen = cluster.seen_markers()
+                markers = await cluster.markers() if seen is None else seen
             except ProvisionerError as error:
                 logger.warning("the markers of cluster %s can't be read: %s", name, error)
                 continue
@@ -45,6 +48,8 @@ class Upkeep:
                     pending.add(marker)
                     continue
                 try:
+                    if self._homes.home(marker.sandbox_id) == name and self._directory.seen(marker.sandbox_id):
+                        continue
                     if await self._is_over(name, marker) and await self._directory.remove(name, marker):
                         removed.append(marker.sandbox_id)
                 except ProvisionerError as error:

@@ -151,6 +151,15 @@ class MemoryCluster:
     async def markers(self) -> list[Marker]:
         return await self._read(lambda: list(self.stored.values()))
 
+    def seen(self, sandbox_id: str) -> Look | None:
+        """Return None: without live views everything is read."""
+
+    def seen_pod(self, sandbox_id: str) -> Pod | None:
+        """Return None."""
+
+    def seen_markers(self) -> list[Marker] | None:
+        """Return None."""
+
     async def make(self, sandbox_id: str, replaces: str, *, waits: bool) -> Made:
         """SandboxService.create: a Pod can be seen before its create has returned, and is rolled back if it fails."""
 
