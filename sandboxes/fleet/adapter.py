@@ -31,7 +31,7 @@ from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from sandboxes.clusters_file import ClusterEntry
     from sandboxes.models.requests import CreateRequest
@@ -114,12 +114,7 @@ class UnitCluster:
     async def pods(self) -> dict[str, Pod]:
         """Read all Pods of sandboxes by id from the API server, without terminating ones."""
         collection = raw.sandboxes_of(self._namespace, "Pod")
-        found = await self._read(lambda: self._kubectl.list_objects(collection))
-        return {
-            sandbox_id: _pod(pod)
-            for pod in found
-            if (sandbox_id := kube.sandbox_id_of(pod)) is not None and not kube.is_terminating(pod)
-        }
+        return _by_id(await self._read(lambda: self._kubectl.list_objects(collection)))
 
     async def markers(self) -> list[Marker]:
         """Read all markers from the API server. One that is damaged is logged and left out."""
@@ -147,6 +142,18 @@ class UnitCluster:
         if self.breaker.is_open or pod is None or kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod):
             return None
         return _pod(pod)
+
+    def seen_pods(self) -> Mapping[str, Pod] | None:
+        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
+        if not self._cluster.is_fresh:
+            return None
+        return _by_id(pod for pod, _ in self._cluster.known_all())
+
+    def known_uid(self, sandbox_id: str) -> str | None:
+        """Return the uid of the Pod that the live view has, however old it is, unless it is terminating."""
+        pod, _ = self._cluster.known(sandbox_id)
+        found = None if pod is None else _by_id([pod]).get(sandbox_id)
+        return None if found is None else found.uid
 
     def seen_markers(self) -> list[Marker] | None:
         """Return all markers from the live view; None if it is not fresh."""
@@ -240,6 +247,14 @@ class UnitCluster:
 
 def _pod(pod: KubeObject) -> Pod:
     return Pod(pod["metadata"]["uid"], kube.get_annotations(pod).get(REPLACES_ANNOTATION, ""))
+
+
+def _by_id(pods: Iterable[KubeObject]) -> dict[str, Pod]:
+    return {
+        sandbox_id: _pod(pod)
+        for pod in pods
+        if (sandbox_id := kube.sandbox_id_of(pod)) is not None and not kube.is_terminating(pod)
+    }
 
 
 def _believed(parsed: T | str) -> T:

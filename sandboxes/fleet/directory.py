@@ -6,11 +6,11 @@ know. While the list of clusters is being changed, ids whose home changes are lo
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ObjectsChanged, ProvisionerError
+from sandboxes.fleet.doubles import DoublesLog
 from sandboxes.fleet.markers import UNKNOWN
 from sandboxes.fleet.protocol import ClusterAway, FleetCluster, KeepsMoving, Look, Member, Pod, Rehoming
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from sandboxes.fleet.homes import Homes
     from sandboxes.fleet.markers import Marker, Record
-
-logger = logging.getLogger(__name__)
 
 # A round is repeated if another replica changed what was read; after this many, give up.
 MAX_ROUNDS = 8
@@ -58,6 +56,7 @@ class Directory:
         self.clusters = clusters
         self.homes = homes
         self.pause = pause
+        self.doubles = DoublesLog()
 
     async def adopt(self, members: Iterable[Member]) -> bool:
         """Take the entries of the file, after a start and after each change; return whether all records agree to it.
@@ -333,7 +332,7 @@ class Directory:
         for sandbox_id, pods_of in sorted(on.items()):
             if len(pods_of) > 1:
                 doubled[sandbox_id] = sorted(pods_of)
-                logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(sorted(pods_of)))
+                self.doubles.say(sandbox_id, pods_of)
                 try:
                     found[sandbox_id] = await self.locate(sandbox_id)
                 except ProvisionerError:

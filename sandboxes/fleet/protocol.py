@@ -80,6 +80,10 @@ class FleetCluster(Protocol):
         """Return the Pod from the live view if it is fresh, unless it is terminating; None is no proof."""
         ...
 
+    def seen_pods(self) -> Mapping[str, Pod] | None:
+        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
+        ...
+
     def seen_markers(self) -> list[Marker] | None:
         """Return all markers from the live view, which may have been changed since; None if it is not fresh."""
         ...

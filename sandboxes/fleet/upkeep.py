@@ -9,11 +9,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ProvisionerError
+from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.rendezvous import home
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sandboxes.fleet.directory import Directory
+    from sandboxes.fleet.protocol import Pod
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +89,14 @@ class Upkeep:
         Only where the directory answers with the new Pod. Returns the ids.
         """
         removed = []
-        listing = {}
+        listing: dict[str, Mapping[str, Pod]] = {}
         for name in sorted(self._homes.names):
             try:
                 listing[name] = await self._directory.clusters[name].pods()
             except ProvisionerError as error:
                 logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
+        for sandbox_id, names in find_doubles(listing).items():
+            self._directory.doubles.say(sandbox_id, names)
         for name, pods in listing.items():
             for sandbox_id, pod in pods.items():
                 cluster, _, uid = pod.replaces.partition("/")

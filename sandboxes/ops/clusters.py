@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
-from sandboxes.models.responses import ClusterCapacity, ClusterResponse
+from sandboxes.models.clusters import ClusterCapacity, ClusterResponse
 from sandboxes.ops.health import ENDING, OK, Health, Readiness
 from sandboxes.ops.rights import rights_wanted
 from sandboxes.tasks import BackgroundTasks
@@ -18,7 +18,7 @@ from sandboxes.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sandboxes.models.responses import ClusterState
+    from sandboxes.models.clusters import ClusterState
     from sandboxes.service.sandboxes import SandboxService
     from sandboxes.settings import Settings
 

@@ -40,8 +40,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sandboxes.cluster.cluster import Cluster
+    from sandboxes.models.clusters import DoubledSandbox
     from sandboxes.models.requests import CreateRequest
-    from sandboxes.models.responses import Diagnostics, Reconciliation, SandboxResponse, WaitedResponse
+    from sandboxes.models.responses import (
+        Diagnostics,
+        Reconciliation,
+        SandboxResponse,
+        WaitedResponse,
+    )
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -225,6 +231,10 @@ class SandboxService:
         if self._creation.any_refused:
             answers = [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
         return answers
+
+    async def doubled(self) -> list[DoubledSandbox]:
+        """Return nothing: one cluster has one Pod of each sandbox."""
+        return []
 
     def list_known(self, query: ListQuery) -> list[SandboxResponse]:
         """Return the sandboxes that the live view has, however old it is, as list_all does."""

@@ -157,6 +157,9 @@ class MemoryCluster:
     def seen_pod(self, sandbox_id: str) -> Pod | None:
         """Return None."""
 
+    def seen_pods(self) -> Mapping[str, Pod] | None:
+        """Return None."""
+
     def seen_markers(self) -> list[Marker] | None:
         """Return None."""
 
