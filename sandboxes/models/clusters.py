@@ -15,7 +15,11 @@ class ClusterCapacity(BaseModel):
     max_sandboxes: int | None = Field(
         description="Most sandboxes that the operator allows in it; null: no limit.", examples=[100]
     )
-    quota: dict[str, str] | None = Field(description="What is left of its quota; null: not known.", examples=[None])
+    quota: dict[str, str] | None = Field(
+        description="What is left of the quotas of its namespace, by resource: cores, bytes, or objects, up to a "
+        "minute ago. Quotas with scopes are left out. Null: not known, as without the right to list `resourcequotas`.",
+        examples=[{"limits.memory": "8589934592", "pods": "7", "requests.cpu": "1.5"}],
+    )
 
 
 class ClusterResponse(BaseModel):
