@@ -57,6 +57,8 @@ class Directory:
         self.homes = homes
         self.pause = pause
         self.doubles = DoublesLog()
+        # The last record that was read of each cluster, by name.
+        self._records: dict[str, Record | None] = {}
 
     async def adopt(self, members: Iterable[Member]) -> bool:
         """Take the entries of the file, after a start and after each change; return whether all records agree to it.
@@ -70,7 +72,8 @@ class Directory:
         silent = []
         for name in sorted(one.name for one in entries if not one.lost):
             try:
-                records.append(await self.clusters[name].record())
+                self._records[name] = await self.clusters[name].record()
+                records.append(self._records[name])
             except NO_ANSWER as error:
                 if name in back:
                     raise ClusterAway(name, detail=error.detail) from error
@@ -126,15 +129,24 @@ class Directory:
         return Located("there" if name == home else "elsewhere", name, pod.uid)
 
     async def look(self, cluster: str, sandbox_id: str) -> Look:
-        """Read the cluster. Raises ClusterAway that names it if it gives no answer, is lost or not connected."""
-        if self.homes.is_lost(cluster) or cluster not in self.clusters:
-            raise ClusterAway(cluster, lost=True)
-        try:
-            look = await self.clusters[cluster].look(sandbox_id)
-        except NO_ANSWER as error:
-            raise ClusterAway(cluster, detail=error.detail) from error
-        self.homes.note(look.record)
-        return look
+        """Read the cluster. Raises ClusterAway that names it if it gives no answer, is lost or not connected.
+
+        The record is the same before the Pod and the marker are read, and after. Else a change of names could make the
+        marker and complete the record in between: the look would say by a complete record that there is none.
+        """
+        for _ in range(MAX_ROUNDS):
+            if self.homes.is_lost(cluster) or cluster not in self.clusters:
+                raise ClusterAway(cluster, lost=True)
+            is_known, before = cluster in self._records, self._records.get(cluster)
+            try:
+                look = await self.clusters[cluster].look(sandbox_id)
+            except NO_ANSWER as error:
+                raise ClusterAway(cluster, detail=error.detail) from error
+            self._records[cluster] = look.record
+            self.homes.note(look.record)
+            if is_known and look.record == before:
+                return look
+        raise KeepsMoving
 
     async def _resolve(self, sandbox_id: str, home: str, look: Look) -> Located | None:
         """Return what the home says; None if another replica changed it meanwhile.

@@ -170,6 +170,8 @@ class Scene:
         self.reader = reader(self.world, directory)
         for replica in (self.one, self.two, self.reader):
             Task("file", replica.read_file([Member(name) for name in NAMES])).run()
+        for replica in (self.one, self.two, self.reader):
+            Task("get", Replica.get(replica, ID)).run()  # from now on it knows the record of the home
             self.world.check(ID)
 
     def run_until(self, task: Task, happened: Callable[[], bool]) -> None:
