@@ -187,6 +187,11 @@ class UnitCluster:
         async with self.breaker.guard():
             return await self.unit.service.withdraw(sandbox_id, uid, self._marks.get(uid))
 
+    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
+        """Mark the Pod with this uid as returned to a caller; False if it is gone."""
+        async with self.breaker.guard():
+            return await self.unit.service.confirm(sandbox_id, uid)
+
     async def delete(self, sandbox_id: str) -> None:
         """Delete the sandbox, if it exists."""
         async with self.breaker.guard():

@@ -36,7 +36,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Made:
-    """A sandbox that a create returned. `is_new`: this create has made its Pod, and did not find it."""
+    """A sandbox that a create returned. `is_new`: this create has made its Pod, and did not find it.
+
+    Two creates may both hold that of one Pod: an apply does not say whether it has made the object, or changed it.
+    """
 
     uid: str
     is_new: bool
@@ -94,6 +97,10 @@ class FleetCluster(Protocol):
         True if a Pod with this uid is gone or terminating afterwards. False if another create has returned it:
         `confirmed-at`, as the rollback of a failed create decides, with a resourceVersion as precondition.
         """
+        ...
+
+    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
+        """Write `confirmed-at` onto the Pod with this uid, so that no `withdraw` deletes it; False if it is gone."""
         ...
 
     async def delete(self, sandbox_id: str) -> None:

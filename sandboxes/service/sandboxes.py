@@ -22,7 +22,7 @@ from sandboxes.errors import (
 )
 from sandboxes.models.responses import FORCED, SandboxList, Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive
-from sandboxes.service.attempt import mark_of
+from sandboxes.service.attempt import mark_of, now
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
 from sandboxes.service.events import EventBroker
@@ -144,6 +144,22 @@ class SandboxService:
                 logger.info("sandbox %s withdrawn", sandbox_id)
                 return True
         raise KeepsChanging
+
+    async def confirm(self, sandbox_id: str, uid: str) -> bool:
+        """Mark the Pod with this uid as returned to a caller, so that no maker withdraws it or rolls it back.
+
+        Returns whether it is there, and not terminating. Needs the right to patch it.
+        """
+        reference = kube.references_of(sandbox_id, self.cluster.namespace)[0]
+        pod = {**reference, "metadata": {**reference["metadata"], "uid": uid}}
+        async with within(self.cluster.deadlines.read):
+            try:
+                stored = await self.cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
+            except ObjectsChanged as error:
+                logger.debug("sandbox %s is gone before it was returned: %s", sandbox_id, error)
+                return False
+        # An apply onto a terminating Pod succeeds (record: apply-onto-terminating).
+        return not kube.is_terminating(stored)
 
     def explained(self, error: ProvisionerError) -> ProvisionerError:
         """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""

@@ -134,3 +134,25 @@ async def test_a_filter_by_a_cluster_that_is_not_in_the_file_finds_nothing(start
     service = await start_replica()
     await create(service, id_of("east"))
     assert await listed(service, "?cluster=north") == {"sandboxes": {}, "count": 0}
+
+
+async def test_a_returned_pod_is_marked_so_that_a_create_of_the_same_instant_leaves_it(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    one, two = await start_replica(), await start_replica()
+    for number, placed in enumerate(("east", "west")):
+        sandbox_id = id_of("east", number)
+        returned = await create(one, sandbox_id, cluster=placed)
+        assert returned["cluster"] == placed
+        (pod,) = (pod for pod in clusters[placed].objects("Pod", NS) if kube.sandbox_id_of(pod) == sandbox_id)
+        assert kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod)
+        # Another replica, whose live view does not show it, applies it again and then fails.
+        late = fleet_of(two).clusters[placed]
+        made, _ = await late.make(CreateRequest(sandbox_id=sandbox_id), "")
+        assert not made.is_new
+        assert not await late.withdraw(sandbox_id, made.uid)
+        assert pods(clusters[placed])[sandbox_id] == made.uid
+    east = fleet_of(one).clusters["east"]
+    assert not await east.confirm_pod(id_of("east"), "another-uid")
+    assert (await one.delete(f"{URL}/{id_of('east')}")).status == 200
+    assert not await east.confirm_pod(id_of("east"), pods(clusters["east"]).get(id_of("east"), "gone"))
