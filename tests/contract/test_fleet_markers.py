@@ -70,6 +70,7 @@ async def test_a_pod_at_home_stays_beside_a_pending_marker_and_gives_way_to_a_pl
         assert (pods(clusters["east"]), set(pods(clusters["west"]))) == ({}, {sandbox_id})
 
 
+@pytest.mark.slow
 async def test_whoever_finds_the_pod_at_home_after_its_marker_was_made_follows_the_pod(
     clusters: dict[str, Cluster], start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ async def test_whoever_finds_the_pod_at_home_after_its_marker_was_made_follows_t
     assert markers(clusters["east"]) == set()
 
 
+@pytest.mark.slow
 async def test_a_pending_marker_whose_maker_died_says_nothing_and_is_removed(
     clusters: dict[str, Cluster], start_replica: StartReplica
 ) -> None:
@@ -130,12 +132,14 @@ async def test_a_marker_stays_while_its_cluster_can_not_prove_that_the_sandbox_i
     await until(is_back)
 
 
+@pytest.mark.slow
 async def test_a_filter_by_a_cluster_that_is_not_in_the_file_finds_nothing(start_replica: StartReplica) -> None:
     service = await start_replica()
     await create(service, id_of("east"))
     assert await listed(service, "?cluster=north") == {"sandboxes": {}, "count": 0}
 
 
+@pytest.mark.slow
 async def test_a_returned_pod_is_marked_so_that_a_create_of_the_same_instant_leaves_it(
     clusters: dict[str, Cluster], start_replica: StartReplica
 ) -> None:

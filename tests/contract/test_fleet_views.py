@@ -80,6 +80,7 @@ async def test_each_cluster_has_one_watch_more_which_the_metrics_count(
     assert 'provisioner_watch_restarts_total{cluster="west",resource="configmaps"} 0.0' in text
 
 
+@pytest.mark.slow
 async def test_a_sandbox_that_another_replica_places_elsewhere_is_seen(
     start_replica: StartReplica, tampered: TamperedKubectl
 ) -> None:
@@ -93,6 +94,7 @@ async def test_a_sandbox_that_another_replica_places_elsewhere_is_seen(
     assert without_watches(tampered) == before
 
 
+@pytest.mark.slow
 async def test_a_pod_at_home_is_read_live_while_the_notes_are_older_than_it(
     clusters: dict[str, Cluster], start_replica: StartReplica, tampered: TamperedKubectl
 ) -> None:
@@ -112,6 +114,7 @@ async def test_a_pod_at_home_is_read_live_while_the_notes_are_older_than_it(
     assert without_watches(tampered) - before == Counter(other=1)
 
 
+@pytest.mark.slow
 async def test_while_the_watch_of_the_notes_fails_first_reads_are_live(
     clusters: dict[str, Cluster], start_replica: StartReplica, tampered: TamperedKubectl
 ) -> None:
@@ -136,6 +139,7 @@ async def test_while_the_watch_of_the_notes_fails_first_reads_are_live(
     await until(lambda: seen(two, sandbox_id) is not None)
 
 
+@pytest.mark.slow
 async def test_a_replica_follows_when_a_marker_and_its_sandbox_are_deleted(
     clusters: dict[str, Cluster], start_replica: StartReplica
 ) -> None:
@@ -160,6 +164,7 @@ async def test_a_replica_follows_when_a_marker_and_its_sandbox_are_deleted(
     assert pods(clusters["west"]) == {}
 
 
+@pytest.mark.slow
 async def test_a_round_of_clean_up_reads_no_marker_whose_sandbox_is_seen(
     clusters: dict[str, Cluster], start_replica: StartReplica, tampered: TamperedKubectl
 ) -> None:
