@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes.cluster.cluster import Cluster
+from sandboxes.cluster.directory_view import DirectoryView
 from sandboxes.cluster.informer import Informer
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster.terminations import TerminationLog
@@ -54,6 +55,7 @@ class ClusterUnit:
     pool: ProcessPool
     _batched: BatchedKubectl
     _informer: Informer
+    _directory_view: DirectoryView | None
 
     @property
     def name(self) -> str:
@@ -97,6 +99,8 @@ class ClusterUnit:
                 stack.push_async_callback(self._batched.close)
             if self.settings.live_view:
                 await stack.enter_async_context(self._informer.running())
+            if self._directory_view is not None:
+                await stack.enter_async_context(self._directory_view.running())
             if self.settings.reaper_interval:
                 await stack.enter_async_context(self.service.reaper.running())
             stack.push_async_callback(self.service.finish)
@@ -142,6 +146,16 @@ async def prepare_unit(
     informer = Informer(
         kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
     )
+    directory_view = None
+    if settings.live_view and settings.clusters_file is not None:
+        directory_view = DirectoryView(
+            kubectl,
+            runner,
+            informer,
+            settings.k8s_namespace,
+            max_age=settings.live_view_max_age,
+            deadlines=deadlines,
+        )
     cluster = Cluster(
         kubectl,
         informer if settings.live_view else NoInformer(),
@@ -150,10 +164,11 @@ async def prepare_unit(
         terminations=TerminationLog(deadlines=deadlines),
         deadlines=deadlines,
         batched=batched if settings.kubectl_group else None,
+        directory_view=directory_view,
     )
     service = SandboxService(cluster, plan.templates, settings)
     overview = ClusterOverview(entry.name, service, settings, weight=entry.weight)
-    return ClusterUnit(entry, settings, service, overview, pool, batched, informer)
+    return ClusterUnit(entry, settings, service, overview, pool, batched, informer, directory_view)
 
 
 def client_of(

@@ -37,10 +37,10 @@ from sandboxes.api.params import (
 from sandboxes.api.sse import stream_events, while_connected
 from sandboxes.clusters_file import DEFAULT_CLUSTER
 from sandboxes.logs import name_sandbox
+from sandboxes.models.clusters import ClusterList
 from sandboxes.models.requests import CreateRequest, RenewRequest
 from sandboxes.models.responses import (
     Capabilities,
-    ClusterList,
     Deleted,
     ForceDeleted,
     ForcedResponse,
@@ -151,8 +151,9 @@ async def list_templates(request: web.Request) -> web.Response:
 @routes.get("/api/clusters")
 async def list_clusters(request: web.Request) -> web.Response:
     """List the clusters with the state of each, as far as it is known."""
-    clusters = await request.app[CLUSTERS].reports()
-    return json_response(ClusterList(clusters=clusters, count=len(clusters)))
+    reports = request.app[CLUSTERS].reports()
+    clusters, doubled = await asyncio.gather(reports, request.app[SANDBOXES].doubled())
+    return json_response(ClusterList(clusters=clusters, count=len(clusters), doubled=doubled))
 
 
 @routes.post("/api/sandboxes")

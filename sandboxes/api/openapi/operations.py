@@ -12,11 +12,11 @@ from sandboxes import __version__
 from sandboxes.api.openapi.failures import FAILURES
 from sandboxes.api.params import DeleteQuery, WaitQuery
 from sandboxes.deadlines import DEADLINES
+from sandboxes.models.clusters import ClusterList
 from sandboxes.models.problems import Health, Readiness
 from sandboxes.models.requests import ANSWER_SECONDS, CreateRequest, RenewRequest
 from sandboxes.models.responses import (
     Capabilities,
-    ClusterList,
     Deleted,
     Diagnostics,
     ForceDeleted,
