@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 State = Literal["pending", "placed"]
 RECORD_NAME = "sandbox-provisioner-clusters"
+_MARKER_SUFFIX = "elsewhere"
 # `CLUSTER/UID`: the Pod on a lost cluster that this Pod replaces. The UID is `unknown` if no process knew it.
 REPLACES_ANNOTATION = "provisioner/replaces"
 UNKNOWN = "unknown"
@@ -66,8 +67,20 @@ class Record:
 
 
 def marker_name(sandbox_id: str) -> str:
-    """Return the name of the marker of an id. A template's ConfigMap may not have the suffix `elsewhere`."""
-    return f"{kube.pod_name(sandbox_id)}-elsewhere"
+    """Return the name of the marker of an id. No template's ConfigMap has it: see `reserved_by`."""
+    return kube.extra_name(sandbox_id, _MARKER_SUFFIX)
+
+
+def reserved_by(suffix: str) -> str | None:
+    """Return what needs the name of a template's ConfigMap with this suffix, if anything does.
+
+    Kinds have names of their own, so other objects of a sandbox with such a name, or id, are none of the directory's.
+    """
+    if suffix == _MARKER_SUFFIX:
+        return "the notes that say on which cluster a sandbox is"
+    if kube.extra_name("provisioner", suffix) == RECORD_NAME:
+        return "the records of the names of clusters"
+    return None
 
 
 def _config_map(name: str, namespace: str, labels: dict[str, str], data: dict[str, str], version: str) -> KubeObject:
