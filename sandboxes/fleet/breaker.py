@@ -39,7 +39,7 @@ class Breaker:
     async def guard(self, *, is_read: bool = False) -> AsyncIterator[None]:
         """Count the failures of the block; raises ConnectionFailed at once while the cluster is unreachable.
 
-        Of a read, a timeout is a failure, too; a create may time out although the cluster answers.
+        Of a read, a timeout is a failure, too; a create may time out although the cluster answers. OutOfTime is none.
         """
         if self.is_open:
             raise ConnectionFailed("The cluster can't be reached")

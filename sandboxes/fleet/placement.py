@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError
+from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError, StillDeleting
 from sandboxes.fleet.directory import MAX_ROUNDS, NO_ANSWER, Directory, Located
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.protocol import (
@@ -35,7 +35,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Placing:
-    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see REPLACES."""
+    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see REPLACES.
+
+    `stays`: no cluster is left to try, so it stays on one that has no node for it.
+    """
 
     sandbox_id: str
     wanted: Wanted
@@ -43,6 +46,7 @@ class _Placing:
     home: str
     full: dict[str, LimitReached] = field(default_factory=dict)
     replaces: str = ""
+    stays: bool = False
 
 
 class Placement:
@@ -67,7 +71,8 @@ class Placement:
         id's home changes; NoClusterFits, or the LimitReached of the last cluster; KeepsMoving; and what `make` raises.
         """
         placing = _Placing(sandbox_id, wanted, make, self._homes.home(sandbox_id))
-        for _ in range(MAX_ROUNDS):
+        # Each cluster may refuse it once, which is no change by another replica.
+        for _ in range(MAX_ROUNDS + len(self._homes.members)):
             look = await self._look(placing)
             target = await self._agree(placing, look)
             if target is not None:
@@ -125,18 +130,32 @@ class Placement:
         placing.replaces = f"{cluster}/{uid or UNKNOWN}"
 
     def _next(self, placing: _Placing) -> str:
-        """Return the next cluster in the placement order that has not refused yet."""
+        """Return the next cluster in the placement order that has not refused yet.
+
+        When all have refused, the first that only has no node for it: there the caller learns that, as with one
+        cluster.
+        """
+        names = self._in_order(placing)
+        for name in names:
+            if name not in placing.full:
+                return name
+        for name, error in placing.full.items():
+            if isinstance(error, Unschedulable) and name in names:
+                del placing.full[name]
+                placing.stays = True
+                return name
+        if placing.full:
+            raise list(placing.full.values())[-1]
+        raise NoClusterFits
+
+    def _in_order(self, placing: _Placing) -> list[str]:
+        """Return the clusters on which the sandbox may be placed now, in the order in which to try them."""
         weights = {
             name: one.weight
             for name, one in self._homes.members.items()
             if one.ready and not one.lost and placing.wanted.fits(one)
         }
-        for name in order(placing.sandbox_id, weights):
-            if name not in placing.full:
-                return name
-        if placing.full:
-            raise list(placing.full.values())[-1]
-        raise NoClusterFits
+        return order(placing.sandbox_id, weights)
 
     async def _move(self, placing: _Placing, marker: Marker) -> str | None:
         """Point a `placed` marker whose cluster is full or lost to the next cluster; None if it was changed."""
@@ -186,16 +205,29 @@ class Placement:
         """Make the sandbox; None if the cluster is full. It is proven then that it has none of this create."""
         if target not in self._directory.clusters or self._homes.is_lost(target):
             raise ClusterAway(target, lost=True)
+        others = [name for name in self._in_order(placing) if name != target and name not in placing.full]
         try:
-            return await placing.make(target, placing.replaces)
+            return await placing.make(target, placing.replaces, may_move=bool(others) and not placing.stays)
         except Unschedulable as error:
-            cluster = self._directory.clusters[target]
-            if not await cluster.withdraw(placing.sandbox_id, error.uid):
+            if not await self._is_withdrawn(placing, target, error.uid):
                 return Made(error.uid, is_new=False)
+            logger.info("sandbox %s: no node of cluster %s has room for it", placing.sandbox_id, target)
             placing.full[target] = error
         except LimitReached as error:
             placing.full[target] = error
         return None
+
+    async def _is_withdrawn(self, placing: _Placing, target: str, uid: str) -> bool:
+        """Delete the Pod that finds no node, and prove it gone; False if another create has returned it: it stays.
+
+        After an error it may be deleted later, so this create must not return it.
+        """
+        try:
+            return await self._directory.clusters[target].withdraw(placing.sandbox_id, uid, until_gone=True)
+        except StillDeleting:
+            raise
+        except NO_ANSWER as error:
+            raise ClusterAway(target, detail=error.detail) from error
 
     async def _may_answer(self, placing: _Placing, target: str, made: Made) -> bool:
         """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import objects as kube
-from sandboxes.deadlines import within
+from sandboxes.deadlines import budget, left, within
 from sandboxes.errors import (
     ConnectionFailed,
     InvalidField,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TemplateResponse,
         WaitedResponse,
     )
+    from sandboxes.service.sandboxes import SandboxService
     from sandboxes.settings import Settings
     from sandboxes.tasks import Signal
 
@@ -102,7 +103,7 @@ class Fleet:
             async with self.keeper.running(self._deadlines.preflight):
                 yield
         finally:
-            await asyncio.gather(*(one.breaker.finish() for one in self.clusters.values()))
+            await asyncio.gather(*(one.finish() for one in self.clusters.values()))
 
     def follow(self) -> None:
         """Use the units that run now: call it when one was started or replaced."""
@@ -156,7 +157,8 @@ class Fleet:
     async def create(self, request: CreateRequest) -> SandboxResponse:
         """Create the sandbox on the cluster that the request and the directory say, or return the existing one.
 
-        Raises what SandboxService.create and Placement.create raise; Unprocessable if no cluster is as requested.
+        Takes as long as a create on one cluster may, in all. Raises what SandboxService.create and Placement.create
+        raise; OutOfTime; Unprocessable if no cluster is as requested.
         """
         wanted = self._wanted(request)
         members = self.directory.homes.members
@@ -164,12 +166,13 @@ class Fleet:
             members[name] = replace(member, ready=self._is_ready(name))
         answers: dict[str, SandboxResponse] = {}
 
-        async def make(cluster: str, replaces: str) -> Made:
+        async def make(cluster: str, replaces: str, *, may_move: bool) -> Made:
             with _naming(cluster):
-                made, answers[cluster] = await self._cluster(cluster).make(request, replaces)
+                made, answers[cluster] = await self._cluster(cluster).make(request, replaces, may_move=may_move)
             return made
 
-        found = await self._placement.create(request.sandbox_id, wanted, make)
+        with budget(self._deadlines.create):
+            found = await self._placement.create(request.sandbox_id, wanted, make)
         self._known.note(request.sandbox_id, found)
         return answers[found.cluster]
 
@@ -190,31 +193,32 @@ class Fleet:
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
         """Return the sandbox; raises SandboxNotFound on proof only, and ClusterAway where only one cluster knows."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard(is_read=True):
-                return await cluster.unit.service.get(sandbox_id)
+        async with self._at(sandbox_id, is_read=True) as service:
+            return await service.get(sandbox_id)
 
     async def renew(self, sandbox_id: str, ttl_seconds: int) -> SandboxResponse:
         """Set the expiry to now + `ttl_seconds`; raises what `get` raises."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard():
-                return await cluster.unit.service.renew(sandbox_id, ttl_seconds)
+        async with self._at(sandbox_id) as service:
+            return await service.renew(sandbox_id, ttl_seconds)
 
     async def touch(self, sandbox_id: str) -> SandboxResponse:
         """Record a use of the sandbox; raises what `get` raises."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard():
-                return await cluster.unit.service.touch(sandbox_id)
+        async with self._at(sandbox_id) as service:
+            return await service.touch(sandbox_id)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return the diagnosis of the sandbox; raises what `get` raises."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard():
-                return await cluster.unit.service.diagnostics(sandbox_id)
+        async with self._at(sandbox_id) as service:
+            return await service.diagnostics(sandbox_id)
+
+    @contextlib.asynccontextmanager
+    async def _at(self, sandbox_id: str, *, is_read: bool = False) -> AsyncIterator[SandboxService]:
+        """Find the sandbox and run the block on its cluster's service, both together within the time of a read."""
+        with budget(self._deadlines.read):
+            cluster = await self._locate(sandbox_id)
+            with _naming(cluster.unit.name):
+                async with cluster.breaker.guard(is_read=is_read), within(left(self._deadlines.read)):
+                    yield cluster.unit.service
 
     async def wait(self, answer: SandboxResponse, until: float, *, is_made: bool = False) -> WaitedResponse:
         """Return the sandbox once it is usable; see SandboxService.wait."""
@@ -224,15 +228,17 @@ class Fleet:
 
     async def reconcile(self, sandbox_id: str) -> Reconciliation:
         """Return which Pod the sandbox has, also one that is terminating, or that it has none."""
-        found = await self.directory.locate(sandbox_id)
-        names = [found.cluster] if found.kind != "nowhere" else await self._may_terminate(sandbox_id)
-        answer = reconciliation_for(sandbox_id, None, None, self._settings)
-        for name in names:
-            with _naming(name):
-                answer = await self._cluster(name).unit.service.reconcile(sandbox_id)
-            if answer.status == "found":
-                break
-        return answer
+        with budget(self._deadlines.read):
+            found = await self.directory.locate(sandbox_id)
+            names = [found.cluster] if found.kind != "nowhere" else await self._may_terminate(sandbox_id)
+            answer = reconciliation_for(sandbox_id, None, None, self._settings)
+            for name in names:
+                with _naming(name):
+                    async with within(left(self._deadlines.read)):
+                        answer = await self._cluster(name).unit.service.reconcile(sandbox_id)
+                if answer.status == "found":
+                    break
+            return answer
 
     async def _may_terminate(self, sandbox_id: str) -> list[str]:
         """Return the clusters where a Pod of a deleted sandbox may still be: the home, and what its marker names."""
@@ -243,11 +249,13 @@ class Fleet:
     async def delete(self, sandbox_id: str, *, force: bool = False) -> str | None:
         """Delete the sandbox wherever it is, or prove that there is none. `force`: see SandboxService.delete."""
         warning = None
-        if force:
-            for name in await self._may_terminate(sandbox_id):
-                with _naming(name):
-                    warning = await self._cluster(name).unit.service.delete(sandbox_id, force=True) or warning
-        await self.directory.delete(sandbox_id)
+        with budget(self._deadlines.delete):
+            if force:
+                for name in await self._may_terminate(sandbox_id):
+                    with _naming(name):
+                        async with within(left(self._deadlines.delete)):
+                            warning = await self._cluster(name).unit.service.delete(sandbox_id, force=True) or warning
+            await self.directory.delete(sandbox_id)
         return warning
 
     async def list_matching(self, query: ListQuery | None = None) -> SandboxList:

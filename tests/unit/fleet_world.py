@@ -62,6 +62,8 @@ class World:
     gone: dict[str, str] = field(default_factory=dict)
     replaced: set[tuple[str, str]] = field(default_factory=set)
     ever_lost: set[str] = field(default_factory=set)
+    # Uids of Pods whose deletion was accepted, and which may still run.
+    ending: set[str] = field(default_factory=set)
 
     def number(self) -> str:
         return str(next(self.numbers))
@@ -176,7 +178,8 @@ class MemoryCluster:
                 (self.name, lambda: [self._withdraw(sandbox_id, uid, "rolled back") for uid in mine])
             )
             raise
-        if made.is_new and self.cramped and waits:
+        # If the cluster can't be asked meanwhile, it is not known whether a node was found.
+        if made.is_new and waits and await point() == "done" and self.cramped:
             raise Unschedulable(made.uid)
         return made
 
@@ -195,8 +198,17 @@ class MemoryCluster:
         if there is not None and there.uid == uid:
             self.world.remove(self.name, sandbox_id, "withdrawn")
 
-    async def withdraw(self, sandbox_id: str, uid: str) -> bool:
-        return await self.call(lambda: self._withdraw(sandbox_id, uid, "withdrawn"))
+    async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
+        def withdraw() -> bool:
+            is_over = self._withdraw(sandbox_id, uid, "withdrawn")
+            self.world.ending |= {uid} if is_over else set()
+            return is_over
+
+        if not await self.call(withdraw):
+            return False
+        if until_gone:
+            await self.call(lambda: self.world.ending.discard(uid))
+        return True
 
     async def delete(self, sandbox_id: str) -> None:
         def delete() -> None:
@@ -284,8 +296,17 @@ class Replica:
             await self.change.run()
 
     async def create(self, sandbox_id: str, wanted: Wanted, *, waits: bool = False) -> Located:
-        async def make(cluster: str, replaces: str) -> Made:
-            made = await self.world.clusters[cluster].make(sandbox_id, replaces, waits=waits)
+        moved: set[str] = set()
+
+        async def make(cluster: str, replaces: str, *, may_move: bool) -> Made:
+            there = {one.uid for one in self.world.alive(sandbox_id).values() if not one.is_confirmed}
+            if left := moved & (there | self.world.ending):
+                raise Broken(f"twice: {sandbox_id} is made on {cluster} while {left} may run")
+            try:
+                made = await self.world.clusters[cluster].make(sandbox_id, replaces, waits=waits and may_move)
+            except Unschedulable as error:
+                moved.add(error.uid)
+                raise
             lost, _, uid = replaces.partition("/")
             if made.is_new and uid:
                 self.world.replaced.add((lost, uid))
