@@ -52,6 +52,8 @@ class Record:
     `former`: lists before this one with a cluster that was lost then: if an id's home by one of them is still lost, the
     sandbox may be there.
     `version`: its resourceVersion, empty before it is stored.
+    `unlisted`: clusters that a replica's file lacked at its start although a list named them, and of which no file has
+    said since that they are lost. Each has been in a list of `names` or `former`, or is in one.
     """
 
     names: frozenset[str] = frozenset()
@@ -59,6 +61,7 @@ class Record:
     epoch: int = 0
     former: tuple[frozenset[str], ...] = ()
     version: str = ""
+    unlisted: frozenset[str] = frozenset()
 
     @property
     def lists(self) -> tuple[frozenset[str], ...]:
@@ -126,6 +129,8 @@ def build_record(record: Record, namespace: str) -> KubeObject:
         "epoch": str(record.epoch),
         "former": json.dumps([sorted(names) for names in record.former]),
     }
+    if record.unlisted:
+        data["unlisted"] = json.dumps(sorted(record.unlisted))
     return _config_map(RECORD_NAME, namespace, {kube.MANAGED_BY_LABEL: kube.MANAGED_BY}, data, record.version)
 
 
@@ -135,7 +140,11 @@ def parse_record(obj: KubeObject) -> Record | str:
     try:
         names = _as_names(json.loads(data["names"]))
         coming, former = (tuple(_as_names(one) for one in json.loads(data[key])) for key in ("coming", "former"))
-        record = Record(names, coming, int(data["epoch"]), former, obj["metadata"].get("resourceVersion", ""))
+        version, unlisted = (
+            obj["metadata"].get("resourceVersion", ""),
+            _as_names(json.loads(data.get("unlisted", "[]"))),
+        )
+        record = Record(names, coming, int(data["epoch"]), former, version, unlisted)
     except (KeyError, ValueError, TypeError):
         return f"ConfigMap '{RECORD_NAME}' is damaged: it needs names, coming, epoch and former"
     if not kube.is_managed(obj):

@@ -74,7 +74,8 @@ class Placement:
         # Each cluster may refuse it once, which is no change by another replica.
         for _ in range(MAX_ROUNDS + len(self._homes.members)):
             look = await self._look(placing)
-            target = await self._agree(placing, look)
+            unlisted = self._homes.unlisted_home(sandbox_id)
+            target = await (self._existing(placing, look, unlisted) if unlisted else self._agree(placing, look))
             if target is not None:
                 made = await self._make(placing, target)
                 if made is not None and await self._may_answer(placing, target, made):
@@ -116,6 +117,15 @@ class Placement:
             return target
         return target if await self._mark(placing, target, marker) else None
 
+    async def _existing(self, placing: _Placing, look: Look, unlisted: str) -> str:
+        """Return the cluster that has the sandbox; raises ClusterAway if `unlisted` may have it, or place it anew."""
+        if look.marker is not None and look.marker.state == "placed":
+            if (await self._directory.look(look.marker.cluster, placing.sandbox_id)).pod is not None:
+                return look.marker.cluster
+        elif look.pod is not None:
+            return placing.home
+        raise self._homes.away(unlisted)
+
     async def _may_follow(self, placing: _Placing, marker: Marker) -> bool:
         """Whether the create may go where the marker says; it may not replace another sandbox without `recreate`."""
         if placing.wanted.recreate or marker.is_made or not marker.replaces:
@@ -125,8 +135,8 @@ class Placement:
 
     def _replace(self, placing: _Placing, cluster: str, uid: str) -> None:
         """Note that the sandbox replaces one on a lost cluster; raises ClusterAway unless the create allows that."""
-        if not placing.wanted.recreate:
-            raise ClusterAway(cluster, lost=True)
+        if not placing.wanted.recreate or not self._homes.may_be_replaced(cluster):
+            raise self._homes.away(cluster)
         placing.replaces = f"{cluster}/{uid or UNKNOWN}"
 
     def _next(self, placing: _Placing) -> str:
@@ -204,7 +214,7 @@ class Placement:
     async def _make(self, placing: _Placing, target: str) -> Made | None:
         """Make the sandbox; None if the cluster is full. It is proven then that it has none of this create."""
         if target not in self._directory.clusters or self._homes.is_lost(target):
-            raise ClusterAway(target, lost=True)
+            raise self._homes.away(target)
         others = [name for name in self._in_order(placing) if name != target and name not in placing.full]
         try:
             return await placing.make(target, placing.replaces, may_move=bool(others) and not placing.stays)
@@ -232,6 +242,8 @@ class Placement:
     async def _may_answer(self, placing: _Placing, target: str, made: Made) -> bool:
         """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn."""
         try:
+            if made.is_new and (unlisted := self._homes.unlisted_home(placing.sandbox_id)) is not None:
+                raise self._homes.away(unlisted)
             for _ in range(MAX_ROUNDS):
                 settled = await self._settle(placing, target, made)
                 if settled is not None:

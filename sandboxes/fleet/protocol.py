@@ -149,8 +149,8 @@ class Wanted:
 class ClusterAway(ClusterUnavailable):
     """`cluster` can't be asked and decides the answer, so there is none. Never a proof of absence."""
 
-    def __init__(self, cluster: str, *, lost: bool = False, detail: str = "") -> None:
-        why = "is lost" if lost else "can't be reached"
+    def __init__(self, cluster: str, *, lost: bool = False, unlisted: bool = False, detail: str = "") -> None:
+        why = "is not in the list of clusters" if unlisted else "is lost" if lost else "can't be reached"
         super().__init__(f"Cluster '{cluster}' {why}, and only it knows where this sandbox is", detail=detail)
         self.cluster = cluster
 

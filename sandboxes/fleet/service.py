@@ -124,9 +124,10 @@ class Fleet:
     async def _pause(self) -> None:
         await asyncio.sleep(self._deadlines.fleet_round)
 
-    def _forget_left(self) -> None:
+    def _forget_left(self, agreed: frozenset[str]) -> None:
+        # The file may have changed meanwhile; a cluster that has left it since is still needed to complete that.
         names = {entry.name for entry in self._units.entries}
-        for name in self.clusters.keys() - names:
+        for name in self.clusters.keys() - names - agreed:
             del self.clusters[name]
 
     def _members(self) -> list[Member]:
@@ -281,7 +282,9 @@ class Fleet:
                 continue
             if found.cluster in by_name:
                 listed.append(by_name[found.cluster])
-        return select(listed, query, [name for name in names if name in incomplete])
+        strangers = self.directory.homes.strangers() - self.clusters.keys()
+        names += sorted(name for name in strangers if query.cluster in (None, name))
+        return select(listed, query, [name for name in names if name in incomplete | strangers])
 
     async def _picture(self, name: str, query: ListQuery) -> tuple[list[SandboxResponse], bool]:
         """Return the sandboxes of a cluster, and whether these are all.
@@ -323,7 +326,7 @@ class Fleet:
     def _cluster(self, name: str) -> UnitCluster:
         cluster = self.clusters.get(name)
         if cluster is None:
-            raise ClusterAway(name, lost=self.directory.homes.is_lost(name))
+            raise self.directory.homes.away(name)
         return cluster
 
 

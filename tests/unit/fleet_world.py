@@ -283,7 +283,11 @@ class Replica:
     ) -> None:
         self.world = world
         self.homes = homes()
-        self.directory = directory(world.clusters, self.homes, self.pause)
+        # Those of its file, and those that have just left it: see Fleet.
+        self.clusters: dict[str, MemoryCluster] = {}
+        self.file: set[str] = set()
+        self.readers = 0
+        self.directory = directory(self.clusters, self.homes, self.pause)
         self.placement = placement(self.directory, world.number, lambda *_: "")
         self.change = change(self.directory, world.number)
         self.upkeep = Upkeep(self.directory)
@@ -292,8 +296,16 @@ class Replica:
         await point()
 
     async def read_file(self, members: list[Member]) -> None:
-        if not await self.directory.adopt(members):
-            await self.change.run()
+        self.file = {one.name for one in members}
+        self.clusters |= {name: self.world.clusters[name] for name in self.file}
+        self.readers += 1
+        try:
+            if not await self.directory.adopt(members):
+                await self.change.run()
+        finally:
+            self.readers -= 1
+        for name in self.clusters.keys() - self.file if not self.readers else ():
+            del self.clusters[name]
 
     async def create(self, sandbox_id: str, wanted: Wanted, *, waits: bool = False) -> Located:
         moved: set[str] = set()
@@ -335,11 +347,16 @@ class Replica:
         return existed
 
     async def list(self) -> None:
+        if not self.homes.names:  # the service begins to answer after that
+            return
+        # A cluster that another replica has added is not known until this one reads a record, or the file.
+        known = self.clusters.keys() | self.homes.strangers()
         ids = {sandbox_id for one in self.world.clusters.values() for sandbox_id in one.sandboxes}
         before = {(sandbox_id, uid) for sandbox_id in ids for uid in self.world.confirmed(sandbox_id)}
         listing = await self.directory.list_all()
         for sandbox_id, uid in before:
             on = {name for name, one in self.world.alive(sandbox_id).items() if one.uid == uid}
+            on &= known
             if on and sandbox_id not in listing.found and not on & set(listing.incomplete):
                 raise Broken(f"not in the list: {sandbox_id} has {uid} on {on}")
 
