@@ -128,7 +128,7 @@ def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight
         own = directory / entry.name
         own.mkdir(exist_ok=True)
         unit = await prepare_unit(plan_cluster(entry, apart), os.environ, own, deadlines=deadlines)
-        unit.service.room.total = total
+        unit.service.room.total, unit.service.room.name = total, entry.name
         return unit
 
     # MAX_SANDBOXES is for all clusters together; a cluster's own limit is in its entry only.

@@ -38,6 +38,7 @@ from sandboxes.fleet.markers import (
 from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod, Unschedulable
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
+from sandboxes.logs import in_cluster, name_cluster
 from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class UnitCluster:
             if isinstance(marker, Marker):
                 markers.append(marker)
             else:
-                logger.warning("cluster %s: %s", self.unit.name, marker)
+                with in_cluster(self.unit.name):
+                    logger.warning("cluster %s: %s", self.unit.name, marker)
         return markers
 
     async def make(
@@ -186,6 +188,7 @@ class UnitCluster:
             raise
 
     async def _withdraw_later(self, sandbox_id: str, uid: str, mark: str | None) -> None:
+        name_cluster(self.unit.name)
         loop = asyncio.get_running_loop()
         end = loop.time() + self._deadlines.settle
         while loop.time() < end:

@@ -26,6 +26,7 @@ from sandboxes.fleet.protocol import (
     Wanted,
 )
 from sandboxes.fleet.rendezvous import order
+from sandboxes.logs import in_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,7 +222,8 @@ class Placement:
         except Unschedulable as error:
             if not await self._is_withdrawn(placing, target, error.uid):
                 return Made(error.uid, is_new=False)
-            logger.info("sandbox %s: no node of cluster %s has room for it", placing.sandbox_id, target)
+            with in_cluster(target):
+                logger.info("sandbox %s: no node of cluster %s has room for it", placing.sandbox_id, target)
             placing.full[target] = error
         except LimitReached as error:
             placing.full[target] = error
@@ -278,7 +280,8 @@ class Placement:
         try:
             await self._directory.clusters[target].withdraw(placing.sandbox_id, made.uid)
         except ProvisionerError as error:
-            logger.warning(
-                "sandbox %s: a Pod on cluster %s that was not returned can't be deleted: %s",
-                placing.sandbox_id, target, error,
-            )  # fmt: skip
+            with in_cluster(target):
+                logger.warning(
+                    "sandbox %s: a Pod on cluster %s that was not returned can't be deleted: %s",
+                    placing.sandbox_id, target, error,
+                )  # fmt: skip

@@ -28,6 +28,7 @@ from sandboxes.fleet.homes import Homes
 from sandboxes.fleet.keeper import Keeper
 from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import ClusterAway, Made, Member, Wanted
+from sandboxes.logs import in_cluster, name_cluster
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.status.response import reconciliation_for
 
@@ -172,8 +173,9 @@ class Fleet:
                 made, answers[cluster] = await self._cluster(cluster).make(request, replaces, may_move=may_move)
             return made
 
-        with budget(self._deadlines.create):
+        with _request(self._deadlines.create):
             found = await self._placement.create(request.sandbox_id, wanted, make)
+        name_cluster(found.cluster)
         self._known.note(request.sandbox_id, found)
         return answers[found.cluster]
 
@@ -215,8 +217,9 @@ class Fleet:
     @contextlib.asynccontextmanager
     async def _at(self, sandbox_id: str, *, is_read: bool = False) -> AsyncIterator[SandboxService]:
         """Find the sandbox and run the block on its cluster's service, both together within the time of a read."""
-        with budget(self._deadlines.read):
+        with _request(self._deadlines.read):
             cluster = await self._locate(sandbox_id)
+            name_cluster(cluster.unit.name)
             with _naming(cluster.unit.name):
                 async with cluster.breaker.guard(is_read=is_read), within(left(self._deadlines.read)):
                     yield cluster.unit.service
@@ -229,7 +232,7 @@ class Fleet:
 
     async def reconcile(self, sandbox_id: str) -> Reconciliation:
         """Return which Pod the sandbox has, also one that is terminating, or that it has none."""
-        with budget(self._deadlines.read):
+        with _request(self._deadlines.read):
             found = await self.directory.locate(sandbox_id)
             names = [found.cluster] if found.kind != "nowhere" else await self._may_terminate(sandbox_id)
             answer = reconciliation_for(sandbox_id, None, None, self._settings)
@@ -250,7 +253,7 @@ class Fleet:
     async def delete(self, sandbox_id: str, *, force: bool = False) -> str | None:
         """Delete the sandbox wherever it is, or prove that there is none. `force`: see SandboxService.delete."""
         warning = None
-        with budget(self._deadlines.delete):
+        with _request(self._deadlines.delete):
             if force:
                 for name in await self._may_terminate(sandbox_id):
                     with _naming(name):
@@ -301,7 +304,8 @@ class Fleet:
             async with cluster.breaker.guard(is_read=not is_behind), within(seconds):
                 return await service.list_all(query), True
         except ProvisionerError as error:
-            logger.debug("cluster %s can't be listed: %s", name, error)
+            with in_cluster(name):
+                logger.debug("cluster %s can't be listed: %s", name, error)
             return service.list_known(query), False
 
     async def release(self) -> None:
@@ -331,10 +335,22 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def _naming(cluster: str) -> Iterator[None]:
-    """Name the cluster in the error of one that can't be reached."""
+def _request(seconds: float) -> Iterator[None]:
+    """Limit a request to `seconds` in all. The lines after it name the cluster that is the cause of its error."""
     try:
-        yield
+        with budget(seconds):
+            yield
+    except ClusterAway as error:
+        name_cluster(error.cluster)
+        raise
+
+
+@contextlib.contextmanager
+def _naming(cluster: str) -> Iterator[None]:
+    """Name the cluster in the log lines, and in the error of one that can't be reached."""
+    try:
+        with in_cluster(cluster):
+            yield
     except (ConnectionFailed, ServerFailed) as error:
         raise ClusterAway(cluster, detail=error.detail) from error
 

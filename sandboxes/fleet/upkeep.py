@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sandboxes.errors import ProvisionerError
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.rendezvous import home
+from sandboxes.logs import in_cluster
 
 if TYPE_CHECKING:
     from sandboxes.fleet.directory import Directory
@@ -38,7 +39,8 @@ class Upkeep:
             try:
                 markers = await self._directory.clusters[name].markers()
             except ProvisionerError as error:
-                logger.warning("the markers of cluster %s can't be read: %s", name, error)
+                with in_cluster(name):
+                    logger.warning("the markers of cluster %s can't be read: %s", name, error)
                 continue
             for marker in markers:
                 if marker.state == "pending" and marker not in self._pending:
@@ -48,7 +50,8 @@ class Upkeep:
                     if await self._is_over(name, marker) and await self._directory.remove(name, marker):
                         removed.append(marker.sandbox_id)
                 except ProvisionerError as error:
-                    logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
+                    with in_cluster(name):
+                        logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
         self._pending = pending
         return removed
 
@@ -85,7 +88,8 @@ class Upkeep:
             try:
                 listing[name] = await self._directory.clusters[name].pods()
             except ProvisionerError as error:
-                logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
+                with in_cluster(name):
+                    logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
         for name, pods in listing.items():
             for sandbox_id, pod in pods.items():
                 cluster, _, uid = pod.replaces.partition("/")
@@ -98,5 +102,6 @@ class Upkeep:
                         await self._directory.clusters[cluster].delete_pod(sandbox_id, uid)
                         removed.append(sandbox_id)
                 except ProvisionerError as error:
-                    logger.warning("sandbox %s: its replaced Pod can't be deleted yet: %s", sandbox_id, error)
+                    with in_cluster(cluster):
+                        logger.warning("sandbox %s: its replaced Pod can't be deleted yet: %s", sandbox_id, error)
         return removed
