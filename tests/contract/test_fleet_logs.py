@@ -43,8 +43,11 @@ async def lines_of_requests(
                 url = f"http://127.0.0.1:{port}{path}"
                 await session.request(verb, url, json=body, headers={"X-Request-ID": name})
         # The line of the access log is the last one of a request.
-        await until(lambda: sum(line["logger"] == "aiohttp.access" and "request_id" in line for line in found())
-                    >= len(requests))  # fmt: skip
+        await until(
+            lambda: (
+                requests.keys() <= {line.get("request_id") for line in found() if line["logger"] == "aiohttp.access"}
+            )
+        )
     lines: dict[str, list[dict[str, object]]] = {"": []}
     for line in found():
         lines.setdefault(str(line.get("request_id", "")), []).append(line)

@@ -1,4 +1,4 @@
-"""Templates whose objects would take the names of the directory of several clusters."""
+"""The templates of each of several clusters, and objects of theirs that would take the names of the directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.app import load_all_templates
+from sandboxes.app import load_all_templates, plan_cluster
+from sandboxes.clusters_file import parse
 from sandboxes.errors import StartupError
 from sandboxes.settings import Settings
 from tests.conftest import ROOT
@@ -61,3 +62,14 @@ def test_names_that_the_directory_does_not_need_are_no_problem(
 ) -> None:
     template(tmp_path, "t", kind, suffix)
     load(tmp_path, make_settings, **variables)
+
+
+def test_each_cluster_has_the_templates_and_the_policy_of_its_entry(
+    tmp_path: Path, make_settings: MakeSettings
+) -> None:
+    template(tmp_path, "mine", "PersistentVolumeClaim", "data")
+    file = f"- {{name: a}}\n- {{name: b, network_policy: isolated, templates_dir: {tmp_path / 'templates'}}}\n"
+    settings = make_settings(CLUSTERS_FILE=str(tmp_path / "clusters.yaml"))
+    plans = [plan_cluster(entry, settings) for entry in parse(file.encode()).entries]
+    assert [len(plan.policies) for plan in plans] == [0, 1]
+    assert ["mine" in plan.templates for plan in plans] == [False, True]
