@@ -6,10 +6,9 @@ Every call to a cluster waits at a point for its fate, which the test chooses. W
 from __future__ import annotations
 
 import itertools
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 from sandboxes.errors import (
     AlreadyThere,
@@ -17,7 +16,6 @@ from sandboxes.errors import (
     ConnectionFailed,
     LimitReached,
     PreconditionFailed,
-    ProvisionerError,
 )
 from sandboxes.fleet.directory import Directory, Located
 from sandboxes.fleet.homes import Homes
@@ -26,15 +24,11 @@ from sandboxes.fleet.names import NameChange
 from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import Look, Made, Member, Pod, Unschedulable, Wanted
 from sandboxes.fleet.upkeep import Upkeep
+from tests.unit.fleet_tasks import Fate, Task, point
+
+__all__ = ["Broken", "Fate", "MemoryCluster", "Replica", "Sandbox", "Task", "World"]
 
 T = TypeVar("T")
-# Of a call: it succeeds, it does not arrive, its answer is lost, or it arrives after its caller has given up.
-Fate = Literal["done", "refused", "lost", "late"]
-
-
-@types.coroutine
-def point() -> Generator[None, Fate, Fate]:
-    return (yield)
 
 
 class Broken(AssertionError):
@@ -363,32 +357,3 @@ class Replica:
     async def round(self) -> None:
         await self.upkeep.remove_replaced()
         await self.upkeep.remove_markers()
-
-
-class Task:
-    """A running operation of a replica. `error`: what its caller got."""
-
-    def __init__(self, what: str, coroutine: Coroutine[Any, Fate, object]) -> None:
-        self.what, self._coroutine = what, coroutine
-        self.is_over, self.error, self.result = False, None, None  # type: tuple[bool, ProvisionerError | None, object]
-        self._resume(None)
-
-    def _resume(self, fate: Fate | None) -> None:
-        try:
-            self._coroutine.send(fate)  # type: ignore[arg-type]  # None starts it
-        except StopIteration as stop:
-            self.is_over, self.result = True, stop.value
-        except ProvisionerError as error:
-            self.is_over, self.error = True, error
-
-    def step(self, fate: Fate = "done") -> None:
-        self._resume(fate)
-
-    def run(self) -> Task:
-        while not self.is_over:
-            self.step()
-        return self
-
-    def kill(self) -> None:
-        self.is_over = True
-        self._coroutine.close()
