@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
+from sandboxes.logs import in_cluster
 from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ class Breaker:
     async def guard(self, *, is_read: bool = False) -> AsyncIterator[None]:
         """Count the failures of the block; raises ConnectionFailed at once while the cluster is unreachable.
 
-        Of a read, a timeout is a failure, too; a create may time out although the cluster answers.
+        Of a read, a timeout is a failure, too; a create may time out although the cluster answers. OutOfTime is none.
         """
         if self.is_open:
             raise ConnectionFailed("The cluster can't be reached")
         try:
-            yield
+            with in_cluster(self._name):
+                yield
         except ConnectionFailed:
             self._failed()
             raise
@@ -62,8 +64,9 @@ class Breaker:
         self._failures += 1
         if self._failures >= MOST_FAILURES and not self.is_open:
             self.is_open = True
-            logger.warning("cluster %s can't be reached: no request waits for it until it answers", self._name)
-            self._tasks.start(self._ask())
+            with in_cluster(self._name):
+                logger.warning("cluster %s can't be reached: no request waits for it until it answers", self._name)
+                self._tasks.start(self._ask())
 
     async def _ask(self) -> None:
         pause = self._deadlines.fleet_probe

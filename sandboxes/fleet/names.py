@@ -45,8 +45,8 @@ class NameChange:
     async def run(self) -> None:
         """Complete the directory for the names of the file and record them in each cluster.
 
-        Every cluster of the old and the new lists must answer, but for lost ones. Raises ClusterAway that names one
-        which does not, or Rehoming if another replica is changing the names, too; then it is to be run again.
+        Every cluster of the old and the new lists must answer, but for lost and unlisted ones. Raises ClusterAway that
+        names one which does not, or Rehoming if another replica is changing the names, too; then it is to be run again.
         """
         target = self._homes.names
         try:
@@ -55,12 +55,16 @@ class NameChange:
             for sandbox_id in sorted(found.ids()):
                 await self._bring_home(sandbox_id, target, before, found)
             epoch = max(one.epoch for one in before.values()) + 1
+            unlisted = self._homes.unlisted.union(*(one.unlisted for one in before.values()))
+            unlisted = unlisted.difference(self._homes.members, held)
             lists = {names for one in before.values() for names in (one.names, *one.former)} - {target}
+            lists |= {names for one in before.values() for names in one.coming if names & unlisted}
             former = tuple(names for names in sorted(lists, key=sorted) if any(map(self._homes.is_lost, names)))
             for name, record in sorted(held.items()):
-                done = Record(target, (), epoch, former, record.version)
+                done = Record(target, (), epoch, former, record.version, unlisted)
                 self._homes.note(await self._directory.clusters[name].put_record(done))
-            self._homes.review(replace(one, names=target, coming=(), epoch=epoch) for one in held.values())
+            done_all = (replace(one, names=target, coming=(), epoch=epoch, unlisted=unlisted) for one in held.values())
+            self._homes.review(done_all, self._directory.clusters)
         except ObjectsChanged as error:
             raise Rehoming from error
         logger.info("the directory is complete for the clusters %s", ", ".join(sorted(target)))
@@ -91,6 +95,7 @@ class NameChange:
             before[name] = record
             self._homes.note(record)
             names |= frozenset[str]().union(*record.lists)
+            names |= record.unlisted & self._directory.clusters.keys()
         return before, held
 
     def _cluster(self, name: str) -> FleetCluster:

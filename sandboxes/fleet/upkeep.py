@@ -12,6 +12,7 @@ from sandboxes.errors import ProvisionerError
 from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.rendezvous import home
+from sandboxes.logs import in_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,8 @@ class Upkeep:
                 seen = cluster.seen_markers()
                 markers = await cluster.markers() if seen is None else seen
             except ProvisionerError as error:
-                logger.warning("the markers of cluster %s can't be read: %s", name, error)
+                with in_cluster(name):
+                    logger.warning("the markers of cluster %s can't be read: %s", name, error)
                 continue
             for marker in markers:
                 if marker.state == "pending" and marker not in self._pending:
@@ -57,7 +59,8 @@ class Upkeep:
                     if await self._is_over(name, marker) and await self._directory.remove(name, marker):
                         removed.append(marker.sandbox_id)
                 except ProvisionerError as error:
-                    logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
+                    with in_cluster(name):
+                        logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
         self._pending = pending
         return removed
 
@@ -94,7 +97,8 @@ class Upkeep:
             try:
                 listing[name] = await self._directory.clusters[name].pods()
             except ProvisionerError as error:
-                logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
+                with in_cluster(name):
+                    logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
         for sandbox_id, names in find_doubles(listing).items():
             self._directory.doubles.say(sandbox_id, names)
         for name, pods in listing.items():
@@ -109,5 +113,6 @@ class Upkeep:
                         await self._directory.clusters[cluster].delete_pod(sandbox_id, uid)
                         removed.append(sandbox_id)
                 except ProvisionerError as error:
-                    logger.warning("sandbox %s: its replaced Pod can't be deleted yet: %s", sandbox_id, error)
+                    with in_cluster(cluster):
+                        logger.warning("sandbox %s: its replaced Pod can't be deleted yet: %s", sandbox_id, error)
         return removed

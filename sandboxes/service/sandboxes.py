@@ -6,6 +6,7 @@ All lasting state is in the cluster, so any number of processes can serve it con
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -18,6 +19,7 @@ from sandboxes.errors import (
     ObjectsChanged,
     ProvisionerError,
     SandboxNotFound,
+    StillDeleting,
     Unprocessable,
 )
 from sandboxes.models.responses import FORCED, SandboxList, Status, TemplateResponse, with_warning
@@ -32,6 +34,7 @@ from sandboxes.service.locks import Bulkhead, Locks
 from sandboxes.service.lost import absent_service, delete_by_force
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
+from sandboxes.service.scheduling import finds_no_node
 from sandboxes.spec.options import validate
 from sandboxes.status.response import Answers, answer_for, answers_for, reconciliation_for
 
@@ -102,14 +105,20 @@ class SandboxService:
         """
         return (await self._make(request, None)).answer
 
-    async def make(self, request: CreateRequest, marks: Mapping[str, str]) -> MadeSandbox:
-        """Create the sandbox as `create` does, with these annotations of a new Pod, so that it may be withdrawn."""
-        return await self._make(request, marks)
+    async def make(self, request: CreateRequest, marks: Mapping[str, str], seconds: float) -> MadeSandbox:
+        """Create the sandbox as `create` does, with these annotations of a new Pod, so that it may be withdrawn.
 
-    async def _make(self, request: CreateRequest, marks: Mapping[str, str] | None) -> MadeSandbox:
+        After `seconds` it raises ClusterTimeout, once what it made is deleted, for which it takes up to `undo`.
+        """
+        return await self._make(request, marks, seconds)
+
+    async def _make(
+        self, request: CreateRequest, marks: Mapping[str, str] | None, seconds: float | None = None
+    ) -> MadeSandbox:
         sandbox = validate(request, self.loaded_templates, self._settings)
+        most = self.cluster.deadlines.create if seconds is None else seconds
         try:
-            async with self._locks.hold(sandbox.sandbox_id, self.cluster.deadlines.create) as seconds_left:
+            async with self._locks.hold(sandbox.sandbox_id, most) as seconds_left:
                 made = await self._creation.create(sandbox, seconds_left, marks)
         except ClusterRefused as error:
             raise _blame(error, request) from error
@@ -118,18 +127,31 @@ class SandboxService:
             answer = with_warning(answer, FORCED)
         return MadeSandbox(answer, made.pod["metadata"]["uid"], mark_of(made.pod), made.is_new)
 
-    async def withdraw(self, sandbox_id: str, uid: str, mark: str | None, *, confirmed: bool = False) -> bool:
-        """Delete the sandbox if its Pod has this uid; return whether there is no such Pod afterwards.
+    async def withdraw(  # noqa: PLR0913 - each is independent of the others
+        self,
+        sandbox_id: str,
+        uid: str,
+        mark: str | None,
+        *,
+        confirmed: bool = False,
+        until_gone: bool = False,
+        seconds: float | None = None,
+    ) -> bool:
+        """Delete the sandbox if its Pod has this uid; return whether there is no such Pod afterwards, or it terminates.
 
-        Unless `confirmed`, one that another create than that of this `mark` may have returned stays.
+        Unless `confirmed`, one that another create than that of this `mark` may have returned stays. `until_gone`: wait
+        until it is gone, and raise StillDeleting if it is not within `seconds`, by default those of a delete.
         """
-        deadline = self.cluster.deadlines.delete
-        async with self._locks.hold(sandbox_id, deadline) as seconds_left, within(seconds_left):
+        most = self.cluster.deadlines.delete if seconds is None else seconds
+        async with self._locks.hold(sandbox_id, most) as seconds_left, within(seconds_left):
+            end = asyncio.get_running_loop().time() + seconds_left
             leaving = await self.extras.leaving(sandbox_id)
             for _ in range(MAX_ROUNDS):
                 pod, service = await self.cluster.look(sandbox_id, urgent=True)
-                if pod is None or pod["metadata"]["uid"] != uid or kube.is_being_deleted(pod):
+                if pod is None or pod["metadata"]["uid"] != uid:
                     return True
+                if kube.is_being_deleted(pod):
+                    break
                 is_returned = kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod) or mark_of(pod) != mark
                 if not confirmed and is_returned:
                     return False
@@ -142,8 +164,23 @@ class SandboxService:
                     continue
                 self.extras.delete_later(leaving)
                 logger.info("sandbox %s withdrawn", sandbox_id)
-                return True
-        raise KeepsChanging
+                break
+            else:
+                raise KeepsChanging
+            if until_gone and not await self._is_gone(pod, end):
+                raise StillDeleting
+            return True
+
+    async def _is_gone(self, pod: KubeObject, end: float) -> bool:
+        """Wait until the Pod is gone; False if it is not at `end` (loop time)."""
+        pauses = self.cluster.deadlines.gone_pauses
+        for pause in itertools.chain(pauses, itertools.repeat(pauses[-1])):
+            if await self.cluster.is_gone(pod):
+                break
+            if asyncio.get_running_loop().time() + pause >= end:
+                return False
+            await asyncio.sleep(pause)
+        return True
 
     async def confirm(self, sandbox_id: str, uid: str) -> bool:
         """Mark the Pod with this uid as returned to a caller, so that no maker withdraws it or rolls it back.
@@ -210,6 +247,22 @@ class SandboxService:
         async with within(self.cluster.deadlines.read), self._diagnosing.one():
             refusal = self._creation.refusal_of(sandbox_id)
             return await diagnose(self.cluster, sandbox_id, self._settings, refusal=refusal)
+
+    async def finds_no_node(self, sandbox_id: str, uid: str, seconds: float) -> bool:
+        """Whether the scheduler goes on saying that no node can take the new Pod; see scheduling.finds_no_node.
+
+        Takes up to `seconds`. False if that is too short, or if the cluster can't be asked.
+        """
+        moment = min(self.cluster.deadlines.unscheduled, self._settings.fail_fast_after)
+        if seconds < moment:
+            return False
+        most = min(2 * moment, seconds)
+        try:
+            async with within(most):
+                return await finds_no_node(self.cluster, sandbox_id, uid, moment=moment, most=most)
+        except ProvisionerError as error:
+            logger.debug("sandbox %s: whether it finds a node is not known: %s", sandbox_id, error)
+            return False
 
     async def wait(self, answer: SandboxResponse, until: float, *, is_made: bool = False) -> WaitedResponse:
         """Return the sandbox once it is usable or can't become usable, or at `until` (loop time).
