@@ -221,7 +221,9 @@ class UnitCluster:
         seconds = max(self._deadlines.undo, left(self._deadlines.delete))
         try:
             async with self.breaker.guard():
-                return await self.unit.service.withdraw(sandbox_id, uid, mark, until_gone=until_gone, seconds=seconds)
+                return await self.unit.service.withdrawals.withdraw(
+                    sandbox_id, uid, mark, until_gone=until_gone, seconds=seconds
+                )
         except (ClusterUnavailable, ClusterTimeout):
             self._tasks.start(self._withdraw_later(sandbox_id, uid, mark))
             raise
@@ -233,7 +235,7 @@ class UnitCluster:
         while loop.time() < end:
             await asyncio.sleep(self._deadlines.settle_pause)
             try:
-                await self.unit.service.withdraw(sandbox_id, uid, mark)
+                await self.unit.service.withdrawals.withdraw(sandbox_id, uid, mark)
             except ProvisionerError as error:
                 logger.debug("sandbox %s is not withdrawn yet: %s", sandbox_id, error)
             else:
@@ -248,7 +250,7 @@ class UnitCluster:
     async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
         """Mark the Pod with this uid as returned to a caller; False if it is gone."""
         async with self.breaker.guard():
-            return await self.unit.service.confirm(sandbox_id, uid)
+            return await self.unit.service.withdrawals.confirm(sandbox_id, uid)
 
     async def delete(self, sandbox_id: str) -> None:
         """Delete the sandbox, if it exists."""
@@ -258,7 +260,7 @@ class UnitCluster:
     async def delete_pod(self, sandbox_id: str, uid: str) -> None:
         """Delete the sandbox if its Pod has exactly this uid, whoever has returned it."""
         async with self.breaker.guard():
-            await self.unit.service.withdraw(sandbox_id, uid, None, confirmed=True)
+            await self.unit.service.withdrawals.withdraw(sandbox_id, uid, None, confirmed=True)
 
     async def create_marker(self, marker: Marker) -> Marker:
         """Create the marker and return it as stored."""

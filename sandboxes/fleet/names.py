@@ -152,8 +152,9 @@ class NameChange:
     ) -> tuple[str | None, Marker | None]:
         """Return the cluster on which the sandbox is, with the marker that says so, by the newest complete home.
 
-        Where none is complete (the first list, or a sandbox that was made by hand) its only Pod decides; of several
-        the one in the new home, else the first by name.
+        Where that has nothing, a marker in a home that is back after newer changes decides: see `_says_former`. Where
+        there is none, either (the first list, or a sandbox that was made by hand), its only Pod decides; of several the
+        one in the new home, else the first by name.
         """
         complete = sorted(
             (since, name)
@@ -166,9 +167,26 @@ class NameChange:
                 return marker.cluster, marker
             if sandbox_id in found.pods[name]:
                 return name, None
+        marker = self._says_former(sandbox_id, before, found)
+        if marker is not None:
+            return marker.cluster, marker
         having = sorted(name for name, pods in found.pods.items() if sandbox_id in pods)
         if len(having) > 1:
             logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(having))
         if new_home in having:
             return new_home, None
         return (having[0], None) if having else (None, None)
+
+    def _says_former(self, sandbox_id: str, before: Mapping[str, Record], found: _Found) -> Marker | None:
+        """Return the newest marker in a home that missed a change, since it was lost or unlisted then; None if none.
+
+        No change that it missed could read it. So it may be the only thing that knows of a Pod on a cluster that can't
+        be asked now, either, and is believed unless it names a cluster that was asked and lacks the Pod.
+        """
+        for name in sorted(before, key=lambda one: (before[one].epoch, one), reverse=True):
+            names, marker = before[name].names, found.markers[name].get(sandbox_id)
+            if marker is None or marker.state != "placed" or not names or home(sandbox_id, names) != name:
+                continue
+            if marker.cluster not in found.pods or sandbox_id in found.pods[marker.cluster]:
+                return marker
+        return None

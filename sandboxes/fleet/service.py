@@ -114,6 +114,8 @@ class Fleet:
         for name, unit in self._units.units.items():
             known = self.clusters.get(name)
             if known is None or known.unit is not unit:
+                if known is not None:
+                    known.breaker.retire()
                 self.clusters[name] = UnitCluster(unit, self.keeper.wake)
 
     def _on_change(self) -> None:
@@ -132,7 +134,7 @@ class Fleet:
         # The file may have changed meanwhile; a cluster that has left it since is still needed to complete that.
         names = {entry.name for entry in self._units.entries}
         for name in self.clusters.keys() - names - agreed:
-            del self.clusters[name]
+            self.clusters.pop(name).breaker.retire()
 
     def _members(self) -> list[Member]:
         return [

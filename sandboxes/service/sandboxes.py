@@ -6,7 +6,6 @@ All lasting state is in the cluster, so any number of processes can serve it con
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -19,12 +18,11 @@ from sandboxes.errors import (
     ObjectsChanged,
     ProvisionerError,
     SandboxNotFound,
-    StillDeleting,
     Unprocessable,
 )
 from sandboxes.models.responses import FORCED, SandboxList, Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive
-from sandboxes.service.attempt import mark_of, now
+from sandboxes.service.attempt import mark_of
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
 from sandboxes.service.events import EventBroker
@@ -35,6 +33,7 @@ from sandboxes.service.lost import absent_service, delete_by_force
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
 from sandboxes.service.scheduling import finds_no_node
+from sandboxes.service.withdrawals import Withdrawals
 from sandboxes.spec.options import validate
 from sandboxes.status.response import Answers, answer_for, answers_for, reconciliation_for
 
@@ -93,6 +92,7 @@ class SandboxService:
         self.room = self._creation.room
         self.extras = self._creation.extras
         self.protection = self._creation.protection
+        self.withdrawals = Withdrawals(cluster, self._locks, self.extras)
         self.reaper = Reaper(cluster, settings, self._locks, self._uses, self.extras)
 
     async def create(self, request: CreateRequest) -> SandboxResponse:
@@ -126,77 +126,6 @@ class SandboxService:
         if made.forced:
             answer = with_warning(answer, FORCED)
         return MadeSandbox(answer, made.pod["metadata"]["uid"], mark_of(made.pod), made.is_new)
-
-    async def withdraw(  # noqa: PLR0913 - each is independent of the others
-        self,
-        sandbox_id: str,
-        uid: str,
-        mark: str | None,
-        *,
-        confirmed: bool = False,
-        until_gone: bool = False,
-        seconds: float | None = None,
-    ) -> bool:
-        """Delete the sandbox if its Pod has this uid; return whether there is no such Pod afterwards, or it terminates.
-
-        Unless `confirmed`, one that another create than that of this `mark` may have returned stays. `until_gone`: wait
-        until it is gone, and raise StillDeleting if it is not within `seconds`, by default those of a delete.
-        """
-        most = self.cluster.deadlines.delete if seconds is None else seconds
-        async with self._locks.hold(sandbox_id, most) as seconds_left, within(seconds_left):
-            end = asyncio.get_running_loop().time() + seconds_left
-            leaving = await self.extras.leaving(sandbox_id)
-            for _ in range(MAX_ROUNDS):
-                pod, service = await self.cluster.look(sandbox_id, urgent=True)
-                if pod is None or pod["metadata"]["uid"] != uid:
-                    return True
-                if kube.is_being_deleted(pod):
-                    break
-                is_returned = kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod) or mark_of(pod) != mark
-                if not confirmed and is_returned:
-                    return False
-                try:
-                    await self.cluster.delete_exactly(pod, urgent=True)
-                    if service is not None and mark_of(service) == mark_of(pod):
-                        await self.cluster.delete_exactly(service, urgent=True)
-                except ObjectsChanged as error:
-                    logger.debug("sandbox %s has changed and is read again: %s", sandbox_id, error)
-                    continue
-                self.extras.delete_later(leaving)
-                logger.info("sandbox %s withdrawn", sandbox_id)
-                break
-            else:
-                raise KeepsChanging
-            if until_gone and not await self._is_gone(pod, end):
-                raise StillDeleting
-            return True
-
-    async def _is_gone(self, pod: KubeObject, end: float) -> bool:
-        """Wait until the Pod is gone; False if it is not at `end` (loop time)."""
-        pauses = self.cluster.deadlines.gone_pauses
-        for pause in itertools.chain(pauses, itertools.repeat(pauses[-1])):
-            if await self.cluster.is_gone(pod):
-                break
-            if asyncio.get_running_loop().time() + pause >= end:
-                return False
-            await asyncio.sleep(pause)
-        return True
-
-    async def confirm(self, sandbox_id: str, uid: str) -> bool:
-        """Mark the Pod with this uid as returned to a caller, so that no maker withdraws it or rolls it back.
-
-        Returns whether it is there, and not terminating. Needs the right to patch it.
-        """
-        reference = kube.references_of(sandbox_id, self.cluster.namespace)[0]
-        pod = {**reference, "metadata": {**reference["metadata"], "uid": uid}}
-        async with within(self.cluster.deadlines.read):
-            try:
-                stored = await self.cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
-            except ObjectsChanged as error:
-                logger.debug("sandbox %s is gone before it was returned: %s", sandbox_id, error)
-                return False
-        # An apply onto a terminating Pod succeeds (record: apply-onto-terminating).
-        return not kube.is_terminating(stored)
 
     def explained(self, error: ProvisionerError) -> ProvisionerError:
         """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""

@@ -202,8 +202,10 @@ class MemoryCluster:
 
     async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
         def withdraw() -> bool:
+            was_gone = uid in self.world.gone
             is_over = self._withdraw(sandbox_id, uid, "withdrawn")
-            self.world.ending |= {uid} if is_over else set()
+            if is_over and not was_gone:  # one that was proven gone does not end again
+                self.world.ending.add(uid)
             return is_over
 
         if not await self.call(withdraw):

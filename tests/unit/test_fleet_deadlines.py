@@ -82,7 +82,8 @@ class Service:
     """SandboxService with these times: its own deadline, and the clean-up after it, are kept as it promises."""
 
     def __init__(self, kubectl: SlowKubectl, make_seconds: float) -> None:
-        self.cluster = SimpleNamespace(kubectl=kubectl, namespace="n", deadlines=D, seen=lambda _id: (None, None))
+        self.cluster = SimpleNamespace(kubectl=kubectl, namespace="n", deadlines=D, directory_view=None)
+        self.cluster.seen = self.cluster.known = lambda _id: (None, None)
         self._make_seconds = make_seconds
 
     async def make(self, _request: CreateRequest, _marks: dict[str, str], seconds: float) -> Any:

@@ -114,6 +114,7 @@ def test_a_change_of_names_that_completes_within_a_read_makes_no_sandbox_absent(
     change = Task("file", one.read_file(after))
     while world.clusters["c"].names is None:
         change.step()
+    two.clusters["c"] = world.clusters["c"]
     two.homes.read(after)
     reading = Task("get", two.get(ID))
     for _ in range(reads):

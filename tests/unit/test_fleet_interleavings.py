@@ -51,7 +51,8 @@ def explore(
         replica = chance.choice(replicas)
         if is_full:
             world.clusters[chance.choice(NAMES)].room = chance.choice([0, 100])
-            world.clusters[chance.choice(NAMES)].cramped = chance.random() < 0.3
+            # Often: a Pod is moved only if two creates have made it on a cluster that has no node for it.
+            world.clusters[chance.choice(NAMES)].cramped = chance.random() < 0.7
         wanted = Wanted(chance.choice([HOME, OTHER, THIRD, None]))
         what = chance.choice(["create", "create", "create", "create", "get", "delete", "round", "list"])
         match what:
