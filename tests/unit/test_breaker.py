@@ -93,3 +93,23 @@ def test_an_unreachable_cluster_is_asked_by_one_probe_with_growing_pauses() -> N
         assert cluster.most == 1
 
     run(ask())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_cluster_of_a_retired_breaker_is_never_asked_again(*, is_open: bool) -> None:
+    async def ask() -> None:
+        cluster = Cluster(back_at=20.0)
+        failures = MOST_FAILURES if is_open else 1
+        for _ in range(failures):
+            await cluster.fail(ConnectionFailed("away"))
+        await asyncio.sleep(5.0)
+        cluster.breaker.retire()
+        probes = len(cluster.probes)
+        assert bool(probes) is is_open
+        for _ in range(MOST_FAILURES - failures):  # of a request that still has it
+            await cluster.fail(ConnectionFailed("away"))
+        await asyncio.sleep(100.0)
+        await cluster.fail(None)
+        assert (len(cluster.probes), cluster.back) == (probes, [])
+
+    run(ask())
