@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 from collections.abc import Callable, Iterator
@@ -48,7 +49,9 @@ def cache_pods() -> None:
     cache = ResourceCache(lambda _old, _new: None)
     cache.begin_list()
     cache.end_list(1, 0.0)
-    pod = next(event["object"] for event in watch_events() if "containerStatuses" in event["object"]["status"])
+    pod = copy.deepcopy(
+        next(event["object"] for event in watch_events() if "containerStatuses" in event["object"]["status"])
+    )
     pod["metadata"] |= {"name": "pod-NUMBER", "resourceVersion": "NUMBER"}
     line = json.dumps({"type": "ADDED", "object": pod})
     for number in range(2, 3002):
