@@ -74,7 +74,7 @@ class Directory:
         silent = []
         for name in sorted(one.name for one in entries if not one.lost):
             try:
-                records[name] = self._records[name] = await self.clusters[name].record()
+                records[name] = self._records[name] = await self.homes.among(self.clusters, name).record()
             except NO_ANSWER as error:
                 if name in back:
                     raise ClusterAway(name, detail=error.detail) from error
@@ -157,7 +157,7 @@ class Directory:
                 raise self.homes.away(cluster)
             is_known, before = cluster in self._records, self._records.get(cluster)
             try:
-                look = await self.clusters[cluster].look(sandbox_id)
+                look = await self.homes.among(self.clusters, cluster).look(sandbox_id)
             except NO_ANSWER as error:
                 raise ClusterAway(cluster, detail=error.detail) from error
             self._records[cluster] = look.record
@@ -202,7 +202,7 @@ class Directory:
             return True
         try:
             restored = replace(marker, cluster=cluster, uid=old.uid, replaces="")
-            await self.clusters[home].update_marker(restored)
+            await self.homes.among(self.clusters, home).update_marker(restored)
         except ObjectsChanged:
             return True
         except NO_ANSWER as error:
@@ -219,7 +219,7 @@ class Directory:
         if (marker.uid, marker.is_made) == (uid, is_made):
             return True
         try:
-            await self.clusters[home].update_marker(replace(marker, uid=uid, is_made=is_made))
+            await self.homes.among(self.clusters, home).update_marker(replace(marker, uid=uid, is_made=is_made))
         except ObjectsChanged:
             return False
         except NO_ANSWER as error:
@@ -229,7 +229,7 @@ class Directory:
     async def remove(self, home: str, marker: Marker) -> bool:
         """Delete the marker if it is unchanged; False if it was changed."""
         try:
-            await self.clusters[home].delete_marker(marker)
+            await self.homes.among(self.clusters, home).delete_marker(marker)
         except ObjectsChanged:
             return False
         except NO_ANSWER as error:
@@ -344,7 +344,7 @@ class Directory:
 
     async def _delete_at(self, cluster: str, sandbox_id: str) -> None:
         try:
-            await self.clusters[cluster].delete(sandbox_id)
+            await self.homes.among(self.clusters, cluster).delete(sandbox_id)
         except NO_ANSWER as error:
             raise ClusterAway(cluster, detail=error.detail) from error
 
@@ -357,7 +357,7 @@ class Directory:
                 incomplete.append(name)
                 continue
             try:
-                pods = await self.clusters[name].pods()
+                pods = await self.homes.among(self.clusters, name).pods()
             except NO_ANSWER:
                 incomplete.append(name)
                 continue

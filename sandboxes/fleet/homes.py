@@ -6,7 +6,7 @@ while its home is the same by every list in the record of that home. So at most 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes.errors import ClusterUnavailable
 from sandboxes.fleet.markers import Record
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sandboxes.fleet.protocol import Member
+
+T = TypeVar("T")
 
 
 class Homes:
@@ -107,6 +109,12 @@ class Homes:
     def away(self, cluster: str) -> ClusterAway:
         """Return the error about a cluster that is lost, or that the file lacks."""
         return ClusterAway(cluster, lost=True, unlisted=cluster not in self.members)
+
+    def among(self, clusters: Mapping[str, T], name: str) -> T:
+        """Return this one of the connected clusters; raises ClusterAway if the file lacks it, perhaps only just now."""
+        if name not in clusters:
+            raise self.away(name)
+        return clusters[name]
 
     def permits(self, sandbox_id: str, cluster: str, record: Record | None) -> bool:
         """Whether the cluster, whose record this is, is the only one that decides about the id now.

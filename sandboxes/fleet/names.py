@@ -62,7 +62,7 @@ class NameChange:
             former = tuple(names for names in sorted(lists, key=sorted) if any(map(self._homes.is_lost, names)))
             for name, record in sorted(held.items()):
                 done = Record(target, (), epoch, former, record.version, unlisted)
-                self._homes.note(await self._directory.clusters[name].put_record(done))
+                self._homes.note(await self._cluster(name).put_record(done))
             done_all = (replace(one, names=target, coming=(), epoch=epoch, unlisted=unlisted) for one in held.values())
             self._homes.review(done_all, self._directory.clusters)
         except ObjectsChanged as error:

@@ -187,7 +187,7 @@ class Placement:
         if marker is None:
             pending = Marker(placing.sandbox_id, target, "pending", self._new_token())
             try:
-                marker = await self._directory.clusters[placing.home].create_marker(pending)
+                marker = await self._homes.among(self._directory.clusters, placing.home).create_marker(pending)
             except ObjectsChanged:
                 return False
             except NO_ANSWER as error:
@@ -206,7 +206,7 @@ class Placement:
 
     async def _update(self, home: str, marker: Marker) -> Marker | None:
         try:
-            return await self._directory.clusters[home].update_marker(marker)
+            return await self._homes.among(self._directory.clusters, home).update_marker(marker)
         except ObjectsChanged:
             return None
         except NO_ANSWER as error:
@@ -235,7 +235,9 @@ class Placement:
         After an error it may be deleted later, so this create must not return it.
         """
         try:
-            return await self._directory.clusters[target].withdraw(placing.sandbox_id, uid, until_gone=True)
+            return await self._homes.among(self._directory.clusters, target).withdraw(
+                placing.sandbox_id, uid, until_gone=True
+            )
         except StillDeleting:
             raise
         except NO_ANSWER as error:
@@ -255,7 +257,9 @@ class Placement:
                 if settled is not None:
                     break
             if settled and made.is_new:
-                settled = await self._directory.clusters[target].confirm_pod(placing.sandbox_id, made.uid)
+                settled = await self._homes.among(self._directory.clusters, target).confirm_pod(
+                    placing.sandbox_id, made.uid
+                )
         except ProvisionerError:
             await self._withdraw(placing, target, made)
             raise
@@ -284,7 +288,7 @@ class Placement:
         if not made.is_new:
             return
         try:
-            await self._directory.clusters[target].withdraw(placing.sandbox_id, made.uid)
+            await self._homes.among(self._directory.clusters, target).withdraw(placing.sandbox_id, made.uid)
         except ProvisionerError as error:
             with in_cluster(target):
                 logger.warning(

@@ -281,6 +281,6 @@ async def test_the_end_of_the_service_ends_all_its_clusters(
     path = write(tmp_path / "clusters.yaml", entry("east", cluster), entry("west", west))
     service = await start_provisioner(CLUSTERS_FILE=str(path))
     units = units_of(service).units.values()
-    await until(lambda: all(unit.cluster.informer_state.watching == 2 for unit in units))
+    await until(lambda: all(unit.cluster.informer_state.watching == 3 for unit in units))
     await service.client.close()
     assert [unit.cluster.informer_state.watching for unit in units] == [0, 0]

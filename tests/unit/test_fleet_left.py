@@ -13,10 +13,13 @@ from sandboxes.clusters_file import ClusterEntry
 from sandboxes.deadlines import DEADLINES as D
 from sandboxes.errors import ConnectionFailed, ProvisionerError
 from sandboxes.fleet.breaker import MOST_FAILURES
+from sandboxes.fleet.directory import Listing
 from sandboxes.fleet.markers import RECORD_NAME, Record, build_record
+from sandboxes.fleet.protocol import Member
 from sandboxes.fleet.service import Fleet, Units
 from sandboxes.settings import Settings
 from sandboxes.tasks import Signal
+from tests.unit.fleet_world import Replica, Task, World
 from tests.unit.test_fleet_deadlines import Service, SlowKubectl
 from tests.unit.virtual_time import run
 
@@ -104,3 +107,14 @@ def test_an_unreachable_cluster_that_is_started_anew_is_asked_by_one_probe_only(
         assert clusters.west.probes == probes
 
     run(start_anew())
+
+
+def test_a_cluster_that_leaves_within_a_request_is_one_that_gives_no_answer() -> None:
+    world = World()
+    world.add("east", "west")
+    replica = Replica(world)
+    Task("file", replica.read_file([Member("east"), Member("west")])).run()
+    listing, tidying = Task("list", replica.directory.list_all()), Task("round", replica.round())
+    del replica.clusters["west"]
+    assert listing.run().result == Listing({}, ["west"])
+    assert tidying.run().error is None

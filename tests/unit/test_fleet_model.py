@@ -208,6 +208,8 @@ class Fleet(RuleBasedStateMachine):
                 task.run()
             for who in (0, 1, 0, 1):
                 names = self.file.keys() | {name for one in self.replicas for name in one.homes.unlisted}
+                # A start without a cluster that gets no answer does not notice that it is missing.
+                names |= {name for name, one in self.world.clusters.items() if one.sandboxes}
                 self.file = {name: replace(self.file.get(name, Member(name)), lost=False) for name in sorted(names)}
                 for cluster in self.world.clusters.values():
                     cluster.is_up, cluster.room = True, 100
