@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from sandboxes.cluster_settings import ClusterSettings
 from sandboxes.grammar import key_problem, label_value_problem
-from sandboxes.settings import ClusterSettings
 from sandboxes.spec.yaml import read_documents
 from sandboxes.spec.yaml_scalars import UnreadableError
 from sandboxes.variables import may_be_shown, rule_of

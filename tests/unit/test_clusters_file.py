@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandboxes.cluster_settings import ClusterSettings
 from sandboxes.clusters_file import ClusterEntry, changes, in_question, parse
-from sandboxes.settings import ClusterSettings, Settings
+from sandboxes.settings import Settings
 from tests.marker import MARKER
 
 MakeSettings = Callable[..., Settings]

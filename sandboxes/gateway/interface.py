@@ -1,0 +1,41 @@
+"""What the gateway needs of the rest: the Pods that it may dial, and a place to report uses to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandboxes.access.tokens import Subject
+    from sandboxes.objects import KubeObject
+    from sandboxes.tasks import Signal
+
+
+class Candidate(NamedTuple):
+    """A sandbox's Pod, and what a token for it is checked against."""
+
+    subject: Subject
+    pod: KubeObject
+
+
+class Pods(Protocol):
+    """The sandboxes' Pods of all clusters, from live views. Never starts kubectl for a request."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether each view has been whole, and is not older than SANDBOX_GATEWAY_MAX_STALE."""
+        ...
+
+    @property
+    def changed(self) -> Signal[[str]]:
+        """Sent with the id of a sandbox whose Pod has changed, or is gone."""
+        ...
+
+    def find(self, sandbox_id: str) -> Sequence[Candidate]:
+        """Return the Pods of the sandbox that have a token: at most one for each cluster, none that is terminating."""
+        ...
+
+    def note_use(self, candidate: Candidate) -> None:
+        """Record that the sandbox is used now; written at most once a minute, and never awaited."""
+        ...
