@@ -24,7 +24,11 @@ class Pods(Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether each view has been whole, and is not older than SANDBOX_GATEWAY_MAX_STALE."""
+        """Whether an id that `find` does not return is unknown: 404; else it may be unknown for now only: 503.
+
+        It needs the view of each cluster. So ask for it only if no candidate has the token: a cluster whose view can't
+        be used keeps the requests to the sandboxes of the others from nothing.
+        """
         ...
 
     @property
@@ -33,9 +37,20 @@ class Pods(Protocol):
         ...
 
     def find(self, sandbox_id: str) -> Sequence[Candidate]:
-        """Return the Pods of the sandbox that have a token: at most one for each cluster, none that is terminating."""
+        """Return the Pods of the sandbox that a token may be for: at most one for each cluster, none terminating.
+
+        Only of views that have been whole, and whose last proof is not older than SANDBOX_GATEWAY_MAX_STALE.
+        """
         ...
 
     def note_use(self, candidate: Candidate) -> None:
         """Record that the sandbox is used now; written at most once a minute, and never awaited."""
+        ...
+
+    def note_unreachable(self, candidate: Candidate) -> None:
+        """Record that no host has the Pod's address (no route, or no answer), although its server may be up elsewhere.
+
+        Until the view shows the Pod again, `find` returns it without its address, so that it counts as not ready. In a
+        view that is current nothing changes: the API server says at this time that this is the address.
+        """
         ...
