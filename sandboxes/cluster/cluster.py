@@ -147,6 +147,16 @@ class Cluster:
         one = self.informer
         return InformerState(one.is_fresh, one.age, one.watching, one.restarts())
 
+    @property
+    def pods_age(self) -> float:
+        """Seconds since the cached Pods were last proven current; see `Informer.pods_age`."""
+        return self.informer.pods_age
+
+    @property
+    def pods_are_current(self) -> bool:
+        """Whether the cached Pods are kept current at the moment; see `Informer.pods_are_current`."""
+        return self.informer.pods_are_current
+
     async def becomes_fresh(self) -> None:
         """Wait until the informer is fresh; forever without one."""
         await self.informer.becomes_fresh()

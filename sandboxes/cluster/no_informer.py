@@ -20,6 +20,8 @@ class NoInformer:
     is_fresh = False
     is_certain_of_all = False
     age = float("inf")
+    pods_age = float("inf")
+    pods_are_current = False
     watching = 0
 
     def __init__(self) -> None:

@@ -279,6 +279,10 @@ class SandboxService:
         """Record a use of the sandbox, written at most once a minute (`keepalive.py`). Raises the errors of renew."""
         return await self._change(sandbox_id, self._uses.note)
 
+    def note_use(self, pod: KubeObject) -> None:
+        """Record a use of the Pod's sandbox, to be written later; see Uses.note_later."""
+        self._uses.note_later(pod)
+
     async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxResponse:
         """Change the sandbox's Pod; if it was replaced, read again and retry."""
         pod, service = self.cluster.seen(sandbox_id)

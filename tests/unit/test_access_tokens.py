@@ -8,6 +8,7 @@ import hmac
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -50,8 +51,8 @@ def test_a_token_permits_exactly_what_it_was_made_for(subject: Subject, port: in
 def test_a_token_is_invalid_if_any_field_of_its_sandbox_differs(
     subject: Subject, port: int | None, end: int | None, field: str, data: st.DataObject
 ) -> None:
-    value = data.draw(ports if field == "port" else texts)
-    other = subject._replace(**{field: value})
+    changed: dict[str, Any] = {field: data.draw(ports if field == "port" else texts)}
+    other = subject._replace(**changed)
     assume(other != subject)
     assert check(mint(subject, KEYS, port=port, expires_at=end), other, KEYS, NOW) is None
 
@@ -61,7 +62,7 @@ def test_text_that_moves_between_two_fields_gives_another_token(parts: list[str]
     assume(parts[moved])
     shifted = [*parts]
     shifted[moved], shifted[moved + 1] = parts[moved][:-1], parts[moved][-1] + parts[moved + 1]
-    one, other = (Subject(*of[:4], 8080, of[4]) for of in (parts, shifted))
+    one, other = (Subject(of[0], of[1], of[2], of[3], 8080, of[4]) for of in (parts, shifted))
     assert mint(one, KEYS) != mint(other, KEYS)
 
 
@@ -162,7 +163,7 @@ def test_every_token_is_compared_in_whole_with_every_key(monkeypatch: pytest.Mon
         compared.append((len(one), len(other)))
         return real(one, other)
 
-    monkeypatch.setattr(tokens.hmac, "compare_digest", compare)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
     keys = Held(b"1" * 32, b"2" * 32, b"3" * 32)
     given = {"right": mint(SUBJECT, keys), "wrong": "A" * 32, "expired": mint(SUBJECT, keys, expires_at=1)}[token]
     check(given, SUBJECT, keys, NOW)
