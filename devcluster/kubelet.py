@@ -6,7 +6,6 @@ all changes; nothing polls.
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import count
 
 from devcluster.api import Api
 from devcluster.clock import Clock
@@ -40,7 +39,15 @@ BACK_OFF_FIRST, BACK_OFF_MOST = 10, 300
 class Kubelet:
     """Runs the life cycle of Pods."""
 
-    def __init__(self, api: Api, deletion: Deletion, clock: Clock, timing: Timing, folders: Folders) -> None:
+    def __init__(
+        self,
+        api: Api,
+        deletion: Deletion,
+        clock: Clock,
+        timing: Timing,
+        folders: Folders,
+        addresses: Iterator[str],
+    ) -> None:
         self.timing = timing
         self._folders = folders
         self._api = api
@@ -49,7 +56,7 @@ class Kubelet:
         self.recorder = Recorder(api.store)
         self._pods: dict[Key, PlacedPod] = {}
         self._listeners: list[Callable[[Key], None]] = []
-        self._addresses = count(2)
+        self._addresses = addresses
         api.store.subscribe(self._on_change)
 
     def on_serving(self, listener: Callable[[Key], None]) -> None:
@@ -91,8 +98,7 @@ class Kubelet:
         """Assign an address to the Pod; the next report includes it."""
         state = self._pods[key].state
         if not state.address:
-            number = next(self._addresses)
-            state.address = f"10.244.{number // 250 % 256}.{number % 250 + 2}"
+            state.address = next(self._addresses)
 
     def begin(self, key: Key) -> None:
         """Start the containers for the first time."""
