@@ -7,15 +7,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sandboxes.access.start import NEEDS_RESTART, gateway_keys
 from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS, SANDBOXES
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.no_informer import NoInformer
+from sandboxes.cluster_settings import DEFAULT_CLUSTER
 from sandboxes.cluster_unit import ClusterPlan, client_of, prepare_unit
 from sandboxes.cluster_units import ClusterUnits
-from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry, message, parse
+from sandboxes.clusters_file import ClusterEntry, message, parse
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.fleet.service import Fleet
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from sandboxes.access.tokens import Keys
     from sandboxes.cluster_unit import ClusterUnit, Preflight
     from sandboxes.deadlines import Deadlines
     from sandboxes.settings import Settings
@@ -75,9 +78,12 @@ async def compose(
     checks of the cluster to run first. Raises StartupError if the service must not start.
     """
     keys = ApiKeys(settings)
-    callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
+    is_here = is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod
+    callers = Callers(settings, in_pod=is_here)
+    of_clusters = [entry.for_service(settings) for entry in read_entries(settings)]
+    url_keys = gateway_keys(settings, of_clusters, in_pod=is_here)
     if settings.clusters_file is not None:
-        units = _units(settings, settings.clusters_file, directory, preflight, deadlines)
+        units = _units(settings, settings.clusters_file, directory, preflight, deadlines, url_keys)
         await units.load()
         first = next(iter(units.units.values()))
         _warn(settings, callers, first.service.loaded_templates)
@@ -91,7 +97,7 @@ async def compose(
         app.on_shutdown.append(lambda _app: units.release())
     else:
         plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
-        first = await prepare_unit(plan, os.environ, directory, deadlines=deadlines)
+        first = await prepare_unit(plan, os.environ, directory, keys=url_keys, deadlines=deadlines)
         _warn(settings, callers, plan.templates)
         await first.check(preflight)
         app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
@@ -103,13 +109,18 @@ async def compose(
     return app
 
 
-def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight, deadlines: Deadlines) -> ClusterUnits:
+def _units(  # noqa: PLR0913, PLR0917 - the wiring of one function
+    settings: Settings, path: Path, directory: Path, preflight: Preflight, deadlines: Deadlines, keys: Keys | None
+) -> ClusterUnits:
     """Return the clusters of CLUSTERS_FILE, not yet loaded; each has a folder of its own in `directory`."""
 
     async def prepare(entry: ClusterEntry) -> ClusterUnit:
         own = directory / entry.name
         own.mkdir(exist_ok=True)
-        unit = await prepare_unit(plan_cluster(entry, apart), os.environ, own, deadlines=deadlines)
+        plan = plan_cluster(entry, apart)
+        if plan.settings.access == "gateway" and keys is None:  # an entry of a later version of the file
+            raise StartupError(NEEDS_RESTART)
+        unit = await prepare_unit(plan, os.environ, own, keys=keys, deadlines=deadlines)
         unit.service.room.total = total
         return unit
 
@@ -193,6 +204,11 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
     """Yield a warning for each setting whose effect an operator may not expect."""
     yield from ignored_variables(os.environ)
     yield from _warnings_of_access(settings, callers)
+    if settings.access == "gateway" and settings.is_set("sandbox_service_type"):
+        yield (
+            "SANDBOX_ACCESS=gateway wins over SANDBOX_SERVICE_TYPE, which only says now how sandboxes are reached that "
+            "were made with a Service."
+        )
     if settings.overridden:
         yield f"Set without effect: {', '.join(settings.overridden)}."
     if not (settings.threads_host_path or settings.userdata_pvc_name):
@@ -216,7 +232,10 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
             "not need the browser, set SANDBOX_SECCOMP=RuntimeDefault."
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
-        yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
+        yield (
+            "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes"
+            + (", that of the gateway, too: name its Pods there." if settings.access == "gateway" else ".")
+        )
     yield from ignored_kubeconfigs(settings)
 
 

@@ -25,12 +25,14 @@ from pydantic import ValidationError
 from sandboxes import __version__
 from sandboxes import objects as kube
 from sandboxes.api import server
+from sandboxes.api.callers import is_in_pod
 from sandboxes.api.params import decode_json
 from sandboxes.app import compose, compose_once, load_all_templates, read_entries
 from sandboxes.errors import ProvisionerError, StartupError
+from sandboxes.kubectl.config import SERVICE_ACCOUNT
 from sandboxes.logs import configure_logging, print_masked
 from sandboxes.models.requests import CreateRequest
-from sandboxes.ops.doctor import check
+from sandboxes.ops.doctor import check, gateway_line
 from sandboxes.ops.lines import Line, Verdict, exit_code
 from sandboxes.service.attempt import now
 from sandboxes.settings import Settings
@@ -218,7 +220,10 @@ async def check_all(settings: Settings, context: str | None = None) -> int:
     `settings`: of the cluster; `context`: of the kubeconfig, None: the current one. Raises StartupError if the
     templates can't be loaded.
     """
-    lines: list[Line] = []
+    gateway = gateway_line(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT))
+    lines = [gateway] if gateway is not None else []
+    for line in lines:
+        print_masked(line)
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         async for line in check(settings, os.environ, Path(directory), load_all_templates(settings), context):
             print_masked(line)

@@ -20,6 +20,9 @@ from sandboxes.variables import (
     words,
 )
 
+# Name of the only cluster of a service without CLUSTERS_FILE.
+DEFAULT_CLUSTER = "default"
+
 DEFAULT_KUBECONFIG = Path("~/.kube/config")
 
 Access = Literal["node-port", "cluster-ip", "gateway"]

@@ -24,11 +24,13 @@ from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.clusters import ClusterOverview
 from sandboxes.ops.preflight import protect
 from sandboxes.service.sandboxes import SandboxService
+from sandboxes.service.unreachable import warning_of_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
+    from sandboxes.access.tokens import Keys
     from sandboxes.clusters_file import ClusterEntry
     from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.config import Connection
@@ -99,6 +101,7 @@ class ClusterUnit:
                 await stack.enter_async_context(self._informer.running())
             if self.settings.reaper_interval:
                 await stack.enter_async_context(self.service.reaper.running())
+            await stack.enter_async_context(warning_of_unreachable(self.cluster, self.service.accesses))
             stack.push_async_callback(self.service.finish)
             stack.push_async_callback(self.release)
             yield
@@ -121,11 +124,17 @@ class ClusterPlan:
 
 
 async def prepare_unit(
-    plan: ClusterPlan, environ: Mapping[str, str], directory: Path, *, deadlines: Deadlines = DEADLINES
+    plan: ClusterPlan,
+    environ: Mapping[str, str],
+    directory: Path,
+    *,
+    keys: Keys | None = None,
+    deadlines: Deadlines = DEADLINES,
 ) -> ClusterUnit:
     """Build the unit of a cluster, without connecting to it; it works while `running`.
 
-    `directory`: writable, of this cluster alone. Raises StartupError if kubectl or the kubeconfig can't be used.
+    `keys`: see Accesses. `directory`: writable, of this cluster alone. Raises StartupError if kubectl or the kubeconfig
+    can't be used.
     """
     entry, settings = plan.entry, plan.settings
     connection = await prepare(settings, environ, directory, context=entry.context)
@@ -151,7 +160,7 @@ async def prepare_unit(
         deadlines=deadlines,
         batched=batched if settings.kubectl_group else None,
     )
-    service = SandboxService(cluster, plan.templates, settings)
+    service = SandboxService(cluster, plan.templates, settings, keys)
     overview = ClusterOverview(entry.name, service, settings, weight=entry.weight)
     return ClusterUnit(entry, settings, service, overview, pool, batched, informer)
 

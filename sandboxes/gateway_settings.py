@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
 
+from sandboxes.cluster_settings import ClusterSettings
 from sandboxes.variables import ListenHosts, Port, file_path
 
 # Stands for a sandbox's id in the host part of SANDBOX_GATEWAY_URL.
@@ -43,6 +44,9 @@ def gateway_url(value: str) -> str:
 
 class GatewaySettings(BaseSettings):
     """How the gateway listens, signs and dials. See Settings."""
+
+    # Settings inherits the configuration of its last base.
+    model_config = ClusterSettings.model_config
 
     sandbox_gateway_url: Annotated[str, AfterValidator(gateway_url)] | None = Field(
         None,

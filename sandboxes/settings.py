@@ -21,6 +21,7 @@ from sandboxes.gateway_settings import GatewaySettings
 from sandboxes.grammar import (
     check_image,
     host_names,
+    is_loopback,
 )
 from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
 from sandboxes.variables import (
@@ -249,6 +250,11 @@ class Settings(ClusterSettings, GatewaySettings):
             problems.append("SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME, to which it applies.")
         if settings.deerflow_lark_broker_deny_subcommands and not settings.lark_cli_broker_image:
             problems.append("DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS is set without LARK_CLI_BROKER_IMAGE.")
+        if settings.is_set("sandbox_service_type") and settings.sandbox_service_type != settings.service_type:
+            problems.append(
+                f"SANDBOX_ACCESS is {settings.sandbox_access}, but SANDBOX_SERVICE_TYPE is "
+                f"{settings.sandbox_service_type}: unset one of them."
+            )
         if problems:
             raise StartupError(variables.message(problems))
         return settings
@@ -258,24 +264,49 @@ class Settings(ClusterSettings, GatewaySettings):
         """Name of the cluster whose settings these are; None if the operator lists no clusters."""
         return self._cluster
 
+    def is_set(self, field: str) -> bool:
+        """Whether the operator has set the field."""
+        return field in self.model_fields_set
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether there is a gateway: new sandboxes are reached by it, or one of its own variables is set."""
+        return self.access == "gateway" or any(map(self.is_set, GatewaySettings.model_fields))
+
+    @property
+    def gateway_hosts(self) -> tuple[str, ...]:
+        """Hosts on which the gateway listens: SANDBOX_GATEWAY_HOST, else those of the service."""
+        return self.sandbox_gateway_host or self.hosts
+
+    @property
+    def gateway_url(self) -> str | None:
+        """Begin of the URLs behind the gateway; None if SANDBOX_GATEWAY_URL is unset and not only loopback listens."""
+        if self.sandbox_gateway_url is not None:
+            return self.sandbox_gateway_url
+        hosts = self.gateway_hosts
+        if not all(map(is_loopback, hosts)):
+            return None
+        host = LOOPBACK[1] if set(hosts) == {LOOPBACK[1]} else LOOPBACK[0]
+        return f"http://{variables.authority(host, self.sandbox_gateway_port)}"
+
     @property
     def overridden(self) -> list[str]:
         """Variables that are set without effect, each with the variable that overrides it."""
+        is_of_access = self.sandbox_access in ("node-port", "cluster-ip")
+        by_type = (
+            f"SANDBOX_ACCESS={self.sandbox_access}" if is_of_access else f"SANDBOX_SERVICE_TYPE={self.service_type}"
+        )
         overriding = {
             "skills_host_path": self.skills_pvc_name and "SKILLS_PVC_NAME",
             "threads_host_path": self.userdata_pvc_name and "USERDATA_PVC_NAME",
             "lark_cli_init_image": self.lark_cli_broker_image and "LARK_CLI_BROKER_IMAGE",
-            "node_host": self.sandbox_service_type == "ClusterIP" and "SANDBOX_SERVICE_TYPE=ClusterIP",
-            "cluster_domain": self.has_key
-            and self.sandbox_service_type != "ClusterIP"
-            and f"SANDBOX_SERVICE_TYPE={self.sandbox_service_type}",
+            "node_host": self.service_type == "ClusterIP" and by_type,
+            "cluster_domain": self.has_key and self.service_type != "ClusterIP" and by_type,
             "sandbox_ingress_from": self.sandbox_network_policy == "off" and "SANDBOX_NETWORK_POLICY=off",
             "k8s_tls_server_name": self.k8s_insecure_skip_tls_verify and "K8S_INSECURE_SKIP_TLS_VERIFY",
             "live_view_max_age": not self.live_view and "LIVE_VIEW=false",
         }
-        return [
-            f"{field.upper()} (by {by})" for field, by in overriding.items() if by and field in self.model_fields_set
-        ]
+        return [f"{field.upper()} (by {by})" for field, by in overriding.items() if by and self.is_set(field)]
 
     @property
     def base_directory(self) -> str | None:

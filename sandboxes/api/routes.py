@@ -35,7 +35,7 @@ from sandboxes.api.params import (
     read_body,
 )
 from sandboxes.api.sse import stream_events, while_connected
-from sandboxes.clusters_file import DEFAULT_CLUSTER
+from sandboxes.cluster_settings import DEFAULT_CLUSTER
 from sandboxes.logs import name_sandbox
 from sandboxes.models.requests import CreateRequest, RenewRequest
 from sandboxes.models.responses import (
@@ -51,7 +51,7 @@ from sandboxes.models.responses import (
 from sandboxes.ops.clusters import ClusterOverview, ClusterOverviews
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.listing import REPEATED, ListQuery
-from sandboxes.status.response import reconciliation_for
+from sandboxes.status.response import reconciliation_of_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -220,7 +220,7 @@ async def reconcile_sandbox(request: web.Request) -> web.Response:
     """Report which Pod a sandbox has, or that it has none. An id that no sandbox can have is absent, too."""
     sandbox_id = request.match_info["sandbox_id"]
     if not is_sandbox_id(sandbox_id):
-        return json_response(reconciliation_for(sandbox_id, None, None, request.app[SETTINGS]))
+        return json_response(reconciliation_of_none(sandbox_id, request.app[SETTINGS]))
     return json_response(await request.app[SANDBOXES].reconcile(sandbox_id))
 
 

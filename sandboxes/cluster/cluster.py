@@ -169,12 +169,12 @@ class Cluster:
         """Whether reads of this sandbox may use the informer; see `Informer.is_certain`."""
         return self.informer.is_certain(sandbox_id)
 
-    def seen_all(self) -> Iterator[tuple[KubeObject, KubeObject]] | None:
-        """Return (Pod, Service) of every sandbox that has both; None if the informer can't be used."""
+    def seen_all(self) -> Iterator[tuple[KubeObject, KubeObject | None]] | None:
+        """Return (Pod, Service) of every sandbox that has what it needs; None if the informer can't be used."""
         return self.informer.sandboxes() if self.informer.is_certain_of_all else None
 
-    def known_all(self) -> Iterator[tuple[KubeObject, KubeObject]]:
-        """Return the cached (Pod, Service) of every sandbox that has both, fresh or not."""
+    def known_all(self) -> Iterator[tuple[KubeObject, KubeObject | None]]:
+        """Return the cached (Pod, Service) of every sandbox that has what it needs, fresh or not."""
         return self.informer.sandboxes()
 
     def seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
@@ -270,7 +270,8 @@ class Cluster:
         provisioner's own Deployment.
         """
         pair = self.seen(sandbox_id)
-        if None in pair:
+        # A Service that the view does not show yet is left to the reaper: a sandbox behind the gateway rarely has one.
+        if None in pair and not (pair[0] is not None and kube.is_behind_gateway(pair[0])):
             pair = await self.look(sandbox_id)
         if any(obj is not None and self._is_about_to_go(obj) for obj in pair):
             pair = await self._wait_for_rollback(sandbox_id)

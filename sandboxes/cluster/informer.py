@@ -148,12 +148,15 @@ class Informer:
         """Whether reads of all sandboxes may use the cache; see `is_certain`."""
         return self.is_fresh and not any(map(self._is_doubted, list(self._doubts)))
 
-    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject]]:
-        """Yield (Pod, Service) of every sandbox that has both; current only if `is_certain_of_all`."""
+    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject | None]]:
+        """Yield (Pod, Service) of every sandbox that has what it needs; current only if `is_certain_of_all`.
+
+        A Pod that was made for the gateway needs no Service; it may have one.
+        """
         pods, services = (cache.objects for cache in self._caches.values())
         for name, pod in pods.items():
             service = services.get(kube.service_name_beside(name))
-            if service is not None:
+            if service is not None or kube.is_behind_gateway(pod):
                 yield pod, service
 
     def objects(self) -> Iterator[KubeObject]:

@@ -44,7 +44,7 @@ class NoInformer:
         """Return False."""
         return False
 
-    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject]]:
+    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject | None]]:
         """Yield nothing."""
         yield from ()
 

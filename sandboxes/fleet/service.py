@@ -29,7 +29,7 @@ from sandboxes.fleet.keeper import Keeper
 from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import ClusterAway, Made, Member, Wanted
 from sandboxes.service.listing import ListQuery, select
-from sandboxes.status.response import reconciliation_for
+from sandboxes.status.response import reconciliation_of_none
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -226,7 +226,7 @@ class Fleet:
         """Return which Pod the sandbox has, also one that is terminating, or that it has none."""
         found = await self.directory.locate(sandbox_id)
         names = [found.cluster] if found.kind != "nowhere" else await self._may_terminate(sandbox_id)
-        answer = reconciliation_for(sandbox_id, None, None, self._settings)
+        answer = reconciliation_of_none(sandbox_id, self._settings)
         for name in names:
             with _naming(name):
                 answer = await self._cluster(name).unit.service.reconcile(sandbox_id)

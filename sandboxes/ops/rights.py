@@ -29,6 +29,10 @@ _WITHOUT_PATCH = (
     "that another process has half made is 503 until it is complete or reaped"
 )
 
+_WITHOUT_SERVICES = (
+    "sandboxes that were made with a Service are not deleted whole, and not completed where their Service is missing"
+)
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -66,7 +70,7 @@ def rights_wanted(templates: Mapping[str, Template], settings: Settings) -> dict
     sandboxes = (
         Wanted((*basic, "patch")) if settings.sandbox_idle_timeout else Wanted(basic, ("patch",), _WITHOUT_PATCH)
     )
-    wanted = {"pods": sandboxes, "services": sandboxes}
+    wanted = {"pods": sandboxes, "services": sandboxes if settings.access != "gateway" else _services_unmade(basic)}
     # Leftovers of templates are listed in one call for all kinds that a template may have.
     for _, kind in sorted(kube.EXTRA_KINDS):
         wanted[kube.RESOURCES[kind]] = _wanted_of_extra(kind, templates)
@@ -77,6 +81,12 @@ def rights_wanted(templates: Mapping[str, Template], settings: Settings) -> dict
         optional = tuple(verb for verb in extra.optional if verb not in needed)
         wanted[resource] = Wanted(tuple(sorted(needed)), optional, extra.loss)
     return wanted | _DIAGNOSTICS
+
+
+def _services_unmade(basic: tuple[str, ...]) -> Wanted:
+    """Return what is wanted on Services where new sandboxes have none: they are read, since existing ones may."""
+    made = ("create", "delete", "patch")
+    return Wanted(tuple(verb for verb in basic if verb not in made), made, _WITHOUT_SERVICES)
 
 
 def _wanted_of_extra(kind: str, templates: Mapping[str, Template]) -> Wanted:
