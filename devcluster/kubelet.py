@@ -39,7 +39,7 @@ BACK_OFF_FIRST, BACK_OFF_MOST = 10, 300
 class Kubelet:
     """Runs the life cycle of Pods."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it works on
         self,
         api: Api,
         deletion: Deletion,

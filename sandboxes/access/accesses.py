@@ -51,6 +51,11 @@ class Accesses:
         """Whether Pods that were made for the gateway have a URL of it."""
         return self._gateway is not None
 
+    def gateway_url(self, pod: KubeObject, port: int | None, expires_at: int | None) -> tuple[str, int]:
+        """Return a URL by the gateway and its port; see GatewayAccess.url_for. Only if there is a gateway."""
+        assert self._gateway is not None  # noqa: S101 - the caller has asked
+        return self._gateway.url_for(pod, port, expires_at)
+
     def signing_key(self) -> bytes | None:
         """Return the key that signs now: with another one, all URLs of the gateway are other ones."""
         return None if self.keys is None else self.keys.current()[0]

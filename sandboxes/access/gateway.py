@@ -57,8 +57,16 @@ class GatewayAccess:
 
     def url(self, pod: KubeObject, service: KubeObject | None) -> str:  # noqa: ARG002
         """Return the URL, which is the same in all processes that have the same keys."""
+        return self.url_for(pod, None, None)[0]
+
+    def url_for(self, pod: KubeObject, port: int | None, expires_at: int | None) -> tuple[str, int]:
+        """Return the URL for a port, that of the sandbox's server by default, and the port.
+
+        `expires_at`: end of the URL in seconds since 1970; None: that of the sandbox.
+        """
         subject = subject_of(pod, self._settings)
-        return f"{prefix_of(subject.sandbox_id, self._base)}/{mint(subject, self._keys)}"
+        token = mint(subject, self._keys, port=port, expires_at=expires_at)
+        return f"{prefix_of(subject.sandbox_id, self._base)}/{token}", port or subject.port
 
     def probed_url(self, pod: KubeObject, service: KubeObject | None) -> str | None:  # noqa: ARG002
         """Return the Pod's own address, as the gateway dials it: SANDBOX_GATEWAY_URL may lead through other proxies.

@@ -31,16 +31,17 @@ from sandboxes.api.params import (
     existing_id,
     is_sandbox_id,
     parse_body,
+    parse_url_request,
     parsed,
     read_body,
 )
 from sandboxes.api.sse import stream_events, while_connected
 from sandboxes.cluster_settings import DEFAULT_CLUSTER
 from sandboxes.logs import name_sandbox
+from sandboxes.models.clusters import ClusterList
 from sandboxes.models.requests import CreateRequest, RenewRequest
 from sandboxes.models.responses import (
     Capabilities,
-    ClusterList,
     Deleted,
     ForceDeleted,
     ForcedResponse,
@@ -213,6 +214,22 @@ async def renew_sandbox(request: web.Request) -> web.Response:
 async def touch_sandbox(request: web.Request) -> web.Response:
     """Record a use of a sandbox."""
     return json_response(await request.app[SANDBOXES].touch(existing_id(request)))
+
+
+@routes.post("/api/sandboxes/{sandbox_id:[^/]+}/urls")
+async def make_url(request: web.Request) -> web.Response:
+    """Return a URL of a sandbox by the gateway, for another port or with an end."""
+    wanted = parse_url_request(await read_body(request))
+    answer = await request.app[SANDBOXES].make_url(
+        existing_id(request), port=wanted.port, ttl_seconds=wanted.ttl_seconds
+    )
+    return json_response(answer)
+
+
+@routes.delete("/api/sandboxes/{sandbox_id:[^/]+}/urls")
+async def revoke_urls(request: web.Request) -> web.Response:
+    """Make all URLs of a sandbox by the gateway invalid."""
+    return json_response(await request.app[SANDBOXES].revoke_urls(existing_id(request)))
 
 
 @routes.get("/api/reconciliation/sandboxes/{sandbox_id:[^/]+}")

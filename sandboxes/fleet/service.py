@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TemplateResponse,
         WaitedResponse,
     )
+    from sandboxes.models.urls import SandboxUrl
     from sandboxes.settings import Settings
     from sandboxes.tasks import Signal
 
@@ -208,6 +209,20 @@ class Fleet:
         with _naming(cluster.unit.name):
             async with cluster.breaker.guard():
                 return await cluster.unit.service.touch(sandbox_id)
+
+    async def make_url(self, sandbox_id: str, *, port: int | None = None, ttl_seconds: int | None = None) -> SandboxUrl:
+        """Return a URL of the sandbox by the gateway; raises what `get` and SandboxService.make_url raise."""
+        cluster = await self._locate(sandbox_id)
+        with _naming(cluster.unit.name):
+            async with cluster.breaker.guard(is_read=True):
+                return await cluster.unit.service.make_url(sandbox_id, port=port, ttl_seconds=ttl_seconds)
+
+    async def revoke_urls(self, sandbox_id: str) -> SandboxResponse:
+        """Make all URLs of the sandbox by the gateway invalid; raises what SandboxService.revoke_urls raises."""
+        cluster = await self._locate(sandbox_id)
+        with _naming(cluster.unit.name):
+            async with cluster.breaker.guard():
+                return await cluster.unit.service.revoke_urls(sandbox_id)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return the diagnosis of the sandbox; raises what `get` raises."""

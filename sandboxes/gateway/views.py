@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sandboxes.objects import KubeObject
 
 UNKNOWN = "The Pods of the cluster are not known yet"
+NO_WAY = "The gateway can't reach the Pods of the cluster: the last address that it dialled leads nowhere"
 STALE = "The API server has not answered for too long"
 
 
@@ -55,6 +56,8 @@ class LivePods:
         self._kept: dict[tuple[str, str], Candidate] = {}
         # Uid of a Pod → loop time at which its address led nowhere.
         self._unreachable: dict[str, float] = {}
+        # Clusters in which the last dial led nowhere.
+        self._without_way: set[str] = set()
 
     def join(self, view: View) -> None:
         """Include a cluster, in place of one with the same name."""
@@ -72,6 +75,7 @@ class LivePods:
         """Exclude all clusters but those with these names."""
         for view in [view for name, view in self._views.items() if name not in names]:
             del self._views[view.name]
+            self._without_way.discard(view.name)
             self._forget(view.name)
 
     def problems(self) -> dict[str, str | None]:
@@ -99,12 +103,20 @@ class LivePods:
         view = self._views.get(candidate.subject.cluster)
         if view is not None:
             view.note_use(candidate.pod)
+            self._without_way.discard(view.name)
 
     def note_unreachable(self, candidate: Candidate) -> None:
         """See Pods."""
         view = self._views.get(candidate.subject.cluster)
-        if view is not None and not view.cluster.pods_are_current:
+        if view is None:
+            return
+        self._without_way.add(view.name)
+        if not view.cluster.pods_are_current:
             self._unreachable[candidate.subject.uid] = asyncio.get_running_loop().time()
+
+    def dial_problem(self, cluster: str) -> str | None:
+        """Return in one sentence that the Pods of the cluster can't be reached, if the last dial there led nowhere."""
+        return NO_WAY if cluster in self._without_way else None
 
     def _candidate(self, view: View, pod: KubeObject) -> Candidate:
         key = (view.name, pod["metadata"]["name"])

@@ -315,45 +315,6 @@ class TemplateList(BaseModel):
     count: int = Field(description="Number of templates.", examples=[1])
 
 
-ClusterState = Literal["ready", "degraded", "unreachable", "draining"]
-
-
-class ClusterCapacity(BaseModel):
-    """How much a cluster can take, as far as it is known."""
-
-    max_sandboxes: int | None = Field(
-        description="Most sandboxes that the operator allows in it; null: no limit.", examples=[100]
-    )
-    quota: dict[str, str] | None = Field(description="What is left of its quota; null: not known.", examples=[None])
-
-
-class ClusterResponse(BaseModel):
-    """A cluster."""
-
-    name: str = Field(description="Cluster name; `default` if the operator lists none.", examples=["default"])
-    state: ClusterState = Field(
-        description="`ready`; `degraded`: a right is missing, or the live view is not up to date; `unreachable`: it "
-        "can't be asked; `draining`: it gets no new sandboxes.",
-        examples=["ready"],
-    )
-    version: str | None = Field(description="Version of its API server; null until known.", examples=["v1.37.1"])
-    sandboxes: dict[str, int] | None = Field(
-        description="Number of sandboxes by status; null while the live view is not up to date.",
-        examples=[{"Pending": 1, "Running": 3, "Failed": 0, "Succeeded": 0, "Unknown": 0}],
-    )
-    capacity: ClusterCapacity = Field(description="How much it can take, as far as it is known.")
-    last_error: str | None = Field(
-        description="What is wrong with it, in one sentence; null if nothing is.", examples=[None]
-    )
-
-
-class ClusterList(BaseModel):
-    """All clusters."""
-
-    clusters: list[ClusterResponse] = Field(description="Clusters, in the operator's order.")
-    count: int = Field(description="Number of clusters.", examples=[1])
-
-
 class Capabilities(BaseModel):
     """Features of this service."""
 

@@ -22,7 +22,7 @@ from sandboxes.errors import (
     Unprocessable,
 )
 from sandboxes.models.responses import FORCED, SandboxList, Status, TemplateResponse, with_warning
-from sandboxes.service import keepalive
+from sandboxes.service import keepalive, urls
 from sandboxes.service.attempt import mark_of
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.models.requests import CreateRequest
     from sandboxes.models.responses import Diagnostics, Reconciliation, SandboxResponse, WaitedResponse
+    from sandboxes.models.urls import SandboxUrl
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -283,6 +284,20 @@ class SandboxService:
     async def touch(self, sandbox_id: str) -> SandboxResponse:
         """Record a use of the sandbox, written at most once a minute (`keepalive.py`). Raises the errors of renew."""
         return await self._change(sandbox_id, self._uses.note)
+
+    async def make_url(self, sandbox_id: str, *, port: int | None = None, ttl_seconds: int | None = None) -> SandboxUrl:
+        """Return a URL of the sandbox by the gateway; see `urls.make_url`. Raises SandboxNotFound, too."""
+        pod, service = self.cluster.seen(sandbox_id)
+        if self._answers.of(pod, service) is None:
+            async with within(self.cluster.deadlines.read):
+                pod, service = await self.cluster.look(sandbox_id)
+        self._answer(pod, service, sandbox_id)
+        assert pod is not None  # noqa: S101 - else that raised
+        return urls.make_url(pod, self.accesses, port, ttl_seconds)
+
+    async def revoke_urls(self, sandbox_id: str) -> SandboxResponse:
+        """Make all URLs of the sandbox by the gateway invalid. Raises NotBehindGateway, and the errors of renew."""
+        return await self._change(sandbox_id, lambda pod: urls.revoke_urls(self.cluster, self.accesses, pod))
 
     def note_use(self, pod: KubeObject) -> None:
         """Record a use of the Pod's sandbox, to be written later; see Uses.note_later."""

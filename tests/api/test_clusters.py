@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandboxes.api.app_keys import CLUSTERS
-from sandboxes.models.responses import ClusterList
+from sandboxes.models.clusters import ClusterList
 from sandboxes.ops.rights import REVIEW
 from tests.api.conftest import Client, MakeClient
 from tests.fakes import FakeCluster
@@ -18,6 +18,7 @@ VERSION = ("get", "--raw", "/version")
 
 DEFAULT = {
     "name": "default",
+    "access": "node-port",
     "state": "ready",
     "version": "v1.36.2",
     "sandboxes": None,

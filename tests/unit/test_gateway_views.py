@@ -10,7 +10,7 @@ import pytest
 from sandboxes import objects as kube
 from sandboxes.access.tokens import Subject
 from sandboxes.cluster.cluster import Cluster
-from sandboxes.gateway.views import STALE, UNKNOWN, LivePods, View
+from sandboxes.gateway.views import NO_WAY, STALE, UNKNOWN, LivePods, View
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.objects import KubeObject
 from tests.fakes import FakeCluster
@@ -206,3 +206,14 @@ async def test_an_address_that_leads_nowhere_is_forgotten_until_the_view_shows_i
     await asyncio.sleep(0.01)
     east.proves()
     assert pods.find("a")[0].pod["status"]["podIP"] == address
+
+
+async def test_a_cluster_whose_pods_can_not_be_dialled_is_named_until_one_can(east: Side, west: Side) -> None:
+    pods = both(east, west)
+    east.informer.put("a", pod="pod-ready")
+    (candidate,) = pods.find("a")
+    assert pods.dial_problem("east") is None
+    pods.note_unreachable(candidate)
+    assert (pods.dial_problem("east"), pods.dial_problem("west")) == (NO_WAY, None)
+    pods.note_use(candidate)
+    assert pods.dial_problem("east") is None
