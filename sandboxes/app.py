@@ -21,6 +21,7 @@ from sandboxes.clusters_file import ClusterEntry, message, parse
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.fleet.service import Fleet
+from sandboxes.gateway_service import GatewayService, health_app
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
 from sandboxes.ops.clusters import ClusterOverviews
@@ -37,13 +38,14 @@ from sandboxes.spec.templates import load_templates
 from sandboxes.variables import Address, ignored_variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from aiohttp import web
 
     from sandboxes.access.tokens import Keys
     from sandboxes.cluster_unit import ClusterUnit, Preflight
     from sandboxes.deadlines import Deadlines
+    from sandboxes.kubectl.client import Kubectl
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 
@@ -103,10 +105,79 @@ async def compose(
         app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
         app[METRICS].read_waiting(lambda: first.pool.waiting)
         units, fleet = None, None
-    app.cleanup_ctx.append(_running(first if units is None else units))
-    if fleet is not None:
-        app.cleanup_ctx.append(_running(fleet))
+    parts: list[ClusterUnit | ClusterUnits | Fleet] = [first] if units is None or fleet is None else [units, fleet]
+    if url_keys is None or not settings.sandbox_gateway_serve:
+        _run(app, parts)
+        return app
+    gateway = GatewayService(settings, url_keys, app[METRICS], deadlines, os.environ)
+    if units is None:
+        gateway.join(first)
+    else:
+        gateway.follow(units)
+    _run(app, parts, gateway)
     return app
+
+
+async def compose_gateway(
+    settings: Settings, directory: Path, *, in_pod: bool | None = None, deadlines: Deadlines = DEADLINES
+) -> web.Application:
+    """Build the application of a gateway in a process of its own; see `compose`. It watches Pods, and nothing else."""
+    is_here = is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod
+    of_clusters = [entry.for_service(settings) for entry in read_entries(settings)]
+    keys = gateway_keys(settings, of_clusters, in_pod=is_here, is_own_process=True)
+    assert keys is not None  # noqa: S101 - a gateway of its own always has keys
+    alone = settings.model_copy(update=ALONE)
+    metrics = Metrics()
+    gateway = GatewayService(alone, keys, metrics, deadlines, os.environ)
+    app = health_app(gateway, metrics)
+    part: ClusterUnit | ClusterUnits
+    if settings.clusters_file is None:
+        part = await prepare_unit(_plan_of_pods(DEFAULT, alone), os.environ, directory, keys=keys, deadlines=deadlines)
+        gateway.join(part)
+    else:
+
+        async def prepare(entry: ClusterEntry) -> ClusterUnit:
+            own = directory / entry.name
+            own.mkdir(exist_ok=True)
+            return await prepare_unit(_plan_of_pods(entry, alone), os.environ, own, keys=keys, deadlines=deadlines)
+
+        part = ClusterUnits(settings.clusters_file, prepare, _check_nothing, deadlines)
+        await part.load()
+        gateway.follow(part)
+    _run(app, [part], gateway)
+    return app
+
+
+DEFAULT = ClusterEntry(DEFAULT_CLUSTER)
+
+# Settings of a gateway in a process of its own: it has no reaper, and writes too rarely to keep processes waiting.
+ALONE = {"reaper_interval": 0.0, "kubectl_start_ahead": False, "live_view": True}
+
+
+def _plan_of_pods(entry: ClusterEntry, settings: Settings) -> ClusterPlan:
+    return ClusterPlan(entry, entry.for_service(settings), {}, only_pods=True)
+
+
+async def _check_nothing(
+    _kubectl: Kubectl, _templates: Mapping[str, Template], _settings: Settings, _deadlines: Deadlines
+) -> None:
+    """Check nothing: a cluster that is not there yet, or not ready, may be later."""
+
+
+def _run(
+    app: web.Application, parts: Sequence[ClusterUnit | ClusterUnits | Fleet], gateway: GatewayService | None = None
+) -> None:
+    """Run the parts, and the gateway, while the application runs.
+
+    The gateway's address is bound first, so that nothing starts in vain, and its connections end first.
+    """
+    if gateway is not None:
+        app.cleanup_ctx.append(gateway.listener.bound)
+        app.on_shutdown.append(gateway.end)
+    for part in parts:
+        app.cleanup_ctx.append(_running(part))
+    if gateway is not None:
+        app.cleanup_ctx.append(gateway.listener.listening)
 
 
 def _units(  # noqa: PLR0913, PLR0917 - the wiring of one function

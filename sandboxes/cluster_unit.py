@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes.cluster.cluster import Cluster
-from sandboxes.cluster.informer import Informer
+from sandboxes.cluster.informer import KINDS, Informer
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES, within
@@ -56,6 +56,7 @@ class ClusterUnit:
     pool: ProcessPool
     _batched: BatchedKubectl
     _informer: Informer
+    _only_pods: bool = False
 
     @property
     def name(self) -> str:
@@ -82,7 +83,7 @@ class ClusterUnit:
         """Read from the API server whether the cluster has a sandbox, or a part of one; None if it can't be asked."""
         try:
             async with within(self.cluster.deadlines.read):
-                return bool(await self.cluster.list_live())
+                return bool(await self.cluster.list_live(only_pods=self._only_pods))
         except ProvisionerError:
             return None
 
@@ -121,6 +122,8 @@ class ClusterPlan:
     settings: Settings
     templates: Mapping[str, Template]
     policies: tuple[KubeObject, ...] = ()
+    # Whether the unit only serves the gateway, with rights on Pods alone.
+    only_pods: bool = False
 
 
 async def prepare_unit(
@@ -149,7 +152,12 @@ async def prepare_unit(
         deadlines=deadlines,
     )
     informer = Informer(
-        kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
+        kubectl,
+        runner,
+        settings.k8s_namespace,
+        max_age=settings.live_view_max_age,
+        kinds=("Pod",) if plan.only_pods else KINDS,
+        deadlines=deadlines,
     )
     cluster = Cluster(
         kubectl,
@@ -162,7 +170,7 @@ async def prepare_unit(
     )
     service = SandboxService(cluster, plan.templates, settings, keys)
     overview = ClusterOverview(entry.name, service, settings, weight=entry.weight)
-    return ClusterUnit(entry, settings, service, overview, pool, batched, informer)
+    return ClusterUnit(entry, settings, service, overview, pool, batched, informer, plan.only_pods)
 
 
 def client_of(

@@ -88,6 +88,11 @@ def check(token: str, subject: Subject, keys: Keys, now: float) -> Grant | None:
     return None if permitted.expires_at is not None and permitted.expires_at <= now else permitted
 
 
+def is_token(text: str) -> bool:
+    """Whether the text has the form of a token; says nothing of its validity."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def _mac(key: bytes, subject: Subject, permitted: Grant) -> bytes:
     # JSON keeps the parts apart, whatever characters are in them.
     text = json.dumps([VERSION, *subject, *permitted], separators=(",", ":"))

@@ -20,6 +20,7 @@ from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import AlreadyThere, ClusterRefused, LimitReached, ProvisionerError
 from sandboxes.expiry import present, time_of
 from sandboxes.kubectl.output import check_changed
+from sandboxes.kubectl.raw import sandboxes_of
 from sandboxes.objects import of_kind
 
 if TYPE_CHECKING:
@@ -196,8 +197,10 @@ class Cluster:
         self.server_clock.note(objects)
         return of_kind("Pod", objects), of_kind("Service", objects)
 
-    async def list_live(self) -> list[KubeObject]:
-        """Read all Pods and Services of sandboxes from the API server."""
+    async def list_live(self, *, only_pods: bool = False) -> list[KubeObject]:
+        """Read all Pods and Services of sandboxes, or the Pods alone, from the API server."""
+        if only_pods:
+            return await persist(lambda: self.kubectl.list_objects(sandboxes_of(self.namespace, "Pod")))
         return await persist(lambda: self._objects.list_sandboxes(self.namespace))
 
     async def find(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:

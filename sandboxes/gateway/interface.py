@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandboxes.access.tokens import Subject
+    from sandboxes.access.tokens import Keys, Subject
+    from sandboxes.deadlines import Deadlines
+    from sandboxes.gateway_settings import GatewaySettings
     from sandboxes.objects import KubeObject
     from sandboxes.tasks import Signal
 
@@ -47,10 +49,44 @@ class Pods(Protocol):
         """Record that the sandbox is used now; written at most once a minute, and never awaited."""
         ...
 
-    def note_unreachable(self, candidate: Candidate) -> None:
-        """Record that no host has the Pod's address (no route, or no answer), although its server may be up elsewhere.
+    def note_dial(self, candidate: Candidate, *, reached: bool) -> None:
+        """Record whether a host answered at the Pod's address; one that refuses the port has answered.
 
-        Until the view shows the Pod again, `find` returns it without its address, so that it counts as not ready. In a
-        view that is current nothing changes: the API server says at this time that this is the address.
+        If none has, `find` returns the Pod without its address until the view shows it again, so that it counts as not
+        ready. Not while the view is current: the API server says at this time that this is the address.
         """
         ...
+
+
+class GatewayMetrics(Protocol):
+    """Where the gateway counts. No value has an id."""
+
+    def answered(self, kind: str, status: int) -> None:
+        """Count a request. `kind`: `http` or `websocket`; `status`: of its response; 0: its caller left before."""
+        ...
+
+    def moved(self, from_callers: int, from_sandboxes: int) -> None:
+        """Count bytes, with heads; often while a connection lasts."""
+        ...
+
+    def changed_open(self, by: int) -> None:
+        """Count requests and WebSockets that begin (1) or end (-1)."""
+        ...
+
+    def dialled(self, seconds: float) -> None:
+        """Record the time of a dial that succeeded."""
+        ...
+
+    def failed(self, kind: str) -> None:
+        """Count a failure. `kind`: a word of FAILURES in failures.py."""
+        ...
+
+
+class Ground(NamedTuple):
+    """All that the gateway stands on."""
+
+    pods: Pods
+    keys: Keys
+    settings: GatewaySettings
+    metrics: GatewayMetrics
+    deadlines: Deadlines

@@ -103,12 +103,14 @@ class LivePods:
         view = self._views.get(candidate.subject.cluster)
         if view is not None:
             view.note_use(candidate.pod)
-            self._without_way.discard(view.name)
 
-    def note_unreachable(self, candidate: Candidate) -> None:
+    def note_dial(self, candidate: Candidate, *, reached: bool) -> None:
         """See Pods."""
         view = self._views.get(candidate.subject.cluster)
         if view is None:
+            return
+        if reached:
+            self._without_way.discard(view.name)
             return
         self._without_way.add(view.name)
         if not view.cluster.pods_are_current:

@@ -195,11 +195,11 @@ async def test_an_address_that_leads_nowhere_is_forgotten_until_the_view_shows_i
     east.informer.put("a", pod="pod-ready")
     (candidate,) = pods.find("a")
     address = candidate.pod["status"]["podIP"]
-    pods.note_unreachable(candidate)
+    pods.note_dial(candidate, reached=False)
     assert pods.find("a")[0].pod["status"]["podIP"] == address, "the API server says so at this time"
     east.proves(ago=30)
     east.loses_it()
-    pods.note_unreachable(candidate)
+    pods.note_dial(candidate, reached=False)
     (forgotten,) = pods.find("a")
     assert forgotten.subject == candidate.subject
     assert not forgotten.pod["status"].keys() & {"podIP", "podIPs"}
@@ -213,7 +213,9 @@ async def test_a_cluster_whose_pods_can_not_be_dialled_is_named_until_one_can(ea
     east.informer.put("a", pod="pod-ready")
     (candidate,) = pods.find("a")
     assert pods.dial_problem("east") is None
-    pods.note_unreachable(candidate)
+    pods.note_dial(candidate, reached=False)
     assert (pods.dial_problem("east"), pods.dial_problem("west")) == (NO_WAY, None)
     pods.note_use(candidate)
+    assert pods.dial_problem("east") == NO_WAY, "a request has begun, which may fail, too"
+    pods.note_dial(candidate, reached=True)
     assert pods.dial_problem("east") is None
