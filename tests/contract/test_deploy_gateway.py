@@ -106,7 +106,7 @@ def test_everything_else_of_the_deployment_stays(inside: Named) -> None:
 
 def test_apart_the_gateway_may_only_read_and_annotate_pods(apart: Named) -> None:
     rights = rights_of(apart["Role", NAME]["rules"])
-    assert rights == {Right(verb, "", "pods") for verb in ("get", "list", "patch", "watch")}
+    assert rights == {Right(verb, "", "pods") for verb in ("list", "patch", "watch")}
     binding = apart["RoleBinding", NAME]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": "deer-flow"}]
     assert binding["roleRef"]["name"] == NAME

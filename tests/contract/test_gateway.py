@@ -147,7 +147,7 @@ async def test_all_urls_of_a_sandbox_can_be_made_invalid_on_every_replica(
         for one in pod["metadata"]["managedFields"]
         if f"f:{kube.URL_GENERATION_ANNOTATION}" in str(one["fieldsV1"])
     }
-    assert managers == {"urls"}
+    assert managers == {"provisioner-urls"}
 
 
 async def test_without_the_right_to_patch_urls_stay_valid_and_it_is_said(
@@ -196,7 +196,7 @@ async def test_traffic_puts_off_the_end_of_an_idle_sandbox(
     def used_at() -> str:
         pod = cluster.get("Pod", NS, "sandbox-a")
         assert pod is not None
-        return kube.get_annotations(pod)[kube.USED_ANNOTATION]
+        return kube.get_annotations(pod).get(kube.USED_ANNOTATION, "")
 
     replica = await start_gateway(ALLOW_FIELDS="idle_timeout_seconds", REAPER_INTERVAL="0")
     url = await url_of(replica, idle_timeout_seconds=11)  # written within a second, not only after a minute
@@ -208,9 +208,3 @@ async def test_traffic_puts_off_the_end_of_an_idle_sandbox(
         return used_at() > before
 
     await until(is_written)
-
-
-async def test_a_port_that_is_taken_stops_the_start_in_one_sentence(start_gateway: StartReplica) -> None:
-    replica = await start_gateway()
-    with pytest.raises(Exception, match=r"Can't listen on .*: it is taken\. Set SANDBOX_GATEWAY_PORT to another\."):
-        await start_gateway(SANDBOX_GATEWAY_PORT=str(replica.port))
