@@ -27,8 +27,8 @@ NO_URL = (
 )
 
 NO_TUNNEL = (
-    "SANDBOX_GATEWAY_DIAL is {dial}{of_auto} which this version does not have yet: set `pod-ip` where the addresses "
-    "of Pods can be reached from here."
+    "This version has no tunnel yet, which SANDBOX_GATEWAY_DIAL={dial} means{where}: set `pod-ip` where the addresses "
+    "of Pods can be reached from this process."
 )
 
 NEEDS_RESTART = (
@@ -49,7 +49,7 @@ def gateway_keys(
         return None
     dial = settings.sandbox_gateway_dial
     if dial == "tunnel" or (dial == "auto" and not in_pod and (is_own_process or settings.sandbox_gateway_serve)):
-        raise StartupError(NO_TUNNEL.format(dial=dial, of_auto=", outside a Pod tunnel," if dial == "auto" else ","))
+        raise StartupError(NO_TUNNEL.format(dial=dial, where=" outside a Pod" if dial == "auto" else ""))
     if settings.gateway_url is None:
         raise StartupError(NO_URL)
     if settings.sandbox_gateway_keys_file is not None:
