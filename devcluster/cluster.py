@@ -26,7 +26,7 @@ from devcluster.node import Folders
 from devcluster.nodeports import NodePortProxy
 from devcluster.objects import Json, clone
 from devcluster.openapi import OpenApi
-from devcluster.podservers import Handler, PodServers, addresses
+from devcluster.podservers import Handler, PodServers
 from devcluster.podstates import Words, put_in_words, put_into
 from devcluster.port import Port
 from devcluster.resources import BY_KIND, NAMESPACES, STORAGE_CLASSES
@@ -238,7 +238,7 @@ class Cluster:
         self._api = api
         self._namespaces = NamespaceController(api, deletion, self._clock, self._service_account_after)
         ClaimController(api, self._clock, _BOUND_AFTER)
-        self._kubelet = Kubelet(api, deletion, self._clock, self._timing, self._folders, addresses())
+        self._kubelet = Kubelet(api, deletion, self._clock, self._timing, self._folders)
         proxy = NodePortProxy(self._store, self._kubelet, node_ports)
         await proxy.start()
         stack.push_async_callback(proxy.stop)

@@ -7,6 +7,7 @@ all changes; nothing polls.
 import math
 from collections.abc import Callable, Iterator
 
+from devcluster.allocators import pod_addresses
 from devcluster.api import Api
 from devcluster.clock import Clock
 from devcluster.deletion import DeleteOptions, Deletion
@@ -39,15 +40,7 @@ BACK_OFF_FIRST, BACK_OFF_MOST = 10, 300
 class Kubelet:
     """Runs the life cycle of Pods."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what it works on
-        self,
-        api: Api,
-        deletion: Deletion,
-        clock: Clock,
-        timing: Timing,
-        folders: Folders,
-        addresses: Iterator[str],
-    ) -> None:
+    def __init__(self, api: Api, deletion: Deletion, clock: Clock, timing: Timing, folders: Folders) -> None:
         self.timing = timing
         self._folders = folders
         self._api = api
@@ -56,7 +49,7 @@ class Kubelet:
         self.recorder = Recorder(api.store)
         self._pods: dict[Key, PlacedPod] = {}
         self._listeners: list[Callable[[Key], None]] = []
-        self._addresses = addresses
+        self._addresses = pod_addresses()
         api.store.subscribe(self._on_change)
 
     def on_serving(self, listener: Callable[[Key], None]) -> None:

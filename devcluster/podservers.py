@@ -6,8 +6,7 @@ has one address only, such as macOS.
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from aiohttp import web
@@ -19,17 +18,6 @@ from devcluster.objects import Json
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-def addresses() -> Iterator[str]:
-    """Yield addresses of loopback, each once; other clusters on this machine have others, as good as always."""
-    random_part = random.SystemRandom()
-    block = (random_part.randrange(16, 240), random_part.randrange(256))
-    number = 1
-    while True:
-        number += 1
-        if number % 256 not in (0, 255):
-            yield f"127.{block[0]}.{(block[1] + number // 256) % 256}.{number % 256}"
 
 
 class PodServers:

@@ -32,7 +32,7 @@ class SandboxUrl(BaseModel):
     """A URL of a sandbox, by the gateway."""
 
     url: str = Field(
-        description="URL; any path below it leads to the port. Whoever has it may use it: it is a secret.",
+        description="URL; any path below it leads to the port. Whoever has it may use it.",
         examples=["http://127.0.0.1:8003/s/abc/3000.1795341600.Zm9yIHRoaXMgZXhhbXBsZSBvbmx5ISEh"],
     )
     port: int = Field(description="Port in the sandbox.", examples=[3000])

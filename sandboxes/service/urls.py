@@ -28,7 +28,8 @@ def make_url(pod: KubeObject, accesses: Accesses, port: int | None, ttl_seconds:
     if owner is not None:
         sentence = f"This port belongs to another container of the sandbox's Pod, {owner}"
         raise Unprocessable([InvalidField(type="value_error", loc=["body", "port"], msg=sentence, input=port)])
-    end = None if ttl_seconds is None else expiry.present() + timedelta(seconds=ttl_seconds)
+    # Tokens have whole seconds.
+    end = None if ttl_seconds is None else (expiry.present() + timedelta(seconds=ttl_seconds)).replace(microsecond=0)
     url, number = accesses.gateway_url(pod, port, None if end is None else int(end.timestamp()))
     return SandboxUrl(url=url, port=number, expires_at=None if end is None else expiry.text_of(end))
 
