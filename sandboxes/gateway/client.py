@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from sandboxes.gateway.limits import ClientLimit
     from sandboxes.gateway.websocket import Tunnel
+
+# SO_LINGER with a time of 0.
+_RESET = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +83,7 @@ class Client(web.RequestHandler):
             **options,
         )
         self.received = 0
+        self._counted = 0
         self.is_surplus = False
         self.tunnel: Tunnel | None = None
         self._limit = limit
@@ -96,6 +102,12 @@ class Client(web.RequestHandler):
         super().connection_lost(exc)
         if self.tunnel is not None:
             self.tunnel.lost(self)
+
+    def take_uncounted(self) -> int:
+        """Return the number of bytes from the caller since the last call."""
+        new = self.received - self._counted
+        self._counted = self.received
+        return new
 
     def data_received(self, data: bytes) -> None:
         """Count and parse what the caller has sent."""
@@ -126,8 +138,10 @@ class Client(web.RequestHandler):
             await self._drain_helper()
 
     def abort(self) -> None:
-        """Cut the connection: no caller can take what it has for a complete response."""
+        """Reset the connection: no caller can take what it has for a complete response, whose end may be a close."""
         if self.transport is not None:
+            one = self.transport.get_extra_info("socket")
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
     def force_close(self) -> None:

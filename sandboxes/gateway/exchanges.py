@@ -40,7 +40,6 @@ class Exchange:
         "tunnel",
         "upstream",
         "used_at",
-        "was",
     )
 
     def __init__(self, sandbox_id: str, token: str, permitted: Permitted, client: Client, now: float) -> None:
@@ -53,14 +52,14 @@ class Exchange:
         self.is_answering = False
         self.ended: Refusal | None = None
         self.timer: asyncio.TimerHandle | None = None
-        # Bytes from the caller and from the sandbox: when the exchange began, and when they were last looked at.
-        self.was = self.seen = (client.received, 0)
+        # Bytes from the caller and from the sandbox when they were last looked at.
+        self.seen = (client.received, 0)
         self.seen_at = self.used_at = now
 
     def reach(self, upstream: Upstream) -> None:
         """Note the connection on which the request goes to the sandbox."""
         self.upstream = upstream
-        self.was = self.seen = (self.was[0], upstream.received)
+        self.seen = (self.seen[0], upstream.received)
 
     def bytes_now(self) -> tuple[int, int]:
         """Return the bytes that the caller and the sandbox have sent on their connections."""
@@ -187,7 +186,5 @@ class Exchanges:
         return all(exchange.tunnel is not None for exchange in self._all())
 
     def _count(self, exchange: Exchange) -> None:
-        now, was = exchange.bytes_now(), exchange.was
-        if now != was:
-            exchange.was = now
-            self._metrics.moved(now[0] - was[0], now[1] - was[1])
+        client, upstream = exchange.client, exchange.upstream
+        self._metrics.moved(client.take_uncounted(), upstream.take_uncounted() if upstream is not None else 0)

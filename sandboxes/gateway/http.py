@@ -129,6 +129,10 @@ async def answer(call: Call, message: RawResponseMessage, content: StreamReader)
             await _stream(call, head, content, chunked=chunked)
     except (ClientError, HttpProcessingError) as error:
         raise BrokenResponse from error
+    except RuntimeError as error:  # what aiohttp raises for reading after the end of a connection
+        if call.upstream.connected:
+            raise
+        raise BrokenResponse from error
     await client.drain()
     return keeps
 

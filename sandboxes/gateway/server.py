@@ -31,6 +31,11 @@ class Gateway:
         self._servers: list[asyncio.Server] = []
         self._manager: web.Server | None = None
 
+    @property
+    def clients(self) -> list[Client]:
+        """Return the callers' connections."""
+        return [one for one in self._manager.connections if isinstance(one, Client)] if self._manager else []
+
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Listen on the sockets, which are bound already."""
         loop = asyncio.get_running_loop()

@@ -37,6 +37,7 @@ class Upstream(ResponseHandler):
         super().__init__(loop)
         self.address = address
         self.received = 0
+        self._counted = 0
         self.used_at = 0.0
         self.tunnel: Tunnel | None = None
         self._sock = sock
@@ -82,6 +83,12 @@ class Upstream(ResponseHandler):
         if transport is not None and transport.get_write_buffer_size():
             self._loop.call_later(patience, transport.abort)
 
+    def take_uncounted(self) -> int:
+        """Return the number of bytes from the sandbox since the last call."""
+        new = self.received - self._counted
+        self._counted = self.received
+        return new
+
     def data_received(self, data: bytes) -> None:
         """Count and parse what the sandbox has sent."""
         self.received += len(data)
@@ -94,6 +101,13 @@ class Upstream(ResponseHandler):
         super().connection_lost(exc)
         if self.tunnel is not None:
             self.tunnel.lost(self)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Tell also who reads the body: aiohttp leaves them waiting if it can't be parsed."""
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(exc)
 
     def pause_writing(self) -> None:
         """Stop reading from the caller."""
