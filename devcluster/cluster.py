@@ -172,6 +172,14 @@ class Cluster:
         """Let this handler answer at the addresses of all Pods from now on. Needs `pod_servers`."""
         self._pod_servers.handler = handler
 
+    def set_pod_address(self, namespace: str, name: str, address: str) -> None:
+        """Report another address of a Pod. Raises KeyError if the Pod has no node."""
+        state = self._kubelet.state_of((namespace, name))
+        if state is None:
+            raise KeyError(f"no Pod {name} in {namespace} on the node")
+        state.address = address
+        self._kubelet.publish((namespace, name))
+
     def set_log(self, namespace: str, name: str, text: str) -> None:
         """Set the log that each run of a Pod's containers writes. Raises KeyError if the Pod has no node."""
         state = self._kubelet.state_of((namespace, name))

@@ -80,6 +80,8 @@ class _Pods:
 
     def note_use(self, candidate: Candidate) -> None: ...
 
+    def note_dial(self, candidate: Candidate, *, reached: bool) -> None: ...
+
 
 async def _small(_: web.Request) -> web.Response:
     return web.Response(body=b'{"ok": true}', content_type="application/json")
@@ -125,7 +127,7 @@ def _serve_sandbox(listening: socket.socket) -> None:
 
 def _serve_gateway(listening: socket.socket, port: int, profile: str | None) -> None:
     async def main() -> None:
-        gateway = Gateway(Ground(_Pods(port), _Keys(), GatewaySettings(sandbox_gateway_max_connections=100_000), _Metrics(), DEADLINES))
+        gateway = Gateway(Ground(_Pods(port), _Keys(), GatewaySettings().model_copy(update={"sandbox_gateway_max_connections": 100_000}), _Metrics(), DEADLINES))
         await gateway.start([listening])
         await asyncio.Event().wait()
 

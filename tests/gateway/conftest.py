@@ -22,7 +22,7 @@ async def make_world(deadlines: Deadlines) -> AsyncIterator[MakeWorld]:
 
         async def make(most: int | None = 1000, **settings: Any) -> World:
             given = {f"sandbox_gateway_{name}": value for name, value in settings.items()}
-            return await stack.enter_async_context(running(GatewaySettings(**given), deadlines, most))
+            return await stack.enter_async_context(running(GatewaySettings().model_copy(update=given), deadlines, most))
 
         yield make
 
