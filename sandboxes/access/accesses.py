@@ -11,6 +11,7 @@ from sandboxes.access.node_port import NodePortAccess
 
 if TYPE_CHECKING:
     from sandboxes.access.interface import Access
+    from sandboxes.access.services import ServiceAccess
     from sandboxes.access.tokens import Keys
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
@@ -26,7 +27,10 @@ class Accesses:
     def __init__(self, settings: Settings, keys: Keys | None = None) -> None:
         self.settings = settings
         self.keys = keys
-        self._by_type = {"NodePort": NodePortAccess(settings), "ClusterIP": ClusterIPAccess(settings)}
+        self._by_type: dict[str, ServiceAccess] = {
+            "NodePort": NodePortAccess(settings),
+            "ClusterIP": ClusterIPAccess(settings),
+        }
         self._gateway = None if keys is None else GatewayAccess(settings, keys)
         # The type of a Service decides where no setting says it: it may come from another SANDBOX_ACCESS than today's.
         self._is_type_unset = settings.access == "gateway" and not settings.is_set("sandbox_service_type")
@@ -42,9 +46,13 @@ class Accesses:
         """Return the access of an existing sandbox."""
         if self._gateway is not None and kube.is_behind_gateway(pod):
             return self._gateway
+        return self._by_type[self.service_type(service)]
+
+    def service_type(self, service: KubeObject | None) -> str:
+        """Return the type that the Service of an existing sandbox is to have."""
         if self._is_type_unset and service is not None and service["spec"].get("type") in self._by_type:
-            return self._by_type[service["spec"]["type"]]
-        return self._by_type[self.settings.service_type]
+            return str(service["spec"]["type"])
+        return self.settings.service_type
 
     @property
     def has_gateway(self) -> bool:

@@ -300,7 +300,8 @@ class Creation:
         """Apply the missing objects, or create them where the right to patch is missing; return them as stored."""
         if not self._without_patch.is_known:
             makes_service = of_kind("Service", missing) is not None
-            if makes_service and service is not None and must_be_replaced(service, self._settings.service_type):
+            service_type = self._accesses.service_type(service)
+            if makes_service and service is not None and must_be_replaced(service, service_type):
                 await self._cluster.delete_exactly(service)
                 await self._wait_until_gone(attempt, service)
                 service = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.service.attempt import NOBODY, is_older, marks_only
 from sandboxes.spec.manifests import without_news
-from sandboxes.spec.ports import fitted, must_be_replaced
+from sandboxes.spec.ports import fitted, must_be_replaced, of_type
 
 if TYPE_CHECKING:
     from sandboxes.access.accesses import Accesses
@@ -38,9 +38,9 @@ def missing_objects(
     replace the Service.
     """
     new_pod, new_service = attempt.objects
-    settings = accesses.settings
-    into = None if service and must_be_replaced(service, settings.service_type) else service
-    new_service = fitted(new_service, pod, into, settings.sandbox_container_port)
+    service_type = accesses.service_type(service)
+    into = None if service and must_be_replaced(service, service_type) else service
+    new_service = fitted(of_type(new_service, service_type), pod, into, accesses.settings.sandbox_container_port)
     if pod is None:
         return [new_pod, new_service] if accesses.new.needs_service else [new_pod]
     new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in (new_pod, new_service))

@@ -204,14 +204,26 @@ def is_marked(pod: dict[str, object]) -> bool:
     return kube.is_behind_gateway(pod)
 
 
+@pytest.mark.parametrize(
+    ("changes", "begin"),
+    [
+        ({}, NODE_PORT),
+        # No apply can make it a node port: a service that has those deletes and replaces it.
+        ({"type": "ClusterIP", "clusterIP": "None"}, "http://sandbox-a-svc."),
+    ],
+    ids=["node port", "headless"],
+)
 async def test_adoption_keeps_how_a_pod_is_reached(
-    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template, tmp_path: Path
-) -> None:
+    start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, template: Template, tmp_path: Path,
+    changes: dict[str, str], begin: str,
+) -> None:  # fmt: skip
     await start_provisioner(**NO_GATEWAY, THREADS_HOST_PATH="/threads")
-    assert (await kubectl.apply(*manual_objects(template), manager="kubectl")).rc == 0
+    pod, service = manual_objects(template)
+    service["spec"] |= changes
+    assert (await kubectl.apply(pod, service, manager="kubectl")).rc == 0
     provisioner = await start_provisioner(**gateway(tmp_path))
     adopted = await create(provisioner, thread_id="t")
-    assert adopted["sandbox_url"].startswith(NODE_PORT)
+    assert adopted["sandbox_url"].startswith(begin)
     assert not is_marked(pod_of(cluster))
     assert (adopted["thread_id"], services(cluster)) == ("t", {"a"})
 
