@@ -27,10 +27,12 @@ absolute() {
   esac
 }
 
-# devcluster's Pods have addresses of this machine.
+# devcluster's Pods have addresses of this machine, at which they answer then.
+pod_servers=""
 dial_pods() {
   if [ "${SANDBOX_ACCESS:-}" = gateway ]; then
     export SANDBOX_GATEWAY_DIAL="${SANDBOX_GATEWAY_DIAL:-pod-ip}"
+    pod_servers="--pod-servers"
   fi
 }
 
@@ -84,8 +86,8 @@ if [ -n "$clusters" ]; then
 BANNER
   export NODE_HOST="${NODE_HOST:-127.0.0.1}"
   dial_pods
-  exec "$VENV/bin/python" -m devcluster --pod-servers --clusters "$clusters" --directory .dev-clusters -- \
-    "$VENV/bin/python" provisioner.py
+  exec "$VENV/bin/python" -m devcluster ${pod_servers:+"$pod_servers"} --clusters "$clusters" \
+    --directory .dev-clusters -- "$VENV/bin/python" provisioner.py
 fi
 
 # Its entries name their kubeconfigs.
@@ -131,4 +133,4 @@ cat >&2 <<'BANNER'
 BANNER
 export NODE_HOST="${NODE_HOST:-127.0.0.1}"
 dial_pods
-exec "$VENV/bin/python" -m devcluster --pod-servers -- "$VENV/bin/python" provisioner.py
+exec "$VENV/bin/python" -m devcluster ${pod_servers:+"$pod_servers"} -- "$VENV/bin/python" provisioner.py
