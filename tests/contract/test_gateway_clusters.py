@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from devcluster import Cluster
 from sandboxes import objects as kube
 from sandboxes.api.app_keys import CLUSTER_UNITS
+from sandboxes.app import compose_gateway
+from sandboxes.deadlines import Deadlines
+from sandboxes.settings import Settings
 from tests.audit import CLUSTERS
 from tests.contract.fleet import FIELDS, NS, write
 from tests.contract.gateways import (
@@ -26,6 +32,7 @@ from tests.contract.gateways import (
     session,
     start_gateway,
 )
+from tests.contract.processes import free_port
 from tests.contract.service import URL, create, until
 
 __all__ = ["cluster", "keys", "session", "start_gateway"]
@@ -137,3 +144,49 @@ async def test_the_list_of_clusters_names_the_access_and_pods_that_can_not_be_di
     await becomes(session, url, 502)
     sentence = "The gateway can't reach the Pods of the cluster: the last address that it dialled leads nowhere"
     await until(lambda: is_so({"east": ("gateway", "degraded", sentence), "west": fine}))
+
+
+async def test_urls_are_made_and_made_invalid_on_whichever_cluster_the_sandbox_is(
+    start_gateway: StartReplica, session: aiohttp.ClientSession, path: Path
+) -> None:
+    replica = await start(start_gateway, path)
+    url = await url_on(replica, "west", "b")
+    await reached(session, url)
+    made = await (await replica.service.post(f"{URL}/b/urls", json={"port": 8080, "ttl_seconds": 60})).json()
+    assert (await reached(session, made["url"]))["port"] == 8080
+    answer = await (await replica.service.delete(f"{URL}/b/urls")).json()
+    assert [await get(session, one) for one in (url, made["url"])] == [NOT_FOUND] * 2
+    assert (await get(session, answer["sandbox_url"]))[0] == 200
+    assert (await replica.service.post(f"{URL}/never/urls")).status == 404
+
+
+async def test_a_gateway_of_its_own_follows_the_list_as_the_service_does(
+    start_gateway: StartReplica,
+    session: aiohttp.ClientSession,
+    path: Path,
+    cluster: Cluster,
+    west: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deadlines: Deadlines,
+) -> None:
+    service = await start(start_gateway, path, SANDBOX_GATEWAY_SERVE="false")
+    urls = [await url_on(service, "east", "a"), await url_on(service, "west", "b")]
+    port = free_port()
+    monkeypatch.setenv("SANDBOX_GATEWAY_PORT", str(port))
+    (tmp_path / "apart").mkdir()
+    fast = dataclasses.replace(deadlines, clusters_poll=0.05, clusters_retry=0.1)
+    app = await compose_gateway(Settings.load(), tmp_path / "apart", in_pod=False, deadlines=fast)
+    async with TestClient(TestServer(app)) as health:
+        for url in urls:
+            await reached(session, Replica(service.service, port).at(url))
+        last = Replica(service.service, port).at(urls[1])
+        assert (await (await health.get("/readyz")).json())["checks"] == {"east": "ok", "west": "ok"}
+        write(path, {"east": cluster})  # refused: it has a sandbox
+        await asyncio.sleep(0.5)
+        assert (await get(session, last))[0] == 200
+        write(path, {"east": cluster, "west": west}, west={"lost": True})
+        await asyncio.sleep(0.2)
+        write(path, {"east": cluster})
+        await becomes(session, last, 404)
+        assert (await (await health.get("/readyz")).json())["checks"] == {"east": "ok"}
