@@ -16,9 +16,9 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
@@ -114,7 +114,7 @@ async def _echo(request: web.Request) -> web.WebSocketResponse:
 
 def _serve_sandbox(listening: socket.socket) -> None:
     async def main() -> None:
-        app = web.Application(client_max_size=2**40)
+        app = web.Application()
         app.add_routes([web.get("/small", _small), web.get("/down", _download)])
         app.add_routes([web.put("/up", _upload), web.get("/ws", _echo)])
         runner = web.AppRunner(app, access_log=None)
@@ -127,7 +127,8 @@ def _serve_sandbox(listening: socket.socket) -> None:
 
 def _serve_gateway(listening: socket.socket, port: int, profile: str | None) -> None:
     async def main() -> None:
-        gateway = Gateway(Ground(_Pods(port), _Keys(), GatewaySettings().model_copy(update={"sandbox_gateway_max_connections": 100_000}), _Metrics(), DEADLINES))
+        settings = GatewaySettings().model_copy(update={"sandbox_gateway_max_connections": 100_000})
+        gateway = Gateway(Ground(_Pods(port), _Keys(), settings, _Metrics(), DEADLINES))
         await gateway.start([listening])
         await asyncio.Event().wait()
 
@@ -135,7 +136,7 @@ def _serve_gateway(listening: socket.socket, port: int, profile: str | None) -> 
         asyncio.run(main())
         return
     import cProfile  # noqa: PLC0415 - only for a look at hot spots
-    import signal  # noqa: PLC0415
+    import signal  # noqa: PLC0415 - only for a look at hot spots
 
     one = cProfile.Profile()
 
@@ -187,7 +188,7 @@ async def down(url: str, seconds: float) -> float:  # noqa: ARG001 - as long as 
         async with session.get(f"{url}/down?bytes={size}") as response:
             async for chunk in response.content.iter_any():
                 got += len(chunk)
-        assert got == size  # noqa: S101
+        assert got == size  # noqa: S101 - a measurement of less is none
     return size / MEGABYTE / (time.perf_counter() - began)
 
 
@@ -195,7 +196,7 @@ async def up(url: str, seconds: float) -> float:  # noqa: ARG001 - as long as it
     """Return MB/s of an upload."""
     count = 500 * MEGABYTE // len(CHUNK)
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         for _ in range(count):
             yield CHUNK
 
@@ -203,7 +204,7 @@ async def up(url: str, seconds: float) -> float:  # noqa: ARG001 - as long as it
         began = time.perf_counter()
         headers = {"Content-Length": str(count * len(CHUNK))}
         async with session.put(f"{url}/up", data=chunks(), headers=headers) as response:
-            assert int(await response.text()) == count * len(CHUNK)  # noqa: S101
+            assert int(await response.text()) == count * len(CHUNK)  # noqa: S101 - a measurement of less is none
     return count * len(CHUNK) / MEGABYTE / (time.perf_counter() - began)
 
 
@@ -259,6 +260,12 @@ async def measure(direct: str, through: str, rounds: int, seconds: float) -> dic
     return found
 
 
+def say(name: str, **figures: float) -> None:
+    """Write a line of results."""
+    sys.stdout.write(json.dumps({"measure": name, **figures}) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Run the processes and print a line for each measure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -285,12 +292,11 @@ def main() -> None:
     asyncio.run(requests(through, 0.5))
     before = memory(pid)
     for name, (a, b) in asyncio.run(measure(direct, through, options.rounds, options.seconds)).items():
-        line = {"measure": name, "direct": round(a, 2), "gateway": round(b, 2), "share": round(b / a, 2)}
-        print(json.dumps(line))
-    print(json.dumps({"measure": "memory of the gateway, MB more", "gateway": round(memory(pid) - before, 1)}))
+        say(name, direct=round(a, 2), gateway=round(b, 2), share=round(b / a, 2))
+    say("memory of the gateway, MB more", gateway=round(memory(pid) - before, 1))
     if options.idle:
         took = asyncio.run(idle(through, options.idle, pid))
-        print(json.dumps({"measure": f"{options.idle} idle WebSockets, MB", "gateway": round(took, 1)}))
+        say(f"{options.idle} idle WebSockets, MB", gateway=round(took, 1))
     for worker in workers:
         worker.terminate()
 

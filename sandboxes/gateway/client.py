@@ -54,6 +54,14 @@ class Incoming(web.BaseRequest):
         assert isinstance(protocol, Client)  # noqa: S101 - the server makes no other
         self.client = protocol
 
+    @property
+    def may_be_followed(self) -> bool:
+        """Whether the connection may have another request: this one is complete, and what follows it is HTTP.
+
+        aiohttp drops what comes after an Upgrade that it does not know.
+        """
+        return self.keep_alive and self.payload.is_eof() and not self.parsed.upgrade
+
 
 class Sent(web.StreamResponse):
     """A response that was written already."""

@@ -121,7 +121,7 @@ class Connections:
 
 async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> Upstream:
     host = ipaddress.ip_address(address.host)
-    sock = socket.socket(socket.AF_INET6 if host.version == 6 else socket.AF_INET, socket.SOCK_STREAM)  # noqa: PLR2004
+    sock = socket.socket(socket.AF_INET6 if host.version == 6 else socket.AF_INET, socket.SOCK_STREAM)  # noqa: PLR2004 - of IPv6
     try:
         sock.setblocking(False)
         await loop.sock_connect(sock, (address.host, address.port))

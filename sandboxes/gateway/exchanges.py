@@ -175,6 +175,8 @@ class Exchanges:
                     self._pods.note_use(exchange.permitted.candidate)
             elif now - exchange.seen_at >= self._silence:
                 detail = f"No byte in either direction for {self._silence:g} s"
+                if exchange.is_answering and exchange.ended is None:
+                    self._metrics.failed("silence")
                 exchange.end(Refusal(HTTPStatus.GATEWAY_TIMEOUT, "silence", detail))
             self._count(exchange)
         self._timer = loop.call_later(self._tick, self._look) if self._open else None

@@ -101,7 +101,7 @@ async def answer(call: Call, message: RawResponseMessage, content: StreamReader)
     has_length = not message.chunked and "Content-Length" in message.headers
     chunked = has_body and not has_length and is_11
     # The rest of a request that was answered early can't be told from another request.
-    keeps = incoming.keep_alive and incoming.payload.is_eof() and (is_11 or has_length or not has_body)
+    keeps = incoming.may_be_followed and (is_11 or has_length or not has_body)
     more = b"Transfer-Encoding: chunked\r\n" if chunked else b""
     if not keeps:
         more += b"Connection: close\r\n"

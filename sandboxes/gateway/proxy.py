@@ -7,7 +7,7 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from aiohttp.http import HttpVersion11
+from aiohttp.http import HttpVersion10, HttpVersion11
 
 from sandboxes.gateway.client import Incoming, Sent
 from sandboxes.gateway.dialling import Connections, Unreachable
@@ -56,7 +56,7 @@ class Proxy:
             wanted = self._wanted(request)
             status, keeps = await self._forward(request, wanted)
         except Refusal as refusal:
-            status, keeps = refusal.status, request.keep_alive and request.payload.is_eof()
+            status, keeps = refusal.status, request.may_be_followed and refusal.kind != "bad-request"
             self._refuse(request, refusal, keeps=keeps)
         except BrokenResponse:
             self._metrics.failed("broken")
@@ -90,6 +90,8 @@ class Proxy:
             raise Refusal(
                 HTTPStatus.METHOD_NOT_ALLOWED, "bad-request", "CONNECT is not supported", more=b"Allow: *\r\n"
             )
+        if request.version < HttpVersion10:
+            raise bad_request("The request has no version of HTTP that is supported")
         coding = request.headers.getall("Transfer-Encoding", ())
         if coding and [one.strip().lower() for one in coding] != ["chunked"]:
             raise bad_request("The only Transfer-Encoding that is supported is `chunked`")

@@ -36,6 +36,11 @@ class Gateway:
         """Return the callers' connections."""
         return [one for one in self._manager.connections if isinstance(one, Client)] if self._manager else []
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether new connections are accepted."""
+        return any(server.is_serving() for server in self._servers)
+
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Listen on the sockets, which are bound already."""
         loop = asyncio.get_running_loop()

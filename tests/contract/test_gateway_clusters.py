@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -169,7 +169,9 @@ async def test_a_gateway_of_its_own_follows_the_list_as_the_service_does(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     deadlines: Deadlines,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     service = await start(start_gateway, path, SANDBOX_GATEWAY_SERVE="false")
     urls = [await url_on(service, "east", "a"), await url_on(service, "west", "b")]
     port = free_port()
@@ -183,10 +185,10 @@ async def test_a_gateway_of_its_own_follows_the_list_as_the_service_does(
         last = Replica(service.service, port).at(urls[1])
         assert (await (await health.get("/readyz")).json())["checks"] == {"east": "ok", "west": "ok"}
         write(path, {"east": cluster})  # refused: it has a sandbox
-        await asyncio.sleep(0.5)
+        await until(lambda: "Its previous content stays in force." in caplog.text)
         assert (await get(session, last))[0] == 200
         write(path, {"east": cluster, "west": west}, west={"lost": True})
-        await asyncio.sleep(0.2)
+        await until(lambda: "a new version of CLUSTERS_FILE is in force" in caplog.text)
         write(path, {"east": cluster})
         await becomes(session, last, 404)
         assert (await (await health.get("/readyz")).json())["checks"] == {"east": "ok"}

@@ -253,7 +253,7 @@ async def test_a_caller_that_leaves_in_an_upload_ends_the_sandboxes_connection(w
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-async def test_a_caller_that_leaves_ends_the_sandboxes_connection(world: World, has_begun: bool) -> None:  # noqa: FBT001
+async def test_a_caller_that_leaves_ends_the_sandboxes_connection(world: World, has_begun: bool) -> None:
     has_request, is_over = asyncio.Event(), asyncio.Event()
 
     async def streaming(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -140,7 +140,7 @@ async def test_what_a_caller_says_of_its_way_is_replaced(make_world: MakeWorld) 
         ("null", False),
     ],
 )
-async def test_the_gateways_own_origin_becomes_the_sandboxes(world: World, origin: str, is_own: bool) -> None:  # noqa: FBT001
+async def test_the_gateways_own_origin_becomes_the_sandboxes(world: World, origin: str, is_own: bool) -> None:
     sandbox = Recorder()
     prefix = await world.sandbox(sandbox)
     await world.get(f"{prefix}/", f"Origin: {origin}\r\n", host="gw:8003")

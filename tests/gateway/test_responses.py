@@ -40,7 +40,7 @@ async def test_headers_come_in_order_and_none_is_made_up(world: World) -> None:
         ("a=b", "a=b; Path={prefix}"),
         ("a=b; Path=/app; Domain=example.com; HttpOnly", "a=b; HttpOnly; Path={prefix}"),
         ("a=b;path=/;DOMAIN=x;Secure;SameSite=None", "a=b;Secure;SameSite=None; Path={prefix}"),
-        ('a="path=/x"; Expires=Wed, 21 Oct 2026 07:28:00 GMT', 'a="path=/x"; Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path={prefix}'),
+        ('a="path=/x"; Expires=Wed, 21 Oct 2026', 'a="path=/x"; Expires=Wed, 21 Oct 2026; Path={prefix}'),
     ],
 )  # fmt: skip
 async def test_a_cookie_gets_the_prefix_as_path_and_no_domain(world: World, sent: str, comes: str) -> None:

@@ -184,16 +184,16 @@ class World:
 
     async def serve(self, serve: Serve, host: str = "127.0.0.1", port: int = 0) -> int:
         """Start a raw server as a sandbox; return its port."""
-        writers: set[asyncio.StreamWriter] = set()
+        writers: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writers.add(writer)
+            writers[writer] = asyncio.current_task()
             try:
                 await serve(reader, writer)
             except (ConnectionError, asyncio.IncompleteReadError):
                 pass
             finally:
-                writers.discard(writer)
+                del writers[writer]
                 writer.close()
 
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -201,8 +201,13 @@ class World:
 
         async def end() -> None:
             server.close()
-            for writer in list(writers):
+            tasks = [task for task in writers.values() if task is not None]
+            for writer in writers:
                 writer.transport.abort()
+            if tasks:
+                _, late = await asyncio.wait(tasks, timeout=1)
+                for task in late:
+                    task.cancel()
 
         self._stack.push_async_callback(end)
         bound: int = server.sockets[0].getsockname()[1]
