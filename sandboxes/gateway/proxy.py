@@ -149,7 +149,8 @@ class Proxy:
                 raise
             return await self.connections.get(again)
         except Refusal as refusal:
-            self._pods.note_dial(candidate, reached=refusal.kind != "dial-timeout")
+            if refusal.kind in {"refused", "dial-timeout"}:
+                self._pods.note_dial(candidate, reached=refusal.kind == "refused")
             raise
         self._pods.note_dial(candidate, reached=True)
         return upstream

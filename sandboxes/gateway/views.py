@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
 
+# Seconds for which a dial says something of its cluster.
+DIAL_BELIEVED = 300.0
+
 UNKNOWN = "The Pods of the cluster are not known yet"
 NO_WAY = "The gateway can't reach the Pods of the cluster: the last address that it dialled leads nowhere"
 STALE = "The API server has not answered for too long"
@@ -56,8 +59,8 @@ class LivePods:
         self._kept: dict[tuple[str, str], Candidate] = {}
         # Uid of a Pod → loop time at which its address led nowhere.
         self._unreachable: dict[str, float] = {}
-        # Clusters in which the last dial led nowhere.
-        self._without_way: set[str] = set()
+        # Clusters in which the last dial led nowhere, with its loop time.
+        self._without_way: dict[str, float] = {}
 
     def join(self, view: View) -> None:
         """Include a cluster, in place of one with the same name."""
@@ -75,7 +78,7 @@ class LivePods:
         """Exclude all clusters but those with these names."""
         for view in [view for name, view in self._views.items() if name not in names]:
             del self._views[view.name]
-            self._without_way.discard(view.name)
+            self._without_way.pop(view.name, None)
             self._forget(view.name)
 
     def problems(self) -> dict[str, str | None]:
@@ -110,15 +113,20 @@ class LivePods:
         if view is None:
             return
         if reached:
-            self._without_way.discard(view.name)
+            self._without_way.pop(view.name, None)
             return
-        self._without_way.add(view.name)
+        now = self._without_way[view.name] = asyncio.get_running_loop().time()
         if not view.cluster.pods_are_current:
-            self._unreachable[candidate.subject.uid] = asyncio.get_running_loop().time()
+            self._unreachable[candidate.subject.uid] = now
 
     def dial_problem(self, cluster: str) -> str | None:
-        """Return in one sentence that the Pods of the cluster can't be reached, if the last dial there led nowhere."""
-        return NO_WAY if cluster in self._without_way else None
+        """Return in one sentence that the Pods of the cluster can't be reached, if the last dial there led nowhere.
+
+        Not long after it: that Pod's node may have been lost, and no request have come since.
+        """
+        since = self._without_way.get(cluster)
+        is_recent = since is not None and asyncio.get_running_loop().time() - since < DIAL_BELIEVED
+        return NO_WAY if is_recent else None
 
     def _candidate(self, view: View, pod: KubeObject) -> Candidate:
         key = (view.name, pod["metadata"]["name"])

@@ -237,3 +237,15 @@ async def test_a_connection_with_more_than_its_response_is_not_kept(world: World
     for _ in range(2):
         assert body((await world.get(f"{prefix}/"))[1]) == b"ok"
     assert sandbox.connections == 2
+
+
+async def test_the_views_hear_whether_an_address_was_reached(world: World, unreachable: set[str]) -> None:
+    served = await world.sandbox(Recorder())
+    assert (await world.get(f"{served}/"))[0] == 200
+    port = await world.serve(Recorder())
+    closed = world.pods.put("closed", ready_pod("127.0.0.8"), port)
+    assert (await world.get(f"{world.prefix(closed)}/"))[0] == 502
+    gone = world.pods.put("gone", ready_pod("127.0.0.9"), port)
+    unreachable.add("127.0.0.9")
+    assert (await world.get(f"{world.prefix(gone)}/"))[0] == 502
+    assert world.pods.dials == [("abc", True), ("closed", True), ("gone", False)]
