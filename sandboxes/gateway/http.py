@@ -127,6 +127,8 @@ async def answer(call: Call, message: RawResponseMessage, content: StreamReader)
             client.send(head, (chunk_of(body) if body else b"") + _LAST_CHUNK if chunked else body)
         else:
             await _stream(call, head, content, chunked=chunked)
+    except ConnectionError:  # of the caller
+        raise
     except (ClientError, HttpProcessingError) as error:
         raise BrokenResponse from error
     except RuntimeError as error:  # what aiohttp raises for reading after the end of a connection
