@@ -110,7 +110,8 @@ async def test_a_pod_with_an_ipv6_address_is_dialled(world: World) -> None:
     assert (status, headers_of(answer, "Location")) == (302, [f"{prefix}/a".encode()])
 
 
-async def test_a_request_waits_until_its_sandbox_is_ready(world: World) -> None:
+async def test_a_request_waits_until_its_sandbox_is_ready(make_world: MakeWorld) -> None:
+    world = await make_world(wait=300)
     port = await world.serve(Recorder())
     candidate = world.pods.put("abc", pending_pod(), port)
     asking = asyncio.create_task(world.get(f"{world.prefix(candidate)}/"))
