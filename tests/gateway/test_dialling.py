@@ -110,7 +110,8 @@ async def test_a_pod_with_an_ipv6_address_is_dialled(world: World) -> None:
     assert (status, headers_of(answer, "Location")) == (302, [f"{prefix}/a".encode()])
 
 
-async def test_a_request_waits_until_its_sandbox_is_ready(world: World) -> None:
+async def test_a_request_waits_until_its_sandbox_is_ready(make_world: MakeWorld) -> None:
+    world = await make_world(wait=300)
     port = await world.serve(Recorder())
     candidate = world.pods.put("abc", pending_pod(), port)
     asking = asyncio.create_task(world.get(f"{world.prefix(candidate)}/"))
@@ -191,6 +192,16 @@ async def test_a_kept_connection_that_the_sandbox_closed_is_not_used(world: Worl
     prefix = await world.sandbox(once)
     for _ in range(20):
         assert (await world.get(f"{prefix}/"))[0] == 200
+
+
+async def test_a_close_that_has_just_arrived_is_seen_before_a_request_is_sent(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        upstream = await world.gateway.proxy.connections.get(Address("abc", "u1", *listening.getsockname()))
+        peer, _ = listening.accept()
+        before = upstream.is_reusable
+        peer.close()  # the event loop has no time to see it
+        assert (before, upstream.is_reusable) == (True, False)
+        upstream.close()
 
 
 @pytest.mark.deadlines(gateway_idle=30.0)
