@@ -17,7 +17,7 @@ from sandboxes.access.tokens import Grant, check
 from sandboxes.settings import Settings
 from sandboxes.spec.templates import Template
 from tests.contract.gateway import BASE, KEY, NO_GATEWAY, NS, gateway, pod_of, services, urls
-from tests.contract.lives import SERVICE, nothing_left, pass_time, reaper_of
+from tests.contract.lives import SERVICE, is_ready, nothing_left, pass_time, reaper_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
 from tests.contract.test_events import subscribed
 from tests.contract.test_healing import manual_objects
@@ -259,12 +259,15 @@ async def test_without_patch_and_gateway_its_sandboxes_are_healed_by_a_service(
 
 
 async def test_another_signing_key_changes_the_url_in_get_list_and_events(
-    start_provisioner: StartProvisioner, tmp_path: Path
+    start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path
 ) -> None:
     provisioner = await start_provisioner(**gateway(tmp_path))
     await until_fresh(provisioner)
     old = (await create(provisioner))["sandbox_url"]
     assert await urls(provisioner) == {"a": old}
+    # From here on, nothing changes but the key.
+    await until(lambda: is_ready(pod_of(cluster)))
+    await until(lambda: is_ready(provisioner.view.sandbox("a")[0] or {}))
     async with subscribed(provisioner) as stream:
         await stream.until_received(1)
         gateway(tmp_path, keys=f"{'n' * 44}\n{KEY}")
