@@ -62,7 +62,7 @@ class Cluster:
 
     Delays are in seconds of cluster time, which runs `speed` times as fast as the wall clock. Clients measure how long
     a watch lasts, so its `timeoutSeconds` and bookmarks run `watch_speed` times as fast instead. Without `watch_list`,
-    `sendInitialEvents` is not supported, as on servers of 1.31 and 1.33.
+    `sendInitialEvents` is not supported, as on servers before 1.32 and of 1.33.
 
     `node_folders` are all folders that the node has, by path; with None, it and the claims have any. See `node`.
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -72,6 +73,9 @@ def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
 def main(argv: list[str]) -> int:
     """Run the command line. Return the exit code: that of the command, or 0."""
     options = parse(argv)
+    # A full collection visits all stored objects: it would stop the server for 0.5 s at 2,000 sandboxes, as no real
+    # server does.
+    gc.set_threshold(*gc.get_threshold()[:2], 1000)
     logging.basicConfig(level=logging.WARNING, format="devcluster: %(levelname)s: %(message)s")
     if options.audit_log:
         audit.write_to(options.audit_log)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -238,11 +239,22 @@ async def check_all(settings: Settings, context: str | None = None) -> int:
     return exit_code(lines)
 
 
+def collect_old_objects_rarely() -> None:
+    """Make full garbage collections a hundred times as rare; those of new objects stay as they are.
+
+    A full one visits all objects of the live view, and stops the service for 0.2 s at 5,000 sandboxes. It frees little:
+    the view has no reference cycles.
+    """
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, 1000)
+
+
 def serve(settings: Settings, *, only_gateway: bool = False) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. Raises StartupError if the service can't start.
 
     `only_gateway`: serve no API, so that no key is needed.
     """
+    collect_old_objects_rarely()
     key = settings.provisioner_api_key
     configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
     address = Address(

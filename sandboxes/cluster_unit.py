@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes.cluster.cluster import Cluster
+from sandboxes.cluster.directory_view import DirectoryView
 from sandboxes.cluster.informer import KINDS, Informer
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster.terminations import TerminationLog
@@ -56,6 +57,7 @@ class ClusterUnit:
     pool: ProcessPool
     _batched: BatchedKubectl
     _informer: Informer
+    _directory_view: DirectoryView | None
     _only_pods: bool = False
 
     @property
@@ -100,6 +102,8 @@ class ClusterUnit:
                 stack.push_async_callback(self._batched.close)
             if self.settings.live_view:
                 await stack.enter_async_context(self._informer.running())
+            if self._directory_view is not None:
+                await stack.enter_async_context(self._directory_view.running())
             if self.settings.reaper_interval:
                 await stack.enter_async_context(self.service.reaper.running())
             await stack.enter_async_context(warning_of_unreachable(self.cluster, self.service.accesses))
@@ -159,6 +163,16 @@ async def prepare_unit(
         kinds=("Pod",) if plan.only_pods else KINDS,
         deadlines=deadlines,
     )
+    directory_view = None
+    if settings.live_view and settings.clusters_file is not None and not plan.only_pods:
+        directory_view = DirectoryView(
+            kubectl,
+            runner,
+            informer,
+            settings.k8s_namespace,
+            max_age=settings.live_view_max_age,
+            deadlines=deadlines,
+        )
     cluster = Cluster(
         kubectl,
         informer if settings.live_view else NoInformer(),
@@ -167,10 +181,11 @@ async def prepare_unit(
         terminations=TerminationLog(deadlines=deadlines),
         deadlines=deadlines,
         batched=batched if settings.kubectl_group else None,
+        directory_view=directory_view,
     )
     service = SandboxService(cluster, plan.templates, settings, keys)
     overview = ClusterOverview(entry.name, service, settings, weight=entry.weight)
-    return ClusterUnit(entry, settings, service, overview, pool, batched, informer, plan.only_pods)
+    return ClusterUnit(entry, settings, service, overview, pool, batched, informer, directory_view, plan.only_pods)
 
 
 def client_of(

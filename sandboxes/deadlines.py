@@ -113,6 +113,11 @@ class Deadlines:
     # How long the API server's version is believed, and how soon it is asked for again after a failure.
     version_believed: float = 3600.0
     version_retry: float = 60.0
+    # The same for its quotas, which change with each sandbox; without the right to read them, `quota_retry`. What was
+    # read before a cluster hung is shown for `quota_kept`.
+    quota_believed: float = 15.0
+    quota_retry: float = 600.0
+    quota_kept: float = 60.0
     # A cluster that hangs must not keep the service from starting.
     preflight: float = 10.0
     # One test of `check`; a cluster that takes longer is not ready.

@@ -198,7 +198,7 @@ class Settings(ClusterSettings, GatewaySettings):
         )
     )
     kubectl_max_processes: Annotated[int, Field(ge=1, le=256)] = Field(
-        8, description="kubectl processes at once, each about 50 MB."
+        8, description="kubectl processes at once, each about 50 MB; with `CLUSTERS_FILE`, for each cluster."
     )
     kubectl_max_waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
         200, description="Calls that may wait for a kubectl process; past it, 503 at once."

@@ -16,6 +16,15 @@
 - memory: of the service, and of its largest child, sampled once a second.
 - seen after: from sending a change of a Pod to the API server until GET /api/events reports it.
 
+--clusters measures a service with so many clusters of devcluster, which the run starts and ends, as it does the service
+(COMMAND, if given; it listens at BASE_URL). Each has --fill sandboxes (default 250). Twice, with the first cluster and
+with all: the lines above. Then, with all:
+
+- memory of a further cluster: the difference between both, divided by the number of clusters between them.
+- get, list, create and delete of the other clusters' sandboxes, before the last cluster hangs (it accepts connections
+  and sends nothing), at once then, and later, when the list says that it is incomplete. Few callers ask for the last
+  one's sandboxes all the time. Medians of --rounds; the ratio is that of the p99 to the one before.
+
 API_KEY, else PROVISIONER_API_KEY, is sent as X-API-Key. At its end, also after Ctrl-C, a run deletes all sandboxes that
 it created (bench-…). Exit code: 0; 1 if anything failed, was cut short or is left behind; 2 for bad options; 130 after
 Ctrl-C.
@@ -40,6 +49,7 @@ if not __package__:  # run by its path: import `scripts` from the repository's r
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.bench_clients import SERVICE, Client, Failed, Run, Sample, direct_client, percentile, sample
+from scripts.bench_clusters import Clusters
 from scripts.bench_processes import listener, memory
 from scripts.bench_view import CHANGES, View
 
@@ -47,6 +57,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 READS = 10  # reads of each sandbox in a phase
+LEAST_CLUSTERS, MOST_CLUSTERS = 2, 50
+FILL = 250  # sandboxes of each of --clusters
 
 
 class Bench(Run):
@@ -116,7 +128,7 @@ async def run(options: argparse.Namespace) -> int:
     """Measure, clean up and print the report. Return the exit code."""
     key = os.environ.get("API_KEY") or os.environ.get("PROVISIONER_API_KEY")
     clients = [Client("provisioner", SERVICE, options.base_url.rstrip("/"), {"X-API-Key": key} if key else {})]
-    bench = (View if options.is_view else Bench)(clients, options)
+    bench = (Clusters if options.clusters else View if options.is_view else Bench)(clients, options)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, bench.stop, "interrupted")
@@ -162,13 +174,22 @@ def main() -> int:
         ("--changes", "RATE", f"make {CHANGES} changes at the API server, RATE per second; needs --direct"),
     ):
         view.add_argument(name, type=int, default=0, metavar=metavar, help=text)
+    view.add_argument(
+        "--clusters", type=int, default=0, metavar="N", help="measure a service with N clusters, from 2 to 50"
+    )
     options = parser.parse_args()
     options.is_view = bool(options.start or options.fill or options.idle or options.changes)
     if min(options.sandboxes, options.callers, options.rounds, options.max_seconds) < 1:
         parser.error("every N is at least 1")
     if min(options.fill, options.idle, options.changes) < 0:
         parser.error("--fill, --idle and --changes are not negative")
-    if (options.fill or options.changes) and not options.direct:
+    if options.clusters:
+        if not LEAST_CLUSTERS <= options.clusters <= MOST_CLUSTERS:
+            parser.error(f"--clusters is from {LEAST_CLUSTERS} to {MOST_CLUSTERS}")
+        if options.direct or options.changes or options.pid:
+            parser.error("--clusters is without --direct, --changes and --pid")
+        options.fill = options.fill or FILL
+    elif (options.fill or options.changes) and not options.direct:
         parser.error("--fill and --changes need --direct")
     return asyncio.run(run(options))
 

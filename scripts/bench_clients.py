@@ -113,11 +113,8 @@ class Client:
         return text, seconds
 
 
-def direct_client(kubeconfig: str, made: set[str]) -> Client:
-    """Return a client of the current context's API server, for the objects that the service creates. Raises Failed.
-
-    It always verifies the certificate, runs no credential plugin, and sends no token over plain HTTP.
-    """
+def direct_works() -> Works:
+    """Return the works at an API server: on the objects that the service creates. Raises Failed."""
     program = str(Path(__file__).resolve().parent.parent / "provisioner.py")
     rendered = output_of(sys.executable, program, "render", "--sandbox-id", ID, "--thread-id", "bench")
     works: Works = {
@@ -139,6 +136,15 @@ def direct_client(kubeconfig: str, made: set[str]) -> Client:
             metadata = {"name": one["metadata"]["name"], "annotations": {THREAD_ANNOTATION: MARK}}
             change = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
             works["change"].append(("PATCH", f"{path}?fieldManager=bench&force=true", json.dumps(change)))
+    return works
+
+
+def direct_client(kubeconfig: str, made: set[str], works: Works | None = None) -> Client:
+    """Return a client of the current context's API server, for `works` (default: those of `direct_works`).
+
+    It always verifies the certificate, runs no credential plugin, and sends no token over plain HTTP. Raises Failed.
+    """
+    works = works or direct_works()
     kubectl = os.environ.get("KUBECTL") or str(Path(sys.executable).parent / "kubectl")
     flags = (f"--kubeconfig={kubeconfig}", "--raw", "--minify", "--flatten", "--output=json")
     view = json.loads(output_of(kubectl, "config", "view", *flags))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from scripts.bench_clients import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1
 
 
 def process_tree(pid: int) -> list[int]:
@@ -92,3 +99,9 @@ def listener(url: str) -> int | None:
                 if any(link.resolve().name in sockets for link in (process / "fd").iterdir()):
                     return int(process.name)
     return None
+
+
+def leash() -> Callable[[], None]:
+    """Return a preexec_fn that makes the process end, even if it is stopped, when this one is killed."""
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

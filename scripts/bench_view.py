@@ -39,6 +39,7 @@ class View(Run):
         self.lines: list[str] = []
         self.stopping = asyncio.Event()
         self.process: asyncio.subprocess.Process | None = None
+        self.environ: dict[str, str] | None = None  # of the service; None: that of this process
 
     def stop(self, why: str) -> None:
         """Start nothing more, and end all waits."""
@@ -93,7 +94,9 @@ class View(Run):
             raise Failed("--start: something listens at BASE_URL already")
         began = perf_counter()
         try:
-            self.process = await asyncio.create_subprocess_exec(*shlex.split(self.options.start), stdout=sys.stderr)
+            self.process = await asyncio.create_subprocess_exec(
+                *shlex.split(self.options.start), stdout=sys.stderr, env=self.environ
+            )
         except OSError as error:
             raise Failed(f"--start: {error}") from error
         while not self.stopped:

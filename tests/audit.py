@@ -51,7 +51,9 @@ NOT_GRANTED = {
     ): "at startup: whether it exists; forbidden is a warning, since `kubectl apply -k` made it",
     Right("create", "", "namespaces"): "at startup if it is missing; in a deployment `kubectl apply -k` has made it",
     Right("patch", "", "namespaces"): "the same, by a server-side apply",
-    Right("list", "", "resourcequotas"): "`check`: the remaining quota; if forbidden, it prints `not permitted`",
+    Right(
+        "list", "", "resourcequotas"
+    ): "`check` and `GET /api/clusters`: what is left of it; if forbidden, `not permitted` and null",
     Right(
         "create", "authorization.k8s.io", "selfsubjectrulesreviews"
     ): "`check` and `/readyz`: granted to all users (system:basic-user)",

@@ -29,6 +29,7 @@ _KINDS = {
     "persistentvolumeclaims": "PersistentVolumeClaim",
     "configmaps": "ConfigMap",
     "networkpolicies.networking.k8s.io": "NetworkPolicy",
+    "resourcequotas": "ResourceQuota",
 }
 
 

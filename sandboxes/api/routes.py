@@ -152,8 +152,9 @@ async def list_templates(request: web.Request) -> web.Response:
 @routes.get("/api/clusters")
 async def list_clusters(request: web.Request) -> web.Response:
     """List the clusters with the state of each, as far as it is known."""
-    clusters = await request.app[CLUSTERS].reports()
-    return json_response(ClusterList(clusters=clusters, count=len(clusters)))
+    reports = request.app[CLUSTERS].reports()
+    clusters, doubled = await asyncio.gather(reports, request.app[SANDBOXES].doubled())
+    return json_response(ClusterList(clusters=clusters, count=len(clusters), doubled=doubled))
 
 
 @routes.post("/api/sandboxes")

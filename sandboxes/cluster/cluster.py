@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from sandboxes.cluster.directory_view import DirectoryView
     from sandboxes.cluster.informer import Informer
     from sandboxes.kubectl.client import Kubectl
     from sandboxes.objects import KubeObject
@@ -104,6 +105,8 @@ class Cluster:
     terminations: TerminationLog = field(default_factory=TerminationLog)
     deadlines: Deadlines = DEADLINES
     batched: Batches | None = None
+    # What the directory of several clusters notes in this one.
+    directory_view: DirectoryView | None = None
     server_clock: ServerClock = field(default_factory=ServerClock)
 
     @property
@@ -146,7 +149,9 @@ class Cluster:
     def informer_state(self) -> InformerState:
         """Current state of the informer, for health checks and metrics."""
         one = self.informer
-        return InformerState(one.is_fresh, one.age, one.watching, one.restarts())
+        parts = [one] if self.directory_view is None else [one, self.directory_view]
+        restarts = {resource: count for part in parts for resource, count in part.restarts().items()}
+        return InformerState(one.is_fresh, one.age, sum(part.watching for part in parts), restarts)
 
     @property
     def pods_age(self) -> float:

@@ -74,7 +74,7 @@ class Informer:
                 runner,
                 sandboxes_of(namespace, kind),
                 cache,
-                seconds=max(1, int(max_age * _WATCH_SHARE)),
+                seconds=watch_seconds(max_age),
                 on_progress=self._wake,
                 deadlines=deadlines,
             )
@@ -220,6 +220,11 @@ class Informer:
     def _wake(self) -> None:
         self._progress.set()
         self._progress = asyncio.Event()
+
+
+def watch_seconds(max_age: float) -> int:
+    """Return the timeout of each watch of a view with this `max_age`."""
+    return max(1, int(max_age * _WATCH_SHARE))
 
 
 def _is_selected(obj: KubeObject) -> bool:

@@ -5,6 +5,7 @@ Calls kubectl without batches, so that the adapter of a cluster that has left th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -26,12 +27,13 @@ from sandboxes.fleet.markers import (
     parse_marker,
     parse_record,
 )
+from sandboxes.fleet.pictures import Pictures
 from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from sandboxes.clusters_file import ClusterEntry
     from sandboxes.models.requests import CreateRequest
@@ -78,8 +80,13 @@ class UnitCluster:
         self._kubectl = self._cluster.kubectl
         self._namespace = self._cluster.namespace
         self.breaker = Breaker(unit.name, self._probe, on_back, self._cluster.deadlines)
+        self.pictures = Pictures(self)
         # The marks of the creates that have made a Pod, by its uid.
         self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
+
+    async def finish(self) -> None:
+        """End what runs in the background."""
+        await asyncio.gather(self.breaker.finish(), self.pictures.finish())
 
     async def _probe(self) -> None:
         async with within(self._cluster.deadlines.ready):
@@ -114,18 +121,55 @@ class UnitCluster:
     async def pods(self) -> dict[str, Pod]:
         """Read all Pods of sandboxes by id from the API server, without terminating ones."""
         collection = raw.sandboxes_of(self._namespace, "Pod")
-        found = await self._read(lambda: self._kubectl.list_objects(collection))
-        return {
-            sandbox_id: _pod(pod)
-            for pod in found
-            if (sandbox_id := kube.sandbox_id_of(pod)) is not None and not kube.is_terminating(pod)
-        }
+        return _by_id(await self._read(lambda: self._kubectl.list_objects(collection)))
 
     async def markers(self) -> list[Marker]:
         """Read all markers from the API server. One that is damaged is logged and left out."""
-        collection = raw.config_maps_of_ids(self._namespace)
+        collection = raw.config_maps_of_directory(self._namespace)
+        return self._markers_among(await self._read(lambda: self._kubectl.list_objects(collection)))
+
+    def seen(self, sandbox_id: str) -> Look | None:
+        """Return what the live views have of the id, if that shows where it is; see FleetCluster.seen."""
+        view = self._cluster.directory_view
+        if view is None or not view.is_fresh or self.breaker.is_open:
+            return None
+        pod, _ = self._cluster.seen(sandbox_id)
+        stored, names = view.get(marker_name(sandbox_id)), view.get(RECORD_NAME)
+        if stored is None and (pod is None or not view.is_newer_than(pod)):
+            return None
+        marker = None if stored is None else parse_marker(stored)
+        record = None if names is None else parse_record(names)
+        if isinstance(marker, str) or isinstance(record, str):
+            return None  # a read says what is wrong
+        return Look(self.seen_pod(sandbox_id), marker, record)
+
+    def seen_pod(self, sandbox_id: str) -> Pod | None:
+        """Return the Pod from the live view if it is fresh, unless it is terminating; None is no proof."""
+        pod, _ = self._cluster.seen(sandbox_id)
+        if self.breaker.is_open or pod is None or kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod):
+            return None
+        return _pod(pod)
+
+    def seen_pods(self) -> Mapping[str, Pod] | None:
+        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
+        if not self._cluster.is_fresh:
+            return None
+        return _by_id(pod for pod, _ in self._cluster.known_all())
+
+    def known_uid(self, sandbox_id: str) -> str | None:
+        """Return the uid of the Pod that the live view has, however old it is, unless it is terminating."""
+        pod, _ = self._cluster.known(sandbox_id)
+        found = None if pod is None else _by_id([pod]).get(sandbox_id)
+        return None if found is None else found.uid
+
+    def seen_markers(self) -> list[Marker] | None:
+        """Return all markers from the live view; None if it is not fresh."""
+        view = self._cluster.directory_view
+        return self._markers_among(view.objects()) if view is not None and view.is_fresh else None
+
+    def _markers_among(self, objects: Iterable[KubeObject]) -> list[Marker]:
         markers = []
-        for obj in await self._read(lambda: self._kubectl.list_objects(collection)):
+        for obj in objects:
             if obj["metadata"]["name"] != marker_name(kube.get_labels(obj).get(kube.ID_LABEL, "")):
                 continue  # of a template
             marker = parse_marker(obj)
@@ -149,6 +193,11 @@ class UnitCluster:
             return False
         async with self.breaker.guard():
             return await self.unit.service.withdraw(sandbox_id, uid, self._marks.get(uid))
+
+    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
+        """Mark the Pod with this uid as returned to a caller; False if it is gone."""
+        async with self.breaker.guard():
+            return await self.unit.service.confirm(sandbox_id, uid)
 
     async def delete(self, sandbox_id: str) -> None:
         """Delete the sandbox, if it exists."""
@@ -210,6 +259,14 @@ class UnitCluster:
 
 def _pod(pod: KubeObject) -> Pod:
     return Pod(pod["metadata"]["uid"], kube.get_annotations(pod).get(REPLACES_ANNOTATION, ""))
+
+
+def _by_id(pods: Iterable[KubeObject]) -> dict[str, Pod]:
+    return {
+        sandbox_id: _pod(pod)
+        for pod in pods
+        if (sandbox_id := kube.sandbox_id_of(pod)) is not None and not kube.is_terminating(pod)
+    }
 
 
 def _believed(parsed: T | str) -> T:

@@ -6,11 +6,11 @@ know. While the list of clusters is being changed, ids whose home changes are lo
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ObjectsChanged, ProvisionerError
+from sandboxes.fleet.doubles import DoublesLog
 from sandboxes.fleet.markers import UNKNOWN
 from sandboxes.fleet.protocol import ClusterAway, FleetCluster, KeepsMoving, Look, Member, Pod, Rehoming
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from sandboxes.fleet.homes import Homes
     from sandboxes.fleet.markers import Marker, Record
-
-logger = logging.getLogger(__name__)
 
 # A round is repeated if another replica changed what was read; after this many, give up.
 MAX_ROUNDS = 8
@@ -58,6 +56,9 @@ class Directory:
         self.clusters = clusters
         self.homes = homes
         self.pause = pause
+        self.doubles = DoublesLog()
+        # The last record that was read of each cluster, by name.
+        self._records: dict[str, Record | None] = {}
 
     async def adopt(self, members: Iterable[Member]) -> bool:
         """Take the entries of the file, after a start and after each change; return whether all records agree to it.
@@ -71,7 +72,8 @@ class Directory:
         silent = []
         for name in sorted(one.name for one in entries if not one.lost):
             try:
-                records.append(await self.clusters[name].record())
+                self._records[name] = await self.clusters[name].record()
+                records.append(self._records[name])
             except NO_ANSWER as error:
                 if name in back:
                     raise ClusterAway(name, detail=error.detail) from error
@@ -97,16 +99,54 @@ class Directory:
             await self.pause()
         raise KeepsMoving
 
-    async def look(self, cluster: str, sandbox_id: str) -> Look:
-        """Read the cluster. Raises ClusterAway that names it if it gives no answer, is lost or not connected."""
-        if self.homes.is_lost(cluster) or cluster not in self.clusters:
-            raise ClusterAway(cluster, lost=True)
-        try:
-            look = await self.clusters[cluster].look(sandbox_id)
-        except NO_ANSWER as error:
-            raise ClusterAway(cluster, detail=error.detail) from error
+    def seen(self, sandbox_id: str) -> Located | None:
+        """Return where the sandbox is, by the live views alone; None if they do not show it. Never `nowhere`.
+
+        For reads only: whatever creates, places or deletes reads the clusters. A Pod at home counts if no marker was
+        there when it was made: one that is made later gives way to it. A marker counts if it has the uid of a Pod that
+        its cluster has: no other replica moves or removes it while that lives.
+        """
+        if not self.homes.names:
+            return None
+        home = self.homes.home(sandbox_id)
+        look = self.clusters[home].seen(sandbox_id) if home in self.clusters else None
+        if look is None:
+            return None
         self.homes.note(look.record)
-        return look
+        if not self.homes.permits(sandbox_id, home, look.record):
+            return None
+        if look.marker is None:
+            return None if look.pod is None else Located("there", home, look.pod.uid)
+        return self._seen_by(look.marker, home)
+
+    def _seen_by(self, marker: Marker, home: str) -> Located | None:
+        name = marker.cluster
+        if marker.state == "pending" or name not in self.clusters or self.homes.is_lost(name):
+            return None
+        pod = self.clusters[name].seen_pod(marker.sandbox_id)
+        if pod is None or pod.uid != marker.uid:
+            return None
+        return Located("there" if name == home else "elsewhere", name, pod.uid)
+
+    async def look(self, cluster: str, sandbox_id: str) -> Look:
+        """Read the cluster. Raises ClusterAway that names it if it gives no answer, is lost or not connected.
+
+        The record is the same before the Pod and the marker are read, and after. Else a change of names could make the
+        marker and complete the record in between: the look would say by a complete record that there is none.
+        """
+        for _ in range(MAX_ROUNDS):
+            if self.homes.is_lost(cluster) or cluster not in self.clusters:
+                raise ClusterAway(cluster, lost=True)
+            is_known, before = cluster in self._records, self._records.get(cluster)
+            try:
+                look = await self.clusters[cluster].look(sandbox_id)
+            except NO_ANSWER as error:
+                raise ClusterAway(cluster, detail=error.detail) from error
+            self._records[cluster] = look.record
+            self.homes.note(look.record)
+            if is_known and look.record == before:
+                return look
+        raise KeepsMoving
 
     async def _resolve(self, sandbox_id: str, home: str, look: Look) -> Located | None:
         """Return what the home says; None if another replica changed it meanwhile.
@@ -304,7 +344,7 @@ class Directory:
         for sandbox_id, pods_of in sorted(on.items()):
             if len(pods_of) > 1:
                 doubled[sandbox_id] = sorted(pods_of)
-                logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(sorted(pods_of)))
+                self.doubles.say(sandbox_id, pods_of)
                 try:
                     found[sandbox_id] = await self.locate(sandbox_id)
                 except ProvisionerError:

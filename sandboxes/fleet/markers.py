@@ -113,7 +113,8 @@ def build_record(record: Record, namespace: str) -> KubeObject:
         "epoch": str(record.epoch),
         "former": json.dumps([sorted(names) for names in record.former]),
     }
-    return _config_map(RECORD_NAME, namespace, {kube.MANAGED_BY_LABEL: kube.MANAGED_BY}, data, record.version)
+    labels = {kube.MANAGED_BY_LABEL: kube.MANAGED_BY, kube.KEEP_LABEL: "true"}
+    return _config_map(RECORD_NAME, namespace, labels, data, record.version)
 
 
 def parse_record(obj: KubeObject) -> Record | str:

@@ -2,7 +2,7 @@
 
 Whoever makes a sandbox writes first and reads then: at home the Pod before the marker, elsewhere the marker before the
 home. So of two replicas at least one sees the other. Nothing is returned before the home was read after the Pod was
-made, and nothing is deleted that another create may have returned (`withdraw`).
+made, and nothing is deleted that another create may have returned (`withdraw`): each writes that onto the Pod first.
 """
 
 from __future__ import annotations
@@ -198,12 +198,18 @@ class Placement:
         return None
 
     async def _may_answer(self, placing: _Placing, target: str, made: Made) -> bool:
-        """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn."""
+        """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn.
+
+        A new Pod is confirmed before it is returned: another create that has applied it in the same instant holds it
+        for its own, and may withdraw it.
+        """
         try:
             for _ in range(MAX_ROUNDS):
                 settled = await self._settle(placing, target, made)
                 if settled is not None:
                     break
+            if settled and made.is_new:
+                settled = await self._directory.clusters[target].confirm_pod(placing.sandbox_id, made.uid)
         except ProvisionerError:
             await self._withdraw(placing, target, made)
             raise

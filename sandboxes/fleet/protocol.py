@@ -36,7 +36,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Made:
-    """A sandbox that a create returned. `is_new`: this create has made its Pod, and did not find it."""
+    """A sandbox that a create returned. `is_new`: this create has made its Pod, and did not find it.
+
+    Two creates may both hold that of one Pod: an apply does not say whether it has made the object, or changed it.
+    """
 
     uid: str
     is_new: bool
@@ -68,12 +71,36 @@ class FleetCluster(Protocol):
         """Read all markers from the API server. One that is damaged is logged and left out."""
         ...
 
+    def seen(self, sandbox_id: str) -> Look | None:
+        """Return what live views have of the id; None where that does not show where the sandbox is.
+
+        A marker may have been changed since. Where there is none but a Pod, there was none when the Pod was made, or
+        its maker has removed it since. Both views are fresh.
+        """
+        ...
+
+    def seen_pod(self, sandbox_id: str) -> Pod | None:
+        """Return the Pod from the live view if it is fresh, unless it is terminating; None is no proof."""
+        ...
+
+    def seen_pods(self) -> Mapping[str, Pod] | None:
+        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
+        ...
+
+    def seen_markers(self) -> list[Marker] | None:
+        """Return all markers from the live view, which may have been changed since; None if it is not fresh."""
+        ...
+
     async def withdraw(self, sandbox_id: str, uid: str) -> bool:
         """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it.
 
         True if a Pod with this uid is gone or terminating afterwards. False if another create has returned it:
         `confirmed-at`, as the rollback of a failed create decides, with a resourceVersion as precondition.
         """
+        ...
+
+    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
+        """Write `confirmed-at` onto the Pod with this uid, so that no `withdraw` deletes it; False if it is gone."""
         ...
 
     async def delete(self, sandbox_id: str) -> None:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import objects as kube
-from sandboxes.deadlines import within
 from sandboxes.errors import (
     ConnectionFailed,
     InvalidField,
@@ -22,6 +21,7 @@ from sandboxes.errors import (
 )
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.fleet.adapter import Unit, UnitCluster
+from sandboxes.fleet.copies import Copies
 from sandboxes.fleet.directory import Directory, Located
 from sandboxes.fleet.feed import FleetFeed
 from sandboxes.fleet.homes import Homes
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from sandboxes.clusters_file import ClusterEntry
     from sandboxes.deadlines import Deadlines
+    from sandboxes.models.clusters import DoubledSandbox
     from sandboxes.models.requests import CreateRequest
     from sandboxes.models.responses import (
         Diagnostics,
@@ -81,6 +82,7 @@ class Fleet:
         # Also those that have left the file, until the directory is complete without them.
         self.clusters: dict[str, UnitCluster] = {}
         self.directory = Directory(self.clusters, Homes(), self._pause)
+        self._copies = Copies(self.clusters, self.directory, deadlines)
         self._placement = Placement(self.directory, _token, self._known_uid)
         self.keeper = Keeper(
             self.directory,
@@ -103,7 +105,7 @@ class Fleet:
             async with self.keeper.running(self._deadlines.preflight):
                 yield
         finally:
-            await asyncio.gather(*(one.breaker.finish() for one in self.clusters.values()))
+            await asyncio.gather(*(one.finish() for one in self.clusters.values()))
 
     def follow(self) -> None:
         """Use the units that run now: call it when one was started or replaced."""
@@ -256,14 +258,24 @@ class Fleet:
         return [home] if marker is None or marker.cluster == home else [home, marker.cluster]
 
     async def delete(self, sandbox_id: str, *, force: bool = False) -> str | None:
-        """Delete the sandbox wherever it is, or prove that there is none. `force`: see SandboxService.delete."""
+        """Delete the sandbox wherever it is, or prove that there is none. `force`: see SandboxService.delete.
+
+        Deletes all Pods of one that several clusters have, as far as their live views show it. Raises ClusterAway that
+        names the cluster if one of them can't be deleted.
+        """
         warning = None
+        copies = self._copies.of(sandbox_id)
         if force:
             for name in await self._may_terminate(sandbox_id):
                 with _naming(name):
                     warning = await self._cluster(name).unit.service.delete(sandbox_id, force=True) or warning
         await self.directory.delete(sandbox_id)
+        await self._copies.delete(sandbox_id, copies)
         return warning
+
+    async def doubled(self) -> list[DoubledSandbox]:
+        """Return the sandboxes that several clusters have; see Copies.doubled."""
+        return await self._copies.doubled()
 
     async def list_matching(self, query: ListQuery | None = None) -> SandboxList:
         """Return the matching sandboxes of all clusters; those that can't be asked are in `incomplete`."""
@@ -280,9 +292,9 @@ class Fleet:
             if len(by_name) == 1:
                 listed += by_name.values()
                 continue
-            logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(by_name))
+            self.directory.doubles.say(sandbox_id, by_name)
             try:
-                found = await self.directory.locate(sandbox_id)
+                found = self.directory.seen(sandbox_id) or await self.directory.locate(sandbox_id)
             except ProvisionerError:
                 incomplete.update(by_name)
                 continue
@@ -291,22 +303,11 @@ class Fleet:
         return select(listed, query, [name for name in names if name in incomplete])
 
     async def _picture(self, name: str, query: ListQuery) -> tuple[list[SandboxResponse], bool]:
-        """Return the sandboxes of a cluster, and whether these are all.
-
-        One whose live view is behind is asked for a moment only; it is answered from the view then, however old.
-        """
+        """Return the sandboxes of a cluster, and whether these are all."""
         cluster = self.clusters.get(name)
         if cluster is None or cluster.unit.entry.lost:
             return [], False
-        service = cluster.unit.service
-        is_behind = service.cluster.has_informer and not service.cluster.is_fresh
-        seconds = self._deadlines.clusters_answer if is_behind else self._deadlines.read
-        try:
-            async with cluster.breaker.guard(is_read=not is_behind), within(seconds):
-                return await service.list_all(query), True
-        except ProvisionerError as error:
-            logger.debug("cluster %s can't be listed: %s", name, error)
-            return service.list_known(query), False
+        return await cluster.pictures.take(query)
 
     async def release(self) -> None:
         """Answer all waiting callers and end all event streams at once."""
@@ -321,7 +322,7 @@ class Fleet:
             pod, _ = cluster.unit.service.cluster.seen(sandbox_id)
             if pod is not None and pod["metadata"]["uid"] == known.uid and not kube.is_terminating(pod):
                 return cluster
-        found = await self.directory.locate(sandbox_id)
+        found = self.directory.seen(sandbox_id) or await self.directory.locate(sandbox_id)
         if found.kind == "nowhere":
             raise SandboxNotFound(sandbox_id)
         self._known.note(sandbox_id, found)

@@ -9,11 +9,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ProvisionerError
+from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.rendezvous import home
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sandboxes.fleet.directory import Directory
+    from sandboxes.fleet.protocol import Pod
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +39,11 @@ class Upkeep:
         removed = []
         pending: set[Marker] = set()
         for name in sorted(self._homes.names):
+            cluster = self._directory.clusters[name]
             try:
-                markers = await self._directory.clusters[name].markers()
+                # Old ones do no harm: each is read again before it is removed, under its version.
+                seen = cluster.seen_markers()
+                markers = await cluster.markers() if seen is None else seen
             except ProvisionerError as error:
                 logger.warning("the markers of cluster %s can't be read: %s", name, error)
                 continue
@@ -45,6 +52,8 @@ class Upkeep:
                     pending.add(marker)
                     continue
                 try:
+                    if self._homes.home(marker.sandbox_id) == name and self._directory.seen(marker.sandbox_id):
+                        continue
                     if await self._is_over(name, marker) and await self._directory.remove(name, marker):
                         removed.append(marker.sandbox_id)
                 except ProvisionerError as error:
@@ -80,12 +89,14 @@ class Upkeep:
         Only where the directory answers with the new Pod. Returns the ids.
         """
         removed = []
-        listing = {}
+        listing: dict[str, Mapping[str, Pod]] = {}
         for name in sorted(self._homes.names):
             try:
                 listing[name] = await self._directory.clusters[name].pods()
             except ProvisionerError as error:
                 logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
+        for sandbox_id, names in find_doubles(listing).items():
+            self._directory.doubles.say(sandbox_id, names)
         for name, pods in listing.items():
             for sandbox_id, pod in pods.items():
                 cluster, _, uid = pod.replaces.partition("/")

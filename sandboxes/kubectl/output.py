@@ -6,6 +6,7 @@ name on stdout: a dry run and an unanswered prompt print names, too. So each kin
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,17 @@ LONG = 1_000_000
 def loads(text: bytes) -> Any:  # noqa: ANN401 - JSON
     """Parse JSON, interning strings of at most 63 bytes in a cache of 16,384. Raises ValueError.
 
-    Interning reduces a Pod from 20 to 10 KB of memory (tests/unit/test_output_json.py).
+    Interning reduces a Pod from 20 to 10 KB of memory (tests/unit/test_output_json.py). JSON has no reference cycles,
+    so garbage collection waits: it would visit the new objects again and again, for more than half of the time.
     """
-    return from_json(text, cache_strings="all")
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return from_json(text, cache_strings="all")
+    finally:
+        # Also right if several threads parse at once: the one that found it enabled ends that for all.
+        if was_enabled:
+            gc.enable()
 
 
 def without_managed_fields(obj: KubeObject) -> KubeObject:

@@ -126,9 +126,12 @@ def extras_of(namespace: str) -> list[Collection]:
     ]
 
 
-def config_maps_of_ids(namespace: str) -> Collection:
-    """Return the collection of the provisioner's ConfigMaps that have the id of a sandbox and outlive its objects."""
-    labels = f"{kube.ID_LABEL},{kube.MANAGED_BY_LABEL}={kube.MANAGED_BY},{kube.KEEP_LABEL}=true"
+def config_maps_of_directory(namespace: str) -> Collection:
+    """Return the collection of the provisioner's ConfigMaps that no reaper takes for leftovers.
+
+    These are the directory's, and those of templates that outlive their sandbox.
+    """
+    labels = f"{kube.MANAGED_BY_LABEL}={kube.MANAGED_BY},{kube.KEEP_LABEL}=true"
     return Collection("ConfigMap", kube.resource_of("ConfigMap"), "v1", namespace, labels=labels)
 
 

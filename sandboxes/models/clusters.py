@@ -18,7 +18,11 @@ class ClusterCapacity(BaseModel):
     max_sandboxes: int | None = Field(
         description="Most sandboxes that the operator allows in it; null: no limit.", examples=[100]
     )
-    quota: dict[str, str] | None = Field(description="What is left of its quota; null: not known.", examples=[None])
+    quota: dict[str, str] | None = Field(
+        description="What is left of the quotas of its namespace, by resource: cores, bytes, or objects, up to a "
+        "minute ago. Quotas with scopes are left out. Null: not known, as without the right to list `resourcequotas`.",
+        examples=[{"limits.memory": "8589934592", "pods": "7", "requests.cpu": "1.5"}],
+    )
 
 
 class ClusterResponse(BaseModel):
@@ -47,8 +51,25 @@ class ClusterResponse(BaseModel):
     )
 
 
+class DoubledSandbox(BaseModel):
+    """A sandbox that several clusters have."""
+
+    sandbox_id: str = Field(description="Sandbox ID.", examples=["abc"])
+    clusters: list[str] = Field(description="Clusters that have a Pod of it.", examples=[["east", "west"]])
+    answers: str | None = Field(
+        description="Cluster whose Pod is the sandbox in all answers; null if that is none of them, or not known now.",
+        examples=["east"],
+    )
+
+
 class ClusterList(BaseModel):
     """All clusters."""
 
     clusters: list[ClusterResponse] = Field(description="Clusters, in the operator's order.")
     count: int = Field(description="Number of clusters.", examples=[1])
+    doubled: list[DoubledSandbox] = Field(
+        default=[],
+        exclude_if=lambda value: not value,
+        description="Sandboxes that several clusters have, by hand or after a loss, as far as their live views are up "
+        "to date. A `DELETE` deletes all Pods of such a sandbox, and nothing else does. Left out if there are none.",
+    )

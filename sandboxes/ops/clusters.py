@@ -12,6 +12,7 @@ from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
 from sandboxes.models.clusters import ClusterCapacity, ClusterResponse
 from sandboxes.ops.health import ENDING, OK, Health, Readiness
+from sandboxes.ops.quotas import Quotas
 from sandboxes.ops.rights import rights_wanted
 from sandboxes.tasks import BackgroundTasks
 
@@ -49,12 +50,15 @@ class ClusterOverview:
         self._degraded: str | None = None
         self._version: str | None = None
         self._version_due = 0.0
+        self._quotas = Quotas(service.cluster)
+        self._quotas_wanted = False
 
-    async def report(self) -> ClusterResponse:
-        """Return what is known of the cluster.
+    async def report(self, *, quotas: bool = True) -> ClusterResponse:
+        """Return what is known of the cluster; `quotas`: the look at it reads its quotas, too.
 
         Waits up to `clusters_answer` for a new look at it; not at all if the last look found it unreachable.
         """
+        self._quotas_wanted = self._quotas_wanted or quotas
         if self._looking is None or self._looking.done():
             self._looking = self._tasks.start(self._look())
         if self._unreachable is None:
@@ -66,7 +70,7 @@ class ClusterOverview:
             state=state,
             version=self._version,
             sandboxes=self._service.statuses(),
-            capacity=ClusterCapacity(max_sandboxes=self._most or None, quota=None),
+            capacity=ClusterCapacity(max_sandboxes=self._most or None, quota=self._quotas.left),
             last_error=error,
         )
 
@@ -92,10 +96,13 @@ class ClusterOverview:
         wrong = {name: sentence for name, sentence in checks.items() if sentence != OK}
         self._unreachable = wrong.get("kubectl") or wrong.get("api_server")
         self._degraded = next(iter(wrong.values()), None)
-        if self._unreachable is None and _now() >= self._version_due:
-            await self._ask_version()
+        if self._unreachable is None:
+            wanted, self._quotas_wanted = self._quotas_wanted, False
+            await asyncio.gather(self._ask_version(), *([self._quotas.look()] if wanted else []))
 
     async def _ask_version(self) -> None:
+        if _now() < self._version_due:
+            return
         self._version_due = _now() + self._service.cluster.deadlines.version_retry
         try:
             async with within(self._service.cluster.deadlines.ready):
@@ -131,7 +138,7 @@ class ClusterOverviews:
         """
         if not self._of_file:
             return await next(iter(self.by_name.values())).health.readiness()
-        reports = [] if self._is_stopping else await self.reports()
+        reports = [] if self._is_stopping else await self.reports(quotas=False)
         if self._is_stopping:
             return ENDING
         checks = {one.name: one.last_error or OK for one in reports}
@@ -143,9 +150,9 @@ class ClusterOverviews:
         for one in self.by_name.values():
             one.health.stop()
 
-    async def reports(self) -> list[ClusterResponse]:
-        """Return what is known of each cluster; asks all at once."""
-        reports = await asyncio.gather(*(one.report() for one in self.by_name.values()))
+    async def reports(self, *, quotas: bool = True) -> list[ClusterResponse]:
+        """Return what is known of each cluster; asks all at once. `quotas`: see ClusterOverview.report."""
+        reports = await asyncio.gather(*(one.report(quotas=quotas) for one in self.by_name.values()))
         return [*reports, *(_without_service(name, why) for name, why in self.unusable.items())]
 
     async def finish(self) -> None:

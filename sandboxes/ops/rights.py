@@ -66,10 +66,9 @@ REVIEW = ("create", "--raw", f"/apis/{_API_VERSION}/selfsubjectrulesreviews", "-
 def rights_wanted(templates: Mapping[str, Template], settings: Settings) -> dict[str, Wanted]:
     """Return what this configuration uses in the namespace, by resource."""
     basic = ("create", "delete", "get", "list", *(("watch",) if settings.live_view else ()))
-    # The settings demand what only a patch can write.
-    sandboxes = (
-        Wanted((*basic, "patch")) if settings.sandbox_idle_timeout else Wanted(basic, ("patch",), _WITHOUT_PATCH)
-    )
+    # The settings demand what only a patch can write. With several clusters it is the mark that a sandbox was returned.
+    needs_patch = bool(settings.sandbox_idle_timeout) or settings.clusters_file is not None
+    sandboxes = Wanted((*basic, "patch")) if needs_patch else Wanted(basic, ("patch",), _WITHOUT_PATCH)
     wanted = {"pods": sandboxes, "services": sandboxes if settings.access != "gateway" else _services_unmade(basic)}
     # Leftovers of templates are listed in one call for all kinds that a template may have.
     for _, kind in sorted(kube.EXTRA_KINDS):
@@ -80,6 +79,9 @@ def rights_wanted(templates: Mapping[str, Template], settings: Settings) -> dict
         needed = {*extra.needed, "create", "patch"}
         optional = tuple(verb for verb in extra.optional if verb not in needed)
         wanted[resource] = Wanted(tuple(sorted(needed)), optional, extra.loss)
+    if settings.clusters_file is not None:
+        resource = kube.RESOURCES["ConfigMap"]
+        wanted[resource] = _with_directory(wanted[resource], settings)
     return wanted | _DIAGNOSTICS
 
 
@@ -87,6 +89,18 @@ def _services_unmade(basic: tuple[str, ...]) -> Wanted:
     """Return what is wanted on Services where new sandboxes have none: they are read, since existing ones may."""
     made = ("create", "delete", "patch")
     return Wanted(tuple(verb for verb in basic if verb not in made), made, _WITHOUT_SERVICES)
+
+
+def _with_directory(extra: Wanted, settings: Settings) -> Wanted:
+    """Return what is wanted of ConfigMaps if the directory of several clusters is in them, too."""
+    needed = tuple(sorted({*extra.needed, "create", "delete", "get", "list", "update"}))
+    optional = tuple(
+        verb for verb in (*extra.optional, *(("watch",) if settings.live_view else ())) if verb not in needed
+    )
+    losses = [extra.loss] if "patch" in optional else []
+    if "watch" in optional:
+        losses.append("the first read of each sandbox asks the cluster")
+    return Wanted(needed, optional, "; ".join(losses))
 
 
 def _wanted_of_extra(kind: str, templates: Mapping[str, Template]) -> Wanted:

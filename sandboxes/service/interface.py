@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from sandboxes.models.clusters import DoubledSandbox
     from sandboxes.models.requests import CreateRequest
     from sandboxes.models.responses import (
         Diagnostics,
@@ -57,6 +58,10 @@ class Sandboxes(Protocol):
 
     async def list_matching(self, query: ListQuery | None = None) -> SandboxList:
         """Return the sandboxes that match the query, or one page of them."""
+        ...
+
+    async def doubled(self) -> list[DoubledSandbox]:
+        """Return the sandboxes that several clusters have; waits for a cluster a moment only."""
         ...
 
     async def delete(self, sandbox_id: str, *, force: bool = False) -> str | None:

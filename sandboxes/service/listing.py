@@ -106,12 +106,14 @@ def select(answers: Sequence[SandboxResponse], query: ListQuery, incomplete: Seq
     `answers` must be sorted by id. `next_cursor` is None on the last page.
     """
     wanted = [(name, value) for name in _SAME if (value := getattr(query, name)) is not None]
-    found = [
-        answer
-        for answer in answers
-        if (query.cursor is None or answer.sandbox_id > query.cursor)
-        and all(getattr(answer, name) == value for name, value in wanted)
-    ]
+    found = list(answers)
+    if wanted or query.cursor is not None:
+        found = [
+            answer
+            for answer in answers
+            if (query.cursor is None or answer.sandbox_id > query.cursor)
+            and all(getattr(answer, name) == value for name, value in wanted)
+        ]
     if query.limit is None:
         return SandboxList(sandboxes=found, count=len(found), incomplete=list(incomplete))
     page = found[: query.limit]

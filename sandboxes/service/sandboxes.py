@@ -23,7 +23,7 @@ from sandboxes.errors import (
 )
 from sandboxes.models.responses import FORCED, SandboxList, Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive, urls
-from sandboxes.service.attempt import mark_of
+from sandboxes.service.attempt import mark_of, now
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
 from sandboxes.service.events import EventBroker
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from sandboxes.access.tokens import Keys
     from sandboxes.cluster.cluster import Cluster
+    from sandboxes.models.clusters import DoubledSandbox
     from sandboxes.models.requests import CreateRequest
     from sandboxes.models.responses import Diagnostics, Reconciliation, SandboxResponse, WaitedResponse
     from sandboxes.models.urls import SandboxUrl
@@ -145,6 +146,22 @@ class SandboxService:
                 return True
         raise KeepsChanging
 
+    async def confirm(self, sandbox_id: str, uid: str) -> bool:
+        """Mark the Pod with this uid as returned to a caller, so that no maker withdraws it or rolls it back.
+
+        Returns whether it is there, and not terminating. Needs the right to patch it.
+        """
+        reference = kube.references_of(sandbox_id, self.cluster.namespace)[0]
+        pod = {**reference, "metadata": {**reference["metadata"], "uid": uid}}
+        async with within(self.cluster.deadlines.read):
+            try:
+                stored = await self.cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
+            except ObjectsChanged as error:
+                logger.debug("sandbox %s is gone before it was returned: %s", sandbox_id, error)
+                return False
+        # An apply onto a terminating Pod succeeds (record: apply-onto-terminating).
+        return not kube.is_terminating(stored)
+
     def explained(self, error: ProvisionerError) -> ProvisionerError:
         """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""
         return self.cluster.kubectl.explained(error)
@@ -231,6 +248,10 @@ class SandboxService:
         if self._creation.any_refused:
             answers = [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
         return answers
+
+    async def doubled(self) -> list[DoubledSandbox]:
+        """Return nothing: one cluster has one Pod of each sandbox."""
+        return []
 
     def list_known(self, query: ListQuery) -> list[SandboxResponse]:
         """Return the sandboxes that the live view has, however old it is, as list_all does."""

@@ -15,14 +15,15 @@ from tests.fakes import FakeCluster
 
 PROBE = ("get", "--raw", "/readyz")
 VERSION = ("get", "--raw", "/version")
+QUOTAS = ("get", "--raw", "/api/v1/namespaces/deer-flow/resourcequotas?limit=500")
 
-DEFAULT = {
+DEFAULT: dict[str, Any] = {
     "name": "default",
     "access": "node-port",
     "state": "ready",
     "version": "v1.36.2",
     "sandboxes": None,
-    "capacity": {"max_sandboxes": None, "quota": None},
+    "capacity": {"max_sandboxes": None, "quota": {}},
     "last_error": None,
 }
 
@@ -50,10 +51,10 @@ async def test_a_service_with_one_cluster_lists_it_as_default(client: Client) ->
 
 
 @patient
-async def test_the_version_is_asked_for_once(client: Client, cluster: FakeCluster) -> None:
+async def test_the_version_and_the_quotas_are_asked_for_once(client: Client, cluster: FakeCluster) -> None:
     for _ in range(3):
         await cluster_of(client)
-    assert cluster.calls == [PROBE, REVIEW, VERSION]
+    assert cluster.calls == [PROBE, REVIEW, VERSION, QUOTAS]
 
 
 @patient
@@ -70,7 +71,7 @@ async def test_a_version_that_cannot_be_read_is_null_and_asked_for_again(client:
 @patient
 async def test_the_limit_of_sandboxes_is_its_capacity(make_client: MakeClient) -> None:
     one = await cluster_of(await make_client(MAX_SANDBOXES="7"))
-    assert one["capacity"] == {"max_sandboxes": 7, "quota": None}
+    assert one["capacity"] == {"max_sandboxes": 7, "quota": {}}
 
 
 @patient
@@ -129,3 +130,61 @@ async def test_the_clusters_need_a_key(make_client: MakeClient, cluster: FakeClu
     assert (await client.get("/api/clusters")).status == 401
     assert cluster.calls == []
     assert (await client.get("/api/clusters", headers={"X-API-Key": "k3y"})).status == 200
+
+
+def quota(name: str, hard: dict[str, str], used: dict[str, str], **spec: Any) -> dict[str, Any]:
+    """Return a ResourceQuota as an API server stores it."""
+    metadata = {"name": name, "namespace": "deer-flow", "uid": f"uid-{name}", "resourceVersion": "1"}
+    spec, status = {"hard": hard, **spec}, {"hard": hard, "used": used}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": spec, "status": status}
+
+
+async def quota_of(client: Client) -> dict[str, str] | None:
+    left: dict[str, str] | None = (await cluster_of(client))["capacity"]["quota"]
+    return left
+
+
+@patient
+async def test_what_is_left_of_the_quotas_is_said_the_least_of_each(client: Client, cluster: FakeCluster) -> None:
+    cluster.put(quota("a", {"pods": "10", "requests.cpu": "4", "limits.memory": "8Gi"}, {
+        "pods": "3", "requests.cpu": "2500m", "limits.memory": "9Gi",
+    }))  # fmt: skip
+    cluster.put(quota("b", {"pods": "5", "services": "9"}, {"pods": "1"}))
+    cluster.put(quota("c", {"pods": "1"}, {"pods": "1"}, scopes=["BestEffort"]))
+    assert await quota_of(client) == {"pods": "4", "requests.cpu": "1.5", "limits.memory": "0"}
+
+
+@patient
+@pytest.mark.deadlines(ready_believed=-1.0)
+async def test_quotas_that_may_not_be_read_are_null_and_not_asked_for_again(
+    client: Client, cluster: FakeCluster
+) -> None:
+    for _ in range(2):  # the probe, and the version
+        cluster.do_before_next("get", lambda: None)
+    cluster.answer_next("get", "raw-list-forbidden")
+    for _ in range(3):
+        one = await cluster_of(client)
+        assert (one["state"], one["capacity"]["quota"]) == ("ready", None)
+    assert cluster.calls.count(QUOTAS) == 1
+
+
+@hasty
+@pytest.mark.deadlines(quota_believed=0.0, quota_kept=0.5, ready_believed=-1.0)
+async def test_a_cluster_that_hangs_shows_its_last_quotas_for_a_while_only(
+    client: Client, cluster: FakeCluster
+) -> None:
+    while await quota_of(client) is None:
+        await asyncio.sleep(0.001)
+    answers = cluster.hold_next("get")
+    while await quota_of(client) is not None:
+        await asyncio.sleep(0.01)
+    answers.set()
+    while await quota_of(client) is None:
+        await asyncio.sleep(0.001)
+
+
+async def test_readyz_reads_no_quota(client: Client, cluster: FakeCluster) -> None:
+    client.app[CLUSTERS]._of_file = True  # noqa: SLF001 - as with several clusters
+    assert (await client.get("/readyz")).status == 200
+    assert PROBE in cluster.calls
+    assert QUOTAS not in cluster.calls

@@ -258,6 +258,68 @@ async def test_direct_sends_the_client_certificate_and_verifies_the_servers(
         await server.close()
 
 
+async def test_a_run_with_several_clusters_prints_their_figures_and_ends_all_of_it(tmp_path: Path) -> None:
+    port = free_port()
+    options = ("--clusters", "2", "--fill", "3", "--sandboxes", "3", "--rounds", "1", "--idle", "1")
+    # A short age, so that the list soon says that it lacks the cluster that hangs.
+    environ = environment(tmp_path, LIVE_VIEW_MAX_AGE="2")
+    url = f"http://127.0.0.1:{port}"
+    returncode, stdout, stderr = await run(*BENCH, url, *options, environ=environ, seconds=600)
+    assert (returncode, "bench:" in stderr) == (0, False), stderr
+    percentiles, megabytes = r"p50 [\d.]+ ms, p99 [\d.]+ ms", r"\d+ children [\d.]+ MB PSS"
+    one, two = (
+        rf"{count} clusters?, load [\d.]+:\nstart to ready: [\d.]+ s\nstart to all ready: [\d.]+ s\n"
+        rf"list: {3 * count} sandboxes, {percentiles}\n"
+        rf"CPU of the service for a list: [\d.]+ ms\nfirst get of a sandbox: {percentiles}\n"
+        rf"get of a sandbox: {percentiles}\nidle: .*\nmemory: the service [\d.]+ MB RSS, {megabytes}\n"
+        for count in (1, 2)
+    )
+    further = r"memory of a further cluster: the service [-\d.]+ MB RSS, [-\d.]+ children [-\d.]+ MB PSS\n"
+    phase = r"p50 [\d.]+, p99 [\d.]+"
+    rows = "".join(
+        rf"{work}: before {phase}; at once {phase}, ratio [\d.]+; later {phase}, ratio [\d.]+\n"
+        for work in ("get", "list", "create", "delete")
+    )
+    assert re.fullmatch(rf"{one}{two}{further}c2 hangs, 1 rounds?, load [\d.]+; others, ms:\n{rows}", stdout), stdout
+    await until(lambda: not processes_with(f"LISTEN_PORT={port}"))
+    # devcluster's folders are below TMPDIR, and its processes have it in their environment.
+    await until(lambda: not processes_with(f"TMPDIR={tmp_path}"))
+    assert not list(tmp_path.glob("bench-*"))
+
+
+async def test_an_interrupted_run_with_several_clusters_ends_also_the_one_that_hangs(tmp_path: Path) -> None:
+    options = ("--clusters", "2", "--fill", "1", "--sandboxes", "1", "--rounds", "9")
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *BENCH, f"http://127.0.0.1:{free_port()}", *options, env=environment(tmp_path), stdout=pipe, stderr=pipe
+    )
+    reading = asyncio.create_task(process.communicate())
+
+    def is_stopped(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        except OSError:  # it has exited
+            return False
+
+    try:
+        await until(lambda: any(map(is_stopped, processes_with(f"TMPDIR={tmp_path}"))) or reading.done(), 120)
+        process.send_signal(signal.SIGINT)
+        _, stderr = await asyncio.wait_for(reading, 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 130, stderr.decode()
+    assert "bench: interrupted: phases that had not ended are left out\n" in stderr.decode()
+    await until(lambda: not processes_with(f"TMPDIR={tmp_path}"))
+
+
+async def test_several_clusters_are_not_measured_on_a_cluster_of_the_user(tmp_path: Path) -> None:
+    returncode, _, stderr = await bench(tmp_path, "http://127.0.0.1:1", "--clusters", "2", "--direct", "kubeconfig")
+    assert returncode == 2
+    assert "--clusters is without --direct" in stderr
+
+
 def test_percentiles_are_by_nearest_rank() -> None:
     assert [percentile([3, 1, 2, 4], percent) for percent in (25, 50, 51, 95, 99, 100)] == [1, 2, 3, 4, 4, 4]
     assert [percentile(range(1, 101), percent) for percent in (50, 95, 99)] == [50, 95, 99]

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
+from devcluster.authorization import Right
 from sandboxes.api.app_keys import CLUSTERS
+from tests.contract.kubectls import new_kubectl
 from tests.contract.service import Provisioner, StartProvisioner, create
+from tests.deploy import objects
 from tests.waiting import until
 
 NONE = {"Pending": 0, "Running": 0, "Failed": 0, "Succeeded": 0, "Unknown": 0}
@@ -37,9 +40,9 @@ async def test_the_only_cluster_is_default_with_its_version_and_sandboxes(provis
     await create(provisioner, "a")
     await create(provisioner, "b")
     await becomes(provisioner, "default", version="v1.36.2", sandboxes={**NONE, "Running": 2})
+    await becomes(provisioner, "default", capacity={"max_sandboxes": None, "quota": {}})
     one = (await clusters_of(provisioner))["default"]
     assert one["state"] == "ready"
-    assert one["capacity"] == {"max_sandboxes": None, "quota": None}
     assert one["last_error"] is None
 
 
@@ -63,3 +66,17 @@ async def test_the_list_is_answered_while_the_cluster_hangs(
     assert one["last_error"] == "The cluster does not answer at the moment"
     assert (await service.get("/health")).status == 200
     assert len(service.client.app[CLUSTERS].by_name) == 1
+
+
+@pytest.mark.deadlines(ready_believed=0.0)
+async def test_with_the_shipped_role_the_quota_is_null_and_was_asked_for_once(
+    provisioner: Provisioner, cluster: Cluster
+) -> None:
+    cluster.authorization.restrict("deer-flow", objects(new_kubectl(), ".")["Role"]["rules"])
+    await becomes(provisioner, "default", version="v1.36.2", state="ready")
+    for _ in range(3):
+        assert (await clusters_of(provisioner))["default"]["capacity"]["quota"] is None
+    assert Right("list", "", "resourcequotas") in cluster.authorization.refused
+    cluster.authorization.refused.clear()
+    await becomes(provisioner, "default", state="ready")
+    assert cluster.authorization.refused == set()

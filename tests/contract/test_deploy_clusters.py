@@ -15,7 +15,7 @@ from tests.deploy import Objects, built, objects, overlay_with
 from tests.pages import blocks
 
 COMPONENT = {"resources": ["../../base"], "components": ["../../components/clusters"]}
-CONFIGMAPS = {Right(verb, "", "configmaps") for verb in ("create", "delete", "get", "update")}
+CONFIGMAPS = {Right(verb, "", "configmaps") for verb in ("create", "delete", "get", "update", "watch")}
 
 
 @pytest.fixture

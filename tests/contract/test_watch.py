@@ -100,7 +100,7 @@ async def test_an_expired_resource_version_causes_one_list_per_resource(
         "watch-hangs",
         *(
             pytest.param(mode, marks=pytest.mark.slow)
-            for mode in ("watch-ends", "watch-garbage", "watch-strange", "watch-half", "watch-forbidden")
+            for mode in ("watch-ends", "watch-garbage", "watch-half", "watch-forbidden")
         ),
     ],
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class TamperedKubectl:
     """The real kubectl, with a failure that its file `mode` names; records every call in `calls`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, binary: str | Path = KUBECTL) -> None:
         self.path = directory / "tampered-kubectl"
         self._mode = directory / "mode"
         self._calls = directory / "calls"
@@ -36,6 +36,8 @@ class TamperedKubectl:
             f'echo "$*" >> {self._calls}\n'
             'case "$mode $*" in\n'
             f"  watch-says*watch=1*) cat {directory}/said; exec sleep 600 ;;\n"
+            f"  watch-once*watch=1*) if mv {directory}/said {directory}/said.$$ 2>/dev/null; then"
+            f" cat {directory}/said.$$; exec sleep 600; fi ;;\n"
             "  watch-hangs*watch=1*) exec sleep 600 ;;\n"
             f"  watch-late*watch=1*) while [ ! -e {directory}/go ]; do sleep 0.05; done ;;\n"
             "  watch-ends*watch=1*) exit 0 ;;\n"
@@ -45,10 +47,10 @@ class TamperedKubectl:
             'watch resource "pods" in API group "" in the namespace "deer-flow"\' >&2; exit 1 ;;\n'
             '  list-fails*limit=*) echo \'{"apiVersion":"v1","items":[],"kind":"PodList"}\';'
             " echo 'Error from server (InternalError): no' >&2; exit 1 ;;\n"
-            f'  list-lags*limit=*) {KUBECTL} "$@" > {directory}/list.$$; echo "$*" >> {directory}/lagging;'
+            f'  list-lags*limit=*) {binary} "$@" > {directory}/list.$$; echo "$*" >> {directory}/lagging;'
             f" while [ ! -e {directory}/go ]; do sleep 0.05; done; exec cat {directory}/list.$$ ;;\n"
             "esac\n"
-            f'exec {KUBECTL} "$@"\n'
+            f'exec {binary} "$@"\n'
         )
         self.path.chmod(0o755)
 
@@ -56,9 +58,13 @@ class TamperedKubectl:
         """Set the failure for the following starts; "" is none."""
         self._mode.write_text(mode)
 
+    def lines(self) -> list[str]:
+        """Return the arguments of all calls, one line for each."""
+        return self._calls.read_text().splitlines()
+
     def calls(self) -> Counter[str]:
         """Count the calls by kind."""
-        lines = self._calls.read_text().splitlines()
+        lines = self.lines()
         return Counter("watch" if "watch=1" in line else "list" if "limit=" in line else "other" for line in lines)
 
 

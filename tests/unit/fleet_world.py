@@ -151,14 +151,27 @@ class MemoryCluster:
     async def markers(self) -> list[Marker]:
         return await self._read(lambda: list(self.stored.values()))
 
+    def seen(self, sandbox_id: str) -> None:
+        """Return None: without live views everything is read."""
+
+    def seen_pods(self) -> None: ...
+
+    seen_pod, seen_markers = seen, seen_pods
+
     async def make(self, sandbox_id: str, replaces: str, *, waits: bool) -> Made:
-        """SandboxService.create: a Pod can be seen before its create has returned, and is rolled back if it fails."""
+        """SandboxService.create: a Pod can be seen before its create has returned, and is rolled back if it fails.
+
+        An apply onto a Pod that was not there when it was looked for can't be told from one that makes it.
+        """
 
         def apply() -> Made:
             there = self.sandboxes.get(sandbox_id)
-            if there is not None:
+            if there is not None and (was_there or there.is_confirmed):
                 there.is_confirmed = True
                 return Made(there.uid, is_new=False)
+            if there is not None:
+                mine.append(there.uid)
+                return Made(there.uid, is_new=True)
             if len(self.sandboxes) >= self.room:
                 raise LimitReached("full")
             uid = f"uid-{self.world.number()}"
@@ -167,6 +180,7 @@ class MemoryCluster:
             return Made(uid, is_new=True)
 
         mine: list[str] = []
+        was_there = await self.call(lambda: sandbox_id in self.sandboxes, may_be_late=False)
         try:
             made = await self.call(apply)
             if made.is_new:
@@ -197,6 +211,16 @@ class MemoryCluster:
 
     async def withdraw(self, sandbox_id: str, uid: str) -> bool:
         return await self.call(lambda: self._withdraw(sandbox_id, uid, "withdrawn"))
+
+    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
+        def confirm() -> bool:
+            there = self.sandboxes.get(sandbox_id)
+            if there is None or there.uid != uid:
+                return False
+            there.is_confirmed = True
+            return True
+
+        return await self.call(confirm)
 
     async def delete(self, sandbox_id: str) -> None:
         def delete() -> None:

@@ -267,12 +267,15 @@ async def test_a_real_process_that_hangs_times_out(tmp_path: Path) -> None:
         await kubectl.get([REFERENCE])
 
 
-async def test_gogc_is_set_for_calls_with_stdin_unless_the_operator_sets_it(tmp_path: Path) -> None:
+async def test_gogc_is_set_unless_the_operator_sets_it(tmp_path: Path) -> None:
     script = tmp_path / "kubectl"
     script.write_text('#!/bin/sh\necho "${GOGC-unset}"\n')
     script.chmod(0o755)
     runner = KubectlRunner(script, (), {"PATH": "/usr/bin:/bin"})
     assert (await runner(["get"], stdin=b"{}")).stdout == b"400\n"
-    assert (await runner(["get"], stdin=None)).stdout == b"unset\n"
+    assert (await runner(["get"], stdin=None)).stdout == b"400\n"
+    watch = await runner.start(["get"], reads=False)
+    assert [line async for line in watch.lines(100)] == [b"400"]
+    await watch.kill()
     passed = KubectlRunner(script, (), {"PATH": "/usr/bin:/bin", "GOGC": "50"})
     assert (await passed(["get"], stdin=b"{}")).stdout == b"50\n"

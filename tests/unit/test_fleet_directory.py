@@ -94,3 +94,25 @@ def test_a_sandbox_of_a_lost_cluster_is_made_anew_only_on_request(world: World, 
     Task("round", replica.round()).run()
     assert ID not in world.clusters["b"].sandboxes
     assert get(replica) == new
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3, 4])
+def test_a_change_of_names_that_completes_within_a_read_makes_no_sandbox_absent(reads: int) -> None:
+    world = World()
+    world.add("a", "b", "c")
+    before, after = ([Member(name) for name in names] for names in ("ab", "abc"))
+    one, two = Replica(world), Replica(world)
+    for replica in (one, two):
+        assert Task("file", replica.read_file(before)).run().error is None
+    made = create(one)
+    assert made == Located("there", "a", world.clusters["a"].sandboxes[ID].uid)
+    change = Task("file", one.read_file(after))
+    while world.clusters["c"].names is None:
+        change.step()
+    two.homes.read(after)
+    reading = Task("get", two.get(ID))
+    for _ in range(reads):
+        reading.step()
+    change.run()
+    assert isinstance(made, Located)
+    assert reading.run().result == Located("elsewhere", "a", made.uid)

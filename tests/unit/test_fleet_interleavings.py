@@ -33,12 +33,14 @@ def explore(
     seed: int,
     directory: type[Directory] = Directory,
     placement: type[Placement] = Placement,
+    world_type: type[World] = World,
+    replica_type: type[Replica] = Replica,
 ) -> None:
     """Run a few operations on one id, in an order and with faults that the seed decides. Raises Broken."""
     chance = random.Random(seed)  # noqa: S311 - no secret
-    world = World()
+    world = world_type()
     world.add(*NAMES)
-    replicas = [Replica(world, directory, placement) for _ in range(2)]
+    replicas = [replica_type(world, directory, placement) for _ in range(2)]
     members = [Member(name) for name in NAMES]
     for replica in replicas:
         Task("file", replica.read_file(members)).run()
@@ -95,11 +97,16 @@ def arrive(effect: Callable[[], object]) -> None:
         pass
 
 
-def first_broken(directory: type[Directory] = Directory, placement: type[Placement] = Placement) -> str:
+def first_broken(
+    directory: type[Directory] = Directory,
+    placement: type[Placement] = Placement,
+    world_type: type[World] = World,
+    replica_type: type[Replica] = Replica,
+) -> str:
     """Return what the first schedule that breaks a promise says; empty if none does."""
     for seed in range(SEEDS):
         try:
-            explore(seed, directory, placement)
+            explore(seed, directory, placement, world_type, replica_type)
         except Broken as broken:
             return f"{seed}: {broken}"
     return ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
 from sandboxes.errors import ClusterUnavailable
-from sandboxes.ops.rights import NO_REVIEW, REVIEW, RulesReview, read_review, review_request
+from sandboxes.ops.rights import NO_REVIEW, REVIEW, RulesReview, read_review, review_request, rights_wanted
+from sandboxes.settings import Settings
+from sandboxes.spec.templates import Template
 from tests.record import case, case_names
 
 VERBS = ("create", "delete", "get", "list", "patch", "watch")
@@ -145,3 +148,27 @@ OTHER_KIND = {**case("rules-review-admin").stdout, "kind": "SelfSubjectAccessRev
 def test_output_that_is_no_review_is_an_error(stdout: bytes) -> None:
     with pytest.raises(ClusterUnavailable):
         read_review(stdout)
+
+
+def test_several_clusters_need_the_notes_and_the_right_to_patch(
+    monkeypatch: pytest.MonkeyPatch, template: Template
+) -> None:
+    monkeypatch.setenv("CLUSTERS_FILE", "/clusters.yaml")
+    wanted = rights_wanted({"default": template}, Settings.load())
+    assert "patch" in wanted["pods"].needed
+    assert wanted["configmaps"].needed == ("create", "delete", "get", "list", "update")
+    assert wanted["configmaps"].optional == ("watch",)
+    assert wanted["configmaps"].loss == "the first read of each sandbox asks the cluster"
+    monkeypatch.setenv("LIVE_VIEW", "false")
+    assert rights_wanted({"default": template}, Settings.load())["configmaps"].optional == ()
+
+
+def test_several_clusters_and_a_template_with_a_config_map_need_both_rights(
+    monkeypatch: pytest.MonkeyPatch, template: Template
+) -> None:
+    monkeypatch.setenv("CLUSTERS_FILE", "/clusters.yaml")
+    own = dataclasses.replace(template, extras=({"kind": "ConfigMap"},))
+    wanted = rights_wanted({"default": template, "own": own}, Settings.load())["configmaps"]
+    assert wanted.optional == ("patch", "watch")
+    assert wanted.loss.startswith("the template own can't be used")
+    assert wanted.loss.endswith("; the first read of each sandbox asks the cluster")

@@ -62,7 +62,7 @@ class Stage:
         extra = one("ConfigMap")
         extra["metadata"]["name"] = "sandbox-example-config"
         template = Template(one("Pod"), one("Service"), (extra,))
-        self.extras = Extras(self.cluster, {"t": template}, locks)
+        self.extras = Extras(self.cluster, {"t": template, "bare": Template(one("Pod"), one("Service"))}, locks)
         self.reaper = Reaper(self.cluster, settings, locks, Uses(self.cluster), self.extras)
 
     def put(self, kind: str, **annotations: str) -> KubeObject:
@@ -131,3 +131,26 @@ async def test_template_objects_of_an_uncached_pod_are_neither_deleted_nor_repor
     del stage.fake.objects[FakeCluster.key(pod)]
     stage.informer.list()
     assert await stage.extras.remove_leftovers(1) == ["ConfigMap sandbox-a-config"]
+
+
+async def test_rounds_with_a_fresh_informer_start_no_kubectl_but_one_search_for_leftovers(stage: Stage) -> None:
+    # A Pod of a template without objects of its own, so its end leaves nothing.
+    stage.informer.list(stage.put("Pod"), stage.put("Service"))
+    assert await stage.reaper.round(dry_run=False) == []
+    searched = list(stage.fake.calls)
+    assert [args[:2] for args in searched] == [("get", "--raw")] * len(kube.EXTRA_KINDS)
+    for _ in range(3):
+        assert await stage.reaper.round(dry_run=False) == []
+    assert stage.fake.calls == searched
+
+
+@pytest.mark.parametrize(("template", "searches"), [("t", 2), ("unknown", 2), ("bare", 1)])
+async def test_leftovers_are_searched_again_after_a_pod_that_may_have_left_some(
+    stage: Stage, template: str, searches: int
+) -> None:
+    pod = stage.put("Pod", **MARKS, **{kube.TEMPLATE_ANNOTATION: template})
+    stage.informer.list(pod)
+    assert await stage.extras.remove_leftovers(1) == []
+    stage.informer.list()
+    assert await stage.extras.remove_leftovers(1) == []
+    assert len(stage.fake.calls) == searches * len(kube.EXTRA_KINDS)
