@@ -14,12 +14,13 @@ KEY = "k" * 44
 
 
 def gateway(tmp_path: Path, access: str = "gateway", keys: str = KEY) -> dict[str, str]:
-    """Return the environment of a service with a gateway, whose new sandboxes have this access."""
+    """Return the environment of a service whose sandboxes have this access, beside a gateway of its own process."""
     path = tmp_path / "gateway-keys"
     path.write_text(f"{keys}\n")
     return {
         "SANDBOX_ACCESS": access,
         "SANDBOX_GATEWAY_URL": BASE,
+        "SANDBOX_GATEWAY_SERVE": "false",
         "SANDBOX_GATEWAY_DIAL": "pod-ip",
         "SANDBOX_GATEWAY_KEYS_FILE": str(path),
     }
@@ -29,6 +30,7 @@ def gateway(tmp_path: Path, access: str = "gateway", keys: str = KEY) -> dict[st
 NO_GATEWAY = {
     "SANDBOX_ACCESS": "",
     "SANDBOX_GATEWAY_URL": "",
+    "SANDBOX_GATEWAY_SERVE": "",
     "SANDBOX_GATEWAY_DIAL": "",
     "SANDBOX_GATEWAY_KEYS_FILE": "",
 }

@@ -106,7 +106,7 @@ async def test_the_service_does_not_start_without_what_the_gateway_needs(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
     with pytest.raises(StartupError, match="SANDBOX_GATEWAY_DIAL=auto means outside a Pod"):
-        await start_provisioner(**gateway(tmp_path) | {"SANDBOX_GATEWAY_DIAL": ""})
+        await start_provisioner(**gateway(tmp_path) | {"SANDBOX_GATEWAY_SERVE": "", "SANDBOX_GATEWAY_DIAL": ""})
 
 
 @pytest.mark.role(CLUSTERS)
