@@ -29,7 +29,7 @@ from sandboxes.fleet.keeper import Keeper
 from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import ClusterAway, Made, Member, Wanted
 from sandboxes.service.listing import ListQuery, select
-from sandboxes.status.response import reconciliation_for
+from sandboxes.status.response import reconciliation_of_none
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         TemplateResponse,
         WaitedResponse,
     )
+    from sandboxes.models.urls import SandboxUrl
     from sandboxes.settings import Settings
     from sandboxes.tasks import Signal
 
@@ -211,6 +212,20 @@ class Fleet:
             async with cluster.breaker.guard():
                 return await cluster.unit.service.touch(sandbox_id)
 
+    async def make_url(self, sandbox_id: str, *, port: int | None = None, ttl_seconds: int | None = None) -> SandboxUrl:
+        """Return a URL of the sandbox by the gateway; raises what `get` and SandboxService.make_url raise."""
+        cluster = await self._locate(sandbox_id)
+        with _naming(cluster.unit.name):
+            async with cluster.breaker.guard(is_read=True):
+                return await cluster.unit.service.make_url(sandbox_id, port=port, ttl_seconds=ttl_seconds)
+
+    async def revoke_urls(self, sandbox_id: str) -> SandboxResponse:
+        """Make all URLs of the sandbox by the gateway invalid; raises what SandboxService.revoke_urls raises."""
+        cluster = await self._locate(sandbox_id)
+        with _naming(cluster.unit.name):
+            async with cluster.breaker.guard():
+                return await cluster.unit.service.revoke_urls(sandbox_id)
+
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return the diagnosis of the sandbox; raises what `get` raises."""
         cluster = await self._locate(sandbox_id)
@@ -228,7 +243,7 @@ class Fleet:
         """Return which Pod the sandbox has, also one that is terminating, or that it has none."""
         found = await self.directory.locate(sandbox_id)
         names = [found.cluster] if found.kind != "nowhere" else await self._may_terminate(sandbox_id)
-        answer = reconciliation_for(sandbox_id, None, None, self._settings)
+        answer = reconciliation_of_none(sandbox_id, self._settings)
         for name in names:
             with _naming(name):
                 answer = await self._cluster(name).unit.service.reconcile(sandbox_id)
