@@ -1,4 +1,4 @@
-"""Allocates cluster IPs and node ports for Services. Node ports are really bound on this machine.
+"""Allocates cluster IPs, node ports, and addresses of Pods. Node ports are really bound on this machine.
 
 Knows numbers and sockets, not Services.
 """
@@ -6,7 +6,7 @@ Knows numbers and sockets, not Services.
 import logging
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 
 log = logging.getLogger(__name__)
@@ -131,3 +131,13 @@ class ClusterIPs:
     def release(self, address: str) -> None:
         """Release an address."""
         self._taken.discard(address)
+
+
+def pod_addresses() -> Iterator[str]:
+    """Yield addresses of loopback, each once; other clusters on this machine have others, as good as always."""
+    block = (16 + secrets.randbelow(224), secrets.randbelow(256))
+    number = 1
+    while True:
+        number += 1
+        if number % 256 not in (0, 255):
+            yield f"127.{block[0]}.{(block[1] + number // 256) % 256}.{number % 256}"

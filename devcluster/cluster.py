@@ -26,6 +26,7 @@ from devcluster.node import Folders
 from devcluster.nodeports import NodePortProxy
 from devcluster.objects import Json, clone
 from devcluster.openapi import OpenApi
+from devcluster.podservers import Handler, PodServers
 from devcluster.podstates import Words, put_in_words, put_into
 from devcluster.port import Port
 from devcluster.resources import BY_KIND, NAMESPACES, STORAGE_CLASSES
@@ -64,6 +65,8 @@ class Cluster:
     `sendInitialEvents` is not supported, as on servers before 1.32 and of 1.33.
 
     `node_folders` are all folders that the node has, by path; with None, it and the claims have any. See `node`.
+
+    With `pod_servers`, a Pod answers at its own address, too; see `podservers`, and `pods_answer_by`.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword for each thing that a test may set
@@ -80,6 +83,7 @@ class Cluster:
         watch_speed: float = 1.0,
         watch_list: bool = True,
         node_folders: Iterable[str] | None = None,
+        pod_servers: bool = False,
     ) -> None:
         self._port = port
         self._directory = directory
@@ -91,6 +95,7 @@ class Cluster:
         self._watch_clock = Clock(watch_speed)
         self._watch_list = watch_list
         self._folders = Folders(node_folders)
+        self._has_pod_servers = pod_servers
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -163,6 +168,18 @@ class Cluster:
         """Put a Pod into a described state, in which it stays; see `podstates.Words`."""
         put_in_words(self._kubelet, (namespace, name), state)
 
+    def pods_answer_by(self, handler: Handler) -> None:
+        """Let this handler answer at the addresses of all Pods from now on. Needs `pod_servers`."""
+        self._pod_servers.handler = handler
+
+    def set_pod_address(self, namespace: str, name: str, address: str) -> None:
+        """Report another address of a Pod. Raises KeyError if the Pod has no node."""
+        state = self._kubelet.state_of((namespace, name))
+        if state is None:
+            raise KeyError(f"no Pod {name} in {namespace} on the node")
+        state.address = address
+        self._kubelet.publish((namespace, name))
+
     def set_log(self, namespace: str, name: str, text: str) -> None:
         """Set the log that each run of a Pod's containers writes. Raises KeyError if the Pod has no node."""
         state = self._kubelet.state_of((namespace, name))
@@ -233,6 +250,10 @@ class Cluster:
         proxy = NodePortProxy(self._store, self._kubelet, node_ports)
         await proxy.start()
         stack.push_async_callback(proxy.stop)
+        self._pod_servers = PodServers(self._kubelet)
+        if self._has_pod_servers:
+            await self._pod_servers.start()
+            stack.push_async_callback(self._pod_servers.stop)
         self._watches = Watches(self._store, self._watch_clock, watch_list=self._watch_list)
         self._server = ApiServer(
             api,

@@ -41,6 +41,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="minimum time until a Pod is ready (default: 0.3)",
     )
     parser.add_argument(
+        "--pod-servers",
+        action="store_true",
+        help="let Pods answer at their own addresses, which are of this machine's loopback, too",
+    )
+    parser.add_argument(
         "--audit-log", type=Path, metavar="FILE", help="append each request to this file, as a line of JSON"
     )
     parser.add_argument(
@@ -84,7 +89,13 @@ async def _run(options: argparse.Namespace) -> int:
         loop.add_signal_handler(number, stop.put_nowait, number)
 
     def make(directory: Path | None) -> Cluster:
-        return Cluster(options.port, directory, ready_after=options.ready_after, tls=not options.plain_http)
+        return Cluster(
+            options.port,
+            directory,
+            ready_after=options.ready_after,
+            tls=not options.plain_http,
+            pod_servers=options.pod_servers,
+        )
 
     if options.clusters is None:
         async with make(options.directory) as cluster:

@@ -6,8 +6,8 @@ all changes; nothing polls.
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import count
 
+from devcluster.allocators import pod_addresses
 from devcluster.api import Api
 from devcluster.clock import Clock
 from devcluster.deletion import DeleteOptions, Deletion
@@ -49,7 +49,7 @@ class Kubelet:
         self.recorder = Recorder(api.store)
         self._pods: dict[Key, PlacedPod] = {}
         self._listeners: list[Callable[[Key], None]] = []
-        self._addresses = count(2)
+        self._addresses = pod_addresses()
         api.store.subscribe(self._on_change)
 
     def on_serving(self, listener: Callable[[Key], None]) -> None:
@@ -91,8 +91,7 @@ class Kubelet:
         """Assign an address to the Pod; the next report includes it."""
         state = self._pods[key].state
         if not state.address:
-            number = next(self._addresses)
-            state.address = f"10.244.{number // 250 % 256}.{number % 250 + 2}"
+            state.address = next(self._addresses)
 
     def begin(self, key: Key) -> None:
         """Start the containers for the first time."""

@@ -37,7 +37,7 @@ class NodePortProxy:
         self._dirty: dict[Key, None] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._http = web.Server(_answer)
+        self._http = web.Server(answer)
         store.subscribe(self._on_change)
         kubelet.on_serving(self._on_pod)
 
@@ -183,7 +183,7 @@ def _is_ready(pod: Json) -> bool:
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
-async def _answer(request: web.BaseRequest) -> web.StreamResponse:
+async def answer(request: web.BaseRequest) -> web.StreamResponse:
     """Answer the readiness path of a sandbox; 404 for any other."""
     if request.path != SANDBOX_PATH:
         response = web.json_response({"detail": "Not Found"}, status=404)

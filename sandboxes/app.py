@@ -7,19 +7,22 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sandboxes.access.start import NEEDS_RESTART, gateway_keys
 from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS, SANDBOXES
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.no_informer import NoInformer
+from sandboxes.cluster_settings import DEFAULT_CLUSTER
 from sandboxes.cluster_unit import ClusterPlan, client_of, prepare_unit
 from sandboxes.cluster_units import ClusterUnits
-from sandboxes.clusters_file import DEFAULT_CLUSTER, ClusterEntry, message, parse
+from sandboxes.clusters_file import ClusterEntry, message, parse
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.fleet.markers import reserved_by
 from sandboxes.fleet.service import Fleet
+from sandboxes.gateway_service import GatewayService, health_app
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
 from sandboxes.ops.clusters import ClusterOverviews
@@ -36,12 +39,14 @@ from sandboxes.spec.templates import load_templates, suffix_of
 from sandboxes.variables import Address, ignored_variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from aiohttp import web
 
+    from sandboxes.access.tokens import Keys
     from sandboxes.cluster_unit import ClusterUnit, Preflight
     from sandboxes.deadlines import Deadlines
+    from sandboxes.kubectl.client import Kubectl
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
 
@@ -93,9 +98,12 @@ async def compose(
     checks of the cluster to run first. Raises StartupError if the service must not start.
     """
     keys = ApiKeys(settings)
-    callers = Callers(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod)
+    is_here = is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod
+    callers = Callers(settings, in_pod=is_here)
+    of_clusters = [entry.for_service(settings) for entry in read_entries(settings)]
+    url_keys = gateway_keys(settings, of_clusters, in_pod=is_here)
     if settings.clusters_file is not None:
-        units = _units(settings, settings.clusters_file, directory, preflight, deadlines)
+        units = _units(settings, settings.clusters_file, directory, preflight, deadlines, url_keys)
         await units.load()
         first = next(iter(units.units.values()))
         _warn(settings, callers, first.service.loaded_templates)
@@ -109,25 +117,99 @@ async def compose(
         app.on_shutdown.append(lambda _app: units.release())
     else:
         plan = plan_cluster(ClusterEntry(DEFAULT_CLUSTER), settings)
-        first = await prepare_unit(plan, os.environ, directory, deadlines=deadlines)
+        first = await prepare_unit(plan, os.environ, directory, keys=url_keys, deadlines=deadlines)
         _warn(settings, callers, plan.templates)
         await first.check(preflight)
         app = create_app(first.service, settings, keys, callers, ClusterOverviews([first.overview]))
         app[METRICS].read_waiting(lambda: first.pool.waiting)
         units, fleet = None, None
-    app.cleanup_ctx.append(_running(first if units is None else units))
-    if fleet is not None:
-        app.cleanup_ctx.append(_running(fleet))
+    parts: list[ClusterUnit | ClusterUnits | Fleet] = [first] if units is None or fleet is None else [units, fleet]
+    if url_keys is None or not settings.sandbox_gateway_serve:
+        _run(app, parts)
+        return app
+    gateway = GatewayService(settings, url_keys, app[METRICS], deadlines, os.environ)
+    if units is None:
+        gateway.join(first)
+    else:
+        gateway.follow(units)
+    _run(app, parts, gateway)
     return app
 
 
-def _units(settings: Settings, path: Path, directory: Path, preflight: Preflight, deadlines: Deadlines) -> ClusterUnits:
+async def compose_gateway(
+    settings: Settings, directory: Path, *, in_pod: bool | None = None, deadlines: Deadlines = DEADLINES
+) -> web.Application:
+    """Build the application of a gateway in a process of its own; see `compose`. It watches Pods, and nothing else."""
+    is_here = is_in_pod(os.environ, SERVICE_ACCOUNT) if in_pod is None else in_pod
+    of_clusters = [entry.for_service(settings) for entry in read_entries(settings)]
+    keys = gateway_keys(settings, of_clusters, in_pod=is_here, is_own_process=True)
+    assert keys is not None  # noqa: S101 - a gateway of its own always has keys
+    alone = settings.model_copy(update=ALONE)
+    metrics = Metrics()
+    gateway = GatewayService(alone, keys, metrics, deadlines, os.environ)
+    app = health_app(gateway, metrics)
+    part: ClusterUnit | ClusterUnits
+    if settings.clusters_file is None:
+        part = await prepare_unit(_plan_of_pods(DEFAULT, alone), os.environ, directory, keys=keys, deadlines=deadlines)
+        gateway.join(part)
+    else:
+
+        async def prepare(entry: ClusterEntry) -> ClusterUnit:
+            own = directory / entry.name
+            own.mkdir(exist_ok=True)
+            return await prepare_unit(_plan_of_pods(entry, alone), os.environ, own, keys=keys, deadlines=deadlines)
+
+        part = ClusterUnits(settings.clusters_file, prepare, _check_nothing, deadlines)
+        await part.load()
+        gateway.follow(part)
+    _run(app, [part], gateway)
+    return app
+
+
+DEFAULT = ClusterEntry(DEFAULT_CLUSTER)
+
+# Settings of a gateway in a process of its own: it has no reaper, and writes too rarely to keep processes waiting.
+ALONE = {"reaper_interval": 0.0, "kubectl_start_ahead": False, "live_view": True}
+
+
+def _plan_of_pods(entry: ClusterEntry, settings: Settings) -> ClusterPlan:
+    return ClusterPlan(entry, entry.for_service(settings), {}, only_pods=True)
+
+
+async def _check_nothing(
+    _kubectl: Kubectl, _templates: Mapping[str, Template], _settings: Settings, _deadlines: Deadlines
+) -> None:
+    """Check nothing: a cluster that is not there yet, or not ready, may be later."""
+
+
+def _run(
+    app: web.Application, parts: Sequence[ClusterUnit | ClusterUnits | Fleet], gateway: GatewayService | None = None
+) -> None:
+    """Run the parts, and the gateway, while the application runs.
+
+    The gateway's address is bound first, so that nothing starts in vain, and its connections end first.
+    """
+    if gateway is not None:
+        app.cleanup_ctx.append(gateway.listener.bound)
+        app.on_shutdown.append(gateway.end)
+    for part in parts:
+        app.cleanup_ctx.append(_running(part))
+    if gateway is not None:
+        app.cleanup_ctx.append(gateway.listener.listening)
+
+
+def _units(  # noqa: PLR0913, PLR0917 - the wiring of one function
+    settings: Settings, path: Path, directory: Path, preflight: Preflight, deadlines: Deadlines, keys: Keys | None
+) -> ClusterUnits:
     """Return the clusters of CLUSTERS_FILE, not yet loaded; each has a folder of its own in `directory`."""
 
     async def prepare(entry: ClusterEntry) -> ClusterUnit:
         own = directory / entry.name
         own.mkdir(exist_ok=True)
-        unit = await prepare_unit(plan_cluster(entry, apart), os.environ, own, deadlines=deadlines)
+        plan = plan_cluster(entry, apart)
+        if plan.settings.access == "gateway" and keys is None:  # an entry of a later version of the file
+            raise StartupError(NEEDS_RESTART)
+        unit = await prepare_unit(plan, os.environ, own, keys=keys, deadlines=deadlines)
         unit.service.room.total, unit.service.room.name = total, entry.name
         return unit
 
@@ -211,6 +293,11 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
     """Yield a warning for each setting whose effect an operator may not expect."""
     yield from ignored_variables(os.environ)
     yield from _warnings_of_access(settings, callers)
+    if settings.access == "gateway" and settings.is_set("sandbox_service_type"):
+        yield (
+            "SANDBOX_ACCESS=gateway wins over SANDBOX_SERVICE_TYPE, which only says now how sandboxes are reached that "
+            "were made with a Service."
+        )
     if settings.overridden:
         yield f"Set without effect: {', '.join(settings.overridden)}."
     if not (settings.threads_host_path or settings.userdata_pvc_name):
@@ -234,7 +321,10 @@ def _warnings(settings: Settings, callers: Callers) -> Iterator[str]:
             "not need the browser, set SANDBOX_SECCOMP=RuntimeDefault."
         )
     if settings.sandbox_network_policy == "isolated" and not settings.sandbox_ingress_from:
-        yield "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes."
+        yield (
+            "SANDBOX_INGRESS_FROM is not set: the NetworkPolicy blocks all ingress to the sandboxes"
+            + (", that of the gateway, too: name its Pods there." if settings.access == "gateway" else ".")
+        )
     yield from ignored_kubeconfigs(settings)
 
 

@@ -1,6 +1,7 @@
 """The command line: serves the REST API, or runs a one-shot command.
 
 python provisioner.py                                         serve
+python provisioner.py gateway                                 serve only the gateway (SANDBOX_ACCESS=gateway)
 python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
 python provisioner.py render --request body.json              print those of a create with this body
 python provisioner.py reap [--dry-run]                        run the reaper once, or print what it would delete
@@ -26,12 +27,14 @@ from pydantic import ValidationError
 from sandboxes import __version__
 from sandboxes import objects as kube
 from sandboxes.api import server
+from sandboxes.api.callers import is_in_pod
 from sandboxes.api.params import decode_json
-from sandboxes.app import compose, compose_once, load_all_templates, read_entries
+from sandboxes.app import compose, compose_gateway, compose_once, load_all_templates, read_entries
 from sandboxes.errors import ProvisionerError, StartupError
+from sandboxes.kubectl.config import SERVICE_ACCOUNT
 from sandboxes.logs import configure_logging, print_masked
 from sandboxes.models.requests import CreateRequest
-from sandboxes.ops.doctor import check
+from sandboxes.ops.doctor import check, gateway_line
 from sandboxes.ops.lines import Line, Verdict, exit_code
 from sandboxes.service.attempt import now
 from sandboxes.settings import Settings
@@ -54,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"sandbox-provisioner {__version__}")
     commands = parser.add_subparsers(dest="command")
     _add_command(commands, "serve", "serve the REST API (the default)")
+    _add_command(
+        commands,
+        "gateway",
+        "serve the gateway alone, with /readyz and /metrics on the port of the REST API; for a service with "
+        "SANDBOX_GATEWAY_SERVE=false, any number of them",
+    )
     render_parser = _add_command(commands, "render", "print the objects of one sandbox as JSON, without creating it")
     which = render_parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--sandbox-id")
@@ -92,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             work = check_all(settings) if settings.clusters_file is None else check_each(settings)
             return asyncio.run(server.until_stopped(work))
         else:
-            serve(settings)
+            serve(settings, only_gateway=arguments.command == "gateway")
     except server.Stopped:
         return 2 if arguments.command == "check" else 1
     except ProvisionerError as error:
@@ -219,7 +228,10 @@ async def check_all(settings: Settings, context: str | None = None) -> int:
     `settings`: of the cluster; `context`: of the kubeconfig, None: the current one. Raises StartupError if the
     templates can't be loaded.
     """
-    lines: list[Line] = []
+    gateway = gateway_line(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT))
+    lines = [gateway] if gateway is not None else []
+    for line in lines:
+        print_masked(line)
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
         async for line in check(settings, os.environ, Path(directory), load_all_templates(settings), context):
             print_masked(line)
@@ -237,8 +249,11 @@ def collect_old_objects_rarely() -> None:
     gc.set_threshold(young, middle, 1000)
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP. Raises StartupError if the service can't start."""
+def serve(settings: Settings, *, only_gateway: bool = False) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP. Raises StartupError if the service can't start.
+
+    `only_gateway`: serve no API, so that no key is needed.
+    """
     collect_old_objects_rarely()
     key = settings.provisioner_api_key
     configure_logging(settings.log_level, settings.log_format, secrets=[key.get_secret_value()] if key else [])
@@ -248,8 +263,9 @@ def serve(settings: Settings) -> None:
         used_variable(LISTEN_HOST, os.environ),
         used_variable(LISTEN_PORT, os.environ),
     )
-    if not (settings.has_key or settings.allow_unauthenticated):
+    if not (settings.has_key or settings.allow_unauthenticated or only_gateway):
         check_address(address)
     # For kubectl's cache and a private kubeconfig. The only directory that must be writable (read-only root).
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
-        asyncio.run(server.serve(compose(settings, Path(directory)), address))
+        composed = (compose_gateway if only_gateway else compose)(settings, Path(directory))
+        asyncio.run(server.serve(composed, address))

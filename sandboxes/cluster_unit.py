@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.directory_view import DirectoryView
-from sandboxes.cluster.informer import Informer
+from sandboxes.cluster.informer import KINDS, Informer
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.cluster.terminations import TerminationLog
 from sandboxes.deadlines import DEADLINES, within
@@ -25,11 +25,13 @@ from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.clusters import ClusterOverview
 from sandboxes.ops.preflight import protect
 from sandboxes.service.sandboxes import SandboxService
+from sandboxes.service.unreachable import warning_of_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
+    from sandboxes.access.tokens import Keys
     from sandboxes.clusters_file import ClusterEntry
     from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.config import Connection
@@ -56,6 +58,7 @@ class ClusterUnit:
     _batched: BatchedKubectl
     _informer: Informer
     _directory_view: DirectoryView | None
+    _only_pods: bool = False
 
     @property
     def name(self) -> str:
@@ -82,7 +85,7 @@ class ClusterUnit:
         """Read from the API server whether the cluster has a sandbox, or a part of one; None if it can't be asked."""
         try:
             async with within(self.cluster.deadlines.read):
-                return bool(await self.cluster.list_live())
+                return bool(await self.cluster.list_live(only_pods=self._only_pods))
         except ProvisionerError:
             return None
 
@@ -103,6 +106,7 @@ class ClusterUnit:
                 await stack.enter_async_context(self._directory_view.running())
             if self.settings.reaper_interval:
                 await stack.enter_async_context(self.service.reaper.running())
+            await stack.enter_async_context(warning_of_unreachable(self.cluster, self.service.accesses))
             stack.push_async_callback(self.service.finish)
             stack.push_async_callback(self.release)
             yield
@@ -122,14 +126,22 @@ class ClusterPlan:
     settings: Settings
     templates: Mapping[str, Template]
     policies: tuple[KubeObject, ...] = ()
+    # Whether the unit only serves the gateway, with rights on Pods alone.
+    only_pods: bool = False
 
 
 async def prepare_unit(
-    plan: ClusterPlan, environ: Mapping[str, str], directory: Path, *, deadlines: Deadlines = DEADLINES
+    plan: ClusterPlan,
+    environ: Mapping[str, str],
+    directory: Path,
+    *,
+    keys: Keys | None = None,
+    deadlines: Deadlines = DEADLINES,
 ) -> ClusterUnit:
     """Build the unit of a cluster, without connecting to it; it works while `running`.
 
-    `directory`: writable, of this cluster alone. Raises StartupError if kubectl or the kubeconfig can't be used.
+    `keys`: see Accesses. `directory`: writable, of this cluster alone. Raises StartupError if kubectl or the kubeconfig
+    can't be used.
     """
     entry, settings = plan.entry, plan.settings
     connection = await prepare(settings, environ, directory, context=entry.context)
@@ -144,10 +156,15 @@ async def prepare_unit(
         deadlines=deadlines,
     )
     informer = Informer(
-        kubectl, runner, settings.k8s_namespace, max_age=settings.live_view_max_age, deadlines=deadlines
+        kubectl,
+        runner,
+        settings.k8s_namespace,
+        max_age=settings.live_view_max_age,
+        kinds=("Pod",) if plan.only_pods else KINDS,
+        deadlines=deadlines,
     )
     directory_view = None
-    if settings.live_view and settings.clusters_file is not None:
+    if settings.live_view and settings.clusters_file is not None and not plan.only_pods:
         directory_view = DirectoryView(
             kubectl,
             runner,
@@ -166,9 +183,9 @@ async def prepare_unit(
         batched=batched if settings.kubectl_group else None,
         directory_view=directory_view,
     )
-    service = SandboxService(cluster, plan.templates, settings)
+    service = SandboxService(cluster, plan.templates, settings, keys)
     overview = ClusterOverview(entry.name, service, settings, weight=entry.weight)
-    return ClusterUnit(entry, settings, service, overview, pool, batched, informer, directory_view)
+    return ClusterUnit(entry, settings, service, overview, pool, batched, informer, directory_view, plan.only_pods)
 
 
 def client_of(

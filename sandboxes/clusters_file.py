@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from sandboxes.cluster_settings import ClusterSettings
 from sandboxes.grammar import key_problem, label_value_problem
-from sandboxes.settings import ClusterSettings
 from sandboxes.spec.yaml import read_documents
 from sandboxes.spec.yaml_scalars import UnreadableError
 from sandboxes.variables import may_be_shown, rule_of
@@ -24,28 +24,27 @@ if TYPE_CHECKING:
     from sandboxes.settings import Settings
     from sandboxes.spec.yaml import Document, Json
 
-# Name of the only cluster of a service without CLUSTERS_FILE.
-DEFAULT_CLUSTER = "default"
-
 MAX_WEIGHT = 1000
 
 _NAME_RULE = "1 to 40 lower-case letters, digits and `-`"
 _NAME = re.compile(r"[a-z0-9-]{1,40}")
 
 
+# KUBECONFIG is a list, and an entry names one file; `access` says what SANDBOX_SERVICE_TYPE does.
+_NO_KEYS = frozenset({"kubeconfig", "sandbox_service_type"})
+
+
 def _setting_keys() -> dict[str, str]:
     """Return the field of ClusterSettings by its key in the file: its name without `k8s_`, `sandbox_` and `_path`."""
-    renamed = {"kubeconfig_path": "kubeconfig", "sandbox_service_type": "access"}
+    renamed = {"kubeconfig_path": "kubeconfig"}
     return {
         renamed.get(name, name.removeprefix("k8s_").removeprefix("sandbox_")): name
         for name in ClusterSettings.model_fields
-        if name != "kubeconfig"  # the list of the variable KUBECONFIG: an entry names one file
+        if name not in _NO_KEYS
     }
 
 
 SETTING_KEYS = _setting_keys()
-
-ACCESS = {"node-port": "NodePort", "cluster-ip": "ClusterIP"}
 
 # Fields that say which objects a cluster's sandboxes are: if one changes, its sandboxes are out of sight.
 _OF_PLACE = ("kubeconfig", "context", "namespace", "api_server")
@@ -131,12 +130,6 @@ def _context(value: str) -> str:
     return value
 
 
-def _access(value: str) -> str:
-    if value not in ACCESS:
-        raise ValueError(" or ".join(f"`{word}`" for word in ACCESS))
-    return ACCESS[value]
-
-
 def _labels(value: dict[str, str]) -> dict[str, str]:
     if any(key_problem(key) or label_value_problem(text) for key, text in value.items()):
         raise ValueError("keys and values in the syntax of Kubernetes' labels")
@@ -152,7 +145,7 @@ _OWN: dict[str, TypeAdapter[Any]] = {
 }
 _OF_SETTINGS: dict[str, TypeAdapter[Any]] = {
     key: TypeAdapter(ClusterSettings.model_fields[name].rebuild_annotation()) for key, name in SETTING_KEYS.items()
-} | {"access": TypeAdapter(Annotated[str, AfterValidator(_access)])}
+}
 
 
 def _entry(item: dict[str, Json]) -> tuple[ClusterEntry, list[str]]:

@@ -163,6 +163,21 @@ class Deadlines:
     # Interval of the check whether CLUSTERS_FILE has changed; when a refused version of it is tried again.
     clusters_poll: float = 5.0
     clusters_retry: float = 60.0
+    # The gateway. Dials: within a cluster, a SYN is answered within a millisecond, and repeated after 1 and 3 s.
+    gateway_dial: float = 5.0
+    # How long an idle connection to a sandbox is kept: less than gunicorn (2 s) and uvicorn (5 s) keep it, since a
+    # request that meets their close must not be sent again.
+    gateway_idle: float = 1.0
+    # Interval at which bytes that flow count as use; interval of the look whether any do.
+    gateway_use: float = 30.0
+    gateway_tick: float = 10.0
+    # How long the gateway waits for the close of a WebSocket that it ends, and for callers that take no more.
+    gateway_close: float = 5.0
+    # Time for running requests to finish at the end of the gateway.
+    gateway_finish: float = 10.0
+    # How long a caller may be silent between requests.
+    gateway_keepalive: float = 75.0
+
     # Several clusters: before another round of the directory; before the first probe of a cluster that can't be
     # reached, and at most; how long a replica remembers where a sandbox is, if that cluster's live view has its Pod.
     fleet_round: float = 0.1

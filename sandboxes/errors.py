@@ -84,6 +84,10 @@ class SandboxConflict(ProvisionerError):
     status = 409
 
 
+class NotBehindGateway(SandboxConflict):
+    """The sandbox has no URL by the gateway."""
+
+
 class Unprocessable(ProvisionerError):
     """A field of the request is invalid; `fields` is the list in the 422 response."""
 

@@ -214,6 +214,11 @@ def host_names(values: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def is_loopback(host: str) -> bool:
+    """Whether the host is `localhost` or a loopback address."""
+    return host == "localhost" or (is_ip_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
 def is_ip_address(host: str) -> bool:
     """Whether the host is an IPv4 address, or an IPv6 address without brackets."""
     try:

@@ -33,6 +33,11 @@ USER_ANNOTATION = "provisioner/user-id"
 APPLIED_AT_ANNOTATION = "provisioner/applied-at"
 # When a create last returned a Pod that existed already.
 CONFIRMED_ANNOTATION = "provisioner/confirmed-at"
+# On a Pod that was made without a Service: how it is reached, ACCESS_GATEWAY.
+ACCESS_ANNOTATION = "provisioner/access"
+ACCESS_GATEWAY = "gateway"
+# On a Pod whose URLs were made invalid: another value makes them invalid again.
+URL_GENERATION_ANNOTATION = "provisioner/url-generation"
 # When the rollback of a failed create has decided to delete the object.
 REFUSED_ANNOTATION = "provisioner/refused-at"
 
@@ -127,6 +132,11 @@ def owner_of(obj: KubeObject) -> tuple[str | None, str | None]:
 def is_managed(obj: KubeObject) -> bool:
     """Whether this service created or adopted the object."""
     return get_labels(obj).get(MANAGED_BY_LABEL) == MANAGED_BY
+
+
+def is_behind_gateway(pod: KubeObject) -> bool:
+    """Whether the Pod was made to be reached by the gateway: it is a whole sandbox without a Service."""
+    return get_annotations(pod).get(ACCESS_ANNOTATION) == ACCESS_GATEWAY
 
 
 def is_terminating(obj: KubeObject) -> bool:

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from sandboxes import variables
+from sandboxes.cluster_settings import ClusterSettings
 from sandboxes.errors import StartupError
+from sandboxes.gateway_settings import GatewaySettings
 from sandboxes.grammar import (
     check_image,
     host_names,
+    is_loopback,
 )
 from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
 from sandboxes.variables import (
@@ -34,15 +37,8 @@ from sandboxes.variables import (
     Port,
     ThreadsPath,
     api_key,
-    api_server,
-    dns_domain,
     file_path,
-    file_paths,
-    host_or_address,
-    ingress_from,
     lower_case,
-    namespace,
-    path_list,
     upper_case,
     variable_names,
     words,
@@ -50,8 +46,6 @@ from sandboxes.variables import (
 
 # Where DeerFlow's own containers have what its chart keeps on the claim.
 DEERFLOW_HOME = "/app/backend/.deer-flow"
-
-DEFAULT_KUBECONFIG = Path("~/.kube/config")
 
 DEFAULT_IMAGE = "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest"
 
@@ -65,76 +59,7 @@ def _optional_fields(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-class ClusterSettings(BaseSettings):
-    """The settings of one cluster: how to reach it, and what to create in it. See Settings."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        env_ignore_empty=True,
-        extra="forbid",
-        case_sensitive=True,
-        alias_generator=str.upper,
-        hide_input_in_errors=True,
-    )
-
-    k8s_namespace: Annotated[str, AfterValidator(namespace)] = Field(
-        "deer-flow", description="Namespace of the sandboxes; created if it is missing."
-    )
-    sandbox_service_type: Literal["NodePort", "ClusterIP"] = Field(
-        "NodePort", description="How a sandbox is reached: `NodePort`, or `ClusterIP` from inside the cluster."
-    )
-    node_host: Annotated[str, AfterValidator(host_or_address)] = Field(
-        "host.docker.internal", description="Host part of NodePort URLs."
-    )
-    cluster_domain: Annotated[str, AfterValidator(dns_domain)] = Field(
-        "cluster.local",
-        description="DNS domain of the cluster: the end of ClusterIP URLs and of the names `*.svc.DOMAIN` that are "
-        "accepted in `Host`.",
-    )
-    sandbox_templates_dir: Path | None = Field(
-        None, description="Directory of further templates, one directory each, in addition to the built-in ones."
-    )
-    sandbox_network_policy: Literal["off", "isolated"] = Field(
-        "off",
-        description="`isolated`: a NetworkPolicy lets sandboxes reach the internet and the cluster's DNS only, and be "
-        "reached from `SANDBOX_INGRESS_FROM` only. `off`: none is created, and an existing one is not changed.",
-    )
-    sandbox_ingress_from: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words), AfterValidator(ingress_from)] = (
-        Field(
-            (),
-            description="Who may reach isolated sandboxes, separated by commas: CIDRs (node-port traffic arrives from "
-            "the nodes' addresses), `namespace:KEY=VALUE`, `pod:KEY=VALUE` and `namespace:KEY=VALUE/pod:KEY=VALUE`.",
-        )
-    )
-    max_sandboxes: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="Most sandboxes in the namespace; past it, 429. With `CLUSTERS_FILE`: in all clusters "
-        "together; an entry's `max_sandboxes` is for its cluster. `0`: no limit.",
-    )
-    kubeconfig_path: Annotated[Path, AfterValidator(file_path)] = Field(
-        DEFAULT_KUBECONFIG,
-        description="kubeconfig file. If it does not exist, in a Pod, the service account's token is used. "
-        "The image sets it.",
-    )
-    kubeconfig: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(path_list), AfterValidator(file_paths)] = Field(
-        (),
-        description="kubeconfig files, separated by colons, which kubectl merges; missing ones are passed over. Read "
-        "where `KUBECONFIG_PATH` is unset, so not in the image, and then instead of `~/.kube/config`.",
-    )
-    k8s_api_server: Annotated[str, AfterValidator(api_server)] | None = Field(
-        None,
-        description="API server instead of the kubeconfig's, given to kubectl as `--server`; the certificate is "
-        "still checked against the kubeconfig's host.",
-    )
-    k8s_tls_server_name: Annotated[str, AfterValidator(host_or_address)] | None = Field(
-        None, description="Name that the API server's certificate must carry, instead of the kubeconfig's host."
-    )
-    k8s_insecure_skip_tls_verify: bool = Field(
-        False, description="`true`: do not check the API server's certificate. Logged as a warning."
-    )
-
-
-class Settings(ClusterSettings):
+class Settings(ClusterSettings, GatewaySettings):
     """All settings of the operator: those of the service, and the inherited ones of the cluster.
 
     Each is read from the environment variable of its name, in upper case only. An empty value counts as unset.
@@ -325,6 +250,11 @@ class Settings(ClusterSettings):
             problems.append("SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME, to which it applies.")
         if settings.deerflow_lark_broker_deny_subcommands and not settings.lark_cli_broker_image:
             problems.append("DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS is set without LARK_CLI_BROKER_IMAGE.")
+        if settings.is_set("sandbox_service_type") and settings.sandbox_service_type != settings.service_type:
+            problems.append(
+                f"SANDBOX_ACCESS is {settings.sandbox_access}, but SANDBOX_SERVICE_TYPE is "
+                f"{settings.sandbox_service_type}: unset one of them."
+            )
         if problems:
             raise StartupError(variables.message(problems))
         return settings
@@ -334,24 +264,49 @@ class Settings(ClusterSettings):
         """Name of the cluster whose settings these are; None if the operator lists no clusters."""
         return self._cluster
 
+    def is_set(self, field: str) -> bool:
+        """Whether the operator has set the field."""
+        return field in self.model_fields_set
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether there is a gateway: new sandboxes are reached by it, or one of its own variables is set."""
+        return self.access == "gateway" or any(map(self.is_set, GatewaySettings.model_fields))
+
+    @property
+    def gateway_hosts(self) -> tuple[str, ...]:
+        """Hosts on which the gateway listens: SANDBOX_GATEWAY_HOST, else those of the service."""
+        return self.sandbox_gateway_host or self.hosts
+
+    @property
+    def gateway_url(self) -> str | None:
+        """Begin of the URLs behind the gateway; None if SANDBOX_GATEWAY_URL is unset and not only loopback listens."""
+        if self.sandbox_gateway_url is not None:
+            return self.sandbox_gateway_url
+        hosts = self.gateway_hosts
+        if not all(map(is_loopback, hosts)):
+            return None
+        host = LOOPBACK[1] if set(hosts) == {LOOPBACK[1]} else LOOPBACK[0]
+        return f"http://{variables.authority(host, self.sandbox_gateway_port)}"
+
     @property
     def overridden(self) -> list[str]:
         """Variables that are set without effect, each with the variable that overrides it."""
+        is_of_access = self.sandbox_access in ("node-port", "cluster-ip")
+        by_type = (
+            f"SANDBOX_ACCESS={self.sandbox_access}" if is_of_access else f"SANDBOX_SERVICE_TYPE={self.service_type}"
+        )
         overriding = {
             "skills_host_path": self.skills_pvc_name and "SKILLS_PVC_NAME",
             "threads_host_path": self.userdata_pvc_name and "USERDATA_PVC_NAME",
             "lark_cli_init_image": self.lark_cli_broker_image and "LARK_CLI_BROKER_IMAGE",
-            "node_host": self.sandbox_service_type == "ClusterIP" and "SANDBOX_SERVICE_TYPE=ClusterIP",
-            "cluster_domain": self.has_key
-            and self.sandbox_service_type != "ClusterIP"
-            and f"SANDBOX_SERVICE_TYPE={self.sandbox_service_type}",
+            "node_host": self.service_type == "ClusterIP" and by_type,
+            "cluster_domain": self.has_key and self.service_type != "ClusterIP" and by_type,
             "sandbox_ingress_from": self.sandbox_network_policy == "off" and "SANDBOX_NETWORK_POLICY=off",
             "k8s_tls_server_name": self.k8s_insecure_skip_tls_verify and "K8S_INSECURE_SKIP_TLS_VERIFY",
             "live_view_max_age": not self.live_view and "LIVE_VIEW=false",
         }
-        return [
-            f"{field.upper()} (by {by})" for field, by in overriding.items() if by and field in self.model_fields_set
-        ]
+        return [f"{field.upper()} (by {by})" for field, by in overriding.items() if by and self.is_set(field)]
 
     @property
     def base_directory(self) -> str | None:

@@ -21,6 +21,7 @@ from sandboxes.api.openapi.operations import OPERATIONS
 from sandboxes.app import load_all_templates
 from sandboxes.deadlines import DEADLINES
 from sandboxes.models.requests import ANSWER_SECONDS, OPTIONAL_FIELDS, CreateRequest
+from sandboxes.ops.gateway_metrics import GATEWAY_FAMILIES
 from sandboxes.ops.metrics import FAMILIES
 from sandboxes.ops.rights import rights_wanted
 from sandboxes.settings import Settings
@@ -28,10 +29,11 @@ from sandboxes.status.advice import SUMMARIES
 from sandboxes.status.reasons import HOPELESS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sandboxes.api.openapi.failures import Failure
     from sandboxes.api.openapi.operations import Operation
+    from sandboxes.ops.metrics import Family
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -103,15 +105,20 @@ def code(text: str) -> str:
     return f"`{text}`" if text else "-"
 
 
-def metrics_table() -> str:
+def metrics_table(families: Mapping[str, Family] = FAMILIES) -> str:
     """Format every metric with its labels and its meaning."""
     return table(
         ("Metric", "Kind", "Labels", "Meaning"),
         (
             (f"`{one.name}`", one.kind, ", ".join(f"`{label}`" for label in one.labels) or "-", one.meaning)
-            for one in FAMILIES.values()
+            for one in families.values()
         ),
     )
+
+
+def gateway_metrics_table() -> str:
+    """Format the gateway's metrics likewise."""
+    return metrics_table(GATEWAY_FAMILIES)
 
 
 def templates_table() -> str:
@@ -355,7 +362,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/reference/create-options.md": {"fields": create_table},
     "docs/reference/configuration.md": {"configuration": configuration_table},
-    "docs/reference/metrics.md": {"metrics": metrics_table},
+    "docs/reference/metrics.md": {"metrics": metrics_table, "gateway-metrics": gateway_metrics_table},
     "docs/reference/status-and-reasons.md": {"reasons": reasons_table},
 }
 

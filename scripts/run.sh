@@ -3,6 +3,7 @@
 #
 #   ./scripts/run.sh                    on 127.0.0.1:8002
 #   LISTEN_PORT=9000 ./scripts/run.sh   docs/reference/configuration.md lists every variable
+#   SANDBOX_ACCESS=gateway ./scripts/run.sh   sandboxes by the gateway, on 127.0.0.1:8003
 #   ./scripts/run.sh --clusters 2       on two stand-ins, to try several clusters behind one API
 #
 # Needs only Python 3.11 or later; installs everything else into a virtual environment, .venv.
@@ -24,6 +25,15 @@ absolute() {
     "~/"*) printf '%s/%s' "${HOME:-}" "${1#"~/"}" ;;
     *) printf '%s/%s' "$PWD" "$1" ;;
   esac
+}
+
+# devcluster's Pods have addresses of this machine, at which they answer then.
+pod_servers=""
+dial_pods() {
+  if [ "${SANDBOX_ACCESS:-}" = gateway ]; then
+    export SANDBOX_GATEWAY_DIAL="${SANDBOX_GATEWAY_DIAL:-pod-ip}"
+    pod_servers="--pod-servers"
+  fi
 }
 
 if [ -n "${KUBECONFIG_PATH:-}" ]; then
@@ -75,8 +85,9 @@ if [ -n "$clusters" ]; then
 
 BANNER
   export NODE_HOST="${NODE_HOST:-127.0.0.1}"
-  exec "$VENV/bin/python" -m devcluster --clusters "$clusters" --directory .dev-clusters -- \
-    "$VENV/bin/python" provisioner.py
+  dial_pods
+  exec "$VENV/bin/python" -m devcluster ${pod_servers:+"$pod_servers"} --clusters "$clusters" \
+    --directory .dev-clusters -- "$VENV/bin/python" provisioner.py
 fi
 
 # Its entries name their kubeconfigs.
@@ -121,4 +132,5 @@ cat >&2 <<'BANNER'
 
 BANNER
 export NODE_HOST="${NODE_HOST:-127.0.0.1}"
-exec "$VENV/bin/python" -m devcluster -- "$VENV/bin/python" provisioner.py
+dial_pods
+exec "$VENV/bin/python" -m devcluster ${pod_servers:+"$pod_servers"} -- "$VENV/bin/python" provisioner.py

@@ -38,6 +38,6 @@ share=(--numprocesses "${TEST_PROCESSES:-auto}" --maxprocesses 8 --dist workstea
 if [ "$which" = all ]; then
   export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
   "$VENV/bin/sphinx-build" -W -q -b html docs docs/_build/html
-  exec "$VENV/bin/python" -m pytest "${share[@]}" tests/unit tests/api tests/contract tests/e2e devcluster/tests "$@"
+  exec "$VENV/bin/python" -m pytest "${share[@]}" tests/unit tests/api tests/gateway tests/contract tests/e2e devcluster/tests "$@"
 fi
 exec "$VENV/bin/python" -m pytest "${share[@]}" -m "not slow"

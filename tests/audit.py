@@ -26,7 +26,7 @@ from devcluster import audit
 from devcluster.audit import Entry
 from devcluster.authorization import Right, rights_of
 from tests.contract.kubectls import new_kubectl
-from tests.deploy import objects, overlay_with
+from tests.deploy import all_objects, objects, overlay_with
 
 ASKED = pytest.StashKey["Asked"]()
 """Key of the rights that the service used in this session."""
@@ -41,7 +41,8 @@ DEFAULTS = "."
 PRODUCTION = "overlays/production"
 TEMPLATES = "components/templates"
 CLUSTERS = "components/clusters"
-ROLES = (DEFAULTS, PRODUCTION, TEMPLATES, CLUSTERS)
+GATEWAY = "components/gateway-apart"
+ROLES = (DEFAULTS, PRODUCTION, TEMPLATES, CLUSTERS, GATEWAY)
 """The Roles to compare with, by their folder in manifests/deploy."""
 
 NOT_GRANTED = {
@@ -71,7 +72,15 @@ ELSEWHERE = {"default", "kube-public", "kube-system"}
 
 @functools.cache
 def role(folder: str) -> frozenset[Right]:
-    """Return the rights of the Role in a folder of manifests/deploy; a component is built on top of the base."""
+    """Return the rights of the Role in a folder of manifests/deploy; a component is built on top of the base.
+
+    For GATEWAY, those of the Role of the provisioner and of the Role that the component adds: a test may run both.
+    """
+    if folder == GATEWAY:
+        with tempfile.TemporaryDirectory() as directory:
+            text = {"resources": ["../../base"], "components": ["../../components/gateway", f"../../{folder}"]}
+            found = all_objects(new_kubectl(), overlay_with(Path(directory), text))
+            return frozenset().union(*(rights_of(one["rules"]) for one in found if one["kind"] == "Role"))
     if not folder.startswith("components/"):
         return rights_of(objects(new_kubectl(), folder)["Role"]["rules"])
     with tempfile.TemporaryDirectory() as directory:

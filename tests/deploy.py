@@ -34,6 +34,11 @@ def objects(kubectl: Path, folder: str | Path) -> Objects:
     return by_kind
 
 
+def all_objects(kubectl: Path, folder: str | Path) -> list[dict[str, Any]]:
+    """Return the objects that kustomize builds from a folder, which may have several of a kind."""
+    return list(yaml.safe_load_all(built(kubectl, folder)))
+
+
 def overlay_with(directory: Path, text: dict[str, Any]) -> Path:
     """Write an operator's overlay and return its folder; in a copy, since its bases are relative paths."""
     copy = directory / "manifests" / "deploy"

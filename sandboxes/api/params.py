@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,7 +12,15 @@ from pydantic_core import from_json
 
 from sandboxes.api.app_keys import DEADLINES
 from sandboxes.errors import BadRequest, InvalidField, SandboxNotFound, Unprocessable
-from sandboxes.models.requests import CLUSTER_FIELDS, LOST, MAX_EXTRA_MOUNTS, WAIT, SandboxId, WaitSeconds
+from sandboxes.models.requests import (
+    CLUSTER_FIELDS,
+    LOST,
+    MAX_EXTRA_MOUNTS,
+    WAIT,
+    SandboxId,
+    WaitSeconds,
+)
+from sandboxes.models.urls import UrlRequest
 from sandboxes.spec.options import check_allowed
 
 if TYPE_CHECKING:
@@ -102,14 +110,7 @@ def parse_body(body: bytes, model: type[Request], settings: Settings) -> Request
     Raises FieldNotAllowed for a field that the operator does not allow, BadRequest for too many mounts, and
     Unprocessable with pydantic's errors for anything else.
     """
-    if not body:
-        raise Unprocessable([InvalidField(type="missing", loc=["body"], msg="Field required", input=None)])
-    try:
-        # NaN and Infinity are not JSON.
-        document = from_json(decode_json(body), allow_inf_nan=False)
-    except ValueError as error:
-        field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
-        raise Unprocessable([field]) from error
+    document = _document(body)
     if isinstance(document, dict):
         if settings.clusters_file is None:
             # Unknown fields are ignored, and these are unknown where the operator names neither them nor clusters.
@@ -122,12 +123,40 @@ def parse_body(body: bytes, model: type[Request], settings: Settings) -> Request
     except ValidationError as error:
         if any(item["type"] == "too_long" for item in error.errors(include_input=False)):
             raise BadRequest(f"extra_mounts may have at most {MAX_EXTRA_MOUNTS} entries") from error
-        raise Unprocessable(
-            [
-                InvalidField(type=item["type"], loc=["body", *item["loc"]], msg=item["msg"], input=item["input"])
-                for item in error.errors(include_url=False)
-            ]
-        ) from error
+        raise _unprocessable(error) from error
+
+
+def parse_url_request(body: bytes) -> UrlRequest:
+    """Parse and validate the body of a request for a URL, whose fields are all optional, and so is the body.
+
+    Raises Unprocessable. ALLOW_FIELDS is about creates.
+    """
+    if not body.strip():
+        return UrlRequest()
+    try:
+        return UrlRequest.model_validate(_document(body))
+    except ValidationError as error:
+        raise _unprocessable(error) from error
+
+
+def _document(body: bytes) -> Any:  # noqa: ANN401 - JSON
+    if not body:
+        raise Unprocessable([InvalidField(type="missing", loc=["body"], msg="Field required", input=None)])
+    try:
+        # NaN and Infinity are not JSON.
+        return from_json(decode_json(body), allow_inf_nan=False)
+    except ValueError as error:
+        field = InvalidField(type="json_invalid", loc=["body"], msg=f"Invalid JSON: {error}", input={})
+        raise Unprocessable([field]) from error
+
+
+def _unprocessable(error: ValidationError) -> Unprocessable:
+    return Unprocessable(
+        [
+            InvalidField(type=item["type"], loc=["body", *item["loc"]], msg=item["msg"], input=item["input"])
+            for item in error.errors(include_url=False)
+        ]
+    )
 
 
 def decode_json(body: bytes) -> str:

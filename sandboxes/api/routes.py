@@ -31,11 +31,12 @@ from sandboxes.api.params import (
     existing_id,
     is_sandbox_id,
     parse_body,
+    parse_url_request,
     parsed,
     read_body,
 )
 from sandboxes.api.sse import stream_events, while_connected
-from sandboxes.clusters_file import DEFAULT_CLUSTER
+from sandboxes.cluster_settings import DEFAULT_CLUSTER
 from sandboxes.logs import name_sandbox
 from sandboxes.models.clusters import ClusterList
 from sandboxes.models.requests import CreateRequest, RenewRequest
@@ -51,7 +52,7 @@ from sandboxes.models.responses import (
 from sandboxes.ops.clusters import ClusterOverview, ClusterOverviews
 from sandboxes.ops.metrics import Metrics
 from sandboxes.service.listing import REPEATED, ListQuery
-from sandboxes.status.response import reconciliation_for
+from sandboxes.status.response import reconciliation_of_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -216,12 +217,28 @@ async def touch_sandbox(request: web.Request) -> web.Response:
     return json_response(await request.app[SANDBOXES].touch(existing_id(request)))
 
 
+@routes.post("/api/sandboxes/{sandbox_id:[^/]+}/urls")
+async def make_url(request: web.Request) -> web.Response:
+    """Return a URL of a sandbox by the gateway, for another port or with an end."""
+    wanted = parse_url_request(await read_body(request))
+    answer = await request.app[SANDBOXES].make_url(
+        existing_id(request), port=wanted.port, ttl_seconds=wanted.ttl_seconds
+    )
+    return json_response(answer)
+
+
+@routes.delete("/api/sandboxes/{sandbox_id:[^/]+}/urls")
+async def revoke_urls(request: web.Request) -> web.Response:
+    """Make all URLs of a sandbox by the gateway invalid."""
+    return json_response(await request.app[SANDBOXES].revoke_urls(existing_id(request)))
+
+
 @routes.get("/api/reconciliation/sandboxes/{sandbox_id:[^/]+}")
 async def reconcile_sandbox(request: web.Request) -> web.Response:
     """Report which Pod a sandbox has, or that it has none. An id that no sandbox can have is absent, too."""
     sandbox_id = request.match_info["sandbox_id"]
     if not is_sandbox_id(sandbox_id):
-        return json_response(reconciliation_for(sandbox_id, None, None, request.app[SETTINGS]))
+        return json_response(reconciliation_of_none(sandbox_id, request.app[SETTINGS]))
     return json_response(await request.app[SANDBOXES].reconcile(sandbox_id))
 
 

@@ -181,11 +181,11 @@ async def _listen(runner: web.AppRunner, address: Address) -> list[asyncio.Serve
             manager, loop=loop, access_log_class=AccessLogger, max_line_size=MAX_LINE_BYTES, keepalive_timeout=75.0
         )
 
-    sockets = await _bind(address)
+    sockets = await bind(address)
     return [await loop.create_server(handler, sock=bound) for bound in sockets]
 
 
-async def _bind(address: Address) -> list[socket.socket]:
+async def bind(address: Address) -> list[socket.socket]:
     """Bind a socket for every address of every host; pass over a family that the machine lacks, with a line of the log.
 
     Raises StartupError if any other can't be bound, or none can.

@@ -32,7 +32,8 @@ class ResourceCache:
 
     `version`: resourceVersion up to which everything is known; None before a list. `proven_at`: when the cache was last
     proven current, in seconds of the caller's clock; None before the first list, and after a failed watch until the
-    next one has caught up. `on_change` is called with the object before and after each change.
+    next one has caught up. `last_proven_at`: the same, but kept after a failure. `on_change` is called with the object
+    before and after each change.
     """
 
     def __init__(self, on_change: Callable[[KubeObject | None, KubeObject | None], None]) -> None:
@@ -40,6 +41,7 @@ class ResourceCache:
         self.objects: dict[str, KubeObject] = {}
         self.version: int | None = None
         self.proven_at: float | None = None
+        self.last_proven_at: float | None = None
         # The last `version`, kept while `version` is None: a late response of a call must not restore old objects.
         self._told = 0
         # Reads and writes of the service that are newer than the watch: name → version. Events up to this version are
@@ -153,7 +155,7 @@ class ResourceCache:
         return WentBack(how)
 
     def _prove(self, now: float) -> None:
-        self.proven_at = now
+        self.proven_at = self.last_proven_at = now
 
     def _is_known(self, obj: KubeObject) -> bool:
         """Whether this version of the object, or a newer one, is or was cached."""

@@ -20,6 +20,7 @@ from sandboxes.deadlines import DEADLINES, Deadlines
 from sandboxes.errors import AlreadyThere, ClusterRefused, LimitReached, ProvisionerError
 from sandboxes.expiry import present, time_of
 from sandboxes.kubectl.output import check_changed
+from sandboxes.kubectl.raw import sandboxes_of
 from sandboxes.objects import of_kind
 
 if TYPE_CHECKING:
@@ -152,6 +153,16 @@ class Cluster:
         restarts = {resource: count for part in parts for resource, count in part.restarts().items()}
         return InformerState(one.is_fresh, one.age, sum(part.watching for part in parts), restarts)
 
+    @property
+    def pods_age(self) -> float:
+        """Seconds since the cached Pods were last proven current; see `Informer.pods_age`."""
+        return self.informer.pods_age
+
+    @property
+    def pods_are_current(self) -> bool:
+        """Whether the cached Pods are kept current at the moment; see `Informer.pods_are_current`."""
+        return self.informer.pods_are_current
+
     async def becomes_fresh(self) -> None:
         """Wait until the informer is fresh; forever without one."""
         await self.informer.becomes_fresh()
@@ -164,12 +175,12 @@ class Cluster:
         """Whether reads of this sandbox may use the informer; see `Informer.is_certain`."""
         return self.informer.is_certain(sandbox_id)
 
-    def seen_all(self) -> Iterator[tuple[KubeObject, KubeObject]] | None:
-        """Return (Pod, Service) of every sandbox that has both; None if the informer can't be used."""
+    def seen_all(self) -> Iterator[tuple[KubeObject, KubeObject | None]] | None:
+        """Return (Pod, Service) of every sandbox that has what it needs; None if the informer can't be used."""
         return self.informer.sandboxes() if self.informer.is_certain_of_all else None
 
-    def known_all(self) -> Iterator[tuple[KubeObject, KubeObject]]:
-        """Return the cached (Pod, Service) of every sandbox that has both, fresh or not."""
+    def known_all(self) -> Iterator[tuple[KubeObject, KubeObject | None]]:
+        """Return the cached (Pod, Service) of every sandbox that has what it needs, fresh or not."""
         return self.informer.sandboxes()
 
     def seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
@@ -191,8 +202,10 @@ class Cluster:
         self.server_clock.note(objects)
         return of_kind("Pod", objects), of_kind("Service", objects)
 
-    async def list_live(self) -> list[KubeObject]:
-        """Read all Pods and Services of sandboxes from the API server."""
+    async def list_live(self, *, only_pods: bool = False) -> list[KubeObject]:
+        """Read all Pods and Services of sandboxes, or the Pods alone, from the API server."""
+        if only_pods:
+            return await persist(lambda: self.kubectl.list_objects(sandboxes_of(self.namespace, "Pod")))
         return await persist(lambda: self._objects.list_sandboxes(self.namespace))
 
     async def find(self, references: list[KubeObject], *, urgent: bool = False) -> list[KubeObject]:
@@ -265,7 +278,8 @@ class Cluster:
         provisioner's own Deployment.
         """
         pair = self.seen(sandbox_id)
-        if None in pair:
+        # A Service that the view does not show yet is left to the reaper: a sandbox behind the gateway rarely has one.
+        if None in pair and not (pair[0] is not None and kube.is_behind_gateway(pair[0])):
             pair = await self.look(sandbox_id)
         if any(obj is not None and self._is_about_to_go(obj) for obj in pair):
             pair = await self._wait_for_rollback(sandbox_id)

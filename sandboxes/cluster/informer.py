@@ -18,7 +18,7 @@ from sandboxes.kubectl.raw import sandboxes_of
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.runner import KubectlRunner
@@ -43,16 +43,18 @@ class Before(NamedTuple):
 class Informer:
     """Pods and Services of the sandboxes in one namespace.
 
-    `max_age`: seconds after which a cache that was not proven current again stops being fresh.
+    `max_age`: seconds after which a cache that was not proven current again stops being fresh. `kinds`: those to list
+    and watch; of the others nothing is known.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what all its reflectors need
         self,
         lists: Lists,
         runner: KubectlRunner,
         namespace: str,
         *,
         max_age: float,
+        kinds: Sequence[str] = KINDS,
         deadlines: Deadlines = DEADLINES,
     ) -> None:
         self._max_age = max_age
@@ -77,6 +79,7 @@ class Informer:
                 deadlines=deadlines,
             )
             for kind, cache in self._caches.items()
+            if kind in kinds
         }
 
     @contextlib.asynccontextmanager
@@ -94,14 +97,25 @@ class Informer:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether both caches were proven current within `max_age`."""
+        """Whether all watched caches were proven current within `max_age`."""
         return self.age <= self._max_age
 
     @property
     def age(self) -> float:
-        """Seconds since both caches were last proven current; infinite while one may be out of date."""
-        proven = [cache.proven_at for cache in self._caches.values()]
+        """Seconds since all watched caches were last proven current; infinite while one may be out of date."""
+        proven = [self._caches[kind].proven_at for kind in self._reflectors]
         return max(float("inf") if one is None else asyncio.get_running_loop().time() - one for one in proven)
+
+    @property
+    def pods_age(self) -> float:
+        """Seconds since the Pods were last proven current, whatever failed since; infinite before the first list."""
+        proven = self._caches["Pod"].last_proven_at
+        return float("inf") if proven is None else asyncio.get_running_loop().time() - proven
+
+    @property
+    def pods_are_current(self) -> bool:
+        """Whether a watch of the Pods runs that has not failed since they were last proven current."""
+        return self._caches["Pod"].proven_at is not None
 
     @property
     def watching(self) -> int:
@@ -134,12 +148,15 @@ class Informer:
         """Whether reads of all sandboxes may use the cache; see `is_certain`."""
         return self.is_fresh and not any(map(self._is_doubted, list(self._doubts)))
 
-    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject]]:
-        """Yield (Pod, Service) of every sandbox that has both; current only if `is_certain_of_all`."""
+    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject | None]]:
+        """Yield (Pod, Service) of every sandbox that has what it needs; current only if `is_certain_of_all`.
+
+        A Pod that was made for the gateway needs no Service; it may have one.
+        """
         pods, services = (cache.objects for cache in self._caches.values())
         for name, pod in pods.items():
             service = services.get(kube.service_name_beside(name))
-            if service is not None:
+            if service is not None or kube.is_behind_gateway(pod):
                 yield pod, service
 
     def objects(self) -> Iterator[KubeObject]:
@@ -188,7 +205,7 @@ class Informer:
     def _is_doubted(self, sandbox_id: str) -> bool:
         doubt = self._doubts.get(sandbox_id)
         # Compare times: a list that began before the delete shows the state before it.
-        proven = [cache.proven_at for cache in self._caches.values()]
+        proven = [self._caches[kind].proven_at for kind in self._reflectors]
         if doubt is not None and all(one is not None and one > doubt for one in proven):
             del self._doubts[sandbox_id]
             doubt = None

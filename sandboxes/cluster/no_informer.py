@@ -20,6 +20,8 @@ class NoInformer:
     is_fresh = False
     is_certain_of_all = False
     age = float("inf")
+    pods_age = float("inf")
+    pods_are_current = False
     watching = 0
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class NoInformer:
         """Return False."""
         return False
 
-    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject]]:
+    def sandboxes(self) -> Iterator[tuple[KubeObject, KubeObject | None]]:
         """Yield nothing."""
         yield from ()
 

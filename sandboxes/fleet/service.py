@@ -31,7 +31,7 @@ from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import ClusterAway, Made, Member, Wanted
 from sandboxes.logs import in_cluster, name_cluster
 from sandboxes.service.listing import ListQuery, select
-from sandboxes.status.response import reconciliation_for
+from sandboxes.status.response import reconciliation_of_none
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         TemplateResponse,
         WaitedResponse,
     )
+    from sandboxes.models.urls import SandboxUrl
     from sandboxes.service.sandboxes import SandboxService
     from sandboxes.settings import Settings
     from sandboxes.tasks import Signal
@@ -214,6 +215,16 @@ class Fleet:
         async with self._at(sandbox_id) as service:
             return await service.touch(sandbox_id)
 
+    async def make_url(self, sandbox_id: str, *, port: int | None = None, ttl_seconds: int | None = None) -> SandboxUrl:
+        """Return a URL of the sandbox by the gateway; raises what `get` and SandboxService.make_url raise."""
+        async with self._at(sandbox_id, is_read=True) as service:
+            return await service.make_url(sandbox_id, port=port, ttl_seconds=ttl_seconds)
+
+    async def revoke_urls(self, sandbox_id: str) -> SandboxResponse:
+        """Make all URLs of the sandbox by the gateway invalid; raises what SandboxService.revoke_urls raises."""
+        async with self._at(sandbox_id) as service:
+            return await service.revoke_urls(sandbox_id)
+
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return the diagnosis of the sandbox; raises what `get` raises."""
         async with self._at(sandbox_id) as service:
@@ -240,7 +251,7 @@ class Fleet:
         with _request(self._deadlines.read):
             found = await self.directory.locate(sandbox_id)
             names = [found.cluster] if found.kind != "nowhere" else await self._may_terminate(sandbox_id)
-            answer = reconciliation_for(sandbox_id, None, None, self._settings)
+            answer = reconciliation_of_none(sandbox_id, self._settings)
             for name in names:
                 with _naming(name):
                     async with within(left(self._deadlines.read)):

@@ -151,8 +151,9 @@ class BatchedKubectl:
         for objects in group:
             identities = [kube.identity_of(obj) for obj in objects]
             own = copy.copy(next((refused[one] for one in identities if one in refused), None))
-            if own is not None and [obj["kind"] for obj in objects] == ["Pod", "Service"]:
-                own.left = [found[one] for one in identities if one in found]
+            there_of_it = [found[one] for one in identities if one in found]
+            if own is not None and _are_all(objects, there_of_it):
+                own.left = there_of_it
             outcomes.append(own or ([there[one] for one in identities] if there.keys() >= {*identities} else None))
         untold = [number for number, outcome in enumerate(outcomes) if outcome is None]
         apply = functools.partial(self._apply_missing, there)
@@ -255,6 +256,13 @@ class BatchedKubectl:
 def _affects_all(error: ProvisionerError) -> bool:
     """Whether the error affects all items: the connection failed. Even a 5xx may come from one object's webhook."""
     return isinstance(error, (ConnectionFailed, ClusterTimeout))
+
+
+def _are_all(objects: list[KubeObject], found: list[KubeObject]) -> bool:
+    """Whether no other object than those found can be part of the sandbox: what its Pod needs was applied together."""
+    if [obj["kind"] for obj in objects] == ["Pod"]:
+        return all(map(kube.is_behind_gateway, (*objects, *found)))
+    return [obj["kind"] for obj in objects] == ["Pod", "Service"]
 
 
 def _is_applied(sent: KubeObject, found: KubeObject | None) -> bool:

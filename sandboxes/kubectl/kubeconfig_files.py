@@ -10,8 +10,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from sandboxes.cluster_settings import DEFAULT_KUBECONFIG
 from sandboxes.errors import StartupError
-from sandboxes.settings import DEFAULT_KUBECONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Body of the answer about the clusters."""
+"""Bodies of `GET /api/clusters`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 ClusterState = Literal["ready", "degraded", "unreachable", "draining"]
+
+
+ClusterAccess = Literal["node-port", "cluster-ip", "gateway"]
 
 
 class ClusterCapacity(BaseModel):
@@ -26,9 +29,15 @@ class ClusterResponse(BaseModel):
     """A cluster."""
 
     name: str = Field(description="Cluster name; `default` if the operator lists none.", examples=["default"])
+    access: ClusterAccess | None = Field(
+        description="How the sandboxes that are made in it now are reached: `node-port` or `cluster-ip`, by a Service "
+        "each; `gateway`, by the gateway, which must reach the Pods' addresses from where it runs. Null for a lost "
+        "cluster that can't be used.",
+        examples=["node-port"],
+    )
     state: ClusterState = Field(
-        description="`ready`; `degraded`: a right is missing, or the live view is not up to date; `unreachable`: it "
-        "can't be asked; `draining`: it gets no new sandboxes.",
+        description="`ready`; `degraded`: a right is missing, the live view is not up to date, or the gateway can't "
+        "reach its Pods; `unreachable`: it can't be asked; `draining`: it gets no new sandboxes.",
         examples=["ready"],
     )
     version: str | None = Field(description="Version of its API server; null until known.", examples=["v1.37.1"])

@@ -241,7 +241,7 @@ class Diagnostics(BaseModel):
     )
     message: str | None = Field(description="Reason, in Kubernetes' own sentence.", examples=[_BACK_OFF])
     sandbox_url: str | None = Field(
-        description="Sandbox URL; null if its Service is missing or has no usable port.",
+        description="Sandbox URL; null if it needs a Service that is missing or has no usable port.",
         examples=["http://127.0.0.1:30817"],
     )
     conditions: list[Condition] = Field(description="Conditions of the Pod.")
@@ -287,7 +287,8 @@ class Reconciliation(BaseModel):
         examples=["5e1e4ee7-9c4f-4d0c-a1b5-3f0f7c1f5d0a"],
     )
     sandbox_url: str | None = Field(
-        description="Sandbox URL; null if the Pod or its Service is missing.", examples=["http://127.0.0.1:30817"]
+        description="Sandbox URL; null if the Pod, or a Service that it needs, is missing.",
+        examples=["http://127.0.0.1:30817"],
     )
     thread_id: str | None = Field(description=f"{_THREAD} {_ABSENT_OR_BY_HAND}", examples=["t-1"])
     user_id: str | None = Field(description=f"{_USER} {_ABSENT_OR_BY_HAND}", examples=["u-1"])

@@ -18,7 +18,7 @@ from sandboxes.ops.rights import rights_wanted
 from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sandboxes.models.clusters import ClusterState
     from sandboxes.service.sandboxes import SandboxService
@@ -39,6 +39,9 @@ class ClusterOverview:
         self.name = name
         self.weight = weight
         self.health = Health(service.cluster, rights_wanted(service.loaded_templates, settings))
+        # Returns why the gateway can't reach the cluster's Pods, in one sentence; None if it can, or has not tried.
+        self.dial_problem: Callable[[], str | None] = lambda: None
+        self._access = settings.access
         self._service = service
         self._most = settings.max_sandboxes
         self._tasks = BackgroundTasks()
@@ -64,6 +67,7 @@ class ClusterOverview:
         state, error = self._state()
         return ClusterResponse(
             name=self.name,
+            access=self._access,
             state=state,
             version=self._version,
             sandboxes=self._service.statuses(),
@@ -78,7 +82,7 @@ class ClusterOverview:
     def _state(self) -> tuple[ClusterState, str | None]:
         if self._unreachable is not None:
             return "unreachable", self._unreachable
-        wrong = self._degraded
+        wrong = self._degraded or self.dial_problem()
         is_answered = self._looking is not None and self._looking.done()
         if not is_answered and not self._service.cluster.is_fresh:
             wrong = SILENT
@@ -166,7 +170,7 @@ class ClusterOverviews:
 def _without_service(name: str, why: str) -> ClusterResponse:
     capacity = ClusterCapacity(max_sandboxes=None, quota=None)
     return ClusterResponse(
-        name=name, state="unreachable", version=None, sandboxes=None, capacity=capacity, last_error=why
+        name=name, access=None, state="unreachable", version=None, sandboxes=None, capacity=capacity, last_error=why
     )
 
 

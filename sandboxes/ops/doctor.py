@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from sandboxes.access.start import gateway_keys
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import (
     ClusterRefused,
@@ -48,6 +49,15 @@ if TYPE_CHECKING:
 
 # A kubectl is 50 MB and 80 ms of CPU.
 AT_ONCE = 4
+
+
+def gateway_line(settings: Settings, *, in_pod: bool) -> Line | None:
+    """Check the settings of the gateway, as the start does; None if there is no gateway. `in_pod`: see gateway_keys."""
+    try:
+        keys = gateway_keys(settings, (settings,), in_pod=in_pod)
+    except StartupError as error:
+        return Line(Verdict.FAIL, f"gateway: {error}")
+    return None if keys is None else Line(Verdict.OK, f"gateway: URLs begin with {settings.gateway_url}")
 
 
 async def check(

@@ -157,6 +157,11 @@ class Metrics:
             self._connect(service, ())
             self._present.sources[""] = _Source(service)
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where further metrics are added."""
+        return self._registry
+
     def join(self, name: str, service: SandboxService, waiting: Callable[[], int]) -> None:
         """Include a cluster, in place of one with the same name, whose counts go on.
 

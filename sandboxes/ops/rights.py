@@ -29,6 +29,10 @@ _WITHOUT_PATCH = (
     "that another process has half made is 503 until it is complete or reaped"
 )
 
+_WITHOUT_SERVICES = (
+    "sandboxes that were made with a Service are not deleted whole, and not completed where their Service is missing"
+)
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -65,7 +69,7 @@ def rights_wanted(templates: Mapping[str, Template], settings: Settings) -> dict
     # The settings demand what only a patch can write. With several clusters it is the mark that a sandbox was returned.
     needs_patch = bool(settings.sandbox_idle_timeout) or settings.clusters_file is not None
     sandboxes = Wanted((*basic, "patch")) if needs_patch else Wanted(basic, ("patch",), _WITHOUT_PATCH)
-    wanted = {"pods": sandboxes, "services": sandboxes}
+    wanted = {"pods": sandboxes, "services": sandboxes if settings.access != "gateway" else _services_unmade(basic)}
     # Leftovers of templates are listed in one call for all kinds that a template may have.
     for _, kind in sorted(kube.EXTRA_KINDS):
         wanted[kube.RESOURCES[kind]] = _wanted_of_extra(kind, templates)
@@ -79,6 +83,12 @@ def rights_wanted(templates: Mapping[str, Template], settings: Settings) -> dict
         resource = kube.RESOURCES["ConfigMap"]
         wanted[resource] = _with_directory(wanted[resource], settings)
     return wanted | _DIAGNOSTICS
+
+
+def _services_unmade(basic: tuple[str, ...]) -> Wanted:
+    """Return what is wanted on Services where new sandboxes have none: they are read, since existing ones may."""
+    made = ("create", "delete", "patch")
+    return Wanted(tuple(verb for verb in basic if verb not in made), made, _WITHOUT_SERVICES)
 
 
 def _with_directory(extra: Wanted, settings: Settings) -> Wanted:

@@ -10,14 +10,13 @@ from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.deadlines import DEADLINES
 from sandboxes.status.reasons import has_ended
-from sandboxes.status.response import is_whole
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from sandboxes.access.accesses import Accesses
     from sandboxes.objects import KubeObject
     from sandboxes.service.template_objects import TemplateObjects
-    from sandboxes.settings import Settings
     from sandboxes.spec.options import Sandbox
 
 
@@ -32,6 +31,7 @@ NOBODY = (None, None)
 class Attempt:
     """One create.
 
+    `objects`: the Pod, and the Service, which a new sandbox or an existing Pod gets if its access needs one.
     `before`: uids of the Pod and Service that it found, each with its `applied-at`; `applied`: it may have written to
     the cluster; `without_patch`: it creates its objects instead of applying them; `waits_for_deletion`: the object that
     it waits for to be gone; `forced`: it deleted a lost Pod by force; `began`: a time that the API server's clock had
@@ -97,11 +97,11 @@ class Attempt:
         has_expired = expiry.ttl_ends_at(pod) <= expiry.present()
         return has_ended(pod) or (has_expired and self.sandbox.ttl_seconds is None)
 
-    def is_made(self, pod: KubeObject | None, service: KubeObject | None, settings: Settings) -> bool:
-        """Whether the Pod and the Service make a complete, live sandbox of this attempt's owner."""
-        if pod is None or service is None or not self.is_owners(pod) or self.is_over(pod):
+    def is_made(self, pod: KubeObject | None, service: KubeObject | None, accesses: Accesses) -> bool:
+        """Whether the Pod and the Service, if it needs one, make a complete, live sandbox of this attempt's owner."""
+        if pod is None or not self.is_owners(pod) or self.is_over(pod):
             return False
-        return is_whole(pod, service, settings)
+        return accesses.of(pod, service).is_whole(pod, service)
 
     def is_owners(self, pod: KubeObject) -> bool:
         """Whether the Pod has the same owner as this attempt."""
@@ -138,10 +138,11 @@ def now() -> str:
 def marks_only(new_pod: KubeObject, pod: KubeObject) -> KubeObject:
     """Return a manifest that sets the metadata of `new_pod` on `pod`; its uid makes the apply fail for another Pod.
 
-    Source: kubectl.md 16.
+    Not how it is reached: that stays as it is for an existing Pod. Source: kubectl.md 16.
     """
+    annotations = {key: value for key, value in kube.get_annotations(new_pod).items() if key != kube.ACCESS_ANNOTATION}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {**new_pod["metadata"], "uid": pod["metadata"]["uid"]},
+        "metadata": {**new_pod["metadata"], "annotations": annotations, "uid": pod["metadata"]["uid"]},
     }

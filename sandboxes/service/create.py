@@ -31,27 +31,27 @@ from sandboxes.errors import (
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.objects import of_kind
 from sandboxes.service import keepalive
-from sandboxes.service.attempt import NOBODY, Attempt, is_older, mark_of, marks_only, needs_confirmation, now
+from sandboxes.service.attempt import NOBODY, Attempt, mark_of, needs_confirmation, now
 from sandboxes.service.capacity import Capacity
-from sandboxes.service.lost import absent_service, delete_by_force, is_lost, why_not_gone
+from sandboxes.service.lost import absent_object, delete_by_force, is_lost, why_not_gone
+from sandboxes.service.missing import missing_objects, needed_service
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
 from sandboxes.service.without_patch import WithoutPatch
-from sandboxes.spec.manifests import build, build_extras, user_data_source, without_news
-from sandboxes.spec.ports import fitted, must_be_replaced
-from sandboxes.status.response import is_whole
+from sandboxes.spec.manifests import build_extras, build_pair, user_data_source
+from sandboxes.spec.ports import must_be_replaced
 from sandboxes.tasks import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sandboxes.access.accesses import Accesses
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
     from sandboxes.service.keepalive import Uses
     from sandboxes.service.locks import Locks
     from sandboxes.service.rollback import Pair
-    from sandboxes.settings import Settings
     from sandboxes.spec.options import Sandbox
     from sandboxes.spec.templates import Template
 
@@ -62,10 +62,13 @@ MOST_REFUSALS = 1000
 
 
 class Made(NamedTuple):
-    """A sandbox. `forced`: its lost predecessor was deleted by force; `is_new`: this create has made the Pod."""
+    """A sandbox; without a Service if its access needs none.
+
+    `forced`: its lost predecessor was deleted by force; `is_new`: this create has made the Pod.
+    """
 
     pod: KubeObject
-    service: KubeObject
+    service: KubeObject | None
     forced: bool
     is_new: bool
 
@@ -78,18 +81,19 @@ class Creation:
     """Creates sandboxes, all or nothing. `locks` serialise the work on one id."""
 
     def __init__(
-        self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings, locks: Locks, uses: Uses
+        self, cluster: Cluster, templates: Mapping[str, Template], accesses: Accesses, locks: Locks, uses: Uses
     ) -> None:
         self._cluster = cluster
         self._uses = uses
-        self.room = Capacity(cluster, settings.max_sandboxes)
+        self._accesses = accesses
+        self._settings = accesses.settings
+        self.room = Capacity(cluster, self._settings.max_sandboxes)
         self._templates = templates
-        self._settings = settings
         self._locks = locks
         self.extras = Extras(cluster, templates, locks)
         self.protection = Protection(cluster)
-        self._rollback = Rollback(cluster, settings, locks, self.extras)
-        self._without_patch = WithoutPatch(cluster, settings, self._wait_until_gone)
+        self._rollback = Rollback(cluster, accesses, locks, self.extras)
+        self._without_patch = WithoutPatch(cluster, accesses, self._wait_until_gone)
         # Uids of Pods that this process returned to a caller. An evicted entry only costs one more confirmation.
         self._confirmed: ExpiringDict[str, None] = ExpiringDict(cluster.deadlines.settle, time.monotonic)
         self._refusals: ExpiringDict[str, str] = ExpiringDict(
@@ -109,7 +113,7 @@ class Creation:
         """
         began = asyncio.get_running_loop().time()
         template, applied_at = self._templates[sandbox.asks.template], now()
-        objects = build(sandbox, template, self._settings, applied_at=applied_at)
+        objects = build_pair(sandbox, template, self._settings, applied_at=applied_at)
         extras = build_extras(sandbox, template, self._settings, applied_at=applied_at)
         attempt = Attempt(
             sandbox,
@@ -175,6 +179,7 @@ class Creation:
             pod, service = await (self._look_first(attempt) if number == 0 else self._cluster.look(sandbox_id))
             if attempt.before is None:
                 attempt.before = {obj["metadata"]["uid"]: mark_of(obj) for obj in (pod, service) if obj is not None}
+            service = needed_service(pod, service, self._accesses)
             try:
                 if await self._clear_existing(attempt, pod, service):
                     continue
@@ -192,7 +197,7 @@ class Creation:
                     await self._cluster.make_namespace()
                 continue
             pod, service = of_kind("Pod", stored) or pod, of_kind("Service", stored) or service
-            if pod is not None and service is not None and is_whole(pod, service, self._settings):
+            if pod is not None and self._accesses.of(pod, service).is_whole(pod, service):
                 return pod, service
             # Applied onto terminating objects (record: apply-onto-terminating): read again, and wait for the deletion.
         raise failure or KeepsChanging()
@@ -216,7 +221,7 @@ class Creation:
             pod, service = self._cluster.seen(sandbox_id)
             if pod is None and service is None:
                 return None, None
-            if attempt.is_made(pod, service, self._settings):
+            if attempt.is_made(pod, service, self._accesses):
                 return pod, service
         return await self._cluster.look(attempt.sandbox.sandbox_id)
 
@@ -261,11 +266,11 @@ class Creation:
         attempt.waits_for_deletion = None
 
     async def _is_lost(self, pod: KubeObject) -> bool:
-        return await is_lost(self._cluster, pod, absent_service(self._templates, self._settings))
+        return await is_lost(self._cluster, pod, absent_object(self._templates, self._settings))
 
     async def _delete_by_force(self, attempt: Attempt, pod: KubeObject) -> None:
         """Delete the lost Pod; raises SandboxConflict if it is not lost."""
-        await delete_by_force(self._cluster, pod, absent_service(self._templates, self._settings))
+        await delete_by_force(self._cluster, pod, absent_object(self._templates, self._settings))
         attempt.forced = True
 
     def _check_owner(self, attempt: Attempt, pod: KubeObject) -> None:
@@ -285,32 +290,18 @@ class Creation:
             raise ClusterUnavailable("A failed create of the same id is still being cleaned up")
 
     def _missing(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
-        """Return the objects to apply. An existing Pod is not applied again, except for the marks of an adoption."""
-        new_pod, new_service = attempt.objects
-        into = None if service and must_be_replaced(service, self._settings.sandbox_service_type) else service
-        new_service = fitted(new_service, pod, into, self._settings.sandbox_container_port)
-        if pod is None:
-            return [new_pod, new_service]
-        new_pod, new_service = (without_news(obj, attempt.sandbox.asks, pod) for obj in (new_pod, new_service))
-        missing = []
-        if kube.owner_of(pod) == NOBODY:
-            logger.info("sandbox %s is adopted", attempt.sandbox.sandbox_id)
-            missing.append(marks_only(new_pod, pod))
-        if service is None or not kube.is_managed(service) or not is_whole(pod, service, self._settings):
-            return [*missing, new_service]
-        if attempt.without_patch:
-            replaces = attempt.may_replace(service, pod)
-        else:
-            # Its maker may lack the right to patch, and be about to replace this Service: an apply prevents it.
-            replaces = not self._without_patch.is_known and self._is_unsettled(pod) and is_older(service, pod)
-        return [*missing, new_service] if replaces else missing
+        """Return the objects to apply; see `missing_objects`."""
+        is_contested = not self._without_patch.is_known and pod is not None and self._is_unsettled(pod)
+        return missing_objects(attempt, pod, service, self._accesses, is_contested=is_contested)
 
     async def _make(
         self, attempt: Attempt, missing: list[KubeObject], pod: KubeObject | None, service: KubeObject | None
     ) -> list[KubeObject]:
         """Apply the missing objects, or create them where the right to patch is missing; return them as stored."""
         if not self._without_patch.is_known:
-            if service is not None and must_be_replaced(service, self._settings.sandbox_service_type):
+            makes_service = of_kind("Service", missing) is not None
+            service_type = self._accesses.service_type(service)
+            if makes_service and service is not None and must_be_replaced(service, service_type):
                 await self._cluster.delete_exactly(service)
                 await self._wait_until_gone(attempt, service)
                 service = None
@@ -322,7 +313,7 @@ class Creation:
                     raise
                 self._without_patch.note(error)
             except TemplateRefused as error:
-                if service is not None or not await self._has_unseen_service(attempt):
+                if service is not None or not makes_service or not await self._has_unseen_service(attempt):
                     raise
                 raise ObjectsChanged("Another client made the sandbox's Service", detail=error.detail) from error
         if pod is not None and not attempt.has_marked(pod):

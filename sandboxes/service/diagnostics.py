@@ -33,9 +33,9 @@ from sandboxes.status.response import answer_for
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from sandboxes.access.accesses import Accesses
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
-    from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class _Read:
     previous_logs: LogPart | None
 
 
-async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings, *, refusal: str = "") -> Diagnostics:
+async def diagnose(cluster: Cluster, sandbox_id: str, accesses: Accesses, *, refusal: str = "") -> Diagnostics:
     """Return the diagnosis of a sandbox, even if its Service is missing, within the `diagnosis` deadline (8 s).
 
     `refusal`: the API server's words about the last create, for the summary.
@@ -76,13 +76,13 @@ async def diagnose(cluster: Cluster, sandbox_id: str, settings: Settings, *, ref
         if _has_restarted(pod, name):
             previous = group.create_task(_log(cluster, pod, name, end, previous=True))
     read = _Read(*events.result(), logs.result(), None if previous is None else previous.result())
-    return _put_together(pod, service, settings, read, refusal)
+    return _put_together(pod, service, accesses, read, refusal)
 
 
 async def _look(cluster: Cluster, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
-    """Return the Pod and the Service, from the live view if it has both, else from the cluster."""
+    """Return the Pod and the Service, from the live view if it has all that a sandbox needs, else from the cluster."""
     pod, service = cluster.seen(sandbox_id)
-    if pod is not None and service is not None:
+    if pod is not None and (service is not None or kube.is_behind_gateway(pod)):
         return pod, service
     return await cluster.look(sandbox_id)
 
@@ -112,10 +112,10 @@ async def _part(what: str, call: Awaitable[T], end: float) -> tuple[T | None, st
 
 
 def _put_together(
-    pod: KubeObject, service: KubeObject | None, settings: Settings, read: _Read, refusal: str
+    pod: KubeObject, service: KubeObject | None, accesses: Accesses, read: _Read, refusal: str
 ) -> Diagnostics:
     trouble = cause_of(pod, trouble_of(pod), read.events)
-    answer = answer_for(pod, service, settings)
+    answer = answer_for(pod, service, accesses)
     summary = summary_of(pod, trouble, has_url=answer is not None)
     if refusal:
         summary += f" The cluster refused the last create of this sandbox, in its own words: {refusal}"

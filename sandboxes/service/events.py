@@ -97,6 +97,7 @@ class EventBroker:
         # By id: when the sandbox expires, and the timer of its `expiring` event.
         self._ends: dict[str, _End] = {}
         cluster.changed.connect(self._on_change)
+        answers.rotated.connect(self._on_rotation)
 
     async def join(self) -> Subscriber:
         """Return a new subscriber, whose first event is `state`, the list of all sandboxes. Call `leave` when done.
@@ -118,6 +119,7 @@ class EventBroker:
         if self._is_closed:
             raise ClusterUnavailable("The provisioner is being stopped")
         # No await from here on: no event may come between the state and the subscription.
+        self._answers.refresh()
         reader = Subscriber()
         if not self._readers:
             self._begin()
@@ -172,6 +174,11 @@ class EventBroker:
             self._publish("ready", answer)
         elif before is not None:
             self._publish("changed", answer)
+
+    def _on_rotation(self) -> None:
+        """Publish the new URLs: another key signs those of the gateway."""
+        for sandbox_id in list(self._published):
+            self._on_change("Pod", kube.pod_name(sandbox_id))
 
     def _note(self, pod: KubeObject, answer: SandboxResponse) -> None:
         """Record the published response, and schedule the `expiring` event if the expiry changed."""

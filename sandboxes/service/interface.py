@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         TemplateResponse,
         WaitedResponse,
     )
+    from sandboxes.models.urls import SandboxUrl
     from sandboxes.service.events import Subscriber
     from sandboxes.service.listing import ListQuery
 
@@ -73,6 +74,14 @@ class Sandboxes(Protocol):
 
     async def touch(self, sandbox_id: str) -> SandboxResponse:
         """Record a use of the sandbox."""
+        ...
+
+    async def make_url(self, sandbox_id: str, *, port: int | None = None, ttl_seconds: int | None = None) -> SandboxUrl:
+        """Return a URL of the sandbox by the gateway: for another port, or with an end."""
+        ...
+
+    async def revoke_urls(self, sandbox_id: str) -> SandboxResponse:
+        """Make all URLs of the sandbox by the gateway invalid; return the sandbox with its new one."""
         ...
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import expiry
 from sandboxes import objects as kube
-from sandboxes.errors import ObjectsChanged, ProvisionerError
+from sandboxes.errors import ObjectsChanged, PatchForbidden, ProvisionerError
 from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -41,6 +41,28 @@ class Uses:
         self._pending: dict[str, _Pending] = {}
         self._deadlines = cluster.deadlines
         self._writing = BackgroundTasks()
+        # Loop time at which a background write is tried again after the right to patch was missing.
+        self._forbidden_until: float | None = None
+        self._is_finishing = False
+
+    def note_later(self, pod: KubeObject) -> None:
+        """Record a use now, and write it in the background, at most once a minute. Raises nothing.
+
+        Does nothing for a sandbox without an idle timeout, and for a minute after the right to patch was missing.
+        """
+        idle = expiry.idle_timeout(pod)
+        if idle is None or self._is_finishing or self._is_forbidden:
+            return
+        now = expiry.present()
+        pending = self._pending.get(pod["metadata"]["uid"])
+        if pending is not None:
+            pending.used = now
+            return
+        self._write_at(max(self._due(expiry.used_at(pod), idle), now), pod, now)
+
+    @property
+    def _is_forbidden(self) -> bool:
+        return self._forbidden_until is not None and asyncio.get_running_loop().time() < self._forbidden_until
 
     async def note(self, pod: KubeObject) -> KubeObject:
         """Record a use now; return the Pod, as stored if this wrote it.
@@ -78,6 +100,7 @@ class Uses:
 
     async def finish(self) -> None:
         """Write all pending uses, for a limited time; call it at shutdown."""
+        self._is_finishing = True
         loop = asyncio.get_running_loop()
         end = loop.time() + self._deadlines.use_finish
         for _ in range(2):  # the second pass writes uses noted during the first
@@ -120,6 +143,8 @@ class Uses:
             await self._write(pending.pod, used)
         except ObjectsChanged as error:
             logger.debug("a used sandbox is gone: %s", error)
+        except PatchForbidden as error:
+            self._take_forbidden(error)
         except ProvisionerError as error:
             logger.warning("the last use of a sandbox could not be written: %s\n%s", error, error.detail)
             self._write_at(expiry.present() + timedelta(seconds=self._deadlines.use_retry), pending.pod, pending.used)
@@ -128,6 +153,12 @@ class Uses:
         finally:
             if self._pending.get(uid) is pending:
                 del self._pending[uid]
+
+    def _take_forbidden(self, error: PatchForbidden) -> None:
+        """Drop the use, and warn the first time."""
+        if self._forbidden_until is None:
+            logger.warning("%s, so uses do not put off the end of idle sandboxes.\n%s", error, error.detail)
+        self._forbidden_until = asyncio.get_running_loop().time() + self._deadlines.patch_forbidden
 
     async def _write(self, pod: KubeObject, used: datetime) -> KubeObject:
         return await self._cluster.annotate(pod, {kube.USED_ANNOTATION: expiry.text_of(used)}, manager="activity")

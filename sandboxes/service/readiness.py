@@ -21,10 +21,10 @@ from sandboxes.status.reasons import HOPELESS
 from sandboxes.status.response import answer_for
 
 if TYPE_CHECKING:
+    from sandboxes.access.accesses import Accesses
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.models.responses import SandboxResponse
     from sandboxes.objects import KubeObject
-    from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ class _Waiter:
 class ReadinessWaiter:
     """Waits for sandboxes of one cluster."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, accesses: Accesses) -> None:
         self._cluster = cluster
-        self._settings = settings
+        self._accesses = accesses
         self._deadlines = cluster.deadlines
         self._urls = UrlProber(cluster.deadlines)
         self._waiters: dict[str, tuple[_Waiter, asyncio.Task[WaitedResponse]]] = {}
@@ -133,10 +133,10 @@ class ReadinessWaiter:
                     waiter.failure = error
                 else:
                     waiter.failure = None
-                    answer = answer_for(pod, service, self._settings)
+                    answer = answer_for(pod, service, self._accesses)
                     if pod is None or answer is None:
                         raise SandboxNotFound(waiter.sandbox_id)
-                    outcome = await self._outcome(waiter, pod, answer)
+                    outcome = await self._outcome(waiter, pod, service, answer)
                     if outcome is not None:
                         return outcome
                     if waiter.ready_since is not None and not waiter.was_reached:
@@ -149,17 +149,20 @@ class ReadinessWaiter:
     async def _look(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         """Return the Pod and the Service, from the live view if they make a sandbox, else from the cluster."""
         pair = self._cluster.seen(sandbox_id)
-        if answer_for(*pair, self._settings) is not None:
+        if answer_for(*pair, self._accesses) is not None:
             return pair
         async with within(self._deadlines.read):
             return await self._cluster.look(sandbox_id)
 
-    async def _outcome(self, waiter: _Waiter, pod: KubeObject, answer: SandboxResponse) -> WaitedResponse | None:
+    async def _outcome(
+        self, waiter: _Waiter, pod: KubeObject, service: KubeObject | None, answer: SandboxResponse
+    ) -> WaitedResponse | None:
         """Return the final response, or None while it is worth waiting."""
         waiter.meet(pod)
         waiter.seen = waited(answer)
         if answer.ready:
-            return await self._outcome_of_url(waiter, answer)
+            url = self._accesses.of(pod, service).probed_url(pod, service)
+            return await self._outcome_of_url(waiter, url, answer)
         waiter.ready_since = None
         if answer.reason in HOPELESS or answer.status in ("Failed", "Succeeded"):
             return waiter.seen
@@ -170,10 +173,10 @@ class ReadinessWaiter:
             return waited(answer, reason=waiter.failed_mount["reason"], message=waiter.failed_mount.get("message"))
         return None
 
-    async def _outcome_of_url(self, waiter: _Waiter, answer: SandboxResponse) -> WaitedResponse | None:
+    async def _outcome_of_url(self, waiter: _Waiter, url: str | None, answer: SandboxResponse) -> WaitedResponse | None:
         if waiter.ready_since is None:
             waiter.ready_since = _now()
-        reach = await self._urls.ask(answer.sandbox_url)
+        reach = Reach.NOT_REACHED if url is None else await self._urls.ask(url)
         if reach is Reach.ANSWERS:
             return waited(answer, url_checked=True)
         waiter.was_reached = waiter.was_reached or reach is Reach.NOT_YET
@@ -194,7 +197,7 @@ class ReadinessWaiter:
             waiter.unschedulable_since = _now()
         reached = self._cluster.server_clock.at_least()
         reported = 0.0 if reached is None else (reached - since).total_seconds()
-        return max(reported, _now() - waiter.unschedulable_since) >= self._settings.fail_fast_after
+        return max(reported, _now() - waiter.unschedulable_since) >= self._accesses.settings.fail_fast_after
 
     def _look_for_failed_mount(self, waiter: _Waiter, pod: KubeObject) -> None:
         """Start a read of the Pod's Events in the background, if due; a FailedMount wakes the waiter."""

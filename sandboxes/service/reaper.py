@@ -192,7 +192,10 @@ class Reaper:
         return ended
 
     async def _is_whole(self, sandbox_id: str) -> bool:
-        return all(obj is not None and not kube.is_refused(obj) for obj in await self._cluster.look(sandbox_id))
+        pod, service = await self._cluster.look(sandbox_id)
+        if pod is None or kube.is_refused(pod):
+            return False
+        return kube.is_behind_gateway(pod) or (service is not None and not kube.is_refused(service))
 
 
 Kind = Literal["expired", "idle", "ended", "half"]
@@ -202,7 +205,8 @@ Kind = Literal["expired", "idle", "ended", "half"]
 class Due:
     """One sandbox to delete: its `objects`, in these versions and this order.
 
-    Kind "half" is a Pod without its Service or vice versa: either never completed, or just losing its other object.
+    Kind "half" is a Pod without the Service that it needs or vice versa: either never completed, or just losing its
+    other object.
     """
 
     sandbox_id: str
@@ -270,9 +274,12 @@ def reason_of_half(pod: KubeObject | None, service: KubeObject | None, settings:
     """Return the reason for deleting a Pod without a Service, or vice versa; None to keep it.
 
     It must be unchanged for REAPER_GRACE seconds. A rollback that was cut off leaves objects that it has marked; these
-    are as good as missing.
+    are as good as missing. A Pod that was made for the gateway needs no Service, and does not depend on one, whatever
+    SANDBOX_ACCESS says now: another process may serve its URL.
     """
     there = [one for one in (pod, service) if one is not None]
+    if pod is not None and kube.is_behind_gateway(pod):
+        there = [pod] if kube.is_refused(pod) else []
     marked = [one for one in there if kube.is_refused(one)]
     if marked:
         marked_at = max(expiry.time_of(one, kube.REFUSED_ANNOTATION) or expiry.touched_at(one) for one in marked)

@@ -16,16 +16,17 @@ from sandboxes.errors import PreconditionFailed, ProvisionerError
 from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
+    from sandboxes.access.accesses import Accesses
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
     from sandboxes.service.attempt import Attempt
     from sandboxes.service.locks import Locks
     from sandboxes.service.template_objects import Extras
-    from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Pair: TypeAlias = "tuple[KubeObject, KubeObject]"
+# The Pod, and the Service, if the sandbox's access needs one.
+Pair: TypeAlias = "tuple[KubeObject, KubeObject | None]"
 
 
 class Clock(Protocol):
@@ -58,13 +59,13 @@ class Rollback:
     def __init__(
         self,
         cluster: Cluster,
-        settings: Settings,
+        accesses: Accesses,
         locks: Locks,
         template_objects: Extras,
         clock: Clock | None = None,
     ) -> None:
         self._cluster = cluster
-        self._settings = settings
+        self._accesses = accesses
         self._locks = locks
         self._template_objects = template_objects
         self._clock: Clock = clock or LoopClock()
@@ -157,12 +158,12 @@ class Rollback:
             pod, service = await self._cluster.look(sandbox_id, urgent=True)
         else:
             pod, service = kube.of_kind("Pod", left), kube.of_kind("Service", left)
-        if pod is not None and service is None and attempt.may_have_made(pod):
+        if pod is not None and service is None and self._lacks_service(pod) and attempt.may_have_made(pod):
             # `applied-at` names the last writer, so the Pod may be another process's that is about to add the Service.
             await self._clock.sleep(self._deadlines.others_service)
             pod, service = await self._cluster.look(sandbox_id, urgent=True)
         while True:
-            if pod is not None and service is not None and self._may_stay(attempt, pod, service, refused=refused):
+            if pod is not None and self._may_stay(attempt, pod, service, refused=refused):
                 return pod, service
             try:
                 await self._delete(attempt, pod, service)
@@ -172,8 +173,11 @@ class Rollback:
                 await self._template_objects.undo(attempt.extras)
                 return None
 
-    def _may_stay(self, attempt: Attempt, pod: KubeObject, service: KubeObject, *, refused: bool) -> bool:
-        if not attempt.is_made(pod, service, self._settings):
+    def _lacks_service(self, pod: KubeObject) -> bool:
+        return self._accesses.of(pod, None).needs_service
+
+    def _may_stay(self, attempt: Attempt, pod: KubeObject, service: KubeObject | None, *, refused: bool) -> bool:
+        if not attempt.is_made(pod, service, self._accesses):
             return False
         # Without patch another process that has returned it to a caller could not confirm it.
         return not refused or attempt.without_patch or not attempt.may_have_made(pod)

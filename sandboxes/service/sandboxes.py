@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from sandboxes import objects as kube
+from sandboxes.access.accesses import Accesses
 from sandboxes.deadlines import within
 from sandboxes.errors import (
     ClusterRefused,
@@ -21,7 +22,7 @@ from sandboxes.errors import (
     Unprocessable,
 )
 from sandboxes.models.responses import FORCED, SandboxList, Status, TemplateResponse, with_warning
-from sandboxes.service import keepalive
+from sandboxes.service import keepalive, urls
 from sandboxes.service.attempt import mark_of
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
@@ -29,7 +30,7 @@ from sandboxes.service.events import EventBroker
 from sandboxes.service.keepalive import Uses
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.service.locks import Bulkhead, Locks
-from sandboxes.service.lost import absent_service, delete_by_force
+from sandboxes.service.lost import absent_object, delete_by_force
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
 from sandboxes.service.scheduling import finds_no_node
@@ -41,15 +42,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
+    from sandboxes.access.tokens import Keys
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.models.clusters import DoubledSandbox
     from sandboxes.models.requests import CreateRequest
-    from sandboxes.models.responses import (
-        Diagnostics,
-        Reconciliation,
-        SandboxResponse,
-        WaitedResponse,
-    )
+    from sandboxes.models.responses import Diagnostics, Reconciliation, SandboxResponse, WaitedResponse
+    from sandboxes.models.urls import SandboxUrl
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -74,20 +72,23 @@ class MadeSandbox(NamedTuple):
 
 
 class SandboxService:
-    """The operations on one cluster's sandboxes. Raises only errors of `errors.py`."""
+    """The operations on one cluster's sandboxes. Raises only errors of `errors.py`. `keys`: see Accesses."""
 
-    def __init__(self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings) -> None:
+    def __init__(
+        self, cluster: Cluster, templates: Mapping[str, Template], settings: Settings, keys: Keys | None = None
+    ) -> None:
         self.cluster = cluster
         self.loaded_templates = templates
         self._settings = settings
-        self._answers = Answers(settings)
+        self.accesses = Accesses(settings, keys)
+        self._answers = Answers(self.accesses)
         cluster.changed.connect(self._answers.forget)
-        self._waits = ReadinessWaiter(cluster, settings)
+        self._waits = ReadinessWaiter(cluster, self.accesses)
         self.feed = EventBroker(cluster, self._answers)
         self._locks = Locks()
         self._uses = Uses(cluster)
         self._diagnosing = Bulkhead(DIAGNOSES_AT_ONCE, DIAGNOSES_WAITING)
-        self._creation = Creation(cluster, templates, settings, self._locks, self._uses)
+        self._creation = Creation(cluster, templates, self.accesses, self._locks, self._uses)
         self.made = self._creation.made
         self.room = self._creation.room
         self.extras = self._creation.extras
@@ -145,10 +146,10 @@ class SandboxService:
 
     async def clock(self) -> datetime | None:
         """Return a time that the API server's clock has reached; None if it can't be measured."""
-        return await self.cluster.measure_clock(self._absent_service())
+        return await self.cluster.measure_clock(self._absent_object())
 
-    def _absent_service(self) -> KubeObject:
-        return absent_service(self.loaded_templates, self._settings)
+    def _absent_object(self) -> KubeObject:
+        return absent_object(self.loaded_templates, self._settings)
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
         """Return the sandbox; raises SandboxNotFound if it does not exist or its Pod is terminating."""
@@ -167,7 +168,7 @@ class SandboxService:
         """
         async with within(self.cluster.deadlines.read):
             pod, service = await self.cluster.look(sandbox_id)
-        return reconciliation_for(sandbox_id, pod, service, self._settings)
+        return reconciliation_for(sandbox_id, pod, service, self.accesses)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return the diagnosis of the sandbox; see diagnose. Raises SandboxNotFound, or Busy if too many wait."""
@@ -175,7 +176,7 @@ class SandboxService:
             raise SandboxNotFound(sandbox_id)
         async with within(self.cluster.deadlines.read), self._diagnosing.one():
             refusal = self._creation.refusal_of(sandbox_id)
-            return await diagnose(self.cluster, sandbox_id, self._settings, refusal=refusal)
+            return await diagnose(self.cluster, sandbox_id, self.accesses, refusal=refusal)
 
     async def finds_no_node(self, sandbox_id: str, uid: str, seconds: float) -> bool:
         """Whether the scheduler goes on saying that no node can take the new Pod; see scheduling.finds_no_node.
@@ -225,7 +226,7 @@ class SandboxService:
                 objects = await self.cluster.list_live()
             if query is not None:
                 objects = [obj for obj in objects if obj["kind"] != "Pod" or query.fits(obj)]
-            answers = answers_for(objects, self._settings)
+            answers = answers_for(objects, self.accesses)
         if self._creation.any_refused:
             answers = [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
         return answers
@@ -248,7 +249,7 @@ class SandboxService:
         return counted
 
     async def delete(self, sandbox_id: str, *, force: bool = False) -> str | None:
-        """Delete the Pod and the Service, or the one that exists; its extra objects follow once the Pod is gone.
+        """Delete the Pod and the Service, or those that exist; its extra objects follow once the Pod is gone.
 
         Does not wait for the Pod's termination grace period. `force`: delete a lost Pod without its node's
         confirmation, and return a warning; raises SandboxConflict if there is one that is not lost.
@@ -259,7 +260,7 @@ class SandboxService:
             if force:
                 pod, _ = await self.cluster.look(sandbox_id)
                 if pod is not None and kube.sandbox_id_of(pod) == sandbox_id:
-                    await delete_by_force(self.cluster, pod, self._absent_service())
+                    await delete_by_force(self.cluster, pod, self._absent_object())
                     warning = FORCED
             await self.cluster.delete(sandbox_id)
         self.extras.delete_later(leaving)
@@ -287,12 +288,30 @@ class SandboxService:
         """Record a use of the sandbox, written at most once a minute (`keepalive.py`). Raises the errors of renew."""
         return await self._change(sandbox_id, self._uses.note)
 
+    async def make_url(self, sandbox_id: str, *, port: int | None = None, ttl_seconds: int | None = None) -> SandboxUrl:
+        """Return a URL of the sandbox by the gateway; see `urls.make_url`. Raises SandboxNotFound, too."""
+        pod, service = self.cluster.seen(sandbox_id)
+        if self._answers.of(pod, service) is None:
+            async with within(self.cluster.deadlines.read):
+                pod, service = await self.cluster.look(sandbox_id)
+        self._answer(pod, service, sandbox_id)
+        assert pod is not None  # noqa: S101 - else that raised
+        return urls.make_url(pod, self.accesses, port, ttl_seconds)
+
+    async def revoke_urls(self, sandbox_id: str) -> SandboxResponse:
+        """Make all URLs of the sandbox by the gateway invalid. Raises NotBehindGateway, and the errors of renew."""
+        return await self._change(sandbox_id, lambda pod: urls.revoke_urls(self.cluster, self.accesses, pod))
+
+    def note_use(self, pod: KubeObject) -> None:
+        """Record a use of the Pod's sandbox, to be written later; see Uses.note_later."""
+        self._uses.note_later(pod)
+
     async def _change(self, sandbox_id: str, change: Callable[[KubeObject], Awaitable[KubeObject]]) -> SandboxResponse:
         """Change the sandbox's Pod; if it was replaced, read again and retry."""
         pod, service = self.cluster.seen(sandbox_id)
         async with within(self.cluster.deadlines.read):
             for _ in range(MAX_ROUNDS):
-                if pod is None or service is None:
+                if pod is None or (service is None and not kube.is_behind_gateway(pod)):
                     pod, service = await self.cluster.look(sandbox_id)
                 self._answer(pod, service, sandbox_id)
                 assert pod is not None  # noqa: S101 - else that raised
@@ -313,7 +332,7 @@ class SandboxService:
     def _answer(self, pod: KubeObject | None, service: KubeObject | None, sandbox_id: str) -> SandboxResponse:
         """Return the response for these objects; raises SandboxNotFound if they are not a visible sandbox."""
         used = None if pod is None else self._uses.latest(pod)
-        answer = answer_for(pod, service, self._settings, used=used)
+        answer = answer_for(pod, service, self.accesses, used=used)
         if answer is None or self._creation.is_refused(sandbox_id):
             raise SandboxNotFound(sandbox_id)
         return answer

@@ -2,7 +2,8 @@
 
 Without that right nothing can be written onto an existing object, so a process can't show that it has completed or
 returned what another one has made. Instead, the process that has created the Pod, and no other, creates the Service,
-unless one that has been granted the right meanwhile completes the Pod: its Service stays.
+unless one that has been granted the right meanwhile completes the Pod: its Service stays. A Pod that was made without a
+Service, for the gateway, is complete: a process that has no gateway may give it one.
 For the others a Pod without its Service is unavailable, until it is complete or the reaper has deleted it.
 """
 
@@ -16,15 +17,15 @@ from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.errors import ClusterUnavailable, KeepsChanging, ObjectsChanged, PatchForbidden
 from sandboxes.service.attempt import NOBODY
-from sandboxes.status.response import is_whole
+from sandboxes.spec.ports import fitted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from sandboxes.access.accesses import Accesses
     from sandboxes.cluster.cluster import Cluster
     from sandboxes.objects import KubeObject
     from sandboxes.service.attempt import Attempt
-    from sandboxes.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,11 @@ class WithoutPatch:
     def __init__(
         self,
         cluster: Cluster,
-        settings: Settings,
+        accesses: Accesses,
         wait_until_gone: Callable[[Attempt, KubeObject], Awaitable[None]],
     ) -> None:
         self._cluster = cluster
-        self._settings = settings
+        self._accesses = accesses
         self._wait_until_gone = wait_until_gone
         # Loop time at which an apply is tried again.
         self._until: float | None = None
@@ -59,7 +60,7 @@ class WithoutPatch:
         self._until = asyncio.get_running_loop().time() + self._cluster.deadlines.patch_forbidden
 
     async def make(self, attempt: Attempt, pod: KubeObject | None, service: KubeObject | None) -> list[KubeObject]:
-        """Create the Pod and the Service, or the Service of this attempt's own Pod; return them as stored.
+        """Create what the sandbox needs, or the Service of an existing Pod; return the objects as stored.
 
         Raises ObjectsChanged if they must be read again, ClusterUnavailable if another process is making them, and
         PatchForbidden if an existing object would have to be changed, or if uses would have to be recorded.
@@ -75,6 +76,11 @@ class WithoutPatch:
             if not created:
                 raise ObjectsChanged("Another process is creating the sandbox")
             pod = created[0]
+            if not self._accesses.of(pod, None).needs_service:
+                logger.info("sandbox %s created", attempt.sandbox.sandbox_id)
+                return [pod]
+        elif kube.is_behind_gateway(pod):
+            new_service = fitted(new_service, pod, None, self._accesses.settings.sandbox_container_port)
         elif not attempt.has_marked(pod):
             if kube.owner_of(pod) == NOBODY or service is not None:
                 raise _refused("pods" if service is None else "pods and services")
@@ -93,7 +99,7 @@ class WithoutPatch:
         """
         for _ in range(MAX_ROUNDS):
             if old is not None:
-                is_others = not attempt.may_replace(old, pod) and is_whole(pod, old, self._settings)
+                is_others = not attempt.may_replace(old, pod) and self._accesses.of(pod, old).is_whole(pod, old)
                 if attempt.has_marked(old) or is_others:
                     return old
                 if not kube.is_managed(old):

@@ -11,6 +11,7 @@ import posixpath
 from typing import TYPE_CHECKING, Literal
 
 from sandboxes.errors import BadRequest, StartupError
+from sandboxes.objects import CONTAINER
 from sandboxes.spec.mounts import overlap
 from sandboxes.spec.volumes import extra_volume
 
@@ -42,7 +43,9 @@ _CREDENTIALS = ("users", "*", "integrations", "lark-cli")
 _SHARING = ("shareProcessNamespace", "hostPID", "hostNetwork")
 
 _URL_VARIABLE = "DEERFLOW_LARK_BROKER_URL"
-_BROKER_URL = "http://127.0.0.1:8788"
+_BROKER_PORT = 8788
+_BROKER_URL = f"http://127.0.0.1:{_BROKER_PORT}"
+_BROKER = "lark-cli-broker"
 _RUNTIME_VOLUME = "lark-cli-runtime"
 
 # Both programs are some 100 MB of files. Requests and limits are set, since a ResourceQuota refuses a Pod without.
@@ -159,6 +162,21 @@ def add_lark(spec: KubeObject, container: KubeObject, sandbox: Sandbox, settings
     spec.setdefault("initContainers", []).append(init)
 
 
+def port_owner(pod: KubeObject, port: int) -> str | None:
+    """Return the name of the container that this port of a Pod belongs to, if that is not the sandbox's; else None.
+
+    Containers of a Pod share its network. The broker listens without declaring its port.
+    """
+    spec = pod["spec"]
+    for container in (*spec["containers"], *(spec.get("initContainers") or ())):
+        declared = {one.get("containerPort") for one in container.get("ports") or ()}
+        if container["name"] == _BROKER:
+            declared.add(_BROKER_PORT)
+        if container["name"] != CONTAINER and port in declared:
+            return str(container["name"])
+    return None
+
+
 def _runtime_mount(*, read_only: bool) -> KubeObject:
     return {"name": _RUNTIME_VOLUME, "mountPath": RUNTIME_PATH, "readOnly": read_only}
 
@@ -177,7 +195,7 @@ def _broker(spec: KubeObject, sandbox: Sandbox, settings: Settings) -> KubeObjec
     if settings.deerflow_lark_broker_deny_subcommands:
         env["DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS"] = settings.deerflow_lark_broker_deny_subcommands
     return {
-        "name": "lark-cli-broker",
+        "name": _BROKER,
         "image": settings.lark_cli_broker_image,
         "imagePullPolicy": "IfNotPresent",
         "args": ["serve"],

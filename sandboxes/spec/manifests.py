@@ -30,10 +30,18 @@ if TYPE_CHECKING:
 
 # Annotations about the template itself, not copied to its Pods.
 _TEMPLATE_ONLY_ANNOTATIONS = (kube.DESCRIPTION_ANNOTATION, kube.POD_SECURITY_ANNOTATION)
+# Annotations that only the service sets.
+_OWN_ANNOTATIONS = (kube.ACCESS_ANNOTATION, kube.URL_GENERATION_ANNOTATION)
 
 
 def build(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
-    """Return the Pod and the Service of `sandbox`, in the order to apply them.
+    """Return the objects of a new `sandbox`, in the order to apply them: its Pod, and the Service if it needs one."""
+    pod, service = build_pair(sandbox, template, settings, applied_at=applied_at)
+    return [pod] if kube.is_behind_gateway(pod) else [pod, service]
+
+
+def build_pair(sandbox: Sandbox, template: Template, settings: Settings, *, applied_at: str) -> list[KubeObject]:
+    """Return the Pod of a new `sandbox`, and the Service that it has, or that an existing Pod without one gets.
 
     `applied_at` is an RFC 3339 time, unique to this apply. It gives the objects a new resourceVersion on every apply,
     so a delete with preconditions fails if another apply came in between.
@@ -109,7 +117,7 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
     # that owner's Service. So a Service must not depend on its owner. The exception is requested labels: with them, the
     # Service is applied after the Pod (see service/create.py).
     owner = {kube.THREAD_ANNOTATION: sandbox.thread_id, kube.USER_ANNOTATION: sandbox.user_id}
-    for annotation in _TEMPLATE_ONLY_ANNOTATIONS:
+    for annotation in (*_TEMPLATE_ONLY_ANNOTATIONS, *_OWN_ANNOTATIONS):
         pod["metadata"]["annotations"].pop(annotation, None)
     pod["metadata"]["annotations"].update(owner)
     pod["metadata"]["annotations"][kube.TEMPLATE_ANNOTATION] = sandbox.asks.template
@@ -130,7 +138,13 @@ def _build_pod(sandbox: Sandbox, template: Template, settings: Settings, made_at
         _mount(container, mount)
     _set_asked(container, sandbox.asks)
     add_lark(spec, container, sandbox, settings)
-    revision = _revision(pod, [ttl, idle, sandbox.asks.labels, sandbox.asks.annotations])
+    asked: list[object] = [ttl, idle, sandbox.asks.labels, sandbox.asks.annotations]
+    if settings.access == "gateway":
+        # Part of the revision, so that services with different settings can't merge their objects. Other Pods keep the
+        # revision that they had before there was a gateway.
+        pod["metadata"]["annotations"][kube.ACCESS_ANNOTATION] = kube.ACCESS_GATEWAY
+        asked.append(kube.ACCESS_GATEWAY)
+    revision = _revision(pod, asked)
     _replace(container, "env", {"name": kube.REVISION_VARIABLE, "value": revision}, "name")
     return pod
 
@@ -139,7 +153,7 @@ def _build_service(sandbox: Sandbox, template: KubeObject, settings: Settings) -
     service = copy.deepcopy(template)
     _name(service, kube.service_name(sandbox.sandbox_id), sandbox, settings)
     spec = service["spec"]
-    spec["type"] = settings.sandbox_service_type
+    spec["type"] = settings.service_type
     spec["selector"] = {kube.ID_LABEL: sandbox.sandbox_id}
     set_service_port(spec, settings.sandbox_container_port)
     return service

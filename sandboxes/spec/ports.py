@@ -54,9 +54,21 @@ def set_service_port(spec: KubeObject, port: int) -> None:
     if same is None or same is entry:
         entry["port"] = port
     entry |= {"targetPort": port, "protocol": "TCP"}
+    _drop_node_ports(spec)
+
+
+def of_type(service: KubeObject, service_type: str) -> KubeObject:
+    """Return the Service with this type, without fields that it then can't have."""
+    result = copy.deepcopy(service)
+    result["spec"]["type"] = service_type
+    _drop_node_ports(result["spec"])
+    return result
+
+
+def _drop_node_ports(spec: KubeObject) -> None:
     if spec["type"] == "ClusterIP":
         spec.pop("externalTrafficPolicy", None)
-        for one in ports:
+        for one in spec["ports"]:
             one.pop("nodePort", None)
 
 

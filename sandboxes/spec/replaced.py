@@ -48,7 +48,8 @@ def replaced_fields(name: str, template: Template, settings: Settings) -> list[s
         *build(sandbox, template, settings, applied_at=applied_at),
         *build_extras(sandbox, template, settings, applied_at=applied_at),
     ]
-    written = [template.pod, template.service, *template.extras]
+    is_with_service = any(obj["kind"] == "Service" for obj in made)
+    written = [template.pod, *([template.service] if is_with_service else []), *template.extras]
     return [
         f"{before['kind']} {path}"
         for before, after in zip(written, made, strict=True)
@@ -85,8 +86,9 @@ def _is_expected(path: str, values: tuple[object, object], template: Template, s
     if _MOUNTED_PATH.fullmatch(path):  # below the sandbox's own folder
         return isinstance(before, str) and isinstance(after, str) and after.endswith(f"/{before}")
     setting = next((setting for pattern, setting in _SETTINGS.items() if re.fullmatch(pattern, path)), None)
+    is_type_set = setting == "sandbox_service_type" and settings.is_set("sandbox_access")
     return setting is not None and (
-        setting in settings.model_fields_set or before == Settings.model_fields[setting].default
+        is_type_set or settings.is_set(setting) or before == Settings.model_fields[setting].default
     )
 
 

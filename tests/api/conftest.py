@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pytest_aiohttp.plugin import AiohttpClient
 
 from sandboxes import errors
+from sandboxes.access.keys import ProcessKey
 from sandboxes.api.callers import Callers
 from sandboxes.api.routes import create_app
 from sandboxes.cluster.cluster import Cluster
@@ -63,7 +64,8 @@ def make_app(
             cluster, max_processes=settings.kubectl_max_processes, max_waiting=settings.kubectl_max_waiting
         )
         one = Cluster(kubectl, NoInformer(), settings.k8s_namespace, policies, deadlines=deadlines)
-        lifecycle = SandboxService(one, templates or {DEFAULT_TEMPLATE: template}, settings)
+        keys = ProcessKey() if settings.has_gateway else None
+        lifecycle = SandboxService(one, templates or {DEFAULT_TEMPLATE: template}, settings, keys)
         app = create_app(lifecycle, settings, callers=Callers(settings, in_pod=in_pod))
         if peer is not None:
             app.middlewares.insert(0, connected_from(peer))

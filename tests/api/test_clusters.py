@@ -19,6 +19,7 @@ QUOTAS = ("get", "--raw", "/api/v1/namespaces/deer-flow/resourcequotas?limit=500
 
 DEFAULT: dict[str, Any] = {
     "name": "default",
+    "access": "node-port",
     "state": "ready",
     "version": "v1.36.2",
     "sandboxes": None,

@@ -238,3 +238,21 @@ async def test_a_wait_does_not_block_other_requests_of_the_same_id(client: Clien
         assert (await client.delete(f"{URL}/a")).status == 200
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("status", "checked"), [(200, True), (503, False)])
+async def test_a_wait_asks_the_pods_own_address_behind_the_gateway(
+    make_client: MakeClient, cluster: FakeCluster, start_sandbox: StartSandbox, status: int, checked: bool
+) -> None:
+    port = await start_sandbox(status)
+    # Nothing listens at the gateway's URL: it may lead through proxies that this process can't reach.
+    url = "http://gateway.invalid"
+    client = await make_client(SANDBOX_ACCESS="gateway", SANDBOX_GATEWAY_URL=url, SANDBOX_CONTAINER_PORT=str(port))
+    await create(client)
+    set_pod_status(cluster, "pod-ready")
+    pod = cluster.pod("a")
+    assert pod is not None
+    pod["status"]["podIP"] = "127.0.0.1"
+    answer = await waited(client, 20 if checked else 0.5)
+    assert answer["url_checked"] is checked
+    assert answer["sandbox_url"].startswith(f"{url}/s/a/")

@@ -307,5 +307,5 @@ def test_the_clusters_component_adds_the_rights_for_markers_only(
     base = rights_of(objects(kubectl_of(), ".")["Role"]["rules"])
     added = rights_of(objects(kubectl_of(), overlay_with(tmp_path, component))["Role"]["rules"]) - base
     assert {(right.verb, right.resource) for right in added} == {
-        (verb, "configmaps") for verb in ("create", "delete", "get", "update")
+        (verb, "configmaps") for verb in ("create", "delete", "get", "update", "watch")
     }

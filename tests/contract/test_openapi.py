@@ -85,6 +85,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         async with Cluster(directory=directory / "cluster", speed=SPEED) as cluster:
             environ = environment(
                 directory,
+                # So that sandboxes have URLs that can be made invalid.
+                SANDBOX_ACCESS="gateway",
+                SANDBOX_GATEWAY_DIAL="pod-ip",
+                SANDBOX_GATEWAY_HOST="127.0.0.1",
+                SANDBOX_GATEWAY_PORT=str(free_port()),
                 KUBECONFIG_PATH=str(cluster.kubeconfig),
                 NODE_HOST="127.0.0.1",
                 PORT=str(port),
@@ -210,7 +215,7 @@ async def test_responses_while_the_cluster_is_unreachable_are_documented(
 
     results = await asyncio.gather(*(ask(operation) for operation in OF_CLUSTER))
     assert results == [(operation.name, 503, []) for operation in OF_CLUSTER]
-    assert len(results) == 8
+    assert len(results) == 10
 
 
 @pytest.mark.parametrize(

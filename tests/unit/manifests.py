@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandboxes.access.cluster_ip import ClusterIPAccess
+from sandboxes.access.node_port import NodePortAccess
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
@@ -38,3 +40,9 @@ def volumes(pod: Any) -> Any:
 def mounts(pod: Any) -> Any:
     """Return the mounts of the first container by path, without the path."""
     return {mount.pop("mountPath"): mount for mount in container(pod)["volumeMounts"]}
+
+
+def sandbox_url(service: Any, settings: Settings, pod: Any = None) -> str | None:
+    """Return the URL of a sandbox that is reached by a Service."""
+    access = ClusterIPAccess if settings.service_type == "ClusterIP" else NodePortAccess
+    return access(settings).url(pod, service)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.api.auth import MAX_FILE_BYTES, ApiKeys
+from sandboxes.api.auth import ApiKeys
 from sandboxes.errors import StartupError
+from sandboxes.key_file import MAX_FILE_BYTES
 from sandboxes.settings import Settings
 
 MakeSettings = Callable[..., Settings]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
+import pytest
+
 from sandboxes.deadlines import Deadlines
-from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ProvisionerError
+from sandboxes.errors import ClusterTimeout, ClusterUnavailable, LimitReached, ProvisionerError
 from sandboxes.kubectl.batched import BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
-from sandboxes.objects import APPLIED_AT_ANNOTATION
+from sandboxes.objects import ACCESS_ANNOTATION, ACCESS_GATEWAY, APPLIED_AT_ANNOTATION
 from tests.fakes import FakeCluster
+from tests.record import case
 
 
 def service(name: str) -> dict[str, Any]:
@@ -54,4 +58,30 @@ async def test_a_batch_that_stores_or_deletes_nothing_fails_for_all_its_callers(
     outcomes = await asyncio.gather(*(kubectl.delete([one]) for one in there), return_exceptions=True)
     assert [type(one) for one in outcomes] == [ClusterUnavailable] * 3
     assert len(cluster.objects) == 3
+    await kubectl.close()
+
+
+def pod(name: str, *, is_behind_gateway: bool) -> dict[str, Any]:
+    marks = {ACCESS_ANNOTATION: ACCESS_GATEWAY} if is_behind_gateway else {}
+    obj = service(name)
+    obj["metadata"]["annotations"] |= marks
+    return {**obj, "kind": "Pod", "spec": {"containers": [{"name": "sandbox", "image": "i", "env": []}]}}
+
+
+@pytest.mark.parametrize(("is_behind_gateway", "left"), [(True, []), (False, None)])
+async def test_only_a_pod_that_needs_no_service_is_all_that_a_failed_create_may_have_left(
+    is_behind_gateway: bool, left: list[Any] | None
+) -> None:
+    cluster = FakeCluster()
+    kubectl = BatchedKubectl(Kubectl(cluster, max_processes=8, max_waiting=8), max_processes=8, max_waiting=8)
+    names = ("sandbox-made", "sandbox-refused")
+    made, refused = (pod(name, is_behind_gateway=is_behind_gateway) for name in names)
+    cluster.put(made)
+    recorded = case("apply-quota-exceeded").stderr
+    cluster.say_next("apply", re.sub(r'pods "[^"]+"', 'pods "sandbox-refused"', recorded.splitlines()[0]))
+    calls = (kubectl.apply([made]), kubectl.apply([refused]))
+    whole, error = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(whole, list)
+    assert isinstance(error, LimitReached)
+    assert error.left == left
     await kubectl.close()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandboxes.cluster_settings import ClusterSettings
 from sandboxes.clusters_file import ClusterEntry, changes, in_question, parse
-from sandboxes.settings import ClusterSettings, Settings
+from sandboxes.settings import Settings
 from tests.marker import MARKER
 
 MakeSettings = Callable[..., Settings]
@@ -57,7 +58,7 @@ def test_an_entry_replaces_the_settings_of_its_cluster_only(make_settings: MakeS
     assert settings.k8s_api_server == "https://east:6443"
     assert settings.k8s_tls_server_name == "kubernetes"
     assert settings.node_host == "10.0.0.1"
-    assert settings.sandbox_service_type == "ClusterIP"
+    assert (settings.access, settings.service_type) == ("cluster-ip", "ClusterIP")
     assert settings.sandbox_templates_dir == Path("/templates")
     assert settings.sandbox_network_policy == "isolated"
     assert settings.sandbox_ingress_from == ("10.0.0.0/8",)
@@ -79,8 +80,8 @@ def test_every_setting_of_a_cluster_has_a_key() -> None:
     (problem,) = problems("- {name: a, nothing: 1}")
     assert problem.startswith("Entry 1 (line 1): 'nothing' is not a field. Fields are: name, context, weight, ")
     assert (
-        len(problem.partition("Fields are: ")[2].split(", ")) == 5 + len(ClusterSettings.model_fields) - 1
-    )  # KUBECONFIG, the list
+        len(problem.partition("Fields are: ")[2].split(", ")) == 5 + len(ClusterSettings.model_fields) - 2
+    )  # KUBECONFIG, the list, and SANDBOX_SERVICE_TYPE
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,7 @@ def test_every_setting_of_a_cluster_has_a_key() -> None:
         (f"name: {'a' * 41}", f"name holds '{'a' * 41}'. It may hold 1 to 40 lower-case letters, digits and `-`."),
         ("name: 5", "name holds 5. It should be a valid string."),
         ("weight: 1", "it has no name."),
-        ("name: a, access: gateway", "access holds 'gateway'. It may hold `node-port` or `cluster-ip`."),
-        ("name: a, access: NodePort", "access holds 'NodePort'. It may hold `node-port` or `cluster-ip`."),
+        ("name: a, access: NodePort", "access holds 'NodePort'. It should be 'node-port', 'cluster-ip' or 'gateway'."),
         ("name: a, weight: -1", "weight holds -1. It should be greater than or equal to 0."),
         ("name: a, weight: 1.5", "weight holds 1.5. It should be a valid integer."),
         ("name: a, weight: true", "weight holds True. It should be a valid integer."),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sandboxes.access.accesses import Accesses
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.no_informer import NoInformer
 from sandboxes.deadlines import Deadlines
@@ -32,7 +33,7 @@ def informer() -> StillView:
 
 @pytest.fixture
 def broker(informer: StillView, make_settings: Callable[..., Settings], deadlines: Deadlines) -> EventBroker:
-    answers = Answers(make_settings())
+    answers = Answers(Accesses(make_settings()))
     informer.changed.connect(answers.forget)
     kubectl = Kubectl(KubectlRunner(Path("/never/started"), (), {}), max_processes=1, max_waiting=1)
     return EventBroker(Cluster(kubectl, informer, "rec", deadlines=deadlines), answers)
@@ -181,7 +182,7 @@ async def test_a_new_subscriber_after_the_last_one_left_gets_the_whole_state(
 async def test_without_the_live_view_subscribing_is_rejected(make_settings: Callable[..., Settings]) -> None:
     kubectl = Kubectl(KubectlRunner(Path("/never/started"), (), {}), max_processes=1, max_waiting=1)
     with pytest.raises(LiveViewOff):
-        await EventBroker(Cluster(kubectl, NoInformer(), "rec"), Answers(make_settings())).join()
+        await EventBroker(Cluster(kubectl, NoInformer(), "rec"), Answers(Accesses(make_settings()))).join()
 
 
 @pytest.mark.deadlines(subscribe=0.05)

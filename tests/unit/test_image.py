@@ -192,5 +192,5 @@ def test_scripts_of_ci_are_executable(script: str) -> None:
 def test_the_compose_file_passes_every_variable_that_needs_no_mount() -> None:
     # HOST and PORT have other meanings on the host.
     fixed_by_the_image = {"HOST", "PORT", "KUBECONFIG", "KUBECONFIG_PATH", "KUBECTL"}
-    needs_a_mount = {"CLUSTERS_FILE", "PROVISIONER_API_KEY_FILE", "SANDBOX_TEMPLATES_DIR"}
+    needs_a_mount = {"CLUSTERS_FILE", "PROVISIONER_API_KEY_FILE", "SANDBOX_TEMPLATES_DIR", "SANDBOX_GATEWAY_KEYS_FILE"}
     assert set(SERVICE["environment"]) == VARIABLES - fixed_by_the_image - needs_a_mount

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.no_informer import NoInformer
-from sandboxes.errors import ObjectsChanged, ServerFailed
+from sandboxes.errors import ObjectsChanged, PatchForbidden, ServerFailed
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.service.keepalive import Uses
 from tests.fakes import FakeCluster
@@ -109,3 +110,62 @@ async def test_uses_of_a_deleted_sandbox_are_discarded(caplog: pytest.LogCapture
     await uses.finish()
     assert uses.latest(pod) is None
     assert "could not be written" not in caplog.text
+
+
+async def test_traffic_is_written_in_the_background_at_most_once_a_minute() -> None:
+    written: list[str] = []
+
+    async def write(annotations: dict[str, str]) -> None:
+        written.append(annotations[kube.USED_ANNOTATION])
+
+    uses = uses_written_by(write)
+    pod = pod_unused_for(100, idle_timeout=600)
+    uses.note_later(pod)
+    uses.note_later(pod)
+    assert uses.latest(pod) is not None
+    await until(lambda: len(written) == 1)
+    await until(lambda: uses.latest(pod) is None)
+    fresh = pod_unused_for(5, idle_timeout=600)
+    uses.note_later(fresh)
+    await asyncio.sleep(0)
+    assert len(written) == 1
+    await uses.finish()
+    assert len(written) == 2
+    uses.note_later(pod)
+    assert uses.latest(pod) is None, "nothing is started any more"
+
+
+async def test_without_the_right_to_patch_traffic_is_not_recorded_and_it_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried: list[str] = []
+
+    async def write(annotations: dict[str, str]) -> None:
+        tried.append(annotations[kube.USED_ANNOTATION])
+        raise PatchForbidden("The provisioner lacks the right to patch pods in the cluster")
+
+    uses = uses_written_by(write)
+    pod = pod_unused_for(100, idle_timeout=600)
+    uses._deadlines = dataclasses.replace(uses._deadlines, patch_forbidden=0.0)  # noqa: SLF001 - no minute's wait
+    for attempt in (1, 2):
+        uses.note_later(pod)
+        await until(lambda: len(tried) == attempt and uses.latest(pod) is None)  # noqa: B023 - awaited here
+    uses._deadlines = dataclasses.replace(uses._deadlines, patch_forbidden=60.0)  # noqa: SLF001
+    uses.note_later(pod)
+    await until(lambda: len(tried) == 3 and uses.latest(pod) is None)
+    uses.note_later(pod)
+    assert uses.latest(pod) is None
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "The provisioner lacks the right to patch pods in the cluster, so uses do not put off the end of idle sandboxes"
+    )
+
+
+async def test_a_sandbox_without_an_idle_timeout_is_never_written_for_traffic() -> None:
+    async def write(_annotations: dict[str, str]) -> None:
+        raise AssertionError("nothing to write")
+
+    uses = uses_written_by(write)
+    pod = pod_unused_for(100, idle_timeout=0)
+    uses.note_later(pod)
+    assert uses.latest(pod) is None

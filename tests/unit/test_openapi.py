@@ -76,7 +76,7 @@ LEFT_OUT = {"cluster", "doubled", "incomplete"}
 
 def test_every_field_of_a_response_is_required() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    requests = {"CreateRequest", "RenewRequest", "ExtraMount", "ResourceRequirements"}
+    requests = {"CreateRequest", "RenewRequest", "UrlRequest", "ExtraMount", "ResourceRequirements"}
     for name in schemas.keys() - requests:
         assert set(schemas[name]["required"]) == set(schemas[name]["properties"]) - LEFT_OUT, name
     assert schemas["CreateRequest"]["required"] == ["sandbox_id"]

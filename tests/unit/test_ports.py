@@ -19,7 +19,7 @@ from sandboxes.spec.manifests import build
 from sandboxes.spec.options import Sandbox
 from sandboxes.spec.ports import fitted, must_be_replaced
 from sandboxes.spec.templates import Template
-from sandboxes.status.response import sandbox_url
+from tests.unit.manifests import sandbox_url
 
 MakeSettings = Callable[..., Settings]
 

@@ -15,6 +15,7 @@ install_requirements() { :; }
 """
 PYTHON = """#!/bin/sh
 echo "$KUBECONFIG_PATH|$KUBECONFIG|$*"
+if [ -n "$SANDBOX_GATEWAY_DIAL" ]; then echo "dials by $SANDBOX_GATEWAY_DIAL"; fi
 """
 
 pytestmark = pytest.mark.skipif(
@@ -118,3 +119,16 @@ def test_it_serves_on_the_clusters_of_a_file_relative_to_the_callers_folder(proj
     done = run_sh(project, CLUSTERS_FILE="clusters.yaml")
     assert done.stdout == f"{project.parent}/clusters.yaml|provisioner.py\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [(), ("--clusters", "2")], ids=["one", "several"])
+def test_the_gateway_dials_the_pods_of_the_stand_in_which_answer(project: Path, arguments: tuple[str, ...]) -> None:
+    done = run_sh(project, *arguments, SANDBOX_ACCESS="gateway")
+    assert "-m devcluster --pod-servers " in done.stdout
+    assert done.stdout.endswith("dials by pod-ip\n")
+    assert "dials by" not in run_sh(project, *arguments).stdout
+
+
+def test_on_a_cluster_of_ones_own_the_gateway_dials_as_it_is_set(project: Path) -> None:
+    (project.parent / "there").touch()
+    assert "dials by" not in run_sh(project, SANDBOX_ACCESS="gateway", KUBECONFIG="there").stdout

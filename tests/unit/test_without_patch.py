@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from sandboxes.access.accesses import Accesses
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.errors import ObjectsChanged
 from sandboxes.service.attempt import Attempt, now
@@ -52,7 +53,7 @@ async def test_the_service_of_another_processs_pod_is_not_replaced(
     async def wait_until_gone(_attempt: Attempt, _obj: dict[str, Any]) -> None:
         return None
 
-    making = WithoutPatch(cast(Cluster, cluster), settings, wait_until_gone)
+    making = WithoutPatch(cast(Cluster, cluster), Accesses(settings), wait_until_gone)
     with pytest.raises(ObjectsChanged):
         await making.make(Attempt(sandbox, mine, TemplateObjects("a", [])), None, None)
     assert cluster.deleted == []

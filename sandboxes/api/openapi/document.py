@@ -136,7 +136,7 @@ def _operation(operation: Operation, known: dict[str, Document]) -> Document:
     if operation.body is not None:
         schema = reference(operation.body)
         content = {operations.JSON: {"schema": schema, "example": example(schema, known)}}
-        made["requestBody"] = {"required": True, "content": content}
+        made["requestBody"] = {"required": not operation.is_body_optional, "content": content}
     return made
 
 

@@ -77,7 +77,7 @@ _ALL = (
         "SandboxConflict",
         409,
         "The ID belongs to another thread or user, or to an object that is not a sandbox; or `force` is set, and the "
-        "sandbox is not lost. Nothing is changed.",
+        "sandbox is not lost; or a URL is asked for that only the gateway has. Nothing is changed.",
         {"detail": "Sandbox 'abc' belongs to another thread or user"},
     ),
     Failure(

@@ -29,6 +29,7 @@ from sandboxes.models.responses import (
     TemplateList,
     WaitedResponse,
 )
+from sandboxes.models.urls import SandboxUrl, UrlRequest
 from sandboxes.service.events import EVENT_TYPES
 from sandboxes.service.listing import ListQuery
 
@@ -57,6 +58,7 @@ class Operation:
     # Of the 200 answer, the default first.
     media_types: tuple[str, ...] = (JSON,)
     body: type[BaseModel] | None = None
+    is_body_optional: bool = False
     query: type[BaseModel] | None = None
     failures: tuple[str, ...] = ()
     # Whether it sends an ETag, and answers 304 to a matching If-None-Match.
@@ -79,6 +81,7 @@ class Operation:
 
 _OF_CLUSTER = ("ClusterRefused", "ClusterUnavailable", "ClusterTimeout")
 _OF_BODY = ("BadRequest", "FieldNotAllowed", "RequestTimeout", "ContentTooLarge", "Unprocessable")
+_OF_URL_BODY = ("BadRequest", "RequestTimeout", "ContentTooLarge", "Unprocessable")
 _SANDBOX = "/api/sandboxes/{sandbox_id}"
 
 OPERATIONS = (
@@ -153,6 +156,28 @@ OPERATIONS = (
         "Postpones the expiry of a sandbox with `idle_timeout_seconds`. The body is ignored.",
         (SandboxResponse,),
         failures=("SandboxNotFound", *_OF_CLUSTER),
+    ),
+    Operation(
+        "POST",
+        f"{_SANDBOX}/urls",
+        "make_url",
+        "Get a further URL of a sandbox",
+        "By the gateway (`SANDBOX_ACCESS=gateway`): for another port, or with an end. Stores nothing. 409 for a "
+        "sandbox that is not reached by the gateway; 422 also for a port of another container of its Pod.",
+        (SandboxUrl,),
+        body=UrlRequest,
+        failures=("SandboxNotFound", "SandboxConflict", *_OF_URL_BODY, *_OF_CLUSTER),
+        is_body_optional=True,
+    ),
+    Operation(
+        "DELETE",
+        f"{_SANDBOX}/urls",
+        "revoke_urls",
+        "Make all URLs of a sandbox invalid",
+        "By the gateway; the one in `sandbox_url`, too, which is another one in this answer. Open connections by "
+        "them end. The other replicas follow as soon as their live views show it.",
+        (SandboxResponse,),
+        failures=("SandboxNotFound", "SandboxConflict", *_OF_CLUSTER),
     ),
     Operation(
         "GET",

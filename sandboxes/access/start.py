@@ -1,0 +1,68 @@
+"""The checks of the gateway's settings at the start, for the service and for a gateway in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from sandboxes.access.keys import FileKeys, ProcessKey
+from sandboxes.errors import StartupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sandboxes.access.tokens import Keys
+    from sandboxes.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+NO_KEYS = (
+    "SANDBOX_GATEWAY_KEYS_FILE is unset: {why}, the keys that sign the URLs of sandboxes must come from a file, which "
+    "all processes share."
+)
+
+NO_URL = (
+    "SANDBOX_GATEWAY_URL is unset: where the gateway listens on other addresses than loopback, it must say how callers "
+    "reach the gateway."
+)
+
+NO_TUNNEL = (
+    "This version has no tunnel yet, which SANDBOX_GATEWAY_DIAL={dial} means{where}: set `pod-ip` where the addresses "
+    "of Pods can be reached from this process."
+)
+
+NEEDS_RESTART = (
+    "Its access is gateway, but the service runs without a gateway: restart it, or set SANDBOX_GATEWAY_URL before."
+)
+
+
+def gateway_keys(
+    settings: Settings, clusters: Iterable[Settings], *, in_pod: bool, is_own_process: bool = False
+) -> Keys | None:
+    """Check the settings of the gateway; return the keys that sign, or None if there is no gateway.
+
+    `settings`: of the service; `clusters`: of each cluster, the same ones without CLUSTERS_FILE. `in_pod`: whether
+    this process runs in a Pod; `is_own_process`: whether it is a gateway and nothing else.
+    Raises StartupError, with one sentence, if the settings can't be used.
+    """
+    if not (is_own_process or settings.has_gateway or any(one.access == "gateway" for one in clusters)):
+        return None
+    dial = settings.sandbox_gateway_dial
+    if dial == "tunnel" or (dial == "auto" and not in_pod and (is_own_process or settings.sandbox_gateway_serve)):
+        raise StartupError(NO_TUNNEL.format(dial=dial, where=" outside a Pod" if dial == "auto" else ""))
+    if settings.gateway_url is None:
+        raise StartupError(NO_URL)
+    if settings.sandbox_gateway_keys_file is not None:
+        return FileKeys(settings.sandbox_gateway_keys_file)
+    reasons = {
+        "where the gateway is a process of its own": is_own_process or not settings.sandbox_gateway_serve,
+        "in a Pod": in_pod,
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), None)
+    if why is not None:
+        raise StartupError(NO_KEYS.format(why=why))
+    logger.warning(
+        "SANDBOX_GATEWAY_KEYS_FILE is not set: the key that signs the URLs of sandboxes is made at this start, so all "
+        "URLs end with this process."
+    )
+    return ProcessKey()

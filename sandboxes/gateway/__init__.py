@@ -1,0 +1,1 @@
+"""The proxy in front of the sandboxes: one address, and a capability in each URL."""

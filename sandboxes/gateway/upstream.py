@@ -1,0 +1,133 @@
+"""A connection to a sandbox. Parses responses as aiohttp's client does; decompresses and follows nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiohttp.client_proto import ResponseHandler
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sandboxes.gateway.websocket import Tunnel
+
+# Of a head, for requests and for responses. Jupyter's cookies and long Content-Security-Policies pass aiohttp's 8 KiB.
+MAX_LINE_BYTES = 64 * 1024
+MAX_HEADERS = 256
+
+# Most bytes that are read from a connection which the sandbox has reset: its last response.
+_LAST_BYTES = 256 * 1024
+
+
+class Address(NamedTuple):
+    """What is dialled. `uid`: of the Pod; the same address may be another Pod's one day."""
+
+    sandbox_id: str
+    uid: str
+    host: str
+    port: int
+
+
+class Upstream(ResponseHandler):
+    """A connection to a sandbox. `received`: bytes so far; `used_at`: when it became idle (loop time)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address, sock: socket.socket) -> None:
+        super().__init__(loop)
+        self.address = address
+        self.received = 0
+        self._counted = 0
+        self.used_at = 0.0
+        self.tunnel: Tunnel | None = None
+        self._sock = sock
+
+    def expect_response(self, *, has_body: bool) -> None:
+        """Prepare to read a response. `has_body`: false for the response to HEAD."""
+        self.set_response_params(
+            skip_payload=not has_body,
+            read_until_eof=True,
+            auto_decompress=False,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+        )
+
+    def send(self, data: bytes) -> None:
+        """Send the data, or nothing if the connection is lost: reading says why."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the sandbox takes more. Raises ConnectionError if the connection is lost."""
+        if self._paused:
+            await self._drain_helper()
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another request may be sent: the sandbox has not closed it, nor sent more than responses."""
+        if self.should_close or not self.is_connected():
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def finish(self, patience: float) -> None:
+        """Close the connection when the sandbox has taken what was sent; cut it after `patience` seconds."""
+        transport = self.transport
+        self.close()
+        if transport is not None and transport.get_write_buffer_size():
+            self._loop.call_later(patience, transport.abort)
+
+    def take_uncounted(self) -> int:
+        """Return the number of bytes from the sandbox since the last call."""
+        new = self.received - self._counted
+        self._counted = self.received
+        return new
+
+    def data_received(self, data: bytes) -> None:
+        """Count and parse what the sandbox has sent."""
+        self.received += len(data)
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Read what a sandbox sent before it reset the connection: it may refuse a body that is still being sent."""
+        if isinstance(exc, OSError) and self._payload_parser is None and not self._reading_paused:
+            exc = self._read_last(exc)
+        super().connection_lost(exc)
+        if self.tunnel is not None:
+            self.tunnel.lost(self)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Tell also who reads the body: aiohttp leaves them waiting if it can't be parsed."""
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(exc)
+
+    def pause_writing(self) -> None:
+        """Stop reading from the caller."""
+        super().pause_writing()
+        if self.tunnel is not None:
+            self.tunnel.pause_caller()
+
+    def resume_writing(self) -> None:
+        """Go on with reading from the caller."""
+        super().resume_writing()
+        if self.tunnel is not None:
+            self.tunnel.resume_caller()
+
+    def _read_last(self, error: OSError) -> OSError | None:
+        left = _LAST_BYTES
+        with contextlib.suppress(OSError):  # the error that is known already
+            while left > 0 and self._parser is not None:
+                data = self._sock.recv(left)
+                if not data:
+                    return None
+                left -= len(data)
+                self.data_received(data)
+        return error

@@ -1,0 +1,1 @@
+"""The gateway: real callers, real servers as sandboxes, and Pods in memory. Needs no kubectl."""
