@@ -74,7 +74,7 @@ async def test_each_cluster_of_the_file_has_its_own_sandboxes_and_state(
     assert list(await clusters_of(service)) == ["east", "west"]
     await create_on(service, "west", "a")
     await becomes(service, "west", state="draining", sandboxes={**NONE, "Running": 1}, version="v1.36.2")
-    await becomes(service, "east", state="ready", sandboxes=NONE, capacity={"max_sandboxes": 3, "quota": None})
+    await becomes(service, "east", state="ready", sandboxes=NONE, capacity={"max_sandboxes": 3, "quota": {}})
     assert (len(west.objects("Pod")), len(cluster.objects("Pod"))) == (1, 0)
 
 
