@@ -20,6 +20,7 @@ from sandboxes.cluster_units import ClusterUnits
 from sandboxes.clusters_file import ClusterEntry, message, parse
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
+from sandboxes.fleet.markers import reserved_by
 from sandboxes.fleet.service import Fleet
 from sandboxes.gateway_service import GatewayService, health_app
 from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
@@ -34,7 +35,7 @@ from sandboxes.spec.network_policy import build_policy, load_policy
 from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.replaced import replaced_fields, sentence
 from sandboxes.spec.seccomp import ALL_IN_ONE, is_all_in_one
-from sandboxes.spec.templates import load_templates
+from sandboxes.spec.templates import load_templates, suffix_of
 from sandboxes.variables import Address, ignored_variables
 
 if TYPE_CHECKING:
@@ -59,11 +60,28 @@ logger = logging.getLogger("provisioner")
 
 
 def load_all_templates(settings: Settings) -> dict[str, Template]:
-    """Return the built-in templates and those of SANDBOX_TEMPLATES_DIR, by name. Raises StartupError if one is bad."""
+    """Return the built-in templates and those of SANDBOX_TEMPLATES_DIR, by name.
+
+    Raises StartupError if one is bad, or, with CLUSTERS_FILE, has an object with a name that the directory needs.
+    """
     own = [settings.sandbox_templates_dir] if settings.sandbox_templates_dir else []
     templates = load_templates((DEFAULT_TEMPLATE, TEMPLATE), TEMPLATES, *own)
     check_templates(templates, settings)
+    if settings.clusters_file is not None:
+        _check_names(templates)
     return templates
+
+
+def _check_names(templates: Mapping[str, Template]) -> None:
+    problems = [
+        f"The template {file} has a ConfigMap '{extra['metadata']['name']}': with CLUSTERS_FILE, {needed} need this "
+        "name. Choose another suffix."
+        for template in templates.values()
+        for extra, file in zip(template.extras, template.extra_files, strict=True)
+        if extra["kind"] == "ConfigMap" and (needed := reserved_by(suffix_of(extra))) is not None
+    ]
+    if problems:
+        raise StartupError("\n".join(problems))
 
 
 async def compose(
@@ -192,7 +210,7 @@ def _units(  # noqa: PLR0913, PLR0917 - the wiring of one function
         if plan.settings.access == "gateway" and keys is None:  # an entry of a later version of the file
             raise StartupError(NEEDS_RESTART)
         unit = await prepare_unit(plan, os.environ, own, keys=keys, deadlines=deadlines)
-        unit.service.room.total = total
+        unit.service.room.total, unit.service.room.name = total, entry.name
         return unit
 
     # MAX_SANDBOXES is for all clusters together; a cluster's own limit is in its entry only.

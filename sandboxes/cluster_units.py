@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes.clusters_file import changes, in_question, message, parse
 from sandboxes.errors import StartupError
-from sandboxes.logs import name_cluster
+from sandboxes.logs import in_cluster, name_cluster
 from sandboxes.ops.clusters import ClusterOverviews
 from sandboxes.tasks import Signal
 
@@ -93,7 +93,7 @@ class ClusterUnits:
 
     async def release(self) -> None:
         """Answer all waiting callers of all clusters at once; call it at shutdown."""
-        await asyncio.gather(*(unit.release() for unit in self.units.values()))
+        await asyncio.gather(*(_named(unit.name, unit.release()) for unit in self.units.values()))
 
     def entry(self, name: str) -> ClusterEntry | None:
         """Return the entry of a cluster in the file that is in force."""
@@ -130,10 +130,7 @@ class ClusterUnits:
             return list(found.problems)
         if found.entries == self.entries:
             return []
-        holding = {
-            name: await self.units[name].has_sandboxes() if name in self.units else None
-            for name in in_question(self.entries, found.entries)
-        }
+        holding = {name: await self._has_sandboxes(name) for name in in_question(self.entries, found.entries)}
         made = changes(self.entries, found.entries, holding)
         if made.problems:
             return list(made.problems)
@@ -153,6 +150,10 @@ class ClusterUnits:
         logger.info("a new version of CLUSTERS_FILE is in force, with the clusters %s", names)
         self.changed.send()
         return []
+
+    async def _has_sandboxes(self, name: str) -> bool | None:
+        with in_cluster(name):
+            return await self.units[name].has_sandboxes() if name in self.units else None
 
     async def _exchange(self, ended: Iterable[str], units: list[ClusterUnit], unusable: dict[str, str]) -> None:
         """Start `units`, and end those with the names `ended`; of a name that is in both, the new one starts first."""
@@ -184,7 +185,8 @@ class ClusterUnits:
             if not isinstance(made, StartupError):
                 units.append(made)
             elif entry.lost:
-                logger.warning("Cluster %s is lost and can't be used: %s", entry.name, made)
+                with in_cluster(entry.name):
+                    logger.warning("Cluster %s is lost and can't be used: %s", entry.name, made)
                 unusable[entry.name] = str(made).partition("\n")[0]
             else:
                 problems.append(f"Cluster {entry.name}: {made}")

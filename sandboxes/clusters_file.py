@@ -97,6 +97,7 @@ def _entries(document: Document, items: list[Json]) -> Parsed:
     for number, item in enumerate(items):
         line = document.line_of((number,))
         where = f"Entry {number + 1}" + (f" (line {line})" if line is not None else "")
+        problems += [f"{where}: {one}" for one in _repeated(document, number)]
         if not isinstance(item, dict):
             problems.append(f"{where} must be a mapping with the cluster's name and settings.")
             continue
@@ -107,6 +108,14 @@ def _entries(document: Document, items: list[Json]) -> Parsed:
         elif entry.name:
             entries[entry.name] = entry
     return Parsed(problems=tuple(problems)) if problems else Parsed(entries=tuple(entries.values()))
+
+
+def _repeated(document: Document, number: int) -> Iterator[str]:
+    """Yield a problem for each key that stands twice in the entry; its other value would be ignored."""
+    for (entry, *keys), line in document.repeated:
+        if entry == number:
+            key = ".".join(map(str, keys))
+            yield f"{_shown(key, key)} stands twice, again in line {line}."
 
 
 def _name(value: str) -> str:

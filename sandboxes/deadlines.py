@@ -7,14 +7,15 @@ relate to each other.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ClusterTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,11 @@ class Deadlines:
     fleet_probe: float = 0.5
     fleet_probe_most: float = 15.0
     fleet_remembered: float = 3600.0
+    # A new Pod that the scheduler calls unschedulable for so long is made on another cluster; polling of a Pod that has
+    # no node yet. A scheduler decides within a second; a cluster autoscaler looks for such Pods every 10 s and starts
+    # nodes in minutes, which no create waits for.
+    unscheduled: float = 5.0
+    unscheduled_pauses: tuple[float, ...] = (0.05, 0.1, 0.2)
     # A file modified less than this before it was read may change again without a new mtime: file systems have coarse
     # timestamps.
     file_step: float = 2.0
@@ -192,6 +198,25 @@ class Deadlines:
 
 
 DEADLINES = Deadlines()
+
+# Loop time at which the request must be answered that this task works for.
+_END: ContextVar[float] = ContextVar("end", default=float("inf"))
+
+
+@contextmanager
+def budget(seconds: float) -> Iterator[None]:
+    """Limit all steps of the block together to `seconds`: each may take what is `left`."""
+    end = asyncio.get_running_loop().time() + seconds
+    token = _END.set(min(end, _END.get()))
+    try:
+        yield
+    finally:
+        _END.reset(token)
+
+
+def left(seconds: float) -> float:
+    """Return `seconds`, or what is left of the request's `budget` if that is less; at least 0."""
+    return max(0.0, min(seconds, _END.get() - asyncio.get_running_loop().time()))
 
 
 @asynccontextmanager

@@ -211,6 +211,13 @@ class ServiceAccountMissing(ClusterUnavailable):
     pauses = (0.1, 0.2, 0.3, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0)
 
 
+class StillDeleting(ClusterUnavailable):
+    """The deletion of the sandbox's Pod was accepted, and has not ended in time."""
+
+    def __init__(self) -> None:
+        super().__init__("The sandbox of the same id is still being deleted")
+
+
 class LiveViewOff(ClusterUnavailable):
     """The request needs the informer, which the operator has disabled; a retry can't help."""
 
@@ -241,3 +248,12 @@ class ClusterTimeout(ProvisionerError):
 
     def __init__(self, public: str = "The cluster did not answer in time", *, detail: str = "") -> None:
         super().__init__(public, detail=detail)
+
+
+class OutOfTime(ProvisionerError):
+    """The time of a request that asks several clusters is used up; it says nothing about the one that it asked last."""
+
+    status = 504
+
+    def __init__(self, *, detail: str = "") -> None:
+        super().__init__("The clusters did not answer in time", detail=detail)

@@ -5,6 +5,7 @@ Modules log through the standard library; structlog renders the records, as JSON
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 import structlog
 from aiohttp.abc import AbstractAccessLogger
-from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
 
 from sandboxes import masking
 from sandboxes.masking import HIDDEN, Form, forms_of
@@ -157,6 +158,13 @@ def name_sandbox(sandbox_id: str, *, secrets: Iterable[str] = ()) -> None:
 def name_cluster(name: str) -> None:
     """Bind a cluster's name to all log lines of this context and of tasks started in it."""
     bind_contextvars(cluster=name)
+
+
+@contextlib.contextmanager
+def in_cluster(name: str) -> Iterator[None]:
+    """Bind a cluster's name to the log lines of the block; tasks that are started in it keep the name."""
+    with bound_contextvars(cluster=name):
+        yield
 
 
 def shared_context(contexts: Sequence[contextvars.Context]) -> contextvars.Context:

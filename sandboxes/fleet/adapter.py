@@ -6,14 +6,22 @@ Calls kubectl without batches, so that the adapter of a cluster that has left th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sandboxes import objects as kube
 from sandboxes.cluster.retry import persist
-from sandboxes.deadlines import within
-from sandboxes.errors import ObjectsChanged, PreconditionFailed
+from sandboxes.deadlines import left, within
+from sandboxes.errors import (
+    ClusterTimeout,
+    ClusterUnavailable,
+    ObjectsChanged,
+    OutOfTime,
+    PreconditionFailed,
+    ProvisionerError,
+)
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.fleet.breaker import Breaker
 from sandboxes.fleet.markers import (
@@ -28,14 +36,17 @@ from sandboxes.fleet.markers import (
     parse_record,
 )
 from sandboxes.fleet.pictures import Pictures
-from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod
+from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod, Unschedulable
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
+from sandboxes.logs import in_cluster, name_cluster
+from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from sandboxes.clusters_file import ClusterEntry
+    from sandboxes.deadlines import Deadlines
     from sandboxes.models.requests import CreateRequest
     from sandboxes.models.responses import SandboxResponse
     from sandboxes.objects import KubeObject
@@ -79,14 +90,15 @@ class UnitCluster:
         self._cluster = unit.service.cluster
         self._kubectl = self._cluster.kubectl
         self._namespace = self._cluster.namespace
+        self._tasks = BackgroundTasks()
         self.breaker = Breaker(unit.name, self._probe, on_back, self._cluster.deadlines)
         self.pictures = Pictures(self)
         # The marks of the creates that have made a Pod, by its uid.
         self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
 
-    async def finish(self) -> None:
-        """End what runs in the background."""
-        await asyncio.gather(self.breaker.finish(), self.pictures.finish())
+    @property
+    def _deadlines(self) -> Deadlines:
+        return self._cluster.deadlines
 
     async def _probe(self) -> None:
         async with within(self._cluster.deadlines.ready):
@@ -176,38 +188,79 @@ class UnitCluster:
             if isinstance(marker, Marker):
                 markers.append(marker)
             else:
-                logger.warning("cluster %s: %s", self.unit.name, marker)
+                with in_cluster(self.unit.name):
+                    logger.warning("cluster %s: %s", self.unit.name, marker)
         return markers
 
-    async def make(self, request: CreateRequest, replaces: str) -> tuple[Made, SandboxResponse]:
-        """Create the sandbox, or return the existing one; see Make. Returns its answer, too."""
+    async def make(
+        self, request: CreateRequest, replaces: str, *, may_move: bool = False
+    ) -> tuple[Made, SandboxResponse]:
+        """Create the sandbox, or return the existing one; see Make. Returns its answer, too.
+
+        Raises Unschedulable if the caller waits long enough for it, and time enough is left to try another cluster.
+        """
+        marks = {REPLACES_ANNOTATION: replaces} if replaces else {}
         async with self.breaker.guard():
-            made = await self.unit.service.make(request, {REPLACES_ANNOTATION: replaces} if replaces else {})
+            made = await self.unit.service.make(request, marks, left(self._deadlines.create))
         if made.is_new:
             self._marks.note(made.uid, made.mark)
+            seconds = min(request.wait_seconds or 0.0, left(self._deadlines.create) - self._deadlines.unscheduled)
+            if may_move and await self.unit.service.finds_no_node(request.sandbox_id, made.uid, seconds):
+                raise Unschedulable(made.uid)
         return Made(made.uid, made.is_new), made.answer
 
-    async def withdraw(self, sandbox_id: str, uid: str) -> bool:
-        """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it."""
+    async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
+        """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it.
+
+        As the rollback of a failed create, it has `undo` seconds even if the request has no more, and goes on in the
+        background.
+        """
         if uid not in self._marks:
             return False
-        async with self.breaker.guard():
-            return await self.unit.service.withdraw(sandbox_id, uid, self._marks.get(uid))
+        mark = self._marks.get(uid)
+        seconds = max(self._deadlines.undo, left(self._deadlines.delete))
+        try:
+            async with self.breaker.guard():
+                return await self.unit.service.withdrawals.withdraw(
+                    sandbox_id, uid, mark, until_gone=until_gone, seconds=seconds
+                )
+        except (ClusterUnavailable, ClusterTimeout):
+            self._tasks.start(self._withdraw_later(sandbox_id, uid, mark))
+            raise
+
+    async def _withdraw_later(self, sandbox_id: str, uid: str, mark: str | None) -> None:
+        name_cluster(self.unit.name)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._deadlines.settle
+        while loop.time() < end:
+            await asyncio.sleep(self._deadlines.settle_pause)
+            try:
+                await self.unit.service.withdrawals.withdraw(sandbox_id, uid, mark)
+            except ProvisionerError as error:
+                logger.debug("sandbox %s is not withdrawn yet: %s", sandbox_id, error)
+            else:
+                return
+        logger.error("sandbox %s: a Pod that was not returned may be left behind", sandbox_id)
+
+    async def finish(self) -> None:
+        """End the background work."""
+        await asyncio.gather(self.breaker.finish(), self.pictures.finish())
+        await self._tasks.finish(0.0)
 
     async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
         """Mark the Pod with this uid as returned to a caller; False if it is gone."""
         async with self.breaker.guard():
-            return await self.unit.service.confirm(sandbox_id, uid)
+            return await self.unit.service.withdrawals.confirm(sandbox_id, uid)
 
     async def delete(self, sandbox_id: str) -> None:
         """Delete the sandbox, if it exists."""
-        async with self.breaker.guard():
+        async with self.breaker.guard(), within(left(self._deadlines.delete)):
             await self.unit.service.delete(sandbox_id)
 
     async def delete_pod(self, sandbox_id: str, uid: str) -> None:
         """Delete the sandbox if its Pod has exactly this uid, whoever has returned it."""
         async with self.breaker.guard():
-            await self.unit.service.withdraw(sandbox_id, uid, None, confirmed=True)
+            await self.unit.service.withdrawals.withdraw(sandbox_id, uid, None, confirmed=True)
 
     async def create_marker(self, marker: Marker) -> Marker:
         """Create the marker and return it as stored."""
@@ -235,7 +288,7 @@ class UnitCluster:
         return _believed(parse_record(stored))
 
     async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
-        async with self.breaker.guard(is_read=True), within(self._cluster.deadlines.read):
+        async with self._in_time():
             return await persist(call)
 
     async def _write(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -247,11 +300,27 @@ class UnitCluster:
             except ObjectsChanged as error:
                 return error
 
-        async with self.breaker.guard(is_read=True), within(self._cluster.deadlines.read):
+        async with self._in_time():
             outcome = await persist(attempt)
         if isinstance(outcome, ObjectsChanged):
             raise outcome
         return outcome
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Limit a call to the time of a read, or to what is left of the request's.
+
+        If that is too short to say that the cluster gives no answer, OutOfTime is raised in place of ClusterTimeout.
+        """
+        seconds = left(self._deadlines.read)
+        async with self.breaker.guard(is_read=True):
+            try:
+                async with within(seconds):
+                    yield
+            except ClusterTimeout as error:
+                if seconds < self._deadlines.read / 2:
+                    raise OutOfTime(detail=error.detail) from error
+                raise
 
     def _config_map(self, name: str) -> KubeObject:
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": self._namespace}}

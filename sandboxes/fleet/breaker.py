@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
+from sandboxes.logs import in_cluster
 from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -34,17 +35,20 @@ class Breaker:
         self._deadlines = deadlines
         self._failures = 0
         self._tasks = BackgroundTasks()
+        self._asking: asyncio.Task[None] | None = None
+        self._is_retired = False
 
     @contextlib.asynccontextmanager
     async def guard(self, *, is_read: bool = False) -> AsyncIterator[None]:
         """Count the failures of the block; raises ConnectionFailed at once while the cluster is unreachable.
 
-        Of a read, a timeout is a failure, too; a create may time out although the cluster answers.
+        Of a read, a timeout is a failure, too; a create may time out although the cluster answers. OutOfTime is none.
         """
         if self.is_open:
             raise ConnectionFailed("The cluster can't be reached")
         try:
-            yield
+            with in_cluster(self._name):
+                yield
         except ConnectionFailed:
             self._failed()
             raise
@@ -58,12 +62,21 @@ class Breaker:
         """End the probe that is under way, if any."""
         await self._tasks.finish(0.0)
 
+    def retire(self) -> None:
+        """Ask the cluster no more, since it has left the file, or another breaker asks it. An open one stays open."""
+        self._is_retired = True
+        if self._asking is not None:
+            self._asking.cancel()
+
     def _failed(self) -> None:
         self._failures += 1
         if self._failures >= MOST_FAILURES and not self.is_open:
             self.is_open = True
-            logger.warning("cluster %s can't be reached: no request waits for it until it answers", self._name)
-            self._tasks.start(self._ask())
+            if self._is_retired:
+                return
+            with in_cluster(self._name):
+                logger.warning("cluster %s can't be reached: no request waits for it until it answers", self._name)
+                self._asking = self._tasks.start(self._ask())
 
     async def _ask(self) -> None:
         pause = self._deadlines.fleet_probe

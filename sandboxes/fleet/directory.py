@@ -13,6 +13,7 @@ from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ObjectsChanged,
 from sandboxes.fleet.doubles import DoublesLog
 from sandboxes.fleet.markers import UNKNOWN
 from sandboxes.fleet.protocol import ClusterAway, FleetCluster, KeepsMoving, Look, Member, Pod, Rehoming
+from sandboxes.fleet.unlisted import log_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -57,8 +58,9 @@ class Directory:
         self.homes = homes
         self.pause = pause
         self.doubles = DoublesLog()
-        # The last record that was read of each cluster, by name.
+        # The last record of each cluster, by name.
         self._records: dict[str, Record | None] = {}
+        self._heard: set[str] = set()  # clusters whose record this process has read
 
     async def adopt(self, members: Iterable[Member]) -> bool:
         """Take the entries of the file, after a start and after each change; return whether all records agree to it.
@@ -68,12 +70,11 @@ class Directory:
         """
         entries = list(members)
         back = {one.name for one in entries if not one.lost and self.homes.is_lost(one.name)}
-        records: list[Record | None] = []
+        records: dict[str, Record | None] = {}
         silent = []
         for name in sorted(one.name for one in entries if not one.lost):
             try:
-                self._records[name] = await self.clusters[name].record()
-                records.append(self._records[name])
+                records[name] = self._records[name] = await self.homes.among(self.clusters, name).record()
             except NO_ANSWER as error:
                 if name in back:
                     raise ClusterAway(name, detail=error.detail) from error
@@ -81,7 +82,24 @@ class Directory:
         if not records:
             raise ClusterAway(silent[0] if silent else entries[0].name, lost=not silent)
         self.homes.read(entries)
-        return self.homes.review(records)
+        self._note_unlisted(records, silent)
+        return self.homes.review(records.values(), self.clusters)
+
+    def _note_unlisted(self, records: Mapping[str, Record | None], silent: list[str]) -> None:
+        """Note which clusters this process can't know, although a record names them, and log what it can't know.
+
+        Only at the start: what a later version of the file lacks is connected, and what a record names later, another
+        replica has added.
+        """
+        before, is_start = self.homes.unlisted, not self._heard
+        found = [record for record in records.values() if record is not None]
+        at_start = [record for name, record in records.items() if record is not None and name not in self._heard]
+        listed = (names for one in at_start for names in one.lists)
+        names = before.union(*(record.unlisted for record in found), *listed)
+        self.homes.unlisted = names.difference(self.homes.members, self.clusters)
+        self._heard |= records.keys()
+        missing = [name for name, record in records.items() if record is None]
+        log_unknown(sorted(self.homes.unlisted - before), missing if is_start else (), silent if is_start else ())
 
     async def locate(self, sandbox_id: str) -> Located:
         """Return where the sandbox is; `nowhere` is a proof. Raises ClusterAway, Rehoming or KeepsMoving."""
@@ -94,7 +112,7 @@ class Directory:
             if found is not None:
                 lost = self.homes.lost_home(sandbox_id)
                 if found.kind == "nowhere" and lost is not None:
-                    raise ClusterAway(lost, lost=True)
+                    raise self.homes.away(lost)
                 return found
             await self.pause()
         raise KeepsMoving
@@ -136,10 +154,10 @@ class Directory:
         """
         for _ in range(MAX_ROUNDS):
             if self.homes.is_lost(cluster) or cluster not in self.clusters:
-                raise ClusterAway(cluster, lost=True)
+                raise self.homes.away(cluster)
             is_known, before = cluster in self._records, self._records.get(cluster)
             try:
-                look = await self.clusters[cluster].look(sandbox_id)
+                look = await self.homes.among(self.clusters, cluster).look(sandbox_id)
             except NO_ANSWER as error:
                 raise ClusterAway(cluster, detail=error.detail) from error
             self._records[cluster] = look.record
@@ -184,7 +202,7 @@ class Directory:
             return True
         try:
             restored = replace(marker, cluster=cluster, uid=old.uid, replaces="")
-            await self.clusters[home].update_marker(restored)
+            await self.homes.among(self.clusters, home).update_marker(restored)
         except ObjectsChanged:
             return True
         except NO_ANSWER as error:
@@ -201,7 +219,7 @@ class Directory:
         if (marker.uid, marker.is_made) == (uid, is_made):
             return True
         try:
-            await self.clusters[home].update_marker(replace(marker, uid=uid, is_made=is_made))
+            await self.homes.among(self.clusters, home).update_marker(replace(marker, uid=uid, is_made=is_made))
         except ObjectsChanged:
             return False
         except NO_ANSWER as error:
@@ -211,7 +229,7 @@ class Directory:
     async def remove(self, home: str, marker: Marker) -> bool:
         """Delete the marker if it is unchanged; False if it was changed."""
         try:
-            await self.clusters[home].delete_marker(marker)
+            await self.homes.among(self.clusters, home).delete_marker(marker)
         except ObjectsChanged:
             return False
         except NO_ANSWER as error:
@@ -234,9 +252,9 @@ class Directory:
             if found is None:
                 await self.pause()
                 continue
-            lost = next((name for name in sorted(self.homes.members) if self.homes.is_lost(name)), None)
-            if found.kind == "nowhere" and lost is not None:
-                raise ClusterAway(lost, lost=True)
+            lost = self.homes.lost_names()
+            if found.kind == "nowhere" and lost:
+                raise self.homes.away(lost[0])
             return found
         raise KeepsMoving
 
@@ -250,6 +268,9 @@ class Directory:
                 looks[name] = await self.look(name, sandbox_id)
             except ClusterAway:
                 away.append(name)
+        # A replica with another file has added it.
+        lists = {name for look in looks.values() if look.record for names in look.record.lists for name in names}
+        away += sorted(name for name in lists - self.clusters.keys() if not self.homes.is_lost(name))
         return looks, away
 
     def _judge(self, sandbox_id: str, looks: Mapping[str, Look], away: list[str], homes: set[str]) -> Located | None:
@@ -298,7 +319,7 @@ class Directory:
             existed = await self._delete_former(marker)
         lost = self.homes.lost_home(sandbox_id)
         if not existed and lost is not None:
-            raise ClusterAway(lost, lost=True)
+            raise self.homes.away(lost)
         return existed
 
     async def _delete_former(self, marker: Marker) -> bool:
@@ -314,27 +335,29 @@ class Directory:
         found = [name for name, look in looks.items() if look.pod is not None]
         for name in found:
             await self._delete_at(name, sandbox_id)
-        lost = [name for name in sorted(self.homes.members) if self.homes.is_lost(name)]
-        if away or (lost and not found):
-            raise ClusterAway((away or lost)[0], lost=not away)
+        lost = self.homes.lost_names()
+        if away:
+            raise ClusterAway(away[0])
+        if lost and not found:
+            raise self.homes.away(lost[0])
         return bool(found)
 
     async def _delete_at(self, cluster: str, sandbox_id: str) -> None:
         try:
-            await self.clusters[cluster].delete(sandbox_id)
+            await self.homes.among(self.clusters, cluster).delete(sandbox_id)
         except NO_ANSWER as error:
             raise ClusterAway(cluster, detail=error.detail) from error
 
     async def list_all(self) -> Listing:
         """Return the sandboxes of all clusters. Of an id that several have, the directory's; without it, none."""
         on: dict[str, dict[str, Pod]] = {}
-        incomplete = []
+        incomplete = sorted(self.homes.strangers() - self.clusters.keys())
         for name in sorted(self.clusters):
             if self.homes.is_lost(name):  # asked here only: the file may be read meanwhile
                 incomplete.append(name)
                 continue
             try:
-                pods = await self.clusters[name].pods()
+                pods = await self.homes.among(self.clusters, name).pods()
             except NO_ANSWER:
                 incomplete.append(name)
                 continue

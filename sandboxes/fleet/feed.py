@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ProvisionerError
+from sandboxes.logs import in_cluster
 from sandboxes.service.events import Event, Subscriber
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class FleetFeed:
         units = list(self._units())
         # One that hangs holds up no caller.
         asked = [unit for unit in units if unit.service.cluster.is_fresh] or units
-        joined = await asyncio.gather(*(unit.service.feed.join() for unit in asked), return_exceptions=True)
+        joined = await asyncio.gather(*map(_join, asked), return_exceptions=True)
         parts: list[tuple[Unit, Subscriber]] = []
         failures: list[BaseException] = []
         for unit, one in zip(asked, joined, strict=True):
@@ -96,3 +97,8 @@ class FleetFeed:
         await part.ended.wait()
         reader.is_dropped = reader.is_dropped or part.is_dropped
         reader.end()
+
+
+async def _join(unit: Unit) -> Subscriber:
+    with in_cluster(unit.name):
+        return await unit.service.feed.join()

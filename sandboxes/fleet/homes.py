@@ -6,16 +6,19 @@ while its home is the same by every list in the record of that home. So at most 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes.errors import ClusterUnavailable
 from sandboxes.fleet.markers import Record
+from sandboxes.fleet.protocol import ClusterAway
 from sandboxes.fleet.rendezvous import home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sandboxes.fleet.protocol import Member
+
+T = TypeVar("T")
 
 
 class Homes:
@@ -26,29 +29,36 @@ class Homes:
         self.newest = Record()
         # Lists that a cluster's record had when the file was last read, if they differ from the file.
         self.doubtful: frozenset[frozenset[str]] = frozenset()
+        # Clusters that were in a list when this process started, and not in its file: see Record.unlisted. What they
+        # have is not known, so they count as lost, but no sandbox of theirs is made anew.
+        self.unlisted: frozenset[str] = frozenset()
         self.read(members)
 
     def read(self, members: Iterable[Member]) -> None:
         """Take the entries of the file."""
         self.members = {one.name: one for one in members}
         self.names = frozenset(name for name, one in self.members.items() if not one.lost)
+        self.unlisted = self.unlisted.difference(self.members)
 
     def note(self, record: Record | None) -> None:
         """Remember the record if it is the newest one."""
         if record is not None and record.epoch > self.newest.epoch:
             self.newest = record
 
-    def review(self, records: Iterable[Record | None]) -> bool:
+    def review(self, records: Iterable[Record | None], connected: Iterable[str] = ()) -> bool:
         """Compare all records that could be read with the file; whether they agree.
 
-        If not, no list that one of them has may give another home to an id that is created.
+        If not, no list that one of them has may give another home to an id that is created. They don't agree, either,
+        if one calls a cluster unlisted that this replica can ask (`connected`), or whose entry is back.
         """
         known = [record or Record() for record in records]
         for record in known:
             self.note(record)
         agreed = {(record.names, record.coming, record.epoch) for record in known} == {
             (self.names, (), self.newest.epoch)
-        }
+        } and not any(record.unlisted & {*self.members, *connected} for record in known)
+        if agreed:
+            self.unlisted = frozenset[str]().union(*(record.unlisted for record in known))
         lists = frozenset(names for record in known for names in record.lists if names)
         self.doubtful = frozenset() if agreed else lists
         return agreed
@@ -67,14 +77,44 @@ class Homes:
 
         The sandbox may be there without a marker.
         """
-        for names in (self.members.keys(), self.newest.names, *self.newest.former):
-            if names and self.is_lost(name := home(sandbox_id, names)):
-                return name
-        return None
+        lists = (self.members.keys(), self.newest.names, *self.newest.former)
+        homes = (home(sandbox_id, names) for names in lists if names)
+        return next(filter(self.is_lost, homes), None) or self.unlisted_home(sandbox_id)
+
+    def unlisted_home(self, sandbox_id: str) -> str | None:
+        """Return the unlisted cluster, if any, that was the id's home; a replica with another file may still use it.
+
+        So this replica makes no sandbox of the id, also where a marker tells it to.
+        """
+        lists = (*self.newest.lists, *self.newest.former)
+        homes = (home(sandbox_id, names) for names in lists if names)
+        return next((name for name in homes if name in self.unlisted), None)
 
     def is_lost(self, cluster: str) -> bool:
-        """Whether the file says that the cluster is lost."""
+        """Whether the cluster is not asked, since the file says that it is lost, or since it is unlisted."""
+        return self.may_be_replaced(cluster) or cluster in self.unlisted
+
+    def may_be_replaced(self, cluster: str) -> bool:
+        """Whether the file says that the cluster is lost, so that a caller may let its sandboxes be made anew."""
         return cluster in self.members and self.members[cluster].lost
+
+    def lost_names(self) -> list[str]:
+        """Return the clusters that are not asked: see `is_lost`."""
+        return sorted({name for name, one in self.members.items() if one.lost} | self.unlisted)
+
+    def strangers(self) -> frozenset[str]:
+        """Return the clusters that the file lacks, and that a list names: an unlisted one, or another replica's."""
+        return self.unlisted.union(*self.newest.lists, *self.doubtful).difference(self.members)
+
+    def away(self, cluster: str) -> ClusterAway:
+        """Return the error about a cluster that is lost, or that the file lacks."""
+        return ClusterAway(cluster, lost=True, unlisted=cluster not in self.members)
+
+    def among(self, clusters: Mapping[str, T], name: str) -> T:
+        """Return this one of the connected clusters; raises ClusterAway if the file lacks it, perhaps only just now."""
+        if name not in clusters:
+            raise self.away(name)
+        return clusters[name]
 
     def permits(self, sandbox_id: str, cluster: str, record: Record | None) -> bool:
         """Whether the cluster, whose record this is, is the only one that decides about the id now.

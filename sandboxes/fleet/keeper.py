@@ -24,8 +24,8 @@ class Keeper:
     """The background work of one replica on the directory.
 
     `members` returns the entries of the file. `interval`: seconds between two rounds of clean-up, 0: none. `retry`:
-    seconds after which a change of names that could not be completed is tried again. `on_agreed` is called when all
-    clusters that answer have the names of the file.
+    seconds after which a change of names that could not be completed is tried again. `on_agreed` is called, with the
+    names of the file, when all clusters that answer have these.
     """
 
     def __init__(  # noqa: PLR0913 - each is independent of the others
@@ -33,7 +33,7 @@ class Keeper:
         directory: Directory,
         members: Callable[[], Iterable[Member]],
         new_token: Callable[[], str],
-        on_agreed: Callable[[], None],
+        on_agreed: Callable[[frozenset[str]], None],
         *,
         interval: float,
         retry: float,
@@ -68,8 +68,9 @@ class Keeper:
 
     async def agree(self) -> bool:
         """Take the file, and complete the directory for its names; return whether that is done."""
+        members = list(self._members())
         try:
-            if not await self._directory.adopt(self._members()):
+            if not await self._directory.adopt(members):
                 await self._change.run()
         except ProvisionerError as error:
             if error.public != self._said:
@@ -77,7 +78,7 @@ class Keeper:
             self._said = error.public
             return False
         self._said = ""
-        self._on_agreed()
+        self._on_agreed(frozenset(one.name for one in members))
         return True
 
     async def clean_up(self) -> None:

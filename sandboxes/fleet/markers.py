@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 State = Literal["pending", "placed"]
 RECORD_NAME = "sandbox-provisioner-clusters"
+_MARKER_SUFFIX = "elsewhere"
 # `CLUSTER/UID`: the Pod on a lost cluster that this Pod replaces. The UID is `unknown` if no process knew it.
 REPLACES_ANNOTATION = "provisioner/replaces"
 UNKNOWN = "unknown"
@@ -51,6 +52,8 @@ class Record:
     `former`: lists before this one with a cluster that was lost then: if an id's home by one of them is still lost, the
     sandbox may be there.
     `version`: its resourceVersion, empty before it is stored.
+    `unlisted`: clusters that a replica's file lacked at its start although a list named them, and of which no file has
+    said since that they are lost. Each has been in a list of `names` or `former`, or is in one.
     """
 
     names: frozenset[str] = frozenset()
@@ -58,6 +61,7 @@ class Record:
     epoch: int = 0
     former: tuple[frozenset[str], ...] = ()
     version: str = ""
+    unlisted: frozenset[str] = frozenset()
 
     @property
     def lists(self) -> tuple[frozenset[str], ...]:
@@ -66,8 +70,20 @@ class Record:
 
 
 def marker_name(sandbox_id: str) -> str:
-    """Return the name of the marker of an id. A template's ConfigMap may not have the suffix `elsewhere`."""
-    return f"{kube.pod_name(sandbox_id)}-elsewhere"
+    """Return the name of the marker of an id. No template's ConfigMap has it: see `reserved_by`."""
+    return kube.extra_name(sandbox_id, _MARKER_SUFFIX)
+
+
+def reserved_by(suffix: str) -> str | None:
+    """Return what needs the name of a template's ConfigMap with this suffix, if anything does.
+
+    Kinds have names of their own, so other objects of a sandbox with such a name, or id, are none of the directory's.
+    """
+    if suffix == _MARKER_SUFFIX:
+        return "the notes that say on which cluster a sandbox is"
+    if kube.extra_name("provisioner", suffix) == RECORD_NAME:
+        return "the records of the names of clusters"
+    return None
 
 
 def _config_map(name: str, namespace: str, labels: dict[str, str], data: dict[str, str], version: str) -> KubeObject:
@@ -113,6 +129,8 @@ def build_record(record: Record, namespace: str) -> KubeObject:
         "epoch": str(record.epoch),
         "former": json.dumps([sorted(names) for names in record.former]),
     }
+    if record.unlisted:
+        data["unlisted"] = json.dumps(sorted(record.unlisted))
     labels = {kube.MANAGED_BY_LABEL: kube.MANAGED_BY, kube.KEEP_LABEL: "true"}
     return _config_map(RECORD_NAME, namespace, labels, data, record.version)
 
@@ -123,7 +141,11 @@ def parse_record(obj: KubeObject) -> Record | str:
     try:
         names = _as_names(json.loads(data["names"]))
         coming, former = (tuple(_as_names(one) for one in json.loads(data[key])) for key in ("coming", "former"))
-        record = Record(names, coming, int(data["epoch"]), former, obj["metadata"].get("resourceVersion", ""))
+        version, unlisted = (
+            obj["metadata"].get("resourceVersion", ""),
+            _as_names(json.loads(data.get("unlisted", "[]"))),
+        )
+        record = Record(names, coming, int(data["epoch"]), former, version, unlisted)
     except (KeyError, ValueError, TypeError):
         return f"ConfigMap '{RECORD_NAME}' is damaged: it needs names, coming, epoch and former"
     if not kube.is_managed(obj):

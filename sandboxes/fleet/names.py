@@ -45,8 +45,8 @@ class NameChange:
     async def run(self) -> None:
         """Complete the directory for the names of the file and record them in each cluster.
 
-        Every cluster of the old and the new lists must answer, but for lost ones. Raises ClusterAway that names one
-        which does not, or Rehoming if another replica is changing the names, too; then it is to be run again.
+        Every cluster of the old and the new lists must answer, but for lost and unlisted ones. Raises ClusterAway that
+        names one which does not, or Rehoming if another replica is changing the names, too; then it is to be run again.
         """
         target = self._homes.names
         try:
@@ -55,12 +55,16 @@ class NameChange:
             for sandbox_id in sorted(found.ids()):
                 await self._bring_home(sandbox_id, target, before, found)
             epoch = max(one.epoch for one in before.values()) + 1
+            unlisted = self._homes.unlisted.union(*(one.unlisted for one in before.values()))
+            unlisted = unlisted.difference(self._homes.members, held)
             lists = {names for one in before.values() for names in (one.names, *one.former)} - {target}
+            lists |= {names for one in before.values() for names in one.coming if names & unlisted}
             former = tuple(names for names in sorted(lists, key=sorted) if any(map(self._homes.is_lost, names)))
             for name, record in sorted(held.items()):
-                done = Record(target, (), epoch, former, record.version)
-                self._homes.note(await self._directory.clusters[name].put_record(done))
-            self._homes.review(replace(one, names=target, coming=(), epoch=epoch) for one in held.values())
+                done = Record(target, (), epoch, former, record.version, unlisted)
+                self._homes.note(await self._cluster(name).put_record(done))
+            done_all = (replace(one, names=target, coming=(), epoch=epoch, unlisted=unlisted) for one in held.values())
+            self._homes.review(done_all, self._directory.clusters)
         except ObjectsChanged as error:
             raise Rehoming from error
         logger.info("the directory is complete for the clusters %s", ", ".join(sorted(target)))
@@ -91,6 +95,7 @@ class NameChange:
             before[name] = record
             self._homes.note(record)
             names |= frozenset[str]().union(*record.lists)
+            names |= record.unlisted & self._directory.clusters.keys()
         return before, held
 
     def _cluster(self, name: str) -> FleetCluster:
@@ -147,8 +152,9 @@ class NameChange:
     ) -> tuple[str | None, Marker | None]:
         """Return the cluster on which the sandbox is, with the marker that says so, by the newest complete home.
 
-        Where none is complete (the first list, or a sandbox that was made by hand) its only Pod decides; of several
-        the one in the new home, else the first by name.
+        Where that has nothing, a marker in a home that is back after newer changes decides: see `_says_former`. Where
+        there is none, either (the first list, or a sandbox that was made by hand), its only Pod decides; of several the
+        one in the new home, else the first by name.
         """
         complete = sorted(
             (since, name)
@@ -161,9 +167,26 @@ class NameChange:
                 return marker.cluster, marker
             if sandbox_id in found.pods[name]:
                 return name, None
+        marker = self._says_former(sandbox_id, before, found)
+        if marker is not None:
+            return marker.cluster, marker
         having = sorted(name for name, pods in found.pods.items() if sandbox_id in pods)
         if len(having) > 1:
             logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(having))
         if new_home in having:
             return new_home, None
         return (having[0], None) if having else (None, None)
+
+    def _says_former(self, sandbox_id: str, before: Mapping[str, Record], found: _Found) -> Marker | None:
+        """Return the newest marker in a home that missed a change, since it was lost or unlisted then; None if none.
+
+        No change that it missed could read it. So it may be the only thing that knows of a Pod on a cluster that can't
+        be asked now, either, and is believed unless it names a cluster that was asked and lacks the Pod.
+        """
+        for name in sorted(before, key=lambda one: (before[one].epoch, one), reverse=True):
+            names, marker = before[name].names, found.markers[name].get(sandbox_id)
+            if marker is None or marker.state != "placed" or not names or home(sandbox_id, names) != name:
+                continue
+            if marker.cluster not in found.pods or sandbox_id in found.pods[marker.cluster]:
+                return marker
+        return None

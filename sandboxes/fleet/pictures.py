@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
+from sandboxes.logs import in_cluster
 from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Pictures:
                 answers = await self._service.list_all(query if query.label else None)
         except ProvisionerError as error:
             self._is_late = is_behind
-            logger.debug("cluster %s can't be listed: %s", self._cluster.unit.name, error)
+            with in_cluster(self._cluster.unit.name):
+                logger.debug("cluster %s can't be listed: %s", self._cluster.unit.name, error)
             return self._service.list_known(query), False
         self._is_late = False
         return answers, True
@@ -68,6 +70,7 @@ class Pictures:
             async with self._cluster.breaker.guard(is_read=True), within(self._deadlines.read):
                 await self._service.list_all()
         except ProvisionerError as error:
-            logger.debug("cluster %s still can't be listed: %s", self._cluster.unit.name, error)
+            with in_cluster(self._cluster.unit.name):
+                logger.debug("cluster %s still can't be listed: %s", self._cluster.unit.name, error)
         else:
             self._is_late = loop.time() - began > self._deadlines.clusters_answer

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError
+from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError, StillDeleting
 from sandboxes.fleet.directory import MAX_ROUNDS, NO_ANSWER, Directory, Located
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.protocol import (
@@ -26,6 +26,7 @@ from sandboxes.fleet.protocol import (
     Wanted,
 )
 from sandboxes.fleet.rendezvous import order
+from sandboxes.logs import in_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Placing:
-    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see REPLACES."""
+    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see REPLACES.
+
+    `stays`: no cluster is left to try, so it stays on one that has no node for it.
+    """
 
     sandbox_id: str
     wanted: Wanted
@@ -43,6 +47,7 @@ class _Placing:
     home: str
     full: dict[str, LimitReached] = field(default_factory=dict)
     replaces: str = ""
+    stays: bool = False
 
 
 class Placement:
@@ -67,9 +72,11 @@ class Placement:
         id's home changes; NoClusterFits, or the LimitReached of the last cluster; KeepsMoving; and what `make` raises.
         """
         placing = _Placing(sandbox_id, wanted, make, self._homes.home(sandbox_id))
-        for _ in range(MAX_ROUNDS):
+        # Each cluster may refuse it once, which is no change by another replica.
+        for _ in range(MAX_ROUNDS + len(self._homes.members)):
             look = await self._look(placing)
-            target = await self._agree(placing, look)
+            unlisted = self._homes.unlisted_home(sandbox_id)
+            target = await (self._existing(placing, look, unlisted) if unlisted else self._agree(placing, look))
             if target is not None:
                 made = await self._make(placing, target)
                 if made is not None and await self._may_answer(placing, target, made):
@@ -111,6 +118,15 @@ class Placement:
             return target
         return target if await self._mark(placing, target, marker) else None
 
+    async def _existing(self, placing: _Placing, look: Look, unlisted: str) -> str:
+        """Return the cluster that has the sandbox; raises ClusterAway if `unlisted` may have it, or place it anew."""
+        if look.marker is not None and look.marker.state == "placed":
+            if (await self._directory.look(look.marker.cluster, placing.sandbox_id)).pod is not None:
+                return look.marker.cluster
+        elif look.pod is not None:
+            return placing.home
+        raise self._homes.away(unlisted)
+
     async def _may_follow(self, placing: _Placing, marker: Marker) -> bool:
         """Whether the create may go where the marker says; it may not replace another sandbox without `recreate`."""
         if placing.wanted.recreate or marker.is_made or not marker.replaces:
@@ -120,23 +136,37 @@ class Placement:
 
     def _replace(self, placing: _Placing, cluster: str, uid: str) -> None:
         """Note that the sandbox replaces one on a lost cluster; raises ClusterAway unless the create allows that."""
-        if not placing.wanted.recreate:
-            raise ClusterAway(cluster, lost=True)
+        if not placing.wanted.recreate or not self._homes.may_be_replaced(cluster):
+            raise self._homes.away(cluster)
         placing.replaces = f"{cluster}/{uid or UNKNOWN}"
 
     def _next(self, placing: _Placing) -> str:
-        """Return the next cluster in the placement order that has not refused yet."""
+        """Return the next cluster in the placement order that has not refused yet.
+
+        When all have refused, the first that only has no node for it: there the caller learns that, as with one
+        cluster.
+        """
+        names = self._in_order(placing)
+        for name in names:
+            if name not in placing.full:
+                return name
+        for name, error in placing.full.items():
+            if isinstance(error, Unschedulable) and name in names:
+                del placing.full[name]
+                placing.stays = True
+                return name
+        if placing.full:
+            raise list(placing.full.values())[-1]
+        raise NoClusterFits
+
+    def _in_order(self, placing: _Placing) -> list[str]:
+        """Return the clusters on which the sandbox may be placed now, in the order in which to try them."""
         weights = {
             name: one.weight
             for name, one in self._homes.members.items()
             if one.ready and not one.lost and placing.wanted.fits(one)
         }
-        for name in order(placing.sandbox_id, weights):
-            if name not in placing.full:
-                return name
-        if placing.full:
-            raise list(placing.full.values())[-1]
-        raise NoClusterFits
+        return order(placing.sandbox_id, weights)
 
     async def _move(self, placing: _Placing, marker: Marker) -> str | None:
         """Point a `placed` marker whose cluster is full or lost to the next cluster; None if it was changed."""
@@ -157,7 +187,7 @@ class Placement:
         if marker is None:
             pending = Marker(placing.sandbox_id, target, "pending", self._new_token())
             try:
-                marker = await self._directory.clusters[placing.home].create_marker(pending)
+                marker = await self._homes.among(self._directory.clusters, placing.home).create_marker(pending)
             except ObjectsChanged:
                 return False
             except NO_ANSWER as error:
@@ -176,7 +206,7 @@ class Placement:
 
     async def _update(self, home: str, marker: Marker) -> Marker | None:
         try:
-            return await self._directory.clusters[home].update_marker(marker)
+            return await self._homes.among(self._directory.clusters, home).update_marker(marker)
         except ObjectsChanged:
             return None
         except NO_ANSWER as error:
@@ -185,17 +215,33 @@ class Placement:
     async def _make(self, placing: _Placing, target: str) -> Made | None:
         """Make the sandbox; None if the cluster is full. It is proven then that it has none of this create."""
         if target not in self._directory.clusters or self._homes.is_lost(target):
-            raise ClusterAway(target, lost=True)
+            raise self._homes.away(target)
+        others = [name for name in self._in_order(placing) if name != target and name not in placing.full]
         try:
-            return await placing.make(target, placing.replaces)
+            return await placing.make(target, placing.replaces, may_move=bool(others) and not placing.stays)
         except Unschedulable as error:
-            cluster = self._directory.clusters[target]
-            if not await cluster.withdraw(placing.sandbox_id, error.uid):
+            if not await self._is_withdrawn(placing, target, error.uid):
                 return Made(error.uid, is_new=False)
+            with in_cluster(target):
+                logger.info("sandbox %s: no node of cluster %s has room for it", placing.sandbox_id, target)
             placing.full[target] = error
         except LimitReached as error:
             placing.full[target] = error
         return None
+
+    async def _is_withdrawn(self, placing: _Placing, target: str, uid: str) -> bool:
+        """Delete the Pod that finds no node, and prove it gone; False if another create has returned it: it stays.
+
+        After an error it may be deleted later, so this create must not return it.
+        """
+        try:
+            return await self._homes.among(self._directory.clusters, target).withdraw(
+                placing.sandbox_id, uid, until_gone=True
+            )
+        except StillDeleting:
+            raise
+        except NO_ANSWER as error:
+            raise ClusterAway(target, detail=error.detail) from error
 
     async def _may_answer(self, placing: _Placing, target: str, made: Made) -> bool:
         """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn.
@@ -204,12 +250,16 @@ class Placement:
         for its own, and may withdraw it.
         """
         try:
+            if made.is_new and (unlisted := self._homes.unlisted_home(placing.sandbox_id)) is not None:
+                raise self._homes.away(unlisted)
             for _ in range(MAX_ROUNDS):
                 settled = await self._settle(placing, target, made)
                 if settled is not None:
                     break
             if settled and made.is_new:
-                settled = await self._directory.clusters[target].confirm_pod(placing.sandbox_id, made.uid)
+                settled = await self._homes.among(self._directory.clusters, target).confirm_pod(
+                    placing.sandbox_id, made.uid
+                )
         except ProvisionerError:
             await self._withdraw(placing, target, made)
             raise
@@ -238,9 +288,10 @@ class Placement:
         if not made.is_new:
             return
         try:
-            await self._directory.clusters[target].withdraw(placing.sandbox_id, made.uid)
+            await self._homes.among(self._directory.clusters, target).withdraw(placing.sandbox_id, made.uid)
         except ProvisionerError as error:
-            logger.warning(
-                "sandbox %s: a Pod on cluster %s that was not returned can't be deleted: %s",
-                placing.sandbox_id, target, error,
-            )  # fmt: skip
+            with in_cluster(target):
+                logger.warning(
+                    "sandbox %s: a Pod on cluster %s that was not returned can't be deleted: %s",
+                    placing.sandbox_id, target, error,
+                )  # fmt: skip

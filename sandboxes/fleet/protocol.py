@@ -91,10 +91,11 @@ class FleetCluster(Protocol):
         """Return all markers from the live view, which may have been changed since; None if it is not fresh."""
         ...
 
-    async def withdraw(self, sandbox_id: str, uid: str) -> bool:
+    async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
         """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it.
 
-        True if a Pod with this uid is gone or terminating afterwards. False if another create has returned it:
+        True if a Pod with this uid is gone or terminating afterwards; with `until_gone` it is proven gone, and
+        StillDeleting is raised if it is not in time. False if another create has returned it:
         `confirmed-at`, as the rollback of a failed create decides, with a resourceVersion as precondition.
         """
         ...
@@ -137,12 +138,13 @@ class FleetCluster(Protocol):
 class Make(Protocol):
     """Makes one sandbox on a cluster: SandboxService.create of that cluster, bound to a request."""
 
-    async def __call__(self, cluster: str, replaces: str) -> Made:
+    async def __call__(self, cluster: str, replaces: str, *, may_move: bool) -> Made:
         """Return the sandbox, all or nothing. Idempotent: the same owner gets the existing one.
 
         Whenever it returns a Pod that it found, the Pod has `confirmed-at`, so that `withdraw` does not delete it.
         `replaces`: value of REPLACES_ANNOTATION for a new Pod; empty for none. Raises LimitReached if the cluster is
-        full, and, only if the caller waits and has no answer yet, Unschedulable.
+        full, and, only if the caller waits and has no answer yet, Unschedulable. `may_move`: whether it may raise that,
+        since another cluster can be tried.
         """
         ...
 
@@ -174,8 +176,8 @@ class Wanted:
 class ClusterAway(ClusterUnavailable):
     """`cluster` can't be asked and decides the answer, so there is none. Never a proof of absence."""
 
-    def __init__(self, cluster: str, *, lost: bool = False, detail: str = "") -> None:
-        why = "is lost" if lost else "can't be reached"
+    def __init__(self, cluster: str, *, lost: bool = False, unlisted: bool = False, detail: str = "") -> None:
+        why = "is not in the list of clusters" if unlisted else "is lost" if lost else "can't be reached"
         super().__init__(f"Cluster '{cluster}' {why}, and only it knows where this sandbox is", detail=detail)
         self.cluster = cluster
 
@@ -208,7 +210,7 @@ class NoClusterFits(LimitReached):
 
 
 class Unschedulable(LimitReached):
-    """The sandbox was made as `uid`, and no node has room for it; its caller has no answer yet."""
+    """The sandbox was made as `uid`, and no node has room for it; its caller has no answer yet. No caller sees this."""
 
     def __init__(self, uid: str) -> None:
         super().__init__("No node of the cluster has room for the sandbox")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from sandboxes import objects as kube
+from sandboxes.deadlines import budget, left, within
 from sandboxes.errors import (
     ConnectionFailed,
     InvalidField,
@@ -28,6 +29,7 @@ from sandboxes.fleet.homes import Homes
 from sandboxes.fleet.keeper import Keeper
 from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import ClusterAway, Made, Member, Wanted
+from sandboxes.logs import in_cluster, name_cluster
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.status.response import reconciliation_of_none
 
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         WaitedResponse,
     )
     from sandboxes.models.urls import SandboxUrl
+    from sandboxes.service.sandboxes import SandboxService
     from sandboxes.settings import Settings
     from sandboxes.tasks import Signal
 
@@ -112,6 +115,8 @@ class Fleet:
         for name, unit in self._units.units.items():
             known = self.clusters.get(name)
             if known is None or known.unit is not unit:
+                if known is not None:
+                    known.breaker.retire()
                 self.clusters[name] = UnitCluster(unit, self.keeper.wake)
 
     def _on_change(self) -> None:
@@ -126,10 +131,11 @@ class Fleet:
     async def _pause(self) -> None:
         await asyncio.sleep(self._deadlines.fleet_round)
 
-    def _forget_left(self) -> None:
+    def _forget_left(self, agreed: frozenset[str]) -> None:
+        # The file may have changed meanwhile; a cluster that has left it since is still needed to complete that.
         names = {entry.name for entry in self._units.entries}
-        for name in self.clusters.keys() - names:
-            del self.clusters[name]
+        for name in self.clusters.keys() - names - agreed:
+            self.clusters.pop(name).breaker.retire()
 
     def _members(self) -> list[Member]:
         return [
@@ -159,7 +165,8 @@ class Fleet:
     async def create(self, request: CreateRequest) -> SandboxResponse:
         """Create the sandbox on the cluster that the request and the directory say, or return the existing one.
 
-        Raises what SandboxService.create and Placement.create raise; Unprocessable if no cluster is as requested.
+        Takes as long as a create on one cluster may, in all. Raises what SandboxService.create and Placement.create
+        raise; OutOfTime; Unprocessable if no cluster is as requested.
         """
         wanted = self._wanted(request)
         members = self.directory.homes.members
@@ -167,12 +174,14 @@ class Fleet:
             members[name] = replace(member, ready=self._is_ready(name))
         answers: dict[str, SandboxResponse] = {}
 
-        async def make(cluster: str, replaces: str) -> Made:
+        async def make(cluster: str, replaces: str, *, may_move: bool) -> Made:
             with _naming(cluster):
-                made, answers[cluster] = await self._cluster(cluster).make(request, replaces)
+                made, answers[cluster] = await self._cluster(cluster).make(request, replaces, may_move=may_move)
             return made
 
-        found = await self._placement.create(request.sandbox_id, wanted, make)
+        with _request(self._deadlines.create):
+            found = await self._placement.create(request.sandbox_id, wanted, make)
+        name_cluster(found.cluster)
         self._known.note(request.sandbox_id, found)
         return answers[found.cluster]
 
@@ -193,45 +202,43 @@ class Fleet:
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
         """Return the sandbox; raises SandboxNotFound on proof only, and ClusterAway where only one cluster knows."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard(is_read=True):
-                return await cluster.unit.service.get(sandbox_id)
+        async with self._at(sandbox_id, is_read=True) as service:
+            return await service.get(sandbox_id)
 
     async def renew(self, sandbox_id: str, ttl_seconds: int) -> SandboxResponse:
         """Set the expiry to now + `ttl_seconds`; raises what `get` raises."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard():
-                return await cluster.unit.service.renew(sandbox_id, ttl_seconds)
+        async with self._at(sandbox_id) as service:
+            return await service.renew(sandbox_id, ttl_seconds)
 
     async def touch(self, sandbox_id: str) -> SandboxResponse:
         """Record a use of the sandbox; raises what `get` raises."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard():
-                return await cluster.unit.service.touch(sandbox_id)
+        async with self._at(sandbox_id) as service:
+            return await service.touch(sandbox_id)
 
     async def make_url(self, sandbox_id: str, *, port: int | None = None, ttl_seconds: int | None = None) -> SandboxUrl:
         """Return a URL of the sandbox by the gateway; raises what `get` and SandboxService.make_url raise."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard(is_read=True):
-                return await cluster.unit.service.make_url(sandbox_id, port=port, ttl_seconds=ttl_seconds)
+        async with self._at(sandbox_id, is_read=True) as service:
+            return await service.make_url(sandbox_id, port=port, ttl_seconds=ttl_seconds)
 
     async def revoke_urls(self, sandbox_id: str) -> SandboxResponse:
         """Make all URLs of the sandbox by the gateway invalid; raises what SandboxService.revoke_urls raises."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard():
-                return await cluster.unit.service.revoke_urls(sandbox_id)
+        async with self._at(sandbox_id) as service:
+            return await service.revoke_urls(sandbox_id)
 
     async def diagnostics(self, sandbox_id: str) -> Diagnostics:
         """Return the diagnosis of the sandbox; raises what `get` raises."""
-        cluster = await self._locate(sandbox_id)
-        with _naming(cluster.unit.name):
-            async with cluster.breaker.guard():
-                return await cluster.unit.service.diagnostics(sandbox_id)
+        async with self._at(sandbox_id) as service:
+            return await service.diagnostics(sandbox_id)
+
+    @contextlib.asynccontextmanager
+    async def _at(self, sandbox_id: str, *, is_read: bool = False) -> AsyncIterator[SandboxService]:
+        """Find the sandbox and run the block on its cluster's service, both together within the time of a read."""
+        with _request(self._deadlines.read):
+            cluster = await self._locate(sandbox_id)
+            name_cluster(cluster.unit.name)
+            with _naming(cluster.unit.name):
+                async with cluster.breaker.guard(is_read=is_read), within(left(self._deadlines.read)):
+                    yield cluster.unit.service
 
     async def wait(self, answer: SandboxResponse, until: float, *, is_made: bool = False) -> WaitedResponse:
         """Return the sandbox once it is usable; see SandboxService.wait."""
@@ -241,15 +248,17 @@ class Fleet:
 
     async def reconcile(self, sandbox_id: str) -> Reconciliation:
         """Return which Pod the sandbox has, also one that is terminating, or that it has none."""
-        found = await self.directory.locate(sandbox_id)
-        names = [found.cluster] if found.kind != "nowhere" else await self._may_terminate(sandbox_id)
-        answer = reconciliation_of_none(sandbox_id, self._settings)
-        for name in names:
-            with _naming(name):
-                answer = await self._cluster(name).unit.service.reconcile(sandbox_id)
-            if answer.status == "found":
-                break
-        return answer
+        with _request(self._deadlines.read):
+            found = await self.directory.locate(sandbox_id)
+            names = [found.cluster] if found.kind != "nowhere" else await self._may_terminate(sandbox_id)
+            answer = reconciliation_of_none(sandbox_id, self._settings)
+            for name in names:
+                with _naming(name):
+                    async with within(left(self._deadlines.read)):
+                        answer = await self._cluster(name).unit.service.reconcile(sandbox_id)
+                if answer.status == "found":
+                    break
+            return answer
 
     async def _may_terminate(self, sandbox_id: str) -> list[str]:
         """Return the clusters where a Pod of a deleted sandbox may still be: the home, and what its marker names."""
@@ -264,13 +273,15 @@ class Fleet:
         names the cluster if one of them can't be deleted.
         """
         warning = None
-        copies = self._copies.of(sandbox_id)
-        if force:
-            for name in await self._may_terminate(sandbox_id):
-                with _naming(name):
-                    warning = await self._cluster(name).unit.service.delete(sandbox_id, force=True) or warning
-        await self.directory.delete(sandbox_id)
-        await self._copies.delete(sandbox_id, copies)
+        with _request(self._deadlines.delete):
+            copies = self._copies.of(sandbox_id)
+            if force:
+                for name in await self._may_terminate(sandbox_id):
+                    with _naming(name):
+                        async with within(left(self._deadlines.delete)):
+                            warning = await self._cluster(name).unit.service.delete(sandbox_id, force=True) or warning
+            await self.directory.delete(sandbox_id)
+            await self._copies.delete(sandbox_id, copies)
         return warning
 
     async def doubled(self) -> list[DoubledSandbox]:
@@ -300,7 +311,9 @@ class Fleet:
                 continue
             if found.cluster in by_name:
                 listed.append(by_name[found.cluster])
-        return select(listed, query, [name for name in names if name in incomplete])
+        strangers = self.directory.homes.strangers() - self.clusters.keys()
+        names += sorted(name for name in strangers if query.cluster in (None, name))
+        return select(listed, query, [name for name in names if name in incomplete | strangers])
 
     async def _picture(self, name: str, query: ListQuery) -> tuple[list[SandboxResponse], bool]:
         """Return the sandboxes of a cluster, and whether these are all."""
@@ -331,15 +344,27 @@ class Fleet:
     def _cluster(self, name: str) -> UnitCluster:
         cluster = self.clusters.get(name)
         if cluster is None:
-            raise ClusterAway(name, lost=self.directory.homes.is_lost(name))
+            raise self.directory.homes.away(name)
         return cluster
 
 
 @contextlib.contextmanager
-def _naming(cluster: str) -> Iterator[None]:
-    """Name the cluster in the error of one that can't be reached."""
+def _request(seconds: float) -> Iterator[None]:
+    """Limit a request to `seconds` in all. The lines after it name the cluster that is the cause of its error."""
     try:
-        yield
+        with budget(seconds):
+            yield
+    except ClusterAway as error:
+        name_cluster(error.cluster)
+        raise
+
+
+@contextlib.contextmanager
+def _naming(cluster: str) -> Iterator[None]:
+    """Name the cluster in the log lines, and in the error of one that can't be reached."""
+    try:
+        with in_cluster(cluster):
+            yield
     except (ConnectionFailed, ServerFailed) as error:
         raise ClusterAway(cluster, detail=error.detail) from error
 

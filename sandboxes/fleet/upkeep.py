@@ -12,6 +12,7 @@ from sandboxes.errors import ProvisionerError
 from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.rendezvous import home
+from sandboxes.logs import in_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,13 +40,14 @@ class Upkeep:
         removed = []
         pending: set[Marker] = set()
         for name in sorted(self._homes.names):
-            cluster = self._directory.clusters[name]
             try:
+                cluster = self._homes.among(self._directory.clusters, name)
                 # Old ones do no harm: each is read again before it is removed, under its version.
                 seen = cluster.seen_markers()
                 markers = await cluster.markers() if seen is None else seen
             except ProvisionerError as error:
-                logger.warning("the markers of cluster %s can't be read: %s", name, error)
+                with in_cluster(name):
+                    logger.warning("the markers of cluster %s can't be read: %s", name, error)
                 continue
             for marker in markers:
                 if marker.state == "pending" and marker not in self._pending:
@@ -57,7 +59,8 @@ class Upkeep:
                     if await self._is_over(name, marker) and await self._directory.remove(name, marker):
                         removed.append(marker.sandbox_id)
                 except ProvisionerError as error:
-                    logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
+                    with in_cluster(name):
+                        logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
         self._pending = pending
         return removed
 
@@ -80,7 +83,7 @@ class Upkeep:
         former, _, uid = marker.replaces.partition("/")
         old = (await self._directory.look(former, marker.sandbox_id)).pod
         if old is not None and old.uid == uid:  # its successor was made, and was deleted by a caller
-            await self._directory.clusters[former].delete_pod(marker.sandbox_id, uid)
+            await self._homes.among(self._directory.clusters, former).delete_pod(marker.sandbox_id, uid)
         return True
 
     async def remove_replaced(self) -> list[str]:
@@ -92,9 +95,10 @@ class Upkeep:
         listing: dict[str, Mapping[str, Pod]] = {}
         for name in sorted(self._homes.names):
             try:
-                listing[name] = await self._directory.clusters[name].pods()
+                listing[name] = await self._homes.among(self._directory.clusters, name).pods()
             except ProvisionerError as error:
-                logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
+                with in_cluster(name):
+                    logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
         for sandbox_id, names in find_doubles(listing).items():
             self._directory.doubles.say(sandbox_id, names)
         for name, pods in listing.items():
@@ -106,8 +110,9 @@ class Upkeep:
                 try:
                     found = await self._directory.locate(sandbox_id)
                     if (found.cluster, found.uid) == (name, pod.uid):
-                        await self._directory.clusters[cluster].delete_pod(sandbox_id, uid)
+                        await self._homes.among(self._directory.clusters, cluster).delete_pod(sandbox_id, uid)
                         removed.append(sandbox_id)
                 except ProvisionerError as error:
-                    logger.warning("sandbox %s: its replaced Pod can't be deleted yet: %s", sandbox_id, error)
+                    with in_cluster(cluster):
+                        logger.warning("sandbox %s: its replaced Pod can't be deleted yet: %s", sandbox_id, error)
         return removed

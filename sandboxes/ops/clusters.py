@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
+from sandboxes.logs import name_cluster
 from sandboxes.models.clusters import ClusterCapacity, ClusterResponse
 from sandboxes.ops.health import ENDING, OK, Health, Readiness
 from sandboxes.ops.quotas import Quotas
@@ -152,8 +153,14 @@ class ClusterOverviews:
 
     async def reports(self, *, quotas: bool = True) -> list[ClusterResponse]:
         """Return what is known of each cluster; asks all at once. `quotas`: see ClusterOverview.report."""
-        reports = await asyncio.gather(*(one.report(quotas=quotas) for one in self.by_name.values()))
+        reports = await asyncio.gather(*(self._report(one, quotas=quotas) for one in self.by_name.values()))
         return [*reports, *(_without_service(name, why) for name, why in self.unusable.items())]
+
+    async def _report(self, one: ClusterOverview, *, quotas: bool) -> ClusterResponse:
+        """Ask one cluster; call it in a task of its own, whose log lines have the name, with a list of clusters."""
+        if self._of_file:
+            name_cluster(one.name)
+        return await one.report(quotas=quotas)
 
     async def finish(self) -> None:
         """End all looks that are under way."""

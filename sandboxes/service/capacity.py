@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError, TooManySandboxes
+from sandboxes.logs import name_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,8 @@ class Capacity:
         self._most = most
         self._making: set[str] = set()
         self.total: TotalCapacity | None = None
+        # Of several clusters: its name, for log lines.
+        self.name: str | None = None
 
     @contextlib.contextmanager
     def making(self, sandbox_id: str) -> Iterator[None]:
@@ -63,9 +66,14 @@ class Capacity:
         return self._making | {one for pod, _ in self._cluster.known_all() if (one := _counted(pod)) is not None}
 
     async def unseen(self) -> set[str]:
-        """Return the ids that only a read shows, without a live view; empty if the cluster gives no answer in time."""
+        """Return the ids that only a read shows, without a live view; empty if the cluster gives no answer in time.
+
+        Call it in a task of its own.
+        """
         if self._cluster.has_informer:
             return set()
+        if self.name is not None:
+            name_cluster(self.name)  # not that of the cluster on which the sandbox is made
         try:
             async with within(self._cluster.deadlines.ready):
                 return await self._others("")

@@ -23,7 +23,7 @@ from sandboxes.errors import (
 )
 from sandboxes.models.responses import FORCED, SandboxList, Status, TemplateResponse, with_warning
 from sandboxes.service import keepalive, urls
-from sandboxes.service.attempt import mark_of, now
+from sandboxes.service.attempt import mark_of
 from sandboxes.service.create import Creation
 from sandboxes.service.diagnostics import diagnose
 from sandboxes.service.events import EventBroker
@@ -33,6 +33,8 @@ from sandboxes.service.locks import Bulkhead, Locks
 from sandboxes.service.lost import absent_object, delete_by_force
 from sandboxes.service.readiness import ReadinessWaiter, waited
 from sandboxes.service.reaper import Reaper
+from sandboxes.service.scheduling import finds_no_node
+from sandboxes.service.withdrawals import Withdrawals
 from sandboxes.spec.options import validate
 from sandboxes.status.response import Answers, answer_for, answers_for, reconciliation_for
 
@@ -91,6 +93,7 @@ class SandboxService:
         self.room = self._creation.room
         self.extras = self._creation.extras
         self.protection = self._creation.protection
+        self.withdrawals = Withdrawals(cluster, self._locks, self.extras)
         self.reaper = Reaper(cluster, settings, self._locks, self._uses, self.extras)
 
     async def create(self, request: CreateRequest) -> SandboxResponse:
@@ -103,14 +106,20 @@ class SandboxService:
         """
         return (await self._make(request, None)).answer
 
-    async def make(self, request: CreateRequest, marks: Mapping[str, str]) -> MadeSandbox:
-        """Create the sandbox as `create` does, with these annotations of a new Pod, so that it may be withdrawn."""
-        return await self._make(request, marks)
+    async def make(self, request: CreateRequest, marks: Mapping[str, str], seconds: float) -> MadeSandbox:
+        """Create the sandbox as `create` does, with these annotations of a new Pod, so that it may be withdrawn.
 
-    async def _make(self, request: CreateRequest, marks: Mapping[str, str] | None) -> MadeSandbox:
+        After `seconds` it raises ClusterTimeout, once what it made is deleted, for which it takes up to `undo`.
+        """
+        return await self._make(request, marks, seconds)
+
+    async def _make(
+        self, request: CreateRequest, marks: Mapping[str, str] | None, seconds: float | None = None
+    ) -> MadeSandbox:
         sandbox = validate(request, self.loaded_templates, self._settings)
+        most = self.cluster.deadlines.create if seconds is None else seconds
         try:
-            async with self._locks.hold(sandbox.sandbox_id, self.cluster.deadlines.create) as seconds_left:
+            async with self._locks.hold(sandbox.sandbox_id, most) as seconds_left:
                 made = await self._creation.create(sandbox, seconds_left, marks)
         except ClusterRefused as error:
             raise _blame(error, request) from error
@@ -118,49 +127,6 @@ class SandboxService:
         if made.forced:
             answer = with_warning(answer, FORCED)
         return MadeSandbox(answer, made.pod["metadata"]["uid"], mark_of(made.pod), made.is_new)
-
-    async def withdraw(self, sandbox_id: str, uid: str, mark: str | None, *, confirmed: bool = False) -> bool:
-        """Delete the sandbox if its Pod has this uid; return whether there is no such Pod afterwards.
-
-        Unless `confirmed`, one that another create than that of this `mark` may have returned stays.
-        """
-        deadline = self.cluster.deadlines.delete
-        async with self._locks.hold(sandbox_id, deadline) as seconds_left, within(seconds_left):
-            leaving = await self.extras.leaving(sandbox_id)
-            for _ in range(MAX_ROUNDS):
-                pod, service = await self.cluster.look(sandbox_id, urgent=True)
-                if pod is None or pod["metadata"]["uid"] != uid or kube.is_being_deleted(pod):
-                    return True
-                is_returned = kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod) or mark_of(pod) != mark
-                if not confirmed and is_returned:
-                    return False
-                try:
-                    await self.cluster.delete_exactly(pod, urgent=True)
-                    if service is not None and mark_of(service) == mark_of(pod):
-                        await self.cluster.delete_exactly(service, urgent=True)
-                except ObjectsChanged as error:
-                    logger.debug("sandbox %s has changed and is read again: %s", sandbox_id, error)
-                    continue
-                self.extras.delete_later(leaving)
-                logger.info("sandbox %s withdrawn", sandbox_id)
-                return True
-        raise KeepsChanging
-
-    async def confirm(self, sandbox_id: str, uid: str) -> bool:
-        """Mark the Pod with this uid as returned to a caller, so that no maker withdraws it or rolls it back.
-
-        Returns whether it is there, and not terminating. Needs the right to patch it.
-        """
-        reference = kube.references_of(sandbox_id, self.cluster.namespace)[0]
-        pod = {**reference, "metadata": {**reference["metadata"], "uid": uid}}
-        async with within(self.cluster.deadlines.read):
-            try:
-                stored = await self.cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
-            except ObjectsChanged as error:
-                logger.debug("sandbox %s is gone before it was returned: %s", sandbox_id, error)
-                return False
-        # An apply onto a terminating Pod succeeds (record: apply-onto-terminating).
-        return not kube.is_terminating(stored)
 
     def explained(self, error: ProvisionerError) -> ProvisionerError:
         """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""
@@ -211,6 +177,22 @@ class SandboxService:
         async with within(self.cluster.deadlines.read), self._diagnosing.one():
             refusal = self._creation.refusal_of(sandbox_id)
             return await diagnose(self.cluster, sandbox_id, self.accesses, refusal=refusal)
+
+    async def finds_no_node(self, sandbox_id: str, uid: str, seconds: float) -> bool:
+        """Whether the scheduler goes on saying that no node can take the new Pod; see scheduling.finds_no_node.
+
+        Takes up to `seconds`. False if that is too short, or if the cluster can't be asked.
+        """
+        moment = min(self.cluster.deadlines.unscheduled, self._settings.fail_fast_after)
+        if seconds < moment:
+            return False
+        most = min(2 * moment, seconds)
+        try:
+            async with within(most):
+                return await finds_no_node(self.cluster, sandbox_id, uid, moment=moment, most=most)
+        except ProvisionerError as error:
+            logger.debug("sandbox %s: whether it finds a node is not known: %s", sandbox_id, error)
+            return False
 
     async def wait(self, answer: SandboxResponse, until: float, *, is_made: bool = False) -> WaitedResponse:
         """Return the sandbox once it is usable or can't become usable, or at `until` (loop time).

@@ -48,8 +48,9 @@ class Template:
     # Settings and requests must keep to the Pod Security Standard `restricted`: no hostPath, seccomp RuntimeDefault
     # (kubernetes.io/docs/concepts/security/pod-security-standards).
     is_restricted: bool = False
-    # The Pod's file, for messages.
+    # The Pod's file, for messages; and those of `extras`.
     file: str = "pod.yaml"
+    extra_files: tuple[str, ...] = ()
 
 
 def load_templates(default: tuple[str, Path], *folders: Path) -> dict[str, Template]:
@@ -93,7 +94,7 @@ def load_template(folder: Path) -> Template:
     problems: list[str] = []
     pod = _attempt(problems, _load_pod, folder / "pod.yaml")
     service = _attempt(problems, _load_service, folder / "service.yaml")
-    extras = _load_extras(problems, folder)
+    extras, extra_files = _load_extras(problems, folder)
     _raise_if_any(problems)
     assert pod is not None  # noqa: S101 - else there is a problem
     assert service is not None  # noqa: S101
@@ -105,6 +106,7 @@ def load_template(folder: Path) -> Template:
         description=marks.get(kube.DESCRIPTION_ANNOTATION, ""),
         is_restricted=kube.POD_SECURITY_ANNOTATION in marks,
         file=str(folder / "pod.yaml"),
+        extra_files=extra_files,
     )
 
 
@@ -148,14 +150,14 @@ def _load_service(path: Path) -> KubeObject:
     return service
 
 
-def _load_extras(problems: list[str], folder: Path) -> tuple[KubeObject, ...]:
-    """Load all objects of the folder but the Pod and the Service."""
+def _load_extras(problems: list[str], folder: Path) -> tuple[tuple[KubeObject, ...], tuple[str, ...]]:
+    """Load all objects of the folder but the Pod and the Service; return them, and the file of each."""
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
         problems.append(f"The template {folder} can't be read: {error.strerror}.")
-        return ()
-    extras: dict[tuple[str, str], KubeObject] = {}
+        return (), ()
+    extras: dict[tuple[str, str], tuple[KubeObject, str]] = {}
     for path in paths:
         if path.suffix in _OTHER_ENDINGS:  # kubectl would read it
             problems.append(f"The template {shown(str(path))} would be ignored: rename it to end in .yaml.")
@@ -165,8 +167,8 @@ def _load_extras(problems: list[str], folder: Path) -> tuple[KubeObject, ...]:
             key = kube.key_of(extra)
             if key in extras:
                 problems.append(f"The template {path} has a second {extra['kind']} of the same name.")
-            extras[key] = extra
-    return tuple(extras.values())
+            extras[key] = extra, str(path)
+    return tuple(extra for extra, _ in extras.values()), tuple(file for _, file in extras.values())
 
 
 def _read_extras(path: Path) -> list[KubeObject]:

@@ -38,10 +38,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Document(NamedTuple):
-    """One document of a file; `lines`: the line of each key and list item. It is empty for JSON."""
+    """One document of a file; `lines`: the line of each key and list item. It is empty for JSON.
+
+    `repeated`: keys that stand again in their mapping, each with its later line. The last one counts, as for kubectl.
+    """
 
     value: Json
     lines: Mapping[Where, int]
+    repeated: tuple[tuple[Where, int], ...] = ()
 
     def line_of(self, where: Where) -> int | None:
         """Return the line of a field, else of what is around it; None if that is unknown."""
@@ -154,6 +158,8 @@ class _Open:
         # Of a mapping: the key whose value comes next.
         self.key: str | None = None
         self.is_merge = False
+        # The keys that stand in it, without those that a merge has brought.
+        self.keys: set[str] = set()
 
     @property
     def wants_key(self) -> bool:
@@ -190,6 +196,7 @@ class _Builder:
         self._first_line = line + 1
         self._budget = _Budget()
         self._lines: dict[Where, int] = {}
+        self._repeated: list[tuple[Where, int]] = []
         # Values before they are made JSON; None: a collection that has not ended.
         self._anchors: dict[str, object] = {}
         self._open: list[_Open] = [_Open([], (), None)]
@@ -213,7 +220,11 @@ class _Builder:
         if not root:
             return None
         assert isinstance(root, list)  # noqa: S101 - made above
-        return Document(root[0], {where[1:]: line for where, line in self._lines.items()})
+        return Document(
+            root[0],
+            {where[1:]: line for where, line in self._lines.items()},
+            tuple((where[1:], line) for where, line in self._repeated),
+        )
 
     def _line(self, mark: yaml.Mark | yaml._yaml.Mark | None) -> int:
         return self._first_line + (int(mark.line) if mark else 0)
@@ -255,6 +266,9 @@ class _Builder:
         else:
             parent.key = key_of(self._value(event, line), line)
             self._lines[parent.place()] = line
+            if parent.key in parent.keys:
+                self._repeated.append((parent.place(), line))
+            parent.keys.add(parent.key)
 
     def _value(self, event: yaml.NodeEvent, line: int) -> object:
         if isinstance(event, yaml.ScalarEvent):

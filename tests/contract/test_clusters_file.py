@@ -74,7 +74,7 @@ async def test_each_cluster_of_the_file_has_its_own_sandboxes_and_state(
     assert list(await clusters_of(service)) == ["east", "west"]
     await create_on(service, "west", "a")
     await becomes(service, "west", state="draining", sandboxes={**NONE, "Running": 1}, version="v1.36.2")
-    await becomes(service, "east", state="ready", sandboxes=NONE, capacity={"max_sandboxes": 3, "quota": None})
+    await becomes(service, "east", state="ready", sandboxes=NONE, capacity={"max_sandboxes": 3, "quota": {}})
     assert (len(west.objects("Pod")), len(cluster.objects("Pod"))) == (1, 0)
 
 
@@ -281,6 +281,6 @@ async def test_the_end_of_the_service_ends_all_its_clusters(
     path = write(tmp_path / "clusters.yaml", entry("east", cluster), entry("west", west))
     service = await start_provisioner(CLUSTERS_FILE=str(path))
     units = units_of(service).units.values()
-    await until(lambda: all(unit.cluster.informer_state.watching == 2 for unit in units))
+    await until(lambda: all(unit.cluster.informer_state.watching == 3 for unit in units))
     await service.client.close()
     assert [unit.cluster.informer_state.watching for unit in units] == [0, 0]

@@ -47,15 +47,15 @@ async def test_a_pod_at_home_stays_beside_a_pending_marker_and_gives_way_to_a_pl
     one, two = await start_replica(), await start_replica()
     sandbox_id = id_of("east")
     east, others = fleet_of(one).clusters["east"], fleet_of(two).clusters
-    make: Callable[[CreateRequest, str], Awaitable[tuple[Made, SandboxResponse]]] = east.make
+    make: Callable[..., Awaitable[tuple[Made, SandboxResponse]]] = east.make
     made_at_home: list[str] = []
 
-    async def make_late(request: CreateRequest, replaces: str) -> tuple[Made, SandboxResponse]:
+    async def make_late(request: CreateRequest, replaces: str, *, may_move: bool) -> tuple[Made, SandboxResponse]:
         """Make the Pod once the marker of another replica is there, which has not seen the Pod."""
         marker = await others["east"].create_marker(Marker(sandbox_id, "west", "pending", "another"))
         if state == "placed":
             await others["east"].update_marker(replace(marker, state="placed"))
-        made = await make(request, replaces)
+        made = await make(request, replaces, may_move=may_move)
         made_at_home.append(made[0].uid)
         return made
 

@@ -6,19 +6,11 @@ Every call to a cluster waits at a point for its fate, which the test chooses. W
 from __future__ import annotations
 
 import itertools
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
-from sandboxes.errors import (
-    AlreadyThere,
-    ClusterTimeout,
-    ConnectionFailed,
-    LimitReached,
-    PreconditionFailed,
-    ProvisionerError,
-)
+from sandboxes.errors import AlreadyThere, ClusterTimeout, ConnectionFailed, LimitReached, PreconditionFailed
 from sandboxes.fleet.directory import Directory, Located
 from sandboxes.fleet.homes import Homes
 from sandboxes.fleet.markers import Marker, Record
@@ -26,15 +18,11 @@ from sandboxes.fleet.names import NameChange
 from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import Look, Made, Member, Pod, Unschedulable, Wanted
 from sandboxes.fleet.upkeep import Upkeep
+from tests.unit.fleet_tasks import Fate, Task, point
+
+__all__ = ["Broken", "Fate", "MemoryCluster", "Replica", "Sandbox", "Task", "World"]
 
 T = TypeVar("T")
-# Of a call: it succeeds, it does not arrive, its answer is lost, or it arrives after its caller has given up.
-Fate = Literal["done", "refused", "lost", "late"]
-
-
-@types.coroutine
-def point() -> Generator[None, Fate, Fate]:
-    return (yield)
 
 
 class Broken(AssertionError):
@@ -62,6 +50,8 @@ class World:
     gone: dict[str, str] = field(default_factory=dict)
     replaced: set[tuple[str, str]] = field(default_factory=set)
     ever_lost: set[str] = field(default_factory=set)
+    # Uids of Pods whose deletion was accepted, and which may still run.
+    ending: set[str] = field(default_factory=set)
 
     def number(self) -> str:
         return str(next(self.numbers))
@@ -190,7 +180,8 @@ class MemoryCluster:
                 (self.name, lambda: [self._withdraw(sandbox_id, uid, "rolled back") for uid in mine])
             )
             raise
-        if made.is_new and self.cramped and waits:
+        # If the cluster can't be asked meanwhile, it is not known whether a node was found.
+        if made.is_new and waits and await point() == "done" and self.cramped:
             raise Unschedulable(made.uid)
         return made
 
@@ -209,8 +200,19 @@ class MemoryCluster:
         if there is not None and there.uid == uid:
             self.world.remove(self.name, sandbox_id, "withdrawn")
 
-    async def withdraw(self, sandbox_id: str, uid: str) -> bool:
-        return await self.call(lambda: self._withdraw(sandbox_id, uid, "withdrawn"))
+    async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
+        def withdraw() -> bool:
+            was_gone = uid in self.world.gone
+            is_over = self._withdraw(sandbox_id, uid, "withdrawn")
+            if is_over and not was_gone:  # one that was proven gone does not end again
+                self.world.ending.add(uid)
+            return is_over
+
+        if not await self.call(withdraw):
+            return False
+        if until_gone:
+            await self.call(lambda: self.world.ending.discard(uid))
+        return True
 
     async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
         def confirm() -> bool:
@@ -295,7 +297,11 @@ class Replica:
     ) -> None:
         self.world = world
         self.homes = homes()
-        self.directory = directory(world.clusters, self.homes, self.pause)
+        # Those of its file, and those that have just left it: see Fleet.
+        self.clusters: dict[str, MemoryCluster] = {}
+        self.file: set[str] = set()
+        self.readers = 0
+        self.directory = directory(self.clusters, self.homes, self.pause)
         self.placement = placement(self.directory, world.number, lambda *_: "")
         self.change = change(self.directory, world.number)
         self.upkeep = Upkeep(self.directory)
@@ -304,12 +310,29 @@ class Replica:
         await point()
 
     async def read_file(self, members: list[Member]) -> None:
-        if not await self.directory.adopt(members):
-            await self.change.run()
+        self.file = {one.name for one in members}
+        self.clusters |= {name: self.world.clusters[name] for name in self.file}
+        self.readers += 1
+        try:
+            if not await self.directory.adopt(members):
+                await self.change.run()
+        finally:
+            self.readers -= 1
+        for name in self.clusters.keys() - self.file if not self.readers else ():
+            del self.clusters[name]
 
     async def create(self, sandbox_id: str, wanted: Wanted, *, waits: bool = False) -> Located:
-        async def make(cluster: str, replaces: str) -> Made:
-            made = await self.world.clusters[cluster].make(sandbox_id, replaces, waits=waits)
+        moved: set[str] = set()
+
+        async def make(cluster: str, replaces: str, *, may_move: bool) -> Made:
+            there = {one.uid for one in self.world.alive(sandbox_id).values() if not one.is_confirmed}
+            if left := moved & (there | self.world.ending):
+                raise Broken(f"twice: {sandbox_id} is made on {cluster} while {left} may run")
+            try:
+                made = await self.world.clusters[cluster].make(sandbox_id, replaces, waits=waits and may_move)
+            except Unschedulable as error:
+                moved.add(error.uid)
+                raise
             lost, _, uid = replaces.partition("/")
             if made.is_new and uid:
                 self.world.replaced.add((lost, uid))
@@ -338,43 +361,19 @@ class Replica:
         return existed
 
     async def list(self) -> None:
+        if not self.homes.names:  # the service begins to answer after that
+            return
+        # A cluster that another replica has added is not known until this one reads a record, or the file.
+        known = self.clusters.keys() | self.homes.strangers()
         ids = {sandbox_id for one in self.world.clusters.values() for sandbox_id in one.sandboxes}
         before = {(sandbox_id, uid) for sandbox_id in ids for uid in self.world.confirmed(sandbox_id)}
         listing = await self.directory.list_all()
         for sandbox_id, uid in before:
             on = {name for name, one in self.world.alive(sandbox_id).items() if one.uid == uid}
+            on &= known
             if on and sandbox_id not in listing.found and not on & set(listing.incomplete):
                 raise Broken(f"not in the list: {sandbox_id} has {uid} on {on}")
 
     async def round(self) -> None:
         await self.upkeep.remove_replaced()
         await self.upkeep.remove_markers()
-
-
-class Task:
-    """A running operation of a replica. `error`: what its caller got."""
-
-    def __init__(self, what: str, coroutine: Coroutine[Any, Fate, object]) -> None:
-        self.what, self._coroutine = what, coroutine
-        self.is_over, self.error, self.result = False, None, None  # type: tuple[bool, ProvisionerError | None, object]
-        self._resume(None)
-
-    def _resume(self, fate: Fate | None) -> None:
-        try:
-            self._coroutine.send(fate)  # type: ignore[arg-type]  # None starts it
-        except StopIteration as stop:
-            self.is_over, self.result = True, stop.value
-        except ProvisionerError as error:
-            self.is_over, self.error = True, error
-
-    def step(self, fate: Fate = "done") -> None:
-        self._resume(fate)
-
-    def run(self) -> Task:
-        while not self.is_over:
-            self.step()
-        return self
-
-    def kill(self) -> None:
-        self.is_over = True
-        self._coroutine.close()

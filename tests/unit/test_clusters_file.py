@@ -228,3 +228,25 @@ def test_only_clusters_that_leave_or_move_are_asked_for_sandboxes() -> None:
     assert in_question((EAST, WEST), (moved, heavier)) == ("east",)
     assert in_question((EAST, WEST), (EAST,)) == ("west",)
     assert in_question((LOST, WEST), (WEST,)) == ()
+
+
+def test_a_key_that_stands_twice_is_a_problem_with_its_line() -> None:
+    found = problems("- name: a\n  weight: 0\n  labels: {x: y, x: z}\n  weight: 3\n- {name: b, name: c, weight: x}\n")
+    assert found[:3] == (
+        "Entry 1 (line 1): 'labels.x' stands twice, again in line 3.",
+        "Entry 1 (line 1): 'weight' stands twice, again in line 4.",
+        "Entry 2 (line 5): 'name' stands twice, again in line 5.",
+    )
+    assert found[3].startswith("Entry 2 (line 5): weight holds 'x'.")
+
+
+def test_a_key_that_replaces_one_of_a_merge_does_not_stand_twice() -> None:
+    found = parsed("- &one {name: a, namespace: here, weight: 3}\n- {<<: *one, name: b, weight: 1}\n")
+    assert [(entry.name, entry.weight, entry.settings) for entry in found] == [
+        ("a", 3, {"k8s_namespace": "here"}),
+        ("b", 1, {"k8s_namespace": "here"}),
+    ]
+
+
+def test_a_repeated_key_that_may_be_a_secret_is_not_shown() -> None:
+    assert MARKER not in "".join(problems(f"- {{name: a, 'apiVersion {MARKER}': 1, 'apiVersion {MARKER}': 2}}"))

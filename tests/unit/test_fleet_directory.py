@@ -38,6 +38,11 @@ def create(replica: Replica, cluster: str | None = None, *, recreate: bool = Fal
     return task.result if isinstance(task.result, Located) else task.error  # type: ignore[return-value]
 
 
+def create_and_wait(replica: Replica, cluster: str | None = None) -> object:
+    task = Task("create", replica.create(ID, Wanted(cluster), waits=True)).run()
+    return task.result or task.error
+
+
 def get(replica: Replica) -> object:
     task = Task("get", replica.get(ID)).run()
     return task.error or task.result
@@ -109,6 +114,7 @@ def test_a_change_of_names_that_completes_within_a_read_makes_no_sandbox_absent(
     change = Task("file", one.read_file(after))
     while world.clusters["c"].names is None:
         change.step()
+    two.clusters["c"] = world.clusters["c"]
     two.homes.read(after)
     reading = Task("get", two.get(ID))
     for _ in range(reads):
@@ -116,3 +122,60 @@ def test_a_change_of_names_that_completes_within_a_read_makes_no_sandbox_absent(
     change.run()
     assert isinstance(made, Located)
     assert reading.run().result == Located("elsewhere", "a", made.uid)
+
+
+def test_a_sandbox_that_finds_no_node_is_made_on_the_next_cluster(world: World, replica: Replica) -> None:
+    world.clusters["c"].cramped = True
+    told = create_and_wait(replica)
+    assert isinstance(told, Located)
+    assert told.kind == "elsewhere"
+    assert get(replica) == told
+    assert set(world.alive(ID)) == {told.cluster}
+    assert world.clusters["c"].stored[ID].cluster == told.cluster
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_without_another_cluster_or_a_wait_it_stays_where_it_finds_no_node(
+    world: World, replica: Replica, *, waits: bool
+) -> None:
+    world.clusters["c"].cramped = True
+    told = create_and_wait(replica, "c") if waits else create(replica)
+    assert told == get(replica) == Located("there", "c", world.clusters["c"].sandboxes[ID].uid)
+    assert world.gone == {}
+
+
+def test_a_sandbox_that_finds_no_node_anywhere_stays_on_the_last_cluster(world: World, replica: Replica) -> None:
+    for cluster in world.clusters.values():
+        cluster.cramped = True
+    told = create_and_wait(replica)
+    assert isinstance(told, Located)
+    assert set(world.alive(ID)) == {told.cluster}
+    assert get(replica) == told
+    assert set(world.gone.values()) == {"withdrawn"}
+    assert len(world.gone) == 2
+
+
+def test_a_sandbox_without_a_node_goes_back_if_all_others_are_full(world: World, replica: Replica) -> None:
+    world.clusters["c"].cramped = True
+    for name in "ab":
+        world.clusters[name].room = 0
+    told = create_and_wait(replica)
+    assert told == get(replica) == Located("there", "c", world.clusters["c"].sandboxes[ID].uid)
+    assert not world.clusters["c"].stored
+
+
+def test_a_create_that_found_the_pod_never_moves_it(world: World, replica: Replica) -> None:
+    first = create(replica)
+    world.clusters["c"].cramped = True
+    assert create_and_wait(replica) == create_and_wait(replica) == first
+    assert world.gone == {}
+
+
+def test_a_pod_without_a_node_that_another_create_has_returned_is_not_moved(world: World, replica: Replica) -> None:
+    world.clusters["c"].cramped = True
+    first = Task("create", replica.create(ID, Wanted(), waits=True))
+    while not world.clusters["c"].sandboxes:
+        first.step()
+    second = create(replica)
+    assert first.run().result == second == get(replica)
+    assert world.gone == {}

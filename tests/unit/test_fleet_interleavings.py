@@ -51,7 +51,8 @@ def explore(
         replica = chance.choice(replicas)
         if is_full:
             world.clusters[chance.choice(NAMES)].room = chance.choice([0, 100])
-            world.clusters[chance.choice(NAMES)].cramped = chance.random() < 0.3
+            # Often: a Pod is moved only if two creates have made it on a cluster that has no node for it.
+            world.clusters[chance.choice(NAMES)].cramped = chance.random() < 0.7
         wanted = Wanted(chance.choice([HOME, OTHER, THIRD, None]))
         what = chance.choice(["create", "create", "create", "create", "get", "delete", "round", "list"])
         match what:
@@ -174,6 +175,30 @@ class ByUidOnly(Placement):
             await cluster.call(lambda: cluster.force(placing.sandbox_id, made.uid))
 
 
+class MovesAtOnce(Placement):
+    """Leaves the Pod that finds no node, and goes on to the next cluster."""
+
+    async def _is_withdrawn(self, placing: _Placing, target: str, uid: str) -> bool:
+        return True
+
+
+class MovesBeforeItIsGone(Placement):
+    """Goes on to the next cluster when the deletion of the Pod that finds no node is accepted."""
+
+    async def _is_withdrawn(self, placing: _Placing, target: str, uid: str) -> bool:
+        return await self._directory.clusters[target].withdraw(placing.sandbox_id, uid)
+
+
+class MovesWhatOthersHave(Placement):
+    """Deletes the Pod that finds no node by its uid only."""
+
+    async def _is_withdrawn(self, placing: _Placing, target: str, uid: str) -> bool:
+        cluster = self._directory.clusters[target]
+        assert isinstance(cluster, MemoryCluster)
+        await cluster.call(lambda: cluster.force(placing.sandbox_id, uid))
+        return True
+
+
 @pytest.mark.parametrize(
     ("directory", "placement"),
     [
@@ -183,6 +208,9 @@ class ByUidOnly(Placement):
         (Directory, KeepsPending),
         (WithoutUids, Placement),
         (Directory, ByUidOnly),
+        (Directory, MovesAtOnce),
+        (Directory, MovesBeforeItIsGone),
+        (Directory, MovesWhatOthersHave),
     ],
 )
 def test_a_protocol_without_one_of_its_steps_breaks_a_promise(

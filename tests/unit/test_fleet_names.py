@@ -149,10 +149,53 @@ class Joining(Scenario):
             self.tasks.append(Task("get", self.replicas[0].get(sandbox_id)))
 
 
+class Leaving(Scenario):
+    """A cluster is taken out of the file, whatever it has; one replica starts with that file, the other goes on."""
+
+    def __init__(self, seed: int, homes: type[Homes], change: type[NameChange]) -> None:
+        super().__init__(seed, homes, change)
+        self.file = {name: Member(name) for name in NAMES}
+        for replica in self.replicas:
+            Task("file", replica.read_file(list(self.file.values()))).run()
+        self.kinds = homes, change
+
+    def operate(self) -> None:
+        if self.chance.random() < 0.8:
+            return
+        name = self.chance.choice(NAMES)
+        if name in self.file and len(self.file) > 1:
+            self.file = {key: one for key, one in self.file.items() if key != name}
+        homes, change = self.kinds
+        # The tasks of the replica that ends go on: its last calls may arrive late.
+        self.replicas[0] = Replica(self.world, homes=homes, change=change)
+        self.tasks.append(Task("file", self.replicas[0].read_file(list(self.file.values()))))
+
+    def begin(self) -> None:
+        replica, sandbox_id = self.chance.choice(self.replicas), self.chance.choice(IDS)
+        match self.chance.choice(["create", "create", "get", "delete", "round", "list", "file"]):
+            case "create":
+                wanted = Wanted(self.chance.choice([None, *NAMES]), recreate=self.chance.random() < 0.5)
+                self.tasks.append(Task("create", replica.create(sandbox_id, wanted)))
+            case "get":
+                self.tasks.append(Task("get", replica.get(sandbox_id)))
+            case "delete":
+                self.tasks.append(Task("delete", replica.delete(sandbox_id)))
+            case "round":
+                self.tasks.append(Task("round", replica.round()))
+            case "file" if replica is self.replicas[0]:
+                self.tasks.append(Task("file", replica.read_file(list(self.file.values()))))
+            case _:
+                self.tasks.append(Task("list", replica.list()))
+
+    def end(self) -> None:
+        self.file = {name: Member(name) for name in NAMES}
+        super().end()
+
+
 def first_broken(homes: type[Homes] = Homes, change: type[NameChange] = NameChange) -> str:
     """Return what the first schedule that breaks a promise says; empty if none does."""
-    for number in range(2 * SEEDS):
-        seed, scenario = number // 2, (Scenario, Joining)[number % 2]
+    for number in range(3 * SEEDS):
+        seed, scenario = number // 3, (Scenario, Joining, Leaving)[number % 3]
         try:
             scenario(seed, homes, change).run()
         except Broken as broken:
@@ -184,8 +227,32 @@ class WithoutEpochs(Homes):
     def note(self, record: Record | None) -> None:
         return
 
-    def review(self, records: object) -> bool:
+    def review(self, records: object, connected: object = ()) -> bool:
         return False
+
+
+class ForgetsUnlisted(Homes):
+    """Believes that a cluster that the file lacks has nothing."""
+
+    def lost_home(self, sandbox_id: str) -> str | None:
+        lost = super().lost_home(sandbox_id)
+        return None if lost in self.unlisted else lost
+
+    def lost_names(self) -> list[str]:
+        return [name for name in super().lost_names() if name not in self.unlisted]
+
+    def unlisted_home(self, sandbox_id: str) -> str | None:
+        return None
+
+
+class ReplacesUnlisted(Homes):
+    """Makes sandboxes anew whose home another replica may still use."""
+
+    def may_be_replaced(self, cluster: str) -> bool:
+        return super().may_be_replaced(cluster) or cluster in self.unlisted
+
+    def unlisted_home(self, sandbox_id: str) -> str | None:
+        return None
 
 
 class WithoutMarkers(NameChange):
@@ -201,6 +268,8 @@ class WithoutMarkers(NameChange):
         (WithoutRecord, NameChange),
         (WithoutAnnouncements, NameChange),
         (WithoutEpochs, NameChange),
+        (ForgetsUnlisted, NameChange),
+        (ReplacesUnlisted, NameChange),
         (Homes, WithoutMarkers),
     ],
 )
