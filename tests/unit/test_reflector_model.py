@@ -141,7 +141,9 @@ class Server:
             case "lists fail":
                 self.failing_lists += 2
             case _ if self.watch is not None and self.watch.disturbed in (None, "silent"):
-                self.watch.disturbed = how
+                # An end in order comes after all events, so a silent connection can only be cut.
+                was_silent = self.watch.disturbed == "silent"
+                self.watch.disturbed = "cut" if was_silent and how == "ended" else how
                 if how == "expired":
                     self.forgotten = self.version
         self.wake()
