@@ -38,7 +38,7 @@ class Options(TypedDict):
 
 
 class Incoming(web.BaseRequest):
-    """A request as it was parsed, with the caller's connection."""
+    """A request as it was parsed, with the caller's connection. `answered`: the status that was sent; 0: none yet."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Incoming(web.BaseRequest):
         self.payload = payload
         assert isinstance(protocol, Client)  # noqa: S101 - the server makes no other
         self.client = protocol
+        self.answered = 0
 
     @property
     def may_be_followed(self) -> bool:
@@ -173,7 +174,9 @@ class Client(web.RequestHandler):
         else:
             self.log_exception("", exc_info=exc)
             refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "bug", "Internal error")
-        if self.transport is not None:
+        if isinstance(request, Incoming) and request.answered:
+            self.abort()
+        elif self.transport is not None:
             self.transport.write(answer_of(refusal, has_body=True, keep_alive=False))
         return Sent(status, keep_alive=False)
 

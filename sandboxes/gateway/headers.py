@@ -58,8 +58,9 @@ class Place(NamedTuple):
     """Where a request comes from and goes to.
 
     `port`: of the sandbox; `hosts`: how it may name itself in a Location; `prefix`: of its URLs; empty for a request by
-    the cookie; `remote`: the caller's address; `own_host`: the request's Host; `scheme`: in which callers reach the
-    gateway; `cookie_path`: for the sandbox's cookies; `cookie`: the gateway's Set-Cookie, if it sets one.
+    the cookie; `remote`: the caller's address; `own_host`: the request's Host; `public_host`: that of its URLs, in
+    lower case; `scheme`: in which callers reach the gateway; `cookie_path`: for the sandbox's cookies; `cookie`: the
+    gateway's Set-Cookie, if it sets one.
     """
 
     port: int
@@ -67,6 +68,7 @@ class Place(NamedTuple):
     prefix: bytes
     remote: bytes
     own_host: bytes
+    public_host: bytes
     scheme: bytes
     cookie_path: bytes
     cookie: bytes | None
@@ -141,7 +143,10 @@ def response_head(
             if changed is not None:
                 out.append(b"%s: %s" % (name, changed))
         elif key == b"location":
-            out.append(b"%s: %s" % (name, location(value, place.prefix, (*place.hosts, place.own_host.lower()))))
+            out.append(
+                b"%s: %s"
+                % (name, location(value, place.prefix, (*place.hosts, place.own_host.lower(), place.public_host)))
+            )
         else:
             out.append(b"%s: %s" % (name, value))
     if place.cookie is not None:
@@ -209,7 +214,7 @@ def _cookie(value: bytes, _place: Place, _local: bytes) -> bytes | None:
 
 
 def _is_own(host: bytes, place: Place) -> bool:
-    return bool(host) and host.lower() == place.own_host.lower()
+    return bool(host) and host.lower() in {place.own_host.lower(), place.public_host}
 
 
 _OF_REQUEST = {b"origin": _origin, b"referer": _referer, b"cookie": _cookie}

@@ -46,11 +46,11 @@ def chunk_of(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def relay(call: Call, head: bytes) -> tuple[int, bool, bool]:
+async def relay(call: Call, head: bytes) -> tuple[bool, bool]:
     """Forward the request and its response.
 
-    Returns the status, whether the caller's connection may have another request, and whether the sandbox's may. Raises
-    Refusal before the response began, BrokenResponse after that.
+    Returns whether the caller's connection may have another request, and whether the sandbox's may. Raises Refusal
+    before the response began, BrokenResponse after that.
     """
     incoming, upstream = call.incoming, call.upstream
     payload, chunked = incoming.payload, incoming.parsed.chunked
@@ -67,7 +67,7 @@ async def relay(call: Call, head: bytes) -> tuple[int, bool, bool]:
         if message.code == SWITCHING:
             raise bad_response()
         keeps_caller = await answer(call, message, content)
-        return message.code, keeps_caller, uploading is None or uploading.done()
+        return keeps_caller, uploading is None or uploading.done()
     finally:
         if uploading is not None:
             await _stop(uploading)
@@ -118,6 +118,7 @@ async def answer(call: Call, message: RawResponseMessage, content: StreamReader)
     except ValueError as error:
         raise bad_response() from error
     call.exchange.is_answering = True
+    incoming.answered = message.code
     if not has_body:
         client.send(head)
         return keeps

@@ -15,7 +15,7 @@ from sandboxes.access.tokens import is_token
 from sandboxes.gateway_settings import ID_PLACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
 # The name of the gateway's cookie. It never reaches a sandbox, and a sandbox can't set it.
 COOKIE = b"sandbox-gateway"
@@ -46,9 +46,13 @@ class Origins:
     def __init__(self, url: str | None) -> None:
         parts = urlsplit((url or "http://localhost").replace(ID_PLACE, "\0"))
         self.scheme = parts.scheme.encode()
-        host = parts.netloc.rpartition("@")[2].lower()
+        host = self._host = parts.netloc.lower() if url else ""
         before, place, after = (host if parts.port is None else host.rpartition(":")[0]).partition("\0")
         self._around = (before, after) if place else None
+
+    def host_of(self, sandbox_id: str) -> bytes:
+        """Return host and port of a sandbox's URLs, as callers reach them; empty if that is not known."""
+        return self._host.replace("\0", sandbox_id).encode(errors="surrogateescape")
 
     def own_id(self, host: str) -> str | None:
         """Return the sandbox id in a request's Host, or None if it has none."""
@@ -97,19 +101,19 @@ def token_in(cookies: Iterable[bytes]) -> str:
     return ""
 
 
-def is_from_elsewhere(method: str, headers: Mapping[bytes, bytes], *, upgrades: bool) -> bool:
+def is_from_elsewhere(method: str, headers: Mapping[bytes, bytes], own: Container[bytes], *, upgrades: bool) -> bool:
     """Whether a page of another origin has sent a request by the cookie, which its sandbox must not receive.
 
-    `headers`: by name in lower case. Other sandboxes' pages are `same-site`, and not trusted either. They may only lead
-    the browser here, by a link.
+    `headers`: by name in lower case; `own`: the hosts of the sandbox's own pages. Other sandboxes' pages are
+    `same-site`, and not trusted either. They may only lead the browser here, by a link.
     """
     is_safe = method in _SAFE and not upgrades
     if headers.get(b"sec-fetch-site") in _ELSEWHERE and not (is_safe and headers.get(b"sec-fetch-mode") == b"navigate"):
         return True
     if is_safe:
         return False
-    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-    return origin is not None and origin.partition(b"://")[2].lower() != host.lower()
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2].lower() not in own
 
 
 def _without_authority(target: str) -> str:

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# For metrics: the caller left before the gateway had a response.
-_LEFT = 0
-
 
 class Proxy:
     """Forwards requests to sandboxes."""
@@ -50,13 +47,12 @@ class Proxy:
         began = asyncio.get_running_loop().time()
         kind = "websocket" if _upgrades(request) else "http"
         wanted: Wanted | None = None
-        status = _LEFT
         keeps = False
         try:
             wanted = self._wanted(request)
-            status, keeps = await self._forward(request, wanted)
+            keeps = await self._forward(request, wanted)
         except Refusal as refusal:
-            status, keeps = refusal.status, request.may_be_followed and refusal.kind != "bad-request"
+            keeps = request.may_be_followed and refusal.kind != "bad-request"
             self._refuse(request, refusal, keeps=keeps)
         except BrokenResponse:
             self._metrics.failed("broken")
@@ -64,11 +60,11 @@ class Proxy:
         except ConnectionError:  # the caller is gone
             request.client.abort()
         finally:
-            self._metrics.answered(kind, int(status))
+            self._metrics.answered(kind, request.answered)
             if logger.isEnabledFor(logging.DEBUG):
                 seconds = asyncio.get_running_loop().time() - began
-                _log(request, wanted, int(status), seconds)
-        return Sent(status or HTTPStatus.OK, keep_alive=keeps)
+                _log(request, wanted, seconds)
+        return Sent(request.answered or HTTPStatus.OK, keep_alive=keeps)
 
     def close(self) -> None:
         """Close the idle connections, and end the requests under way."""
@@ -103,11 +99,11 @@ class Proxy:
             raise not_found()
         return wanted
 
-    async def _forward(self, request: Incoming, wanted: Wanted) -> tuple[int, bool]:
-        """Return the status and whether the caller's connection may have another request."""
+    async def _forward(self, request: Incoming, wanted: Wanted) -> bool:
+        """Return whether the caller's connection may have another request."""
         permitted = self._targets.permitted(wanted.sandbox_id, wanted.token)
         if not wanted.prefix:
-            _check_origin(request)
+            self._check_origin(request, wanted)
         exchange = self.exchanges.begin(wanted.sandbox_id, wanted.token, permitted, request.client)
         try:
             address = await self._targets.address(wanted.sandbox_id, wanted.token, permitted)
@@ -121,9 +117,10 @@ class Proxy:
                 call = Call(request, exchange, upstream, place)
                 head = _head(request, wanted, place)
                 if _upgrades(request):
-                    return await self._upgrade(call, head), False
-                status, keeps, is_reusable = await relay(call, head)
-                return status, keeps
+                    await self._upgrade(call, head)
+                    return False
+                keeps, is_reusable = await relay(call, head)
+                return keeps
             finally:
                 if is_reusable:
                     self.connections.keep(upstream)
@@ -155,7 +152,7 @@ class Proxy:
         self._pods.note_dial(candidate, reached=True)
         return upstream
 
-    async def _upgrade(self, call: Call, head: bytes) -> int:
+    async def _upgrade(self, call: Call, head: bytes) -> None:
         """Open a WebSocket and pass it on until it ends; or send the response by which the sandbox refuses it."""
         incoming, upstream, exchange = call.incoming, call.upstream, call.exchange
         upstream.expect_response(has_body=True)
@@ -163,7 +160,7 @@ class Proxy:
         message, content = await read_head(call)
         if message.code != SWITCHING:
             await answer(call, message, content)
-            return message.code
+            return
         if not upstream.upgraded or message.headers.get("Upgrade", "").lower() != "websocket":
             raise bad_response()
         try:
@@ -179,12 +176,12 @@ class Proxy:
         )
         incoming.client.send(switch)
         exchange.is_answering = True
+        incoming.answered = message.code
         exchange.tunnel = tunnel
         tunnel.start()
         await tunnel.over.wait()
         if incoming.client.transport is not None and incoming.client.transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(self._deadlines.gateway_close, incoming.client.transport.abort)
-        return message.code
 
     def _place(self, request: Incoming, wanted: Wanted, address: Address) -> Place:
         peer = request.client.peername
@@ -199,13 +196,21 @@ class Proxy:
             prefix,
             remote.encode(),
             request.headers.get("Host", "").encode(errors="surrogateescape"),
+            self._origins.host_of(wanted.sandbox_id),
             self._origins.scheme,
             b"/" if wanted.has_own_origin else prefix,
             cookie,
         )
 
+    def _check_origin(self, request: Incoming, wanted: Wanted) -> None:
+        given = {name.lower(): value for name, value in request.raw_headers}
+        own = (given.get(b"host", b"").lower(), self._origins.host_of(wanted.sandbox_id))
+        if is_from_elsewhere(request.method, given, own, upgrades=_upgrades(request)):
+            raise Refusal(HTTPStatus.FORBIDDEN, "cross-site", "A page of another origin has sent this request")
+
     def _refuse(self, request: Incoming, refusal: Refusal, *, keeps: bool) -> None:
         self._metrics.failed(refusal.kind)
+        request.answered = refusal.status
         transport = request.client.transport
         if transport is not None and not transport.is_closing():
             transport.write(answer_of(refusal, has_body=request.method != "HEAD", keep_alive=keeps))
@@ -238,12 +243,6 @@ def _head(request: Incoming, wanted: Wanted, place: Place) -> bytes:
         raise bad_request("A header of the request is not valid") from error
 
 
-def _check_origin(request: Incoming) -> None:
-    given = {name.lower(): value for name, value in request.raw_headers}
-    if is_from_elsewhere(request.method, given, upgrades=_upgrades(request)):
-        raise Refusal(HTTPStatus.FORBIDDEN, "cross-site", "A page of another origin has sent this request")
-
-
 def _hosts(address: Address) -> tuple[bytes, ...]:
     """Return the names by which a sandbox may call itself in a Location."""
     own = f"[{address.host}]" if ":" in address.host else address.host
@@ -252,8 +251,9 @@ def _hosts(address: Address) -> tuple[bytes, ...]:
     return (*with_port, *names) if address.port == 80 else tuple(with_port)  # noqa: PLR2004 - HTTP's own
 
 
-def _log(request: Incoming, wanted: Wanted | None, status: int, seconds: float) -> None:
+def _log(request: Incoming, wanted: Wanted | None, seconds: float) -> None:
     """Write the access line: no token, no query; no path at all of what names no sandbox."""
+    status = int(request.answered)
     path = wanted.target.partition("?")[0] if wanted is not None and status != HTTPStatus.NOT_FOUND else "-"
     sandbox_id = wanted.sandbox_id if wanted is not None and status != HTTPStatus.NOT_FOUND else "-"
     logger.debug(

@@ -50,17 +50,15 @@ class _Flow:
     def feed_eof(self) -> None:
         """Do nothing: the connection says that it is lost."""
 
-    def end(self, frame: bytes, *, is_patient: bool) -> None:
-        """Send a close frame, and nothing more. In the middle of another frame: after it, or not at all."""
+    def end(self, frame: bytes) -> None:
+        """Send a close frame, and nothing more. In the middle of another frame: after it, if the connection lasts."""
         if self._is_over or self._last:
             return
         if self._frames.is_between:
             self._is_over = True
             self._send(frame)
-        elif is_patient:
-            self._last = frame
         else:
-            self._is_over = True
+            self._last = frame
 
     def _finish_frame(self, data: bytes) -> None:
         rest = data[: self._frames.left]
@@ -105,7 +103,7 @@ class Tunnel:
         """Close both sides now, with code 1001."""
         if not self._is_ending:
             self._is_ending = True
-            self._close_flows(GOING_AWAY, reason, is_patient=False)
+            self._close_flows(GOING_AWAY, reason)
         self._finish()
 
     def lost(self, side: Client | Upstream) -> None:
@@ -139,14 +137,14 @@ class Tunnel:
             return
         self._is_ending = True
         self._awaited = sender
-        self._close_flows(TOO_BIG, f"a message of more than {self._limit} bytes", is_patient=True)
+        self._close_flows(TOO_BIG, f"a message of more than {self._limit} bytes")
         self.resume_caller()
         self.resume_sandbox()
         self._timer = asyncio.get_running_loop().call_later(self._patience, self._finish)
 
-    def _close_flows(self, code: int, reason: str, *, is_patient: bool) -> None:
-        self._to_client.end(close_frame(code, reason, masked=False), is_patient=is_patient)
-        self._to_sandbox.end(close_frame(code, reason, masked=True), is_patient=is_patient)
+    def _close_flows(self, code: int, reason: str) -> None:
+        self._to_client.end(close_frame(code, reason, masked=False))
+        self._to_sandbox.end(close_frame(code, reason, masked=True))
 
     def _finish(self) -> None:
         if self._timer is not None:

@@ -275,6 +275,7 @@ async def test_a_caller_that_leaves_ends_the_sandboxes_connection(world: World, 
     wire.close()
     await asyncio.wait_for(is_over.wait(), PATIENCE)
     await until(lambda: not world.counts.open)
+    assert world.counts.statuses == {("http", 200 if has_begun else 0): 1}
 
 
 async def test_bytes_of_both_directions_are_counted(world: World) -> None:

@@ -193,6 +193,16 @@ async def test_a_kept_connection_that_the_sandbox_closed_is_not_used(world: Worl
         assert (await world.get(f"{prefix}/"))[0] == 200
 
 
+async def test_a_close_that_has_just_arrived_is_seen_before_a_request_is_sent(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        upstream = await world.gateway.proxy.connections.get(Address("abc", "u1", *listening.getsockname()))
+        peer, _ = listening.accept()
+        before = upstream.is_reusable
+        peer.close()  # the event loop has no time to see it
+        assert (before, upstream.is_reusable) == (True, False)
+        upstream.close()
+
+
 @pytest.mark.deadlines(gateway_idle=30.0)
 async def test_a_kept_connection_is_never_used_for_another_pod(world: World) -> None:
     """The same address and port are another sandbox's Pod's now."""

@@ -148,6 +148,16 @@ async def test_the_gateways_own_origin_becomes_the_sandboxes(world: World, origi
     assert sandbox.values("Origin") == [(own if is_own else origin).encode()]
 
 
+async def test_the_origin_of_the_gateways_url_is_its_own_behind_a_proxy_that_changes_host(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(url="https://gw.example.com")
+    sandbox = Recorder()
+    prefix = await world.sandbox(sandbox)
+    await world.get(f"{prefix}/", "Origin: https://gw.example.com\r\n", host="gateway.internal:8003")
+    assert sandbox.values("Origin") == [f"http://localhost:{world.pods.find('abc')[0].subject.port}".encode()]
+
+
 @pytest.mark.parametrize(
     ("referer", "arrives"),
     [

@@ -179,8 +179,8 @@ class World:
         await self.gateway.start([listening])
 
     async def stop(self) -> None:
+        await self._stack.aclose()  # callers first, so that the gateway waits for none
         await self.gateway.close()
-        await self._stack.aclose()
 
     async def serve(self, serve: Serve, host: str = "127.0.0.1", port: int = 0) -> int:
         """Start a raw server as a sandbox; return its port."""
