@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from aiohttp import web
 
-from sandboxes.gateway.failures import Refusal, answer_of
+from sandboxes.gateway.failures import Refusal, answer_of, bad_request
+from sandboxes.gateway.upstream import MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -53,6 +54,7 @@ class Incoming(web.BaseRequest):
         self.payload = payload
         assert isinstance(protocol, Client)  # noqa: S101 - the server makes no other
         self.client = protocol
+        self.client.last_body = payload
         self.answered = 0
 
     @property
@@ -95,6 +97,8 @@ class Client(web.RequestHandler):
         self._counted = 0
         self.is_surplus = False
         self.tunnel: Tunnel | None = None
+        self.last_body: StreamReader | None = None
+        self._head_bytes = 0
         self._limit = limit
         self._linger = linger
 
@@ -121,7 +125,14 @@ class Client(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Count and parse what the caller has sent."""
         self.received += len(data)
+        requests = self._request_count
         super().data_received(data)
+        if self._request_count != requests or not self._awaits_head:
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
 
     def pause_writing(self) -> None:
         """Stop reading from the sandbox."""
@@ -159,6 +170,21 @@ class Client(web.RequestHandler):
         super().force_close()
         if transport is not None and transport.get_write_buffer_size():
             self._loop.call_later(self._linger, transport.abort)
+
+    @property
+    def _awaits_head(self) -> bool:
+        """Whether what comes is the head of a request."""
+        is_between = self.last_body is None or self.last_body.is_eof()
+        return is_between and not self._messages and not self._upgraded and self.transport is not None
+
+    def _refuse_head(self) -> None:
+        """Answer a head that is too long, unless the caller would take it for the response to an earlier request."""
+        if self._waiter is None or self.transport is None:
+            self.abort()
+            return
+        answer = answer_of(bad_request("The head of the request is too long"), has_body=True, keep_alive=False)
+        self.transport.write(answer)
+        self.force_close()
 
     def handle_error(
         self,

@@ -121,6 +121,7 @@ async def answer(call: Call, message: RawResponseMessage, content: StreamReader)
     incoming.answered = message.code
     if not has_body:
         client.send(head)
+        await client.drain()
         return keeps
     try:
         if content.is_eof():

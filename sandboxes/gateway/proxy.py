@@ -212,7 +212,9 @@ class Proxy:
         self._metrics.failed(refusal.kind)
         request.answered = refusal.status
         transport = request.client.transport
-        if transport is not None and not transport.is_closing():
+        if request.client.writing_paused:  # it sends requests and reads no answers
+            request.client.abort()
+        elif transport is not None and not transport.is_closing():
             transport.write(answer_of(refusal, has_body=request.method != "HEAD", keep_alive=keeps))
 
     def _on_changed(self, sandbox_id: str) -> None:

@@ -7,15 +7,21 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 
 if TYPE_CHECKING:
     import asyncio
+
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
 
     from sandboxes.gateway.websocket import Tunnel
 
 # Of a head, for requests and for responses. Jupyter's cookies and long Content-Security-Policies pass aiohttp's 8 KiB.
 MAX_LINE_BYTES = 64 * 1024
 MAX_HEADERS = 256
+# Of all lines together, where the head is not complete yet; for a response, with the 1xx before it.
+MAX_HEAD_BYTES = 256 * 1024
 
 # Most bytes that are read from a connection which the sandbox has reset: its last response.
 _LAST_BYTES = 256 * 1024
@@ -41,9 +47,12 @@ class Upstream(ResponseHandler):
         self.used_at = 0.0
         self.tunnel: Tunnel | None = None
         self._sock = sock
+        self._awaits_head = False
+        self._head_bytes = 0
 
     def expect_response(self, *, has_body: bool) -> None:
         """Prepare to read a response. `has_body`: false for the response to HEAD."""
+        self._awaits_head, self._head_bytes = True, 0
         self.set_response_params(
             skip_payload=not has_body,
             read_until_eof=True,
@@ -92,7 +101,26 @@ class Upstream(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Count and parse what the sandbox has sent."""
         self.received += len(data)
+        if data and self._is_over:
+            self._refuse_more()
+            return
         super().data_received(data)
+        if self._awaits_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._awaits_head = False
+                self.set_exception(HttpProcessingError(message="the head is too long"))
+                if self.transport is not None:
+                    self.transport.close()
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Queue a response, but none after the one that was asked for: the queue has no bound."""
+        if not self._awaits_head:
+            self._refuse_more()
+            return
+        code = data[0].code
+        self._awaits_head = code < 200 and code != 101  # noqa: PLR2004 - those that another one follows
+        super().feed_data(data, size)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Read what a sandbox sent before it reset the connection: it may refuse a body that is still being sent."""
@@ -120,6 +148,19 @@ class Upstream(ResponseHandler):
         super().resume_writing()
         if self.tunnel is not None:
             self.tunnel.resume_caller()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the response that was asked for is complete."""
+        if self._awaits_head or self._upgraded or self._parser is None:
+            return False
+        return self._payload is None or self._payload.is_eof()
+
+    def _refuse_more(self) -> None:
+        """Read no more from a sandbox that sends more than its response, and don't use its connection again."""
+        self._should_close = True
+        if not self._buffer_paused:
+            self._pause_reading_for_buffer()
 
     def _read_last(self, error: OSError) -> OSError | None:
         left = _LAST_BYTES
