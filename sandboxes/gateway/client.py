@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage
     from aiohttp.streams import StreamReader
 
+    from sandboxes.deadlines import Deadlines
     from sandboxes.gateway.limits import ClientLimit
     from sandboxes.gateway.websocket import Tunnel
 
@@ -84,7 +85,7 @@ class Sent(web.StreamResponse):
 class Client(web.RequestHandler):
     """A caller's connection. `received`: bytes so far; `is_surplus`: it is one more than the gateway may have."""
 
-    def __init__(self, manager: web.Server, limit: ClientLimit, linger: float, options: Options) -> None:
+    def __init__(self, manager: web.Server, limit: ClientLimit, deadlines: Deadlines, options: Options) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
@@ -100,7 +101,7 @@ class Client(web.RequestHandler):
         self.last_body: StreamReader | None = None
         self._head_bytes = 0
         self._limit = limit
-        self._linger = linger
+        self._linger, self._stuck = deadlines.gateway_close, deadlines.gateway_stuck
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection; cut it if there are far too many."""
@@ -115,6 +116,12 @@ class Client(web.RequestHandler):
         super().connection_lost(exc)
         if self.tunnel is not None:
             self.tunnel.lost(self)
+
+    async def start(self) -> None:
+        """Serve requests. After the last one, cut a caller that takes nothing more of its response."""
+        await super().start()
+        if self.transport is not None and self.transport.is_closing():
+            _cut_if_stuck(self._loop, self.transport, self._stuck, None)
 
     def take_uncounted(self) -> int:
         """Return the number of bytes from the caller since the last call."""
@@ -211,3 +218,14 @@ class Client(web.RequestHandler):
         error = kw.get("exc_info")
         where = "".join(traceback.format_tb(error.__traceback__)) if isinstance(error, BaseException) else ""
         logger.error("a request failed by a bug: %s\n%s", type(error).__name__, where.rstrip())
+
+
+def _cut_if_stuck(
+    loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, seconds: float, before: int | None
+) -> None:
+    """Cut a connection whose buffer does not become smaller in so many seconds. `before`: its size at the last look."""
+    left = transport.get_write_buffer_size()
+    if left and left == before:
+        transport.abort()
+    elif left:
+        loop.call_later(seconds, _cut_if_stuck, loop, transport, seconds, left)

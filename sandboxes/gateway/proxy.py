@@ -15,7 +15,7 @@ from sandboxes.gateway.exchanges import Exchanges
 from sandboxes.gateway.failures import Refusal, answer_of, bad_request, bad_response, not_found
 from sandboxes.gateway.headers import AS_SENT, CHUNKED, UPGRADE, Place, request_head, switch_head
 from sandboxes.gateway.http import SWITCHING, BrokenResponse, Call, answer, read_head, relay
-from sandboxes.gateway.origins import Origins, is_from_elsewhere
+from sandboxes.gateway.origins import Origins, is_from_elsewhere, tokens_in
 from sandboxes.gateway.targets import Targets
 from sandboxes.gateway.websocket import Tunnel
 
@@ -91,12 +91,15 @@ class Proxy:
         coding = request.headers.getall("Transfer-Encoding", ())
         if coding and [one.strip().lower() for one in coding] != ["chunked"]:
             raise bad_request("The only Transfer-Encoding that is supported is `chunked`")
-        cookies = (value for name, value in request.raw_headers if name.lower() == b"cookie")
+        cookies = [value for name, value in request.raw_headers if name.lower() == b"cookie"]
         wanted = self._origins.wanted(request.raw_path, request.headers.get("Host", ""), cookies)
         if wanted is None:
             # As long as for a token that is compared.
             self._targets.permitted("", "")
             raise not_found()
+        if not wanted.prefix and len(tokens := tokens_in(cookies)) > 1:
+            valid = (token for token in tokens if self._targets.find(wanted.sandbox_id, token) is not None)
+            return wanted._replace(token=next(valid, wanted.token))
         return wanted
 
     async def _forward(self, request: Incoming, wanted: Wanted) -> bool:
