@@ -228,14 +228,15 @@ class Proxy:
 
 
 def _upgrades(request: Incoming) -> bool:
-    """Whether the request opens a WebSocket."""
+    """Whether the request opens a WebSocket. One with a body, which frames can't follow, does not."""
     message = request.parsed
     return (
         message.upgrade
         and request.method == "GET"
         and request.version >= HttpVersion11
         and message.headers.get("Upgrade", "").lower() == "websocket"
-        and request.payload.is_eof()
+        and not message.chunked
+        and message.headers.get("Content-Length", "0") == "0"
     )
 
 
