@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from sandboxes.gateway.upstream import Address, Upstream
 from tests.gateway.conftest import MakeWorld
 from tests.gateway.test_hostile_bounds import Flood
 from tests.gateway.test_websocket_frames import HANDSHAKE
@@ -158,3 +159,46 @@ async def test_a_caller_that_does_not_take_the_end_of_its_last_response_is_cut(m
         while world.counts.open:
             await loop.sock_recv(caller, 2**14)
         await until(lambda: not world.gateway.limit.open)
+
+
+BODILESS = [
+    ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5"),
+    ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"),
+    ("HEAD", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-A: b"),
+    ("GET", "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked"),
+    ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 5"),
+    ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5"),
+]
+# It has the end of a head in it.
+BODY = b"5\r\n\r\n\r\nx\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("method", "head"), BODILESS)
+async def test_a_body_where_none_may_be_is_dropped(world: World, method: str, head: str) -> None:
+    """Even in one segment with the head, as aiohttp's own server answers HEAD by chunks."""
+    sandbox = Recorder(f"{head}\r\n\r\n".encode() + BODY)
+    prefix = await world.sandbox(sandbox)
+    wire = await world.connect()
+    for number in (1, 2):
+        await wire.send(f"{method} {prefix}/ HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        answer = await wire.head()
+        assert answer.split()[1] == head.rpartition("HTTP/1.1 ")[2][:3].encode()
+        assert sandbox.connections == number
+
+
+@pytest.mark.parametrize("cut", range(1, 25))
+@pytest.mark.parametrize(("method", "head"), BODILESS)
+async def test_a_body_where_none_may_be_is_dropped_however_it_is_cut(method: str, head: str, cut: int) -> None:
+    response = f"{head}\r\n\r\n".encode() + BODY
+    with socket.socket() as unused:
+        upstream = Upstream(asyncio.get_running_loop(), Address("abc", "u", "127.0.0.1", 1), unused)
+        upstream.expect_response(has_body=method != "HEAD")
+        upstream.data_received(response[:-cut])
+        upstream.data_received(response[-cut:])
+        code = 100
+        while code == 100:
+            message, content = await asyncio.wait_for(upstream.read(), PATIENCE)
+            code = message.code
+        assert code == int(head.rpartition("HTTP/1.1 ")[2][:3])
+        assert content.is_eof()
+        assert upstream.should_close
