@@ -88,7 +88,7 @@ async def test_a_referer_never_tells_a_sandbox_anothers_token(world: World, refe
 
 @pytest.mark.parametrize(
     "address",
-    ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fe80::1%lo", "0" + ".0" * 3, "::", "224.0.0.1", "a.b"],
+    ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fe80::1%lo", "0" + ".0" * 3, "::", "a.b"],
 )
 async def test_an_address_that_no_pod_has_is_not_dialled(make_world: MakeWorld, address: str) -> None:
     world = await make_world(wait=0)
