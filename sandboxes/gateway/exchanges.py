@@ -83,6 +83,8 @@ class Exchanges:
 
     def __init__(self, ground: Ground, targets: Targets) -> None:
         self._pods = ground.pods
+        self._keys = ground.keys
+        self._known_keys = tuple(ground.keys.current())
         self._targets = targets
         self._metrics = ground.metrics
         self._use_interval = ground.deadlines.gateway_use
@@ -102,7 +104,7 @@ class Exchanges:
         group = self._open.get(sandbox_id)
         if group is None:
             group = self._open[sandbox_id] = set()
-        elif len(group) >= self._most:
+        elif len(group) >= self._most and _count_of(group, permitted) >= self._most:
             detail = f"The sandbox has {self._most} connections, as many as it may have"
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too-many", detail, retry_after=1)
         loop = asyncio.get_running_loop()
@@ -164,8 +166,13 @@ class Exchanges:
             exchange.timer = loop.call_later(max(0.0, expires_at - time.time()), self._check, exchange)
 
     def _look(self) -> None:
-        """Look whether bytes have flowed since the last look."""
+        """Look whether bytes have flowed since the last look, and whether the keys are other ones."""
         loop = asyncio.get_running_loop()
+        keys = tuple(self._keys.current())
+        if keys != self._known_keys:
+            self._known_keys = keys
+            for exchange in list(self._all()):
+                self._check(exchange)
         now = loop.time()
         for exchange in list(self._all()):
             if exchange.seen != (bytes_now := exchange.bytes_now()):
@@ -190,3 +197,9 @@ class Exchanges:
     def _count(self, exchange: Exchange) -> None:
         client, upstream = exchange.client, exchange.upstream
         self._metrics.moved(client.take_uncounted(), upstream.take_uncounted() if upstream is not None else 0)
+
+
+def _count_of(group: Iterable[Exchange], permitted: Permitted) -> int:
+    """Return how many are for the same cluster's sandbox: the id may be in use in another cluster, too."""
+    cluster = permitted.candidate.subject.cluster
+    return sum(exchange.permitted.candidate.subject.cluster == cluster for exchange in group)
