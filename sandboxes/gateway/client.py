@@ -11,8 +11,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict
 
 from aiohttp import web
+from aiohttp.http import HttpRequestParser
 
 from sandboxes.gateway.failures import Refusal, answer_of
+from sandboxes.gateway.piping import Source
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -79,8 +81,8 @@ class Sent(web.StreamResponse):
         """Do nothing: the body is sent."""
 
 
-class Client(web.RequestHandler):
-    """A caller's connection. `received`: bytes so far; `is_surplus`: it is one more than the gateway may have."""
+class Client(web.RequestHandler, Source):
+    """A caller's connection. `is_surplus`: it is one more than the gateway may have."""
 
     def __init__(self, manager: web.Server, limit: ClientLimit, linger: float, options: Options) -> None:
         super().__init__(
@@ -91,12 +93,12 @@ class Client(web.RequestHandler):
             auto_decompress=False,
             **options,
         )
-        self.received = 0
         self._counted = 0
         self.is_surplus = False
         self.tunnel: Tunnel | None = None
         self._limit = limit
         self._linger = linger
+        self._options = options
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection; cut it if there are far too many."""
@@ -111,6 +113,8 @@ class Client(web.RequestHandler):
         super().connection_lost(exc)
         if self.tunnel is not None:
             self.tunnel.lost(self)
+        if self.pipe is not None:
+            self.pipe.lost()
 
     def take_uncounted(self) -> int:
         """Return the number of bytes from the caller since the last call."""
@@ -122,6 +126,20 @@ class Client(web.RequestHandler):
         """Count and parse what the caller has sent."""
         self.received += len(data)
         super().data_received(data)
+
+    def forget_body(self) -> None:
+        """Parse what follows as another request."""
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self._options["max_line_size"],
+            max_field_size=self._options["max_field_size"],
+            max_headers=self._options["max_headers"],
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
 
     def pause_writing(self) -> None:
         """Stop reading from the sandbox."""
