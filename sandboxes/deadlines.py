@@ -176,6 +176,8 @@ class Deadlines:
     gateway_finish: float = 10.0
     # How long a caller may be silent between requests.
     gateway_keepalive: float = 75.0
+    # How long a caller may take nothing of the end of its last response.
+    gateway_stuck: float = 300.0
 
     # Several clusters: before another round of the directory; before the first probe of a cluster that can't be
     # reached, and at most; how long a replica remembers where a sandbox is, if that cluster's live view has its Pod.

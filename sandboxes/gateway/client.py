@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, TypedDict
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
 
-from sandboxes.gateway.failures import Refusal, answer_of
+from sandboxes.gateway.failures import Refusal, answer_of, bad_request
 from sandboxes.gateway.piping import Source
+from sandboxes.gateway.upstream import MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.http import RawRequestMessage
     from aiohttp.streams import StreamReader
 
+    from sandboxes.deadlines import Deadlines
     from sandboxes.gateway.limits import ClientLimit
     from sandboxes.gateway.websocket import Tunnel
 
@@ -55,6 +57,7 @@ class Incoming(web.BaseRequest):
         self.payload = payload
         assert isinstance(protocol, Client)  # noqa: S101 - the server makes no other
         self.client = protocol
+        self.client.last_body = payload
         self.answered = 0
 
     @property
@@ -84,7 +87,7 @@ class Sent(web.StreamResponse):
 class Client(web.RequestHandler, Source):
     """A caller's connection. `is_surplus`: it is one more than the gateway may have."""
 
-    def __init__(self, manager: web.Server, limit: ClientLimit, linger: float, options: Options) -> None:
+    def __init__(self, manager: web.Server, limit: ClientLimit, deadlines: Deadlines, options: Options) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
@@ -96,8 +99,10 @@ class Client(web.RequestHandler, Source):
         self._counted = 0
         self.is_surplus = False
         self.tunnel: Tunnel | None = None
+        self.last_body: StreamReader | None = None
+        self._head_bytes = 0
         self._limit = limit
-        self._linger = linger
+        self._linger, self._stuck = deadlines.gateway_close, deadlines.gateway_stuck
         self._options = options
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,6 +121,12 @@ class Client(web.RequestHandler, Source):
         if self.pipe is not None:
             self.pipe.lost()
 
+    async def start(self) -> None:
+        """Serve requests. After the last one, cut a caller that takes nothing more of its response."""
+        await super().start()
+        if self.transport is not None and self.transport.is_closing():
+            _cut_if_stuck(self._loop, self.transport, self._stuck, None)
+
     def take_uncounted(self) -> int:
         """Return the number of bytes from the caller since the last call."""
         new = self.received - self._counted
@@ -125,7 +136,14 @@ class Client(web.RequestHandler, Source):
     def data_received(self, data: bytes) -> None:
         """Count and parse what the caller has sent."""
         self.received += len(data)
+        requests = self._request_count
         super().data_received(data)
+        if self._request_count != requests or not self._awaits_head:
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
 
     def forget_body(self) -> None:
         """Parse what follows as another request."""
@@ -178,6 +196,21 @@ class Client(web.RequestHandler, Source):
         if transport is not None and transport.get_write_buffer_size():
             self._loop.call_later(self._linger, transport.abort)
 
+    @property
+    def _awaits_head(self) -> bool:
+        """Whether what comes is the head of a request."""
+        is_between = self.last_body is None or self.last_body.is_eof()
+        return is_between and not self._messages and not self._upgraded and self.transport is not None
+
+    def _refuse_head(self) -> None:
+        """Answer a head that is too long, unless the caller would take it for the response to an earlier request."""
+        if self._waiter is None or self.transport is None:
+            self.abort()
+            return
+        answer = answer_of(bad_request("The head of the request is too long"), has_body=True, keep_alive=False)
+        self.transport.write(answer)
+        self.force_close()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -203,3 +236,14 @@ class Client(web.RequestHandler, Source):
         error = kw.get("exc_info")
         where = "".join(traceback.format_tb(error.__traceback__)) if isinstance(error, BaseException) else ""
         logger.error("a request failed by a bug: %s\n%s", type(error).__name__, where.rstrip())
+
+
+def _cut_if_stuck(
+    loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, seconds: float, before: int | None
+) -> None:
+    """Cut a connection whose buffer does not become smaller in so many seconds. `before`: its size at the last look."""
+    left = transport.get_write_buffer_size()
+    if left and left == before:
+        transport.abort()
+    elif left:
+        loop.call_later(seconds, _cut_if_stuck, loop, transport, seconds, left)

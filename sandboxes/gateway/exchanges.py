@@ -83,6 +83,8 @@ class Exchanges:
 
     def __init__(self, ground: Ground, targets: Targets) -> None:
         self._pods = ground.pods
+        self._keys = ground.keys
+        self._known_keys = tuple(ground.keys.current())
         self._targets = targets
         self._metrics = ground.metrics
         self._use_interval = ground.deadlines.gateway_use
@@ -164,8 +166,13 @@ class Exchanges:
             exchange.timer = loop.call_later(max(0.0, expires_at - time.time()), self._check, exchange)
 
     def _look(self) -> None:
-        """Look whether bytes have flowed since the last look."""
+        """Look whether bytes have flowed since the last look, and whether the keys are other ones."""
         loop = asyncio.get_running_loop()
+        keys = tuple(self._keys.current())
+        if keys != self._known_keys:
+            self._known_keys = keys
+            for exchange in list(self._all()):
+                self._check(exchange)
         now = loop.time()
         for exchange in list(self._all()):
             if exchange.seen != (bytes_now := exchange.bytes_now()):

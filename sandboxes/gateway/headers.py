@@ -40,6 +40,9 @@ FROM_SANDBOXES = HOP_BY_HOP | {
     b"clear-site-data",
     b"strict-transport-security",
     b"alt-svc",
+    # With both, a browser reports each request to the origin, other sandboxes' URLs too, to whom the sandbox names.
+    b"nel",
+    b"report-to",
 }
 FROM_SANDBOXES_WITHOUT_LENGTH = FROM_SANDBOXES | {b"content-length"}
 # A Connection header can't take these away.
@@ -50,6 +53,9 @@ _USUAL = frozenset({b"keep-alive", b"close", b"upgrade"})
 AS_SENT = b""
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+
+# Of a header. aiohttp lets `Content-Length : 2` through, which is no such header to it, but may be one to others.
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _TOKEN_IN_PATH = re.compile(rb"/s/[^/?#]+/(?:[0-9]*\.[0-9]*\.)?[A-Za-z0-9_-]{32}(?![^/?#])")
 
@@ -138,6 +144,8 @@ def response_head(
         key = name.lower()
         if key in dropped:
             continue
+        if not _NAME.fullmatch(name):
+            raise ValueError("the name of a header is not valid")
         if key == b"set-cookie":
             changed = set_cookie(value, place.cookie_path)
             if changed is not None:
@@ -165,7 +173,8 @@ def switch_head(reason: bytes, headers: Sequence[Header], place: Place) -> bytes
 def set_cookie(value: bytes, path: bytes) -> bytes | None:
     """Return a Set-Cookie with this path and no domain; None for the gateway's own cookie."""
     first, *attributes = value.split(b";")
-    if first.partition(b"=")[0].strip() == COOKIE:
+    # Browsers send a cookie without a name as its value: `=a=b` as `a=b`.
+    if first.strip(b" \t=").partition(b"=")[0].strip() == COOKIE:
         return None
     kept = [one for one in attributes if one.partition(b"=")[0].strip().lower() not in {b"path", b"domain"}]
     return b";".join([first, *kept, b" Path=" + path])
@@ -201,7 +210,7 @@ def _referer(value: bytes, place: Place, local: bytes) -> bytes | None:
     path = slash + path
     if slashes and place.prefix and path.startswith(place.prefix) and path[len(place.prefix) :][:1] in {b"", b"/"}:
         return b"http://" + local + (path[len(place.prefix) :] or b"/")
-    if _TOKEN_IN_PATH.match(path):
+    if _TOKEN_IN_PATH.search(value):
         return None
     return b"http://" + local + path if slashes and not place.prefix and _is_own(host, place) else value
 

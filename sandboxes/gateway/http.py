@@ -86,12 +86,20 @@ async def read_head(call: Call) -> tuple[RawResponseMessage, StreamReader]:
         except (ClientError, OSError) as error:
             raise exchange.ended or no_response() from error
         if message.code >= OK or message.code == SWITCHING:
+            _check_coding(message)
             return message, content
         if message.code < CONTINUE:
             raise bad_response()
         if message.code == CONTINUE and awaits_continue:
             incoming.client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
             awaits_continue = False
+
+
+def _check_coding(message: RawResponseMessage) -> None:
+    """Raise Refusal for a body in another coding than chunks: it would come in one that no header names."""
+    codings = message.headers.getall("Transfer-Encoding", ())
+    if codings and [one.strip().lower() for one in codings] != ["chunked"]:
+        raise bad_response()
 
 
 async def answer(call: Call, message: RawResponseMessage, content: StreamReader) -> bool:
@@ -122,6 +130,7 @@ async def answer(call: Call, message: RawResponseMessage, content: StreamReader)
     incoming.answered = message.code
     if not has_body:
         client.send(head)
+        await client.drain()
         return keeps
     try:
         if content.is_eof():

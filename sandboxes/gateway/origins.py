@@ -8,6 +8,7 @@ need no prefix. So pages with absolute links work.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # The name of the gateway's cookie. It never reaches a sandbox, and a sandbox can't set it.
 COOKIE = b"sandbox-gateway"
+# Of one request that are compared.
+MOST_TOKENS = 32
 
 _BY_PREFIX = re.compile(r"/s/([^/?#]+)/([^/?#]+)(.*)", re.DOTALL)
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
@@ -83,7 +86,7 @@ class Origins:
             return Wanted(sandbox_id, token, target, f"/s/{sandbox_id}/{token}", own_id is not None)
         if own_id is None or not path.startswith("/"):
             return None
-        return Wanted(own_id, token_in(cookies), path, "", has_own_origin=True)
+        return Wanted(own_id, next(iter(tokens_in(cookies)), ""), path, "", has_own_origin=True)
 
     def new_cookie(self, token: str) -> bytes:
         """Return the Set-Cookie that lets later requests come without the prefix."""
@@ -91,14 +94,14 @@ class Origins:
         return b"%s=%s; Path=/; HttpOnly; SameSite=Lax%s" % (COOKIE, token.encode(errors="surrogateescape"), secure)
 
 
-def token_in(cookies: Iterable[bytes]) -> str:
-    """Return the token in the gateway's cookie, or an empty text."""
-    for value in cookies:
-        for part in value.split(b";"):
-            name, _, token = part.strip().partition(b"=")
-            if name == COOKIE:
-                return token.decode("latin-1")
-    return ""
+def tokens_in(cookies: Iterable[bytes]) -> list[str]:
+    """Return the tokens in the gateway's cookies, at most MOST_TOKENS.
+
+    Another sandbox's page can set a cookie of this name for the domain above both, but not one with a valid token.
+    """
+    parts = (part.strip().partition(b"=") for value in cookies for part in value.split(b";"))
+    tokens = (token.decode("latin-1") for name, _, token in parts if name == COOKIE)
+    return list(islice(filter(is_token, tokens), MOST_TOKENS))
 
 
 def is_from_elsewhere(method: str, headers: Mapping[bytes, bytes], own: Container[bytes], *, upgrades: bool) -> bool:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sandboxes.gateway.client import Client
     from sandboxes.gateway.upstream import Upstream
 
-# Most bytes of a read. What is parsed is copied, and glibc maps anew what takes 128 KiB or more.
-_PASSED, _PARSED = 512 * 1024, 64 * 1024
+# Most bytes of a read. What is parsed is copied.
+_PASSED, _PARSED = 512 * 1024, 256 * 1024
 
 
 class _Buffer(threading.local):

@@ -15,7 +15,7 @@ from sandboxes.gateway.exchanges import Exchanges
 from sandboxes.gateway.failures import Refusal, answer_of, bad_request, bad_response, not_found
 from sandboxes.gateway.headers import AS_SENT, CHUNKED, UPGRADE, Place, request_head, switch_head
 from sandboxes.gateway.http import SWITCHING, BrokenResponse, Call, answer, read_head, relay
-from sandboxes.gateway.origins import Origins, is_from_elsewhere
+from sandboxes.gateway.origins import Origins, is_from_elsewhere, tokens_in
 from sandboxes.gateway.targets import Targets
 from sandboxes.gateway.websocket import Tunnel
 
@@ -91,12 +91,15 @@ class Proxy:
         coding = request.headers.getall("Transfer-Encoding", ())
         if coding and [one.strip().lower() for one in coding] != ["chunked"]:
             raise bad_request("The only Transfer-Encoding that is supported is `chunked`")
-        cookies = (value for name, value in request.raw_headers if name.lower() == b"cookie")
+        cookies = [value for name, value in request.raw_headers if name.lower() == b"cookie"]
         wanted = self._origins.wanted(request.raw_path, request.headers.get("Host", ""), cookies)
         if wanted is None:
             # As long as for a token that is compared.
             self._targets.permitted("", "")
             raise not_found()
+        if not wanted.prefix and len(tokens := tokens_in(cookies)) > 1:
+            valid = (token for token in tokens if self._targets.find(wanted.sandbox_id, token) is not None)
+            return wanted._replace(token=next(valid, wanted.token))
         return wanted
 
     async def _forward(self, request: Incoming, wanted: Wanted) -> bool:
@@ -212,7 +215,9 @@ class Proxy:
         self._metrics.failed(refusal.kind)
         request.answered = refusal.status
         transport = request.client.transport
-        if transport is not None and not transport.is_closing():
+        if request.client.writing_paused:  # it sends requests and reads no answers
+            request.client.abort()
+        elif transport is not None and not transport.is_closing():
             transport.write(answer_of(refusal, has_body=request.method != "HEAD", keep_alive=keeps))
 
     def _on_changed(self, sandbox_id: str) -> None:
@@ -223,14 +228,15 @@ class Proxy:
 
 
 def _upgrades(request: Incoming) -> bool:
-    """Whether the request opens a WebSocket."""
+    """Whether the request opens a WebSocket. One with a body, which frames can't follow, does not."""
     message = request.parsed
     return (
         message.upgrade
         and request.method == "GET"
         and request.version >= HttpVersion11
         and message.headers.get("Upgrade", "").lower() == "websocket"
-        and request.payload.is_eof()
+        and not message.chunked
+        and message.headers.get("Content-Length", "0") == "0"
     )
 
 

@@ -55,7 +55,7 @@ class Gateway:
         }
 
         def client() -> Client:
-            return Client(manager, self.limit, self._deadlines.gateway_close, bounds)
+            return Client(manager, self.limit, self._deadlines, bounds)
 
         self._servers = [await loop.create_server(client, sock=one) for one in sockets]
 

@@ -138,9 +138,12 @@ def _host_of(pod: KubeObject) -> str | None:
     if not readiness_of(pod)[0]:
         return None
     try:
-        return str(ip_address(host))
+        address = ip_address(host)
     except ValueError:
         return None
+    # No Pod has such an address, but the gateway's node may answer there: its metadata, or itself.
+    real = getattr(address, "ipv4_mapped", None) or address
+    return None if real.is_link_local or real.is_unspecified or real.is_multicast else str(address)
 
 
 def _not_ready(pod: KubeObject) -> Refusal:

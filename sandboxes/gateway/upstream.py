@@ -7,17 +7,27 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 
 from sandboxes.gateway.piping import Source
 
 if TYPE_CHECKING:
     import asyncio
 
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
     from sandboxes.gateway.websocket import Tunnel
 
 # Of a head, for requests and for responses. Jupyter's cookies and long Content-Security-Policies pass aiohttp's 8 KiB.
 MAX_LINE_BYTES = 64 * 1024
 MAX_HEADERS = 256
+# Of all lines together, where the head is not complete yet; for a response, with the 1xx before it.
+MAX_HEAD_BYTES = 256 * 1024
+
+# Status codes, as they are sent.
+_WITHOUT_BODY = frozenset({b"204", b"304"})
+_END_OF_HEAD = b"\r\n\r\n"
 
 # Most bytes that are read from a connection which the sandbox has reset: its last response.
 _LAST_BYTES = 256 * 1024
@@ -42,9 +52,14 @@ class Upstream(ResponseHandler, Source):
         self.used_at = 0.0
         self.tunnel: Tunnel | None = None
         self._sock = sock
+        self._awaits_head = False
+        self._head_bytes = 0
+        self._is_head_alone = False
+        self._border = b""
 
     def expect_response(self, *, has_body: bool) -> None:
         """Prepare to read a response. `has_body`: false for the response to HEAD."""
+        self._awaits_head, self._head_bytes = True, 0
         self.set_response_params(
             skip_payload=not has_body,
             read_until_eof=True,
@@ -93,7 +108,25 @@ class Upstream(ResponseHandler, Source):
     def data_received(self, data: bytes) -> None:
         """Count and parse what the sandbox has sent."""
         self.received += len(data)
-        super().data_received(data)
+        while True:
+            if data and self._is_over:
+                self._refuse_more()
+                return
+            part, data = self._split(data) if self._awaits_head else (data, b"")
+            super().data_received(part)
+            if self._awaits_head:
+                self._count_head(len(part))
+            if not data:
+                return
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Queue a response, but none after the one that was asked for: the queue has no bound."""
+        if not self._awaits_head:
+            self._refuse_more()
+            return
+        code = data[0].code
+        self._awaits_head = code < 200 and code != 101  # noqa: PLR2004 - those that another one follows
+        super().feed_data(data, size)
 
     def forget_body(self) -> None:
         """Take what follows for surplus: the connection is not used again then."""
@@ -127,6 +160,46 @@ class Upstream(ResponseHandler, Source):
         super().resume_writing()
         if self.tunnel is not None:
             self.tunnel.resume_caller()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the response that was asked for is complete."""
+        if self._awaits_head or self._upgraded or self._parser is None:
+            return False
+        return self._payload is None or self._payload.is_eof()
+
+    def _split(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return the data up to the end of a head that has no body, and what follows: aiohttp takes both for garbage.
+
+        Many servers send a body to HEAD, in chunks for example, and some an empty one in chunks with a 204.
+        """
+        if self._head_bytes == 0:
+            self._is_head_alone = self._skip_payload or data[9:12] in _WITHOUT_BODY
+            self._border = b""
+        if not self._is_head_alone:
+            return data, b""
+        known = len(self._border)
+        end = (self._border + data).find(_END_OF_HEAD) + len(_END_OF_HEAD) - known
+        if end < len(_END_OF_HEAD) - known:  # not found
+            self._border = (self._border + data)[1 - len(_END_OF_HEAD) :]
+            return data, b""
+        self._border = b""
+        return data[:end], data[end:]
+
+    def _count_head(self, size: int) -> None:
+        """Count bytes of a head that is not complete, and of 1xx before it; end the connection if they are too many."""
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._awaits_head = False
+            self.set_exception(HttpProcessingError(message="the head is too long"))
+            if self.transport is not None:
+                self.transport.close()
+
+    def _refuse_more(self) -> None:
+        """Read no more from a sandbox that sends more than its response, and don't use its connection again."""
+        self._should_close = True
+        if not self._buffer_paused:
+            self._pause_reading_for_buffer()
 
     def _read_last(self, error: OSError) -> OSError | None:
         left = _LAST_BYTES

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class _Flow:
-    """One direction. aiohttp's protocols call it as the parser of what they read."""
+    """One direction. aiohttp's protocols call it as the parser of what they read. `is_over`: it sends nothing more."""
 
-    __slots__ = ("_frames", "_is_over", "_last", "_send", "_too_big")
+    __slots__ = ("_frames", "_last", "_send", "_too_big", "is_over")
 
     def __init__(self, limit: int, send: Callable[[bytes], None], too_big: Callable[[], None]) -> None:
         self._frames = Frames(limit)
         self._send = send
         self._too_big = too_big
+        self.is_over = False
         self._last = b""
-        self._is_over = False
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Send the data on. Returns that more may come, as aiohttp's own parser does."""
-        if self._is_over:
+        if self.is_over:
             return False, b""
         if self._last:
             self._finish_frame(data)
@@ -52,10 +52,10 @@ class _Flow:
 
     def end(self, frame: bytes) -> None:
         """Send a close frame, and nothing more. In the middle of another frame: after it, if the connection lasts."""
-        if self._is_over or self._last:
+        if self.is_over or self._last:
             return
         if self._frames.is_between:
-            self._is_over = True
+            self.is_over = True
             self._send(frame)
         else:
             self._last = frame
@@ -66,7 +66,7 @@ class _Flow:
         self._frames.left -= len(rest)
         if self._frames.is_between:
             self._send(self._last)
-            self._is_over = True
+            self.is_over = True
 
 
 class Tunnel:
@@ -113,7 +113,7 @@ class Tunnel:
 
     def pause_caller(self) -> None:
         """Stop reading from the caller: the sandbox takes no more."""
-        if self._client.transport is not None and not self._is_ending:
+        if self._client.transport is not None and not self._to_sandbox.is_over:
             self._client.transport.pause_reading()
 
     def resume_caller(self) -> None:
@@ -123,7 +123,7 @@ class Tunnel:
 
     def pause_sandbox(self) -> None:
         """Stop reading from the sandbox: the caller takes no more."""
-        if self._upstream.transport is not None and not self._is_ending:
+        if self._upstream.transport is not None and not self._to_client.is_over:
             self._upstream.transport.pause_reading()
 
     def resume_sandbox(self) -> None:
@@ -138,8 +138,11 @@ class Tunnel:
         self._is_ending = True
         self._awaited = sender
         self._close_flows(TOO_BIG, f"a message of more than {self._limit} bytes")
-        self.resume_caller()
-        self.resume_sandbox()
+        # What a side still sends is discarded, but for the rest of a frame, which the other side may not take.
+        if self._to_sandbox.is_over:
+            self.resume_caller()
+        if self._to_client.is_over:
+            self.resume_sandbox()
         self._timer = asyncio.get_running_loop().call_later(self._patience, self._finish)
 
     def _close_flows(self, code: int, reason: str) -> None:
