@@ -104,7 +104,7 @@ class Exchanges:
         group = self._open.get(sandbox_id)
         if group is None:
             group = self._open[sandbox_id] = set()
-        elif len(group) >= self._most:
+        elif len(group) >= self._most and _count_of(group, permitted) >= self._most:
             detail = f"The sandbox has {self._most} connections, as many as it may have"
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too-many", detail, retry_after=1)
         loop = asyncio.get_running_loop()
@@ -197,3 +197,9 @@ class Exchanges:
     def _count(self, exchange: Exchange) -> None:
         client, upstream = exchange.client, exchange.upstream
         self._metrics.moved(client.take_uncounted(), upstream.take_uncounted() if upstream is not None else 0)
+
+
+def _count_of(group: Iterable[Exchange], permitted: Permitted) -> int:
+    """Return how many are for the same cluster's sandbox: the id may be in use in another cluster, too."""
+    cluster = permitted.candidate.subject.cluster
+    return sum(exchange.permitted.candidate.subject.cluster == cluster for exchange in group)
