@@ -136,9 +136,9 @@ class Client(web.RequestHandler, Source):
     def data_received(self, data: bytes) -> None:
         """Count and parse what the caller has sent."""
         self.received += len(data)
-        requests = self._request_count
+        requests, body = self._request_count, self._body_bytes
         super().data_received(data)
-        if self._request_count != requests or not self._awaits_head:
+        if self._request_count != requests or self._body_bytes != body or self._upgraded or self._close:
             self._head_bytes = 0
             return
         self._head_bytes += len(data)
@@ -197,10 +197,10 @@ class Client(web.RequestHandler, Source):
             self._loop.call_later(self._linger, transport.abort)
 
     @property
-    def _awaits_head(self) -> bool:
-        """Whether what comes is the head of a request."""
-        is_between = self.last_body is None or self.last_body.is_eof()
-        return is_between and not self._messages and not self._upgraded and self.transport is not None
+    def _body_bytes(self) -> int:
+        """Return the bytes of the last request's body until now. What comes and is none is a head, or trailers."""
+        last = self._messages[-1][1] if self._messages else self.last_body
+        return 0 if last is None else last.total_bytes
 
     def _refuse_head(self) -> None:
         """Answer a head that is too long, unless the caller would take it for the response to an earlier request."""

@@ -113,9 +113,12 @@ class Upstream(ResponseHandler, Source):
                 self._refuse_more()
                 return
             part, data = self._split(data) if self._awaits_head else (data, b"")
+            body, size = self._payload, 0 if self._payload is None else self._payload.total_bytes
             super().data_received(part)
-            if self._awaits_head:
+            if self._awaits_head or (body is self._payload and body is not None and body.total_bytes == size):
                 self._count_head(len(part))
+            elif not self._awaits_head:
+                self._head_bytes = 0
             if not data:
                 return
 
@@ -187,7 +190,9 @@ class Upstream(ResponseHandler, Source):
         return data[:end], data[end:]
 
     def _count_head(self, size: int) -> None:
-        """Count bytes of a head that is not complete, and of 1xx before it; end the connection if they are too many."""
+        """Count what is held of a head, with 1xx before it, or of trailers; end the connection if it is too much."""
+        if self._upgraded:
+            return
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
             self._awaits_head = False

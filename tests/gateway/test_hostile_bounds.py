@@ -141,3 +141,31 @@ async def test_an_upload_is_not_taken_for_a_head(world: World) -> None:
         assert (await wire.head()).startswith(b"HTTP/1.1 200 ")
         await wire.exactly(2)
     assert [len(one) for one in sandbox.bodies] == [size, size]
+
+
+async def test_trailers_of_a_response_are_bounded_as_a_whole(world: World) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n")
+        for number in range(200):
+            writer.write(b"X-%d: %s\r\n" % (number, b"a" * 60_000))
+            await writer.drain()
+        writer.write(b"\r\n")
+        await reader.read()
+
+    prefix = await world.sandbox(serve)
+    wire = await world.connect()
+    await wire.send(f"GET {prefix}/ HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    await wire.head()
+    assert await wire.is_cut()
+
+
+async def test_trailers_of_a_request_are_bounded_as_a_whole(world: World) -> None:
+    prefix = await world.sandbox(Recorder())
+    wire = await world.connect()
+    await wire.send(f"PUT {prefix}/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".encode())
+    with pytest.raises(ConnectionError):  # noqa: PT012 - whichever line it is
+        for number in range(200):
+            await wire.send(b"X-%d: %s\r\n" % (number, b"a" * 60_000))
+            await asyncio.sleep(0)
+    await until(lambda: not world.counts.open)

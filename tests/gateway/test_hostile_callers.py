@@ -45,6 +45,7 @@ async def test_a_handshake_with_a_body_is_a_plain_request(
         "/s/abc%2F{token}/",
         "/s/abc/{token}=",
         "/s/abc/.{token}",
+        "/s/abc/..{token}/",
         "/s/abc/0..{token}/",
         "/s/abc/65536..{token}/",
         "/s/abc/" + "9" * 5000 + "..{token}/",
