@@ -25,6 +25,11 @@ with all: the lines above. Then, with all:
   and sends nothing), at once then, and later, when the list says that it is incomplete. Few callers ask for the last
   one's sandboxes all the time. Medians of --rounds; the ratio is that of the p99 to the one before.
 
+--gateway measures the gateway against dialling a sandbox directly, without a service or a cluster: the run starts a
+small server and the gateway as processes, and measures both in turns. Each line: the medians of --rounds of direct and
+through the gateway, and their ratio. --callers is 20 then, unless it is given. Memory: RSS of the gateway, in MB of
+10^6 bytes; of the transfers the peak. It needs Linux.
+
 API_KEY, else PROVISIONER_API_KEY, is sent as X-API-Key. At its end, also after Ctrl-C, a run deletes all sandboxes that
 it created (bench-…). Exit code: 0; 1 if anything failed, was cut short or is left behind; 2 for bad options; 130 after
 Ctrl-C.
@@ -48,6 +53,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # run by its path: import `scripts` from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts import bench_gateway
 from scripts.bench_clients import SERVICE, Client, Failed, Run, Sample, direct_client, percentile, sample
 from scripts.bench_clusters import Clusters
 from scripts.bench_processes import listener, memory
@@ -151,14 +157,16 @@ async def run(options: argparse.Namespace) -> int:
     return 130 if bench.stopped == "interrupted" and not left else int(bool(problems))
 
 
-def main() -> int:
-    """Run the command line. Return the exit code."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base_url", metavar="BASE_URL", help="the provisioner, such as http://127.0.0.1:8002")
+    parser.add_argument(
+        "base_url", metavar="BASE_URL", nargs="?", help="the provisioner, such as http://127.0.0.1:8002"
+    )
     parser.add_argument("--direct", metavar="KUBECONFIG", help="do the same work at this API server, and print ratios")
     for name, default, text in (
         ("--sandboxes", 50, "sandboxes in a phase, at least one for each caller (default 50)"),
-        ("--callers", 50, "concurrent callers in the phases with many (default 50)"),
+        ("--callers", None, "concurrent callers in the phases with many (default 50)"),
         ("--rounds", 3, "repetitions of all phases (default 3)"),
         ("--max-seconds", 600, "start no further request after this time (default 600)"),
         ("--pid", None, "process whose memory is measured (default: the one that listens at BASE_URL, on Linux)"),
@@ -177,12 +185,39 @@ def main() -> int:
     view.add_argument(
         "--clusters", type=int, default=0, metavar="N", help="measure a service with N clusters, from 2 to 50"
     )
+    gateway = parser.add_argument_group("the gateway")
+    gateway.add_argument("--gateway", action="store_true", help="measure the gateway; without BASE_URL")
+    for name, default, text in (
+        ("--seconds", 2, "duration of each measure of requests and messages (default 2)"),
+        ("--megabytes", 1000, "size of each download and upload (default 1000)"),
+        ("--sockets", 1000, "idle WebSockets whose memory is measured (default 1000)"),
+    ):
+        gateway.add_argument(name, type=int, default=default, metavar="N", help=text)
+    return parser
+
+
+def main() -> int:
+    """Run the command line. Return the exit code."""
+    parser = command_line()
     options = parser.parse_args()
+    if options.callers is None:
+        options.callers = 20 if options.gateway else 50
     options.is_view = bool(options.start or options.fill or options.idle or options.changes)
-    if min(options.sandboxes, options.callers, options.rounds, options.max_seconds) < 1:
+    counts = (options.sandboxes, options.callers, options.rounds, options.max_seconds)
+    if min(*counts, options.seconds, options.megabytes, options.sockets) < 1:
         parser.error("every N is at least 1")
     if min(options.fill, options.idle, options.changes) < 0:
         parser.error("--fill, --idle and --changes are not negative")
+    if bool(options.base_url) == options.gateway:
+        parser.error("either BASE_URL or --gateway is needed")
+    if options.gateway and (options.is_view or options.clusters or options.direct or options.pid):
+        parser.error("--gateway is without --direct, --clusters, --pid and the options of the live view")
+    check_view(parser, options)
+    return bench_gateway.run(options) if options.gateway else asyncio.run(run(options))
+
+
+def check_view(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with an error if options of the live view and of several clusters do not fit together."""
     if options.clusters:
         if not LEAST_CLUSTERS <= options.clusters <= MOST_CLUSTERS:
             parser.error(f"--clusters is from {LEAST_CLUSTERS} to {MOST_CLUSTERS}")
@@ -191,7 +226,6 @@ def main() -> int:
         options.fill = options.fill or FILL
     elif (options.fill or options.changes) and not options.direct:
         parser.error("--fill and --changes need --direct")
-    return asyncio.run(run(options))
 
 
 if __name__ == "__main__":

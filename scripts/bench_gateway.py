@@ -1,47 +1,48 @@
 """Measures the gateway against dialling a sandbox directly: the same callers, a small server beside it, in turns.
 
-Each of the server, the gateway and the callers is a process of its own, as they are deployed. A figure is the median
-over the rounds, and `share` is that of direct. The callers need about as much time as the server, so that two cores
-measure mostly what the gateway adds.
+The server, the gateway and the callers are processes of their own, as they are deployed.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
+import ctypes
 import multiprocessing
 import os
+import re
+import signal
 import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
 
-if not __package__:  # run by its path: import from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from sandboxes.access import tokens
 from sandboxes.access.tokens import Subject
 from sandboxes.deadlines import DEADLINES
 from sandboxes.gateway.interface import Candidate, Ground
+from sandboxes.gateway.limits import raise_descriptor_limit
 from sandboxes.gateway.server import Gateway
 from sandboxes.gateway_settings import GatewaySettings
 from sandboxes.tasks import Signal
+from scripts.bench_clients import Failed
+from scripts.bench_processes import leash
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sandboxes.objects import KubeObject
 
 MEGABYTE = 10**6
 CHUNK = bytes(64 * 1024)
-Measure = Callable[[str, float], Awaitable[float]]
+# The thresholds of malloc that the Dockerfile sets: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX.
+MALLOC = ((-1, 131072), (-3, 131072), (-8, 2))
 
 
 class _Keys:
@@ -122,33 +123,30 @@ def _serve_sandbox(listening: socket.socket) -> None:
         await web.SockSite(runner, listening).start()
         await asyncio.Event().wait()
 
+    _begin_process()
     asyncio.run(main())
 
 
-def _serve_gateway(listening: socket.socket, port: int, profile: str | None) -> None:
+def _serve_gateway(listening: socket.socket, port: int) -> None:
     async def main() -> None:
         settings = GatewaySettings().model_copy(update={"sandbox_gateway_max_connections": 100_000})
         gateway = Gateway(Ground(_Pods(port), _Keys(), settings, _Metrics(), DEADLINES))
         await gateway.start([listening])
         await asyncio.Event().wait()
 
-    if profile is None:
-        asyncio.run(main())
-        return
-    import cProfile  # noqa: PLC0415 - only for a look at hot spots
-    import signal  # noqa: PLC0415 - only for a look at hot spots
-
-    one = cProfile.Profile()
-
-    def stop(*_: object) -> None:
-        one.dump_stats(profile)
-        os._exit(0)
-
-    signal.signal(signal.SIGTERM, stop)
-    one.runcall(asyncio.run, main())
+    _begin_process()
+    for name, value in MALLOC:
+        ctypes.CDLL(None).mallopt(name, value)
+    asyncio.run(main())
 
 
-async def requests(url: str, seconds: float, callers: int = 20) -> float:
+def _begin_process() -> None:
+    """End with the process that measures, and not by Ctrl-C before it."""
+    leash()()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+async def requests(url: str, seconds: float, callers: int) -> float:
     """Return the requests per second of so many callers."""
     done = 0
     until = time.perf_counter() + seconds
@@ -158,10 +156,9 @@ async def requests(url: str, seconds: float, callers: int = 20) -> float:
         while time.perf_counter() < until:
             async with session.get(f"{url}/small") as response:
                 await response.read()
-                response.raise_for_status()
             done += 1
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with _session() as session:
         await asyncio.gather(*(call(session) for _ in range(callers)))
     return done / seconds
 
@@ -169,9 +166,9 @@ async def requests(url: str, seconds: float, callers: int = 20) -> float:
 async def alone(url: str, seconds: float) -> float:
     """Return the median time of a request of one caller, in ms."""
     times: list[float] = []
-    async with aiohttp.ClientSession() as session:
+    async with _session() as session:
         until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
+        while not times or time.perf_counter() < until:
             began = time.perf_counter()
             async with session.get(f"{url}/small") as response:
                 await response.read()
@@ -179,37 +176,38 @@ async def alone(url: str, seconds: float) -> float:
     return statistics.median(times) * 1000
 
 
-async def down(url: str, seconds: float) -> float:  # noqa: ARG001 - as long as it takes
+async def down(url: str, megabytes: int) -> float:
     """Return MB/s of a download."""
-    size = 500 * MEGABYTE
-    async with aiohttp.ClientSession() as session:
+    size = megabytes * MEGABYTE
+    async with _session() as session:
         began = time.perf_counter()
         got = 0
         async with session.get(f"{url}/down?bytes={size}") as response:
             async for chunk in response.content.iter_any():
                 got += len(chunk)
-        assert got == size  # noqa: S101 - a measurement of less is none
-    return size / MEGABYTE / (time.perf_counter() - began)
+    if got != size:
+        raise Failed(f"a download of {size} bytes brought {got}")
+    return megabytes / (time.perf_counter() - began)
 
 
-async def up(url: str, seconds: float) -> float:  # noqa: ARG001 - as long as it takes
+async def up(url: str, megabytes: int) -> float:
     """Return MB/s of an upload."""
-    count = 500 * MEGABYTE // len(CHUNK)
+    size = megabytes * MEGABYTE
 
     async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(count):
-            yield CHUNK
+        for left in range(size, 0, -len(CHUNK)):
+            yield CHUNK[:left]
 
-    async with aiohttp.ClientSession() as session:
+    async with _session() as session:
         began = time.perf_counter()
-        headers = {"Content-Length": str(count * len(CHUNK))}
-        async with session.put(f"{url}/up", data=chunks(), headers=headers) as response:
-            assert int(await response.text()) == count * len(CHUNK)  # noqa: S101 - a measurement of less is none
-    return count * len(CHUNK) / MEGABYTE / (time.perf_counter() - began)
+        async with session.put(f"{url}/up", data=chunks(), headers={"Content-Length": str(size)}) as response:
+            if (got := await response.text()) != str(size):
+                raise Failed(f"an upload of {size} bytes brought {got}")
+    return megabytes / (time.perf_counter() - began)
 
 
-async def messages(url: str, seconds: float) -> float:
-    """Return the WebSocket messages per second, there and back, of 20 callers."""
+async def messages(url: str, seconds: float, callers: int) -> float:
+    """Return the WebSocket messages per second, there and back, of so many callers."""
     done = 0
     until = time.perf_counter() + seconds
 
@@ -221,85 +219,102 @@ async def messages(url: str, seconds: float) -> float:
                 await ws.receive_str()
                 done += 1
 
-    async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(call(session) for _ in range(20)))
+    async with _session() as session:
+        await asyncio.gather(*(call(session) for _ in range(callers)))
     return done / seconds
-
-
-MEASURES: dict[str, Measure] = {
-    "requests/s, 20 callers": requests,
-    "alone, p50 ms": alone,
-    "down, MB/s": down,
-    "up, MB/s": up,
-    "messages/s, 20 callers": messages,
-}
-
-
-def memory(pid: int) -> float:
-    """Return the resident memory of a process, in MB."""
-    fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
 
 
 async def idle(url: str, count: int, pid: int) -> float:
     """Return the MB that so many idle WebSockets take."""
     before = memory(pid)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with _session() as session:
         sockets = [await session.ws_connect(f"{url}/ws") for _ in range(count)]
         took = memory(pid) - before
         await asyncio.gather(*(one.close() for one in sockets))
     return took
 
 
-async def measure(direct: str, through: str, rounds: int, seconds: float) -> dict[str, tuple[float, float]]:
-    """Return, for each measure, the medians of direct and through the gateway."""
-    found: dict[str, tuple[float, float]] = {}
-    for name, one in MEASURES.items():
-        pairs = [(await one(direct, seconds), await one(through, seconds)) for _ in range(rounds)]
-        found[name] = (statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs))
-    return found
+def memory(pid: int, name: str = "VmRSS") -> float:
+    """Return the resident memory of a process in MB of 10^6 bytes, or with VmHWM its peak."""
+    found = re.search(rf"(?m)^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    if found is None:
+        raise Failed(f"there is no process {pid} whose memory can be read")
+    return int(found[1]) * 1024 / MEGABYTE
 
 
-def say(name: str, **figures: float) -> None:
-    """Write a line of results."""
-    sys.stdout.write(json.dumps({"measure": name, **figures}) + "\n")
-    sys.stdout.flush()
-
-
-def main() -> None:
-    """Run the processes and print a line for each measure."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a round's part")
-    parser.add_argument("--idle", type=int, default=1000, help="WebSockets whose memory is measured; 0: none")
-    parser.add_argument("--only", help="measures whose name begins with this")
-    parser.add_argument("--profile", help="write the gateway's profile to this file")
-    options = parser.parse_args()
+def run(options: argparse.Namespace) -> int:
+    """Start the processes, measure, print a line for each measure, and end them. Return the exit code."""
+    raise_descriptor_limit()
     processes = multiprocessing.get_context("fork")
     sandbox, gateway = (socket.create_server(("127.0.0.1", 0), backlog=1024) for _ in range(2))
     ports = [one.getsockname()[1] for one in (sandbox, gateway)]
     workers = [
-        processes.Process(target=_serve_sandbox, args=(sandbox,), daemon=True),
-        processes.Process(target=_serve_gateway, args=(gateway, ports[0], options.profile), daemon=True),
+        processes.Process(target=_serve_sandbox, args=(sandbox,)),
+        processes.Process(target=_serve_gateway, args=(gateway, ports[0])),
     ]
     for worker in workers:
         worker.start()
-    direct, through = f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}{_Pods(ports[0]).prefix}"
-    for name in list(MEASURES):
-        if options.only and not name.startswith(options.only):
-            del MEASURES[name]
-    pid = workers[1].pid or 0
-    asyncio.run(requests(through, 0.5))
-    before = memory(pid)
-    for name, (a, b) in asyncio.run(measure(direct, through, options.rounds, options.seconds)).items():
-        say(name, direct=round(a, 2), gateway=round(b, 2), share=round(b / a, 2))
-    say("memory of the gateway, MB more", gateway=round(memory(pid) - before, 1))
-    if options.idle:
-        took = asyncio.run(idle(through, options.idle, pid))
-        say(f"{options.idle} idle WebSockets, MB", gateway=round(took, 1))
-    for worker in workers:
-        worker.terminate()
+    try:
+        urls = (f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}{_Pods(ports[0]).prefix}")
+        asyncio.run(_measure(options, urls, workers[1].pid or 0))
+    except KeyboardInterrupt:
+        sys.stderr.write("bench: interrupted: what had not ended is left out\n")
+        return 130
+    except TimeoutError:
+        sys.stderr.write("bench: --max-seconds are over: what had not ended is left out\n")
+        return 1
+    except (Failed, aiohttp.ClientError, OSError) as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 1
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
+        sandbox.close()
+        gateway.close()
+    return 0
 
 
-if __name__ == "__main__":
-    main()
+async def _measure(options: argparse.Namespace, urls: tuple[str, str], pid: int) -> None:
+    callers, seconds = options.callers, options.seconds
+    transfers = {"down, MB/s": partial(down, megabytes=options.megabytes)}
+    transfers["up, MB/s"] = partial(up, megabytes=options.megabytes)
+    async with asyncio.timeout(options.max_seconds):
+        for url in urls:
+            await requests(url, 0.1, callers)  # the servers have started then
+        load = os.getloadavg()[0]
+        _say(f"{options.rounds} rounds, {os.cpu_count()} processors, load {load:.1f}; direct and through the gateway:")
+        await _compare(
+            f"requests/s, {callers} callers", partial(requests, seconds=seconds, callers=callers), options, urls
+        )
+        await _compare("alone, p50 ms", partial(alone, seconds=seconds), options, urls)
+        before = memory(pid)
+        for name, one in transfers.items():
+            await _compare(name, one, options, urls)
+        more = max(0.0, memory(pid, "VmHWM") - before)
+        _say(f"memory of the gateway, {options.megabytes} MB each way at a time: at most {more:.1f} MB more")
+        await _compare(
+            f"WebSocket messages/s, {callers} callers",
+            partial(messages, seconds=seconds, callers=callers),
+            options,
+            urls,
+        )
+        _say(f"{options.sockets} idle WebSockets: {await idle(urls[1], options.sockets, pid):.1f} MB more")
+
+
+async def _compare(
+    name: str, one: Callable[[str], Awaitable[float]], options: argparse.Namespace, urls: tuple[str, str]
+) -> None:
+    """Print the medians of direct and through the gateway, measured in turns, and their ratio."""
+    pairs = [[await one(url) for url in urls] for _ in range(options.rounds)]
+    direct, through = (statistics.median(column) for column in zip(*pairs, strict=True))
+    _say(f"{name}: {direct:.2f} and {through:.2f}, ratio {through / direct:.2f}")
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), raise_for_status=True)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

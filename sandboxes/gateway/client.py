@@ -11,8 +11,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict
 
 from aiohttp import web
+from aiohttp.http import HttpRequestParser
 
 from sandboxes.gateway.failures import Refusal, answer_of, bad_request
+from sandboxes.gateway.piping import Source
 from sandboxes.gateway.upstream import MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
@@ -82,8 +84,8 @@ class Sent(web.StreamResponse):
         """Do nothing: the body is sent."""
 
 
-class Client(web.RequestHandler):
-    """A caller's connection. `received`: bytes so far; `is_surplus`: it is one more than the gateway may have."""
+class Client(web.RequestHandler, Source):
+    """A caller's connection. `is_surplus`: it is one more than the gateway may have."""
 
     def __init__(self, manager: web.Server, limit: ClientLimit, deadlines: Deadlines, options: Options) -> None:
         super().__init__(
@@ -94,7 +96,6 @@ class Client(web.RequestHandler):
             auto_decompress=False,
             **options,
         )
-        self.received = 0
         self._counted = 0
         self.is_surplus = False
         self.tunnel: Tunnel | None = None
@@ -102,6 +103,7 @@ class Client(web.RequestHandler):
         self._head_bytes = 0
         self._limit = limit
         self._linger, self._stuck = deadlines.gateway_close, deadlines.gateway_stuck
+        self._options = options
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection; cut it if there are far too many."""
@@ -116,6 +118,8 @@ class Client(web.RequestHandler):
         super().connection_lost(exc)
         if self.tunnel is not None:
             self.tunnel.lost(self)
+        if self.pipe is not None:
+            self.pipe.lost()
 
     async def start(self) -> None:
         """Serve requests. After the last one, cut a caller that takes nothing more of its response."""
@@ -140,6 +144,20 @@ class Client(web.RequestHandler):
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head()
+
+    def forget_body(self) -> None:
+        """Parse what follows as another request."""
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self._options["max_line_size"],
+            max_field_size=self._options["max_field_size"],
+            max_headers=self._options["max_headers"],
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
 
     def pause_writing(self) -> None:
         """Stop reading from the sandbox."""

@@ -11,6 +11,7 @@ from aiohttp.http import HttpProcessingError, HttpVersion11
 
 from sandboxes.gateway.failures import bad_request, bad_response, no_response
 from sandboxes.gateway.headers import response_head, status_line
+from sandboxes.gateway.piping import pipe
 
 if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
@@ -67,7 +68,7 @@ async def relay(call: Call, head: bytes) -> tuple[bool, bool]:
         if message.code == SWITCHING:
             raise bad_response()
         keeps_caller = await answer(call, message, content)
-        return keeps_caller, uploading is None or uploading.done()
+        return keeps_caller, payload.is_eof() and (uploading is None or uploading.done())
     finally:
         if uploading is not None:
             await _stop(uploading)
@@ -136,7 +137,8 @@ async def answer(call: Call, message: RawResponseMessage, content: StreamReader)
             body = content.read_nowait()
             client.send(head, (chunk_of(body) if body else b"") + _LAST_CHUNK if chunked else body)
         else:
-            await _stream(call, head, content, chunked=chunked)
+            length = int(message.headers["Content-Length"]) if has_length else None
+            await _stream(call, head, content, length, chunked=chunked)
     except ConnectionError:  # of the caller
         raise
     except (ClientError, HttpProcessingError) as error:
@@ -149,10 +151,11 @@ async def answer(call: Call, message: RawResponseMessage, content: StreamReader)
     return keeps
 
 
-async def _stream(call: Call, head: bytes, content: StreamReader, *, chunked: bool) -> None:
+async def _stream(call: Call, head: bytes, content: StreamReader, length: int | None, *, chunked: bool) -> None:
     client = call.incoming.client
     data = content.read_nowait() if content.total_bytes else b""
     client.send(head, (chunk_of(data) if chunked and data else data))
+    await pipe(call.upstream, content, length, client)
     while data := await content.readany():
         if chunked:
             client.send(b"%x\r\n" % len(data), data, b"\r\n")
@@ -166,7 +169,10 @@ async def _stream(call: Call, head: bytes, content: StreamReader, *, chunked: bo
 async def _upload(call: Call, *, chunked: bool) -> None:
     """Send the request's body as it comes."""
     payload, upstream = call.incoming.payload, call.upstream
+    # Not with an Upgrade: aiohttp waits for the end of the body to make it.
+    is_known = not chunked and not call.incoming.parsed.upgrade
     try:
+        await pipe(call.incoming.client, payload, call.incoming.content_length if is_known else None, upstream)
         while data := await payload.readany():
             upstream.send(chunk_of(data) if chunked else data)
             await upstream.drain()

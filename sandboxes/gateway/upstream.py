@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
+from sandboxes.gateway.piping import Source
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -40,13 +42,12 @@ class Address(NamedTuple):
     port: int
 
 
-class Upstream(ResponseHandler):
-    """A connection to a sandbox. `received`: bytes so far; `used_at`: when it became idle (loop time)."""
+class Upstream(ResponseHandler, Source):
+    """A connection to a sandbox. `used_at`: when it became idle (loop time)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: Address, sock: socket.socket) -> None:
         super().__init__(loop)
         self.address = address
-        self.received = 0
         self._counted = 0
         self.used_at = 0.0
         self.tunnel: Tunnel | None = None
@@ -130,6 +131,10 @@ class Upstream(ResponseHandler):
         self._awaits_head = code < 200 and code != 101  # noqa: PLR2004 - those that another one follows
         super().feed_data(data, size)
 
+    def forget_body(self) -> None:
+        """Take what follows for surplus: the connection is not used again then."""
+        self._parser = None
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Read what a sandbox sent before it reset the connection: it may refuse a body that is still being sent."""
         if isinstance(exc, OSError) and self._payload_parser is None and not self._reading_paused:
@@ -137,6 +142,8 @@ class Upstream(ResponseHandler):
         super().connection_lost(exc)
         if self.tunnel is not None:
             self.tunnel.lost(self)
+        if self.pipe is not None:
+            self.pipe.lost()
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Tell also who reads the body: aiohttp leaves them waiting if it can't be parsed."""
@@ -207,5 +214,5 @@ class Upstream(ResponseHandler):
                 if not data:
                     return None
                 left -= len(data)
-                self.data_received(data)
+                self.take(data)
         return error

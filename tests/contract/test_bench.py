@@ -323,3 +323,26 @@ async def test_several_clusters_are_not_measured_on_a_cluster_of_the_user(tmp_pa
 def test_percentiles_are_by_nearest_rank() -> None:
     assert [percentile([3, 1, 2, 4], percent) for percent in (25, 50, 51, 95, 99, 100)] == [1, 2, 3, 4, 4, 4]
     assert [percentile(range(1, 101), percent) for percent in (50, 95, 99)] == [50, 95, 99]
+
+
+async def test_the_gateway_is_measured_against_direct_without_a_service(tmp_path: Path) -> None:
+    options = ("--callers", "2", "--rounds", "1", "--seconds", "1", "--megabytes", "2", "--sockets", "3")
+    returncode, stdout, stderr = await bench(tmp_path, "--gateway", *options)
+    assert (returncode, stderr) == (0, "")
+    both = r"[\d.]+ and [\d.]+, ratio [\d.]+\n"
+    assert re.fullmatch(
+        r"1 rounds, \d+ processors, load [\d.]+; direct and through the gateway:\n"
+        rf"requests/s, 2 callers: {both}alone, p50 ms: {both}down, MB/s: {both}up, MB/s: {both}"
+        r"memory of the gateway, 2 MB each way at a time: at most [\d.]+ MB more\n"
+        rf"WebSocket messages/s, 2 callers: {both}3 idle WebSockets: -?[\d.]+ MB more\n",
+        stdout,
+    ), stdout
+    await until(lambda: not processes_with(f"TMPDIR={tmp_path}"))
+
+
+async def test_the_gateway_is_not_measured_together_with_a_service(tmp_path: Path) -> None:
+    for arguments in (("http://127.0.0.1:1", "--gateway"), ()):
+        returncode, _, stderr = await bench(tmp_path, *arguments)
+        assert (returncode, "either BASE_URL or --gateway is needed" in stderr) == (2, True), stderr
+    returncode, _, stderr = await bench(tmp_path, "--gateway", "--clusters", "2")
+    assert (returncode, "--gateway is without" in stderr) == (2, True), stderr
