@@ -1,4 +1,4 @@
-"""Puts the gateway together: its views of the clusters' Pods, its metrics and its listener; and its health alone."""
+"""Builds the gateway from its views, metrics and listener; and the health application of one in its own process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from aiohttp import web
 from sandboxes.access.gateway import subject_of
 from sandboxes.api.listener import GatewayListener
 from sandboxes.api.middlewares import json_response
-from sandboxes.errors import StartupError
 from sandboxes.gateway.interface import Ground
 from sandboxes.gateway.server import Gateway
 from sandboxes.gateway.views import LivePods, View
@@ -30,23 +29,13 @@ if TYPE_CHECKING:
     from sandboxes.ops.metrics import Metrics
     from sandboxes.settings import Settings
 
-NO_VIEW = (
-    "LIVE_VIEW=false leaves the gateway without a view of the sandboxes' Pods: unset it, or set "
-    "SANDBOX_GATEWAY_SERVE=false and run `provisioner.py gateway`."
-)
-
 
 class GatewayService:
-    """The gateway of a process. `settings`: of the service; `environ`: names the variables in errors.
-
-    Raises StartupError if the gateway can't run.
-    """
+    """The gateway of a process. `settings`: of the service; `environ`: names the variables in errors."""
 
     def __init__(
         self, settings: Settings, keys: Keys, metrics: Metrics, deadlines: Deadlines, environ: Mapping[str, str]
     ) -> None:
-        if not settings.live_view:
-            raise StartupError(NO_VIEW)
         self.pods = LivePods(settings.sandbox_gateway_max_stale)
         counts = GatewayCounts(metrics.registry)
         gateway = Gateway(Ground(self.pods, keys, settings, counts, deadlines))

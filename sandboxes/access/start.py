@@ -27,8 +27,18 @@ NO_URL = (
 )
 
 NO_TUNNEL = (
-    "This version has no tunnel yet, which SANDBOX_GATEWAY_DIAL={dial} means{where}: set `pod-ip` where the addresses "
-    "of Pods can be reached from this process."
+    "SANDBOX_GATEWAY_DIAL={dial} means a tunnel{where}, which this version does not have yet: set it to `pod-ip` if "
+    "this process can reach the addresses of Pods, else run the gateway in the cluster."
+)
+
+NO_VIEW = (
+    "LIVE_VIEW=false leaves the gateway without a view of the sandboxes' Pods: unset it, or set "
+    "SANDBOX_GATEWAY_SERVE=false and run `provisioner.py gateway`."
+)
+
+SAME_PORT = (
+    "SANDBOX_GATEWAY_PORT and LISTEN_PORT are both {port}: the gateway needs a port of its own, so that pages of "
+    "sandboxes have another origin than the API."
 )
 
 NEEDS_RESTART = (
@@ -50,6 +60,10 @@ def gateway_keys(
     dial = settings.sandbox_gateway_dial
     if dial == "tunnel" or (dial == "auto" and not in_pod and (is_own_process or settings.sandbox_gateway_serve)):
         raise StartupError(NO_TUNNEL.format(dial=dial, where=" outside a Pod" if dial == "auto" else ""))
+    if not (is_own_process or settings.live_view or not settings.sandbox_gateway_serve):
+        raise StartupError(NO_VIEW)
+    if (is_own_process or settings.sandbox_gateway_serve) and _is_one_place(settings):
+        raise StartupError(SAME_PORT.format(port=settings.listen_port))
     if settings.gateway_url is None:
         raise StartupError(NO_URL)
     if settings.sandbox_gateway_keys_file is not None:
@@ -66,3 +80,9 @@ def gateway_keys(
         "URLs end with this process."
     )
     return ProcessKey()
+
+
+def _is_one_place(settings: Settings) -> bool:
+    """Whether the gateway and the service are to listen on one port of one host."""
+    is_one_host = not {*settings.gateway_hosts}.isdisjoint(settings.hosts)
+    return is_one_host and settings.sandbox_gateway_port == settings.listen_port
