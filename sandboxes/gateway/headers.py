@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from sandboxes.access.tokens import FORM
 from sandboxes.gateway.origins import COOKIE
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ AS_SENT = b""
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
-_TOKEN_IN_PATH = re.compile(rb"/s/[^/?#]+/(?:[0-9]*\.[0-9]*\.)?[A-Za-z0-9_-]{32}(?![^/?#])")
+_TOKEN_IN_PATH = re.compile(rb"/s/[^/?#]+/%s(?![^/?#])" % FORM.encode())
 
 
 class Place(NamedTuple):
