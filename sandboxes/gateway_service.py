@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import http
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from sandboxes.access.gateway import subject_of
 from sandboxes.api.listener import GatewayListener
-from sandboxes.api.middlewares import json_response
+from sandboxes.api.middlewares import phrase_response
+from sandboxes.api.probes import alive, metrics_response, readiness_response
 from sandboxes.gateway.interface import Ground
 from sandboxes.gateway.server import Gateway
 from sandboxes.gateway.views import LivePods, View
@@ -74,16 +74,13 @@ def health_app(gateway: GatewayService, metrics: Metrics) -> web.Application:
     """Return the application beside a gateway in a process of its own: its health and its metrics."""
 
     async def health(_request: web.Request) -> web.Response:
-        return json_response({"status": "ok"})
+        return alive()
 
     async def readyz(_request: web.Request) -> web.Response:
-        found = gateway.readiness()
-        status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
-        return json_response({"ready": found.is_ready, "checks": found.checks}, status=status)
+        return readiness_response(gateway.readiness())
 
     async def show_metrics(request: web.Request) -> web.Response:
-        body, content_type = metrics.text(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        return metrics_response(request, metrics)
 
     app = web.Application(middlewares=[_answer_in_json])
     app.router.add_get("/health", health)
@@ -98,5 +95,4 @@ async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except web.HTTPException as error:
-        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return json_response({"detail": http.HTTPStatus(error.status).phrase}, status=error.status, headers=allow)
+        return phrase_response(error)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sandboxes.api.server import bind
-from sandboxes.variables import authority
+from sandboxes.api.server import bind, urls_of
 
 if TYPE_CHECKING:
     import socket
@@ -40,8 +39,7 @@ class GatewayListener:
     async def listening(self, _app: web.Application) -> AsyncIterator[None]:
         """Listen; a clean-up context, to be entered after those of all that the gateway needs."""
         await self._gateway.start(self._sockets)
-        urls = (f"http://{authority(*one.getsockname()[:2])}" for one in self._sockets)
-        logger.info("the gateway listens on %s", ", ".join(urls))
+        logger.info("the gateway listens on %s", urls_of(self._sockets))
         yield
 
     async def drain(self, _app: web.Application) -> None:
