@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class GatewayListener:
-    """Binds first, so that nothing is started in vain where the port is taken; listens once all else runs."""
+    """Binds first, so that a port that is taken stops the start early; listens once all else runs."""
 
     def __init__(self, gateway: Gateway, address: Address) -> None:
         self._gateway = gateway

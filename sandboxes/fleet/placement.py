@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Placing:
-    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see REPLACES."""
+    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see Marker."""
 
     sandbox_id: str
     wanted: Wanted
