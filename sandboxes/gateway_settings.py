@@ -19,7 +19,8 @@ from sandboxes.variables import ListenHosts, Port, file_path
 # Stands for a sandbox's id in the host part of SANDBOX_GATEWAY_URL.
 ID_PLACE = "{sandbox_id}"
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)")
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"\[[0-9A-Fa-f:.]+\]|{_LABEL}(\.{_LABEL})*\.?")
 
 
 def gateway_url(value: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.access.keys import FileKeys, ProcessKey
 from sandboxes.errors import StartupError
+from sandboxes.gateway_settings import GatewaySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +42,9 @@ SAME_PORT = (
     "sandboxes have another origin than the API."
 )
 
+# Where no sandbox is to be reached by the gateway, so that its operator may not expect one.
+BY_VARIABLE = "There is a gateway because {names} is set."
+
 NEEDS_RESTART = (
     "Its access is gateway, but the service runs without a gateway: restart it, or set SANDBOX_GATEWAY_URL before."
 )
@@ -55,8 +59,19 @@ def gateway_keys(
     this process runs in a Pod; `is_own_process`: whether it is a gateway and nothing else.
     Raises StartupError, with one sentence, if the settings can't be used.
     """
-    if not (is_own_process or settings.has_gateway or any(one.access == "gateway" for one in clusters)):
+    is_used = is_own_process or any(one.access == "gateway" for one in (settings, *clusters))
+    if not (is_used or settings.has_gateway):
         return None
+    try:
+        return _checked_keys(settings, in_pod=in_pod, is_own_process=is_own_process)
+    except StartupError as error:
+        if is_used:
+            raise
+        names = ", ".join(name.upper() for name in GatewaySettings.model_fields if settings.is_set(name))
+        raise StartupError(f"{error} {BY_VARIABLE.format(names=names)}") from error
+
+
+def _checked_keys(settings: Settings, *, in_pod: bool, is_own_process: bool) -> Keys:
     dial = settings.sandbox_gateway_dial
     if dial == "tunnel" or (dial == "auto" and not in_pod and (is_own_process or settings.sandbox_gateway_serve)):
         raise StartupError(NO_TUNNEL.format(dial=dial, where=" outside a Pod" if dial == "auto" else ""))

@@ -295,6 +295,17 @@ def test_the_gateway_may_have_the_services_port_on_another_host(make_settings: M
     assert isinstance(started(make_settings(**GATEWAY, **apart)), ProcessKey)
 
 
+def test_a_refused_start_names_the_variable_that_makes_a_gateway_where_no_sandbox_needs_it(
+    make_settings: MakeSettings,
+) -> None:
+    why = "There is a gateway because SANDBOX_GATEWAY_PORT is set."
+    with pytest.raises(StartupError, match=why):
+        started(make_settings(SANDBOX_GATEWAY_PORT="9000"))
+    with pytest.raises(StartupError) as error:
+        started(make_settings(SANDBOX_GATEWAY_PORT="9000", SANDBOX_ACCESS="gateway"))
+    assert why not in str(error.value)
+
+
 @pytest.mark.parametrize("variables", [{"LIVE_VIEW": "false"}, {"LISTEN_PORT": "8003"}])
 def test_a_service_whose_gateway_runs_elsewhere_needs_neither_a_view_nor_another_port(
     make_settings: MakeSettings, tmp_path: Path, variables: dict[str, str]
@@ -336,3 +347,24 @@ def test_an_access_against_the_service_type_stops_the_start(
         make_settings(SANDBOX_ACCESS=access, SANDBOX_SERVICE_TYPE=kind)
     assert make_settings(SANDBOX_ACCESS=access, SANDBOX_SERVICE_TYPE="").access == access
     assert make_settings(SANDBOX_ACCESS="gateway", SANDBOX_SERVICE_TYPE=kind).service_type == kind
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gateway.example", "http://", "ftp://gateway.example", "http://gateway.example/path", "http://gateway.example?q",
+        "http://user@gateway.example", "http://gateway.example:0", "http://gateway.example:65536", "http://[::1",
+        "http://-", "http://...", "http://a..b", "http://a-.example", "http://{sandbox_id}.{sandbox_id}.example",
+        "http://gateway.example:{sandbox_id}",
+    ],
+)  # fmt: skip
+def test_a_url_of_the_gateway_that_no_caller_can_use_stops_the_start(make_settings: MakeSettings, url: str) -> None:
+    with pytest.raises(StartupError, match=r"SANDBOX_GATEWAY_URL holds .* It may hold `http://HOST`"):
+        make_settings(SANDBOX_GATEWAY_URL=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://gateway", "https://a-b.example.com:8443", "http://10.0.0.1", "http://[::1]:80", "https://{sandbox_id}.s.example"]
+)  # fmt: skip
+def test_a_url_of_the_gateway_has_no_final_slash(make_settings: MakeSettings, url: str) -> None:
+    assert make_settings(SANDBOX_GATEWAY_URL=f"{url}/").gateway_url == url
