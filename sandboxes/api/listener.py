@@ -43,5 +43,5 @@ class GatewayListener:
         yield
 
     async def drain(self, _app: web.Application) -> None:
-        """Stop to listen and end the connections, the gateway's own time long; call it at shutdown."""
+        """Stop listening and end the connections, the gateway's own time long; call it at shutdown."""
         await self._gateway.close()
