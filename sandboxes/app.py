@@ -187,7 +187,7 @@ def _run(
 ) -> None:
     """Run the parts, and the gateway, while the application runs.
 
-    The gateway's address is bound first, so that nothing starts in vain, and its connections end first.
+    The gateway's address is bound first, so that a port that is taken stops the start early; its connections end first.
     """
     if gateway is not None:
         app.cleanup_ctx.append(gateway.listener.bound)

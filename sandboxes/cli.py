@@ -1,7 +1,7 @@
 """The command line: serves the REST API, or runs a one-shot command.
 
 python provisioner.py                                         serve
-python provisioner.py gateway                                 serve only the gateway (SANDBOX_ACCESS=gateway)
+python provisioner.py gateway                                 serve only the gateway, for a service elsewhere
 python provisioner.py render --sandbox-id a --thread-id t     print the objects of one sandbox
 python provisioner.py render --request body.json              print those of a create with this body
 python provisioner.py reap [--dry-run]                        run the reaper once, or print what it would delete
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_command(
         commands,
         "gateway",
-        "serve the gateway alone, with /readyz and /metrics on the port of the REST API; for a service with "
-        "SANDBOX_GATEWAY_SERVE=false, any number of them",
+        "serve the gateway alone, on SANDBOX_GATEWAY_PORT, and its /readyz and /metrics on LISTEN_PORT; any number of "
+        "them may run beside a service with SANDBOX_GATEWAY_SERVE=false and the same SANDBOX_GATEWAY_KEYS_FILE",
     )
     render_parser = _add_command(commands, "render", "print the objects of one sandbox as JSON, without creating it")
     which = render_parser.add_mutually_exclusive_group(required=True)

@@ -1,16 +1,15 @@
-"""Puts the gateway together: its views of the clusters' Pods, its metrics and its listener; and its health alone."""
+"""Builds the gateway from its views, metrics and listener; and the health application of one in its own process."""
 
 from __future__ import annotations
 
-import http
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from sandboxes.access.gateway import subject_of
 from sandboxes.api.listener import GatewayListener
-from sandboxes.api.middlewares import json_response
-from sandboxes.errors import StartupError
+from sandboxes.api.middlewares import phrase_response
+from sandboxes.api.probes import alive, metrics_response, readiness_response
 from sandboxes.gateway.interface import Ground
 from sandboxes.gateway.server import Gateway
 from sandboxes.gateway.views import LivePods, View
@@ -30,23 +29,13 @@ if TYPE_CHECKING:
     from sandboxes.ops.metrics import Metrics
     from sandboxes.settings import Settings
 
-NO_VIEW = (
-    "LIVE_VIEW=false leaves the gateway without a view of the sandboxes' Pods: unset it, or set "
-    "SANDBOX_GATEWAY_SERVE=false and run `provisioner.py gateway`."
-)
-
 
 class GatewayService:
-    """The gateway of a process. `settings`: of the service; `environ`: names the variables in errors.
-
-    Raises StartupError if the gateway can't run.
-    """
+    """The gateway of a process. `settings`: of the service; `environ`: names the variables in errors."""
 
     def __init__(
         self, settings: Settings, keys: Keys, metrics: Metrics, deadlines: Deadlines, environ: Mapping[str, str]
     ) -> None:
-        if not settings.live_view:
-            raise StartupError(NO_VIEW)
         self.pods = LivePods(settings.sandbox_gateway_max_stale)
         counts = GatewayCounts(metrics.registry)
         gateway = Gateway(Ground(self.pods, keys, settings, counts, deadlines))
@@ -85,16 +74,13 @@ def health_app(gateway: GatewayService, metrics: Metrics) -> web.Application:
     """Return the application beside a gateway in a process of its own: its health and its metrics."""
 
     async def health(_request: web.Request) -> web.Response:
-        return json_response({"status": "ok"})
+        return alive()
 
     async def readyz(_request: web.Request) -> web.Response:
-        found = gateway.readiness()
-        status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
-        return json_response({"ready": found.is_ready, "checks": found.checks}, status=status)
+        return readiness_response(gateway.readiness())
 
     async def show_metrics(request: web.Request) -> web.Response:
-        body, content_type = metrics.text(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        return metrics_response(request, metrics)
 
     app = web.Application(middlewares=[_answer_in_json])
     app.router.add_get("/health", health)
@@ -109,5 +95,4 @@ async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except web.HTTPException as error:
-        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return json_response({"detail": http.HTTPStatus(error.status).phrase}, status=error.status, headers=allow)
+        return phrase_response(error)

@@ -19,7 +19,8 @@ from sandboxes.variables import ListenHosts, Port, file_path
 # Stands for a sandbox's id in the host part of SANDBOX_GATEWAY_URL.
 ID_PLACE = "{sandbox_id}"
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)")
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"\[[0-9A-Fa-f:.]+\]|{_LABEL}(\.{_LABEL})*\.?")
 
 
 def gateway_url(value: str) -> str:
@@ -50,13 +51,13 @@ class GatewaySettings(BaseSettings):
 
     sandbox_gateway_url: Annotated[str, AfterValidator(gateway_url)] | None = Field(
         None,
-        description="Begin of the URLs of sandboxes behind the gateway, as callers reach it. `{sandbox_id}` in its "
+        description="Beginning of the URLs of sandboxes behind the gateway, as callers reach it. `{sandbox_id}` in its "
         "host gives each sandbox an origin of its own. Unset: `http://127.0.0.1:8003`, with the port of "
-        "`SANDBOX_GATEWAY_PORT`, where the gateway listens on loopback only; else it is required. compose and "
+        "`SANDBOX_GATEWAY_PORT`, where the gateway listens on loopback only; else it is required. The components of "
         "`manifests/deploy` set it.",
     )
     sandbox_gateway_serve: bool = Field(
-        True, description="`false`: the service has no gateway of its own; `provisioner.py gateway` runs elsewhere."
+        True, description="`false`: the service signs URLs, but serves none; `provisioner.py gateway` does, elsewhere."
     )
     sandbox_gateway_host: ListenHosts = Field(
         (),
@@ -68,12 +69,13 @@ class GatewaySettings(BaseSettings):
         None,
         description="File with the keys that sign the URLs, one of at least 32 characters in each line: the first "
         "signs, all verify. Read again when it changes. Unset: outside a Pod, the service makes a key at its start, "
-        "and all URLs end with it; a gateway of its own process, and any start in a Pod, is refused.",
+        "and all URLs end with it; a gateway in a process of its own, and any start in a Pod, is refused.",
     )
     sandbox_gateway_dial: Literal["auto", "pod-ip", "tunnel"] = Field(
         "auto",
         description="How the gateway reaches a sandbox: `pod-ip`, the Pod's own address; `tunnel`, by `kubectl "
-        "port-forward`, which this version does not have yet; `auto`: `pod-ip` in a Pod, else `tunnel`.",
+        "port-forward`, which this version does not have yet; `auto`: `pod-ip` in a Pod, else `tunnel`. So set "
+        "`pod-ip` outside a Pod.",
     )
     sandbox_gateway_max_stale: Annotated[float, Field(ge=10, le=86400)] = Field(
         600.0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.access.keys import FileKeys, ProcessKey
 from sandboxes.errors import StartupError
+from sandboxes.gateway_settings import GatewaySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,9 +28,22 @@ NO_URL = (
 )
 
 NO_TUNNEL = (
-    "This version has no tunnel yet, which SANDBOX_GATEWAY_DIAL={dial} means{where}: set `pod-ip` where the addresses "
-    "of Pods can be reached from this process."
+    "SANDBOX_GATEWAY_DIAL={dial} means a tunnel{where}, which this version does not have yet: set it to `pod-ip` if "
+    "this process can reach the addresses of Pods, else run the gateway in the cluster."
 )
+
+NO_VIEW = (
+    "LIVE_VIEW=false leaves the gateway without a view of the sandboxes' Pods: unset it, or set "
+    "SANDBOX_GATEWAY_SERVE=false and run `provisioner.py gateway`."
+)
+
+SAME_PORT = (
+    "SANDBOX_GATEWAY_PORT and LISTEN_PORT are both {port}: the gateway needs a port of its own, so that pages of "
+    "sandboxes have another origin than the API."
+)
+
+# Where no sandbox is to be reached by the gateway, so that its operator may not expect one.
+BY_VARIABLE = "There is a gateway because {names} is set."
 
 NEEDS_RESTART = (
     "Its access is gateway, but the service runs without a gateway: restart it, or set SANDBOX_GATEWAY_URL before."
@@ -45,11 +59,26 @@ def gateway_keys(
     this process runs in a Pod; `is_own_process`: whether it is a gateway and nothing else.
     Raises StartupError, with one sentence, if the settings can't be used.
     """
-    if not (is_own_process or settings.has_gateway or any(one.access == "gateway" for one in clusters)):
+    is_used = is_own_process or any(one.access == "gateway" for one in (settings, *clusters))
+    if not (is_used or settings.has_gateway):
         return None
+    try:
+        return _checked_keys(settings, in_pod=in_pod, is_own_process=is_own_process)
+    except StartupError as error:
+        if is_used:
+            raise
+        names = ", ".join(name.upper() for name in GatewaySettings.model_fields if settings.is_set(name))
+        raise StartupError(f"{error} {BY_VARIABLE.format(names=names)}") from error
+
+
+def _checked_keys(settings: Settings, *, in_pod: bool, is_own_process: bool) -> Keys:
     dial = settings.sandbox_gateway_dial
     if dial == "tunnel" or (dial == "auto" and not in_pod and (is_own_process or settings.sandbox_gateway_serve)):
         raise StartupError(NO_TUNNEL.format(dial=dial, where=" outside a Pod" if dial == "auto" else ""))
+    if not (is_own_process or settings.live_view or not settings.sandbox_gateway_serve):
+        raise StartupError(NO_VIEW)
+    if (is_own_process or settings.sandbox_gateway_serve) and _is_one_place(settings):
+        raise StartupError(SAME_PORT.format(port=settings.listen_port))
     if settings.gateway_url is None:
         raise StartupError(NO_URL)
     if settings.sandbox_gateway_keys_file is not None:
@@ -66,3 +95,9 @@ def gateway_keys(
         "URLs end with this process."
     )
     return ProcessKey()
+
+
+def _is_one_place(settings: Settings) -> bool:
+    """Whether the gateway and the service are to listen on one port of one host."""
+    is_one_host = not {*settings.gateway_hosts}.isdisjoint(settings.hosts)
+    return is_one_host and settings.sandbox_gateway_port == settings.listen_port

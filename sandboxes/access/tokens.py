@@ -32,7 +32,9 @@ VERSION = "sandbox-url/1"
 # Of HMAC-SHA256, whose first bytes may be used alone: 192 bits, and 32 characters of base64url without padding.
 MAC_BYTES = 24
 
-_TOKEN = re.compile(r"(?!\.\.)(?:([1-9][0-9]{0,4})?\.([1-9][0-9]{0,10})?\.)?([A-Za-z0-9_-]{32})", re.ASCII)
+# Port and end, where the token has them, and the code. Other modules find tokens in texts by it.
+FORM = r"(?!\.\.)(?:([1-9][0-9]{0,4})?\.([1-9][0-9]{0,10})?\.)?([A-Za-z0-9_-]{32})"
+_TOKEN = re.compile(FORM, re.ASCII)
 
 MAX_PORT = 65535
 

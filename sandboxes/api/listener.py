@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sandboxes.api.server import bind
-from sandboxes.variables import authority
+from sandboxes.api.server import bind, urls_of
 
 if TYPE_CHECKING:
     import socket
@@ -21,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class GatewayListener:
-    """Binds first, so that nothing is started in vain where the port is taken; listens once all else runs."""
+    """Binds first, so that a port that is taken stops the start early; listens once all else runs."""
 
     def __init__(self, gateway: Gateway, address: Address) -> None:
         self._gateway = gateway
@@ -40,10 +39,9 @@ class GatewayListener:
     async def listening(self, _app: web.Application) -> AsyncIterator[None]:
         """Listen; a clean-up context, to be entered after those of all that the gateway needs."""
         await self._gateway.start(self._sockets)
-        urls = (f"http://{authority(*one.getsockname()[:2])}" for one in self._sockets)
-        logger.info("the gateway listens on %s", ", ".join(urls))
+        logger.info("the gateway listens on %s", urls_of(self._sockets))
         yield
 
     async def drain(self, _app: web.Application) -> None:
-        """Stop to listen and end the connections, the gateway's own time long; call it at shutdown."""
+        """Stop listening and end the connections, the gateway's own time long; call it at shutdown."""
         await self._gateway.close()

@@ -69,8 +69,7 @@ async def answer_in_json(request: web.Request, handler: Handler) -> web.StreamRe
         detail = f"The request's body is larger than {MAX_BODY_BYTES // 2**20} MiB"
         return json_response({"detail": detail}, status=error.status)
     except web.HTTPException as error:
-        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return json_response({"detail": http.HTTPStatus(error.status).phrase}, status=error.status, headers=allow)
+        return phrase_response(error)
     except web.RequestPayloadError:
         return json_response({"detail": "The request's body can't be read"}, status=http.HTTPStatus.BAD_REQUEST)
     except Exception:
@@ -118,6 +117,12 @@ def _error_answer(error: ProvisionerError) -> web.Response:
         body |= {"count": error.count, "limit": error.limit}
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     return json_response(body, status=error.status, headers=headers)
+
+
+def phrase_response(error: web.HTTPException) -> web.Response:
+    """Return the phrase of an HTTP error as JSON."""
+    allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return json_response({"detail": http.HTTPStatus(error.status).phrase}, status=error.status, headers=allow)
 
 
 def json_response(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,7 @@ from sandboxes.api.params import (
     parsed,
     read_body,
 )
+from sandboxes.api.probes import alive, metrics_response, readiness_response
 from sandboxes.api.sse import stream_events, while_connected
 from sandboxes.cluster_settings import DEFAULT_CLUSTER
 from sandboxes.logs import name_sandbox
@@ -109,22 +109,19 @@ def _with_slash(routes: Iterable[web.AbstractRouteDef]) -> Iterator[web.RouteDef
 @routes.get("/livez")
 async def health(_request: web.Request) -> web.Response:
     """Report that the process is up. Never touches the cluster."""
-    return json_response({"status": "ok"})
+    return alive()
 
 
 @routes.get("/readyz")
 async def readyz(request: web.Request) -> web.Response:
     """Report whether this replica can do its work, and which checks fail."""
-    found = await request.app[CLUSTERS].readiness()
-    status = http.HTTPStatus.OK if found.is_ready else http.HTTPStatus.SERVICE_UNAVAILABLE
-    return json_response({"ready": found.is_ready, "checks": found.checks}, status=status)
+    return readiness_response(await request.app[CLUSTERS].readiness())
 
 
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
     """Return the metrics for Prometheus. Never touches the cluster."""
-    body, content_type = request.app[METRICS].text(request.headers.get("Accept", ""))
-    return web.Response(body=body, headers={"Content-Type": content_type})
+    return metrics_response(request, request.app[METRICS])
 
 
 @routes.get("/api/capabilities")

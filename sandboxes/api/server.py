@@ -21,7 +21,8 @@ from sandboxes.logs import AccessLogger
 from sandboxes.variables import EVERY_ADDRESS, LOOPBACK, authority
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Iterator
+    from asyncio.trsock import TransportSocket
+    from collections.abc import Awaitable, Coroutine, Iterable, Iterator
     from typing import Literal
 
     from sandboxes.variables import Address
@@ -159,8 +160,7 @@ async def _serve_until(stopped: asyncio.Task[bool], app: web.Application, addres
     servers: list[asyncio.Server] = []
     try:
         servers = await _listen(runner, address)
-        urls = (f"http://{authority(*bound.getsockname()[:2])}" for server in servers for bound in server.sockets)
-        logger.info("listening on %s", ", ".join(urls))
+        logger.info("listening on %s", urls_of(bound for server in servers for bound in server.sockets))
         await stopped
         logger.info("stopping")
     finally:
@@ -211,6 +211,11 @@ async def bind(address: Address) -> list[socket.socket]:
             raise StartupError(f"Can't listen on {address}: {address.host_variable} names no address of this machine.")
         bound.pop_all()
     return sockets
+
+
+def urls_of(sockets: Iterable[socket.socket | TransportSocket]) -> str:
+    """Return the URLs at which bound sockets can be reached, separated by commas."""
+    return ", ".join(f"http://{authority(*one.getsockname()[:2])}" for one in sockets)
 
 
 async def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, _SocketAddress]]:

@@ -30,7 +30,7 @@ MOST_ASKED = 16
 
 
 class Copies:
-    """The Pods of each sandbox on `clusters`, by the live views: which one is the sandbox, `directory` says."""
+    """The Pods of each sandbox on `clusters`, by the live views. `directory` decides which one is the sandbox."""
 
     def __init__(self, clusters: Mapping[str, UnitCluster], directory: Directory, deadlines: Deadlines) -> None:
         self._clusters = clusters
@@ -71,7 +71,7 @@ class Copies:
         return [DoubledSandbox(sandbox_id=one, clusters=doubles[one], answers=answers.get(one)) for one in doubles]
 
     async def _answering(self, sandbox_id: str) -> str | None:
-        """Return the cluster whose Pod answers say; None if it is none, or can't be found out in a moment."""
+        """Return the cluster whose Pod is the sandbox; None if there is none, or the directory does not answer soon."""
         try:
             async with within(self._deadlines.clusters_answer):
                 found = self._directory.seen(sandbox_id) or await self._directory.locate(sandbox_id)

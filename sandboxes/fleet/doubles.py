@@ -40,14 +40,14 @@ class DoublesLog:
         self._said: dict[str, list[str]] = {}
 
     def say(self, sandbox_id: str, names: Iterable[str]) -> None:
-        """Log that these clusters have the sandbox, unless that was said."""
+        """Log that these clusters have the sandbox, unless it was logged before."""
         clusters = sorted(names)
         if self._said.get(sandbox_id) != clusters:
             self._said[sandbox_id] = clusters
             logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(clusters))
 
     def say_all(self, doubles: Mapping[str, list[str]]) -> None:
-        """Log those that were not said, and forget those that are over."""
+        """Log those that were not logged before, and forget those that are over."""
         self._said = {sandbox_id: names for sandbox_id, names in self._said.items() if sandbox_id in doubles}
         for sandbox_id, names in doubles.items():
             self.say(sandbox_id, names)

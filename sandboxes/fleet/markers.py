@@ -105,7 +105,7 @@ def build_marker(marker: Marker, namespace: str) -> KubeObject:
 
 
 def parse_marker(obj: KubeObject) -> Marker | str:
-    """Return the marker, or a sentence that says why this ConfigMap is not one. What is not one is never believed."""
+    """Return the marker, or a sentence that says why this ConfigMap is not one. Such a ConfigMap is never used."""
     metadata = obj["metadata"]
     name, labels, data = metadata["name"], kube.get_labels(obj), obj.get("data") or {}
     sandbox_id = labels.get(kube.ID_LABEL, "")

@@ -117,7 +117,7 @@ class NameChange:
     async def _bring_home(
         self, sandbox_id: str, target: frozenset[str], before: Mapping[str, Record], found: _Found
     ) -> None:
-        """See to it that the id's new home says what the old one says."""
+        """Make the id's new home say what the old one says."""
         new_home = home(sandbox_id, target)
         if self._is_settled(sandbox_id, new_home, before):
             return

@@ -1,4 +1,4 @@
-"""Lists the sandboxes of one cluster for the list of all: a cluster that does not answer delays one list, no further.
+"""Lists the sandboxes of one cluster for the list of all: a cluster that does not answer delays only one list.
 
 A cluster whose live view is behind is asked for a moment. If that brings no answer, its later lists are answered from
 the view at once, however old it is, while it is asked in the background until it answers in time again.

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Placing:
-    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see REPLACES.
+    """One create. `full`: clusters that refused it for want of room, with the error. `replaces`: see Marker.
 
     `stays`: no cluster is left to try, so it stays on one that has no node for it.
     """

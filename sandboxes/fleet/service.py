@@ -1,4 +1,4 @@
-"""The operations behind the routes, on the sandboxes of all clusters: where one is, the directory says."""
+"""The operations behind the routes, on the sandboxes of all clusters: the directory says where each is."""
 
 from __future__ import annotations
 

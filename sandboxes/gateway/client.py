@@ -113,7 +113,7 @@ class Client(web.RequestHandler, Source):
             self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop to count the connection, and end what goes on over it."""
+        """Stop counting the connection, and end what goes on over it."""
         self._limit.remove()
         super().connection_lost(exc)
         if self.tunnel is not None:
@@ -166,7 +166,7 @@ class Client(web.RequestHandler, Source):
             self.tunnel.pause_sandbox()
 
     def resume_writing(self) -> None:
-        """Go on with reading from the sandbox."""
+        """Resume reading from the sandbox."""
         super().resume_writing()
         if self.tunnel is not None:
             self.tunnel.resume_sandbox()

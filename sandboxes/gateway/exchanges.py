@@ -1,4 +1,4 @@
-"""The requests and WebSockets that are under way: how many, whether they still may be, and whether bytes flow.
+"""Tracks requests and WebSockets under way: their number, whether each is still permitted, and whether bytes flow.
 
 A token that ends, a sandbox that ends, and silence end them. Bytes that flow count as use of the sandbox.
 """

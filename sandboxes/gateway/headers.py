@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from sandboxes.access.tokens import FORM
 from sandboxes.gateway.origins import COOKIE
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 # Of a header. aiohttp lets `Content-Length : 2` through, which is no such header to it, but may be one to others.
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-_TOKEN_IN_PATH = re.compile(rb"/s/[^/?#]+/(?:[0-9]*\.[0-9]*\.)?[A-Za-z0-9_-]{32}(?![^/?#])")
+_TOKEN_IN_PATH = re.compile(rb"/s/[^/?#]+/%s(?![^/?#])" % FORM.encode())
 
 
 class Place(NamedTuple):

@@ -1,4 +1,4 @@
-"""Forwards one HTTP request, and its response as it comes: no body is ever held whole."""
+"""Forwards one HTTP request, and its response as it comes; never holds a whole body."""
 
 from __future__ import annotations
 

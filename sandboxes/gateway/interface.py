@@ -29,7 +29,7 @@ class Pods(Protocol):
         """Whether an id that `find` does not return is unknown: 404; else it may be unknown for now only: 503.
 
         It needs the view of each cluster. So ask for it only if no candidate has the token: a cluster whose view can't
-        be used keeps the requests to the sandboxes of the others from nothing.
+        be used stops no request to a sandbox of another cluster.
         """
         ...
 
@@ -83,7 +83,7 @@ class GatewayMetrics(Protocol):
 
 
 class Ground(NamedTuple):
-    """All that the gateway stands on."""
+    """All that the gateway needs of the rest."""
 
     pods: Pods
     keys: Keys

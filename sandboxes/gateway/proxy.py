@@ -1,4 +1,4 @@
-"""The way of a request: its token, its sandbox, a connection, and back. Starts nothing, asks no cluster."""
+"""Forwards a request: checks its token, finds its sandbox, connects, and returns the response. Asks no cluster."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Gateway:
         self._servers = [await loop.create_server(client, sock=one) for one in sockets]
 
     async def close(self) -> None:
-        """Stop to listen, let running requests finish for some seconds, and end the others."""
+        """Stop listening, let running requests finish for some seconds, and end the others."""
         for server in self._servers:
             server.close()
         if self._manager is not None:

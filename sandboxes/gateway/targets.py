@@ -1,4 +1,4 @@
-"""Finds the Pod for a token, and where to dial it: by the views alone, and by waiting for their changes."""
+"""Finds the Pod for a token, and where to dial it: from the views alone; waits for their changes."""
 
 from __future__ import annotations
 

@@ -36,6 +36,10 @@ url="http://127.0.0.1:$LISTEN_PORT"
 while curl --silent --output /dev/null "$url/health"; do sleep 0.1; done
 command=({python} provisioner.py)
 [ $# -eq 0 ] || command=({python} -m devcluster "$@" --directory .dev-clusters -- "${command[@]}")
+if [ "${SANDBOX_ACCESS:-}" = gateway ]; then
+  export SANDBOX_GATEWAY_DIAL=pod-ip SANDBOX_GATEWAY_PORT="$GATEWAY_PORT"
+  command=({python} -m devcluster --pod-servers -- "${command[@]}")
+fi
 "${command[@]}" >/dev/null </dev/null &
 echo $! >"$STATE/pid"
 until curl --silent --fail --output /dev/null "$url/readyz"; do kill -0 "$(cat "$STATE/pid")"; sleep 0.1; done
@@ -128,6 +132,7 @@ async def test_the_commands_of_a_page_succeed_and_print_what_it_shows(
         LISTEN_PORT=str(port),
         NODE_HOST="127.0.0.1",
         STATE=str(state),
+        GATEWAY_PORT=str(free_port()),  # the service gets it only on a page that uses the gateway
     )
     del environ["ALLOW_UNAUTHENTICATED"]
     (tmp_path / "script").write_text(f"cd {shlex.quote(str(folder))}\n{script(todo, state, port)}")

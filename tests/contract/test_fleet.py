@@ -85,7 +85,7 @@ async def test_a_sandbox_on_a_named_cluster_has_a_marker_until_it_is_deleted(
     assert (await create(two, sandbox_id))["cluster"] == "east"
 
 
-async def test_a_cluster_is_chosen_by_labels_and_a_wrong_wish_names_what_there_is(
+async def test_a_cluster_is_chosen_by_labels_and_a_wrong_choice_lists_the_clusters(
     clusters: dict[str, Cluster], start_replica: StartReplica
 ) -> None:
     service = await start_replica()

@@ -86,12 +86,12 @@ async def test_creates_of_one_id_with_different_wishes_at_once_make_one_sandbox(
             assert response.status == 503, answer
         raise AssertionError(answer)
 
-    told = await asyncio.gather(
+    answers = await asyncio.gather(
         *(ask(service, sandbox_id, wish) for sandbox_id in ids for service in replicas for wish in wishes)
     )
-    on = {sandbox_id: {name for one, name in told if one == sandbox_id} for sandbox_id in ids}
+    on = {sandbox_id: {name for one, name in answers if one == sandbox_id} for sandbox_id in ids}
     assert all(len(names) == 1 for names in on.values()), on
-    # Each is where all callers were told, and only there.
+    # Each is where all answers say, and only there.
     there = {name: {one for one in ids if on[one] == {name}} for name in NAMES}
     assert {name: set(pods(one)) for name, one in clusters.items()} == there
     for service in replicas:
@@ -124,23 +124,23 @@ async def test_the_events_of_all_clusters_are_one_stream(start_replica: StartRep
     await until(lambda: all(one.unit.service.cluster.is_fresh for one in fleet_of(service).clusters.values()))
     async with service.client.get("/api/events") as stream:
         assert stream.status == 200
-        told: list[tuple[int, str, dict[str, Any]]] = []
+        events: list[tuple[int, str, dict[str, Any]]] = []
 
         async def read_until(count: int) -> None:
             lines: dict[str, str] = {}
-            while sum(kind == "created" for _, kind, _ in told) < count:
+            while sum(kind == "created" for _, kind, _ in events) < count:
                 key, _, value = (await stream.content.readline()).decode().rstrip("\n").partition(": ")
                 lines[key] = value
                 if key == "data":
-                    told.append((int(lines["id"]), lines["event"], json.loads(value)))
+                    events.append((int(lines["id"]), lines["event"], json.loads(value)))
 
         await asyncio.wait_for(read_until(0), 30)
         for name in NAMES:
             await create(service, id_of(name))
         await asyncio.wait_for(read_until(2), 30)
-    assert (told[0][1], told[0][2]) == ("state", {"sandboxes": [], "count": 0})
-    assert {one["cluster"] for _, kind, one in told if kind == "created"} == set(NAMES)
-    assert [number for number, _, _ in told] == sorted({number for number, _, _ in told})
+    assert (events[0][1], events[0][2]) == ("state", {"sandboxes": [], "count": 0})
+    assert {one["cluster"] for _, kind, one in events if kind == "created"} == set(NAMES)
+    assert [number for number, _, _ in events] == sorted({number for number, _, _ in events})
 
 
 async def test_a_sandbox_on_a_lost_cluster_is_made_anew_only_on_request(

@@ -150,7 +150,7 @@ async def test_all_urls_of_a_sandbox_can_be_made_invalid_on_every_replica(
     assert managers == {"provisioner-urls"}
 
 
-async def test_without_the_right_to_patch_urls_stay_valid_and_it_is_said(
+async def test_without_the_right_to_patch_urls_stay_valid_and_the_answer_says_why(
     start_gateway: StartReplica, session: aiohttp.ClientSession, cluster: Cluster
 ) -> None:
     replica = await start_gateway()

@@ -91,7 +91,7 @@ async def test_render_prints_the_pod_alone(start_provisioner: StartProvisioner, 
 
 
 @pytest.mark.role(PRODUCTION)
-async def test_the_start_says_what_still_holds_beside_the_gateway(
+async def test_the_start_warns_of_settings_that_the_gateway_overrides(
     start_provisioner: StartProvisioner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     variables = {"SANDBOX_SERVICE_TYPE": "ClusterIP", "SANDBOX_NETWORK_POLICY": "isolated"}
@@ -105,7 +105,7 @@ async def test_the_start_says_what_still_holds_beside_the_gateway(
 async def test_the_service_does_not_start_without_what_the_gateway_needs(
     start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:
-    with pytest.raises(StartupError, match="SANDBOX_GATEWAY_DIAL=auto means outside a Pod"):
+    with pytest.raises(StartupError, match="SANDBOX_GATEWAY_DIAL=auto means a tunnel outside a Pod"):
         await start_provisioner(**gateway(tmp_path) | {"SANDBOX_GATEWAY_SERVE": "", "SANDBOX_GATEWAY_DIAL": ""})
 
 

@@ -68,7 +68,7 @@ async def test_no_token_and_no_key_is_in_any_log_metric_error_or_diagnosis(
         assert (await get(session, url))[0] == 404
         for path in ("/metrics", "/readyz", "/api/clusters", "/api/capabilities"):
             await ask("GET", path)
-        for path in ("/api/sandboxes/a/urls/x", "/api/sandboxes/nobody/urls"):
+        for path in ("/api/sandboxes/a/urls/x", "/api/sandboxes/unknown/urls"):
             await ask("POST", path)
         await ask("POST", "/api/sandboxes/a/urls", json={"port": 0})
         await ask("GET", "/api/sandboxes/a/diagnostics", may_have_url=True)

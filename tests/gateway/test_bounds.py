@@ -1,4 +1,4 @@
-"""How much and how long: connections, silence, and what counts as use."""
+"""Limits: the number of connections, silence, and the time to end; and what counts as a use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def _open(world: World, prefix: str) -> Wire:
     return wire
 
 
-async def test_a_sandbox_has_so_many_connections_and_no_more(make_world: MakeWorld) -> None:
+async def test_a_sandbox_has_at_most_the_configured_number_of_connections(make_world: MakeWorld) -> None:
     world = await make_world(max_connections=2)
     prefix = await world.sandbox(_silent)
     other = await world.sandbox(Recorder(), "other", uid="u2")
@@ -40,7 +40,7 @@ async def test_a_sandbox_has_so_many_connections_and_no_more(make_world: MakeWor
     await _open(world, prefix)
 
 
-async def test_the_gateway_has_so_many_connections_and_no_more(make_world: MakeWorld) -> None:
+async def test_the_gateway_has_at_most_the_configured_number_of_connections(make_world: MakeWorld) -> None:
     world = await make_world(most=2)
     prefix = await world.sandbox(Recorder())
     wires = [await world.connect() for _ in range(2)]

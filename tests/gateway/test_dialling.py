@@ -250,7 +250,7 @@ async def test_a_connection_with_more_than_its_response_is_not_kept(world: World
     assert sandbox.connections == 2
 
 
-async def test_the_views_hear_whether_an_address_was_reached(world: World, unreachable: set[str]) -> None:
+async def test_the_views_record_whether_an_address_was_reached(world: World, unreachable: set[str]) -> None:
     served = await world.sandbox(Recorder())
     assert (await world.get(f"{served}/"))[0] == 200
     port = await world.serve(Recorder())

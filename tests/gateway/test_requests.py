@@ -164,6 +164,8 @@ async def test_the_origin_of_the_gateways_url_is_its_own_behind_a_proxy_that_cha
         ("http://gw{prefix}/a/b?c", "http://localhost:{port}/a/b?c"),
         ("http://gw{prefix}", "http://localhost:{port}/"),
         ("http://gw/s/other/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA/a", None),
+        ("http://gw/s/other/3000.1795341600.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", None),
+        ("http://gw/s/other/3000..AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA?b", None),
         ("https://elsewhere.example/page", "https://elsewhere.example/page"),
         ("https://elsewhere.example/s/a/b", "https://elsewhere.example/s/a/b"),
     ],

@@ -35,7 +35,7 @@ from tests.unit.manifests import AT, revision_of
 MakeSettings = Callable[..., Settings]
 
 GATEWAY = {"SANDBOX_ACCESS": "gateway", "SANDBOX_GATEWAY_DIAL": "pod-ip"}
-NO_TUNNEL = "This version has no tunnel yet, which SANDBOX_GATEWAY_DIAL={} means{}: set `pod-ip` where "
+NO_TUNNEL = "SANDBOX_GATEWAY_DIAL={} means a tunnel{}, which this version does not have yet: set it to `pod-ip` if "
 LOCAL = "http://127.0.0.1:8003"
 
 
@@ -270,6 +270,9 @@ def test_keys_of_a_file_are_used_wherever_the_process_runs(make_settings: MakeSe
         ({}, {"in_pod": True}, "SANDBOX_GATEWAY_KEYS_FILE is unset: in a Pod, the keys"),
         ({}, {"is_own_process": True}, "SANDBOX_GATEWAY_KEYS_FILE is unset: where the gateway is a process of its own"),
         ({"SANDBOX_GATEWAY_SERVE": "false"}, {}, "where the gateway is a process of its own, the keys"),
+        ({"LIVE_VIEW": "false"}, {}, "LIVE_VIEW=false leaves the gateway without a view"),
+        ({"SANDBOX_GATEWAY_PORT": "8002"}, {}, "SANDBOX_GATEWAY_PORT and LISTEN_PORT are both 8002"),
+        ({"LISTEN_PORT": "8003"}, {"is_own_process": True}, "SANDBOX_GATEWAY_PORT and LISTEN_PORT are both 8003"),
         ({"SANDBOX_GATEWAY_KEYS_FILE": "/missing"}, {}, "The file that SANDBOX_GATEWAY_KEYS_FILE names can't be read"),
     ],
 )  # fmt: skip
@@ -285,6 +288,32 @@ def test_settings_of_the_gateway_that_cannot_work_stop_the_start(
         assert line is not None
         assert line.verdict is Verdict.FAIL
         assert sentence in line.text
+
+
+def test_the_gateway_may_have_the_services_port_on_another_host(make_settings: MakeSettings) -> None:
+    apart = {"LISTEN_HOST": "127.0.0.1", "SANDBOX_GATEWAY_HOST": "127.0.0.2", "SANDBOX_GATEWAY_PORT": "8002"}
+    assert isinstance(started(make_settings(**GATEWAY, **apart)), ProcessKey)
+
+
+def test_a_refused_start_names_the_variable_that_makes_a_gateway_where_no_sandbox_needs_it(
+    make_settings: MakeSettings,
+) -> None:
+    why = "There is a gateway because SANDBOX_GATEWAY_PORT is set."
+    with pytest.raises(StartupError, match=why):
+        started(make_settings(SANDBOX_GATEWAY_PORT="9000"))
+    with pytest.raises(StartupError) as error:
+        started(make_settings(SANDBOX_GATEWAY_PORT="9000", SANDBOX_ACCESS="gateway"))
+    assert why not in str(error.value)
+
+
+@pytest.mark.parametrize("variables", [{"LIVE_VIEW": "false"}, {"LISTEN_PORT": "8003"}])
+def test_a_service_whose_gateway_runs_elsewhere_needs_neither_a_view_nor_another_port(
+    make_settings: MakeSettings, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("k" * 44)
+    elsewhere = {"SANDBOX_GATEWAY_SERVE": "false", "SANDBOX_GATEWAY_KEYS_FILE": str(path)}
+    assert isinstance(started(make_settings(**GATEWAY, **elsewhere, **variables)), FileKeys)
 
 
 def test_check_names_the_begin_of_the_urls(make_settings: MakeSettings) -> None:
@@ -318,3 +347,31 @@ def test_an_access_against_the_service_type_stops_the_start(
         make_settings(SANDBOX_ACCESS=access, SANDBOX_SERVICE_TYPE=kind)
     assert make_settings(SANDBOX_ACCESS=access, SANDBOX_SERVICE_TYPE="").access == access
     assert make_settings(SANDBOX_ACCESS="gateway", SANDBOX_SERVICE_TYPE=kind).service_type == kind
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gateway.example", "http://", "ftp://gateway.example", "http://gateway.example/a", "http://gateway.example?q",
+        "http://user@gateway.example", "http://gateway.example:0", "http://gateway.example:65536", "http://[::1",
+        "http://-", "http://...", "http://a..b", "http://a-.example", "http://{sandbox_id}.{sandbox_id}.example",
+        "http://gateway.example:{sandbox_id}",
+    ],
+)  # fmt: skip
+def test_a_url_of_the_gateway_that_no_caller_can_use_stops_the_start(make_settings: MakeSettings, url: str) -> None:
+    with pytest.raises(StartupError, match=r"SANDBOX_GATEWAY_URL holds .* It may hold `http://HOST`"):
+        make_settings(SANDBOX_GATEWAY_URL=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://gateway",
+        "https://a-b.example:8443",
+        "http://10.0.0.1",
+        "http://[::1]:80",
+        "https://{sandbox_id}.s.example",
+    ],
+)
+def test_a_url_of_the_gateway_has_no_final_slash(make_settings: MakeSettings, url: str) -> None:
+    assert make_settings(SANDBOX_GATEWAY_URL=f"{url}/").gateway_url == url

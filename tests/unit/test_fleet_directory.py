@@ -1,4 +1,4 @@
-"""What callers are told by a directory of three clusters, one case at a time."""
+"""The answers of a directory of three clusters, one case at a time."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_a_sandbox_elsewhere_is_found_by_its_marker(world: World, replica: Repli
 def test_an_unreachable_home_is_named_and_proves_nothing(world: World, replica: Replica) -> None:
     create(replica, "b")
     world.clusters["c"].is_up = False
-    for told in (get(replica), create(replica), create(replica, "a"), Task("d", replica.delete(ID)).run().error):
-        assert isinstance(told, ClusterAway)
-        assert (told.status, told.cluster) == (503, "c")
+    for answer in (get(replica), create(replica), create(replica, "a"), Task("d", replica.delete(ID)).run().error):
+        assert isinstance(answer, ClusterAway)
+        assert (answer.status, answer.cluster) == (503, "c")
 
 
 def test_a_full_cluster_is_followed_by_the_next_in_order(world: World, replica: Replica) -> None:
     world.clusters["c"].room = 0
-    told = create(replica)
-    assert isinstance(told, Located)
-    assert told.kind == "elsewhere"
-    assert get(replica) == told
+    answer = create(replica)
+    assert isinstance(answer, Located)
+    assert answer.kind == "elsewhere"
+    assert get(replica) == answer
 
 
 def test_a_marker_goes_once_its_sandbox_is_gone(world: World, replica: Replica) -> None:

@@ -144,7 +144,7 @@ def test_no_read_by_views_that_are_behind_breaks_a_promise() -> None:
 
 
 class WithoutUid(Directory):
-    """Believes a `placed` marker whose Pod nobody has returned yet."""
+    """Believes a `placed` marker whose Pod no create or read has returned yet."""
 
     def _seen_by(self, marker: Marker, home: str) -> Located | None:
         pod = self.clusters[marker.cluster].seen_pod(marker.sandbox_id)
