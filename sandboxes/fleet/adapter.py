@@ -5,6 +5,8 @@ Calls kubectl without batches, so that the adapter of a cluster that has left th
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from sandboxes import objects as kube
 from sandboxes.cluster.retry import persist
 from sandboxes.deadlines import within
-from sandboxes.errors import ObjectsChanged, PreconditionFailed
+from sandboxes.errors import ClusterRefused, ClusterTimeout, ObjectsChanged, PreconditionFailed, ProvisionerError
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.fleet.breaker import Breaker
 from sandboxes.fleet.markers import (
@@ -26,9 +28,10 @@ from sandboxes.fleet.markers import (
     parse_marker,
     parse_record,
 )
-from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod
+from sandboxes.fleet.protocol import ForeignMarker, Look, Made, NotReadable, Pod
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
+from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,6 +82,7 @@ class UnitCluster:
         self._namespace = self._cluster.namespace
         self.breaker = Breaker(unit.name, self._probe, on_back, self._cluster.deadlines)
         # The marks of the creates that have made a Pod, by its uid.
+        self._tasks = BackgroundTasks()
         self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
 
     async def _probe(self) -> None:
@@ -147,8 +151,32 @@ class UnitCluster:
         """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it."""
         if uid not in self._marks:
             return False
-        async with self.breaker.guard():
-            return await self.unit.service.withdraw(sandbox_id, uid, self._marks.get(uid))
+        mark = self._marks.get(uid)
+        try:
+            async with self.breaker.guard():
+                return await self.unit.service.withdraw(sandbox_id, uid, mark)
+        except ProvisionerError:
+            self._tasks.start(self._withdraw_later(sandbox_id, uid, mark))
+            raise
+
+    async def _withdraw_later(self, sandbox_id: str, uid: str, mark: str | None) -> None:
+        """Try to withdraw the sandbox until it succeeds, for `settle` seconds, like the rollback of a create."""
+        with contextlib.suppress(ClusterTimeout):
+            async with within(self._cluster.deadlines.settle):
+                while True:
+                    await asyncio.sleep(self._cluster.deadlines.settle_pause)
+                    try:
+                        async with self.breaker.guard():
+                            await self.unit.service.withdraw(sandbox_id, uid, mark)
+                    except ProvisionerError as error:
+                        logger.debug("sandbox %s can't be withdrawn yet: %s", sandbox_id, error)
+                    else:
+                        return
+        logger.error("sandbox %s on cluster %s was not returned, and may be left behind", sandbox_id, self.unit.name)
+
+    async def finish(self) -> None:
+        """End the work in the background: what is to be withdrawn has had `settle_finish` for it then."""
+        await asyncio.gather(self.breaker.finish(), self._tasks.finish(self._cluster.deadlines.settle_finish))
 
     async def delete(self, sandbox_id: str) -> None:
         """Delete the sandbox, if it exists."""
@@ -186,8 +214,11 @@ class UnitCluster:
         return _believed(parse_record(stored))
 
     async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
-        async with self.breaker.guard(is_read=True), within(self._cluster.deadlines.read):
-            return await persist(call)
+        try:
+            async with self.breaker.guard(is_read=True), within(self._cluster.deadlines.read):
+                return await persist(call)
+        except ClusterRefused as error:  # whatever the reason, it is no answer
+            raise NotReadable(error.public, detail=error.detail) from error
 
     async def _write(self, call: Callable[[], Awaitable[T]]) -> T:
         """Write, again after a failure of the connection; not if the object is not as expected."""
@@ -198,8 +229,7 @@ class UnitCluster:
             except ObjectsChanged as error:
                 return error
 
-        async with self.breaker.guard(is_read=True), within(self._cluster.deadlines.read):
-            outcome = await persist(attempt)
+        outcome = await self._read(attempt)
         if isinstance(outcome, ObjectsChanged):
             raise outcome
         return outcome

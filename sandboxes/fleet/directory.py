@@ -114,7 +114,7 @@ class Directory:
         A `pending` marker beside a Pod is removed, so that it can't become `placed`; see also `confirm`.
         """
         pod, marker = look.pod, look.marker
-        if marker is None or marker.state == "pending":
+        if marker is None or marker.state == "pending" or self.homes.is_out(marker):
             if pod is None:
                 return Located("nowhere", home)
             if marker is not None and not await self.remove(home, marker):
@@ -248,6 +248,8 @@ class Directory:
         if not self.homes.permits(sandbox_id, home, look.record):
             return await self._delete_everywhere(sandbox_id)
         marker, existed = look.marker, look.pod is not None
+        if marker is not None and self.homes.is_out(marker):
+            marker = None
         if marker is not None and marker.state == "placed":
             there = await self.look(marker.cluster, sandbox_id)
             existed = existed or there.pod is not None

@@ -15,6 +15,7 @@ from sandboxes.fleet.rendezvous import home
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from sandboxes.fleet.markers import Marker
     from sandboxes.fleet.protocol import Member
 
 
@@ -26,11 +27,15 @@ class Homes:
         self.newest = Record()
         # Lists that a cluster's record had when the file was last read, if they differ from the file.
         self.doubtful: frozenset[frozenset[str]] = frozenset()
+        # Names that the file took out after it had said that they are lost.
+        self.taken_out: set[str] = set()
         self.read(members)
 
     def read(self, members: Iterable[Member]) -> None:
         """Take the entries of the file."""
+        lost = {name for name, one in self.members.items() if one.lost}
         self.members = {one.name: one for one in members}
+        self.taken_out = (self.taken_out | lost) - self.members.keys()
         self.names = frozenset(name for name, one in self.members.items() if not one.lost)
 
     def note(self, record: Record | None) -> None:
@@ -75,6 +80,14 @@ class Homes:
     def is_lost(self, cluster: str) -> bool:
         """Whether the file says that the cluster is lost."""
         return cluster in self.members and self.members[cluster].lost
+
+    def is_out(self, marker: Marker) -> bool:
+        """Whether the marker names a lost cluster that was taken out of the file: nothing on it is a sandbox any more.
+
+        Only who has read both versions of the file knows that: another name that it lacks may be of a newer version.
+        """
+        is_promised = bool(marker.replaces) and not marker.is_made
+        return marker.cluster in self.taken_out and not is_promised
 
     def permits(self, sandbox_id: str, cluster: str, record: Record | None) -> bool:
         """Whether the cluster, whose record this is, is the only one that decides about the id now.

@@ -90,9 +90,12 @@ class Placement:
         placing.replaces = ""
         if marker is not None and marker.state == "placed":
             placing.replaces = marker.replaces
-            if not self._homes.is_lost(marker.cluster) and marker.cluster not in placing.full:
+            is_out = self._homes.is_out(marker)
+            if not is_out and not self._homes.is_lost(marker.cluster) and marker.cluster not in placing.full:
                 return marker.cluster if await self._may_follow(placing, marker) else None
-            if self._homes.is_lost(marker.cluster):
+            if is_out:
+                placing.replaces = ""
+            elif self._homes.is_lost(marker.cluster):
                 self._replace(placing, marker.cluster, marker.uid)
             else:
                 there = await self._directory.look(marker.cluster, placing.sandbox_id)

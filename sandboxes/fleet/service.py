@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from sandboxes import objects as kube
 from sandboxes.deadlines import within
 from sandboxes.errors import (
+    ClusterRefused,
     ConnectionFailed,
     InvalidField,
     ProvisionerError,
@@ -30,6 +31,7 @@ from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import ClusterAway, Made, Member, Wanted
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.status.response import reconciliation_for
+from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -79,6 +81,7 @@ class Fleet:
         self._deadlines = deadlines
         # Also those that have left the file, until the directory is complete without them.
         self.clusters: dict[str, UnitCluster] = {}
+        self._ending = BackgroundTasks()
         self.directory = Directory(self.clusters, Homes(), self._pause)
         self._placement = Placement(self.directory, _token, self._known_uid)
         self.keeper = Keeper(
@@ -102,7 +105,8 @@ class Fleet:
             async with self.keeper.running(self._deadlines.preflight):
                 yield
         finally:
-            await asyncio.gather(*(one.breaker.finish() for one in self.clusters.values()))
+            await asyncio.gather(*(one.finish() for one in self.clusters.values()))
+            await self._ending.finish(self._deadlines.settle_finish)
 
     def follow(self) -> None:
         """Use the units that run now: call it when one was started or replaced."""
@@ -110,6 +114,8 @@ class Fleet:
             known = self.clusters.get(name)
             if known is None or known.unit is not unit:
                 self.clusters[name] = UnitCluster(unit, self.keeper.wake)
+                if known is not None:
+                    self._ending.start(known.finish())
 
     def _on_change(self) -> None:
         self.follow()
@@ -126,7 +132,7 @@ class Fleet:
     def _forget_left(self) -> None:
         names = {entry.name for entry in self._units.entries}
         for name in self.clusters.keys() - names:
-            del self.clusters[name]
+            self._ending.start(self.clusters.pop(name).finish())
 
     def _members(self) -> list[Member]:
         return [
@@ -160,8 +166,11 @@ class Fleet:
         """
         wanted = self._wanted(request)
         members = self.directory.homes.members
+        entries = {entry.name: entry for entry in self._units.entries}
         for name, member in members.items():
-            members[name] = replace(member, ready=self._is_ready(name))
+            # At once, also while the clusters are asked about a new version of the file: no home depends on these.
+            now = entries.get(name, member)
+            members[name] = replace(member, weight=now.weight, labels=now.labels, ready=self._is_ready(name))
         answers: dict[str, SandboxResponse] = {}
 
         async def make(cluster: str, replaces: str) -> Made:
@@ -238,7 +247,9 @@ class Fleet:
         """Return the clusters where a Pod of a deleted sandbox may still be: the home, and what its marker names."""
         home = self.directory.homes.home(sandbox_id)
         marker = (await self.directory.look(home, sandbox_id)).marker
-        return [home] if marker is None or marker.cluster == home else [home, marker.cluster]
+        if marker is None or marker.cluster == home or self.directory.homes.is_out(marker):
+            return [home]
+        return [home, marker.cluster]
 
     async def delete(self, sandbox_id: str, *, force: bool = False) -> str | None:
         """Delete the sandbox wherever it is, or prove that there is none. `force`: see SandboxService.delete."""
@@ -326,6 +337,10 @@ def _naming(cluster: str) -> Iterator[None]:
         yield
     except (ConnectionFailed, ServerFailed) as error:
         raise ClusterAway(cluster, detail=error.detail) from error
+    except ClusterRefused as error:
+        if error.refuses_all:
+            raise ClusterAway(cluster, detail=error.detail) from error
+        raise
 
 
 def _problem(sentence: str, value: object, name: str) -> InvalidField:
