@@ -25,7 +25,10 @@ SHARED = "shared-"
 
 @dataclass(frozen=True)
 class Answer:
-    """A response about one id, or a list. `clusters`: those that decide about it: its home, and any that it named."""
+    """A response about one id, or a list.
+
+    `clusters`: those that decide about the id: its home, those that a create has named, and where it is.
+    """
 
     verb: str
     sandbox_id: str
@@ -96,12 +99,9 @@ class FleetLedger(Ledger):
         body = json.loads(await response.read() or b"{}")
         if verb == "create" and response.status == 200:
             self.on[sandbox_id] = body["cluster"]
-        self.answers.append(
-            Answer(
-                verb, sandbox_id, self.home(sandbox_id), self._clusters_of(sandbox_id),
-                frozenset(self._wishes[sandbox_id]), response.status, body, began, time.monotonic(),
-            )
-        )  # fmt: skip
+        home, clusters = ("", frozenset()) if verb == "list" else (self.home(sandbox_id), self._clusters_of(sandbox_id))
+        wishes, over = frozenset(self._wishes[sandbox_id]), time.monotonic()
+        self.answers.append(Answer(verb, sandbox_id, home, clusters, wishes, response.status, body, began, over))
         return response
 
     def home(self, sandbox_id: str) -> str:

@@ -23,6 +23,7 @@ async def test_nothing_is_lost_when_a_cluster_is_killed_and_comes_back(start_cha
 
 
 @pytest.mark.slow
+@pytest.mark.deadlines(read=12.0, create=30.0, delete=20.0, ready=10.0, undo=10.0, kubectl_call=25.0)
 @pytest.mark.parametrize("number", [2, 3])
 async def test_nothing_is_lost_when_a_cluster_hangs(start_chaos: StartChaos, number: int) -> None:
     chaos = await start_chaos(number)
