@@ -39,6 +39,8 @@ marks = [
         watch_pauses=(0.1, 0.5, 1.0),
     ),
     pytest.mark.role(CLUSTERS),
+    # 40 s on a machine of its own.
+    pytest.mark.timeout(900),
 ]  # fmt: skip
 
 
@@ -202,7 +204,7 @@ class Chaos:
         for name in self.ledger.names:
             await until(lambda name=name: self._works(name))  # type: ignore[misc]
         wrong = await self.ledger.wrong()
-        assert wrong == Wrong(), self.ledger.statuses
+        assert wrong == Wrong(), f"{wrong}\n{self.ledger.statuses}"
         for session in self.sessions:
             unlike: list[str] = []
 
