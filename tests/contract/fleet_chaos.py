@@ -31,7 +31,7 @@ SETTINGS = {"REAPER_INTERVAL": "4", "REAPER_GRACE": "1", "LIVE_VIEW_MAX_AGE": "8
 RETRY_AFTER = 0.05
 
 # A busy machine takes its time, with all the processes of callers and clean-up.
-PATIENCE = 150.0
+PATIENCE = 300.0
 
 marks = [
     pytest.mark.deadlines(

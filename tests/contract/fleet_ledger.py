@@ -230,7 +230,7 @@ class FleetLedger(Ledger):
             return not (self._leftovers() or self._incomplete() or self._doubled() or self._stray_markers())
 
         with suppress(TimeoutError):
-            await until(is_clean, seconds=120)
+            await until(is_clean, seconds=400)
         objects = self._objects()
         lost = [one for one in self._calls if self._is_there(one) and not self._is_complete(one, objects.get(one, {}))]
         left_over = sorted(self._leftovers() | self._incomplete())
