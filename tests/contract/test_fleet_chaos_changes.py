@@ -35,10 +35,9 @@ async def test_nothing_is_lost_when_a_cluster_drains_and_it_gets_no_new_sandboxe
         await chaos.becomes("west", "draining")
         # Creates that were under way may still go there.
         began = time.monotonic()
-        await chaos.at_work(4)
-        late = [one for one in chaos.ledger.since(began, "create") if not one.is_shared]
+        await until(lambda: {one.status for one in chaos.new_since(began) if one.home == "west"} >= {200, 429})
         # One that exists keeps its cluster.
-        new = [one for one in late if chaos.ledger.is_first(one)]
+        new = chaos.new_since(began)
         assert {one.body["cluster"] for one in new if one.status == 200} == {"east"}
         assert {(one.status, *one.wishes) for one in new if one.status != 200} == {(429, "west")}
         chaos.write()
@@ -70,12 +69,12 @@ async def test_nothing_is_lost_when_a_cluster_is_full_and_others_take_its_create
         await chaos.at_work()
         is_full.set()
         began = time.monotonic()
-        await chaos.at_work(4)
+        await until(lambda: {one.status for one in chaos.new_since(began) if one.home == "west"} >= {200, 429})
         creates = chaos.ledger.since(began, "create")
         assert {one.status for one in creates if not one.is_shared} <= {200, 429}
         # Only those that have named it are refused.
         assert not [one for one in creates if one.status == 429 and "west" not in one.wishes]
-        assert [one for one in creates if one.status == 200 and one.home == "west" and one.body["cluster"] != "west"]
+        assert not [one for one in chaos.new_since(began) if one.body.get("cluster") == "west"]
         is_full.clear()
         before = made_on(chaos, "west")
         await until(lambda: made_on(chaos, "west") - before)
