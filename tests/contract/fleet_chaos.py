@@ -168,7 +168,7 @@ class Chaos:
     def new_since(self, began: float) -> list[Answer]:
         """Return the answers to the first creates of ids that no other caller uses, if they began later."""
         creates = self.ledger.since(began, "create")
-        return [one for one in creates if not one.is_shared and self.ledger.is_first(one)]
+        return [one for one in creates if not one.is_shared and one.is_first]
 
     async def lacks(self, *names: str) -> None:
         """Wait until the lists of all replicas say `incomplete` with these names, or nothing for none."""

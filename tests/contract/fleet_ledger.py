@@ -39,6 +39,8 @@ class Answer:
     body: dict[str, Any]
     began: float
     over: float
+    # Whether it is the first answer about the id.
+    is_first: bool = False
 
     @property
     def is_shared(self) -> bool:
@@ -75,6 +77,7 @@ class FleetLedger(Ledger):
         # Where the last create said that the sandbox is.
         self.on: dict[str, str] = {}
         self._wishes: dict[str, set[str]] = defaultdict(set)
+        self._answered: set[str] = set()
 
     def session(self, base: str) -> aiohttp.ClientSession:
         """Return a session whose responses are recorded."""
@@ -101,7 +104,11 @@ class FleetLedger(Ledger):
             self.on[sandbox_id] = body["cluster"]
         home, clusters = ("", frozenset()) if verb == "list" else (self.home(sandbox_id), self._clusters_of(sandbox_id))
         wishes, over = frozenset(self._wishes[sandbox_id]), time.monotonic()
-        self.answers.append(Answer(verb, sandbox_id, home, clusters, wishes, response.status, body, began, over))
+        is_first = sandbox_id not in self._answered
+        self._answered.add(sandbox_id)
+        self.answers.append(
+            Answer(verb, sandbox_id, home, clusters, wishes, response.status, body, began, over, is_first)
+        )
         return response
 
     def home(self, sandbox_id: str) -> str:
@@ -115,10 +122,6 @@ class FleetLedger(Ledger):
     def since(self, began: float, verb: str) -> list[Answer]:
         """Return the answers to calls of this verb that began later."""
         return [one for one in self.answers if one.began >= began and one.verb == verb]
-
-    def is_first(self, answer: Answer) -> bool:
-        """Whether it is that of the first call about the id."""
-        return not any(one.sandbox_id == answer.sandbox_id and one.began < answer.began for one in self.answers)
 
     def count(self, verb: str, status: int = 200, *, home: str = "", without: str = "") -> int:
         """Return the number of answers about ids with this home, or about those that one cluster has no part in."""
