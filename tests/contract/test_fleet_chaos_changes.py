@@ -59,12 +59,13 @@ async def test_nothing_is_lost_when_a_cluster_is_full_and_others_take_its_create
 ) -> None:
     chaos = await start_chaos(3)
     is_full = asyncio.Event()
-    answer = of_each(refusal)
-    chaos.clusters["west"].kmock["patch", kmock.resource(f"v1/{resource}")] << (
-        lambda request: (
-            answer(request) if is_full.is_set() and is_new(chaos.clusters["west"], request) else StopIteration
-        )
-    )
+    west = chaos.clusters["west"]
+
+    # In the criterion: a payload of StopIteration would end the rule at the first request before.
+    def is_refused(request: kmock.Request) -> bool:
+        return is_full.is_set() and is_new(west, request)
+
+    west.kmock["patch", kmock.resource(f"v1/{resource}"), is_refused] << of_each(refusal)
     async with chaos.callers():
         await chaos.at_work()
         is_full.set()

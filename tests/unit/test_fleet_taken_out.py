@@ -94,9 +94,7 @@ def test_a_lost_cluster_may_be_taken_out_before_the_change_of_names_is_complete(
     assert isinstance(create(replica, ID), Located)
 
 
-def test_a_cluster_that_was_taken_out_and_has_joined_again_elsewhere_is_not_taken_for_gone(
-    world: World, replica: Replica
-) -> None:
+def test_a_cluster_that_was_taken_out_and_is_listed_again_is_not_taken_for_gone(world: World, replica: Replica) -> None:
     create(replica, STAYS, "c")
     newer = started(world)
     lose(world, "c")
