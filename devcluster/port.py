@@ -36,7 +36,7 @@ class Port:
         self.number: int = self._socket.getsockname()[1]
         self._is_open = False
         self._unheard: list[socket.socket] = []
-        self._greetings: set[asyncio.Task[None]] = set()
+        self._greetings: dict[asyncio.Task[None], socket.socket] = {}
         self._connections: list[socket.socket] = []
 
     def open(self) -> None:
@@ -75,8 +75,10 @@ class Port:
         self._is_open = False
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
-        for greeting in self._greetings:
-            greeting.cancel()
+        # Not cancelled: asyncio forgets the transport of a TLS handshake that is cancelled before its first step.
+        for connection in self._greetings.values():
+            with suppress(OSError):  # the peer has closed it already
+                connection.shutdown(socket.SHUT_RDWR)
         self.drop_unheard()
         if drop:
             self.drop()
@@ -109,10 +111,10 @@ class Port:
             return
         self._connections = [*self._open_connections(), connection]
         greeting = asyncio.create_task(self._greet(connection))
-        self._greetings.add(greeting)
+        self._greetings[greeting] = connection
 
         def greeted(task: asyncio.Task[None]) -> None:
-            self._greetings.discard(task)
+            self._greetings.pop(task)
             # Not in the task, which might be cancelled before it runs its first line.
             if task.cancelled():
                 connection.close()

@@ -119,10 +119,12 @@ class ClusterRefused(ProvisionerError):
 
     `request_fields`: fields of a create request that may be the cause, most likely first. The first one that the caller
     set is blamed; if the caller set none, the operator's configuration is. `words`: what the API server said, masked,
-    if the provisioner does not know the reason; for operators.
+    if the provisioner does not know the reason; for operators. `refuses_all`: whether it would refuse every request,
+    because of the credentials or the kubeconfig.
     """
 
     status = 502
+    refuses_all = False
 
     def __init__(self, public: str, *, detail: str = "", request_fields: tuple[str, ...] = (), words: str = "") -> None:
         super().__init__(public, detail=detail)

@@ -15,6 +15,7 @@ from sandboxes import objects as kube
 from sandboxes.cluster.retry import persist
 from sandboxes.deadlines import left, within
 from sandboxes.errors import (
+    ClusterRefused,
     ClusterTimeout,
     ClusterUnavailable,
     ObjectsChanged,
@@ -36,7 +37,7 @@ from sandboxes.fleet.markers import (
     parse_record,
 )
 from sandboxes.fleet.pictures import Pictures
-from sandboxes.fleet.protocol import ForeignMarker, Look, Made, Pod, Unschedulable
+from sandboxes.fleet.protocol import ForeignMarker, Look, Made, NotReadable, Pod, Unschedulable
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
 from sandboxes.logs import in_cluster, name_cluster
@@ -224,7 +225,7 @@ class UnitCluster:
                 return await self.unit.service.withdrawals.withdraw(
                     sandbox_id, uid, mark, until_gone=until_gone, seconds=seconds
                 )
-        except (ClusterUnavailable, ClusterTimeout):
+        except (ClusterUnavailable, ClusterTimeout, ClusterRefused):
             self._tasks.start(self._withdraw_later(sandbox_id, uid, mark))
             raise
 
@@ -288,8 +289,11 @@ class UnitCluster:
         return _believed(parse_record(stored))
 
     async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
-        async with self._in_time():
-            return await persist(call)
+        try:
+            async with self._in_time():
+                return await persist(call)
+        except ClusterRefused as error:  # whatever the reason, it is no answer
+            raise NotReadable(error.public, detail=error.detail) from error
 
     async def _write(self, call: Callable[[], Awaitable[T]]) -> T:
         """Write, again after a failure of the connection; not if the object is not as expected."""
@@ -300,8 +304,7 @@ class UnitCluster:
             except ObjectsChanged as error:
                 return error
 
-        async with self._in_time():
-            outcome = await persist(attempt)
+        outcome = await self._read(attempt)
         if isinstance(outcome, ObjectsChanged):
             raise outcome
         return outcome

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import ClusterTimeout, ConnectionFailed, ProvisionerError
+from sandboxes.errors import ClusterRefused, ClusterTimeout, ConnectionFailed, ProvisionerError
 from sandboxes.logs import in_cluster
 from sandboxes.tasks import BackgroundTasks
 
@@ -42,7 +42,8 @@ class Breaker:
     async def guard(self, *, is_read: bool = False) -> AsyncIterator[None]:
         """Count the failures of the block; raises ConnectionFailed at once while the cluster is unreachable.
 
-        Of a read, a timeout is a failure, too; a create may time out although the cluster answers. OutOfTime is none.
+        Refused credentials are one: no request gets past them. Of a read, a timeout is a failure, too; a create may
+        time out although the cluster answers. OutOfTime is none.
         """
         if self.is_open:
             raise ConnectionFailed("The cluster can't be reached")
@@ -54,6 +55,10 @@ class Breaker:
             raise
         except ClusterTimeout:
             if is_read:
+                self._failed()
+            raise
+        except ClusterRefused as error:
+            if error.refuses_all:
                 self._failed()
             raise
         self._failures = 0

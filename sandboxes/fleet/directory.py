@@ -163,7 +163,7 @@ class Directory:
             self._records[cluster] = look.record
             self.homes.note(look.record)
             if is_known and look.record == before:
-                return look
+                return self.homes.believed(look)
         raise KeepsMoving
 
     async def _resolve(self, sandbox_id: str, home: str, look: Look) -> Located | None:

@@ -6,6 +6,7 @@ while its home is the same by every list in the record of that home. So at most 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes.errors import ClusterUnavailable
@@ -16,7 +17,8 @@ from sandboxes.fleet.rendezvous import home
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sandboxes.fleet.protocol import Member
+    from sandboxes.fleet.markers import Marker
+    from sandboxes.fleet.protocol import Look, Member
 
 T = TypeVar("T")
 
@@ -32,11 +34,15 @@ class Homes:
         # Clusters that were in a list when this process started, and not in its file: see Record.unlisted. What they
         # have is not known, so they count as lost, but no sandbox of theirs is made anew.
         self.unlisted: frozenset[str] = frozenset()
+        # Clusters that the file took out after this process had read in it that they are lost.
+        self.taken_out: set[str] = set()
         self.read(members)
 
     def read(self, members: Iterable[Member]) -> None:
         """Take the entries of the file."""
+        lost = {name for name, one in self.members.items() if one.lost}
         self.members = {one.name: one for one in members}
+        self.taken_out = (self.taken_out | lost) - self.members.keys()
         self.names = frozenset(name for name, one in self.members.items() if not one.lost)
         self.unlisted = self.unlisted.difference(self.members)
 
@@ -115,6 +121,22 @@ class Homes:
         if name not in clusters:
             raise self.away(name)
         return clusters[name]
+
+    def is_out(self, marker: Marker, record: Record | None) -> bool:
+        """Whether the marker names a lost cluster that was taken out of the file: nothing on it is a sandbox any more.
+
+        `record`: of the cluster that has the marker. Only who has read both versions of the file knows that: another
+        name that it lacks may be of a newer version. One that a list names may have joined again.
+        """
+        is_promised = bool(marker.replaces) and not marker.is_made
+        named = self.strangers().union(*(record.lists if record is not None else ()))
+        return marker.cluster in self.taken_out - named and not is_promised
+
+    def believed(self, look: Look) -> Look:
+        """Return what was read of a cluster, with a marker that `is_out` as one that is pending: it says nothing."""
+        if look.marker is None or not self.is_out(look.marker, look.record):
+            return look
+        return replace(look, marker=replace(look.marker, state="pending"))
 
     def permits(self, sandbox_id: str, cluster: str, record: Record | None) -> bool:
         """Whether the cluster, whose record this is, is the only one that decides about the id now.

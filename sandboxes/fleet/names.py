@@ -88,7 +88,7 @@ class NameChange:
             except ObjectsChanged:
                 raise
             except NO_ANSWER as error:
-                if name in target or not self._homes.is_lost(name):
+                if name in target or not (self._homes.is_lost(name) or name in self._homes.taken_out):
                     raise ClusterAway(name, detail=error.detail) from error
                 names.remove(name)
                 continue

@@ -173,6 +173,10 @@ class Wanted:
         return self.cluster in (None, member.name) and self.labels.items() <= member.labels.items()
 
 
+class NotReadable(ClusterUnavailable):
+    """The cluster refuses what the directory reads or writes: the credentials, or a right. It gives no answer then."""
+
+
 class ClusterAway(ClusterUnavailable):
     """`cluster` can't be asked and decides the answer, so there is none. Never a proof of absence."""
 

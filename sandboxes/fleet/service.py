@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 from sandboxes import objects as kube
 from sandboxes.deadlines import budget, left, within
 from sandboxes.errors import (
+    ClusterRefused,
     ConnectionFailed,
-    InvalidField,
     ProvisionerError,
     SandboxNotFound,
     ServerFailed,
-    Unprocessable,
 )
 from sandboxes.expiring_dict import ExpiringDict
 from sandboxes.fleet.adapter import Unit, UnitCluster
@@ -28,7 +27,8 @@ from sandboxes.fleet.feed import FleetFeed
 from sandboxes.fleet.homes import Homes
 from sandboxes.fleet.keeper import Keeper
 from sandboxes.fleet.placement import Placement
-from sandboxes.fleet.protocol import ClusterAway, Made, Member, Wanted
+from sandboxes.fleet.protocol import ClusterAway, Made, Member
+from sandboxes.fleet.wishes import wanted_of
 from sandboxes.logs import in_cluster, name_cluster
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.status.response import reconciliation_of_none
@@ -168,10 +168,13 @@ class Fleet:
         Takes as long as a create on one cluster may, in all. Raises what SandboxService.create and Placement.create
         raise; OutOfTime; Unprocessable if no cluster is as requested.
         """
-        wanted = self._wanted(request)
+        entries = {entry.name: entry for entry in self._units.entries}
+        wanted = wanted_of(request, entries)
         members = self.directory.homes.members
         for name, member in members.items():
-            members[name] = replace(member, ready=self._is_ready(name))
+            # At once, also while the clusters are asked about a new version of the file: no home depends on these.
+            now = entries.get(name, member)
+            members[name] = replace(member, weight=now.weight, labels=now.labels, ready=self._is_ready(name))
         answers: dict[str, SandboxResponse] = {}
 
         async def make(cluster: str, replaces: str, *, may_move: bool) -> Made:
@@ -184,21 +187,6 @@ class Fleet:
         name_cluster(found.cluster)
         self._known.note(request.sandbox_id, found)
         return answers[found.cluster]
-
-    def _wanted(self, request: CreateRequest) -> Wanted:
-        wanted = Wanted(request.cluster, request.cluster_labels or {}, request.on_cluster_loss == "recreate")
-        entries = {entry.name: entry for entry in self._units.entries}
-        if wanted.cluster is not None and wanted.cluster not in entries:
-            sentence = f"There is no cluster of this name; there are: {', '.join(entries)}"
-            raise Unprocessable([_problem(sentence, wanted.cluster, "cluster")])
-        if wanted.labels and not any(wanted.labels.items() <= entry.labels.items() for entry in entries.values()):
-            labels = sorted({f"{key}={value}" for entry in entries.values() for key, value in entry.labels.items()})
-            sentence = f"No cluster has all these labels; there are: {', '.join(labels) or 'none'}"
-            raise Unprocessable([_problem(sentence, dict(wanted.labels), "cluster_labels")])
-        if wanted.cluster is not None and not wanted.labels.items() <= entries[wanted.cluster].labels.items():
-            sentence = f"Cluster {wanted.cluster} lacks some of these labels"
-            raise Unprocessable([_problem(sentence, dict(wanted.labels), "cluster_labels")])
-        return wanted
 
     async def get(self, sandbox_id: str) -> SandboxResponse:
         """Return the sandbox; raises SandboxNotFound on proof only, and ClusterAway where only one cluster knows."""
@@ -264,7 +252,7 @@ class Fleet:
         """Return the clusters where a Pod of a deleted sandbox may still be: the home, and what its marker names."""
         home = self.directory.homes.home(sandbox_id)
         marker = (await self.directory.look(home, sandbox_id)).marker
-        return [home] if marker is None or marker.cluster == home else [home, marker.cluster]
+        return [home] if marker is None or marker.state == "pending" else list(dict.fromkeys((home, marker.cluster)))
 
     async def delete(self, sandbox_id: str, *, force: bool = False) -> str | None:
         """Delete the sandbox wherever it is, or prove that there is none. `force`: see SandboxService.delete.
@@ -367,10 +355,10 @@ def _naming(cluster: str) -> Iterator[None]:
             yield
     except (ConnectionFailed, ServerFailed) as error:
         raise ClusterAway(cluster, detail=error.detail) from error
-
-
-def _problem(sentence: str, value: object, name: str) -> InvalidField:
-    return InvalidField(type="value_error", loc=["body", name], msg=sentence, input=value)
+    except ClusterRefused as error:
+        if error.refuses_all:
+            raise ClusterAway(cluster, detail=error.detail) from error
+        raise
 
 
 def _token() -> str:

@@ -72,7 +72,7 @@ class Upkeep:
             is_current = record is not None and not record.coming and record.epoch == self._homes.newest.epoch
             is_home = record is not None and bool(record.names) and home(marker.sandbox_id, record.names) == cluster
             return is_current and not is_home
-        if marker.state == "pending":
+        if marker.state == "pending" or self._homes.is_out(marker, record):
             return True
         if (await self._directory.look(marker.cluster, marker.sandbox_id)).pod is not None:
             return False

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import ClusterRefused, ConnectionFailed, ObjectsMissing
+from sandboxes.errors import ConnectionFailed, ObjectsMissing
 from sandboxes.kubectl.output import shown
-from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE
-from sandboxes.kubectl.stderr import classify, messages, tried_default_server, without_repeats
+from sandboxes.kubectl.stderr import classify, kubeconfig_unusable, messages, tried_default_server, without_repeats
 from sandboxes.kubectl.withheld import fault_of, is_of_server, may_repeat_others, not_shown, repeatable
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def failure_of(args: Sequence[str], completed: Completed, kubeconfig: str, serve
         return ConnectionFailed("kubectl was killed before it responded", detail=detail)
     failure = classify(completed.stderr, detail=detail)
     if isinstance(failure, ConnectionFailed) and tried_default_server(completed.stderr, server):
-        return ClusterRefused(KUBECONFIG_UNUSABLE, detail=f"The kubeconfig names no API server any more.\n{detail}")
+        return kubeconfig_unusable(f"The kubeconfig names no API server any more.\n{detail}")
     if isinstance(failure, ObjectsMissing):
         failure.stdout = completed.stdout
     if args[0] == "apply":

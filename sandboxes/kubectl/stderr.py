@@ -54,6 +54,8 @@ MOST_WORDS = 1_000
 _VALUE = re.compile(r'("[Vv]alue":\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 # A value of the wrong type (sigs.k8s.io/structured-merge-diff, value), to the end of its line: it may have braces.
 _WRONG_VALUE = re.compile(r"(valueUnstructured\{Value:)[^\n]*")
+# Rules of messages that answer any request: also the next one is refused, whatever it asks.
+OF_ACCESS = frozenset({"credential-plugin", "unauthorized", "no-status"})
 _EXPIRED = re.compile(r"Error from server \((?:Expired|Gone)\)")
 _FORBIDDEN = re.compile(r"Error from server \(Forbidden\): ")
 
@@ -150,7 +152,7 @@ def classify(stderr: str, *, detail: str | None = None) -> ProvisionerError:
         if error := _known(message[:MOST_MATCHED], detail):
             return error
     if any(map(is_kubectls_own, found)):
-        return ClusterRefused(KUBECONFIG_UNUSABLE, detail=detail)
+        return kubeconfig_unusable(detail)
     return ClusterRefused(UNKNOWN_REASON, detail=detail, words=_words(found[0]) if found else "")
 
 
@@ -158,16 +160,24 @@ def _known(message: str, detail: str) -> ProvisionerError | None:
     """Return the error of the first rule that knows the message; None if no rule does."""
     # Before the table: its patterns may match in what kubectl quotes of the kubeconfig.
     if is_about_configuration(message):
-        return ClusterRefused(KUBECONFIG_UNUSABLE, detail=detail)
+        return kubeconfig_unusable(detail)
     is_servers = is_of_server(message)
     for rule in RULES:
         match = rule.pattern.search(message) if is_servers or not rule.repeats else None
         if match:
             error = rule.make(match, detail)
-            if isinstance(error, ClusterRefused) and rule.name in UNKNOWN:
-                error.words = _words(message)
+            if isinstance(error, ClusterRefused):
+                error.words = _words(message) if rule.name in UNKNOWN else error.words
+                error.refuses_all = rule.name in OF_ACCESS
             return error
     return None
+
+
+def kubeconfig_unusable(detail: str) -> ClusterRefused:
+    """Return the error of a call whose kubeconfig can't be used."""
+    error = ClusterRefused(KUBECONFIG_UNUSABLE, detail=detail)
+    error.refuses_all = True
+    return error
 
 
 def _words(message: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devcluster import Cluster
+from sandboxes.api.app_keys import CLUSTER_UNITS
 from sandboxes.fleet.markers import marker_name
 from tests.audit import CLUSTERS
 from tests.contract.fleet import (
@@ -134,3 +136,19 @@ async def test_a_drained_cluster_gets_no_new_sandboxes_and_keeps_its_own(
     assert markers(clusters["east"]) == {marker_name(id_of("east", 1))}
     refused = await service.post(URL, json={"sandbox_id": id_of("east", 2), "cluster": "east"})
     assert refused.status == 429
+
+
+async def test_a_new_weight_counts_before_all_clusters_have_been_asked_about_the_new_file(
+    clusters: dict[str, Cluster], start_replica: StartReplica, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await start_replica()
+
+    async def hangs(_members: object) -> bool:
+        await asyncio.Event().wait()
+        return False
+
+    monkeypatch.setattr(fleet_of(service).directory, "adopt", hangs)
+    write(path, clusters, west={"weight": 0})
+    units = service.client.app[CLUSTER_UNITS]
+    await until(lambda: [entry.weight for entry in units.entries] == [1, 0])
+    assert (await create(service, id_of("west")))["cluster"] == "east"
