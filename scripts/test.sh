@@ -2,7 +2,7 @@
 # Runs lint, types and tests; needs no cluster, and no network beyond the package registry.
 #
 #   ./scripts/test.sh                  what to run before a commit: all of it but slow tests and devcluster's own
-#   ./scripts/test.sh --all            everything, as CI does
+#   ./scripts/test.sh --all            all of it, as CI does; tests/load and `-m chaos tests/contract` are run by hand
 #   ./scripts/test.sh tests/unit ...   only these tests, with pytest's own arguments, in one process and without lint
 #
 # HYPOTHESIS_PROFILE=few or all: how many examples tests with made-up input try; default: few, and all with --all.
@@ -38,6 +38,6 @@ share=(--numprocesses "${TEST_PROCESSES:-auto}" --maxprocesses 8 --dist workstea
 if [ "$which" = all ]; then
   export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
   "$VENV/bin/sphinx-build" -W -q -b html docs docs/_build/html
-  exec "$VENV/bin/python" -m pytest "${share[@]}" tests/unit tests/api tests/gateway tests/contract tests/e2e devcluster/tests "$@"
+  exec "$VENV/bin/python" -m pytest "${share[@]}" -m "not chaos" tests/unit tests/api tests/gateway tests/contract tests/e2e devcluster/tests "$@"
 fi
-exec "$VENV/bin/python" -m pytest "${share[@]}" -m "not slow"
+exec "$VENV/bin/python" -m pytest "${share[@]}" -m "not slow and not chaos"

@@ -10,7 +10,7 @@ from tests.contract.fleet_chaos import StartChaos, marks
 pytestmark = marks
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.chaos)])
 async def test_nothing_is_lost_when_a_cluster_is_killed_and_comes_back(start_chaos: StartChaos, number: int) -> None:
     chaos = await start_chaos(number)
     async with chaos.callers():
@@ -22,7 +22,7 @@ async def test_nothing_is_lost_when_a_cluster_is_killed_and_comes_back(start_cha
     await chaos.assert_nothing_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.deadlines(read=12.0, create=30.0, delete=20.0, ready=10.0, undo=10.0, kubectl_call=25.0)
 @pytest.mark.parametrize("number", [2, 3])
 async def test_nothing_is_lost_when_a_cluster_hangs(start_chaos: StartChaos, number: int) -> None:
@@ -36,7 +36,7 @@ async def test_nothing_is_lost_when_a_cluster_hangs(start_chaos: StartChaos, num
     await chaos.assert_nothing_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 async def test_nothing_is_lost_when_a_cluster_answers_500(start_chaos: StartChaos) -> None:
     chaos = await start_chaos(3)
     async with chaos.callers():
@@ -49,7 +49,7 @@ async def test_nothing_is_lost_when_a_cluster_answers_500(start_chaos: StartChao
     await chaos.assert_nothing_lost()
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 async def test_nothing_is_lost_when_the_credentials_of_a_cluster_are_refused(start_chaos: StartChaos) -> None:
     chaos = await start_chaos(3)
     kubeconfig = chaos.clusters["west"].kubeconfig

@@ -13,7 +13,7 @@ from tests.contract.fleet_chaos import Chaos, StartChaos, marks, until
 from tests.contract.ledger import NAMESPACE
 from tests.contract.test_full_quota import of_each
 
-pytestmark = [*marks, pytest.mark.slow]
+pytestmark = [*marks, pytest.mark.chaos]
 
 
 def made_on(chaos: Chaos, cluster: str) -> set[str]:

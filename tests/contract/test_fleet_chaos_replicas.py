@@ -6,7 +6,7 @@ import pytest
 
 from tests.contract.fleet_chaos import StartChaos, marks, until
 
-pytestmark = [*marks, pytest.mark.slow]
+pytestmark = [*marks, pytest.mark.chaos]
 
 
 async def test_nothing_is_lost_when_a_replica_starts_while_a_cluster_is_away(start_chaos: StartChaos) -> None:
