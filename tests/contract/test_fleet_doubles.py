@@ -19,6 +19,7 @@ from tests.kubectl import Kubectl
 from tests.waiting import until
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.deadlines(clusters_poll=0.2, clusters_retry=0.0, ready_believed=0.0, clusters_answer=10.0),
     pytest.mark.usefixtures("without_reaper"),
     pytest.mark.role(CLUSTERS),

@@ -20,6 +20,7 @@ from tests.contract.service import URL, create
 from tests.waiting import until
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.deadlines(clusters_poll=3600.0, ready_believed=3600.0, clusters_answer=10.0),
     pytest.mark.usefixtures("without_reaper"),
     pytest.mark.role(CLUSTERS),

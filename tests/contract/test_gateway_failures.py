@@ -26,7 +26,7 @@ from tests.contract.test_without_patch import BASIC, rules
 from tests.contract.views import until_fresh
 from tests.kubectl import Kubectl
 
-pytestmark = pytest.mark.usefixtures("without_reaper")
+pytestmark = [pytest.mark.usefixtures("without_reaper"), pytest.mark.slow]
 
 
 async def test_a_rejected_create_leaves_nothing_and_the_others_of_its_batch_are_made(

@@ -21,6 +21,8 @@ from tests.contract.gateways import (
 )
 from tests.contract.service import URL, until
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["cluster", "keys", "session", "start_gateway"]
 
 
