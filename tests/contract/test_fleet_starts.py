@@ -16,7 +16,6 @@ from tests.waiting import until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.slow,
     pytest.mark.deadlines(clusters_poll=0.2, clusters_retry=0.0, ready_believed=0.0, clusters_answer=10.0),
     pytest.mark.usefixtures("without_reaper"),
     pytest.mark.role(CLUSTERS),
