@@ -32,11 +32,22 @@ __all__ = [
 
 ROOT = Path(__file__).parent.parent
 # The number of generated examples: `all` is hypothesis' default, which CI runs.
-examples.register_profile("all", deadline=None)
-examples.register_profile("few", deadline=None, max_examples=20)
+examples.register_profile("all", deadline=None, print_blob=True)
+examples.register_profile("few", deadline=None, print_blob=True, max_examples=20)
 examples.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 VARIABLES = {field.upper() for field in Settings.model_fields} | set(FALLBACKS.values())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with made-up input more time: when one fails, hypothesis reduces the input for up to 300 s.
+
+    A timeout meanwhile would hide the failure behind an error about hypothesis itself.
+    """
+    for item in items:
+        if item.get_closest_marker("hypothesis") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
 
 
 def pytest_collection_finish() -> None:

@@ -55,18 +55,21 @@ class Homes:
         """Compare all records that could be read with the file; whether they agree.
 
         If not, no list that one of them has may give another home to an id that is created. They don't agree, either,
-        if one calls a cluster unlisted that this replica can ask (`connected`), or whose entry is back.
+        if one calls a cluster unlisted that this replica can ask (`connected`), or whose entry is back: until a change
+        has read that, no list with it may give another home to an id that is told to be nowhere.
         """
         known = [record or Record() for record in records]
+        askable = {*self.members, *connected}
         for record in known:
             self.note(record)
         agreed = {(record.names, record.coming, record.epoch) for record in known} == {
             (self.names, (), self.newest.epoch)
-        } and not any(record.unlisted & {*self.members, *connected} for record in known)
+        } and not any(record.unlisted & askable for record in known)
         if agreed:
             self.unlisted = frozenset[str]().union(*(record.unlisted for record in known))
-        lists = frozenset(names for record in known for names in record.lists if names)
-        self.doubtful = frozenset() if agreed else lists
+        lists = {names for record in known for names in record.lists if names}
+        lists |= {names for record in known for names in record.former if names & record.unlisted & askable}
+        self.doubtful = frozenset() if agreed else frozenset(lists)
         return agreed
 
     def home(self, sandbox_id: str) -> str:

@@ -300,7 +300,6 @@ class Replica:
         # Those of its file, and those that have just left it: see Fleet.
         self.clusters: dict[str, MemoryCluster] = {}
         self.file: set[str] = set()
-        self.readers = 0
         self.directory = directory(self.clusters, self.homes, self.pause)
         self.placement = placement(self.directory, world.number, lambda *_: "")
         self.change = change(self.directory, world.number)
@@ -310,15 +309,13 @@ class Replica:
         await point()
 
     async def read_file(self, members: list[Member]) -> None:
-        self.file = {one.name for one in members}
+        names = {one.name for one in members}
+        self.file = names
         self.clusters |= {name: self.world.clusters[name] for name in self.file}
-        self.readers += 1
-        try:
-            if not await self.directory.adopt(members):
-                await self.change.run()
-        finally:
-            self.readers -= 1
-        for name in self.clusters.keys() - self.file if not self.readers else ():
+        if not await self.directory.adopt(members):
+            await self.change.run()
+        # As Fleet: one that leaves is still needed until the directory is complete without it.
+        for name in self.clusters.keys() - self.file - names:
             del self.clusters[name]
 
     async def create(self, sandbox_id: str, wanted: Wanted, *, waits: bool = False) -> Located:

@@ -6,12 +6,14 @@ it may arrive after its caller has given up. The promises are in `fleet_world.py
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from sandboxes.fleet.markers import Record
 from sandboxes.fleet.protocol import Member, Wanted
 from tests.unit.fleet_world import Fate, Replica, Task, World
 from tests.unit.test_fleet_interleavings import arrive
@@ -140,15 +142,32 @@ class Fleet(RuleBasedStateMachine):
     @rule(who=WHO, name=NAME)
     def start_without(self, who: int, name: str) -> None:
         """Take out a cluster, whatever it has, and start one replica with that file: it can't ask that cluster."""
-        if len(self.file) > 1 and name in self.file and not self.is_lost(name):
-            self.file = {key: one for key, one in self.file.items() if key != name}
+        file = {key: one for key, one in self.file.items() if key != name}
+        if file and name in self.file and not self.is_lost(name) and self.is_known_without(file):
+            self.file = file
             self.die(who)
+
+    def is_known_without(self, file: Iterable[str]) -> bool:
+        """Whether a cluster of the file has a record that names all that the file lacks and that have sandboxes.
+
+        Else a start with this file can't know of them: it believes the file, and says so in the log.
+        """
+        holding = {name for name, one in self.world.clusters.items() if one.sandboxes}.difference(file)
+        records = (self.world.clusters[name].names or Record() for name in file)
+        return any(holding <= one.unlisted.union(*one.lists, *one.former) for one in records)
 
     def is_lost(self, name: str) -> bool:
         return any(name in file and file[name].lost for file in (self.file, *self.views))
 
+    def refuses_file(self, who: int) -> bool:
+        """Whether a running replica keeps its file: the new one lacks a cluster that has, or may have, sandboxes."""
+        taken_out = [name for name, one in self.views[who].items() if name not in self.file and not one.lost]
+        return any(self.world.clusters[name].sandboxes or not self.world.clusters[name].is_up for name in taken_out)
+
     @rule(who=WHO)
     def read_file(self, who: int) -> None:
+        if self.refuses_file(who):
+            return
         replica = self.replicas[who]
         members = list(self.file.values())
 

@@ -106,3 +106,22 @@ def test_a_cluster_that_was_taken_out_and_is_listed_again_is_not_taken_for_gone(
     Task("another id", replica.get(ID)).run()
     assert isinstance(get(newer, STAYS), Located)
     assert isinstance(get(replica, STAYS), ClusterAway)
+
+
+def test_a_cluster_that_is_about_to_leave_counts_although_a_record_calls_it_unlisted(world: World) -> None:
+    first = Replica(world)
+    assert read(first, "ab") is None
+    assert isinstance(create(first, STAYS, "b"), Located)
+    # Two starts, each without one more cluster; only a knows that the sandbox is on b.
+    replica = Replica(world)
+    assert read(replica, "ac") is None
+    assert read(Replica(world), "c") is None
+    leaves = Task("file", replica.read_file([Member("c")]))
+    leaves.step()
+    assert not leaves.is_over
+    assert isinstance(get(replica, STAYS), ClusterAway)
+    leaves.run()
+    assert isinstance(get(replica, STAYS), ClusterAway)
+    # Both are listed again.
+    assert read(replica, NAMES) is None
+    assert isinstance(get(replica, STAYS), Located)
