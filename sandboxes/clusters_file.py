@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from sandboxes.cluster_settings import ClusterSettings
 from sandboxes.grammar import key_problem, label_value_problem
-from sandboxes.spec.yaml import read_documents
+from sandboxes.spec.yaml_documents import read_documents
 from sandboxes.spec.yaml_scalars import UnreadableError
 from sandboxes.variables import may_be_shown, rule_of
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sandboxes.settings import Settings
-    from sandboxes.spec.yaml import Document, Json
+    from sandboxes.spec.yaml_documents import Document, Json
 
 MAX_WEIGHT = 1000
 
