@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from sandboxes.cluster_settings import ClusterSettings
+from sandboxes.environment import may_be_shown, rule_of
 from sandboxes.grammar import key_problem, label_value_problem
 from sandboxes.spec.yaml_documents import read_documents
 from sandboxes.spec.yaml_scalars import UnreadableError
-from sandboxes.variables import may_be_shown, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import settings as examples
 
 from sandboxes.deadlines import Deadlines
+from sandboxes.environment import FALLBACKS, LARK_PREFIXES
 from sandboxes.settings import Settings
 from sandboxes.spec.templates import Template, load_template
-from sandboxes.variables import FALLBACKS, LARK_PREFIXES
 from tests.audit import pytest_sessionfinish, pytest_testnodedown
 from tests.marker import (
     no_secrets_of_other_tests,
