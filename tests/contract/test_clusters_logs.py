@@ -21,7 +21,7 @@ def lines(log: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
 
 
-@pytest.mark.parametrize("with_file", [True, False])
+@pytest.mark.parametrize("with_file", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_a_line_about_a_cluster_names_it_only_with_the_file(
     cluster: Cluster, west: Cluster, tmp_path: Path, *, with_file: bool
 ) -> None:

@@ -49,6 +49,7 @@ async def test_the_service_is_ready_while_one_cluster_is(cluster: Cluster, west:
     await becomes(service, 200, east="ok", west=AWAY)
 
 
+@pytest.mark.slow
 async def test_a_lost_cluster_without_a_service_is_named_with_the_reason(service: Provisioner) -> None:
     service.client.app[CLUSTERS].unusable["north"] = "Kubeconfig /north can't be read."
     await becomes(service, 200, east="ok", west="ok", north="Kubeconfig /north can't be read.")

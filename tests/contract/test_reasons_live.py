@@ -108,6 +108,7 @@ async def test_diagnostics_have_events_containers_and_logs(provisioner: Provisio
     assert {one["type"] for one in diagnosis["conditions"]} >= {"Ready", "PodScheduled"}
 
 
+@pytest.mark.slow
 async def test_diagnostics_explain_the_missing_log_of_an_unstarted_container(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
@@ -120,6 +121,7 @@ async def test_diagnostics_explain_the_missing_log_of_an_unstarted_container(
     assert diagnosis["events"]["items"]
 
 
+@pytest.mark.slow
 async def test_forbidden_events_are_an_error_of_their_section_only(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     put_pod_into(cluster, "failed-mount")
@@ -151,6 +153,7 @@ async def test_diagnostics_of_a_hanging_cluster_are_partial_at_the_deadline(
     assert "with exit code 3" in diagnosis["summary"]
 
 
+@pytest.mark.slow
 async def test_diagnostics_without_a_live_view_time_out_with_504(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
