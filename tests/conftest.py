@@ -36,6 +36,12 @@ examples.register_profile("all", deadline=None)
 examples.register_profile("few", deadline=None, max_examples=20)
 examples.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
+
+def few(number: int) -> int:
+    """Return how many of so many generated schedules to try: as large a part as of hypothesis' examples."""
+    return number * examples().max_examples // 100
+
+
 VARIABLES = {field.upper() for field in Settings.model_fields} | set(FALLBACKS.values())
 
 
