@@ -12,11 +12,9 @@ from devcluster import Cluster
 from sandboxes.cli import check_each, main
 from sandboxes.settings import Settings
 from tests.contract.processes import PROVISIONER, environment, run
-from tests.contract.test_clusters_file import entry, west, write
+from tests.contract.test_clusters_file import entry, write
 from tests.kubectl import Kubectl
 from tests.waiting import until
-
-__all__ = ["west"]
 
 RENDER = ("render", "--sandbox-id", "a", "--thread-id", "t")
 

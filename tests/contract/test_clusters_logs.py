@@ -9,10 +9,8 @@ import pytest
 
 from devcluster import Cluster
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
-from tests.contract.test_clusters_file import entry, west, write
+from tests.contract.test_clusters_file import entry, write
 from tests.waiting import until
-
-__all__ = ["west"]
 
 pytestmark = pytest.mark.role("components/clusters")
 

@@ -9,10 +9,8 @@ import pytest
 from devcluster import Cluster
 from sandboxes.api.app_keys import CLUSTERS
 from tests.contract.service import Provisioner, StartProvisioner
-from tests.contract.test_clusters_file import entry, west, write
+from tests.contract.test_clusters_file import entry, write
 from tests.waiting import until
-
-__all__ = ["west"]
 
 pytestmark = [
     pytest.mark.role("components/clusters"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import kmock
@@ -15,17 +13,13 @@ import pytest
 from devcluster import Cluster
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import end_watches
-from tests.kubectl import SPEED, Kubectl
+from tests.kubectl import Kubectl
 from tests.waiting import until
 
+# Pods keep their state until a test sets another one.
+pytestmark = pytest.mark.devcluster(start_after=100_000)
+
 POD, NAMESPACE = "sandbox-a", "deer-flow"
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a cluster in which Pods keep their state until a test sets another one."""
-    async with Cluster(directory=tmp_path / "cluster", speed=SPEED, start_after=100_000) as running:
-        yield running
 
 
 def put_pod_into(cluster: Cluster, *states: str) -> None:
