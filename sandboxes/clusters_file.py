@@ -193,7 +193,7 @@ def message(path: object, problems: Sequence[str]) -> str:
 
 
 class Changes(NamedTuple):
-    """What to do for a new version of the file; nothing if there are `problems`.
+    """The changes by a new version of the file; none if there are `problems`.
 
     `joins`: entries of new clusters. `leaves`: names of clusters to end. `restarts`: entries whose settings changed, so
     that their cluster must be ended and started with the new ones. `weights`: entries of which only weight, labels or
