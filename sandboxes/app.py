@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandboxes.access.start import NEEDS_RESTART, gateway_keys
+from sandboxes.addresses import Address
 from sandboxes.api.app_keys import CLUSTER_UNITS, METRICS, SANDBOXES
 from sandboxes.api.auth import ApiKeys
 from sandboxes.api.callers import Callers, is_in_pod
@@ -19,6 +20,7 @@ from sandboxes.cluster_unit import ClusterPlan, client_of, prepare_unit
 from sandboxes.cluster_units import ClusterUnits
 from sandboxes.clusters_file import ClusterEntry, message, parse
 from sandboxes.deadlines import DEADLINES
+from sandboxes.environment import ignored_variables
 from sandboxes.errors import StartupError
 from sandboxes.fleet.markers import reserved_by
 from sandboxes.fleet.service import Fleet
@@ -36,7 +38,6 @@ from sandboxes.spec.options import DEFAULT_TEMPLATE
 from sandboxes.spec.replaced import replaced_fields, sentence
 from sandboxes.spec.seccomp import ALL_IN_ONE, is_all_in_one
 from sandboxes.spec.templates import load_templates, suffix_of
-from sandboxes.variables import Address, ignored_variables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence

@@ -26,10 +26,12 @@ from pydantic import ValidationError
 
 from sandboxes import __version__
 from sandboxes import objects as kube
+from sandboxes.addresses import LISTEN_HOST, LISTEN_PORT, Address, check_address
 from sandboxes.api import server
 from sandboxes.api.callers import is_in_pod
 from sandboxes.api.params import decode_json
 from sandboxes.app import compose, compose_gateway, compose_once, load_all_templates, read_entries
+from sandboxes.environment import used_variable
 from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.kubectl.config import SERVICE_ACCOUNT
 from sandboxes.logs import configure_logging, print_masked
@@ -40,7 +42,6 @@ from sandboxes.service.attempt import now
 from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build, build_extras
 from sandboxes.spec.options import DEFAULT_TEMPLATE, validate
-from sandboxes.variables import LISTEN_HOST, LISTEN_PORT, Address, check_address, used_variable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from sandboxes.cluster_settings import ClusterSettings
+from sandboxes.environment import may_be_shown, rule_of
 from sandboxes.grammar import key_problem, label_value_problem
-from sandboxes.spec.yaml import read_documents
+from sandboxes.spec.yaml_documents import read_documents
 from sandboxes.spec.yaml_scalars import UnreadableError
-from sandboxes.variables import may_be_shown, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sandboxes.settings import Settings
-    from sandboxes.spec.yaml import Document, Json
+    from sandboxes.spec.yaml_documents import Document, Json
 
 MAX_WEIGHT = 1000
 
@@ -193,7 +193,7 @@ def message(path: object, problems: Sequence[str]) -> str:
 
 
 class Changes(NamedTuple):
-    """What to do for a new version of the file; nothing if there are `problems`.
+    """The changes by a new version of the file; none if there are `problems`.
 
     `joins`: entries of new clusters. `leaves`: names of clusters to end. `restarts`: entries whose settings changed, so
     that their cluster must be ended and started with the new ones. `weights`: entries of which only weight, labels or

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from sandboxes.access.gateway import subject_of
+from sandboxes.addresses import LISTEN_HOST, Address
 from sandboxes.api.listener import GatewayListener
 from sandboxes.api.middlewares import phrase_response
 from sandboxes.api.probes import alive, metrics_response, readiness_response
+from sandboxes.environment import used_variable
 from sandboxes.gateway.interface import Ground
 from sandboxes.gateway.server import Gateway
 from sandboxes.gateway.views import LivePods, View
 from sandboxes.ops.gateway_metrics import GatewayCounts
 from sandboxes.ops.health import ENDING, OK, Readiness
-from sandboxes.variables import LISTEN_HOST, Address, used_variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

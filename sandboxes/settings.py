@@ -14,8 +14,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
-from sandboxes import variables
+from sandboxes import environment
+from sandboxes.addresses import EVERY_ADDRESS, LISTEN_HOST, LISTEN_PORT, LOOPBACK, authority
 from sandboxes.cluster_settings import ClusterSettings
+from sandboxes.environment import FALLBACKS
 from sandboxes.errors import StartupError
 from sandboxes.gateway_settings import GatewaySettings
 from sandboxes.grammar import (
@@ -25,11 +27,6 @@ from sandboxes.grammar import (
 )
 from sandboxes.models.requests import OPTIONAL_FIELDS, Seconds
 from sandboxes.variables import (
-    EVERY_ADDRESS,
-    FALLBACKS,
-    LISTEN_HOST,
-    LISTEN_PORT,
-    LOOPBACK,
     Amount,
     ClaimName,
     ListenHosts,
@@ -39,6 +36,7 @@ from sandboxes.variables import (
     api_key,
     file_path,
     lower_case,
+    sub_path_template,
     upper_case,
     variable_names,
     words,
@@ -85,7 +83,7 @@ class Settings(ClusterSettings, GatewaySettings):
     skills_pvc_name: ClaimName | None = Field(
         None, description="PersistentVolumeClaim for the skills, instead of `SKILLS_HOST_PATH`."
     )
-    skills_pvc_subpath_template: Annotated[str, AfterValidator(variables.sub_path_template)] | None = Field(
+    skills_pvc_subpath_template: Annotated[str, AfterValidator(sub_path_template)] | None = Field(
         None,
         description="`subPath` of `SKILLS_PVC_NAME` to mount, such as `users/{user_id}/skills`; `{user_id}` and "
         "`{thread_id}` are the sandbox's, each in a folder of its own. Unset: the whole claim.",
@@ -241,11 +239,11 @@ class Settings(ClusterSettings, GatewaySettings):
 
         Raises StartupError with one message that lists every bad variable.
         """
-        problems = variables.unsupported(os.environ)
+        problems = environment.unsupported(os.environ)
         try:
             settings = cls()
         except ValidationError as error:
-            raise StartupError(variables.message([*variables.described(error, os.environ), *problems])) from error
+            raise StartupError(environment.message([*environment.described(error, os.environ), *problems])) from error
         if settings.skills_pvc_subpath_template and not settings.skills_pvc_name:
             problems.append("SKILLS_PVC_SUBPATH_TEMPLATE is set without SKILLS_PVC_NAME, to which it applies.")
         if settings.deerflow_lark_broker_deny_subcommands and not settings.lark_cli_broker_image:
@@ -256,7 +254,7 @@ class Settings(ClusterSettings, GatewaySettings):
                 f"{settings.sandbox_service_type}: unset one of them."
             )
         if problems:
-            raise StartupError(variables.message(problems))
+            raise StartupError(environment.message(problems))
         return settings
 
     @property
@@ -287,7 +285,7 @@ class Settings(ClusterSettings, GatewaySettings):
         if not all(map(is_loopback, hosts)):
             return None
         host = LOOPBACK[1] if set(hosts) == {LOOPBACK[1]} else LOOPBACK[0]
-        return f"http://{variables.authority(host, self.sandbox_gateway_port)}"
+        return f"http://{authority(host, self.sandbox_gateway_port)}"
 
     @property
     def overridden(self) -> list[str]:

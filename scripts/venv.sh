@@ -40,6 +40,7 @@ install_requirements() {
     "$python" -m venv --clear "$VENV"
   fi
   echo "installing $1 into .venv, once ..." >&2
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$1" >&2
+  # Python compiles the modules that are imported; pip would compile all, and most are not.
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r "$1" >&2
   cp "$1" "$stamp"
 }

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import settings as examples
 
 from sandboxes.deadlines import Deadlines
+from sandboxes.environment import FALLBACKS, LARK_PREFIXES
 from sandboxes.settings import Settings
 from sandboxes.spec.templates import Template, load_template
-from sandboxes.variables import FALLBACKS, LARK_PREFIXES
 from tests.audit import pytest_sessionfinish, pytest_testnodedown
 from tests.marker import (
     no_secrets_of_other_tests,
@@ -35,6 +35,12 @@ ROOT = Path(__file__).parent.parent
 examples.register_profile("all", deadline=None, print_blob=True)
 examples.register_profile("few", deadline=None, print_blob=True, max_examples=20)
 examples.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
+
+def few(number: int) -> int:
+    """Return how many of so many generated schedules to try: as large a part as of hypothesis' examples."""
+    return number * examples().max_examples // 100
+
 
 VARIABLES = {field.upper() for field in Settings.model_fields} | set(FALLBACKS.values())
 

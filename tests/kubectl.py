@@ -100,8 +100,11 @@ def service(name: str = "x", namespace: str = "default", **spec: Any) -> dict[st
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with Cluster(directory=tmp_path / "cluster", speed=SPEED) as running:
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Return a running cluster; `@pytest.mark.devcluster(start_after=60)` passes it arguments."""
+    marker = request.node.get_closest_marker("devcluster")
+    arguments = {"speed": SPEED, **(marker.kwargs if marker else {})}
+    async with Cluster(directory=tmp_path / "cluster", **arguments) as running:
         yield running
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.access.tokens import Subject, mint
+from sandboxes.addresses import authority
 from sandboxes.cluster_settings import DEFAULT_CLUSTER
 from sandboxes.gateway_settings import ID_PLACE
-from sandboxes.variables import authority
 
 if TYPE_CHECKING:
     from sandboxes.access.tokens import Keys

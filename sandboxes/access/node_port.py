@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sandboxes.access.services import ServiceAccess
-from sandboxes.variables import authority
+from sandboxes.addresses import authority
 
 if TYPE_CHECKING:
     from sandboxes.objects import KubeObject

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from sandboxes.addresses import Address
     from sandboxes.gateway.server import Gateway
-    from sandboxes.variables import Address
 
 logger = logging.getLogger(__name__)
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from aiohttp import web
 from pydantic_core import to_json
 
+from sandboxes.addresses import EVERY_ADDRESS, LOOPBACK, authority
 from sandboxes.deadlines import DEADLINES
 from sandboxes.errors import StartupError
 from sandboxes.logs import AccessLogger
-from sandboxes.variables import EVERY_ADDRESS, LOOPBACK, authority
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
     from collections.abc import Awaitable, Coroutine, Iterable, Iterator
     from typing import Literal
 
-    from sandboxes.variables import Address
+    from sandboxes.addresses import Address
 
 logger = logging.getLogger(__name__)
 

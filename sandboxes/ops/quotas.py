@@ -45,7 +45,7 @@ def left_of(quotas: Iterable[KubeObject]) -> dict[str, str]:
 
 
 class Quotas:
-    """What is left of the quotas of one cluster, as it was last read."""
+    """The rest of the quotas of one cluster, as it was last read."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster

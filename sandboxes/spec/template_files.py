@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from sandboxes.errors import StartupError
-from sandboxes.spec import yaml
+from sandboxes.spec import yaml_documents
 from sandboxes.spec.yaml_scalars import UnreadableError
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ _EXPORTED = (
 _IGNORED = ("creationTimestamp", "generation", "selfLink")
 
 
-def read_file(path: Path) -> list[yaml.Document]:
+def read_file(path: Path) -> list[yaml_documents.Document]:
     """Read the documents of a file as kubectl does, without the empty ones; raises StartupError."""
     try:
-        return yaml.read_documents(path.read_bytes())
+        return yaml_documents.read_documents(path.read_bytes())
     except OSError as error:
         raise StartupError(f"The template {path} can't be read: {error.strerror}.") from error
     except UnreadableError as error:
         raise StartupError(f"The template {path} can't be read: {error}.") from error
 
 
-def read_one(path: Path, kind: str) -> yaml.Document:
+def read_one(path: Path, kind: str) -> yaml_documents.Document:
     """Read a file with exactly one object, a Pod or a Service; raises StartupError."""
     documents = read_file(path)
     values = [document.value for document in documents]
@@ -61,7 +61,7 @@ def read_one(path: Path, kind: str) -> yaml.Document:
     return documents[0]
 
 
-def _name_of(value: yaml.Json, wanted: str) -> str:
+def _name_of(value: yaml_documents.Json, wanted: str) -> str:
     if not isinstance(value, dict):
         return "a list" if isinstance(value, list) else "a single value"
     kind = value.get("kind")
@@ -70,7 +70,7 @@ def _name_of(value: yaml.Json, wanted: str) -> str:
     return f"an object of kind {kind}" if isinstance(kind, str) and _KIND.fullmatch(kind) else "another object"
 
 
-def checked(path: Path, document: yaml.Document, shape: type[BaseModel]) -> KubeObject:
+def checked(path: Path, document: yaml_documents.Document, shape: type[BaseModel]) -> KubeObject:
     """Return the object without null fields and those that the API server ignores; raises StartupError."""
     loaded = _without_nulls(document.value)
     try:
@@ -93,7 +93,7 @@ def checked(path: Path, document: yaml.Document, shape: type[BaseModel]) -> Kube
     return loaded
 
 
-def at(document: yaml.Document, where: yaml.Where) -> str:
+def at(document: yaml_documents.Document, where: yaml_documents.Where) -> str:
     """Return the line of a field for a message, such as " (line 3)"; empty if it is unknown."""
     line = document.line_of(where)
     return "" if line is None else f" (line {line})"

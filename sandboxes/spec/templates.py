@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandboxes.objects import KubeObject
-    from sandboxes.spec.yaml import Document
+    from sandboxes.spec.yaml_documents import Document
 
 _T = TypeVar("_T")
 

@@ -59,7 +59,7 @@ def extra_volume(index: int, mount: ExtraMount, settings: Settings) -> Mounted:
 
 
 class _Source(NamedTuple):
-    """Where a volume's files are: its source in the Pod, and the folder of it that is mounted (empty: all of it)."""
+    """A volume's source in the Pod, and the folder of it that is mounted (empty: all of it)."""
 
     volume: KubeObject
     sub_path: str = ""

@@ -15,8 +15,8 @@ from aiohttp import web
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from sandboxes.addresses import Address
 from sandboxes.api.server import serve
-from sandboxes.variables import Address
 from tests.api.conftest import URL, MakeApp
 from tests.api.examples import SETTINGS
 from tests.fakes import FakeCluster

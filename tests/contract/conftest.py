@@ -14,6 +14,7 @@ from tests.contract.chaos import service
 from tests.contract.configured import templates
 from tests.contract.fleet import clusters, path, start_replica, west
 from tests.contract.fleet_chaos import start_chaos
+from tests.contract.gateways import keys, session, start_gateway
 from tests.contract.processes import service_url
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.contract.views import tampered
@@ -21,8 +22,9 @@ from tests.kubectl import cluster, kubectl
 from tests.waiting import until
 
 __all__ = [
-    "cluster", "clusters", "fast_cluster", "kubectl", "path", "provisioner", "service", "service_url",
-    "start_chaos", "start_provisioner", "start_replica", "tampered", "templates", "until", "west", "without_reaper",
+    "cluster", "clusters", "fast_cluster", "keys", "kubectl", "path", "provisioner", "service", "service_url",
+    "session", "start_chaos", "start_gateway", "start_provisioner", "start_replica", "tampered", "templates", "until",
+    "west", "without_reaper",
 ]  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from tests.waiting import until
 
 NS = "deer-flow"
 KEY, NEW_KEY = "k" * 44, "n" * 44
+PODS_ANSWER = pytest.mark.devcluster(pod_servers=True, speed=1)
+"""For tests with `start_gateway`: Pods answer at their own addresses."""
 NOT_FOUND = (404, {"detail": "No sandbox has this URL"})
 
 
@@ -58,14 +60,6 @@ async def sandbox_server(request: web.BaseRequest) -> web.StreamResponse:
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a cluster whose Pods answer at their own addresses."""
-    async with Cluster(directory=tmp_path / "cluster", pod_servers=True) as cluster:
-        cluster.pods_answer_by(sandbox_server)
-        yield cluster
-
-
-@pytest.fixture
 def keys(tmp_path: Path) -> Path:
     """Return the file with the keys of all gateways of the test."""
     path = tmp_path / "gateway-keys"
@@ -74,8 +68,12 @@ def keys(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start_gateway(start_provisioner: StartProvisioner, keys: Path) -> StartReplica:
-    """Return a function that starts a service with the gateway; all of them name the first one in their URLs."""
+def start_gateway(start_provisioner: StartProvisioner, cluster: Cluster, keys: Path) -> StartReplica:
+    """Return a function that starts a service with the gateway; all of them name the first one in their URLs.
+
+    The test has `PODS_ANSWER`: its Pods are sandboxes that the gateway reaches.
+    """
+    cluster.pods_answer_by(sandbox_server)
     ports: list[int] = []
 
     async def start(**variables: str) -> Replica:

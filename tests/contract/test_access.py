@@ -34,6 +34,7 @@ async def test_k8s_api_server_overrides_the_address_with_verified_tls(
     assert (await create(provisioner))["sandbox_id"] == "a"
 
 
+@pytest.mark.slow
 async def test_a_server_name_missing_from_the_certificate_is_503(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:

@@ -99,6 +99,7 @@ async def test_every_line_is_ok_on_a_ready_cluster(cluster: Cluster, kubectl: Ku
     assert cluster.objects("Pod") == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespace")
 async def test_the_shipped_role_passes_and_unreadable_parts_are_not_permitted(cluster: Cluster, tmp_path: Path) -> None:
     cluster.authorization.restrict(NS, objects(new_kubectl(), ".")["Role"]["rules"])
@@ -279,6 +280,7 @@ async def test_an_unreachable_cluster_exits_with_2(cluster: Cluster, tmp_path: P
     assert checked.lines[-1] == "FAIL          API server: The cluster can't be reached"
 
 
+@pytest.mark.slow
 async def test_a_certificate_of_another_name_exits_with_2(cluster: Cluster, tmp_path: Path) -> None:
     checked = await check(cluster, tmp_path, K8S_TLS_SERVER_NAME="nobody")
     assert checked.returncode == 2

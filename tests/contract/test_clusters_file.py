@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,6 @@ pytestmark = [
     pytest.mark.usefixtures("without_reaper"),
     pytest.mark.role(CLUSTERS),
 ]
-
-
-@pytest.fixture
-async def west(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a second cluster, with the namespace of the sandboxes."""
-    async with Cluster(directory=tmp_path / "west") as west:
-        west.make_namespace("deer-flow")
-        yield west
 
 
 def write(path: Path, *entries: dict[str, Any]) -> Path:

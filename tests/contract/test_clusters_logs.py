@@ -9,10 +9,8 @@ import pytest
 
 from devcluster import Cluster
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
-from tests.contract.test_clusters_file import entry, west, write
+from tests.contract.test_clusters_file import entry, write
 from tests.waiting import until
-
-__all__ = ["west"]
 
 pytestmark = pytest.mark.role("components/clusters")
 
@@ -21,7 +19,7 @@ def lines(log: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
 
 
-@pytest.mark.parametrize("with_file", [True, False])
+@pytest.mark.parametrize("with_file", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_a_line_about_a_cluster_names_it_only_with_the_file(
     cluster: Cluster, west: Cluster, tmp_path: Path, *, with_file: bool
 ) -> None:

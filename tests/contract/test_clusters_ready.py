@@ -9,10 +9,8 @@ import pytest
 from devcluster import Cluster
 from sandboxes.api.app_keys import CLUSTERS
 from tests.contract.service import Provisioner, StartProvisioner
-from tests.contract.test_clusters_file import entry, west, write
+from tests.contract.test_clusters_file import entry, write
 from tests.waiting import until
-
-__all__ = ["west"]
 
 pytestmark = [
     pytest.mark.role("components/clusters"),
@@ -49,6 +47,7 @@ async def test_the_service_is_ready_while_one_cluster_is(cluster: Cluster, west:
     await becomes(service, 200, east="ok", west=AWAY)
 
 
+@pytest.mark.slow
 async def test_a_lost_cluster_without_a_service_is_named_with_the_reason(service: Provisioner) -> None:
     service.client.app[CLUSTERS].unusable["north"] = "Kubeconfig /north can't be read."
     await becomes(service, 200, east="ok", west="ok", north="Kubeconfig /north can't be read.")

@@ -21,6 +21,7 @@ CASES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (RE
 ON_THE_NODE = sorted(
     name for name, case in CASES.items() if any(row[1] == "Directory" for row in case["mounts"].values())
 )
+QUICK = {"chart", "compose-pr-5077", "reference-today"}
 SECRETS = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -67,7 +68,10 @@ async def post(provisioner: Provisioner, case: dict[str, Any], **fields: Any) ->
     return answer
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+# tests/unit/test_deerflow.py has the mounts of all setups; these run each on a node.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(CASES)]
+)
 async def test_the_sandbox_runs_with_the_recorded_mounts(
     name: str, start_provisioner: StartProvisioner, tmp_path: Path
 ) -> None:

@@ -22,8 +22,8 @@ from tests.contract.processes import environment, free_port, run
 from tests.contract.service import KUBECTL
 from tests.pages import Step, blocks, fits, pages_with_commands, steps
 
-# The pages of a first visit; the other pages run with --all.
-QUICK = {"README.md", "docs/tutorial/first-sandbox.md"}
+# The page of a first visit; the other pages run with --all.
+QUICK = {"README.md"}
 # Pages whose service needs another Role than the default one.
 ROLES = {"docs/how-to/network-policy.md": PRODUCTION}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,13 @@ from devcluster import Cluster
 from tests.conftest import ROOT
 from tests.contract.lives import get_sandbox, nothing_left, pass_time, reaper_of, reaps_one, uid_of
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
-from tests.kubectl import SPEED
 from tests.metrics import scrape, value
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("without_reaper")
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a cluster in which Pods stay as they are until a test puts them into a state."""
-    async with Cluster(directory=tmp_path / "cluster", speed=SPEED, start_after=100_000) as running:
-        yield running
+pytestmark = [
+    pytest.mark.usefixtures("without_reaper"),
+    pytest.mark.devcluster(start_after=100_000),  # Pods stay as they are until a test puts them into a state
+]
 
 
 @pytest.fixture

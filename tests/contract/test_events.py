@@ -125,6 +125,7 @@ async def test_changes_during_a_watch_outage_are_sent_afterwards(provisioner: Pr
         assert stream.names("a") == ["changed"]
 
 
+@pytest.mark.slow
 async def test_a_slow_subscriber_is_disconnected_and_others_continue(
     provisioner: Provisioner,
     cluster: Cluster,
@@ -194,6 +195,7 @@ async def test_sigterm_ends_open_streams_and_waits(cluster: Cluster, tmp_path: P
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow
 async def test_a_disconnected_subscriber_is_logged_without_a_traceback(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))

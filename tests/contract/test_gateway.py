@@ -15,19 +15,14 @@ from tests.contract.gateways import (
     NEW_KEY,
     NOT_FOUND,
     NS,
+    PODS_ANSWER,
     StartReplica,
     becomes,
-    cluster,
     get,
-    keys,
     reached,
-    session,
-    start_gateway,
     url_of,
 )
 from tests.contract.service import URL, create, until
-
-__all__ = ["cluster", "keys", "session", "start_gateway"]
 
 
 async def test_a_sandbox_is_reached_by_its_url_and_nothing_is_made_beside_its_pod(
@@ -45,6 +40,9 @@ async def test_a_sandbox_is_reached_by_its_url_and_nothing_is_made_beside_its_po
     async with session.ws_connect(f"{url}/socket") as socket:
         await socket.send_str("hello")
         assert await socket.receive_str() == "hello"
+
+
+pytestmark = PODS_ANSWER
 
 
 async def test_every_answer_of_every_replica_has_the_same_url(start_gateway: StartReplica) -> None:

@@ -19,25 +19,11 @@ from sandboxes.deadlines import Deadlines
 from sandboxes.settings import Settings
 from tests.audit import CLUSTERS
 from tests.contract.fleet import FIELDS, NS, write
-from tests.contract.gateways import (
-    NOT_FOUND,
-    Replica,
-    StartReplica,
-    becomes,
-    cluster,
-    get,
-    keys,
-    reached,
-    sandbox_server,
-    session,
-    start_gateway,
-)
+from tests.contract.gateways import NOT_FOUND, PODS_ANSWER, Replica, StartReplica, becomes, get, reached, sandbox_server
 from tests.contract.processes import free_port
 from tests.contract.service import URL, create, until
 
-__all__ = ["cluster", "keys", "session", "start_gateway"]
-
-pytestmark = [pytest.mark.slow, pytest.mark.role(CLUSTERS)]
+pytestmark = [PODS_ANSWER, pytest.mark.slow, pytest.mark.role(CLUSTERS)]
 
 
 @pytest.fixture

@@ -8,22 +8,10 @@ import aiohttp
 import pytest
 
 from devcluster import Cluster
-from tests.contract.gateways import (
-    NOT_FOUND,
-    StartReplica,
-    cluster,
-    get,
-    keys,
-    reached,
-    session,
-    start_gateway,
-    url_of,
-)
+from tests.contract.gateways import NOT_FOUND, PODS_ANSWER, StartReplica, get, reached, url_of
 from tests.contract.service import URL, until
 
-pytestmark = pytest.mark.slow
-
-__all__ = ["cluster", "keys", "session", "start_gateway"]
+pytestmark = [PODS_ANSWER, pytest.mark.slow]
 
 
 @pytest.mark.slow

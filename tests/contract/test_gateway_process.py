@@ -16,27 +16,13 @@ from devcluster import Cluster
 from devcluster.authorization import rights_of
 from sandboxes import objects as kube
 from tests.audit import GATEWAY
-from tests.contract.gateways import (
-    NOT_FOUND,
-    NS,
-    StartReplica,
-    becomes,
-    cluster,
-    get,
-    keys,
-    reached,
-    session,
-    start_gateway,
-    url_of,
-)
+from tests.contract.gateways import NOT_FOUND, NS, PODS_ANSWER, StartReplica, becomes, get, reached, url_of
 from tests.contract.kubectls import new_kubectl
 from tests.contract.processes import PROVISIONER, environment, free_port, run, running
 from tests.contract.service import URL, until
 from tests.deploy import all_objects, overlay_with
 
-__all__ = ["cluster", "keys", "session", "start_gateway"]
-
-pytestmark = pytest.mark.slow
+pytestmark = [PODS_ANSWER, pytest.mark.slow]
 
 GATEWAYS = (*PROVISIONER, "gateway")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import aiohttp
 
 from devcluster import Cluster
-from tests.contract.gateways import KEY, NS, cluster, get, keys, reached, sandbox_server, session
+from tests.contract.gateways import KEY, NS, PODS_ANSWER, get, reached, sandbox_server
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import until
 
-__all__ = ["cluster", "keys", "session"]
+pytestmark = PODS_ANSWER
 
 TOKEN = re.compile(r"/s/[a-z0-9-]+/((?:\d*\.\d*\.)?([A-Za-z0-9_-]{32}))")
 

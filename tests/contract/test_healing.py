@@ -100,7 +100,12 @@ async def test_a_create_restores_a_missing_service(
 
 
 @pytest.mark.parametrize(
-    "ended", [{"phase": "Failed"}, {"phase": "Succeeded"}, {"phase": "Failed", "reason": "Evicted"}]
+    "ended",
+    [
+        {"phase": "Failed"},
+        pytest.param({"phase": "Succeeded"}, marks=pytest.mark.slow),
+        pytest.param({"phase": "Failed", "reason": "Evicted"}, marks=pytest.mark.slow),
+    ],
 )
 async def test_a_create_replaces_an_ended_pod(
     provisioner: Provisioner, cluster: Cluster, ended: dict[str, Any]
@@ -253,6 +258,7 @@ async def test_a_manually_created_sandbox_with_other_user_data_is_409_and_unchan
         assert "annotations" not in new["metadata"]
 
 
+@pytest.mark.slow
 async def test_a_new_default_image_does_not_change_a_running_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
@@ -264,6 +270,7 @@ async def test_a_new_default_image_does_not_change_a_running_sandbox(
     assert (uids(cluster), spec_of(cluster, POD)[0]["containers"]) == before
 
 
+@pytest.mark.slow
 async def test_concurrent_creates_with_different_images_make_one_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:

@@ -55,6 +55,7 @@ async def test_readyz_is_503_when_the_cluster_becomes_unreachable(provisioner: P
     assert (status, checks["api_server"]) == (503, "The cluster can't be reached")
 
 
+@pytest.mark.slow
 async def test_readyz_is_503_when_the_api_server_returns_500(provisioner: Provisioner, cluster: Cluster) -> None:
     cluster.faults.answer(500)
     status, checks = await readiness(provisioner)

@@ -61,6 +61,7 @@ async def test_reads_see_own_writes(provisioner: Provisioner) -> None:
         assert f"s{number}" not in await ids(provisioner)
 
 
+@pytest.mark.slow
 async def test_a_create_after_a_delete_of_the_same_unknown_id_is_listed_at_once(provisioner: Provisioner) -> None:
     await until_fresh(provisioner)
     assert (await provisioner.delete(f"{URL}/a")).status == 200
@@ -263,6 +264,7 @@ async def test_reconciliation_asks_the_cluster_where_the_view_is_behind(
     assert await incarnation(provisioner) == ("absent", None)
 
 
+@pytest.mark.slow
 async def test_reconciliation_finds_a_terminating_pod_until_it_is_gone(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:

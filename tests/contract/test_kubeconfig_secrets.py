@@ -164,7 +164,9 @@ async def test_watches_and_the_pool_never_quote_a_changed_kubeconfig(
     assert [line for line in log.lines if shows(line)] == []
 
 
-@pytest.mark.parametrize("section", ["users", "clusters", "contexts"])
+@pytest.mark.parametrize(
+    "section", ["users", *(pytest.param(one, marks=pytest.mark.slow) for one in ("clusters", "contexts"))]
+)
 async def test_duplicate_kubeconfig_entries_stop_the_start_with_their_name(
     section: str, cluster: Cluster, path: Path, tmp_path: Path, make_settings: MakeSettings, log: Log
 ) -> None:
@@ -199,7 +201,10 @@ async def test_a_plugins_output_is_logged_with_its_secrets_hidden(
     assert line.rstrip().endswith(f"exec: executable {path.parent}/login failed with exit code 3")
 
 
-@pytest.mark.parametrize("more", ["\n---\n- [a", "\n...\n}", f"\n---\n{'[' * 200}"])
+@pytest.mark.parametrize(
+    "more",
+    ["\n---\n- [a", *(pytest.param(one, marks=pytest.mark.slow) for one in ("\n...\n}", f"\n---\n{'[' * 200}"))],
+)
 async def test_plugin_output_is_not_logged_when_only_kubectl_can_parse_the_kubeconfig(
     more: str, start_provisioner: StartProvisioner, cluster: Cluster, path: Path, log: Log
 ) -> None:

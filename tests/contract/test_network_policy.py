@@ -42,6 +42,7 @@ async def test_isolated_applies_the_policy_at_the_start(start_provisioner: Start
     await create(provisioner)
 
 
+@pytest.mark.slow
 async def test_isolated_without_peers_blocks_all_ingress_and_warns(
     start_provisioner: StartProvisioner, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -76,6 +77,7 @@ async def test_creates_are_502_until_the_policy_can_be_applied(
     assert policies(cluster) == ["sandboxes-isolated"]
 
 
+@pytest.mark.slow
 async def test_a_recreated_namespace_gets_the_policy_again(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:

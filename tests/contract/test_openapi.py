@@ -220,7 +220,11 @@ async def test_responses_while_the_cluster_is_unreachable_are_documented(
 
 @pytest.mark.parametrize(
     ("recorded", "status"),
-    [("apply-forbidden-no-create", 502), ("apply-quota-exceeded", 429), ("apply-pod-security-violation", 502)],
+    [
+        ("apply-quota-exceeded", 429),
+        pytest.param("apply-forbidden-no-create", 502, marks=pytest.mark.slow),
+        pytest.param("apply-pod-security-violation", 502, marks=pytest.mark.slow),
+    ],
 )
 async def test_responses_to_a_rejected_create_are_documented(
     cluster: Cluster, start_provisioner: StartProvisioner, recorded: str, status: int

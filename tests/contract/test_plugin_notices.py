@@ -40,8 +40,8 @@ def plugin(token: str, *, before: str, after: str) -> str:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("\n".join([*BEFORE, ""]), ""),
-        ("", "\n".join([*AFTER, ""])),
+        pytest.param("\n".join([*BEFORE, ""]), "", marks=pytest.mark.slow),
+        pytest.param("", "\n".join([*AFTER, ""]), marks=pytest.mark.slow),
         ("Logging in ... 50%\rLogging in ... 100%\r", ""),
         ("Logging in ... ", "\n".join([*AFTER, ""])),
     ],

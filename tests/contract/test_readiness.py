@@ -50,7 +50,7 @@ def wait_in_state(start_provisioner: StartProvisioner, idle_cluster: Cluster) ->
     return wait
 
 
-@pytest.mark.parametrize("live_view", ["true", "false"])
+@pytest.mark.parametrize("live_view", ["true", pytest.param("false", marks=pytest.mark.slow)])
 async def test_a_create_with_wait_seconds_returns_a_ready_sandbox(
     start_provisioner: StartProvisioner, live_view: str
 ) -> None:
@@ -76,7 +76,11 @@ async def test_a_wait_that_times_out_returns_the_unready_sandbox(provisioner: Pr
 
 
 @pytest.mark.parametrize(
-    ("state", "reason"), [("err-image-pull", "ErrImagePull"), ("image-pull-backoff", "ImagePullBackOff")]
+    ("state", "reason"),
+    [
+        ("err-image-pull", "ErrImagePull"),
+        pytest.param("image-pull-backoff", "ImagePullBackOff", marks=pytest.mark.slow),
+    ],
 )
 async def test_an_image_pull_error_ends_the_wait(wait_in_state: WaitInState, state: str, reason: str) -> None:
     answer = await wait_in_state(state)
@@ -92,7 +96,7 @@ async def test_a_crash_loop_ends_the_wait(wait_in_state: WaitInState) -> None:
     assert answer["reason"]
 
 
-@pytest.mark.parametrize("state", ["failed", "succeeded"])
+@pytest.mark.parametrize("state", ["failed", pytest.param("succeeded", marks=pytest.mark.slow)])
 async def test_an_ended_pod_ends_the_wait(wait_in_state: WaitInState, state: str) -> None:
     answer = await wait_in_state(state)
     assert (answer["status"], answer["ready"]) == (state.capitalize(), False)
@@ -125,6 +129,7 @@ def is_waited_for(sandbox_id: str) -> bool:
     return any(task.get_name() == f"wait for sandbox {sandbox_id}" for task in asyncio.all_tasks())
 
 
+@pytest.mark.slow
 @pytest.mark.deadlines(url_unreached=0.5)
 async def test_an_unreachable_url_is_not_a_failure(start_provisioner: StartProvisioner) -> None:
     provisioner = await start_provisioner(NODE_HOST="127.0.0.2")

@@ -37,7 +37,7 @@ async def test_an_ended_sandbox_is_reaped_only_after_ended_ttl(
     await until(lambda: nothing_left(cluster))
 
 
-@pytest.mark.parametrize("lost", ["pod/sandbox-a", "service/sandbox-a-svc"])
+@pytest.mark.parametrize("lost", ["pod/sandbox-a", pytest.param("service/sandbox-a-svc", marks=pytest.mark.slow)])
 async def test_an_incomplete_sandbox_is_reaped(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, lost: str
 ) -> None:
@@ -60,6 +60,7 @@ async def test_an_old_sandbox_that_lost_its_service_gets_the_grace_period(
     assert uid_of(cluster) is not None
 
 
+@pytest.mark.slow
 async def test_an_expired_sandbox_of_another_manager_is_not_reaped(
     provisioner: Provisioner, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import kmock
@@ -15,17 +13,13 @@ import pytest
 from devcluster import Cluster
 from tests.contract.service import URL, Provisioner, StartProvisioner, create
 from tests.contract.views import end_watches
-from tests.kubectl import SPEED, Kubectl
+from tests.kubectl import Kubectl
 from tests.waiting import until
 
+# Pods keep their state until a test sets another one.
+pytestmark = pytest.mark.devcluster(start_after=100_000)
+
 POD, NAMESPACE = "sandbox-a", "deer-flow"
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Return a cluster in which Pods keep their state until a test sets another one."""
-    async with Cluster(directory=tmp_path / "cluster", speed=SPEED, start_after=100_000) as running:
-        yield running
 
 
 def put_pod_into(cluster: Cluster, *states: str) -> None:
@@ -108,6 +102,7 @@ async def test_diagnostics_have_events_containers_and_logs(provisioner: Provisio
     assert {one["type"] for one in diagnosis["conditions"]} >= {"Ready", "PodScheduled"}
 
 
+@pytest.mark.slow
 async def test_diagnostics_explain_the_missing_log_of_an_unstarted_container(
     provisioner: Provisioner, cluster: Cluster
 ) -> None:
@@ -120,6 +115,7 @@ async def test_diagnostics_explain_the_missing_log_of_an_unstarted_container(
     assert diagnosis["events"]["items"]
 
 
+@pytest.mark.slow
 async def test_forbidden_events_are_an_error_of_their_section_only(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner)
     put_pod_into(cluster, "failed-mount")
@@ -151,6 +147,7 @@ async def test_diagnostics_of_a_hanging_cluster_are_partial_at_the_deadline(
     assert "with exit code 3" in diagnosis["summary"]
 
 
+@pytest.mark.slow
 async def test_diagnostics_without_a_live_view_time_out_with_504(
     start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:

@@ -86,6 +86,7 @@ def test_an_unused_exception_is_reported() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_partial_run_reports_no_unused_right(tmp_path: Path) -> None:
     returncode, stdout = run_of_halves(tmp_path, never="services", has_all=False)
     assert returncode == 0
@@ -136,6 +137,7 @@ async def test_a_service_that_exceeds_its_role_fails_its_test(
         await start_provisioner(SANDBOX_NETWORK_POLICY="isolated")
 
 
+@pytest.mark.slow
 async def test_requests_of_the_tests_own_kubectl_are_not_audited(
     start_provisioner: StartProvisioner, kubectl: Kubectl, audited: Asked
 ) -> None:

@@ -108,6 +108,7 @@ async def test_a_sidecar_mounts_only_its_threads_part_of_the_user_data_claim(
     assert claims == [{"claimName": "home"}] * 2
 
 
+@pytest.mark.slow
 async def test_a_manually_created_claim_is_not_used(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
@@ -154,6 +155,7 @@ async def is_running(cluster: Cluster) -> bool:
     return pod is not None and pod["status"]["phase"] == "Running"
 
 
+@pytest.mark.slow
 @with_templates_role
 async def test_extra_objects_are_kept_when_the_same_owner_recreates_the_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
@@ -202,6 +204,7 @@ async def test_concurrent_creates_by_two_owners_leave_one_set_of_extra_objects(
     assert len(names(cluster, "ConfigMap")) == len(names(cluster, "NetworkPolicy")) == 1
 
 
+@pytest.mark.slow
 @with_templates_role
 async def test_concurrent_creates_in_two_processes_make_one_set_of_extra_objects(
     start_provisioner: StartProvisioner, cluster: Cluster, templates: Path
@@ -231,6 +234,7 @@ async def is_empty(cluster: Cluster) -> bool:
     return not any(names(cluster, kind) for kind in kinds)
 
 
+@pytest.mark.slow
 async def test_a_rejected_create_keeps_an_existing_claim(provisioner: Provisioner, cluster: Cluster) -> None:
     await create(provisioner, template="persistent")
     await provisioner.delete(f"{URL}/a")

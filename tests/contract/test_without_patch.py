@@ -89,7 +89,7 @@ async def test_a_forbidden_apply_is_not_tried_again(provisioner: Provisioner, cl
 
 
 @pytest.mark.usefixtures("role")
-@pytest.mark.parametrize("by", ["the same process", "another process"])
+@pytest.mark.parametrize("by", ["the same process", pytest.param("another process", marks=pytest.mark.slow)])
 async def test_a_repeated_create_returns_the_existing_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster, by: str
 ) -> None:
@@ -112,6 +112,7 @@ async def test_concurrent_creates_of_one_id_make_one_sandbox(provisioner: Provis
     assert len(cluster.objects("Pod")) == len(cluster.objects("Service")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("role")
 async def test_concurrent_creates_in_two_replicas_make_one_sandbox(
     start_provisioner: StartProvisioner, cluster: Cluster
@@ -163,7 +164,7 @@ async def test_a_create_that_fails_after_the_pod_leaves_nothing(
 
 
 @pytest.mark.usefixtures("role")
-@pytest.mark.parametrize("resource", ["pods", "services"])
+@pytest.mark.parametrize("resource", ["pods", pytest.param("services", marks=pytest.mark.slow)])
 async def test_a_lost_response_causes_no_second_object(
     provisioner: Provisioner, cluster: Cluster, resource: str
 ) -> None:
@@ -291,6 +292,7 @@ async def test_adopting_a_pod_is_502(provisioner: Provisioner, cluster: Cluster,
     assert cluster.get(*SERVICE) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("role")
 async def test_a_touch_that_cannot_be_written_is_502(provisioner: Provisioner, cluster: Cluster) -> None:
     grant_patch(cluster)
@@ -314,7 +316,7 @@ async def test_apply_is_used_again_once_patch_is_granted(provisioner: Provisione
 
 
 @pytest.mark.usefixtures("role")
-@pytest.mark.parametrize("may", ["pods", "services"])
+@pytest.mark.parametrize("may", ["pods", pytest.param("services", marks=pytest.mark.slow)])
 async def test_patch_on_pods_or_services_alone_suffices_for_a_create(
     provisioner: Provisioner, cluster: Cluster, may: str
 ) -> None:

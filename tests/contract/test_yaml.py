@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandboxes.spec.yaml import read_documents
+from sandboxes.spec.yaml_documents import read_documents
 from sandboxes.spec.yaml_scalars import UnreadableError
 from tests.kubectl import KUBECTL
 

@@ -8,14 +8,16 @@ from typing import get_args
 
 import pytest
 
+from sandboxes.environment import FALLBACKS
 from sandboxes.models.responses import Status
 from sandboxes.ops.metrics import FAMILIES
 from sandboxes.service.events import EVENT_TYPES
 from sandboxes.settings import Settings
 from sandboxes.status.advice import SUMMARIES
 from sandboxes.status.reasons import HOPELESS
-from sandboxes.variables import FALLBACKS
-from scripts.docs import PARTS, changes, generated, table
+from scripts.docs import PARTS, generated
+from scripts.docs_markdown import table
+from scripts.docs_project import changes
 from tests.conftest import ROOT, VARIABLES
 from tests.pages import NOT_RUN, TEXTS, blocks, fits, path_of, steps
 

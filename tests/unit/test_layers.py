@@ -19,6 +19,7 @@ MODULES = sorted((ROOT / "sandboxes").rglob("*.py"))
             *MODULES,
             ROOT / "provisioner.py",
             *(ROOT / "devcluster").rglob("*.py"),
+            *(ROOT / "scripts").rglob("*.py"),
             *(ROOT / "tests").rglob("*.py"),
         }
     ),

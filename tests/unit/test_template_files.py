@@ -19,7 +19,7 @@ from sandboxes.settings import Settings
 from sandboxes.spec.manifests import build, build_extras
 from sandboxes.spec.options import CreateOptions, Sandbox
 from sandboxes.spec.templates import load_template, load_templates
-from sandboxes.spec.yaml import MAX_BYTES
+from sandboxes.spec.yaml_documents import MAX_BYTES
 from tests.conftest import ROOT
 from tests.record import case
 

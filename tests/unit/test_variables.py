@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sandboxes.addresses import LISTEN_HOST, LISTEN_PORT, Address, check_address
+from sandboxes.environment import ignored_variables, used_variable
 from sandboxes.errors import StartupError
 from sandboxes.settings import Settings
-from sandboxes.variables import LISTEN_HOST, LISTEN_PORT, Address, check_address, ignored_variables, used_variable
 
 MakeSettings = Callable[..., Settings]
 

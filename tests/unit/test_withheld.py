@@ -177,7 +177,10 @@ def test_plugin_secrets_are_hidden_in_plugin_lines_only() -> None:
     assert repeatable(output) == output.replace("notice: hunter, hunter-two", "notice: (hidden), (hidden)")
 
 
-@pytest.mark.parametrize("start", ["error: ", "", "Error from server (BadRequest): "])
+@pytest.mark.parametrize(
+    "start",
+    ["error: ", *(pytest.param(one, marks=pytest.mark.slow) for one in ("", "Error from server (BadRequest): "))],
+)
 @pytest.mark.parametrize(
     "unit", ['context "', "Context ", "duplicate name ", 'cluster "', "loading config file ", ": open /", "kubeconfig "]
 )

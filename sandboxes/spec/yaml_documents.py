@@ -119,7 +119,7 @@ def _json_integer(text: str) -> float:
 
 
 class _Budget:
-    """What a document may still contain, in number."""
+    """The number of values that a document may still contain."""
 
     def __init__(self) -> None:
         self._left = MAX_VALUES
