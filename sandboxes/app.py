@@ -25,8 +25,9 @@ from sandboxes.errors import StartupError
 from sandboxes.fleet.markers import reserved_by
 from sandboxes.fleet.service import Fleet
 from sandboxes.gateway_service import GatewayService, health_app
-from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare
+from sandboxes.kubectl.config import SERVICE_ACCOUNT, prepare, version_of
 from sandboxes.kubectl.kubeconfig_files import ignored_kubeconfigs
+from sandboxes.kubectl.versions import Versions
 from sandboxes.ops.clusters import ClusterOverviews
 from sandboxes.ops.metrics import Metrics
 from sandboxes.ops.preflight import check_cluster
@@ -158,8 +159,10 @@ async def compose_gateway(
         async def prepare(entry: ClusterEntry) -> ClusterUnit:
             own = directory / entry.name
             own.mkdir(exist_ok=True)
-            return await prepare_unit(_plan_of_pods(entry, alone), os.environ, own, keys=keys, deadlines=deadlines)
+            plan = _plan_of_pods(entry, alone)
+            return await prepare_unit(plan, os.environ, own, keys=keys, deadlines=deadlines, versions=versions)
 
+        versions = Versions(version_of)
         part = ClusterUnits(settings.clusters_file, prepare, _check_nothing, deadlines)
         await part.load()
         gateway.follow(part)
@@ -210,12 +213,13 @@ def _units(  # noqa: PLR0913, PLR0917 - the wiring of one function
         plan = plan_cluster(entry, apart)
         if plan.settings.access == "gateway" and keys is None:  # an entry of a later version of the file
             raise StartupError(NEEDS_RESTART)
-        unit = await prepare_unit(plan, os.environ, own, keys=keys, deadlines=deadlines)
+        unit = await prepare_unit(plan, os.environ, own, keys=keys, deadlines=deadlines, versions=versions)
         unit.service.room.total, unit.service.room.name = total, entry.name
         return unit
 
     # MAX_SANDBOXES is for all clusters together; a cluster's own limit is in its entry only.
     apart = settings.model_copy(update={"max_sandboxes": 0})
+    versions = Versions(version_of)
     units = ClusterUnits(path, prepare, preflight, deadlines)
     total = TotalCapacity(settings.max_sandboxes, lambda: [unit.service.room for unit in units.units.values()])
     return units

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.config import Connection
     from sandboxes.kubectl.runner import Runner
+    from sandboxes.kubectl.versions import Versions
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
@@ -97,7 +98,8 @@ class ClusterUnit:
         """
         async with contextlib.AsyncExitStack() as stack:
             if self.settings.kubectl_start_ahead:
-                await stack.enter_async_context(self.pool.running())
+                # The lists of the live view come first: the service is ready with them.
+                await stack.enter_async_context(self.pool.running(after=self.cluster.becomes_fresh))
             if self.settings.kubectl_group:
                 stack.push_async_callback(self._batched.close)
             if self.settings.live_view:
@@ -130,21 +132,22 @@ class ClusterPlan:
     only_pods: bool = False
 
 
-async def prepare_unit(
+async def prepare_unit(  # noqa: PLR0913 - what a unit needs
     plan: ClusterPlan,
     environ: Mapping[str, str],
     directory: Path,
     *,
     keys: Keys | None = None,
     deadlines: Deadlines = DEADLINES,
+    versions: Versions | None = None,
 ) -> ClusterUnit:
     """Build the unit of a cluster, without connecting to it; it works while `running`.
 
-    `keys`: see Accesses. `directory`: writable, of this cluster alone. Raises StartupError if kubectl or the kubeconfig
-    can't be used.
+    `keys`: see Accesses. `directory`: writable, of this cluster alone. `versions`: see `prepare`. Raises StartupError
+    if kubectl or the kubeconfig can't be used.
     """
     entry, settings = plan.entry, plan.settings
-    connection = await prepare(settings, environ, directory, context=entry.context)
+    connection = await prepare(settings, environ, directory, context=entry.context, versions=versions)
     runner = connection.runner
     pool = ProcessPool(runner, *named_kubeconfigs(settings), most=settings.kubectl_max_processes, deadlines=deadlines)
     starter = pool if settings.kubectl_start_ahead else runner

@@ -135,6 +135,8 @@ class Deadlines:
     # Credentials rotate (EKS: 15 minutes), and a process started ahead has already read its own.
     pool_age: float = 240.0
     pool_tick: float = 5.0
+    # How long the first processes are put off at a start, so that the lists of the live view get the CPU.
+    pool_delay: float = 5.0
     # Starting a process takes 50 ms of CPU, which the calls need. The pause leaves a sequence of calls undisturbed.
     pool_pause: float = 0.02
     # Batches are sized to take `batch` and cancelled after `batch_limit`; an item waits at most `batch_patience` in the

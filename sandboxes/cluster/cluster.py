@@ -183,6 +183,10 @@ class Cluster:
         """Return the cached (Pod, Service) of every sandbox that has what it needs, fresh or not."""
         return self.informer.sandboxes()
 
+    def known_pods(self) -> Iterator[KubeObject]:
+        """Return the cached Pods of all sandboxes, also those without their Service, fresh or not."""
+        return (obj for obj in self.informer.objects() if obj["kind"] == "Pod")
+
     def seen(self, sandbox_id: str) -> tuple[KubeObject | None, KubeObject | None]:
         """Return the Pod and Service of a sandbox from the informer if it can be used; None does not prove absence."""
         return self.informer.sandbox(sandbox_id) if self.informer.is_certain(sandbox_id) else (None, None)

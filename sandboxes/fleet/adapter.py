@@ -163,11 +163,19 @@ class UnitCluster:
             return None
         return _pod(pod)
 
-    def seen_pods(self) -> Mapping[str, Pod] | None:
-        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
+    def still_has(self, record: Record) -> bool:
+        """Whether the live view is fresh and shows this record of names, in this version; it may have changed since."""
+        view = self._cluster.directory_view
+        if view is None or not view.is_fresh or self.breaker.is_open:
+            return False
+        stored = view.get(RECORD_NAME)
+        return stored is not None and parse_record(stored) == record
+
+    def seen_pods(self, *, also_parts: bool = False) -> Mapping[str, Pod] | None:
+        """Return all Pods of sandboxes by id from the live view; see FleetCluster.seen_pods."""
         if not self._cluster.is_fresh:
             return None
-        return _by_id(pod for pod, _ in self._cluster.known_all())
+        return _by_id(self._cluster.known_pods() if also_parts else (pod for pod, _ in self._cluster.known_all()))
 
     def known_uid(self, sandbox_id: str) -> str | None:
         """Return the uid of the Pod that the live view has, however old it is, unless it is terminating."""

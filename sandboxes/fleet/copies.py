@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
-from sandboxes.fleet.directory import NO_ANSWER
 from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.protocol import ClusterAway
+from sandboxes.fleet.records import NO_ANSWER
 from sandboxes.models.clusters import DoubledSandbox
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ObjectsChanged, ProvisionerError
+from sandboxes.errors import ObjectsChanged, ProvisionerError
 from sandboxes.fleet.doubles import DoublesLog
 from sandboxes.fleet.markers import UNKNOWN
 from sandboxes.fleet.protocol import ClusterAway, FleetCluster, KeepsMoving, Look, Member, Pod, Rehoming
+from sandboxes.fleet.records import NO_ANSWER, RecordReader
 from sandboxes.fleet.unlisted import log_unknown
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 # A round is repeated if another replica changed what was read; after this many, give up.
 MAX_ROUNDS = 8
-# A cluster that gives no answer.
-NO_ANSWER = (ClusterUnavailable, ClusterTimeout)
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class Directory:
         # The last record of each cluster, by name.
         self._records: dict[str, Record | None] = {}
         self._heard: set[str] = set()  # clusters whose record this process has read
+        self._reader = RecordReader(homes)
 
     async def adopt(self, members: Iterable[Member]) -> bool:
         """Take the entries of the file, after a start and after each change; return whether all records agree to it.
@@ -69,21 +69,15 @@ class Directory:
         all are lost, or if one that was lost and is not any more does not: its record may be as old as its loss.
         """
         entries = list(members)
-        back = {one.name for one in entries if not one.lost and self.homes.is_lost(one.name)}
-        records: dict[str, Record | None] = {}
-        silent = []
-        for name in sorted(one.name for one in entries if not one.lost):
-            try:
-                records[name] = self._records[name] = await self.homes.among(self.clusters, name).record()
-            except NO_ANSWER as error:
-                if name in back:
-                    raise ClusterAway(name, detail=error.detail) from error
-                silent.append(name)
-        if not records:
-            raise ClusterAway(silent[0] if silent else entries[0].name, lost=not silent)
+        records = await self._reader.read(self.clusters, entries)
+        self._records |= records.live
+        if not records.found:
+            raise ClusterAway(records.silent[0] if records.silent else entries[0].name, lost=not records.silent)
         self.homes.read(entries)
-        self._note_unlisted(records, silent)
-        return self.homes.review(records.values(), self.clusters)
+        self._note_unlisted(records.found, records.silent)
+        agreed = self.homes.review(records.found.values(), self.clusters)
+        self._reader.note(self.clusters, entries, records, agreed=agreed)
+        return agreed
 
     def _note_unlisted(self, records: Mapping[str, Record | None], silent: list[str]) -> None:
         """Note which clusters this process can't know, although a record names them, and log what it can't know.

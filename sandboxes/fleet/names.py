@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ObjectsChanged
-from sandboxes.fleet.directory import NO_ANSWER, Directory
 from sandboxes.fleet.markers import Marker, Record
 from sandboxes.fleet.protocol import ClusterAway, FleetCluster, Pod, Rehoming
+from sandboxes.fleet.records import NO_ANSWER
 from sandboxes.fleet.rendezvous import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from sandboxes.fleet.directory import Directory
 
 logger = logging.getLogger(__name__)
 

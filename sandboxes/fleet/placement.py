@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError, StillDeleting
-from sandboxes.fleet.directory import MAX_ROUNDS, NO_ANSWER, Directory, Located
+from sandboxes.fleet.directory import MAX_ROUNDS, Directory, Located
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.protocol import (
     ClusterAway,
@@ -25,6 +25,7 @@ from sandboxes.fleet.protocol import (
     Unschedulable,
     Wanted,
 )
+from sandboxes.fleet.records import NO_ANSWER
 from sandboxes.fleet.rendezvous import order
 from sandboxes.logs import in_cluster
 

@@ -83,8 +83,15 @@ class FleetCluster(Protocol):
         """Return the Pod from the live view if it is fresh, unless it is terminating; None is no proof."""
         ...
 
-    def seen_pods(self) -> Mapping[str, Pod] | None:
-        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
+    def still_has(self, record: Record) -> bool:
+        """Whether the live view is fresh and shows this record of names, in this version; it may have changed since."""
+        ...
+
+    def seen_pods(self, *, also_parts: bool = False) -> Mapping[str, Pod] | None:
+        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh.
+
+        `also_parts`: also those that lack the Service which they need.
+        """
         ...
 
     def seen_markers(self) -> list[Marker] | None:

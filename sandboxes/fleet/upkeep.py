@@ -89,13 +89,16 @@ class Upkeep:
     async def remove_replaced(self) -> list[str]:
         """Delete the Pods that were replaced while their cluster was lost and that are back: exactly these uids.
 
-        Only where the directory answers with the new Pod. Returns the ids.
+        Only where the directory, asked live, answers with the new Pod. Returns the ids.
         """
         removed = []
         listing: dict[str, Mapping[str, Pod]] = {}
         for name in sorted(self._homes.names):
             try:
-                listing[name] = await self._homes.among(self._directory.clusters, name).pods()
+                cluster = self._homes.among(self._directory.clusters, name)
+                # Old ones do no harm: a Pod keeps its uid and what it replaces, and the directory is asked.
+                seen = cluster.seen_pods(also_parts=True)
+                listing[name] = await cluster.pods() if seen is None else seen
             except ProvisionerError as error:
                 with in_cluster(name):
                     logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
@@ -103,16 +106,16 @@ class Upkeep:
             self._directory.doubles.say(sandbox_id, names)
         for name, pods in listing.items():
             for sandbox_id, pod in pods.items():
-                cluster, _, uid = pod.replaces.partition("/")
-                old = listing.get(cluster, {}).get(sandbox_id)
+                former, _, uid = pod.replaces.partition("/")
+                old = listing.get(former, {}).get(sandbox_id)
                 if old is None or uid == UNKNOWN or old.uid != uid:
                     continue
                 try:
                     found = await self._directory.locate(sandbox_id)
                     if (found.cluster, found.uid) == (name, pod.uid):
-                        await self._homes.among(self._directory.clusters, cluster).delete_pod(sandbox_id, uid)
+                        await self._homes.among(self._directory.clusters, former).delete_pod(sandbox_id, uid)
                         removed.append(sandbox_id)
                 except ProvisionerError as error:
-                    with in_cluster(cluster):
+                    with in_cluster(former):
                         logger.warning("sandbox %s: its replaced Pod can't be deleted yet: %s", sandbox_id, error)
         return removed

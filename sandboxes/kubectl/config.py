@@ -30,6 +30,7 @@ from sandboxes.kubectl.plugins import PluginWatch
 from sandboxes.kubectl.process import OutputTooLarge
 from sandboxes.kubectl.runner import KubectlRunner
 from sandboxes.kubectl.stderr import messages
+from sandboxes.kubectl.versions import Versions
 from sandboxes.kubectl.withheld import fault_of, is_about_configuration, not_shown, repeatable
 
 if TYPE_CHECKING:
@@ -116,24 +117,26 @@ async def connect(
     return (await prepare(settings, environ, directory, service_account=service_account, context=context)).runner
 
 
-async def prepare(
+async def prepare(  # noqa: PLR0913 - what a connection needs
     settings: Settings,
     environ: Mapping[str, str],
     directory: Path,
     *,
     service_account: Path | None = None,
     context: str | None = None,
+    versions: Versions | None = None,
 ) -> Connection:
     """Prepare kubectl for the configured cluster; does not connect to the cluster.
 
     `directory`: a private writable folder that exists as long as the service, for kubectl's cache and a generated
     kubeconfig. `service_account`: folder of the Pod's token, default SERVICE_ACCOUNT. `context`: of the kubeconfig,
-    default the current one. Raises StartupError with one sentence if kubectl or the kubeconfig can't be used.
+    default the current one. `versions`: shared with other clusters. Raises StartupError with one sentence if
+    kubectl or the kubeconfig can't be used.
     """
     binary = find_kubectl(settings, environ)
     env = child_environment(environ, settings.kubectl_pass_env, home=directory)
     cache = f"--cache-dir={directory / 'cache'}"
-    version = await version_of(KubectlRunner(binary, (cache,), env))
+    version = await (versions or Versions(version_of)).of(KubectlRunner(binary, (cache,), env))
     kubeconfigs = find_kubeconfigs(settings, environ, directory, service_account or SERVICE_ACCOUNT)
     credentials = Credentials(kubeconfigs[0], environ, settings.kubectl_pass_env, more=kubeconfigs[1:])
     shown = os.pathsep.join(map(str, kubeconfigs))

@@ -19,7 +19,7 @@ from sandboxes.kubectl.client import APPLY, DELETE, GET
 from sandboxes.kubectl.stderr import is_unauthorized
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
     from pathlib import Path
 
     from sandboxes.deadlines import Deadlines
@@ -64,11 +64,15 @@ class ProcessPool:
         self._timer: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Keep processes waiting while the block runs; kill them after it."""
-        self._is_open = True
-        self._refill_all()
-        keeper = asyncio.create_task(self._keep())
+    async def running(self, after: Callable[[], Awaitable[None]] | None = None) -> AsyncIterator[None]:
+        """Keep processes waiting while the block runs; kill them after it.
+
+        The first ones are started `after` this has ended, `pool_delay` seconds later at the latest; until then each
+        call starts its own.
+        """
+        if after is None:
+            self._open()
+        keeper = asyncio.create_task(self._keep(after))
         try:
             yield
         finally:
@@ -99,6 +103,10 @@ class ProcessPool:
             self._renew()
             return await self._runner(args, stdin=stdin)
         return completed
+
+    def _open(self) -> None:
+        self._is_open = True
+        self._refill_all()
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
@@ -157,8 +165,13 @@ class ProcessPool:
             return
         shelf.waiting.append((asyncio.get_running_loop().time(), child))
 
-    async def _keep(self) -> None:
-        """Periodically replace old and exited processes, and end surplus ones."""
+    async def _keep(self, after: Callable[[], Awaitable[None]] | None) -> None:
+        """Start processes; then periodically replace old and exited ones, and end surplus ones."""
+        if after is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._deadlines.pool_delay):
+                    await after()
+            self._open()
         while True:
             await asyncio.sleep(self._deadlines.pool_tick)
             try:

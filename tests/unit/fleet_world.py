@@ -124,8 +124,7 @@ class MemoryCluster:
         return self.call(effect, may_be_late=False)
 
     def _pod(self, sandbox_id: str) -> Pod | None:
-        one = self.sandboxes.get(sandbox_id)
-        return Pod(one.uid, one.replaces) if one else None
+        return Pod(one.uid, one.replaces) if (one := self.sandboxes.get(sandbox_id)) else None
 
     async def look(self, sandbox_id: str) -> Look:
         pod = await self._read(lambda: self._pod(sandbox_id))
@@ -144,7 +143,10 @@ class MemoryCluster:
     def seen(self, sandbox_id: str) -> None:
         """Return None: without live views everything is read."""
 
-    def seen_pods(self) -> None: ...
+    def seen_pods(self, *, also_parts: bool = False) -> None: ...
+
+    def still_has(self, _record: Record) -> bool:
+        return False
 
     seen_pod, seen_markers = seen, seen_pods
 
@@ -186,8 +188,7 @@ class MemoryCluster:
         return made
 
     def _withdraw(self, sandbox_id: str, uid: str, why: str) -> bool:
-        there = self.sandboxes.get(sandbox_id)
-        if there is None or there.uid != uid:
+        if (there := self.sandboxes.get(sandbox_id)) is None or there.uid != uid:
             return True
         if there.is_confirmed:
             return False
@@ -196,8 +197,7 @@ class MemoryCluster:
 
     def force(self, sandbox_id: str, uid: str) -> None:
         """Delete as `withdraw`, but whoever has returned the Pod."""
-        there = self.sandboxes.get(sandbox_id)
-        if there is not None and there.uid == uid:
+        if sandbox_id in self.sandboxes and self.sandboxes[sandbox_id].uid == uid:
             self.world.remove(self.name, sandbox_id, "withdrawn")
 
     async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
@@ -297,6 +297,7 @@ class Replica:
     ) -> None:
         self.world = world
         self.homes = homes()
+        self.connected: Mapping[str, MemoryCluster] = world.clusters
         # Those of its file, and those that have just left it: see Fleet.
         self.clusters: dict[str, MemoryCluster] = {}
         self.file: set[str] = set()
@@ -311,7 +312,7 @@ class Replica:
     async def read_file(self, members: list[Member]) -> None:
         names = {one.name for one in members}
         self.file = names
-        self.clusters |= {name: self.world.clusters[name] for name in self.file}
+        self.clusters |= {name: self.connected[name] for name in self.file}
         if not await self.directory.adopt(members):
             await self.change.run()
         # As Fleet: one that leaves is still needed until the directory is complete without it.

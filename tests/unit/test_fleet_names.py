@@ -30,11 +30,14 @@ IDS = ("s0", "s1", "s4", "s13")
 class Scenario:
     """One run. The operator changes the file; the replicas read it at any time."""
 
+    world_type = World
+    replica_type = Replica
+
     def __init__(self, seed: int, homes: type[Homes], change: type[NameChange]) -> None:
         self.chance = random.Random(seed)  # noqa: S311 - no secret
-        self.world = World()
+        self.world = self.world_type()
         self.world.add(*NAMES)
-        self.replicas = [Replica(self.world, homes=homes, change=change) for _ in range(2)]
+        self.replicas = [self.replica_type(self.world, homes=homes, change=change) for _ in range(2)]
         self.has_faults = self.chance.random() < 0.3
         self.file = {name: Member(name) for name in ("a", "b")}
         self.views = [dict(self.file), dict(self.file)]
@@ -168,7 +171,7 @@ class Leaving(Scenario):
             self.file = {key: one for key, one in self.file.items() if key != name}
         homes, change = self.kinds
         # The tasks of the replica that ends go on: its last calls may arrive late.
-        self.replicas[0] = Replica(self.world, homes=homes, change=change)
+        self.replicas[0] = self.replica_type(self.world, homes=homes, change=change)
         self.tasks.append(Task("file", self.replicas[0].read_file(list(self.file.values()))))
 
     def begin(self) -> None:

@@ -93,6 +93,12 @@ class View:
     def seen_markers(self) -> list[Marker] | None:
         return list(self._past.notes[self._notes_at][0].values())
 
+    def seen_pods(self, *, also_parts: bool = False) -> dict[str, Pod] | None:
+        return self._past.pods[self._pods_at]
+
+    def still_has(self, record: Record) -> bool:
+        return self._past.notes[self._notes_at][1] == record
+
 
 class UncheckedView(View):
     """Believes that there is no marker although the notes are older than the Pod."""

@@ -117,3 +117,27 @@ async def test_a_rejected_credential_discards_all_processes_that_read_it(shell: 
         for args in (APPLY, APPLY, DELETE, GET):
             await call(processes, args)
     assert shell.used() == {"get old": 1, "get good": 2, "apply good": 2, "delete good": 1}
+
+
+async def test_no_process_is_started_ahead_before_what_must_come_first(shell: Shell, processes: ProcessPool) -> None:
+    first = asyncio.Event()
+
+    async def comes_first() -> None:
+        await first.wait()
+
+    async with processes.running(after=comes_first):
+        await call(processes, GET, times=2)  # these have processes of their own, which are not replaced
+        assert processes.waiting == 0
+        assert shell.started() == Counter({"get good": 2})
+        first.set()
+        await until(lambda: processes.waiting == AT_IDLE)
+        await until(lambda: shell.started() == Counter({"apply good": 2, "get good": 3, "delete good": 1}))
+
+
+@pytest.mark.deadlines(pool_delay=0.01)
+async def test_processes_are_started_ahead_after_a_while_whatever_comes_first(processes: ProcessPool) -> None:
+    async def never_comes() -> None:
+        await asyncio.Event().wait()
+
+    async with processes.running(after=never_comes):
+        await until(lambda: processes.waiting == AT_IDLE)

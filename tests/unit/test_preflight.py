@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,9 @@ class Start:
         self._template = template
         self._settings = settings
         self._deadlines = deadlines
-        self.tried: list[str] = []
+        self.tried: list[list[str]] = []
+        # Whether a message about several templates names the Pod of the refused one.
+        self.is_named = False
 
     async def __call__(self, **refusals: str | None) -> None:
         """Check the cluster. A template without a refusal is accepted."""
@@ -50,11 +53,17 @@ class Start:
             if "--dry-run=server" not in args:
                 return await cluster(args, stdin=stdin)
             assert stdin is not None
-            (pod,) = (one for one in json.loads(stdin)["items"] if one["kind"] == "Pod")
-            name = pod["metadata"]["annotations"]["name"]
-            self.tried.append(name)
-            refusal = refusals[name]
-            return await cluster(args, stdin=stdin) if refusal is None else Completed(1, b"", case(refusal).stderr)
+            pods = [one for one in json.loads(stdin)["items"] if one["kind"] == "Pod"]
+            names = [pod["metadata"]["annotations"]["name"] for pod in pods]
+            self.tried.append(names)
+            refusal = next(filter(None, (refusals[name] for name in names)), None)
+            if refusal is None:
+                return await cluster(args, stdin=stdin)
+            stderr = case(refusal).stderr
+            if self.is_named and len(names) > 1:
+                refused = next(pod for pod in pods if refusals[pod["metadata"]["annotations"]["name"]] is not None)
+                stderr = re.sub(r'pods "[^"]+"', f'pods "{refused["metadata"]["name"]}"', stderr)
+            return Completed(1, b"", stderr)
 
         kubectl = Kubectl(runner, max_processes=2, max_waiting=100)
         await check_cluster(kubectl, templates, self._settings, self._deadlines)
@@ -89,7 +98,8 @@ async def test_no_refusal_of_a_template_spares_the_later_ones_their_check(
     names: dict[str, Any] = {f"t{number}": None for number in range(AT_ONCE + 1)}
     with pytest.raises(StartupError, match="Its name is last"):
         await start(first=refusal, **names, last="apply-wrong-type-map")
-    assert set(start.tried) == {"first", "last", *names}
+    assert {names[0] for names in start.tried if len(names) == 1} >= {"first", "last"}
+    assert {name for names in start.tried for name in names} == {"first", "last", *names}
     assert len(warnings(caplog)) == 1
 
 
@@ -111,3 +121,23 @@ async def test_a_cluster_that_is_down_is_told_once_for_all_templates(
 ) -> None:
     await start(one="refused", two="refused", three="refused")
     assert warnings(caplog) == ["The cluster can't be reached. Serving anyway: requests get 503 until it can."]
+
+
+async def test_templates_that_are_accepted_are_tried_together(start: Start) -> None:
+    await start(one=None, two=None, three=None)
+    assert start.tried == [["one", "two", "three"]]
+
+
+async def test_only_a_template_that_a_common_dry_run_names_as_refused_is_tried_alone(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    start.is_named = True
+    await start(one=None, two="apply-quota-exceeded", three=None)
+    assert start.tried == [["one", "two", "three"], ["two"]]
+    assert len(warnings(caplog)) == 1
+
+
+async def test_all_templates_are_tried_alone_where_a_common_dry_run_names_none(start: Start) -> None:
+    await start(one=None, two="apply-quota-exceeded", three=None)
+    assert start.tried[0] == ["one", "two", "three"]
+    assert sorted(start.tried[1:]) == [["one"], ["three"], ["two"]]
