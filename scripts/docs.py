@@ -27,6 +27,7 @@ from sandboxes.ops.rights import rights_wanted
 from sandboxes.settings import Settings
 from sandboxes.status.advice import SUMMARIES
 from sandboxes.status.reasons import HOPELESS
+from scripts.docs_gateway import PARTS as GATEWAY_PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -362,6 +363,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/reference/create-options.md": {"fields": create_table},
     "docs/reference/configuration.md": {"configuration": configuration_table},
+    "docs/reference/gateway.md": GATEWAY_PARTS,
     "docs/reference/metrics.md": {"metrics": metrics_table, "gateway-metrics": gateway_metrics_table},
     "docs/reference/status-and-reasons.md": {"reasons": reasons_table},
 }

@@ -11,9 +11,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict
 
 from aiohttp import web
-from aiohttp.http import HttpRequestParser
+from aiohttp.http import HttpProcessingError, HttpRequestParser
 
 from sandboxes.gateway.failures import Refusal, answer_of, bad_request
+from sandboxes.gateway.methods import is_unknown_method, unknown_method
 from sandboxes.gateway.piping import Source
 from sandboxes.gateway.upstream import MAX_HEAD_BYTES
 
@@ -219,17 +220,19 @@ class Client(web.RequestHandler, Source):
         message: str | None = None,  # noqa: ARG002 - it quotes the request, and so its token
     ) -> web.StreamResponse:
         """Answer in JSON, and close the connection."""
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if isinstance(exc, HttpProcessingError) and is_unknown_method(exc):
+            refusal = unknown_method()
+        elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.debug("not HTTP from %s: %s", request.remote, type(exc).__name__)
-            refusal = Refusal(HTTPStatus(status), "bad-request", "The request is not valid HTTP")
+            refusal = Refusal("bad-request", "The request is not valid HTTP")
         else:
             self.log_exception("", exc_info=exc)
-            refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "bug", "Internal error")
+            refusal = Refusal("bug", "Internal error")
         if isinstance(request, Incoming) and request.answered:
             self.abort()
         elif self.transport is not None:
             self.transport.write(answer_of(refusal, has_body=True, keep_alive=False))
-        return Sent(status, keep_alive=False)
+        return Sent(refusal.status, keep_alive=False)
 
     def log_exception(self, *args: object, **kw: object) -> None:  # noqa: ARG002 - they quote the request
         """Log a bug without the texts of its exceptions, which may quote the request."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from sandboxes.gateway.failures import Refusal, not_found
@@ -106,7 +105,7 @@ class Exchanges:
             group = self._open[sandbox_id] = set()
         elif len(group) >= self._most and _count_of(group, permitted) >= self._most:
             detail = f"The sandbox has {self._most} connections, as many as it may have"
-            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too-many", detail, retry_after=1)
+            raise Refusal("too-many", detail)
         loop = asyncio.get_running_loop()
         exchange = Exchange(sandbox_id, token, permitted, client, loop.time())
         group.add(exchange)
@@ -184,7 +183,7 @@ class Exchanges:
                 detail = f"No byte in either direction for {self._silence:g} s"
                 if exchange.is_answering and exchange.ended is None:
                     self._metrics.failed("silence")
-                exchange.end(Refusal(HTTPStatus.GATEWAY_TIMEOUT, "silence", detail))
+                exchange.end(Refusal("silence", detail))
             self._count(exchange)
         self._timer = loop.call_later(self._tick, self._look) if self._open else None
 

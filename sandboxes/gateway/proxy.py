@@ -15,6 +15,7 @@ from sandboxes.gateway.exchanges import Exchanges
 from sandboxes.gateway.failures import Refusal, answer_of, bad_request, bad_response, not_found
 from sandboxes.gateway.headers import AS_SENT, CHUNKED, UPGRADE, Place, request_head, switch_head
 from sandboxes.gateway.http import SWITCHING, BrokenResponse, Call, answer, read_head, relay
+from sandboxes.gateway.methods import METHODS, unknown_method
 from sandboxes.gateway.origins import Origins, is_from_elsewhere, tokens_in
 from sandboxes.gateway.targets import Targets
 from sandboxes.gateway.websocket import Tunnel
@@ -68,24 +69,18 @@ class Proxy:
 
     def close(self) -> None:
         """Close the idle connections, and end the requests under way."""
-        self.exchanges.end_all(
-            Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "not-usable", "The gateway is shutting down", retry_after=1)
-        )
+        self.exchanges.end_all(Refusal("not-usable", "The gateway is shutting down"))
         self.connections.close()
 
     def _wanted(self, request: Incoming) -> Wanted:
         """Return what the request is for. Raises Refusal for one that is for no sandbox, or may not be served."""
         if request.client.is_surplus:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "too-many-in-all",
-                "The gateway has as many connections as it may have",
-                retry_after=1,
-            )
+            raise Refusal("too-many-in-all", "The gateway has as many connections as it may have")
         if request.method == "CONNECT":
-            raise Refusal(
-                HTTPStatus.METHOD_NOT_ALLOWED, "bad-request", "CONNECT is not supported", more=b"Allow: *\r\n"
-            )
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+            raise Refusal("bad-request", "CONNECT is not supported", status=status, more=b"Allow: *\r\n")
+        if request.method not in METHODS:
+            raise unknown_method()
         if request.version < HttpVersion10:
             raise bad_request("The request has no version of HTTP that is supported")
         coding = request.headers.getall("Transfer-Encoding", ())
@@ -209,7 +204,7 @@ class Proxy:
         given = {name.lower(): value for name, value in request.raw_headers}
         own = (given.get(b"host", b"").lower(), self._origins.host_of(wanted.sandbox_id))
         if is_from_elsewhere(request.method, given, own, upgrades=_upgrades(request)):
-            raise Refusal(HTTPStatus.FORBIDDEN, "cross-site", "A page of another origin has sent this request")
+            raise Refusal("cross-site", "A page of another origin has sent this request")
 
     def _refuse(self, request: Incoming, refusal: Refusal, *, keeps: bool) -> None:
         self._metrics.failed(refusal.kind)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,10 +47,7 @@ class Targets:
             return found
         if not self._pods.is_usable:
             raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "not-usable",
-                "The gateway does not know the sandboxes: its view of the cluster is not up to date",
-                retry_after=1,
+                "not-usable", "The gateway does not know the sandboxes: its view of the cluster is not up to date"
             )
         raise not_found()
 
@@ -130,7 +126,6 @@ def _host_of(pod: KubeObject) -> str | None:
     """
     if pod["spec"].get("hostNetwork"):
         raise Refusal(
-            HTTPStatus.BAD_GATEWAY,
             "host-network",
             "The gateway does not dial this sandbox: its Pod has hostNetwork, so its address is the node's",
         )
@@ -149,4 +144,4 @@ def _host_of(pod: KubeObject) -> str | None:
 def _not_ready(pod: KubeObject) -> Refusal:
     _, reason, message = readiness_of(pod)
     said = ": ".join(part for part in (reason, message) if part) or "it has no address yet"
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", f"The sandbox is not ready: {said}", retry_after=2)
+    return Refusal("not-ready", f"The sandbox is not ready: {said}")
