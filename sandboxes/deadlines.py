@@ -171,6 +171,8 @@ class Deadlines:
     # Interval at which bytes that flow count as use; interval of the look whether any do.
     gateway_use: float = 30.0
     gateway_tick: float = 10.0
+    # Interval at which it reads the file of the keys while anything is open. Each request reads it, too: a `stat`.
+    gateway_keys: float = 1.0
     # How long the gateway waits for the close of a WebSocket that it ends, and for callers that take no more.
     gateway_close: float = 5.0
     # Time for running requests to finish at the end of the gateway.

@@ -18,6 +18,7 @@ from sandboxes.gateway.http import SWITCHING, BrokenResponse, Call, answer, read
 from sandboxes.gateway.methods import METHODS, unknown_method
 from sandboxes.gateway.origins import Origins, is_from_elsewhere, tokens_in
 from sandboxes.gateway.targets import Targets
+from sandboxes.gateway.watched_keys import WatchedKeys
 from sandboxes.gateway.websocket import Tunnel
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ class Proxy:
     """Forwards requests to sandboxes."""
 
     def __init__(self, ground: Ground) -> None:
-        self._pods, keys, self._settings, self._metrics, self._deadlines = ground
+        self._pods, _, self._settings, self._metrics, self._deadlines = ground
+        keys = WatchedKeys(ground.keys)
         self._origins = Origins(self._settings.sandbox_gateway_url)
         self._targets = Targets(self._pods, keys, self._settings.sandbox_gateway_wait)
         self.connections = Connections(self._deadlines, self._metrics)
-        self.exchanges = Exchanges(ground, self._targets)
+        self.exchanges = Exchanges(ground, self._targets, keys)
         self._pods.changed.connect(self._on_changed)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -97,7 +97,7 @@ async def test_an_address_that_no_pod_has_is_not_dialled(make_world: MakeWorld, 
     assert world.pods.dials == []
 
 
-@pytest.mark.deadlines(gateway_tick=0.05)
+@pytest.mark.deadlines(gateway_tick=3600.0, gateway_keys=0.05)
 @pytest.mark.parametrize("upgrade", ["", HANDSHAKE])
 async def test_what_is_open_ends_when_its_key_goes_and_no_pod_changes(world: World, upgrade: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
