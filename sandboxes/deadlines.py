@@ -177,6 +177,9 @@ class Deadlines:
     gateway_close: float = 5.0
     # Time for running requests to finish at the end of the gateway.
     gateway_finish: float = 10.0
+    # How long a caller may take for the head of a request: from the start of its connection for the first one, from its
+    # first byte for the others.
+    gateway_head: float = 30.0
     # How long a caller may be silent between requests.
     gateway_keepalive: float = 75.0
     # How long a caller may take nothing of the end of its last response.

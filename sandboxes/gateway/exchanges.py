@@ -112,6 +112,7 @@ class Exchanges:
         loop = asyncio.get_running_loop()
         exchange = Exchange(sandbox_id, token, permitted, client, loop.time())
         group.add(exchange)
+        client.is_known = True
         self._pods.note_use(permitted.candidate)
         self._metrics.changed_open(1)
         if permitted.grant.expires_at is not None:

@@ -34,6 +34,11 @@ FAILURES = {
         (HTTPStatus.NOT_FOUND,),
         "no sandbox has this URL: the id is unknown, the token is wrong or over, or the sandbox has ended",
     ),
+    "slow-head": Failure(
+        (HTTPStatus.REQUEST_TIMEOUT,),
+        f"the head of the request was not complete within {DEADLINES.gateway_head:g} s; a connection without a byte in "
+        "this time is closed without an answer",
+    ),
     "too-many": Failure(
         (HTTPStatus.TOO_MANY_REQUESTS,), "the sandbox has `SANDBOX_GATEWAY_MAX_CONNECTIONS` connections", 1
     ),

@@ -54,9 +54,13 @@ class Proxy:
         try:
             wanted = self._wanted(request)
             keeps = await self._forward(request, wanted)
+            if keeps:
+                request.client.note_rest()
         except Refusal as refusal:
             keeps = request.may_be_followed and refusal.kind != "bad-request"
             self._refuse(request, refusal, keeps=keeps)
+            # Also one that is read on, to be closed when its body has come.
+            request.client.note_rest()
         except BrokenResponse:
             self._metrics.failed("broken")
             request.client.abort()
