@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 
@@ -38,7 +39,13 @@ class Flood:
 
 
 async def _unread(world: World) -> Wire:
-    wire = await world.connect()
+    """Return a caller that reads nothing, and whose buffers are soon full."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    one.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", world.port))
+    wire = Wire(*await asyncio.open_connection(sock=one))
+    world.callback(wire.abort)
     wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
     return wire
 

@@ -227,6 +227,10 @@ class World:
         self._stack.callback(wire.close)
         return wire
 
+    def callback(self, end: Callable[[], None]) -> None:
+        """Call it at the end."""
+        self._stack.callback(end)
+
     async def ask(self, request: bytes) -> bytes:
         """Send one request, and return all that comes until the gateway closes the connection."""
         wire = await self.connect()
