@@ -173,10 +173,15 @@ class Deadlines:
     # Interval at which bytes that flow count as use; interval of the look whether any do.
     gateway_use: float = 30.0
     gateway_tick: float = 10.0
+    # Interval at which it reads the file of the keys while anything is open. Each request reads it, too: a `stat`.
+    gateway_keys: float = 1.0
     # How long the gateway waits for the close of a WebSocket that it ends, and for callers that take no more.
     gateway_close: float = 5.0
     # Time for running requests to finish at the end of the gateway.
     gateway_finish: float = 10.0
+    # How long a caller may take for the head of a request: from the start of its connection for the first one, from its
+    # first byte for the others.
+    gateway_head: float = 30.0
     # How long a caller may be silent between requests.
     gateway_keepalive: float = 75.0
     # How long a caller may take nothing of the end of its last response.

@@ -11,7 +11,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from scripts import docs_api, docs_bodies, docs_operators, docs_project
+from scripts import docs_api, docs_bodies, docs_gateway, docs_operators, docs_project
 from scripts.docs_project import ROOT
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/reference/create-options.md": {"fields": docs_bodies.create_table},
     "docs/reference/configuration.md": {"configuration": docs_operators.configuration_table},
+    "docs/reference/gateway.md": {
+        "methods": docs_gateway.methods_text,
+        "failures": docs_gateway.failures_table,
+    },
     "docs/reference/metrics.md": {
         "metrics": docs_operators.metrics_table,
         "gateway-metrics": docs_operators.gateway_metrics_table,

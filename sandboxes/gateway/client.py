@@ -11,9 +11,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict
 
 from aiohttp import web
-from aiohttp.http import HttpRequestParser
+from aiohttp.http import HttpProcessingError, HttpRequestParser
 
 from sandboxes.gateway.failures import Refusal, answer_of, bad_request
+from sandboxes.gateway.methods import is_unknown_method, unknown_method
 from sandboxes.gateway.piping import Source
 from sandboxes.gateway.upstream import MAX_HEAD_BYTES
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage
     from aiohttp.streams import StreamReader
 
-    from sandboxes.deadlines import Deadlines
+    from sandboxes.gateway.interface import Ground
     from sandboxes.gateway.limits import ClientLimit
     from sandboxes.gateway.websocket import Tunnel
 
@@ -57,7 +58,7 @@ class Incoming(web.BaseRequest):
         self.payload = payload
         assert isinstance(protocol, Client)  # noqa: S101 - the server makes no other
         self.client = protocol
-        self.client.last_body = payload
+        self.client.note_request(payload)
         self.answered = 0
 
     @property
@@ -85,9 +86,9 @@ class Sent(web.StreamResponse):
 
 
 class Client(web.RequestHandler, Source):
-    """A caller's connection. `is_surplus`: it is one more than the gateway may have."""
+    """A caller's connection. `is_known`: it has had a request with a valid token."""
 
-    def __init__(self, manager: web.Server, limit: ClientLimit, deadlines: Deadlines, options: Options) -> None:
+    def __init__(self, manager: web.Server, limit: ClientLimit, ground: Ground, options: Options) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
@@ -97,24 +98,29 @@ class Client(web.RequestHandler, Source):
             **options,
         )
         self._counted = 0
-        self.is_surplus = False
+        self.is_known = False
+        self._is_surplus = False
         self.tunnel: Tunnel | None = None
         self.last_body: StreamReader | None = None
         self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
         self._limit = limit
-        self._linger, self._stuck = deadlines.gateway_close, deadlines.gateway_stuck
+        self._metrics = ground.metrics
+        self._deadlines = ground.deadlines
         self._options = options
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection; cut it if there are far too many."""
-        self.is_surplus = self._limit.add()
+        """Count the connection, and give its first request time; cut it if there are far too many."""
+        self._is_surplus = self._limit.add(self)
         super().connection_made(transport)
+        self._await_head()
         if self._limit.is_far_over:
             self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop counting the connection, and end what goes on over it."""
-        self._limit.remove()
+        self._limit.remove(self)
+        self._forget_head()
         super().connection_lost(exc)
         if self.tunnel is not None:
             self.tunnel.lost(self)
@@ -125,7 +131,27 @@ class Client(web.RequestHandler, Source):
         """Serve requests. After the last one, cut a caller that takes nothing more of its response."""
         await super().start()
         if self.transport is not None and self.transport.is_closing():
-            _cut_if_stuck(self._loop, self.transport, self._stuck, None)
+            _cut_if_stuck(self._loop, self.transport, self._deadlines.gateway_stuck, None)
+
+    @property
+    def is_surplus(self) -> bool:
+        """Whether it was one more than the gateway may have, and there are still too many."""
+        self._is_surplus = self._is_surplus and self._limit.is_over
+        return self._is_surplus
+
+    def note_request(self, body: StreamReader) -> None:
+        """Note that a request is under way."""
+        self.last_body = body
+        self._limit.note_busy(self)
+
+    def note_rest(self) -> None:
+        """Note that the request is answered: from now on the connection makes room, if there are too many."""
+        if self.transport is not None and not self.transport.get_write_buffer_size():
+            self._limit.note_idle(self)
+
+    def make_room(self) -> None:
+        """See Idle."""
+        self.force_close()
 
     def take_uncounted(self) -> int:
         """Return the number of bytes from the caller since the last call."""
@@ -140,10 +166,13 @@ class Client(web.RequestHandler, Source):
         super().data_received(data)
         if self._request_count != requests or self._body_bytes != body or self._upgraded or self._close:
             self._head_bytes = 0
+            self._forget_head()
             return
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._refuse_head(bad_request("The head of the request is too long"))
+        elif self._head_timer is None and self._waiter is not None:
+            self._await_head()
 
     def forget_body(self) -> None:
         """Parse what follows as another request."""
@@ -194,7 +223,7 @@ class Client(web.RequestHandler, Source):
         transport = self.transport
         super().force_close()
         if transport is not None and transport.get_write_buffer_size():
-            self._loop.call_later(self._linger, transport.abort)
+            self._loop.call_later(self._deadlines.gateway_close, transport.abort)
 
     @property
     def _body_bytes(self) -> int:
@@ -202,14 +231,37 @@ class Client(web.RequestHandler, Source):
         last = self._messages[-1][1] if self._messages else self.last_body
         return 0 if last is None else last.total_bytes
 
-    def _refuse_head(self) -> None:
-        """Answer a head that is too long, unless the caller would take it for the response to an earlier request."""
+    def _await_head(self) -> None:
+        self._head_timer = self._loop.call_later(self._deadlines.gateway_head, self._give_up)
+
+    def _forget_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        """End a connection that has sent no whole head in time; one that has sent nothing expects no answer."""
+        self._head_timer = None
+        if self._waiter is None:  # what comes are trailers
+            return
+        if self._head_bytes:
+            seconds = f"{self._deadlines.gateway_head:g} s"
+            self._refuse_head(Refusal("slow-head", f"The head of the request was not complete within {seconds}"))
+        else:
+            self.force_close()
+
+    def _refuse_head(self, refusal: Refusal) -> None:
+        """Answer a head that is no request, unless the caller would take it for the response to an earlier one."""
         if self._waiter is None or self.transport is None:
             self.abort()
             return
-        answer = answer_of(bad_request("The head of the request is too long"), has_body=True, keep_alive=False)
-        self.transport.write(answer)
+        self._count(refusal)
+        self.transport.write(answer_of(refusal, has_body=True, keep_alive=False))
         self.force_close()
+
+    def _count(self, refusal: Refusal) -> None:
+        self._metrics.failed(refusal.kind)
+        self._metrics.answered("http", refusal.status)
 
     def handle_error(
         self,
@@ -219,17 +271,22 @@ class Client(web.RequestHandler, Source):
         message: str | None = None,  # noqa: ARG002 - it quotes the request, and so its token
     ) -> web.StreamResponse:
         """Answer in JSON, and close the connection."""
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if isinstance(exc, HttpProcessingError) and is_unknown_method(exc):
+            refusal = unknown_method()
+            self._count(refusal)
+        elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.debug("not HTTP from %s: %s", request.remote, type(exc).__name__)
-            refusal = Refusal(HTTPStatus(status), "bad-request", "The request is not valid HTTP")
+            refusal = Refusal("bad-request", "The request is not valid HTTP")
+            self._count(refusal)
         else:
+            refusal = Refusal("bug", "Internal error")
+            self._metrics.failed(refusal.kind)  # its status was counted
             self.log_exception("", exc_info=exc)
-            refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "bug", "Internal error")
         if isinstance(request, Incoming) and request.answered:
             self.abort()
         elif self.transport is not None:
             self.transport.write(answer_of(refusal, has_body=True, keep_alive=False))
-        return Sent(status, keep_alive=False)
+        return Sent(refusal.status, keep_alive=False)
 
     def log_exception(self, *args: object, **kw: object) -> None:  # noqa: ARG002 - they quote the request
         """Log a bug without the texts of its exceptions, which may quote the request."""

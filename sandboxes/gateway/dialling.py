@@ -6,10 +6,9 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from sandboxes.gateway.failures import Refusal
+from sandboxes.gateway.failures import Refusal, not_dialled
 from sandboxes.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class Unreachable(Refusal):
     """The network has no way to the address: the Pod may be elsewhere by now."""
 
     def __init__(self) -> None:
-        super().__init__(HTTPStatus.BAD_GATEWAY, "unreachable", "The sandbox's address can't be reached")
+        super().__init__("unreachable", "The sandbox's address can't be reached")
 
 
 class Connections:
@@ -112,7 +111,7 @@ class Connections:
                 upstream = await _connect(loop, address)
         except TimeoutError as error:
             detail = f"The sandbox's address did not answer within {self._deadlines.gateway_dial:g} s"
-            raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, "dial-timeout", detail) from error
+            raise Refusal("dial-timeout", detail) from error
         except OSError as error:
             raise _refusal_of(error, address.port) from error
         self._metrics.dialled(loop.time() - began)
@@ -125,6 +124,7 @@ async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> Upstrea
     try:
         sock.setblocking(False)
         await loop.sock_connect(sock, (address.host, address.port))
+        _refuse_own(sock)
         _, upstream = await loop.create_connection(lambda: Upstream(loop, address, sock), sock=sock)
     except BaseException:
         sock.close()
@@ -132,14 +132,22 @@ async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> Upstrea
     return upstream
 
 
+def _refuse_own(sock: socket.socket) -> None:
+    """Raise Refusal for a connection to this machine itself: the kernel gives both ends one address then.
+
+    On loopback that is no sign: there, problem_of decides.
+    """
+    own, peer = (ipaddress.ip_address(name[0]) for name in (sock.getsockname(), sock.getpeername()))
+    if own == peer and not own.is_loopback:
+        raise not_dialled("it is the gateway's own")
+
+
 def _refusal_of(error: OSError, port: int) -> Refusal:
     if error.errno in _UNREACHABLE:
         return Unreachable()
     if error.errno in _EXHAUSTED:
-        return Refusal(
-            HTTPStatus.SERVICE_UNAVAILABLE, "no-descriptors", "The gateway has too many connections", retry_after=1
-        )
+        return Refusal("no-descriptors", "The gateway has too many connections")
     if error.errno == errno.ETIMEDOUT:
-        return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "dial-timeout", "The sandbox's address did not answer")
+        return Refusal("dial-timeout", "The sandbox's address did not answer")
     detail = f"Nothing in the sandbox listens on port {port}: the connection was refused"
-    return Refusal(HTTPStatus.BAD_GATEWAY, "refused", detail)
+    return Refusal("refused", detail)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from sandboxes.gateway.failures import Refusal, not_found
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from sandboxes.gateway.interface import Ground
     from sandboxes.gateway.targets import Permitted, Targets
     from sandboxes.gateway.upstream import Upstream
+    from sandboxes.gateway.watched_keys import WatchedKeys
     from sandboxes.gateway.websocket import Tunnel
 
 
@@ -81,19 +81,21 @@ class Exchange:
 class Exchanges:
     """All requests under way."""
 
-    def __init__(self, ground: Ground, targets: Targets) -> None:
+    def __init__(self, ground: Ground, targets: Targets, keys: WatchedKeys) -> None:
         self._pods = ground.pods
-        self._keys = ground.keys
-        self._known_keys = tuple(ground.keys.current())
+        self._keys = keys
         self._targets = targets
         self._metrics = ground.metrics
         self._use_interval = ground.deadlines.gateway_use
         self._silence = ground.settings.sandbox_gateway_silence
         self._most = ground.settings.sandbox_gateway_max_connections
         self._tick = min(self._silence / 4, ground.deadlines.gateway_tick)
+        self._keys_interval = ground.deadlines.gateway_keys
         self._is_quiet: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._keys_timer: asyncio.TimerHandle | None = None
         self._open: dict[str, set[Exchange]] = {}
+        keys.changed.connect(self._on_keys)
 
     def __len__(self) -> int:
         """Return the number of requests under way."""
@@ -106,16 +108,19 @@ class Exchanges:
             group = self._open[sandbox_id] = set()
         elif len(group) >= self._most and _count_of(group, permitted) >= self._most:
             detail = f"The sandbox has {self._most} connections, as many as it may have"
-            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too-many", detail, retry_after=1)
+            raise Refusal("too-many", detail)
         loop = asyncio.get_running_loop()
         exchange = Exchange(sandbox_id, token, permitted, client, loop.time())
         group.add(exchange)
+        client.is_known = True
         self._pods.note_use(permitted.candidate)
         self._metrics.changed_open(1)
         if permitted.grant.expires_at is not None:
             exchange.timer = loop.call_later(permitted.grant.expires_at - time.time(), self._check, exchange)
         if self._timer is None:
             self._timer = loop.call_later(self._tick, self._look)
+        if self._keys_timer is None:
+            self._keys_timer = loop.call_later(self._keys_interval, self._read_keys)
         return exchange
 
     def finish(self, exchange: Exchange) -> None:
@@ -165,14 +170,20 @@ class Exchanges:
             loop = asyncio.get_running_loop()
             exchange.timer = loop.call_later(max(0.0, expires_at - time.time()), self._check, exchange)
 
-    def _look(self) -> None:
-        """Look whether bytes have flowed since the last look, and whether the keys are other ones."""
+    def _on_keys(self) -> None:
+        """End the requests whose token no key has signed any more."""
+        for exchange in list(self._all()):
+            self._check(exchange)
+
+    def _read_keys(self) -> None:
+        """Read the keys while anything is open: no request may come that reads them."""
+        self._keys.current()
         loop = asyncio.get_running_loop()
-        keys = tuple(self._keys.current())
-        if keys != self._known_keys:
-            self._known_keys = keys
-            for exchange in list(self._all()):
-                self._check(exchange)
+        self._keys_timer = loop.call_later(self._keys_interval, self._read_keys) if self._open else None
+
+    def _look(self) -> None:
+        """Look whether bytes have flowed since the last look."""
+        loop = asyncio.get_running_loop()
         now = loop.time()
         for exchange in list(self._all()):
             if exchange.seen != (bytes_now := exchange.bytes_now()):
@@ -184,7 +195,7 @@ class Exchanges:
                 detail = f"No byte in either direction for {self._silence:g} s"
                 if exchange.is_answering and exchange.ended is None:
                     self._metrics.failed("silence")
-                exchange.end(Refusal(HTTPStatus.GATEWAY_TIMEOUT, "silence", detail))
+                exchange.end(Refusal("silence", detail))
             self._count(exchange)
         self._timer = loop.call_later(self._tick, self._look) if self._open else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from typing import Protocol
 
 # For kubectl, the API, its callers, and idle connections.
 RESERVED = 256
@@ -32,23 +33,73 @@ def most_clients() -> int:
     return max(_LEAST, min(_MOST, (soft - RESERVED) // PER_CONNECTION))
 
 
+class Idle(Protocol):
+    """A connection of a caller that may be closed at once. `is_known`: it has had a request with a valid token."""
+
+    is_known: bool
+
+    def make_room(self) -> None:
+        """Close the connection."""
+        ...
+
+
 class ClientLimit:
-    """Counts the callers' connections."""
+    """Counts the callers' connections. Past the bound, the one that has been idle for longest makes room.
+
+    So connections without a request take none from callers with a token; among the idle ones, those go first that have
+    shown none.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.open = 0
+        # By `is_known`: idle connections, the longest idle first.
+        self._idle: dict[bool, dict[Idle, None]] = {False: {}, True: {}}
+        self._leaving: set[Idle] = set()
 
-    def add(self) -> bool:
-        """Count one more, and return whether it is one too many."""
+    def add(self, client: Idle) -> bool:
+        """Count one more, which is idle, and return whether it is one too many. That one does not make room."""
         self.open += 1
-        return self.open > self.most
+        if self.is_over:
+            self._make_room()
+        if not self.is_over:
+            self.note_idle(client)
+        return self.is_over
 
-    def remove(self) -> None:
+    def remove(self, client: Idle) -> None:
         """Count one less."""
-        self.open -= 1
+        self.note_busy(client)
+        if client in self._leaving:
+            self._leaving.discard(client)
+        else:
+            self.open -= 1
+
+    def note_idle(self, client: Idle) -> None:
+        """Note that the connection has no request under way."""
+        if client not in self._leaving:
+            self._idle[client.is_known][client] = None
+
+    def note_busy(self, client: Idle) -> None:
+        """Note that the connection has a request."""
+        for some in self._idle.values():
+            some.pop(client, None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there are more than there may be."""
+        return self.open > self.most
 
     @property
     def is_far_over(self) -> bool:
         """Whether there is not even a descriptor for an answer that says so."""
         return self.open > self.most + SURPLUS
+
+    def _make_room(self) -> None:
+        for some in self._idle.values():
+            if some:
+                client = next(iter(some))
+                del some[client]
+                self._leaving.add(client)
+                self.open -= 1
+                client.make_room()
+                return

@@ -15,8 +15,10 @@ from sandboxes.gateway.exchanges import Exchanges
 from sandboxes.gateway.failures import Refusal, answer_of, bad_request, bad_response, not_found
 from sandboxes.gateway.headers import AS_SENT, CHUNKED, UPGRADE, Place, request_head, switch_head
 from sandboxes.gateway.http import SWITCHING, BrokenResponse, Call, answer, read_head, relay
+from sandboxes.gateway.methods import METHODS, unknown_method
 from sandboxes.gateway.origins import Origins, is_from_elsewhere, tokens_in
 from sandboxes.gateway.targets import Targets
+from sandboxes.gateway.watched_keys import WatchedKeys
 from sandboxes.gateway.websocket import Tunnel
 
 if TYPE_CHECKING:
@@ -34,11 +36,12 @@ class Proxy:
     """Forwards requests to sandboxes."""
 
     def __init__(self, ground: Ground) -> None:
-        self._pods, keys, self._settings, self._metrics, self._deadlines = ground
+        self._pods, _, self._settings, self._metrics, self._deadlines = ground
+        keys = WatchedKeys(ground.keys)
         self._origins = Origins(self._settings.sandbox_gateway_url)
         self._targets = Targets(self._pods, keys, self._settings.sandbox_gateway_wait)
         self.connections = Connections(self._deadlines, self._metrics)
-        self.exchanges = Exchanges(ground, self._targets)
+        self.exchanges = Exchanges(ground, self._targets, keys)
         self._pods.changed.connect(self._on_changed)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -51,9 +54,13 @@ class Proxy:
         try:
             wanted = self._wanted(request)
             keeps = await self._forward(request, wanted)
+            if keeps:
+                request.client.note_rest()
         except Refusal as refusal:
             keeps = request.may_be_followed and refusal.kind != "bad-request"
             self._refuse(request, refusal, keeps=keeps)
+            # Also one that is read on, to be closed when its body has come.
+            request.client.note_rest()
         except BrokenResponse:
             self._metrics.failed("broken")
             request.client.abort()
@@ -68,24 +75,18 @@ class Proxy:
 
     def close(self) -> None:
         """Close the idle connections, and end the requests under way."""
-        self.exchanges.end_all(
-            Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "not-usable", "The gateway is shutting down", retry_after=1)
-        )
+        self.exchanges.end_all(Refusal("not-usable", "The gateway is shutting down"))
         self.connections.close()
 
     def _wanted(self, request: Incoming) -> Wanted:
         """Return what the request is for. Raises Refusal for one that is for no sandbox, or may not be served."""
         if request.client.is_surplus:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "too-many-in-all",
-                "The gateway has as many connections as it may have",
-                retry_after=1,
-            )
+            raise Refusal("too-many-in-all", "The gateway has as many connections as it may have")
         if request.method == "CONNECT":
-            raise Refusal(
-                HTTPStatus.METHOD_NOT_ALLOWED, "bad-request", "CONNECT is not supported", more=b"Allow: *\r\n"
-            )
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+            raise Refusal("bad-request", "CONNECT is not supported", status=status, more=b"Allow: *\r\n")
+        if request.method not in METHODS:
+            raise unknown_method()
         if request.version < HttpVersion10:
             raise bad_request("The request has no version of HTTP that is supported")
         coding = request.headers.getall("Transfer-Encoding", ())
@@ -209,7 +210,7 @@ class Proxy:
         given = {name.lower(): value for name, value in request.raw_headers}
         own = (given.get(b"host", b"").lower(), self._origins.host_of(wanted.sandbox_id))
         if is_from_elsewhere(request.method, given, own, upgrades=_upgrades(request)):
-            raise Refusal(HTTPStatus.FORBIDDEN, "cross-site", "A page of another origin has sent this request")
+            raise Refusal("cross-site", "A page of another origin has sent this request")
 
     def _refuse(self, request: Incoming, refusal: Refusal, *, keeps: bool) -> None:
         self._metrics.failed(refusal.kind)

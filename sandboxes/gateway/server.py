@@ -27,7 +27,7 @@ class Gateway:
             raise_descriptor_limit()
         self.proxy = Proxy(ground)
         self.limit = ClientLimit(most_clients() if most is None else most)
-        self._deadlines = ground.deadlines
+        self._ground = ground
         self._servers: list[asyncio.Server] = []
         self._manager: web.Server | None = None
 
@@ -48,14 +48,14 @@ class Gateway:
         self._manager = manager
 
         bounds: Options = {
-            "keepalive_timeout": self._deadlines.gateway_keepalive,
+            "keepalive_timeout": self._ground.deadlines.gateway_keepalive,
             "max_line_size": MAX_LINE_BYTES,
             "max_field_size": MAX_LINE_BYTES,
             "max_headers": MAX_HEADERS,
         }
 
         def client() -> Client:
-            return Client(manager, self.limit, self._deadlines, bounds)
+            return Client(manager, self.limit, self._ground, bounds)
 
         self._servers = [await loop.create_server(client, sock=one) for one in sockets]
 
@@ -65,6 +65,6 @@ class Gateway:
             server.close()
         if self._manager is not None:
             self._manager.pre_shutdown()
-            await self.proxy.exchanges.wait(self._deadlines.gateway_finish)
+            await self.proxy.exchanges.wait(self._ground.deadlines.gateway_finish)
             self.proxy.close()
-            await self._manager.shutdown(self._deadlines.gateway_close)
+            await self._manager.shutdown(self._ground.deadlines.gateway_close)

@@ -42,9 +42,9 @@ async def test_a_sandbox_has_at_most_the_configured_number_of_connections(make_w
 
 async def test_the_gateway_has_at_most_the_configured_number_of_connections(make_world: MakeWorld) -> None:
     world = await make_world(most=2)
+    busy = await world.sandbox(_silent, "busy", uid="u2")
     prefix = await world.sandbox(Recorder())
-    wires = [await world.connect() for _ in range(2)]
-    await until(lambda: world.gateway.limit.open == 2)
+    wires = [await _open(world, busy) for _ in range(2)]
     status, answer = await world.get(f"{prefix}/")
     assert (status, headers_of(answer, "Retry-After")) == (503, [b"1"])
     assert detail(answer) == "The gateway has as many connections as it may have"
@@ -56,8 +56,9 @@ async def test_the_gateway_has_at_most_the_configured_number_of_connections(make
 async def test_far_too_many_connections_are_cut(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SURPLUS", 1)
     world = await make_world(most=1)
-    wires = [await world.connect() for _ in range(3)]
-    assert await wires[2].is_cut()
+    await _open(world, await world.sandbox(_silent))
+    wires = [await world.connect() for _ in range(2)]
+    assert await wires[1].is_cut()
 
 
 def test_the_bound_leaves_descriptors_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 
@@ -38,7 +39,13 @@ class Flood:
 
 
 async def _unread(world: World) -> Wire:
-    wire = await world.connect()
+    """Return a caller that reads nothing, and whose buffers are soon full."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    one.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", world.port))
+    wire = Wire(*await asyncio.open_connection(sock=one))
+    world.callback(wire.abort)
     wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
     return wire
 
@@ -77,7 +84,9 @@ async def test_a_caller_that_reads_none_of_its_responses_is_held_back(world: Wor
 async def test_a_caller_that_reads_none_of_its_refusals_is_cut(world: World) -> None:
     wire = await _unread(world)
     with contextlib.suppress(ConnectionError):
-        await Flood().run(wire.writer, b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                await wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
     await until(lambda: not world.gateway.limit.open)
 
 

