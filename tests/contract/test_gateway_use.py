@@ -18,20 +18,17 @@ from sandboxes.settings import Settings
 from tests.contract.gateways import (
     NEW_KEY,
     NS,
+    PODS_ANSWER,
     StartReplica,
     becomes,
-    cluster,
     get,
-    keys,
     reached,
-    session,
-    start_gateway,
     url_of,
 )
 from tests.contract.processes import free_port
 from tests.contract.service import until
 
-__all__ = ["cluster", "keys", "session", "start_gateway"]
+pytestmark = PODS_ANSWER
 
 
 def patches(cluster: Cluster) -> int:
