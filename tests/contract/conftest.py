@@ -19,12 +19,13 @@ from tests.contract.processes import service_url
 from tests.contract.service import fast_cluster, provisioner, start_provisioner, without_reaper
 from tests.contract.views import tampered
 from tests.kubectl import cluster, kubectl
+from tests.network import unreachable
 from tests.waiting import until
 
 __all__ = [
     "cluster", "clusters", "fast_cluster", "keys", "kubectl", "path", "provisioner", "service", "service_url",
-    "session", "start_chaos", "start_gateway", "start_provisioner", "start_replica", "tampered", "templates", "until",
-    "west", "without_reaper",
+    "session", "start_chaos", "start_gateway", "start_provisioner", "start_replica", "tampered", "templates",
+    "unreachable", "until", "west", "without_reaper",
 ]  # fmt: skip
 
 

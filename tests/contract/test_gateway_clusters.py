@@ -110,7 +110,12 @@ async def test_a_cluster_that_joins_is_served_and_the_connections_of_one_that_le
 
 
 async def test_the_list_of_clusters_names_the_access_and_pods_that_can_not_be_dialled(
-    start_gateway: StartReplica, session: aiohttp.ClientSession, path: Path, cluster: Cluster, west: Cluster
+    start_gateway: StartReplica,
+    session: aiohttp.ClientSession,
+    path: Path,
+    cluster: Cluster,
+    west: Cluster,
+    unreachable: set[str],
 ) -> None:
     write(path, {"east": cluster, "west": west}, west={"access": "node-port"})
     replica = await start(start_gateway, path)
@@ -126,7 +131,8 @@ async def test_the_list_of_clusters_names_the_access_and_pods_that_can_not_be_di
     await until(lambda: is_so({"east": ("gateway", "ready", None), "west": fine}))
     url = await url_on(replica, "east", "a")
     await reached(session, url)
-    cluster.set_pod_address(NS, "sandbox-a", "224.0.0.1")  # multicast: TCP knows no way to it
+    unreachable.add("192.0.2.1")
+    cluster.set_pod_address(NS, "sandbox-a", "192.0.2.1")
     await becomes(session, url, 502)
     sentence = "The gateway can't reach the Pods of the cluster: the last address that it dialled leads nowhere"
     await until(lambda: is_so({"east": ("gateway", "degraded", sentence), "west": fine}))

@@ -11,6 +11,9 @@ import pytest
 from sandboxes.deadlines import Deadlines
 from sandboxes.gateway_settings import GatewaySettings
 from tests.gateway.world import World, running
+from tests.network import unreachable
+
+__all__ = ["make_world", "unreachable", "world"]
 
 MakeWorld = Callable[..., Awaitable[World]]
 

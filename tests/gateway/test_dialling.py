@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import time
 
@@ -43,22 +42,6 @@ async def test_an_address_that_does_not_answer_is_504(world: World) -> None:
         status, answer = await world.get(f"{world.prefix(candidate)}/")
     assert (status, detail(answer)) == (504, "The sandbox's address did not answer within 0.2 s")
     assert world.counts.failures == {"dial-timeout": 1}
-
-
-@pytest.fixture
-async def unreachable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Addresses to which the network has no way."""
-    hosts: set[str] = set()
-    loop_class = type(asyncio.get_running_loop())
-    connect = loop_class.sock_connect
-
-    async def sock_connect(self: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[str, int]) -> None:
-        if address[0] in hosts:
-            raise OSError(errno.EHOSTUNREACH, "No route to host")
-        await connect(self, sock, address)
-
-    monkeypatch.setattr(loop_class, "sock_connect", sock_connect)
-    return hosts
 
 
 async def test_an_address_that_can_not_be_reached_is_502(world: World, unreachable: set[str]) -> None:
