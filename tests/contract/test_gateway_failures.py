@@ -85,8 +85,8 @@ async def test_a_lost_sandbox_behind_the_gateway_is_replaced_by_force(
 
 
 async def test_render_prints_the_pod_alone(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
-    provisioner = await start_provisioner(**gateway(tmp_path))
-    printed = json.loads(await render(provisioner, "--sandbox-id", "a"))
+    await start_provisioner(**gateway(tmp_path))
+    printed = json.loads(render("--sandbox-id", "a"))
     assert [obj["kind"] for obj in printed["items"]] == ["Pod"]
 
 
