@@ -9,9 +9,9 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.errors import TooManySandboxes
+from tests.contract.cluster_files import create_on, entry, units_of, write
 from tests.contract.service import Provisioner, StartProvisioner
 from tests.contract.test_clusters import NONE, becomes, clusters_of
-from tests.contract.test_clusters_file import create_on, entry, units_of, write
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,8 +11,8 @@ import pytest
 from devcluster import Cluster
 from sandboxes.cli import check_each, main
 from sandboxes.settings import Settings
+from tests.contract.cluster_files import entry, write
 from tests.contract.processes import PROVISIONER, environment, run
-from tests.contract.test_clusters_file import entry, write
 from tests.kubectl import Kubectl
 from tests.waiting import until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
+from tests.contract.cluster_files import entry, write
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
-from tests.contract.test_clusters_file import entry, write
 from tests.waiting import until
 
 pytestmark = pytest.mark.role("components/clusters")

@@ -8,8 +8,8 @@ import pytest
 
 from devcluster import Cluster
 from sandboxes.api.app_keys import CLUSTERS
+from tests.contract.cluster_files import entry, write
 from tests.contract.service import Provisioner, StartProvisioner
-from tests.contract.test_clusters_file import entry, write
 from tests.waiting import until
 
 pytestmark = [

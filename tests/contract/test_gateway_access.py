@@ -128,7 +128,7 @@ async def test_a_switch_back_goes_on_with_the_gateway_while_it_is_configured(
     assert await reaper_of(provisioner).due() == []
 
 
-@pytest.mark.parametrize("live_view", ["true", "false"])
+@pytest.mark.parametrize("live_view", ["true", pytest.param("false", marks=pytest.mark.slow)])
 async def test_without_a_gateway_its_sandboxes_are_hidden_counted_healed_and_deleted_whole(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture, live_view: str,
@@ -228,7 +228,7 @@ async def test_adoption_keeps_how_a_pod_is_reached(
     assert (adopted["thread_id"], services(cluster)) == ("t", {"a"})
 
 
-@pytest.mark.parametrize("has_patch", [True, False])
+@pytest.mark.parametrize("has_patch", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_a_create_needs_no_right_to_make_services(
     start_provisioner: StartProvisioner, cluster: Cluster, tmp_path: Path, has_patch: bool
 ) -> None:

@@ -14,12 +14,12 @@ from sandboxes.access.start import NEEDS_RESTART
 from sandboxes.api.app_keys import SANDBOX_SERVICE
 from sandboxes.errors import StartupError
 from tests.audit import CLUSTERS, PRODUCTION
+from tests.contract.cluster_files import units_of
 from tests.contract.faults import refuse_next
 from tests.contract.fleet import StartReplica, id_of, write
 from tests.contract.gateway import BASE, NO_GATEWAY, NS, gateway, pod_of, services, urls
 from tests.contract.lives import nothing_left, reaper_of
 from tests.contract.service import URL, StartProvisioner, create, until
-from tests.contract.test_clusters_file import units_of
 from tests.contract.test_lost_nodes import lose
 from tests.contract.test_service import render
 from tests.contract.test_without_patch import BASIC, rules
@@ -85,8 +85,8 @@ async def test_a_lost_sandbox_behind_the_gateway_is_replaced_by_force(
 
 
 async def test_render_prints_the_pod_alone(start_provisioner: StartProvisioner, tmp_path: Path) -> None:
-    provisioner = await start_provisioner(**gateway(tmp_path))
-    printed = json.loads(await render(provisioner, "--sandbox-id", "a"))
+    await start_provisioner(**gateway(tmp_path))
+    printed = json.loads(render("--sandbox-id", "a"))
     assert [obj["kind"] for obj in printed["items"]] == ["Pod"]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +174,14 @@ async def until_running(provisioner: Provisioner) -> None:
 # Owners
 
 
-@pytest.mark.parametrize("other", [{"thread_id": "t2", "user_id": "u"}, {"thread_id": "t", "user_id": "u2"}])
 async def test_another_owners_create_is_409_and_changes_nothing(
-    start_provisioner: StartProvisioner, cluster: Cluster, other: dict[str, str]
+    start_provisioner: StartProvisioner, cluster: Cluster
 ) -> None:
     first, second = await start_provisioner(), await start_provisioner()
     made = await create(first, thread_id="t", user_id="u")
     before = uids(cluster), spec_of(cluster, POD), spec_of(cluster, SERVICE)
-    for provisioner in (first, second):
+    others = ({"thread_id": "t2", "user_id": "u"}, {"thread_id": "t", "user_id": "u2"})
+    for provisioner, other in itertools.product((first, second), others):
         response = await provisioner.post(URL, json={"sandbox_id": "a", **other})
         assert response.status == 409
         assert await response.json() == {"detail": "Sandbox 'a' belongs to another thread or user"}

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster import Cluster
 from sandboxes.ops.metrics import FAMILIES
+from tests.contract.cluster_files import change, create_on, entry, write
 from tests.contract.service import Provisioner, StartProvisioner, create
-from tests.contract.test_clusters_file import change, create_on, entry, write
 from tests.metrics import scrape, value
 from tests.pages import TEXTS
 from tests.waiting import until

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import io
 import json
-import sys
 from typing import Any
 
 import aiohttp
@@ -13,6 +13,7 @@ import pytest
 
 from devcluster import Cluster
 from devcluster.requests import body_of
+from sandboxes.cli import main
 from tests.conftest import ROOT
 from tests.contract.faults import refuse_next
 from tests.contract.service import URL, Provisioner, StartProvisioner, create, until
@@ -107,19 +108,12 @@ async def test_manually_applied_manifests_are_found_served_and_deleted(
     assert (await provisioner.get(f"{URL}/example")).status == 404
 
 
-async def render(provisioner: Provisioner, *arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "provisioner.py"),
-        "render",
-        *arguments,
-        env=provisioner.environ,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    stdout, _ = await process.communicate()
-    assert process.returncode == 0
-    look_at("stdout of render", stdout)
-    return stdout.decode()
+def render(*arguments: str) -> str:
+    """Run `provisioner.py render` with the environment of the service that the test started last."""
+    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+        assert main(["render", *arguments]) == 0
+    look_at("stdout of render", stdout.getvalue().encode())
+    return stdout.getvalue()
 
 
 def without_volatile(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -138,7 +132,7 @@ async def test_render_prints_exactly_what_the_service_applies(
         for request in cluster.kmock.requests
         if request.method is kmock.method.PATCH and "/sandbox-a" in request.url.path
     ]
-    printed = json.loads(await render(provisioner, "--sandbox-id", "a", "--thread-id", "t", "--user-id", "u"))
+    printed = json.loads(render("--sandbox-id", "a", "--thread-id", "t", "--user-id", "u"))
     assert printed["kind"] == "List"
     assert without_volatile(printed["items"]) == without_volatile(applied)
 
@@ -146,7 +140,7 @@ async def test_render_prints_exactly_what_the_service_applies(
 async def test_render_prints_a_templates_extra_objects_before_the_pod(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    printed = await render(provisioner, "--sandbox-id", "a", "--thread-id", "t", "--template", "persistent")
+    printed = render("--sandbox-id", "a", "--thread-id", "t", "--template", "persistent")
     assert [obj["kind"] for obj in json.loads(printed)["items"]] == ["PersistentVolumeClaim", "Pod", "Service"]
     result = await kubectl("apply", "--server-side", "-f", "-", stdin=printed)
     assert result.rc == 0, result.stderr
@@ -162,7 +156,7 @@ async def test_render_prints_a_templates_extra_objects_before_the_pod(
 async def test_applying_rendered_manifests_gives_the_same_sandbox(
     provisioner: Provisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
-    printed = await render(provisioner, "--sandbox-id", "a", "--thread-id", "t")
+    printed = render("--sandbox-id", "a", "--thread-id", "t")
     result = await kubectl("apply", "--server-side", "-f", "-", stdin=printed)
     assert result.rc == 0, result.stderr
     by_hand = cluster.get("Pod", "deer-flow", "sandbox-a")
@@ -228,7 +222,7 @@ async def test_kubectls_stderr_is_logged_but_not_returned_to_the_caller(
     assert cluster.objects("Service") == []
 
 
-@pytest.mark.parametrize("live_view", ["true", "false"])
+@pytest.mark.parametrize("live_view", ["true", pytest.param("false", marks=pytest.mark.slow)])
 async def test_objects_that_only_share_a_sandboxs_name_are_not_deleted(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl, live_view: str
 ) -> None:
