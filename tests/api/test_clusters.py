@@ -15,7 +15,7 @@ from tests.fakes import FakeCluster
 
 PROBE = ("get", "--raw", "/readyz")
 VERSION = ("get", "--raw", "/version")
-QUOTAS = ("get", "--raw", "/api/v1/namespaces/deer-flow/resourcequotas?limit=500")
+QUOTAS = ("get", "--raw", "/api/v1/namespaces/deer-flow/resourcequotas?limit=1000")
 
 DEFAULT: dict[str, Any] = {
     "name": "default",

@@ -210,7 +210,7 @@ async def test_every_kubectl_is_started_without_the_users_kuberc_and_locale(
         "apply",
         "get -o json -f -",
         "watch=1",
-        "limit=500",
+        "limit=1000",
         "delete",
         "get --raw /readyz",
         "create --raw",
