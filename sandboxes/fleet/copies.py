@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
-from sandboxes.fleet.directory import NO_ANSWER
 from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.protocol import ClusterAway
 from sandboxes.models.clusters import DoubledSandbox
@@ -53,11 +52,11 @@ class Copies:
                 continue
             try:
                 if cluster.known_uid(sandbox_id) == uid:
-                    await cluster.delete_pod(sandbox_id, uid)
+                    await self._directory.asked(name).delete_pod(sandbox_id, uid)
                     logger.info("sandbox %s: another Pod of it on cluster %s deleted", sandbox_id, name)
-            except NO_ANSWER as error:
+            except ClusterAway:
                 if not self._directory.homes.is_lost(name):
-                    raise ClusterAway(name, detail=error.detail) from error
+                    raise
                 logger.warning("sandbox %s: its Pod on the lost cluster %s can't be deleted", sandbox_id, name)
 
     async def doubled(self) -> list[DoubledSandbox]:

@@ -9,10 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from sandboxes.errors import ClusterTimeout, ClusterUnavailable, ObjectsChanged, ProvisionerError
+from sandboxes.errors import ObjectsChanged, ProvisionerError
+from sandboxes.fleet.asked import Asked
 from sandboxes.fleet.doubles import DoublesLog
 from sandboxes.fleet.markers import UNKNOWN
-from sandboxes.fleet.protocol import ClusterAway, FleetCluster, KeepsMoving, Look, Member, Pod, Rehoming
+from sandboxes.fleet.protocol import (
+    AskedCluster,
+    ClusterAway,
+    ClusterViews,
+    FleetCluster,
+    KeepsMoving,
+    Look,
+    Member,
+    Pod,
+    Rehoming,
+)
 from sandboxes.fleet.unlisted import log_unknown
 
 if TYPE_CHECKING:
@@ -23,8 +34,6 @@ if TYPE_CHECKING:
 
 # A round is repeated if another replica changed what was read; after this many, give up.
 MAX_ROUNDS = 8
-# A cluster that gives no answer.
-NO_ANSWER = (ClusterUnavailable, ClusterTimeout)
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,19 @@ class Directory:
     def __init__(
         self, clusters: Mapping[str, FleetCluster], homes: Homes, pause: Callable[[], Awaitable[None]]
     ) -> None:
-        self.clusters = clusters
+        # Without their calls, which are made by `asked` only: so each error of a cluster names it.
+        self.clusters: Mapping[str, ClusterViews] = clusters
+        self._asked: Mapping[str, AskedCluster] = clusters
         self.homes = homes
         self.pause = pause
         self.doubles = DoublesLog()
         # The last record of each cluster, by name.
         self._records: dict[str, Record | None] = {}
         self._heard: set[str] = set()  # clusters whose record this process has read
+
+    def asked(self, name: str) -> AskedCluster:
+        """Return the cluster of this name, to ask it; raises ClusterAway if the file lacks it, maybe only just now."""
+        return Asked(name, self.homes.among(self._asked, name))
 
     async def adopt(self, members: Iterable[Member]) -> bool:
         """Take the entries of the file, after a start and after each change; return whether all records agree to it.
@@ -74,10 +89,10 @@ class Directory:
         silent = []
         for name in sorted(one.name for one in entries if not one.lost):
             try:
-                records[name] = self._records[name] = await self.homes.among(self.clusters, name).record()
-            except NO_ANSWER as error:
+                records[name] = self._records[name] = await self.asked(name).record()
+            except ClusterAway:
                 if name in back:
-                    raise ClusterAway(name, detail=error.detail) from error
+                    raise
                 silent.append(name)
         if not records:
             raise ClusterAway(silent[0] if silent else entries[0].name, lost=not silent)
@@ -156,10 +171,7 @@ class Directory:
             if self.homes.is_lost(cluster) or cluster not in self.clusters:
                 raise self.homes.away(cluster)
             is_known, before = cluster in self._records, self._records.get(cluster)
-            try:
-                look = await self.homes.among(self.clusters, cluster).look(sandbox_id)
-            except NO_ANSWER as error:
-                raise ClusterAway(cluster, detail=error.detail) from error
+            look = await self.asked(cluster).look(sandbox_id)
             self._records[cluster] = look.record
             self.homes.note(look.record)
             if is_known and look.record == before:
@@ -202,11 +214,9 @@ class Directory:
             return True
         try:
             restored = replace(marker, cluster=cluster, uid=old.uid, replaces="")
-            await self.homes.among(self.clusters, home).update_marker(restored)
+            await self.asked(home).update_marker(restored)
         except ObjectsChanged:
             return True
-        except NO_ANSWER as error:
-            raise ClusterAway(home, detail=error.detail) from error
         return True
 
     async def confirm(self, home: str, marker: Marker, uid: str, *, is_made: bool = False) -> bool:
@@ -219,21 +229,17 @@ class Directory:
         if (marker.uid, marker.is_made) == (uid, is_made):
             return True
         try:
-            await self.homes.among(self.clusters, home).update_marker(replace(marker, uid=uid, is_made=is_made))
+            await self.asked(home).update_marker(replace(marker, uid=uid, is_made=is_made))
         except ObjectsChanged:
             return False
-        except NO_ANSWER as error:
-            raise ClusterAway(home, detail=error.detail) from error
         return True
 
     async def remove(self, home: str, marker: Marker) -> bool:
         """Delete the marker if it is unchanged; False if it was changed."""
         try:
-            await self.homes.among(self.clusters, home).delete_marker(marker)
+            await self.asked(home).delete_marker(marker)
         except ObjectsChanged:
             return False
-        except NO_ANSWER as error:
-            raise ClusterAway(home, detail=error.detail) from error
         return True
 
     async def _search(self, sandbox_id: str) -> Located:
@@ -312,9 +318,9 @@ class Directory:
         if marker is not None and marker.state == "placed":
             there = await self.look(marker.cluster, sandbox_id)
             existed = existed or there.pod is not None
-            await self._delete_at(marker.cluster, sandbox_id)
+            await self.asked(marker.cluster).delete(sandbox_id)
         if look.pod is not None and not (marker is not None and marker.state == "placed" and marker.cluster == home):
-            await self._delete_at(home, sandbox_id)
+            await self.asked(home).delete(sandbox_id)
         if not existed and marker is not None and marker.replaces and not marker.is_made:
             existed = await self._delete_former(marker)
         lost = self.homes.lost_home(sandbox_id)
@@ -327,26 +333,20 @@ class Directory:
         cluster = marker.replaces.partition("/")[0]
         pod = (await self.look(cluster, marker.sandbox_id)).pod
         if pod is not None:
-            await self._delete_at(cluster, marker.sandbox_id)
+            await self.asked(cluster).delete(marker.sandbox_id)
         return pod is not None
 
     async def _delete_everywhere(self, sandbox_id: str) -> bool:
         looks, away = await self._look_everywhere(sandbox_id)
         found = [name for name, look in looks.items() if look.pod is not None]
         for name in found:
-            await self._delete_at(name, sandbox_id)
+            await self.asked(name).delete(sandbox_id)
         lost = self.homes.lost_names()
         if away:
             raise ClusterAway(away[0])
         if lost and not found:
             raise self.homes.away(lost[0])
         return bool(found)
-
-    async def _delete_at(self, cluster: str, sandbox_id: str) -> None:
-        try:
-            await self.homes.among(self.clusters, cluster).delete(sandbox_id)
-        except NO_ANSWER as error:
-            raise ClusterAway(cluster, detail=error.detail) from error
 
     async def list_all(self) -> Listing:
         """Return the sandboxes of all clusters. Of an id that several have, the directory's; without it, none."""
@@ -357,8 +357,8 @@ class Directory:
                 incomplete.append(name)
                 continue
             try:
-                pods = await self.homes.among(self.clusters, name).pods()
-            except NO_ANSWER:
+                pods = await self.asked(name).pods()
+            except ClusterAway:
                 incomplete.append(name)
                 continue
             for sandbox_id, pod in pods.items():

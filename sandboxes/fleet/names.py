@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ObjectsChanged
-from sandboxes.fleet.directory import NO_ANSWER, Directory
 from sandboxes.fleet.markers import Marker, Record
-from sandboxes.fleet.protocol import ClusterAway, FleetCluster, Pod, Rehoming
+from sandboxes.fleet.protocol import ClusterAway, Pod, Rehoming
 from sandboxes.fleet.rendezvous import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from sandboxes.fleet.directory import Directory
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class NameChange:
             former = tuple(names for names in sorted(lists, key=sorted) if any(map(self._homes.is_lost, names)))
             for name, record in sorted(held.items()):
                 done = Record(target, (), epoch, former, record.version, unlisted)
-                self._homes.note(await self._cluster(name).put_record(done))
+                self._homes.note(await self._directory.asked(name).put_record(done))
             done_all = (replace(one, names=target, coming=(), epoch=epoch, unlisted=unlisted) for one in held.values())
             self._homes.review(done_all, self._directory.clusters)
         except ObjectsChanged as error:
@@ -81,15 +82,13 @@ class NameChange:
             # A lost one at last: it may be back, and another replica's file may say so.
             name = min(names - held.keys(), key=lambda one: (self._homes.is_lost(one), one))
             try:
-                cluster = self._cluster(name)
+                cluster = self._directory.asked(name)
                 record = await cluster.record() or Record()
                 others = tuple(one for one in record.coming if one != target)
                 held[name] = await cluster.put_record(replace(record, coming=(*others, target)))
-            except ObjectsChanged:
-                raise
-            except NO_ANSWER as error:
+            except ClusterAway:
                 if name in target or not (self._homes.is_lost(name) or name in self._homes.taken_out):
-                    raise ClusterAway(name, detail=error.detail) from error
+                    raise
                 names.remove(name)
                 continue
             before[name] = record
@@ -98,20 +97,11 @@ class NameChange:
             names |= record.unlisted & self._directory.clusters.keys()
         return before, held
 
-    def _cluster(self, name: str) -> FleetCluster:
-        cluster = self._directory.clusters.get(name)
-        if cluster is None:
-            raise ClusterAway(name)
-        return cluster
-
     async def _look_for_all(self, names: Iterable[str]) -> _Found:
         found = _Found({}, {})
         for name in sorted(names):
-            try:
-                found.pods[name] = dict(await self._cluster(name).pods())
-                found.markers[name] = {one.sandbox_id: one for one in await self._cluster(name).markers()}
-            except NO_ANSWER as error:
-                raise ClusterAway(name, detail=error.detail) from error
+            found.pods[name] = dict(await self._directory.asked(name).pods())
+            found.markers[name] = {one.sandbox_id: one for one in await self._directory.asked(name).markers()}
         return found
 
     async def _bring_home(
@@ -124,24 +114,19 @@ class NameChange:
         cluster, marker = self._says(sandbox_id, new_home, before, found)
         there = found.markers[new_home].get(sandbox_id)
         pod = found.pods.get(cluster, {}).get(sandbox_id) if cluster else None
-        try:
-            is_promised = marker is not None and bool(marker.replaces) and pod is None
-            if cluster is None or (cluster == new_home and not is_promised):
-                if there is not None:
-                    await self._cluster(new_home).delete_marker(there)
-                return
-            uid = pod.uid if pod is not None else marker.uid if marker is not None else ""
-            replaces = pod.replaces if pod is not None else marker.replaces if marker is not None else ""
-            is_made = marker is not None and marker.is_made
-            wanted = Marker(sandbox_id, cluster, "placed", self._new_token(), uid, replaces, is_made)
-            if there is None:
-                await self._cluster(new_home).create_marker(wanted)
-            elif replace(there, token=wanted.token, version="") != wanted:
-                await self._cluster(new_home).update_marker(replace(wanted, version=there.version))
-        except ObjectsChanged:
-            raise
-        except NO_ANSWER as error:
-            raise ClusterAway(new_home, detail=error.detail) from error
+        is_promised = marker is not None and bool(marker.replaces) and pod is None
+        if cluster is None or (cluster == new_home and not is_promised):
+            if there is not None:
+                await self._directory.asked(new_home).delete_marker(there)
+            return
+        uid = pod.uid if pod is not None else marker.uid if marker is not None else ""
+        replaces = pod.replaces if pod is not None else marker.replaces if marker is not None else ""
+        is_made = marker is not None and marker.is_made
+        wanted = Marker(sandbox_id, cluster, "placed", self._new_token(), uid, replaces, is_made)
+        if there is None:
+            await self._directory.asked(new_home).create_marker(wanted)
+        elif replace(there, token=wanted.token, version="") != wanted:
+            await self._directory.asked(new_home).update_marker(replace(wanted, version=there.version))
 
     def _is_settled(self, sandbox_id: str, new_home: str, before: Mapping[str, Record]) -> bool:
         """Whether the id's home moves for no replica, so that creates of it go on, and its home is left alone."""

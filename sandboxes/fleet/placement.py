@@ -11,11 +11,10 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError, StillDeleting
-from sandboxes.fleet.directory import MAX_ROUNDS, NO_ANSWER, Directory, Located
+from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError
+from sandboxes.fleet.directory import MAX_ROUNDS, Directory, Located
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.protocol import (
-    ClusterAway,
     KeepsMoving,
     Look,
     Made,
@@ -187,11 +186,9 @@ class Placement:
         if marker is None:
             pending = Marker(placing.sandbox_id, target, "pending", self._new_token())
             try:
-                marker = await self._homes.among(self._directory.clusters, placing.home).create_marker(pending)
+                marker = await self._directory.asked(placing.home).create_marker(pending)
             except ObjectsChanged:
                 return False
-            except NO_ANSWER as error:
-                raise ClusterAway(placing.home, detail=error.detail) from error
         look = await self._look(placing)
         if look.marker != marker:
             return False
@@ -206,11 +203,9 @@ class Placement:
 
     async def _update(self, home: str, marker: Marker) -> Marker | None:
         try:
-            return await self._homes.among(self._directory.clusters, home).update_marker(marker)
+            return await self._directory.asked(home).update_marker(marker)
         except ObjectsChanged:
             return None
-        except NO_ANSWER as error:
-            raise ClusterAway(home, detail=error.detail) from error
 
     async def _make(self, placing: _Placing, target: str) -> Made | None:
         """Make the sandbox; None if the cluster is full. It is proven then that it has none of this create."""
@@ -234,14 +229,7 @@ class Placement:
 
         After an error it may be deleted later, so this create must not return it.
         """
-        try:
-            return await self._homes.among(self._directory.clusters, target).withdraw(
-                placing.sandbox_id, uid, until_gone=True
-            )
-        except StillDeleting:
-            raise
-        except NO_ANSWER as error:
-            raise ClusterAway(target, detail=error.detail) from error
+        return await self._directory.asked(target).withdraw(placing.sandbox_id, uid, until_gone=True)
 
     async def _may_answer(self, placing: _Placing, target: str, made: Made) -> bool:
         """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn.
@@ -257,9 +245,7 @@ class Placement:
                 if settled is not None:
                     break
             if settled and made.is_new:
-                settled = await self._homes.among(self._directory.clusters, target).confirm_pod(
-                    placing.sandbox_id, made.uid
-                )
+                settled = await self._directory.asked(target).confirm_pod(placing.sandbox_id, made.uid)
         except ProvisionerError:
             await self._withdraw(placing, target, made)
             raise
@@ -288,7 +274,7 @@ class Placement:
         if not made.is_new:
             return
         try:
-            await self._homes.among(self._directory.clusters, target).withdraw(placing.sandbox_id, made.uid)
+            await self._directory.asked(target).withdraw(placing.sandbox_id, made.uid)
         except ProvisionerError as error:
             with in_cluster(target):
                 logger.warning(

@@ -45,8 +45,32 @@ class Made:
     is_new: bool
 
 
-class FleetCluster(Protocol):
-    """One cluster, as the directory uses it. Each method is one attempt, with retries as the adapter likes."""
+class ClusterViews(Protocol):
+    """What the live views of one cluster show, without asking it."""
+
+    def seen(self, sandbox_id: str) -> Look | None:
+        """Return what live views have of the id; None where that does not show where the sandbox is.
+
+        A marker may have been changed since. Where there is none but a Pod, there was none when the Pod was made, or
+        its maker has removed it since. Both views are fresh.
+        """
+        ...
+
+    def seen_pod(self, sandbox_id: str) -> Pod | None:
+        """Return the Pod from the live view if it is fresh, unless it is terminating; None is no proof."""
+        ...
+
+    def seen_pods(self) -> Mapping[str, Pod] | None:
+        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
+        ...
+
+    def seen_markers(self) -> list[Marker] | None:
+        """Return all markers from the live view, which may have been changed since; None if it is not fresh."""
+        ...
+
+
+class AskedCluster(Protocol):
+    """What one cluster is asked. Each method is one attempt, with retries as the adapter likes."""
 
     async def look(self, sandbox_id: str) -> Look:
         """Read from the API server, in this order: the Pod, then the marker, then the record of names.
@@ -69,26 +93,6 @@ class FleetCluster(Protocol):
 
     async def markers(self) -> list[Marker]:
         """Read all markers from the API server. One that is damaged is logged and left out."""
-        ...
-
-    def seen(self, sandbox_id: str) -> Look | None:
-        """Return what live views have of the id; None where that does not show where the sandbox is.
-
-        A marker may have been changed since. Where there is none but a Pod, there was none when the Pod was made, or
-        its maker has removed it since. Both views are fresh.
-        """
-        ...
-
-    def seen_pod(self, sandbox_id: str) -> Pod | None:
-        """Return the Pod from the live view if it is fresh, unless it is terminating; None is no proof."""
-        ...
-
-    def seen_pods(self) -> Mapping[str, Pod] | None:
-        """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
-        ...
-
-    def seen_markers(self) -> list[Marker] | None:
-        """Return all markers from the live view, which may have been changed since; None if it is not fresh."""
         ...
 
     async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
@@ -133,6 +137,10 @@ class FleetCluster(Protocol):
         Raises AlreadyThere or PreconditionFailed.
         """
         ...
+
+
+class FleetCluster(AskedCluster, ClusterViews, Protocol):
+    """One cluster. The directory asks it by Directory.asked, so that each error names it."""
 
 
 class Make(Protocol):

@@ -41,10 +41,9 @@ class Upkeep:
         pending: set[Marker] = set()
         for name in sorted(self._homes.names):
             try:
-                cluster = self._homes.among(self._directory.clusters, name)
                 # Old ones do no harm: each is read again before it is removed, under its version.
-                seen = cluster.seen_markers()
-                markers = await cluster.markers() if seen is None else seen
+                seen = self._homes.among(self._directory.clusters, name).seen_markers()
+                markers = await self._directory.asked(name).markers() if seen is None else seen
             except ProvisionerError as error:
                 with in_cluster(name):
                     logger.warning("the markers of cluster %s can't be read: %s", name, error)
@@ -83,7 +82,7 @@ class Upkeep:
         former, _, uid = marker.replaces.partition("/")
         old = (await self._directory.look(former, marker.sandbox_id)).pod
         if old is not None and old.uid == uid:  # its successor was made, and was deleted by a caller
-            await self._homes.among(self._directory.clusters, former).delete_pod(marker.sandbox_id, uid)
+            await self._directory.asked(former).delete_pod(marker.sandbox_id, uid)
         return True
 
     async def remove_replaced(self) -> list[str]:
@@ -95,7 +94,7 @@ class Upkeep:
         listing: dict[str, Mapping[str, Pod]] = {}
         for name in sorted(self._homes.names):
             try:
-                listing[name] = await self._homes.among(self._directory.clusters, name).pods()
+                listing[name] = await self._directory.asked(name).pods()
             except ProvisionerError as error:
                 with in_cluster(name):
                     logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
@@ -110,7 +109,7 @@ class Upkeep:
                 try:
                     found = await self._directory.locate(sandbox_id)
                     if (found.cluster, found.uid) == (name, pod.uid):
-                        await self._homes.among(self._directory.clusters, cluster).delete_pod(sandbox_id, uid)
+                        await self._directory.asked(cluster).delete_pod(sandbox_id, uid)
                         removed.append(sandbox_id)
                 except ProvisionerError as error:
                     with in_cluster(cluster):

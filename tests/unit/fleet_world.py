@@ -16,7 +16,7 @@ from sandboxes.fleet.homes import Homes
 from sandboxes.fleet.markers import Marker, Record
 from sandboxes.fleet.names import NameChange
 from sandboxes.fleet.placement import Placement
-from sandboxes.fleet.protocol import Look, Made, Member, Pod, Unschedulable, Wanted
+from sandboxes.fleet.protocol import ClusterAway, Look, Made, Member, Pod, Unschedulable, Wanted
 from sandboxes.fleet.upkeep import Upkeep
 from tests.unit.fleet_tasks import Fate, Task, point
 
@@ -333,6 +333,8 @@ class Replica:
             except Unschedulable as error:
                 moved.add(error.uid)
                 raise
+            except ConnectionFailed as error:  # as Fleet.create
+                raise ClusterAway(cluster) from error
             lost, _, uid = replaces.partition("/")
             if made.is_new and uid:
                 self.world.replaced.add((lost, uid))
