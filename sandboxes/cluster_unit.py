@@ -21,6 +21,7 @@ from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import prepare
 from sandboxes.kubectl.kubeconfig_files import named_kubeconfigs
+from sandboxes.kubectl.places import place_of
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.clusters import ClusterOverview
 from sandboxes.ops.preflight import protect
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sandboxes.clusters_file import ClusterEntry
     from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.config import Connection
+    from sandboxes.kubectl.places import Place
     from sandboxes.kubectl.runner import Runner
     from sandboxes.objects import KubeObject
     from sandboxes.settings import Settings
@@ -45,13 +47,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class ClusterUnit:
-    """One cluster. `settings`: the service's, with those of the entry.
+    """One cluster. `settings`: the service's, with those of the entry. `place`: where it is, by its kubeconfig.
 
     `entry`: replaced when its weight, labels or `lost` change; nothing else of a unit ever changes.
     """
 
     entry: ClusterEntry
     settings: Settings
+    place: Place
     service: SandboxService
     overview: ClusterOverview
     pool: ProcessPool
@@ -185,7 +188,10 @@ async def prepare_unit(
     )
     service = SandboxService(cluster, plan.templates, settings, keys)
     overview = ClusterOverview(entry.name, service, settings, weight=entry.weight)
-    return ClusterUnit(entry, settings, service, overview, pool, batched, informer, directory_view, plan.only_pods)
+    place = place_of(connection.context, settings)
+    return ClusterUnit(
+        entry, settings, place, service, overview, pool, batched, informer, directory_view, plan.only_pods
+    )
 
 
 def client_of(

@@ -61,9 +61,10 @@ class Copies:
 
     async def doubled(self) -> list[DoubledSandbox]:
         """Return the sandboxes that several clusters have, by the views that are fresh, and log new ones."""
-        pods = {name: seen for name, one in self._clusters.items() if (seen := one.seen_pods()) is not None}
+        names = self._directory.homes.apart(self._clusters)
+        pods = {name: seen for name in names if (seen := self._clusters[name].seen_pods()) is not None}
         doubles = find_doubles(pods)
-        if len(pods) == len(self._clusters):
+        if len(pods) == len(names):
             self._directory.doubles.say_all(doubles)
         asked = list(doubles)[:MOST_ASKED]
         answers = dict(zip(asked, await asyncio.gather(*map(self._answering, asked)), strict=True))

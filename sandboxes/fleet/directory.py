@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from sandboxes.errors import ObjectsChanged, ProvisionerError
 from sandboxes.fleet.asked import Asked
 from sandboxes.fleet.doubles import DoublesLog
-from sandboxes.fleet.markers import UNKNOWN
+from sandboxes.fleet.markers import UNKNOWN, marker_name
 from sandboxes.fleet.protocol import (
     AskedCluster,
     ClusterAway,
@@ -24,7 +24,7 @@ from sandboxes.fleet.protocol import (
     Pod,
     Rehoming,
 )
-from sandboxes.fleet.unlisted import log_unknown
+from sandboxes.fleet.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -69,9 +69,7 @@ class Directory:
         self.homes = homes
         self.pause = pause
         self.doubles = DoublesLog()
-        # The last record of each cluster, by name.
-        self._records: dict[str, Record | None] = {}
-        self._heard: set[str] = set()  # clusters whose record this process has read
+        self.records = Records(homes)
 
     def asked(self, name: str) -> AskedCluster:
         """Return the cluster of this name, to ask it; raises ClusterAway if the file lacks it, maybe only just now."""
@@ -89,32 +87,21 @@ class Directory:
         silent = []
         for name in sorted(one.name for one in entries if not one.lost):
             try:
-                records[name] = self._records[name] = await self.asked(name).record()
+                records[name] = await self.asked(name).record()
             except ClusterAway:
                 if name in back:
                     raise
                 silent.append(name)
+            else:
+                self.records.hear(name, records[name])
         if not records:
             raise ClusterAway(silent[0] if silent else entries[0].name, lost=not silent)
         self.homes.read(entries)
-        self._note_unlisted(records, silent)
-        return self.homes.review(records.values(), self.clusters)
-
-    def _note_unlisted(self, records: Mapping[str, Record | None], silent: list[str]) -> None:
-        """Note which clusters this process can't know, although a record names them, and log what it can't know.
-
-        Only at the start: what a later version of the file lacks is connected, and what a record names later, another
-        replica has added.
-        """
-        before, is_start = self.homes.unlisted, not self._heard
-        found = [record for record in records.values() if record is not None]
-        at_start = [record for name, record in records.items() if record is not None and name not in self._heard]
-        listed = (names for one in at_start for names in one.lists)
-        names = before.union(*(record.unlisted for record in found), *listed)
-        self.homes.unlisted = names.difference(self.homes.members, self.clusters)
-        self._heard |= records.keys()
-        missing = [name for name, record in records.items() if record is None]
-        log_unknown(sorted(self.homes.unlisted - before), missing if is_start else (), silent if is_start else ())
+        self.records.note_unlisted(records, silent, self.clusters)
+        is_agreed = self.homes.review(records.values(), self.clusters)
+        if is_agreed:
+            await self.records.note_taken_out(records, self.asked)
+        return is_agreed
 
     async def locate(self, sandbox_id: str) -> Located:
         """Return where the sandbox is; `nowhere` is a proof. Raises ClusterAway, Rehoming or KeepsMoving."""
@@ -123,7 +110,7 @@ class Directory:
             look = await self.look(home, sandbox_id)
             if not self.homes.permits(sandbox_id, home, look.record):
                 return await self._search(sandbox_id)
-            found = await self._resolve(sandbox_id, home, look)
+            found = await self._resolve(home, look)
             if found is not None:
                 lost = self.homes.lost_home(sandbox_id)
                 if found.kind == "nowhere" and lost is not None:
@@ -170,15 +157,25 @@ class Directory:
         for _ in range(MAX_ROUNDS):
             if self.homes.is_lost(cluster) or cluster not in self.clusters:
                 raise self.homes.away(cluster)
-            is_known, before = cluster in self._records, self._records.get(cluster)
+            is_known, before = cluster in self.records.last, self.records.last.get(cluster)
             look = await self.asked(cluster).look(sandbox_id)
-            self._records[cluster] = look.record
+            self.records.hear(cluster, look.record)
             self.homes.note(look.record)
             if is_known and look.record == before:
                 return self.homes.believed(look)
         raise KeepsMoving
 
-    async def _resolve(self, sandbox_id: str, home: str, look: Look) -> Located | None:
+    async def look_there(self, home: str, marker: Marker) -> Look:
+        """Read the cluster that the marker in `home` names; see `look`."""
+        self.check_listed(home, marker)
+        return await self.look(marker.cluster, marker.sandbox_id)
+
+    def check_listed(self, home: str, marker: Marker) -> None:
+        """Raise ClusterAway, which says where the marker is, if it names a cluster that the file lacks."""
+        if marker.cluster not in self.clusters and marker.cluster not in self.homes.members:
+            raise ClusterAway(marker.cluster, unlisted=True, marker=marker_name(marker.sandbox_id), home=home)
+
+    async def _resolve(self, home: str, look: Look) -> Located | None:
         """Return what the home says; None if another replica changed it meanwhile.
 
         A `pending` marker beside a Pod is removed, so that it can't become `placed`; see also `confirm`.
@@ -190,7 +187,7 @@ class Directory:
             if marker is not None and not await self.remove(home, marker):
                 return None
             return Located("there", home, pod.uid)
-        there = (await self.look(marker.cluster, sandbox_id)).pod
+        there = (await self.look_there(home, marker)).pod
         if there is None:
             return None if await self.restore(home, marker) else Located("nowhere", home)
         if not await self.confirm(home, marker, there.uid):
@@ -249,7 +246,7 @@ class Directory:
             records: dict[str, Record | None] = {name: look.record for name, look in looks.items()}
             deciding = [name for name, look in looks.items() if self.homes.permits(sandbox_id, name, look.record)]
             if deciding:
-                found = await self._resolve(sandbox_id, deciding[0], looks[deciding[0]])
+                found = await self._resolve(deciding[0], looks[deciding[0]])
             else:
                 found = self._judge(sandbox_id, looks, away, self.homes.all_homes(sandbox_id, records))
                 again, _ = await self._look_everywhere(sandbox_id)
@@ -316,7 +313,7 @@ class Directory:
             return await self._delete_everywhere(sandbox_id)
         marker, existed = look.marker, look.pod is not None
         if marker is not None and marker.state == "placed":
-            there = await self.look(marker.cluster, sandbox_id)
+            there = await self.look_there(home, marker)
             existed = existed or there.pod is not None
             await self.asked(marker.cluster).delete(sandbox_id)
         if look.pod is not None and not (marker is not None and marker.state == "placed" and marker.cluster == home):

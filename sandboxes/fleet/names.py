@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ObjectsChanged
-from sandboxes.fleet.markers import Marker, Record
+from sandboxes.fleet.markers import Marker, Record, listed
 from sandboxes.fleet.protocol import ClusterAway, Pod, Rehoming
 from sandboxes.fleet.rendezvous import home
+from sandboxes.fleet.twins import OneCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,46 +49,68 @@ class NameChange:
 
         Every cluster of the old and the new lists must answer, but for lost and unlisted ones. Raises ClusterAway that
         names one which does not, or Rehoming if another replica is changing the names, too; then it is to be run again.
+        Raises OneCluster if two of the names are the same cluster.
         """
         target = self._homes.names
         try:
-            before, held = await self._announce(target)
+            before, held, twins = await self._announce(target)
             found = await self._look_for_all(held)
+            await self._rename(found, twins)
             for sandbox_id in sorted(found.ids()):
                 await self._bring_home(sandbox_id, target, before, found)
             epoch = max(one.epoch for one in before.values()) + 1
             unlisted = self._homes.unlisted.union(*(one.unlisted for one in before.values()))
             unlisted = unlisted.difference(self._homes.members, held)
+            taken_out = self._homes.taken_out.union(*(one.taken_out for one in before.values()))
+            # One that a list names may be back in another replica's file.
+            named = unlisted | self._homes.members.keys() | listed(before.values())
             lists = {names for one in before.values() for names in (one.names, *one.former)} - {target}
             lists |= {names for one in before.values() for names in one.coming if names & unlisted}
             former = tuple(names for names in sorted(lists, key=sorted) if any(map(self._homes.is_lost, names)))
             for name, record in sorted(held.items()):
-                done = Record(target, (), epoch, former, record.version, unlisted)
+                done = Record(target, (), epoch, former, record.version, unlisted, frozenset(taken_out - named))
                 self._homes.note(await self._directory.asked(name).put_record(done))
-            done_all = (replace(one, names=target, coming=(), epoch=epoch, unlisted=unlisted) for one in held.values())
+            done_all = (
+                replace(one, names=target, coming=(), epoch=epoch, unlisted=unlisted, taken_out=frozenset())
+                for one in held.values()
+            )
             self._homes.review(done_all, self._directory.clusters)
         except ObjectsChanged as error:
             raise Rehoming from error
         logger.info("the directory is complete for the clusters %s", ", ".join(sorted(target)))
 
-    async def _announce(self, target: frozenset[str]) -> tuple[dict[str, Record], dict[str, Record]]:
+    async def _announce(self, target: frozenset[str]) -> tuple[dict[str, Record], dict[str, Record], dict[str, str]]:
         """Add the names to each record; return the records before and after, for every cluster that any list names.
 
-        From then on no id whose home moves is created: each create reads the record after its Pod was made.
+        From then on no id whose home moves is created: each create reads the record after its Pod was made. One that is
+        the same cluster as another of these is left out, and returned with the other's name.
         """
         before: dict[str, Record] = {}
         held: dict[str, Record] = {}
-        names = set(target | self._homes.newest.names)
+        twins: dict[str, str] = {}
+        newest = self._homes.newest
+        names = set(target | newest.names)
         while names - held.keys():
             # A lost one at last: it may be back, and another replica's file may say so.
-            name = min(names - held.keys(), key=lambda one: (self._homes.is_lost(one), one))
+            name = min(names - held.keys(), key=lambda one: (one not in target, self._homes.is_lost(one), one))
             try:
                 cluster = self._directory.asked(name)
                 record = await cluster.record() or Record()
+                twin = next((one for one, other in held.items() if record.uid and other.uid == record.uid), None)
+                if twin is not None:
+                    self._directory.records.hear(name, record)
+                    if name in target:
+                        raise OneCluster({name: twin})
+                    twins[name] = twin
+                    names.remove(name)
+                    continue
                 others = tuple(one for one in record.coming if one != target)
-                held[name] = await cluster.put_record(replace(record, coming=(*others, target)))
+                taken_out = record.taken_out.difference(self._homes.members)
+                held[name] = await cluster.put_record(replace(record, coming=(*others, target), taken_out=taken_out))
+                self._directory.records.hear(name, held[name])
             except ClusterAway:
-                if name in target or not (self._homes.is_lost(name) or name in self._homes.taken_out):
+                is_over = self._homes.is_lost(name) or name in self._homes.taken_out
+                if name in target or (not is_over and name in listed([*before.values(), replace(newest, coming=())])):
                     raise
                 names.remove(name)
                 continue
@@ -95,7 +118,17 @@ class NameChange:
             self._homes.note(record)
             names |= frozenset[str]().union(*record.lists)
             names |= record.unlisted & self._directory.clusters.keys()
-        return before, held
+        return before, held, twins
+
+    async def _rename(self, found: _Found, twins: Mapping[str, str]) -> None:
+        """Let each marker that names a twin name the other entry of that cluster, if its sandbox is there."""
+        for name, markers in found.markers.items():
+            for sandbox_id, marker in markers.items():
+                twin = twins.get(marker.cluster)
+                pod = found.pods[twin].get(sandbox_id) if twin is not None else None
+                if twin is not None and pod is not None and marker.uid in ("", pod.uid):
+                    renamed = replace(marker, cluster=twin, token=self._new_token())
+                    markers[sandbox_id] = await self._directory.asked(name).update_marker(renamed)
 
     async def _look_for_all(self, names: Iterable[str]) -> _Found:
         found = _Found({}, {})

@@ -186,12 +186,25 @@ class NotReadable(ClusterUnavailable):
 
 
 class ClusterAway(ClusterUnavailable):
-    """`cluster` can't be asked and decides the answer, so there is none. Never a proof of absence."""
+    """`cluster` can't be asked and decides the answer, so there is none. Never a proof of absence.
 
-    def __init__(self, cluster: str, *, lost: bool = False, unlisted: bool = False, detail: str = "") -> None:
+    `marker`: name of the marker, in the cluster `home`, that is the only reason to ask it; empty if it is not.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is independent of the others
+        self,
+        cluster: str,
+        *,
+        lost: bool = False,
+        unlisted: bool = False,
+        marker: str = "",
+        home: str = "",
+        detail: str = "",
+    ) -> None:
         why = "is not in the list of clusters" if unlisted else "is lost" if lost else "can't be reached"
-        super().__init__(f"Cluster '{cluster}' {why}, and only it knows where this sandbox is", detail=detail)
-        self.cluster = cluster
+        by = f", by ConfigMap '{marker}' in cluster '{home}'" if marker else ""
+        super().__init__(f"Cluster '{cluster}' {why}, and only it knows where this sandbox is{by}", detail=detail)
+        self.cluster, self.marker = cluster, marker
 
 
 class Rehoming(ClusterUnavailable):

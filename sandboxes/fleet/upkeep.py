@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sandboxes.errors import ProvisionerError
 from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.markers import UNKNOWN, Marker
+from sandboxes.fleet.protocol import ClusterAway
 from sandboxes.fleet.rendezvous import home
 from sandboxes.logs import in_cluster
 
@@ -31,6 +32,8 @@ class Upkeep:
         self._homes = directory.homes
         # Pending markers that the last round has seen: their makers may be at work.
         self._pending: set[Marker] = set()
+        # What the last round has said about markers that only an operator can end.
+        self._said: set[str] = set()
 
     async def remove_markers(self) -> list[str]:
         """Remove markers whose sandbox is proven gone, and those in a cluster that is not the id's home any more.
@@ -39,6 +42,7 @@ class Upkeep:
         """
         removed = []
         pending: set[Marker] = set()
+        said: set[str] = set()
         for name in sorted(self._homes.names):
             try:
                 # Old ones do no harm: each is read again before it is removed, under its version.
@@ -58,9 +62,12 @@ class Upkeep:
                     if await self._is_over(name, marker) and await self._directory.remove(name, marker):
                         removed.append(marker.sandbox_id)
                 except ProvisionerError as error:
+                    is_stuck = isinstance(error, ClusterAway) and bool(error.marker)
+                    level = logging.WARNING if is_stuck and str(error) not in self._said else logging.DEBUG
+                    said |= {str(error)} if is_stuck else set()
                     with in_cluster(name):
-                        logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
-        self._pending = pending
+                        logger.log(level, "the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
+        self._pending, self._said = pending, said
         return removed
 
     async def _is_over(self, cluster: str, marker: Marker) -> bool:
@@ -71,9 +78,10 @@ class Upkeep:
             is_current = record is not None and not record.coming and record.epoch == self._homes.newest.epoch
             is_home = record is not None and bool(record.names) and home(marker.sandbox_id, record.names) == cluster
             return is_current and not is_home
-        if marker.state == "pending" or self._homes.is_out(marker, record):
+        marker = self._homes.as_read(marker, record)
+        if marker.state == "pending":
             return True
-        if (await self._directory.look(marker.cluster, marker.sandbox_id)).pod is not None:
+        if (await self._directory.look_there(cluster, marker)).pod is not None:
             return False
         if not marker.replaces:
             return True
@@ -98,7 +106,8 @@ class Upkeep:
             except ProvisionerError as error:
                 with in_cluster(name):
                     logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
-        for sandbox_id, names in find_doubles(listing).items():
+        apart = {name: listing[name] for name in self._homes.apart(listing)}
+        for sandbox_id, names in find_doubles(apart).items():
             self._directory.doubles.say(sandbox_id, names)
         for name, pods in listing.items():
             for sandbox_id, pod in pods.items():

@@ -278,7 +278,7 @@ class MemoryCluster:
         def put() -> Record:
             if record.version != (self.names.version if self.names else ""):
                 raise PreconditionFailed("changed")
-            self.names = replace(record, version=self.world.number())
+            self.names = replace(record, version=self.world.number(), uid=f"record-of-{self.name}")
             return self.names
 
         return await self.call(put)
