@@ -101,6 +101,22 @@ def test_a_cluster_that_is_back_in_the_file_is_asked_again(world: World) -> None
     assert isinstance(get(restarted(world, "ab"), STAYS), ClusterAway)
 
 
+def test_other_ids_are_made_while_a_cluster_that_was_taken_out_joins_again(world: World) -> None:
+    take_out(world, started(world), "c")
+    back = Replica(world)
+    assert isinstance(read(back, NAMES), ClusterAway)
+    assert isinstance(create(back, ID), ClusterAway | Rehoming)
+    assert isinstance(create(back, STAYS), Located)
+
+
+def test_a_record_that_calls_a_listed_cluster_taken_out_is_put_right(world: World) -> None:
+    started(world)
+    for one in world.clusters.values():
+        assert one.names is not None
+        one.names = replace(one.names, taken_out=frozenset("c"))
+    assert isinstance(create(restarted(world, NAMES), STAYS), Located)
+
+
 def test_no_sandbox_is_made_by_a_file_that_lists_what_was_taken_out(world: World) -> None:
     replica, older = started(world), started(world)
     take_out(world, replica, "c")

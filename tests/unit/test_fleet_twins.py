@@ -107,7 +107,11 @@ def test_a_start_with_one_of_both_names_lost_is_put_right_as_well(world: World, 
     assert found.uid == "u"
 
 
-def test_a_sandbox_on_a_lost_name_is_not_taken_for_gone_if_the_other_lacks_it(world: World, replica: Replica) -> None:
+@pytest.mark.parametrize("there", [{}, {OF_C: Sandbox("another-uid")}])
+def test_a_sandbox_on_a_lost_name_is_not_taken_for_gone_if_the_other_lacks_it(
+    world: World, replica: Replica, there: dict[str, Sandbox]
+) -> None:
+    world.clusters["a"].sandboxes.update(there)
     world.clusters["c"].stored[OF_C] = Marker(OF_C, "b", "placed", "token", "u", version="0")
     assert read(replica, "abc", lost="b") is None
     assert isinstance(get(replica, OF_C), ClusterAway)
