@@ -57,6 +57,11 @@ class Homes:
         """Return the entries that are the same cluster as an earlier one, which they name. Lost ones do not count."""
         return find_twins((name for name, one in self.members.items() if not one.lost), self.uids)
 
+    def is_same(self, name: str, other: str) -> bool:
+        """Whether both entries are one cluster, as far as it is known."""
+        twins = self.twins()
+        return twins.get(name, name) == twins.get(other, other)
+
     def apart(self, names: Iterable[str]) -> list[str]:
         """Return the names without those that are the same cluster as an earlier one."""
         twins = self.twins()

@@ -8,7 +8,7 @@ leaves ids whose home moves without creates, until this or another replica compl
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sandboxes.errors import ObjectsChanged
@@ -27,10 +27,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Found:
-    """All that the clusters have, by cluster and id."""
+    """All that the clusters have, by cluster and id.
+
+    `twins`: names of clusters that are the same as another one, by which both have the same things here.
+    """
 
     pods: dict[str, dict[str, Pod]]
     markers: dict[str, dict[str, Marker]]
+    twins: Mapping[str, str] = field(default_factory=dict)
 
     def ids(self) -> set[str]:
         return {one for found in (self.pods, self.markers) for of_it in found.values() for one in of_it}
@@ -54,8 +58,8 @@ class NameChange:
         target = self._homes.names
         try:
             before, held, twins = await self._announce(target)
-            found = await self._look_for_all(held)
-            await self._rename(found, twins)
+            found = await self._look_for_all(held, twins)
+            await self._rename(found)
             for sandbox_id in sorted(found.ids()):
                 await self._bring_home(sandbox_id, target, before, found)
             epoch = max(one.epoch for one in before.values()) + 1
@@ -101,7 +105,7 @@ class NameChange:
                     self._directory.records.hear(name, record)
                     if name in target:
                         raise OneCluster({name: twin})
-                    twins[name] = twin
+                    twins[name], before[name] = twin, before[twin]
                     names.remove(name)
                     continue
                 others = tuple(one for one in record.coming if one != target)
@@ -120,21 +124,23 @@ class NameChange:
             names |= record.unlisted & self._directory.clusters.keys()
         return before, held, twins
 
-    async def _rename(self, found: _Found, twins: Mapping[str, str]) -> None:
+    async def _rename(self, found: _Found) -> None:
         """Let each marker that names a twin name the other entry of that cluster, if its sandbox is there."""
         for name, markers in found.markers.items():
             for sandbox_id, marker in markers.items():
-                twin = twins.get(marker.cluster)
+                twin = found.twins.get(marker.cluster)
                 pod = found.pods[twin].get(sandbox_id) if twin is not None else None
                 if twin is not None and pod is not None and marker.uid in ("", pod.uid):
                     renamed = replace(marker, cluster=twin, token=self._new_token())
                     markers[sandbox_id] = await self._directory.asked(name).update_marker(renamed)
 
-    async def _look_for_all(self, names: Iterable[str]) -> _Found:
-        found = _Found({}, {})
+    async def _look_for_all(self, names: Iterable[str], twins: Mapping[str, str]) -> _Found:
+        found = _Found({}, {}, twins)
         for name in sorted(names):
             found.pods[name] = dict(await self._directory.asked(name).pods())
             found.markers[name] = {one.sandbox_id: one for one in await self._directory.asked(name).markers()}
+        for name, twin in twins.items():
+            found.pods[name], found.markers[name] = found.pods[twin], found.markers[twin]
         return found
 
     async def _bring_home(
@@ -145,6 +151,9 @@ class NameChange:
         if self._is_settled(sandbox_id, new_home, before):
             return
         cluster, marker = self._says(sandbox_id, new_home, before, found)
+        # As it is said by a Pod: what a marker says of a twin that lacks the Pod, is not known.
+        if cluster is not None and marker is None:
+            cluster = found.twins.get(cluster, cluster)
         there = found.markers[new_home].get(sandbox_id)
         pod = found.pods.get(cluster, {}).get(sandbox_id) if cluster else None
         is_promised = marker is not None and bool(marker.replaces) and pod is None
@@ -188,7 +197,7 @@ class NameChange:
         marker = self._says_former(sandbox_id, before, found)
         if marker is not None:
             return marker.cluster, marker
-        having = sorted(name for name, pods in found.pods.items() if sandbox_id in pods)
+        having = sorted(name for name, pods in found.pods.items() if sandbox_id in pods and name not in found.twins)
         if len(having) > 1:
             logger.warning("sandbox %s is on several clusters: %s", sandbox_id, ", ".join(having))
         if new_home in having:

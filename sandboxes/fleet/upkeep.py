@@ -76,7 +76,8 @@ class Upkeep:
         if not self._homes.permits(marker.sandbox_id, cluster, record):
             # Elsewhere decides: by a complete and current record only, since a change reads markers.
             is_current = record is not None and not record.coming and record.epoch == self._homes.newest.epoch
-            is_home = record is not None and bool(record.names) and home(marker.sandbox_id, record.names) == cluster
+            names = frozenset[str]() if record is None else record.names
+            is_home = bool(names) and self._homes.is_same(home(marker.sandbox_id, names), cluster)
             return is_current and not is_home
         marker = self._homes.as_read(marker, record)
         if marker.state == "pending":

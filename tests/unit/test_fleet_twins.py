@@ -6,7 +6,7 @@ import pytest
 
 from sandboxes.fleet.directory import Located
 from sandboxes.fleet.markers import Marker, Record
-from sandboxes.fleet.protocol import ClusterAway, Wanted
+from sandboxes.fleet.protocol import ClusterAway, Member, Wanted
 from sandboxes.fleet.rendezvous import home
 from sandboxes.fleet.twins import OneCluster, find_twins, problem_of
 from tests.unit.fleet_world import Replica, Sandbox, Task, World
@@ -15,6 +15,8 @@ from tests.unit.test_fleet_taken_out import create, get, read
 NAMES = ("a", "b", "c")
 # An id whose home is this cluster.
 OF_A, OF_B, OF_C = (next(one for one in map(str, range(100)) if home(one, NAMES) == name) for name in NAMES)
+# The same, of sandboxes that are on c.
+ON_C = tuple(next(one for one in map(str, range(100, 200)) if home(one, NAMES) == name) for name in "ab")
 
 
 class WorldWithTwins(World):
@@ -80,11 +82,47 @@ def test_the_later_name_gets_no_new_sandbox_and_what_is_there_goes_on(world: Wor
     assert isinstance(create(replica, OF_A), Located)
 
 
+def put_on_c(world: World) -> None:
+    for sandbox_id in ON_C:
+        world.clusters["c"].sandboxes[sandbox_id] = Sandbox(f"uid-{sandbox_id}")
+        marker = Marker(sandbox_id, "c", "placed", "token", f"uid-{sandbox_id}", version=f"version-{sandbox_id}")
+        world.clusters["a"].stored[sandbox_id] = marker
+
+
+def test_the_markers_of_one_name_are_not_tidied_away_by_the_other(world: World, replica: Replica) -> None:
+    put_on_c(world)
+    assert read(replica, "abc") is None
+    for _ in range(2):
+        Task("round", replica.round()).run()
+    for sandbox_id in ON_C:
+        assert get(replica, sandbox_id) == Located("elsewhere", "c", f"uid-{sandbox_id}")
+
+
+def test_what_is_on_a_lost_cluster_is_known_after_one_of_both_names_was_taken_out(
+    world: World, replica: Replica
+) -> None:
+    world.add("d")
+    for one in world.clusters.values():
+        one.names = Record(frozenset("abcd"), epoch=1, version="0", uid=f"record-of-{one.name}")
+    ids = [next(one for one in map(str, range(100)) if home(one, "abcd") == name) for name in "ab"]
+    for sandbox_id in ids:
+        world.clusters["a"].stored[sandbox_id] = Marker(sandbox_id, "d", "placed", "token", "u", version=sandbox_id)
+    world.clusters["d"].is_up = False
+    for names, lost in (("abcd", "bd"), ("acd", "d")):
+        members = [Member(name, lost=name in lost) for name in names]
+        assert Task("file", replica.read_file(members)).run().error is None
+    for sandbox_id in ids:
+        error = get(replica, sandbox_id)
+        assert isinstance(error, ClusterAway)
+        assert error.cluster == "d"
+
+
 @pytest.mark.parametrize("lost", ["a", "b"])
 def test_nothing_is_lost_when_one_of_both_names_is_taken_out(world: World, replica: Replica, lost: str) -> None:
     for sandbox_id in (OF_A, OF_B, OF_C):
         world.clusters["a"].sandboxes[sandbox_id] = Sandbox(f"uid-{sandbox_id}")
     world.clusters["c"].stored[OF_C] = Marker(OF_C, lost, "placed", "token", f"uid-{OF_C}", version="0")
+    put_on_c(world)
     assert read(replica, "abc") is None
     left = "abc".replace(lost, "")
     assert read(replica, "abc", lost=lost) is None
@@ -96,6 +134,8 @@ def test_nothing_is_lost_when_one_of_both_names_is_taken_out(world: World, repli
             assert isinstance(found, Located)
             assert (found.cluster, found.uid) == (left[0], f"uid-{sandbox_id}")
             assert create(one, sandbox_id) == found
+        for sandbox_id in ON_C:
+            assert get(one, sandbox_id) == Located("elsewhere", "c", f"uid-{sandbox_id}")
 
 
 def test_a_start_with_one_of_both_names_lost_is_put_right_as_well(world: World, replica: Replica) -> None:
