@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
+from tests.audit import CLUSTERS
 from tests.conftest import ROOT
 from tests.contract.processes import environment, run
 from tests.contract.test_clusters_file import entry, west, write
@@ -16,6 +17,8 @@ from tests.kubectl import Kubectl
 from tests.waiting import until
 
 __all__ = ["west"]
+
+pytestmark = pytest.mark.role(CLUSTERS)
 
 RENDER = ("render", "--sandbox-id", "a", "--thread-id", "t")
 
