@@ -196,8 +196,7 @@ class MemoryCluster:
 
     def force(self, sandbox_id: str, uid: str) -> None:
         """Delete as `withdraw`, but whoever has returned the Pod."""
-        there = self.sandboxes.get(sandbox_id)
-        if there is not None and there.uid == uid:
+        if sandbox_id in self.sandboxes and self.sandboxes[sandbox_id].uid == uid:
             self.world.remove(self.name, sandbox_id, "withdrawn")
 
     async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
@@ -371,8 +370,7 @@ class Replica:
         before = {(sandbox_id, uid) for sandbox_id in ids for uid in self.world.confirmed(sandbox_id)}
         listing = await self.directory.list_all()
         for sandbox_id, uid in before:
-            on = {name for name, one in self.world.alive(sandbox_id).items() if one.uid == uid}
-            on &= known
+            on = known & {name for name, one in self.world.alive(sandbox_id).items() if one.uid == uid}
             if on and sandbox_id not in listing.found and not on & set(listing.incomplete):
                 raise Broken(f"not in the list: {sandbox_id} has {uid} on {on}")
 
