@@ -112,6 +112,7 @@ async def compose(
         await units.check()
         fleet = Fleet(units, settings, deadlines)
         units.joined.connect(lambda _unit: fleet.follow())
+        units.overviews.entry_problem = fleet.problem_of
         app = create_app(first.service, settings, keys, callers, units.overviews)
         app[SANDBOXES] = fleet
         app[CLUSTER_UNITS] = units

@@ -36,7 +36,7 @@ from sandboxes.errors import ProvisionerError, StartupError
 from sandboxes.kubectl.config import SERVICE_ACCOUNT
 from sandboxes.logs import configure_logging, print_masked
 from sandboxes.models.requests import CreateRequest
-from sandboxes.ops.doctor import check, gateway_line
+from sandboxes.ops.doctor import Checked, check, gateway_line
 from sandboxes.ops.lines import Line, Verdict, exit_code
 from sandboxes.service.attempt import now
 from sandboxes.settings import Settings
@@ -211,11 +211,12 @@ async def check_each(settings: Settings) -> int:
     A cluster that is lost is checked, too, but does not count. Raises StartupError if the file can't be used.
     """
     codes = [0]
+    checked = Checked()
     for number, entry in enumerate(read_entries(settings)):
         heading = f"cluster {entry.name}" + (" (lost: its checks do not count)" if entry.lost else "")
         print_masked(f"\n{heading}" if number else heading)
         try:
-            code = await check_all(entry.for_service(settings), entry.context)
+            code = await check_all(entry.for_service(settings), entry.context, None if entry.lost else checked)
         except StartupError as error:
             print_masked(Line(Verdict.FAIL, f"templates: {error}", is_last=True))
             code = 2
@@ -223,18 +224,19 @@ async def check_each(settings: Settings) -> int:
     return max(codes)
 
 
-async def check_all(settings: Settings, context: str | None = None) -> int:
+async def check_all(settings: Settings, context: str | None = None, checked: Checked | None = None) -> int:
     """Print the line of each check. Return 0 if all passed, 1 if one failed, 2 if the checks stopped early.
 
-    `settings`: of the cluster; `context`: of the kubeconfig, None: the current one. Raises StartupError if the
-    templates can't be loaded.
+    `settings`: of the cluster; `context`: of the kubeconfig, None: the current one; `checked`: see `check`. Raises
+    StartupError if the templates can't be loaded.
     """
     gateway = gateway_line(settings, in_pod=is_in_pod(os.environ, SERVICE_ACCOUNT))
     lines = [gateway] if gateway is not None else []
     for line in lines:
         print_masked(line)
     with tempfile.TemporaryDirectory(prefix="sandbox-provisioner-") as directory:
-        async for line in check(settings, os.environ, Path(directory), load_all_templates(settings), context):
+        templates = load_all_templates(settings)
+        async for line in check(settings, os.environ, Path(directory), templates, context, checked=checked):
             print_masked(line)
             lines.append(line)
     return exit_code(lines)

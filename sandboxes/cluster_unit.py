@@ -22,6 +22,7 @@ from sandboxes.kubectl.batched import UNBOUNDED, BatchedKubectl
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import prepare
 from sandboxes.kubectl.kubeconfig_files import named_kubeconfigs
+from sandboxes.kubectl.places import place_of
 from sandboxes.kubectl.pool import ProcessPool
 from sandboxes.ops.clusters import ClusterOverview
 from sandboxes.ops.preflight import protect
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sandboxes.clusters_file import ClusterEntry
     from sandboxes.deadlines import Deadlines
     from sandboxes.kubectl.config import Connection
+    from sandboxes.kubectl.places import Place
     from sandboxes.kubectl.runner import Runner
     from sandboxes.kubectl.versions import Versions
     from sandboxes.objects import KubeObject
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ClusterUnit:
-    """One cluster. `settings`: the service's, with those of the entry.
+    """One cluster. `settings`: the service's, with those of the entry. `place`: where it is, by its kubeconfig.
 
     `entry`: replaced when its weight, labels or `lost` change; nothing else of a unit ever changes. `api_is_local`:
     whether its API server is on this machine's loopback.
@@ -55,6 +57,7 @@ class ClusterUnit:
 
     entry: ClusterEntry
     settings: Settings
+    place: Place
     service: SandboxService
     overview: ClusterOverview
     pool: ProcessPool
@@ -194,6 +197,7 @@ async def prepare_unit(  # noqa: PLR0913 - what a unit needs
     return ClusterUnit(
         entry,
         settings,
+        place_of(connection.context, settings),
         service,
         overview,
         pool,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes.clusters_file import changes, in_question, message, parse
 from sandboxes.errors import StartupError
+from sandboxes.kubectl.places import same_places
 from sandboxes.logs import in_cluster, name_cluster
 from sandboxes.ops.clusters import ClusterOverviews
 from sandboxes.tasks import Signal
@@ -68,6 +69,9 @@ class ClusterUnits:
             raise StartupError(message(self._path, found.problems))
         self.entries = found.entries
         units, unusable = await self._prepared(found.entries)
+        problems = _same_twice(found.entries, units)
+        if problems:
+            raise StartupError(message(self._path, problems))
         if not units:
             raise StartupError(message(self._path, ["Every cluster in it is lost, and none can be used."]))
         self._arrange(units, unusable)
@@ -138,6 +142,9 @@ class ClusterUnits:
         anew = [entry for entry in made.weights if entry.name not in self.units]
         try:
             units, unusable = await self._prepared((*made.joins, *made.restarts, *anew))
+            problems = _same_twice(found.entries, [*self.units.values(), *units])
+            if problems:
+                return problems
             await self._checked(units)
         except StartupError as error:
             return str(error).splitlines()
@@ -265,6 +272,20 @@ async def _each(works: Iterable[Awaitable[T]]) -> list[T | StartupError]:
             return error
 
     return list(await asyncio.gather(*map(outcome, works)))
+
+
+def _same_twice(entries: Iterable[ClusterEntry], units: Iterable[ClusterUnit]) -> list[str]:
+    """Return a problem for each entry that leads to the same objects as an earlier one. Lost ones do not count.
+
+    `units`: of the entries, and others; of several of one name, the last one counts.
+    """
+    places = {unit.name: unit.place for unit in units}
+    used = ((one.name, places[one.name]) for one in entries if one.name in places and not one.lost)
+    return [
+        f"Clusters {first} and {name} are one: {place.shown}. Take one of them out; if sandboxes were made through "
+        "both, set `lost: true` in its entry first, until the log says that the directory is complete."
+        for first, name, place in same_places(used)
+    ]
 
 
 def _now() -> float:

@@ -45,9 +45,11 @@ class Deadlines:
     marked: float = 8.0
     # Maximum delay between Pod and Service when another process creates the same sandbox; typically 12 ms.
     others_service: float = 1.0
-    # How far the clocks of one cluster's API servers may differ; their timestamps are whole seconds. A deletion counts
-    # as overdue only after as much more (service/lost.py).
+    # How far the clocks of one cluster's API servers may differ; their timestamps are whole seconds.
     clocks_differ: float = 10.0
+    # A deletion counts as overdue so long after its end (service/lost.py). At least `clocks_differ`: another API server
+    # may have set the end.
+    overdue: float = 10.0
     # How long a measurement of the API server's clock is used: it may be set back.
     clock_measured: float = 600.0
     # Polling of an object that is being deleted; a container's grace period is 5 s (manifests/sandbox).

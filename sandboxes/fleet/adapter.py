@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_LEFT_BEHIND = "sandbox %s: a Pod that was not returned may be left behind"
+
 
 class Unit(Protocol):
     """What the fleet needs of a ClusterUnit."""
@@ -96,6 +98,10 @@ class UnitCluster:
         self.pictures = Pictures(self)
         # The marks of the creates that have made a Pod, by its uid.
         self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
+        # Sandboxes that are to be withdrawn in the background: id, uid and mark.
+        self._leftovers: set[tuple[str, str, str | None]] = set()
+        self._has_ended = False
+        self._successor: UnitCluster | None = None
 
     @property
     def _deadlines(self) -> Deadlines:
@@ -234,8 +240,18 @@ class UnitCluster:
                     sandbox_id, uid, mark, until_gone=until_gone, seconds=seconds
                 )
         except (ClusterUnavailable, ClusterTimeout, ClusterRefused):
-            self._tasks.start(self._withdraw_later(sandbox_id, uid, mark))
+            self._leave_for_later(sandbox_id, uid, mark)
             raise
+
+    def _leave_for_later(self, sandbox_id: str, uid: str, mark: str | None) -> None:
+        if self._successor is not None:
+            self._successor._leave_for_later(sandbox_id, uid, mark)  # noqa: SLF001 - of the same class
+        elif self._has_ended:
+            with in_cluster(self.unit.name):
+                logger.warning(_LEFT_BEHIND, sandbox_id)
+        else:
+            self._leftovers.add((sandbox_id, uid, mark))
+            self._tasks.start(self._withdraw_later(sandbox_id, uid, mark))
 
     async def _withdraw_later(self, sandbox_id: str, uid: str, mark: str | None) -> None:
         name_cluster(self.unit.name)
@@ -248,8 +264,24 @@ class UnitCluster:
             except ProvisionerError as error:
                 logger.debug("sandbox %s is not withdrawn yet: %s", sandbox_id, error)
             else:
+                self._leftovers.discard((sandbox_id, uid, mark))
                 return
-        logger.error("sandbox %s: a Pod that was not returned may be left behind", sandbox_id)
+        self._leftovers.discard((sandbox_id, uid, mark))
+        logger.error(_LEFT_BEHIND, sandbox_id)
+
+    def end(self, successor: UnitCluster | None = None) -> None:
+        """Start no more background work, since the cluster has left the file, or its unit was replaced.
+
+        `successor`: adapter of the new unit, which goes on with what is to be withdrawn. Calls under way go on, and
+        `finish` ends the work that was started before.
+        """
+        self._has_ended, self._successor = True, successor
+        self.breaker.retire()
+        leftovers, self._leftovers = self._leftovers, set()
+        if successor is not None:
+            successor._marks = self._marks  # noqa: SLF001 - of the same class
+        for leftover in leftovers:
+            self._leave_for_later(*leftover)
 
     async def finish(self) -> None:
         """End the background work."""

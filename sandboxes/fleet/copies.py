@@ -13,7 +13,6 @@ from sandboxes.deadlines import within
 from sandboxes.errors import ProvisionerError
 from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.protocol import ClusterAway
-from sandboxes.fleet.records import NO_ANSWER
 from sandboxes.models.clusters import DoubledSandbox
 
 if TYPE_CHECKING:
@@ -53,18 +52,19 @@ class Copies:
                 continue
             try:
                 if cluster.known_uid(sandbox_id) == uid:
-                    await cluster.delete_pod(sandbox_id, uid)
+                    await self._directory.asked(name).delete_pod(sandbox_id, uid)
                     logger.info("sandbox %s: another Pod of it on cluster %s deleted", sandbox_id, name)
-            except NO_ANSWER as error:
+            except ClusterAway:
                 if not self._directory.homes.is_lost(name):
-                    raise ClusterAway(name, detail=error.detail) from error
+                    raise
                 logger.warning("sandbox %s: its Pod on the lost cluster %s can't be deleted", sandbox_id, name)
 
     async def doubled(self) -> list[DoubledSandbox]:
         """Return the sandboxes that several clusters have, by the views that are fresh, and log new ones."""
-        pods = {name: seen for name, one in self._clusters.items() if (seen := one.seen_pods()) is not None}
+        names = self._directory.homes.apart(self._clusters)
+        pods = {name: seen for name in names if (seen := self._clusters[name].seen_pods()) is not None}
         doubles = find_doubles(pods)
-        if len(pods) == len(self._clusters):
+        if len(pods) == len(names):
             self._directory.doubles.say_all(doubles)
         asked = list(doubles)[:MOST_ASKED]
         answers = dict(zip(asked, await asyncio.gather(*map(self._answering, asked)), strict=True))

@@ -10,11 +10,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from sandboxes.errors import ObjectsChanged, ProvisionerError
+from sandboxes.fleet.asked import Asked
 from sandboxes.fleet.doubles import DoublesLog
-from sandboxes.fleet.markers import UNKNOWN
-from sandboxes.fleet.protocol import ClusterAway, FleetCluster, KeepsMoving, Look, Member, Pod, Rehoming
-from sandboxes.fleet.records import NO_ANSWER, RecordReader
-from sandboxes.fleet.unlisted import log_unknown
+from sandboxes.fleet.markers import UNKNOWN, marker_name
+from sandboxes.fleet.protocol import (
+    AskedCluster,
+    ClusterAway,
+    ClusterViews,
+    FleetCluster,
+    KeepsMoving,
+    Look,
+    Member,
+    Pod,
+    Rehoming,
+)
+from sandboxes.fleet.record_reader import RecordReader
+from sandboxes.fleet.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -53,14 +64,18 @@ class Directory:
     def __init__(
         self, clusters: Mapping[str, FleetCluster], homes: Homes, pause: Callable[[], Awaitable[None]]
     ) -> None:
-        self.clusters = clusters
+        # Without their calls, which are made by `asked` only: so each error of a cluster names it.
+        self.clusters: Mapping[str, ClusterViews] = clusters
+        self._asked: Mapping[str, AskedCluster] = clusters
         self.homes = homes
         self.pause = pause
         self.doubles = DoublesLog()
-        # The last record of each cluster, by name.
-        self._records: dict[str, Record | None] = {}
-        self._heard: set[str] = set()  # clusters whose record this process has read
-        self._reader = RecordReader(homes)
+        self.records = Records(homes)
+        self._reader = RecordReader(homes, self.asked)
+
+    def asked(self, name: str) -> AskedCluster:
+        """Return the cluster of this name, to ask it; raises ClusterAway if the file lacks it, maybe only just now."""
+        return Asked(name, self.homes.among(self._asked, name))
 
     async def adopt(self, members: Iterable[Member]) -> bool:
         """Take the entries of the file, after a start and after each change; return whether all records agree to it.
@@ -69,31 +84,18 @@ class Directory:
         all are lost, or if one that was lost and is not any more does not: its record may be as old as its loss.
         """
         entries = list(members)
-        records = await self._reader.read(self.clusters, entries)
-        self._records |= records.live
-        if not records.found:
-            raise ClusterAway(records.silent[0] if records.silent else entries[0].name, lost=not records.silent)
+        read = await self._reader.read(self.clusters, entries)
+        for name, record in read.live.items():
+            self.records.hear(name, record)
+        if not read.found:
+            raise ClusterAway(read.silent[0] if read.silent else entries[0].name, lost=not read.silent)
         self.homes.read(entries)
-        self._note_unlisted(records.found, records.silent)
-        agreed = self.homes.review(records.found.values(), self.clusters)
-        self._reader.note(self.clusters, entries, records, agreed=agreed)
-        return agreed
-
-    def _note_unlisted(self, records: Mapping[str, Record | None], silent: list[str]) -> None:
-        """Note which clusters this process can't know, although a record names them, and log what it can't know.
-
-        Only at the start: what a later version of the file lacks is connected, and what a record names later, another
-        replica has added.
-        """
-        before, is_start = self.homes.unlisted, not self._heard
-        found = [record for record in records.values() if record is not None]
-        at_start = [record for name, record in records.items() if record is not None and name not in self._heard]
-        listed = (names for one in at_start for names in one.lists)
-        names = before.union(*(record.unlisted for record in found), *listed)
-        self.homes.unlisted = names.difference(self.homes.members, self.clusters)
-        self._heard |= records.keys()
-        missing = [name for name, record in records.items() if record is None]
-        log_unknown(sorted(self.homes.unlisted - before), missing if is_start else (), silent if is_start else ())
+        self.records.note_unlisted(read.found, read.silent, self.clusters)
+        is_agreed = self.homes.review(read.found.values(), self.clusters)
+        # A record that had to be told is another version by now.
+        is_same = is_agreed and await self.records.note_taken_out(read.found, self.asked)
+        self._reader.note(self.clusters, entries, read, agreed=is_same)
+        return is_agreed
 
     async def locate(self, sandbox_id: str) -> Located:
         """Return where the sandbox is; `nowhere` is a proof. Raises ClusterAway, Rehoming or KeepsMoving."""
@@ -102,7 +104,7 @@ class Directory:
             look = await self.look(home, sandbox_id)
             if not self.homes.permits(sandbox_id, home, look.record):
                 return await self._search(sandbox_id)
-            found = await self._resolve(sandbox_id, home, look)
+            found = await self._resolve(home, look)
             if found is not None:
                 lost = self.homes.lost_home(sandbox_id)
                 if found.kind == "nowhere" and lost is not None:
@@ -149,18 +151,25 @@ class Directory:
         for _ in range(MAX_ROUNDS):
             if self.homes.is_lost(cluster) or cluster not in self.clusters:
                 raise self.homes.away(cluster)
-            is_known, before = cluster in self._records, self._records.get(cluster)
-            try:
-                look = await self.homes.among(self.clusters, cluster).look(sandbox_id)
-            except NO_ANSWER as error:
-                raise ClusterAway(cluster, detail=error.detail) from error
-            self._records[cluster] = look.record
+            is_known, before = cluster in self.records.last, self.records.last.get(cluster)
+            look = await self.asked(cluster).look(sandbox_id)
+            self.records.hear(cluster, look.record)
             self.homes.note(look.record)
             if is_known and look.record == before:
                 return self.homes.believed(look)
         raise KeepsMoving
 
-    async def _resolve(self, sandbox_id: str, home: str, look: Look) -> Located | None:
+    async def look_there(self, home: str, marker: Marker) -> Look:
+        """Read the cluster that the marker in `home` names; see `look`."""
+        self.check_listed(home, marker)
+        return await self.look(marker.cluster, marker.sandbox_id)
+
+    def check_listed(self, home: str, marker: Marker) -> None:
+        """Raise ClusterAway, which says where the marker is, if it names a cluster that the file lacks."""
+        if marker.cluster not in self.clusters and marker.cluster not in self.homes.members:
+            raise ClusterAway(marker.cluster, unlisted=True, marker=marker_name(marker.sandbox_id), home=home)
+
+    async def _resolve(self, home: str, look: Look) -> Located | None:
         """Return what the home says; None if another replica changed it meanwhile.
 
         A `pending` marker beside a Pod is removed, so that it can't become `placed`; see also `confirm`.
@@ -172,7 +181,7 @@ class Directory:
             if marker is not None and not await self.remove(home, marker):
                 return None
             return Located("there", home, pod.uid)
-        there = (await self.look(marker.cluster, sandbox_id)).pod
+        there = (await self.look_there(home, marker)).pod
         if there is None:
             return None if await self.restore(home, marker) else Located("nowhere", home)
         if not await self.confirm(home, marker, there.uid):
@@ -196,11 +205,9 @@ class Directory:
             return True
         try:
             restored = replace(marker, cluster=cluster, uid=old.uid, replaces="")
-            await self.homes.among(self.clusters, home).update_marker(restored)
+            await self.asked(home).update_marker(restored)
         except ObjectsChanged:
             return True
-        except NO_ANSWER as error:
-            raise ClusterAway(home, detail=error.detail) from error
         return True
 
     async def confirm(self, home: str, marker: Marker, uid: str, *, is_made: bool = False) -> bool:
@@ -213,21 +220,17 @@ class Directory:
         if (marker.uid, marker.is_made) == (uid, is_made):
             return True
         try:
-            await self.homes.among(self.clusters, home).update_marker(replace(marker, uid=uid, is_made=is_made))
+            await self.asked(home).update_marker(replace(marker, uid=uid, is_made=is_made))
         except ObjectsChanged:
             return False
-        except NO_ANSWER as error:
-            raise ClusterAway(home, detail=error.detail) from error
         return True
 
     async def remove(self, home: str, marker: Marker) -> bool:
         """Delete the marker if it is unchanged; False if it was changed."""
         try:
-            await self.homes.among(self.clusters, home).delete_marker(marker)
+            await self.asked(home).delete_marker(marker)
         except ObjectsChanged:
             return False
-        except NO_ANSWER as error:
-            raise ClusterAway(home, detail=error.detail) from error
         return True
 
     async def _search(self, sandbox_id: str) -> Located:
@@ -237,7 +240,7 @@ class Directory:
             records: dict[str, Record | None] = {name: look.record for name, look in looks.items()}
             deciding = [name for name, look in looks.items() if self.homes.permits(sandbox_id, name, look.record)]
             if deciding:
-                found = await self._resolve(sandbox_id, deciding[0], looks[deciding[0]])
+                found = await self._resolve(deciding[0], looks[deciding[0]])
             else:
                 found = self._judge(sandbox_id, looks, away, self.homes.all_homes(sandbox_id, records))
                 again, _ = await self._look_everywhere(sandbox_id)
@@ -304,11 +307,11 @@ class Directory:
             return await self._delete_everywhere(sandbox_id)
         marker, existed = look.marker, look.pod is not None
         if marker is not None and marker.state == "placed":
-            there = await self.look(marker.cluster, sandbox_id)
+            there = await self.look_there(home, marker)
             existed = existed or there.pod is not None
-            await self._delete_at(marker.cluster, sandbox_id)
+            await self.asked(marker.cluster).delete(sandbox_id)
         if look.pod is not None and not (marker is not None and marker.state == "placed" and marker.cluster == home):
-            await self._delete_at(home, sandbox_id)
+            await self.asked(home).delete(sandbox_id)
         if not existed and marker is not None and marker.replaces and not marker.is_made:
             existed = await self._delete_former(marker)
         lost = self.homes.lost_home(sandbox_id)
@@ -321,26 +324,20 @@ class Directory:
         cluster = marker.replaces.partition("/")[0]
         pod = (await self.look(cluster, marker.sandbox_id)).pod
         if pod is not None:
-            await self._delete_at(cluster, marker.sandbox_id)
+            await self.asked(cluster).delete(marker.sandbox_id)
         return pod is not None
 
     async def _delete_everywhere(self, sandbox_id: str) -> bool:
         looks, away = await self._look_everywhere(sandbox_id)
         found = [name for name, look in looks.items() if look.pod is not None]
         for name in found:
-            await self._delete_at(name, sandbox_id)
+            await self.asked(name).delete(sandbox_id)
         lost = self.homes.lost_names()
         if away:
             raise ClusterAway(away[0])
         if lost and not found:
             raise self.homes.away(lost[0])
         return bool(found)
-
-    async def _delete_at(self, cluster: str, sandbox_id: str) -> None:
-        try:
-            await self.homes.among(self.clusters, cluster).delete(sandbox_id)
-        except NO_ANSWER as error:
-            raise ClusterAway(cluster, detail=error.detail) from error
 
     async def list_all(self) -> Listing:
         """Return the sandboxes of all clusters. Of an id that several have, the directory's; without it, none."""
@@ -351,8 +348,8 @@ class Directory:
                 incomplete.append(name)
                 continue
             try:
-                pods = await self.homes.among(self.clusters, name).pods()
-            except NO_ANSWER:
+                pods = await self.asked(name).pods()
+            except ClusterAway:
                 incomplete.append(name)
                 continue
             for sandbox_id, pod in pods.items():

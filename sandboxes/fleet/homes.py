@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes.errors import ClusterUnavailable
-from sandboxes.fleet.markers import Record
+from sandboxes.fleet.markers import UNKNOWN, Record
 from sandboxes.fleet.protocol import ClusterAway
 from sandboxes.fleet.rendezvous import home
+from sandboxes.fleet.twins import find_twins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +37,8 @@ class Homes:
         self.unlisted: frozenset[str] = frozenset()
         # Clusters that the file took out after this process had read in it that they are lost.
         self.taken_out: set[str] = set()
+        # The uid of the record of each cluster, by name: the same one for names of the same cluster.
+        self.uids: dict[str, str] = {}
         self.read(members)
 
     def read(self, members: Iterable[Member]) -> None:
@@ -46,6 +49,24 @@ class Homes:
         self.names = frozenset(name for name, one in self.members.items() if not one.lost)
         self.unlisted = self.unlisted.difference(self.members)
 
+    def hear(self, name: str, record: Record | None) -> None:
+        """Note which record this cluster has."""
+        self.uids[name] = "" if record is None else record.uid
+
+    def twins(self) -> dict[str, str]:
+        """Return the entries that are the same cluster as an earlier one, which they name. Lost ones do not count."""
+        return find_twins((name for name, one in self.members.items() if not one.lost), self.uids)
+
+    def is_same(self, name: str, other: str) -> bool:
+        """Whether both entries are one cluster, as far as it is known."""
+        twins = self.twins()
+        return twins.get(name, name) == twins.get(other, other)
+
+    def apart(self, names: Iterable[str]) -> list[str]:
+        """Return the names without those that are the same cluster as an earlier one."""
+        twins = self.twins()
+        return [name for name in names if name not in twins]
+
     def note(self, record: Record | None) -> None:
         """Remember the record if it is the newest one."""
         if record is not None and record.epoch > self.newest.epoch:
@@ -55,8 +76,9 @@ class Homes:
         """Compare all records that could be read with the file; whether they agree.
 
         If not, no list that one of them has may give another home to an id that is created. They don't agree, either,
-        if one calls a cluster unlisted that this replica can ask (`connected`), or whose entry is back: until a change
-        has read that, no list with it may give another home to an id that is told to be nowhere.
+        if one calls a cluster unlisted that this replica can ask (`connected`), or if one calls a cluster unlisted or
+        taken out whose entry is back: until a change has read what an unlisted one has, no list with it may give
+        another home to an id that is told to be nowhere.
         """
         known = [record or Record() for record in records]
         askable = {*self.members, *connected}
@@ -64,7 +86,7 @@ class Homes:
             self.note(record)
         agreed = {(record.names, record.coming, record.epoch) for record in known} == {
             (self.names, (), self.newest.epoch)
-        } and not any(record.unlisted & askable for record in known)
+        } and not any(record.unlisted & askable or record.taken_out & self.members.keys() for record in known)
         if agreed:
             self.unlisted = frozenset[str]().union(*(record.unlisted for record in known))
         lists = {names for record in known for names in record.lists if names}
@@ -125,28 +147,41 @@ class Homes:
             raise self.away(name)
         return clusters[name]
 
-    def is_out(self, marker: Marker, record: Record | None) -> bool:
-        """Whether the marker names a lost cluster that was taken out of the file: nothing on it is a sandbox any more.
+    def out(self, record: Record | None) -> frozenset[str]:
+        """Return the lost clusters that were taken out of the file: nothing on them is a sandbox any more.
 
-        `record`: of the cluster that has the marker. Only who has read both versions of the file knows that: another
-        name that it lacks may be of a newer version. One that a list names may have joined again.
+        Only who has read both versions of the file knows that, and has written it onto the `record` that is read with a
+        marker. Another name that the file lacks may be of a newer version. One that a list names may have joined again.
         """
-        is_promised = bool(marker.replaces) and not marker.is_made
-        named = self.strangers().union(*(record.lists if record is not None else ()))
-        return marker.cluster in self.taken_out - named and not is_promised
+        known = self.taken_out | (record.taken_out if record is not None else frozenset())
+        return frozenset(known).difference(
+            self.members, self.strangers(), *(record.lists if record is not None else ())
+        )
+
+    def as_read(self, marker: Marker, record: Record | None) -> Marker:
+        """Return what the marker says, by the record of the cluster that has it, if it names one that is `out`.
+
+        It says nothing then, as if it were `pending`. If it was made to replace a sandbox, and its create has not
+        returned one, that sandbox is what is left.
+        """
+        out = self.out(record)
+        if marker.state == "pending" or marker.cluster not in out:
+            return marker
+        former, _, uid = marker.replaces.partition("/")
+        if marker.is_made or not former or former in out:
+            return replace(marker, state="pending")
+        return replace(marker, cluster=former, uid="" if uid == UNKNOWN else uid, replaces="")
 
     def believed(self, look: Look) -> Look:
-        """Return what was read of a cluster, with a marker that `is_out` as one that is pending: it says nothing."""
-        if look.marker is None or not self.is_out(look.marker, look.record):
-            return look
-        return replace(look, marker=replace(look.marker, state="pending"))
+        """Return what was read of a cluster, with its marker `as_read`."""
+        return look if look.marker is None else replace(look, marker=self.as_read(look.marker, look.record))
 
     def permits(self, sandbox_id: str, cluster: str, record: Record | None) -> bool:
         """Whether the cluster, whose record this is, is the only one that decides about the id now.
 
         A cluster that was lost meanwhile has an old record: the newest names count, too.
         """
-        if record is None or not record.names:
+        if record is None or not record.names or record.taken_out & self.names:
             return False
         lists = [self.names, *record.lists, *self.doubtful]
         if self.newest.epoch > record.epoch:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.errors import ProvisionerError
 from sandboxes.fleet.names import NameChange
+from sandboxes.fleet.twins import problem_of
 from sandboxes.fleet.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Keeper:
         self._woken = asyncio.Event()
         self._tried = asyncio.Event()
         self._said = ""
+        self._twins: dict[str, str] = {}
 
     def wake(self) -> None:
         """Look at the file and the clusters again, now."""
@@ -72,14 +74,23 @@ class Keeper:
         try:
             if not await self._directory.adopt(members):
                 await self._change.run()
+            self._log_twins()
         except ProvisionerError as error:
             if error.public != self._said:
                 logger.warning("the list of clusters is not complete yet: %s", error)
             self._said = error.public
+            self._log_twins()
             return False
         self._said = ""
         self._on_agreed(frozenset(one.name for one in members))
         return True
+
+    def _log_twins(self) -> None:
+        """Log each cluster that is the same as another one, once."""
+        twins = self._directory.homes.twins()
+        for name in twins.keys() - self._twins.keys():
+            logger.error("cluster %s: %s", name, problem_of(name, twins))
+        self._twins = twins
 
     async def clean_up(self) -> None:
         """Remove what is left of sandboxes that are gone, or that were replaced."""

@@ -7,12 +7,14 @@ not elsewhere; `placed`: it is on `cluster`, or is about to be made there.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from sandboxes import objects as kube
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sandboxes.objects import KubeObject
 
 State = Literal["pending", "placed"]
@@ -54,6 +56,8 @@ class Record:
     `version`: its resourceVersion, empty before it is stored.
     `unlisted`: clusters that a replica's file lacked at its start although a list named them, and of which no file has
     said since that they are lost. Each has been in a list of `names` or `former`, or is in one.
+    `taken_out`: clusters that a file has taken out after it had said that they are lost, and that no list names since.
+    `uid`: of the ConfigMap, empty before it is stored.
     """
 
     names: frozenset[str] = frozenset()
@@ -62,11 +66,29 @@ class Record:
     former: tuple[frozenset[str], ...] = ()
     version: str = ""
     unlisted: frozenset[str] = frozenset()
+    taken_out: frozenset[str] = frozenset()
+    uid: str = field(default="", compare=False)
 
     @property
     def lists(self) -> tuple[frozenset[str], ...]:
         """All lists of names by which an id may have its home now."""
         return (self.names, *self.coming)
+
+
+def listed(records: Iterable[Record]) -> frozenset[str]:
+    """Return the clusters that the lists of these records name.
+
+    Without those of which a record with a later list says that they were taken out since: a cluster that was away has
+    an old record. One that is to join again is in `coming`.
+    """
+    known = list(records)
+    return frozenset(
+        name
+        for record in known
+        for names in record.lists
+        for name in names
+        if names in record.coming or not any(name in one.taken_out and one.epoch > record.epoch for one in known)
+    )
 
 
 def marker_name(sandbox_id: str) -> str:
@@ -129,8 +151,8 @@ def build_record(record: Record, namespace: str) -> KubeObject:
         "epoch": str(record.epoch),
         "former": json.dumps([sorted(names) for names in record.former]),
     }
-    if record.unlisted:
-        data["unlisted"] = json.dumps(sorted(record.unlisted))
+    optional = {"unlisted": record.unlisted, "taken_out": record.taken_out}
+    data |= {key: json.dumps(sorted(names)) for key, names in optional.items() if names}
     labels = {kube.MANAGED_BY_LABEL: kube.MANAGED_BY, kube.KEEP_LABEL: "true"}
     return _config_map(RECORD_NAME, namespace, labels, data, record.version)
 
@@ -141,11 +163,9 @@ def parse_record(obj: KubeObject) -> Record | str:
     try:
         names = _as_names(json.loads(data["names"]))
         coming, former = (tuple(_as_names(one) for one in json.loads(data[key])) for key in ("coming", "former"))
-        version, unlisted = (
-            obj["metadata"].get("resourceVersion", ""),
-            _as_names(json.loads(data.get("unlisted", "[]"))),
-        )
-        record = Record(names, coming, int(data["epoch"]), former, version, unlisted)
+        unlisted, taken_out = (_as_names(json.loads(data.get(key, "[]"))) for key in ("unlisted", "taken_out"))
+        version, uid = (str(obj["metadata"].get(key, "")) for key in ("resourceVersion", "uid"))
+        record = Record(names, coming, int(data["epoch"]), former, version, unlisted, taken_out, uid)
     except (KeyError, ValueError, TypeError):
         return f"ConfigMap '{RECORD_NAME}' is damaged: it needs names, coming, epoch and former"
     if not kube.is_managed(obj):

@@ -33,6 +33,7 @@ class Pictures:
         # Whether the last attempt brought no answer in time.
         self._is_late = False
         self._tasks = BackgroundTasks()
+        self._has_ended = False
         self._asking: asyncio.Task[None] | None = None
 
     async def take(self, query: ListQuery) -> tuple[list[SandboxResponse], bool]:
@@ -55,11 +56,12 @@ class Pictures:
         return answers, True
 
     async def finish(self) -> None:
-        """End the attempt that is under way, if any."""
+        """End the attempt that is under way, if any, and start no other."""
+        self._has_ended = True
         await self._tasks.finish(0.0)
 
     def _ask_again(self) -> None:
-        if self._asking is None or self._asking.done():
+        if not self._has_ended and (self._asking is None or self._asking.done()):
             self._asking = self._tasks.start(self._ask())
 
     async def _ask(self) -> None:

@@ -11,11 +11,10 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError, StillDeleting
+from sandboxes.errors import LimitReached, ObjectsChanged, ProvisionerError
 from sandboxes.fleet.directory import MAX_ROUNDS, Directory, Located
 from sandboxes.fleet.markers import UNKNOWN, Marker
 from sandboxes.fleet.protocol import (
-    ClusterAway,
     KeepsMoving,
     Look,
     Made,
@@ -25,12 +24,14 @@ from sandboxes.fleet.protocol import (
     Unschedulable,
     Wanted,
 )
-from sandboxes.fleet.records import NO_ANSWER
 from sandboxes.fleet.rendezvous import order
+from sandboxes.fleet.twins import OneCluster
 from sandboxes.logs import in_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sandboxes.errors import ClusterUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +71,15 @@ class Placement:
         """Return where the sandbox is, after `make` has made or found it on that cluster. An existing one stays there.
 
         Raises ClusterAway if the home, or the cluster on which the sandbox is, can't be reached; Rehoming while the
-        id's home changes; NoClusterFits, or the LimitReached of the last cluster; KeepsMoving; and what `make` raises.
+        id's home changes; NoClusterFits, or the LimitReached of the last cluster; OneCluster; KeepsMoving; and what
+        `make` raises.
         """
         placing = _Placing(sandbox_id, wanted, make, self._homes.home(sandbox_id))
         # Each cluster may refuse it once, which is no change by another replica.
         for _ in range(MAX_ROUNDS + len(self._homes.members)):
             look = await self._look(placing)
-            unlisted = self._homes.unlisted_home(sandbox_id)
-            target = await (self._existing(placing, look, unlisted) if unlisted else self._agree(placing, look))
+            reason = self._refuses_new(placing)
+            target = await (self._existing(placing, look, reason) if reason else self._agree(placing, look))
             if target is not None:
                 made = await self._make(placing, target)
                 if made is not None and await self._may_answer(placing, target, made):
@@ -89,7 +91,7 @@ class Placement:
         """Read the home; raises Rehoming if it does not decide alone."""
         look = await self._directory.look(placing.home, placing.sandbox_id)
         if not self._homes.permits(placing.sandbox_id, placing.home, look.record):
-            raise Rehoming
+            raise self._one_cluster() or Rehoming
         return look
 
     async def _agree(self, placing: _Placing, look: Look) -> str | None:
@@ -98,12 +100,13 @@ class Placement:
         placing.replaces = ""
         if marker is not None and marker.state == "placed":
             placing.replaces = marker.replaces
+            self._directory.check_listed(placing.home, marker)
             if not self._homes.is_lost(marker.cluster) and marker.cluster not in placing.full:
                 return marker.cluster if await self._may_follow(placing, marker) else None
             if self._homes.is_lost(marker.cluster):
                 self._replace(placing, marker.cluster, marker.uid)
             else:
-                there = await self._directory.look(marker.cluster, placing.sandbox_id)
+                there = await self._directory.look_there(placing.home, marker)
                 if there.pod is not None:
                     placing.full.pop(marker.cluster)
                     return marker.cluster
@@ -119,20 +122,35 @@ class Placement:
             return target
         return target if await self._mark(placing, target, marker) else None
 
-    async def _existing(self, placing: _Placing, look: Look, unlisted: str) -> str:
-        """Return the cluster that has the sandbox; raises ClusterAway if `unlisted` may have it, or place it anew."""
+    def _refuses_new(self, placing: _Placing) -> ClusterUnavailable | None:
+        """Return why the sandbox may not be made now, if it does not exist; None if it may.
+
+        Another replica may still use an unlisted home. Nor is one made whose home is a cluster of two names: the notes
+        about it would be about either name, and one of both has to go.
+        """
+        unlisted = self._homes.unlisted_home(placing.sandbox_id)
+        if unlisted is not None:
+            return self._homes.away(unlisted)
+        return self._one_cluster() if placing.home in self._homes.twins() else None
+
+    def _one_cluster(self) -> OneCluster | None:
+        twins = self._homes.twins()
+        return OneCluster(twins) if twins else None
+
+    async def _existing(self, placing: _Placing, look: Look, reason: ClusterUnavailable) -> str:
+        """Return the cluster that has the sandbox; raises `reason` if none has."""
         if look.marker is not None and look.marker.state == "placed":
-            if (await self._directory.look(look.marker.cluster, placing.sandbox_id)).pod is not None:
+            if (await self._directory.look_there(placing.home, look.marker)).pod is not None:
                 return look.marker.cluster
         elif look.pod is not None:
             return placing.home
-        raise self._homes.away(unlisted)
+        raise reason
 
     async def _may_follow(self, placing: _Placing, marker: Marker) -> bool:
         """Whether the create may go where the marker says; it may not replace another sandbox without `recreate`."""
         if placing.wanted.recreate or marker.is_made or not marker.replaces:
             return True
-        there = await self._directory.look(marker.cluster, placing.sandbox_id)
+        there = await self._directory.look_there(placing.home, marker)
         return there.pod is not None or not await self._directory.restore(placing.home, marker)
 
     def _replace(self, placing: _Placing, cluster: str, uid: str) -> None:
@@ -158,14 +176,17 @@ class Placement:
                 return name
         if placing.full:
             raise list(placing.full.values())[-1]
-        raise NoClusterFits
+        members = self._homes.members
+        is_twin = any(placing.wanted.fits(members[name]) for name in self._homes.twins())
+        raise (is_twin and self._one_cluster()) or NoClusterFits
 
     def _in_order(self, placing: _Placing) -> list[str]:
         """Return the clusters on which the sandbox may be placed now, in the order in which to try them."""
+        twins = self._homes.twins()
         weights = {
             name: one.weight
             for name, one in self._homes.members.items()
-            if one.ready and not one.lost and placing.wanted.fits(one)
+            if one.ready and not one.lost and name not in twins and placing.wanted.fits(one)
         }
         return order(placing.sandbox_id, weights)
 
@@ -188,11 +209,9 @@ class Placement:
         if marker is None:
             pending = Marker(placing.sandbox_id, target, "pending", self._new_token())
             try:
-                marker = await self._homes.among(self._directory.clusters, placing.home).create_marker(pending)
+                marker = await self._directory.asked(placing.home).create_marker(pending)
             except ObjectsChanged:
                 return False
-            except NO_ANSWER as error:
-                raise ClusterAway(placing.home, detail=error.detail) from error
         look = await self._look(placing)
         if look.marker != marker:
             return False
@@ -207,11 +226,9 @@ class Placement:
 
     async def _update(self, home: str, marker: Marker) -> Marker | None:
         try:
-            return await self._homes.among(self._directory.clusters, home).update_marker(marker)
+            return await self._directory.asked(home).update_marker(marker)
         except ObjectsChanged:
             return None
-        except NO_ANSWER as error:
-            raise ClusterAway(home, detail=error.detail) from error
 
     async def _make(self, placing: _Placing, target: str) -> Made | None:
         """Make the sandbox; None if the cluster is full. It is proven then that it has none of this create."""
@@ -235,14 +252,7 @@ class Placement:
 
         After an error it may be deleted later, so this create must not return it.
         """
-        try:
-            return await self._homes.among(self._directory.clusters, target).withdraw(
-                placing.sandbox_id, uid, until_gone=True
-            )
-        except StillDeleting:
-            raise
-        except NO_ANSWER as error:
-            raise ClusterAway(target, detail=error.detail) from error
+        return await self._directory.asked(target).withdraw(placing.sandbox_id, uid, until_gone=True)
 
     async def _may_answer(self, placing: _Placing, target: str, made: Made) -> bool:
         """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn.
@@ -258,9 +268,7 @@ class Placement:
                 if settled is not None:
                     break
             if settled and made.is_new:
-                settled = await self._homes.among(self._directory.clusters, target).confirm_pod(
-                    placing.sandbox_id, made.uid
-                )
+                settled = await self._directory.asked(target).confirm_pod(placing.sandbox_id, made.uid)
         except ProvisionerError:
             await self._withdraw(placing, target, made)
             raise
@@ -289,7 +297,7 @@ class Placement:
         if not made.is_new:
             return
         try:
-            await self._homes.among(self._directory.clusters, target).withdraw(placing.sandbox_id, made.uid)
+            await self._directory.asked(target).withdraw(placing.sandbox_id, made.uid)
         except ProvisionerError as error:
             with in_cluster(target):
                 logger.warning(

@@ -45,31 +45,8 @@ class Made:
     is_new: bool
 
 
-class FleetCluster(Protocol):
-    """One cluster, as the directory uses it. Each method is one attempt, with retries as the adapter likes."""
-
-    async def look(self, sandbox_id: str) -> Look:
-        """Read from the API server, in this order: the Pod, then the marker, then the record of names.
-
-        One `kubectl get -f -` of the three references does that. Raises ForeignMarker if an object with such a name is
-        not what it must be (`parse_marker`, `parse_record`). A terminating Pod counts as none.
-        """
-        ...
-
-    async def record(self) -> Record | None:
-        """Read the record of names from the API server."""
-        ...
-
-    async def pods(self) -> Mapping[str, Pod]:
-        """Read all Pods of sandboxes by id from the API server, or from an informer that is proven newer than the call.
-
-        Terminating ones are left out.
-        """
-        ...
-
-    async def markers(self) -> list[Marker]:
-        """Read all markers from the API server. One that is damaged is logged and left out."""
-        ...
+class ClusterViews(Protocol):
+    """What the live views of one cluster show, without asking it."""
 
     def seen(self, sandbox_id: str) -> Look | None:
         """Return what live views have of the id; None where that does not show where the sandbox is.
@@ -96,6 +73,33 @@ class FleetCluster(Protocol):
 
     def seen_markers(self) -> list[Marker] | None:
         """Return all markers from the live view, which may have been changed since; None if it is not fresh."""
+        ...
+
+
+class AskedCluster(Protocol):
+    """What one cluster is asked. Each method is one attempt, with retries as the adapter likes."""
+
+    async def look(self, sandbox_id: str) -> Look:
+        """Read from the API server, in this order: the Pod, then the marker, then the record of names.
+
+        One `kubectl get -f -` of the three references does that. Raises ForeignMarker if an object with such a name is
+        not what it must be (`parse_marker`, `parse_record`). A terminating Pod counts as none.
+        """
+        ...
+
+    async def record(self) -> Record | None:
+        """Read the record of names from the API server."""
+        ...
+
+    async def pods(self) -> Mapping[str, Pod]:
+        """Read all Pods of sandboxes by id from the API server, or from an informer that is proven newer than the call.
+
+        Terminating ones are left out.
+        """
+        ...
+
+    async def markers(self) -> list[Marker]:
+        """Read all markers from the API server. One that is damaged is logged and left out."""
         ...
 
     async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
@@ -142,6 +146,10 @@ class FleetCluster(Protocol):
         ...
 
 
+class FleetCluster(AskedCluster, ClusterViews, Protocol):
+    """One cluster. The directory asks it by Directory.asked, so that each error names it."""
+
+
 class Make(Protocol):
     """Makes one sandbox on a cluster: SandboxService.create of that cluster, bound to a request."""
 
@@ -185,12 +193,25 @@ class NotReadable(ClusterUnavailable):
 
 
 class ClusterAway(ClusterUnavailable):
-    """`cluster` can't be asked and decides the answer, so there is none. Never a proof of absence."""
+    """`cluster` can't be asked and decides the answer, so there is none. Never a proof of absence.
 
-    def __init__(self, cluster: str, *, lost: bool = False, unlisted: bool = False, detail: str = "") -> None:
+    `marker`: name of the marker, in the cluster `home`, that is the only reason to ask it; empty if it is not.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is independent of the others
+        self,
+        cluster: str,
+        *,
+        lost: bool = False,
+        unlisted: bool = False,
+        marker: str = "",
+        home: str = "",
+        detail: str = "",
+    ) -> None:
         why = "is not in the list of clusters" if unlisted else "is lost" if lost else "can't be reached"
-        super().__init__(f"Cluster '{cluster}' {why}, and only it knows where this sandbox is", detail=detail)
-        self.cluster = cluster
+        by = f", by ConfigMap '{marker}' in cluster '{home}'" if marker else ""
+        super().__init__(f"Cluster '{cluster}' {why}, and only it knows where this sandbox is{by}", detail=detail)
+        self.cluster, self.marker = cluster, marker
 
 
 class Rehoming(ClusterUnavailable):

@@ -1,91 +1,73 @@
-"""Reads the record of names of each cluster when the file is looked at: live, unless live views show that none changed.
-
-Once all records agree to the file, a later look at the same file asks only the clusters whose live view does not show
-the agreed record. If one of these says anything else, all are asked. So views can put off that a change is noticed, for
-as long as they are believed; whatever decides about an id reads the record of its home in that very request.
-"""
+"""What this process has read in each cluster's record of names, and what it learns from that at its start."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from sandboxes.errors import ClusterTimeout, ClusterUnavailable
+from sandboxes.errors import ObjectsChanged
+from sandboxes.fleet.markers import listed
 from sandboxes.fleet.protocol import ClusterAway
+from sandboxes.fleet.unlisted import log_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from sandboxes.fleet.homes import Homes
     from sandboxes.fleet.markers import Record
-    from sandboxes.fleet.protocol import FleetCluster, Member
+    from sandboxes.fleet.protocol import AskedCluster
 
-# A cluster that gives no answer.
-NO_ANSWER = (ClusterUnavailable, ClusterTimeout)
-
-
-class Records(NamedTuple):
-    """The records by cluster, None where there is none; of `live`, they were read now. `silent` gave no answer."""
-
-    found: dict[str, Record | None]
-    live: dict[str, Record | None]
-    silent: list[str]
+logger = logging.getLogger(__name__)
 
 
-class RecordReader:
-    """Reads the records for one replica's file."""
+class Records:
+    """The last record of each cluster, by name; None for one that has none."""
 
     def __init__(self, homes: Homes) -> None:
+        self.last: dict[str, Record | None] = {}
         self._homes = homes
-        # The entries, and what each cluster has said, when all that answered agreed to the file; else empty.
-        self._entries: set[tuple[str, bool]] = set()
-        self._agreed: dict[str, tuple[FleetCluster, Record]] = {}
+        self._heard: set[str] = set()  # clusters whose record was read after a version of the file
 
-    async def read(self, clusters: Mapping[str, FleetCluster], entries: Collection[Member]) -> Records:
-        """Return the record of each cluster that is not lost. `entries`: of the file that is to be taken.
+    def hear(self, name: str, record: Record | None) -> None:
+        """Note what a cluster has now."""
+        self.last[name] = record
+        self._homes.hear(name, record)
 
-        Raises ClusterAway if a cluster that was lost, and is not any more, gives no answer.
-        """
-        names = sorted(one.name for one in entries if not one.lost)
-        kept = self._kept(clusters, entries)
-        back = {one.name for one in entries if not one.lost and self._homes.is_lost(one.name)}
-        rest = await self._ask(clusters, [name for name in names if name not in kept], back)
-        if not kept:
-            return rest
-        if all(name in self._agreed and record == self._agreed[name][1] for name, record in rest.found.items()):
-            return Records({**kept, **rest.found}, rest.live, rest.silent)
-        return await self._ask(clusters, names, back)
-
-    def note(
-        self, clusters: Mapping[str, FleetCluster], entries: Iterable[Member], records: Records, *, agreed: bool
+    def note_unlisted(
+        self, records: Mapping[str, Record | None], silent: Collection[str], connected: Iterable[str]
     ) -> None:
-        """Remember what was read, and whether it agreed to these entries."""
-        self._entries = _as_set(entries) if agreed else set()
-        known = {name: record for name, record in records.found.items() if record is not None and name in clusters}
-        self._agreed = {name: (clusters[name], record) for name, record in known.items()} if agreed else {}
+        """Note which clusters this process can't know, although a record names them, and log what it can't know.
 
-    def _kept(self, clusters: Mapping[str, FleetCluster], entries: Iterable[Member]) -> dict[str, Record | None]:
-        """Return the agreed records that are still there by the live views, if the file is the same."""
-        if self._entries != _as_set(entries):
-            return {}
-        return {
-            name: record
-            for name, (cluster, record) in self._agreed.items()
-            # Of the same connection, whose entry may have changed; a request may have seen a newer record elsewhere.
-            if clusters.get(name) is cluster and record.epoch == self._homes.newest.epoch and cluster.still_has(record)
-        }
+        Only at the start: what a later version of the file lacks is `connected`, and what a record names later, another
+        replica has added. `silent`: clusters that gave no answer.
+        """
+        homes = self._homes
+        before, is_start = homes.unlisted, not self._heard
+        found = [record for record in records.values() if record is not None]
+        at_start = [record for name, record in records.items() if record is not None and name not in self._heard]
+        new = frozenset[str]().union(*(names for one in at_start for names in one.lists))
+        names = before.union(*(record.unlisted for record in found), new & listed(found))
+        homes.unlisted = names.difference(homes.members, connected)
+        self._heard |= records.keys()
+        missing = [name for name, record in records.items() if record is None]
+        log_unknown(sorted(homes.unlisted - before), missing if is_start else (), silent if is_start else ())
 
-    async def _ask(self, clusters: Mapping[str, FleetCluster], names: Iterable[str], back: Collection[str]) -> Records:
-        found: dict[str, Record | None] = {}
-        silent = []
-        for name in names:
+    async def note_taken_out(self, records: Mapping[str, Record | None], asked: Callable[[str], AskedCluster]) -> bool:
+        """Write onto each record the clusters that were taken out, if it lacks some: another process must know it, too.
+
+        A cluster that gives no answer is told by a later call. Returns whether no record lacked any.
+        """
+        is_told = True
+        for name, record in records.items():
+            missing = frozenset[str]() if record is None else self._homes.out(record) - record.taken_out
+            if record is None or not missing:
+                continue
+            is_told = False
             try:
-                found[name] = await self._homes.among(clusters, name).record()
-            except NO_ANSWER as error:
-                if name in back:
-                    raise ClusterAway(name, detail=error.detail) from error
-                silent.append(name)
-        return Records(found, found, silent)
-
-
-def _as_set(entries: Iterable[Member]) -> set[tuple[str, bool]]:
-    return {(one.name, one.lost) for one in entries}
+                told = await asked(name).put_record(replace(record, taken_out=record.taken_out | missing))
+            except (ClusterAway, ObjectsChanged) as error:
+                logger.debug("cluster %s does not know yet that %s are taken out: %s", name, sorted(missing), error)
+            else:
+                self.hear(name, told)
+        return is_told

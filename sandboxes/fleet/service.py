@@ -28,10 +28,12 @@ from sandboxes.fleet.homes import Homes
 from sandboxes.fleet.keeper import Keeper
 from sandboxes.fleet.placement import Placement
 from sandboxes.fleet.protocol import ClusterAway, Made, Member
+from sandboxes.fleet.twins import problem_of
 from sandboxes.fleet.wishes import wanted_of
 from sandboxes.logs import in_cluster, name_cluster
 from sandboxes.service.listing import ListQuery, select
 from sandboxes.status.response import reconciliation_of_none
+from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -96,6 +98,8 @@ class Fleet:
             retry=deadlines.clusters_poll,
         )
         self.feed = FleetFeed(self._wanted_units)
+        # Ends the work of those that have left, or were started anew.
+        self._ending = BackgroundTasks()
         # Where a sandbox was found or made. That stays true while that cluster has its Pod: see Directory.confirm.
         self._known = self._remember_nothing()
         units.changed.connect(self._on_change)
@@ -109,15 +113,17 @@ class Fleet:
                 yield
         finally:
             await asyncio.gather(*(one.finish() for one in self.clusters.values()))
+            await self._ending.finish(self._deadlines.settle_finish)
 
     def follow(self) -> None:
         """Use the units that run now: call it when one was started or replaced."""
         for name, unit in self._units.units.items():
             known = self.clusters.get(name)
             if known is None or known.unit is not unit:
-                if known is not None:
-                    known.breaker.retire()
                 self.clusters[name] = UnitCluster(unit, self.keeper.wake)
+                if known is not None:
+                    known.end(self.clusters[name])
+                    self._ending.start(known.finish())
 
     def _on_change(self) -> None:
         self.follow()
@@ -135,7 +141,9 @@ class Fleet:
         # The file may have changed meanwhile; a cluster that has left it since is still needed to complete that.
         names = {entry.name for entry in self._units.entries}
         for name in self.clusters.keys() - names - agreed:
-            self.clusters.pop(name).breaker.retire()
+            left_one = self.clusters.pop(name)
+            left_one.end()
+            self._ending.start(left_one.finish())
 
     def _members(self) -> list[Member]:
         return [
@@ -276,6 +284,10 @@ class Fleet:
         """Return the sandboxes that several clusters have; see Copies.doubled."""
         return await self._copies.doubled()
 
+    def problem_of(self, name: str) -> str | None:
+        """Return what is wrong with the entry of this cluster, in one sentence; None if nothing is."""
+        return problem_of(name, self.directory.homes.twins())
+
     async def list_matching(self, query: ListQuery | None = None) -> SandboxList:
         """Return the matching sandboxes of all clusters; those that can't be asked are in `incomplete`."""
         query = query or ListQuery()
@@ -288,8 +300,9 @@ class Fleet:
                 on.setdefault(answer.sandbox_id, {})[name] = answer
         listed: list[SandboxResponse] = []
         for sandbox_id, by_name in sorted(on.items()):
-            if len(by_name) == 1:
-                listed += by_name.values()
+            apart = self.directory.homes.apart(by_name) or list(by_name)
+            if len(apart) == 1:
+                listed.append(by_name[apart[0]])
                 continue
             self.directory.doubles.say(sandbox_id, by_name)
             try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sandboxes.errors import ProvisionerError
 from sandboxes.fleet.doubles import find_doubles
 from sandboxes.fleet.markers import UNKNOWN, Marker
+from sandboxes.fleet.protocol import ClusterAway
 from sandboxes.fleet.rendezvous import home
 from sandboxes.logs import in_cluster
 
@@ -31,6 +32,8 @@ class Upkeep:
         self._homes = directory.homes
         # Pending markers that the last round has seen: their makers may be at work.
         self._pending: set[Marker] = set()
+        # What the last round has said about markers that only an operator can end.
+        self._said: set[str] = set()
 
     async def remove_markers(self) -> list[str]:
         """Remove markers whose sandbox is proven gone, and those in a cluster that is not the id's home any more.
@@ -39,12 +42,12 @@ class Upkeep:
         """
         removed = []
         pending: set[Marker] = set()
+        said: set[str] = set()
         for name in sorted(self._homes.names):
             try:
-                cluster = self._homes.among(self._directory.clusters, name)
                 # Old ones do no harm: each is read again before it is removed, under its version.
-                seen = cluster.seen_markers()
-                markers = await cluster.markers() if seen is None else seen
+                seen = self._homes.among(self._directory.clusters, name).seen_markers()
+                markers = await self._directory.asked(name).markers() if seen is None else seen
             except ProvisionerError as error:
                 with in_cluster(name):
                     logger.warning("the markers of cluster %s can't be read: %s", name, error)
@@ -59,9 +62,12 @@ class Upkeep:
                     if await self._is_over(name, marker) and await self._directory.remove(name, marker):
                         removed.append(marker.sandbox_id)
                 except ProvisionerError as error:
+                    is_stuck = isinstance(error, ClusterAway) and bool(error.marker)
+                    level = logging.WARNING if is_stuck and str(error) not in self._said else logging.DEBUG
+                    said |= {str(error)} if is_stuck else set()
                     with in_cluster(name):
-                        logger.debug("the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
-        self._pending = pending
+                        logger.log(level, "the marker of sandbox %s is kept: %s", marker.sandbox_id, error)
+        self._pending, self._said = pending, said
         return removed
 
     async def _is_over(self, cluster: str, marker: Marker) -> bool:
@@ -70,11 +76,13 @@ class Upkeep:
         if not self._homes.permits(marker.sandbox_id, cluster, record):
             # Elsewhere decides: by a complete and current record only, since a change reads markers.
             is_current = record is not None and not record.coming and record.epoch == self._homes.newest.epoch
-            is_home = record is not None and bool(record.names) and home(marker.sandbox_id, record.names) == cluster
+            names = frozenset[str]() if record is None else record.names
+            is_home = bool(names) and self._homes.is_same(home(marker.sandbox_id, names), cluster)
             return is_current and not is_home
-        if marker.state == "pending" or self._homes.is_out(marker, record):
+        marker = self._homes.as_read(marker, record)
+        if marker.state == "pending":
             return True
-        if (await self._directory.look(marker.cluster, marker.sandbox_id)).pod is not None:
+        if (await self._directory.look_there(cluster, marker)).pod is not None:
             return False
         if not marker.replaces:
             return True
@@ -83,7 +91,7 @@ class Upkeep:
         former, _, uid = marker.replaces.partition("/")
         old = (await self._directory.look(former, marker.sandbox_id)).pod
         if old is not None and old.uid == uid:  # its successor was made, and was deleted by a caller
-            await self._homes.among(self._directory.clusters, former).delete_pod(marker.sandbox_id, uid)
+            await self._directory.asked(former).delete_pod(marker.sandbox_id, uid)
         return True
 
     async def remove_replaced(self) -> list[str]:
@@ -95,14 +103,14 @@ class Upkeep:
         listing: dict[str, Mapping[str, Pod]] = {}
         for name in sorted(self._homes.names):
             try:
-                cluster = self._homes.among(self._directory.clusters, name)
                 # Old ones do no harm: a Pod keeps its uid and what it replaces, and the directory is asked.
-                seen = cluster.seen_pods(also_parts=True)
-                listing[name] = await cluster.pods() if seen is None else seen
+                seen = self._homes.among(self._directory.clusters, name).seen_pods(also_parts=True)
+                listing[name] = await self._directory.asked(name).pods() if seen is None else seen
             except ProvisionerError as error:
                 with in_cluster(name):
                     logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
-        for sandbox_id, names in find_doubles(listing).items():
+        apart = {name: listing[name] for name in self._homes.apart(listing)}
+        for sandbox_id, names in find_doubles(apart).items():
             self._directory.doubles.say(sandbox_id, names)
         for name, pods in listing.items():
             for sandbox_id, pod in pods.items():
@@ -113,7 +121,7 @@ class Upkeep:
                 try:
                     found = await self._directory.locate(sandbox_id)
                     if (found.cluster, found.uid) == (name, pod.uid):
-                        await self._homes.among(self._directory.clusters, former).delete_pod(sandbox_id, uid)
+                        await self._directory.asked(former).delete_pod(sandbox_id, uid)
                         removed.append(sandbox_id)
                 except ProvisionerError as error:
                     with in_cluster(former):

@@ -96,6 +96,7 @@ class CurrentContext:
     server: str = field(repr=False)
     tls_server_name: str | None
     is_insecure: bool = False
+    proxy_url: str | None = field(default=None, repr=False)
 
 
 class Connection(NamedTuple):
@@ -269,12 +270,15 @@ async def read_context(runner: KubectlRunner, credentials: Credentials | None = 
     # Without credentials kubectl prompts for a user name, but only with TLS.
     if not is_plain_http(server) and not any(user.get(name) for name in _CREDENTIALS):
         raise StartupError(_of_context(runner, _NO_USER.format(path)))
-    tls_server_name = cluster.get("tls-server-name")
+    tls_server_name, proxy_url = (
+        None if (value := cluster.get(key)) is None else str(value) for key in ("tls-server-name", "proxy-url")
+    )
     return CurrentContext(
         config.current_context,
         server,
-        None if tls_server_name is None else str(tls_server_name),
+        tls_server_name,
         cluster.get("insecure-skip-tls-verify") is True,
+        proxy_url,
     )
 
 

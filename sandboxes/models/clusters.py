@@ -36,8 +36,9 @@ class ClusterResponse(BaseModel):
         examples=["node-port"],
     )
     state: ClusterState = Field(
-        description="`ready`; `degraded`: a right is missing, the live view is not up to date, or the gateway can't "
-        "reach its Pods; `unreachable`: it can't be asked; `draining`: it gets no new sandboxes.",
+        description="`ready`; `degraded`: a right is missing, the live view is not up to date, the gateway can't reach "
+        "its Pods, or another entry of the list is the same cluster; `unreachable`: it can't be asked; `draining`: it "
+        "gets no new sandboxes.",
         examples=["ready"],
     )
     version: str | None = Field(description="Version of its API server; null until known.", examples=["v1.37.1"])

@@ -129,6 +129,8 @@ class ClusterOverviews:
     def __init__(self, overviews: Iterable[ClusterOverview], *, of_file: bool = False) -> None:
         self.by_name = {one.name: one for one in overviews}
         self.unusable: dict[str, str] = {}
+        # Returns what is wrong with a cluster's entry in the list, in one sentence; None if nothing is.
+        self.entry_problem: Callable[[str], str | None] = lambda _name: None
         self._of_file = of_file
         self._is_stopping = False
 
@@ -160,7 +162,12 @@ class ClusterOverviews:
         """Ask one cluster; call it in a task of its own, whose log lines have the name, with a list of clusters."""
         if self._of_file:
             name_cluster(one.name)
-        return await one.report(quotas=quotas)
+        report = await one.report(quotas=quotas)
+        problem = self.entry_problem(one.name)
+        if problem is None or report.state == "unreachable":
+            return report
+        state: ClusterState = "degraded" if report.state == "ready" else report.state
+        return report.model_copy(update={"state": state, "last_error": problem})
 
     async def finish(self) -> None:
         """End all looks that are under way."""

@@ -6,7 +6,7 @@ Checks what the service needs, in the order of its startup, and stops if no furt
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sandboxes.access.start import gateway_keys
 from sandboxes.deadlines import DEADLINES
@@ -18,10 +18,12 @@ from sandboxes.errors import (
     StartupError,
     TemplateRefused,
 )
+from sandboxes.fleet.markers import RECORD_NAME
 from sandboxes.kubectl.client import Kubectl
 from sandboxes.kubectl.config import Connection, child_environment, find_kubectl, is_plain_http, prepare, version_of
 from sandboxes.kubectl.kubeconfig import shown_address
 from sandboxes.kubectl.output import check_ready, has_line
+from sandboxes.kubectl.places import place_of
 from sandboxes.kubectl.process import Completed, OutputTooLarge
 from sandboxes.kubectl.raw import quotas_of
 from sandboxes.kubectl.rules import KUBECONFIG_UNUSABLE
@@ -44,8 +46,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
+    from sandboxes.kubectl.places import Place
     from sandboxes.settings import Settings
     from sandboxes.spec.templates import Template
+
+_Key = TypeVar("_Key")
 
 # A kubectl is 50 MB and 80 ms of CPU.
 AT_ONCE = 4
@@ -60,16 +65,43 @@ def gateway_line(settings: Settings, *, in_pod: bool) -> Line | None:
     return None if keys is None else Line(Verdict.OK, f"gateway: URLs begin with {settings.gateway_url}")
 
 
-async def check(
+class Checked:
+    """The clusters of one list that were checked so far, to find two entries for the same cluster and namespace.
+
+    The service makes a ConfigMap in each, whose uid tells them apart.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[Place, str] = {}
+        self._uids: dict[str, str] = {}
+
+    def by_place(self, name: str, place: Place) -> str | None:
+        """Add a cluster; return the first one with this place, if there is one."""
+        return self._first(self._places, name, place)
+
+    def by_uid(self, name: str, uid: str) -> str | None:
+        """Add a cluster; return the first one with this uid, if there is one. Empty: not known."""
+        return self._first(self._uids, name, uid) if uid else None
+
+    @staticmethod
+    def _first(found: dict[_Key, str], name: str, key: _Key) -> str | None:
+        first = found.setdefault(key, name)
+        return None if first == name else first
+
+
+async def check(  # noqa: PLR0913 - each is independent of the others
     settings: Settings,
     environ: Mapping[str, str],
     directory: Path,
     templates: Mapping[str, Template],
     context: str | None = None,
+    *,
+    checked: Checked | None = None,
 ) -> AsyncIterator[Line]:
     """Yield the result of each check when it is known. Errors become lines.
 
-    `directory`: writable, for kubectl. `context`: of the kubeconfig; None: the current one.
+    `directory`: writable, for kubectl. `context`: of the kubeconfig; None: the current one. `checked`: the clusters of
+    the same list that were checked before this one, to which it is added; None for one that needs not be another.
     """
     try:
         binary = find_kubectl(settings, environ)
@@ -86,11 +118,18 @@ async def check(
     cluster = _ClusterChecks(connection, settings)
     for line in cluster.address():
         yield line
+    name, first = settings.cluster or "", None
+    if checked is not None:
+        first = checked.by_place(name, place_of(connection.context, settings))
     reached = await cluster.reached()
     for line in reached:
         yield line
     if any(line.is_last for line in reached):
         return
+    if checked is not None and first is None:
+        first = checked.by_uid(name, await cluster.uid_of_config_map(RECORD_NAME))
+    if first is not None:
+        yield Line(Verdict.FAIL, f"list of clusters: this is the same cluster and namespace as {first}; take one out")
     async for line in _check_namespace(cluster, settings, templates):
         yield line
 
@@ -172,6 +211,12 @@ class _ClusterChecks:
         named = [flag.partition("=")[2] for flag in self._runner.flags if flag.startswith("--tls-server-name=")]
         name = next(iter(named), self._context.tls_server_name)
         return f"verified, for the name {name}" if name else "verified"
+
+    async def uid_of_config_map(self, name: str) -> str:
+        """Return the uid of the ConfigMap; empty if there is none, or it can't be read."""
+        path = "-o=jsonpath={.metadata.uid}"
+        completed = await self._ask("get", "configmap", name, "-n", self._namespace, "--ignore-not-found", path)
+        return completed.stdout.decode(errors="replace").strip() if completed.returncode == 0 else ""
 
     async def namespace(self) -> Line:
         """Check that the namespace exists."""

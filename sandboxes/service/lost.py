@@ -33,7 +33,7 @@ async def is_lost(cluster: Cluster, pod: KubeObject, absent: KubeObject) -> bool
         return status_of(pod) == "Unknown"
     # The deletionTimestamp includes the grace period.
     deadline = datetime.fromisoformat(pod["metadata"]["deletionTimestamp"])
-    return await cluster.has_reached(deadline + timedelta(seconds=cluster.deadlines.clocks_differ), absent)
+    return await cluster.has_reached(deadline + timedelta(seconds=cluster.deadlines.overdue), absent)
 
 
 def absent_object(templates: Mapping[str, Template], settings: Settings) -> KubeObject:

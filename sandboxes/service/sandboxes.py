@@ -227,7 +227,7 @@ class SandboxService:
             if query is not None:
                 objects = [obj for obj in objects if obj["kind"] != "Pod" or query.fits(obj)]
             answers = answers_for(objects, self.accesses)
-        if self._creation.any_refused:
+        if self.is_settling:
             answers = [answer for answer in answers if not self._creation.is_refused(answer.sandbox_id)]
         return answers
 

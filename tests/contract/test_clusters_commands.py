@@ -11,10 +11,13 @@ import pytest
 from devcluster import Cluster
 from sandboxes.cli import check_each, main
 from sandboxes.settings import Settings
+from tests.audit import CLUSTERS
 from tests.contract.cluster_files import entry, write
 from tests.contract.processes import PROVISIONER, environment, run
 from tests.kubectl import Kubectl
 from tests.waiting import until
+
+pytestmark = pytest.mark.role(CLUSTERS)
 
 RENDER = ("render", "--sandbox-id", "a", "--thread-id", "t")
 

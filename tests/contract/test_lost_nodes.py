@@ -59,7 +59,7 @@ async def test_a_lost_sandbox_is_deleted_and_replaced_by_force(
     await until(lambda: nothing_left(cluster))
 
 
-@pytest.mark.deadlines(clocks_differ=0.1)
+@pytest.mark.deadlines(overdue=0.1)
 async def test_a_pod_past_the_end_of_its_deletion_is_replaced_by_force_and_not_before(
     start_provisioner: StartProvisioner, cluster: Cluster, kubectl: Kubectl
 ) -> None:
@@ -92,9 +92,9 @@ async def test_the_end_of_a_deletion_is_judged_by_the_clusters_clock(
     finalizer = json.dumps({"metadata": {"finalizers": ["example.com/keep"]}})
     assert (await kubectl("patch", "pod/sandbox-a", "-n", "deer-flow", "--type=merge", "-p", finalizer)).rc == 0
     assert (await provisioner.delete(f"{URL}/a")).status == 200
-    provisioner.set_deadlines(clocks_differ=1000.0)
+    provisioner.set_deadlines(overdue=1000.0)
     assert (await provisioner.delete(f"{URL}/a?force=true")).status == 409
-    provisioner.set_deadlines(clocks_differ=0.1)
+    provisioner.set_deadlines(overdue=0.1)
 
     async def is_late() -> bool:
         return (await provisioner.delete(f"{URL}/a?force=true")).status == 200

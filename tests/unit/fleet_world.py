@@ -16,7 +16,7 @@ from sandboxes.fleet.homes import Homes
 from sandboxes.fleet.markers import Marker, Record
 from sandboxes.fleet.names import NameChange
 from sandboxes.fleet.placement import Placement
-from sandboxes.fleet.protocol import Look, Made, Member, Pod, Unschedulable, Wanted
+from sandboxes.fleet.protocol import ClusterAway, Look, Made, Member, Pod, Unschedulable, Wanted
 from sandboxes.fleet.upkeep import Upkeep
 from tests.unit.fleet_tasks import Fate, Task, point
 
@@ -278,7 +278,7 @@ class MemoryCluster:
         def put() -> Record:
             if record.version != (self.names.version if self.names else ""):
                 raise PreconditionFailed("changed")
-            self.names = replace(record, version=self.world.number())
+            self.names = replace(record, version=self.world.number(), uid=f"record-of-{self.name}")
             return self.names
 
         return await self.call(put)
@@ -331,6 +331,8 @@ class Replica:
             except Unschedulable as error:
                 moved.add(error.uid)
                 raise
+            except ConnectionFailed as error:  # as Fleet.create
+                raise ClusterAway(cluster) from error
             lost, _, uid = replaces.partition("/")
             if made.is_new and uid:
                 self.world.replaced.add((lost, uid))
@@ -367,8 +369,7 @@ class Replica:
         before = {(sandbox_id, uid) for sandbox_id in ids for uid in self.world.confirmed(sandbox_id)}
         listing = await self.directory.list_all()
         for sandbox_id, uid in before:
-            on = {name for name, one in self.world.alive(sandbox_id).items() if one.uid == uid}
-            on &= known
+            on = known & {name for name, one in self.world.alive(sandbox_id).items() if one.uid == uid}
             if on and sandbox_id not in listing.found and not on & set(listing.incomplete):
                 raise Broken(f"not in the list: {sandbox_id} has {uid} on {on}")
 

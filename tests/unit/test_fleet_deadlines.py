@@ -72,7 +72,11 @@ class SlowKubectl:
 
     def _put(self, obj: KubeObject) -> KubeObject:
         self.writes += 1
-        marks = {"resourceVersion": str(self.writes), "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
+        marks = {
+            "resourceVersion": str(self.writes),
+            "uid": f"u-{id(self)}",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        }
         stored = {**obj, "metadata": {**obj["metadata"], **marks}}
         self.stored[obj["metadata"]["name"]] = stored
         return stored

@@ -126,7 +126,7 @@ class WithoutHomeRead(Placement):
         if marker is None:
             pending = Marker(placing.sandbox_id, target, "pending", self._new_token())
             try:
-                marker = await self._directory.clusters[placing.home].create_marker(pending)
+                marker = await self._directory.asked(placing.home).create_marker(pending)
             except ObjectsChanged:
                 return False
         placed = replace(marker, cluster=target, state="placed")
@@ -188,7 +188,7 @@ class MovesBeforeItIsGone(Placement):
     """Goes on to the next cluster when the deletion of the Pod that finds no node is accepted."""
 
     async def _is_withdrawn(self, placing: _Placing, target: str, uid: str) -> bool:
-        return await self._directory.clusters[target].withdraw(placing.sandbox_id, uid)
+        return await self._directory.asked(target).withdraw(placing.sandbox_id, uid)
 
 
 class MovesWhatOthersHave(Placement):
