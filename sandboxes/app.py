@@ -127,7 +127,7 @@ async def compose(
     if url_keys is None or not settings.sandbox_gateway_serve:
         _run(app, parts)
         return app
-    gateway = GatewayService(settings, url_keys, app[METRICS], deadlines, os.environ)
+    gateway = GatewayService(settings, url_keys, app[METRICS], deadlines, os.environ, in_pod=is_here)
     if units is None:
         gateway.join(first)
     else:
@@ -146,7 +146,7 @@ async def compose_gateway(
     assert keys is not None  # noqa: S101 - a gateway of its own always has keys
     alone = settings.model_copy(update=ALONE)
     metrics = Metrics()
-    gateway = GatewayService(alone, keys, metrics, deadlines, os.environ)
+    gateway = GatewayService(alone, keys, metrics, deadlines, os.environ, in_pod=is_here)
     app = health_app(gateway, metrics)
     part: ClusterUnit | ClusterUnits
     if settings.clusters_file is None:

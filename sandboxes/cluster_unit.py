@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandboxes.access.addresses import is_local
 from sandboxes.cluster.cluster import Cluster
 from sandboxes.cluster.directory_view import DirectoryView
 from sandboxes.cluster.informer import KINDS, Informer
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 class ClusterUnit:
     """One cluster. `settings`: the service's, with those of the entry.
 
-    `entry`: replaced when its weight, labels or `lost` change; nothing else of a unit ever changes.
+    `entry`: replaced when its weight, labels or `lost` change; nothing else of a unit ever changes. `api_is_local`:
+    whether its API server is on this machine's loopback.
     """
 
     entry: ClusterEntry
@@ -59,6 +61,7 @@ class ClusterUnit:
     _informer: Informer
     _directory_view: DirectoryView | None
     _only_pods: bool = False
+    api_is_local: bool = False
 
     @property
     def name(self) -> str:
@@ -185,7 +188,18 @@ async def prepare_unit(
     )
     service = SandboxService(cluster, plan.templates, settings, keys)
     overview = ClusterOverview(entry.name, service, settings, weight=entry.weight)
-    return ClusterUnit(entry, settings, service, overview, pool, batched, informer, directory_view, plan.only_pods)
+    return ClusterUnit(
+        entry,
+        settings,
+        service,
+        overview,
+        pool,
+        batched,
+        informer,
+        directory_view,
+        plan.only_pods,
+        is_local(settings.k8s_api_server or connection.context.server),
+    )
 
 
 def client_of(

@@ -31,10 +31,21 @@ if TYPE_CHECKING:
 
 
 class GatewayService:
-    """The gateway of a process. `settings`: of the service; `environ`: names the variables in errors."""
+    """The gateway of a process.
 
-    def __init__(
-        self, settings: Settings, keys: Keys, metrics: Metrics, deadlines: Deadlines, environ: Mapping[str, str]
+    `settings`: of the service; `environ`: names the variables in errors; `in_pod`: whether it runs in a Pod, where no
+    other Pod is on the loopback, even if a proxy to the API server is.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is one of the process's own
+        self,
+        settings: Settings,
+        keys: Keys,
+        metrics: Metrics,
+        deadlines: Deadlines,
+        environ: Mapping[str, str],
+        *,
+        in_pod: bool,
     ) -> None:
         self.pods = LivePods(settings.sandbox_gateway_max_stale)
         counts = GatewayCounts(metrics.registry)
@@ -42,12 +53,21 @@ class GatewayService:
         variable = "SANDBOX_GATEWAY_HOST" if settings.sandbox_gateway_host else used_variable(LISTEN_HOST, environ)
         address = Address(settings.gateway_hosts, settings.sandbox_gateway_port, variable, "SANDBOX_GATEWAY_PORT")
         self.listener = GatewayListener(gateway, address)
+        self._in_pod = in_pod
         self._is_ending = False
 
     def join(self, unit: ClusterUnit) -> None:
         """Serve the sandboxes of a cluster."""
         pods = self.pods
-        pods.join(View(unit.name, unit.cluster, lambda pod: subject_of(pod, unit.settings), unit.service.note_use))
+        pods.join(
+            View(
+                unit.name,
+                unit.cluster,
+                lambda pod: subject_of(pod, unit.settings),
+                unit.service.note_use,
+                may_be_loopback=unit.api_is_local and not self._in_pod,
+            )
+        )
         unit.overview.dial_problem = lambda: pods.dial_problem(unit.name)
 
     def follow(self, units: ClusterUnits) -> None:

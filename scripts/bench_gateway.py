@@ -70,7 +70,7 @@ class _Pods:
             "spec": {"nodeName": "n", "containers": [{"name": "sandbox"}]},
             "status": {"phase": "Running", "podIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
         }
-        self._found = (Candidate(Subject("", "ns", "bench", "u", port, ""), pod),)
+        self._found = (Candidate(Subject("", "ns", "bench", "u", port, ""), pod, may_be_loopback=True),)
 
     @property
     def prefix(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
+from sandboxes.access.addresses import problem_of
 from sandboxes.access.tokens import Subject, mint
 from sandboxes.cluster_settings import DEFAULT_CLUSTER
 from sandboxes.gateway_settings import ID_PLACE
@@ -71,9 +72,9 @@ class GatewayAccess:
     def probed_url(self, pod: KubeObject, service: KubeObject | None) -> str | None:  # noqa: ARG002
         """Return the Pod's own address, as the gateway dials it: SANDBOX_GATEWAY_URL may lead through other proxies.
 
-        None while the Pod has none, and with hostNetwork: then the address is the node's, and never dialled.
+        None while the Pod has none, or one that no Pod has, and with hostNetwork: then the address is the node's.
         """
         address = (pod.get("status") or {}).get("podIP")
-        if not address or pod["spec"].get("hostNetwork"):
+        if not address or pod["spec"].get("hostNetwork") or problem_of(address, may_be_loopback=True) is not None:
             return None
         return f"http://{authority(address, subject_of(pod, self._settings).port)}"

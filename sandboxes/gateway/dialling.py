@@ -8,7 +8,7 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
-from sandboxes.gateway.failures import Refusal
+from sandboxes.gateway.failures import Refusal, not_dialled
 from sandboxes.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -124,11 +124,22 @@ async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> Upstrea
     try:
         sock.setblocking(False)
         await loop.sock_connect(sock, (address.host, address.port))
+        _refuse_own(sock)
         _, upstream = await loop.create_connection(lambda: Upstream(loop, address, sock), sock=sock)
     except BaseException:
         sock.close()
         raise
     return upstream
+
+
+def _refuse_own(sock: socket.socket) -> None:
+    """Raise Refusal for a connection to this machine itself: the kernel gives both ends one address then.
+
+    On loopback that is no sign: there, problem_of decides.
+    """
+    own, peer = (ipaddress.ip_address(name[0]) for name in (sock.getsockname(), sock.getpeername()))
+    if own == peer and not own.is_loopback:
+        raise not_dialled("it is the gateway's own")
 
 
 def _refusal_of(error: OSError, port: int) -> Refusal:

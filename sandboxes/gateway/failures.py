@@ -46,6 +46,11 @@ FAILURES = {
     "refused": Failure((HTTPStatus.BAD_GATEWAY,), "nothing listens on the port: the connection was refused"),
     "unreachable": Failure((HTTPStatus.BAD_GATEWAY,), "the network has no way to the Pod's address"),
     "host-network": Failure((HTTPStatus.BAD_GATEWAY,), "the Pod has `hostNetwork`: its address is its node's"),
+    "not-dialled": Failure(
+        (HTTPStatus.BAD_GATEWAY,),
+        "the address in the Pod's status is one that no Pod has: loopback, link-local, multicast, of a cloud's "
+        "metadata, or the gateway's own",
+    ),
     "bad-response": Failure((HTTPStatus.BAD_GATEWAY,), "the sandbox sent what is not valid HTTP"),
     "no-response": Failure((HTTPStatus.BAD_GATEWAY,), "the sandbox closed the connection before it sent a response"),
     "not-ready": Failure(
@@ -103,6 +108,11 @@ def not_found() -> Refusal:
 def bad_request(detail: str) -> Refusal:
     """Return the answer to a request that can't be forwarded."""
     return Refusal("bad-request", detail)
+
+
+def not_dialled(problem: str) -> Refusal:
+    """Return the answer to a request for a Pod whose address is never dialled. `problem`: end of a sentence."""
+    return Refusal("not-dialled", f"The gateway does not dial the address of this sandbox's Pod: {problem}")
 
 
 def no_response() -> Refusal:

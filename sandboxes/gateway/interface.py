@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 
 class Candidate(NamedTuple):
-    """A sandbox's Pod, and what a token for it is checked against."""
+    """A sandbox's Pod, and what a token for it is checked against.
+
+    `may_be_loopback`: whether its address may be one of this machine's loopback.
+    """
 
     subject: Subject
     pod: KubeObject
+    may_be_loopback: bool = False
 
 
 class Pods(Protocol):

@@ -8,8 +8,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from sandboxes.access import tokens
+from sandboxes.access.addresses import problem_of
 from sandboxes.access.tokens import Grant, Subject
-from sandboxes.gateway.failures import Refusal, not_found
+from sandboxes.gateway.failures import Refusal, not_dialled, not_found
 from sandboxes.gateway.upstream import Address
 from sandboxes.status.reasons import has_ended, readiness_of
 
@@ -67,7 +68,8 @@ class Targets:
     async def address(self, sandbox_id: str, token: str, permitted: Permitted) -> Address:
         """Return where to dial; wait for a sandbox that is not ready.
 
-        Raises Refusal: 502 for a Pod in its node's network, 503 if it is not ready in time, 404 if the token ends.
+        Raises Refusal: 502 for a Pod in its node's network, or with an address that no Pod has, 503 if it is not ready
+        in time, 404 if the token ends.
         """
         place = self._place(sandbox_id, permitted)
         if place is not None:
@@ -112,18 +114,19 @@ class Targets:
         known = self._places.get(sandbox_id, {}).get(uid)
         if known is not None and known[0] is pod:
             return Address(sandbox_id, uid, known[1], grant.port)
-        host = _host_of(pod)
+        host = _host_of(candidate)
         if host is None:
             return None
         self._places.setdefault(sandbox_id, {})[uid] = (pod, host)
         return Address(sandbox_id, uid, host, grant.port)
 
 
-def _host_of(pod: KubeObject) -> str | None:
-    """Return the address of a Pod that is ready, or None. Raises Refusal for one in its node's network.
+def _host_of(candidate: Candidate) -> str | None:
+    """Return the address of a Pod that is ready, or None. Raises Refusal for one that is never dialled.
 
     A Pod that has ended keeps its address in its status while another one may have it.
     """
+    pod = candidate.pod
     if pod["spec"].get("hostNetwork"):
         raise Refusal(
             "host-network",
@@ -134,11 +137,12 @@ def _host_of(pod: KubeObject) -> str | None:
         return None
     try:
         address = ip_address(host)
+        problem = problem_of(host, may_be_loopback=candidate.may_be_loopback)
     except ValueError:
         return None
-    # No Pod has such an address, but the gateway's node may answer there: its metadata, or itself.
-    real = getattr(address, "ipv4_mapped", None) or address
-    return None if real.is_link_local or real.is_unspecified else str(address)
+    if problem is not None:
+        raise not_dialled(problem)
+    return str(address)
 
 
 def _not_ready(pod: KubeObject) -> Refusal:

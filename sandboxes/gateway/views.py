@@ -30,13 +30,14 @@ class View:
     """The live view of one cluster.
 
     `name`: of the cluster, as in tokens; `subject_of`: returns what the tokens of a sandbox's Pod are for; `note_use`:
-    records a use of a Pod's sandbox, and never waits.
+    records a use of a Pod's sandbox, and never waits; `may_be_loopback`: see Candidate.
     """
 
     name: str
     cluster: Cluster
     subject_of: Callable[[KubeObject], Subject]
     note_use: Callable[[KubeObject], None]
+    may_be_loopback: bool = False
 
     def problem(self, max_stale: float) -> str | None:
         """Return why the view can't be used, in one sentence; None if it can.
@@ -132,7 +133,7 @@ class LivePods:
         key = (view.name, pod["metadata"]["name"])
         kept = self._kept.get(key)
         if kept is None or kept.pod is not pod:
-            kept = self._kept[key] = Candidate(view.subject_of(pod), pod)
+            kept = self._kept[key] = Candidate(view.subject_of(pod), pod, view.may_be_loopback)
         if kept.subject.uid in self._unreachable:
             return self._without_address(view, kept)
         return kept
@@ -144,7 +145,7 @@ class LivePods:
             del self._unreachable[candidate.subject.uid]
             return candidate
         status = {key: value for key, value in candidate.pod["status"].items() if key not in ("podIP", "podIPs")}
-        return Candidate(candidate.subject, {**candidate.pod, "status": status})
+        return candidate._replace(pod={**candidate.pod, "status": status})
 
     def _on_pod(self, view: View, old: KubeObject | None, pod: KubeObject) -> None:
         name = pod["metadata"]["name"]

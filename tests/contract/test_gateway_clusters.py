@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import errno
 import logging
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -123,8 +126,29 @@ async def test_a_cluster_that_joins_is_served_and_the_connections_of_one_that_le
     assert await get(session, url) == NOT_FOUND
 
 
+@pytest.fixture
+async def without_way(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return addresses to which this process's network is to have no way: machines differ in those that have none."""
+    hosts: set[str] = set()
+    loop_class = type(asyncio.get_running_loop())
+    connect = loop_class.sock_connect
+
+    async def sock_connect(self: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[str, int]) -> None:
+        if address[0] in hosts:
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+        await connect(self, sock, address)
+
+    monkeypatch.setattr(loop_class, "sock_connect", sock_connect)
+    return hosts
+
+
 async def test_the_list_of_clusters_names_the_access_and_pods_that_can_not_be_dialled(
-    start_gateway: StartReplica, session: aiohttp.ClientSession, path: Path, cluster: Cluster, west: Cluster
+    start_gateway: StartReplica,
+    session: aiohttp.ClientSession,
+    path: Path,
+    cluster: Cluster,
+    west: Cluster,
+    without_way: set[str],
 ) -> None:
     write(path, {"east": cluster, "west": west}, west={"access": "node-port"})
     replica = await start(start_gateway, path)
@@ -140,7 +164,8 @@ async def test_the_list_of_clusters_names_the_access_and_pods_that_can_not_be_di
     await until(lambda: is_so({"east": ("gateway", "ready", None), "west": fine}))
     url = await url_on(replica, "east", "a")
     await reached(session, url)
-    cluster.set_pod_address(NS, "sandbox-a", "224.0.0.1")  # multicast: TCP knows no way to it
+    without_way.add("10.255.255.1")
+    cluster.set_pod_address(NS, "sandbox-a", "10.255.255.1")
     await becomes(session, url, 502)
     sentence = "The gateway can't reach the Pods of the cluster: the last address that it dialled leads nowhere"
     await until(lambda: is_so({"east": ("gateway", "degraded", sentence), "west": fine}))

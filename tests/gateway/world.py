@@ -67,6 +67,7 @@ class FakePods:
         self.uses: Counter[str] = Counter()
         self.dials: list[tuple[str, bool]] = []
         self.used = asyncio.Event()
+        self.on_loopback = True
 
     def find(self, sandbox_id: str) -> Sequence[Candidate]:
         return self.pods.get(sandbox_id, ())
@@ -82,7 +83,7 @@ class FakePods:
         self, sandbox_id: str, pod: KubeObject, port: int, *, uid: str = "u1", generation: str = "", cluster: str = ""
     ) -> Candidate:
         pod["metadata"] = {"name": pod_name(sandbox_id), "uid": uid, "labels": {}}
-        one = Candidate(Subject(cluster, "ns", sandbox_id, uid, port, generation), pod)
+        one = Candidate(Subject(cluster, "ns", sandbox_id, uid, port, generation), pod, self.on_loopback)
         others = [other for other in self.find(sandbox_id) if other.subject.cluster != cluster]
         self.pods[sandbox_id] = [*others, one]
         self.changed.send(sandbox_id)
