@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
 
 from sandboxes.cluster_settings import ClusterSettings
+from sandboxes.grammar import MAX_DNS_LABEL, MAX_DNS_NAME
 from sandboxes.variables import ListenHosts, Port, file_path
 
 # Stands for a sandbox's id in the host part of SANDBOX_GATEWAY_URL.
@@ -38,9 +39,21 @@ def gateway_url(value: str) -> str:
     is_bare = not (parts.path or parts.query or parts.fragment)
     if parts.scheme not in ("http", "https") or not is_bare or port == 0 or not _HOST.fullmatch(host):
         raise ValueError(rule)
+    if problem := host_problem(url, "x"):
+        raise ValueError(f"{rule}; here, {problem}")
     if ID_PLACE in url and ID_PLACE not in url.split("//", 1)[1].split(":", 1)[0]:
         raise ValueError(rule)
     return url
+
+
+def host_problem(url: str, sandbox_id: str) -> str | None:
+    """Return why no DNS can have the host of a sandbox's URLs, as a part of a sentence; None if it can."""
+    host = urlsplit(url.replace(ID_PLACE, sandbox_id)).hostname or ""
+    longest = max(map(len, host.split(".")))
+    if longest > MAX_DNS_LABEL and ":" not in host:
+        return f"a part of the host has {longest} characters, and DNS allows {MAX_DNS_LABEL}"
+    length = len(host.removesuffix("."))
+    return f"the host has {length} characters, and DNS allows {MAX_DNS_NAME}" if length > MAX_DNS_NAME else None
 
 
 class GatewaySettings(BaseSettings):
@@ -52,7 +65,8 @@ class GatewaySettings(BaseSettings):
     sandbox_gateway_url: Annotated[str, AfterValidator(gateway_url)] | None = Field(
         None,
         description="Beginning of the URLs of sandboxes behind the gateway, as callers reach it. `{sandbox_id}` in its "
-        "host gives each sandbox an origin of its own. Unset: `http://127.0.0.1:8003`, with the port of "
+        "host gives each sandbox an origin of its own; an ID with which a part of the host has more than 63 characters "
+        "is 422. Unset: `http://127.0.0.1:8003`, with the port of "
         "`SANDBOX_GATEWAY_PORT`, where the gateway listens on loopback only; else it is required. The components of "
         "`manifests/deploy` set it.",
     )

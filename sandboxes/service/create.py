@@ -38,6 +38,7 @@ from sandboxes.service.missing import missing_objects, needed_service
 from sandboxes.service.network_policy import Protection
 from sandboxes.service.rollback import Rollback
 from sandboxes.service.template_objects import Extras, TemplateObjects
+from sandboxes.service.urls import check_new_url
 from sandboxes.service.without_patch import WithoutPatch
 from sandboxes.spec.manifests import build_extras, build_pair, user_data_source
 from sandboxes.spec.ports import must_be_replaced
@@ -108,8 +109,8 @@ class Creation:
         `marks`: annotations of a new Pod, if the maker may withdraw it; see Attempt.may_be_withdrawn.
 
         An existing sandbox is returned; the request may extend its lifetime, never shorten it.
-        Raises SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout, after it has deleted
-        the objects it made; if the cluster does not allow that yet, they are deleted in the background.
+        Raises Unprocessable, SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout, after
+        it has deleted the objects it made; if the cluster does not allow that yet, they are deleted in the background.
         """
         began = asyncio.get_running_loop().time()
         template, applied_at = self._templates[sandbox.asks.template], now()
@@ -185,6 +186,7 @@ class Creation:
                     continue
                 missing = self._missing(attempt, pod, service)
                 if pod is None:
+                    check_new_url(of_kind("Pod", missing), self._accesses)
                     await self.room.claim(sandbox_id)
                     attempt.applied = True
                     await self.extras.make(attempt.extras, lambda obj: self._wait_until_gone(attempt, obj))

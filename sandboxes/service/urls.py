@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sandboxes import expiry
 from sandboxes import objects as kube
 from sandboxes.errors import InvalidField, NotBehindGateway, Unprocessable
+from sandboxes.gateway_settings import host_problem
 from sandboxes.models.urls import SandboxUrl
 from sandboxes.spec.lark import port_owner
 
@@ -41,6 +42,19 @@ async def revoke_urls(cluster: Cluster, accesses: Accesses, pod: KubeObject) -> 
     """
     check_behind_gateway(pod, accesses)
     return await cluster.annotate(pod, {kube.URL_GENERATION_ANNOTATION: secrets.token_hex(8)}, manager="urls")
+
+
+def check_new_url(pod: KubeObject | None, accesses: Accesses) -> None:
+    """Raise Unprocessable if the Pod is to be behind the gateway, and no DNS can have the host of its URLs."""
+    if pod is None or not kube.is_behind_gateway(pod):
+        return
+    sandbox_id = kube.sandbox_id_of(pod) or ""
+    problem = host_problem(accesses.settings.gateway_url or "", sandbox_id)
+    if problem is not None:
+        sentence = f"This ID is too long for the URLs of the gateway: {problem}"
+        raise Unprocessable(
+            [InvalidField(type="value_error", loc=["body", "sandbox_id"], msg=sentence, input=sandbox_id)]
+        )
 
 
 def check_behind_gateway(pod: KubeObject, accesses: Accesses) -> None:

@@ -355,7 +355,8 @@ def test_an_access_against_the_service_type_stops_the_start(
         "gateway.example", "http://", "ftp://gateway.example", "http://gateway.example/a", "http://gateway.example?q",
         "http://user@gateway.example", "http://gateway.example:0", "http://gateway.example:65536", "http://[::1",
         "http://-", "http://...", "http://a..b", "http://a-.example", "http://{sandbox_id}.{sandbox_id}.example",
-        "http://gateway.example:{sandbox_id}",
+        "http://gateway.example:{sandbox_id}", f"http://{'a' * 64}.example", "http://" + "a." * 127 + "example",
+        "http://{sandbox_id}" + "a" * 63 + ".example",
     ],
 )  # fmt: skip
 def test_a_url_of_the_gateway_that_no_caller_can_use_stops_the_start(make_settings: MakeSettings, url: str) -> None:
