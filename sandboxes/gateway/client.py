@@ -192,13 +192,13 @@ class Client(web.RequestHandler, Source):
         """Stop reading from the sandbox."""
         super().pause_writing()
         if self.tunnel is not None:
-            self.tunnel.pause_sandbox()
+            self.tunnel.steer_sandbox()
 
     def resume_writing(self) -> None:
         """Resume reading from the sandbox."""
         super().resume_writing()
         if self.tunnel is not None:
-            self.tunnel.resume_sandbox()
+            self.tunnel.steer_sandbox()
 
     def send(self, *data: bytes) -> None:
         """Send the data. Raises ConnectionResetError if the connection is lost."""

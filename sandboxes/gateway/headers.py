@@ -46,6 +46,7 @@ FROM_SANDBOXES = HOP_BY_HOP | {
     b"report-to",
 }
 FROM_SANDBOXES_WITHOUT_LENGTH = FROM_SANDBOXES | {b"content-length"}
+_DROPPED_WITH_UNDERSCORES = FROM_CALLERS | {b"content-length"}
 # A Connection header can't take these away.
 _KEPT = frozenset({b"content-length"})
 _USUAL = frozenset({b"keep-alive", b"close", b"upgrade"})
@@ -105,7 +106,8 @@ def request_head(method: str, target: bytes, headers: Sequence[Header], place: P
     out = [b"%s %s HTTP/1.1" % (method.encode(), target), b"Host: " + local]
     for name, value in headers:
         key = name.lower()
-        if key in dropped:
+        # CGI and WSGI have one name for X-Forwarded-For and X_Forwarded_For.
+        if key in dropped or (b"_" in key and key.replace(b"_", b"-") in _DROPPED_WITH_UNDERSCORES):
             continue
         if key in _OF_REQUEST:
             changed = _OF_REQUEST[key](value, place, local)
@@ -168,7 +170,7 @@ def response_head(
 
 def switch_head(reason: bytes, headers: Sequence[Header], place: Place) -> bytes:
     """Return the head of the response that opens a WebSocket."""
-    return response_head(status_line(101, reason), headers, place, UPGRADE)
+    return response_head(status_line(101, reason), headers, place, UPGRADE, without_length=True)
 
 
 def set_cookie(value: bytes, path: bytes) -> bytes | None:

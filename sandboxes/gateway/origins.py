@@ -23,6 +23,9 @@ COOKIE = b"sandbox-gateway"
 # Of one request that are compared.
 MOST_TOKENS = 32
 
+# Of a request (RFC 3986, 3.2.2, with a port); the sandbox gets it as X-Forwarded-Host.
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
+
 _BY_PREFIX = re.compile(r"/s/([^/?#]+)/([^/?#]+)(.*)", re.DOTALL)
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -16,7 +16,7 @@ from sandboxes.gateway.failures import Refusal, answer_of, bad_request, bad_resp
 from sandboxes.gateway.headers import AS_SENT, CHUNKED, UPGRADE, Place, request_head, switch_head
 from sandboxes.gateway.http import SWITCHING, BrokenResponse, Call, answer, read_head, relay
 from sandboxes.gateway.methods import METHODS, unknown_method
-from sandboxes.gateway.origins import Origins, is_from_elsewhere, tokens_in
+from sandboxes.gateway.origins import HOST, Origins, is_from_elsewhere, tokens_in
 from sandboxes.gateway.targets import Targets
 from sandboxes.gateway.watched_keys import WatchedKeys
 from sandboxes.gateway.websocket import Tunnel
@@ -92,6 +92,10 @@ class Proxy:
         coding = request.headers.getall("Transfer-Encoding", ())
         if coding and [one.strip().lower() for one in coding] != ["chunked"]:
             raise bad_request("The only Transfer-Encoding that is supported is `chunked`")
+        if coding and request.version < HttpVersion11:
+            raise bad_request("HTTP/1.0 has no Transfer-Encoding")
+        if not HOST.fullmatch(request.headers.get("Host", "")):
+            raise bad_request("The Host of the request is not valid")
         cookies = [value for name, value in request.raw_headers if name.lower() == b"cookie"]
         wanted = self._origins.wanted(request.raw_path, request.headers.get("Host", ""), cookies)
         if wanted is None:

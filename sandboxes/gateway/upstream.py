@@ -156,13 +156,13 @@ class Upstream(ResponseHandler, Source):
         """Stop reading from the caller."""
         super().pause_writing()
         if self.tunnel is not None:
-            self.tunnel.pause_caller()
+            self.tunnel.steer_caller()
 
     def resume_writing(self) -> None:
         """Go on with reading from the caller."""
         super().resume_writing()
         if self.tunnel is not None:
-            self.tunnel.resume_caller()
+            self.tunnel.steer_caller()
 
     @property
     def _is_over(self) -> bool:

@@ -24,12 +24,17 @@ if TYPE_CHECKING:
 class _Flow:
     """One direction. aiohttp's protocols call it as the parser of what they read. `is_over`: it sends nothing more."""
 
-    __slots__ = ("_frames", "_last", "_send", "_too_big", "is_over")
+    __slots__ = ("_frames", "_last", "_rest", "_send", "_steer", "_too_big", "is_over")
 
-    def __init__(self, limit: int, send: Callable[[bytes], None], too_big: Callable[[], None]) -> None:
+    def __init__(
+        self, limit: int, send: Callable[[bytes], None], too_big: Callable[[], None], steer: Callable[[], None]
+    ) -> None:
         self._frames = Frames(limit)
         self._send = send
         self._too_big = too_big
+        self._steer = steer
+        # Frames that wait for their turn: meanwhile, others are served, and no more is read.
+        self._rest = b""
         self.is_over = False
         self._last = b""
 
@@ -40,12 +45,33 @@ class _Flow:
         if self._last:
             self._finish_frame(data)
             return False, b""
-        passed, is_too_big = self._frames.pass_on(data)
+        if self._rest:
+            self._rest += data
+            return False, b""
+        self._pass_on(data)
+        return False, b""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether frames wait for their turn."""
+        return bool(self._rest)
+
+    def _pass_on(self, data: bytes) -> None:
+        passed, self._rest, is_too_big = self._frames.pass_on(data)
         if passed:
             self._send(passed)
         if is_too_big:
             self._too_big()
-        return False, b""
+        if self._rest:
+            asyncio.get_running_loop().call_soon(self._go_on)
+            self._steer()
+
+    def _go_on(self) -> None:
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._pass_on(rest)
+        if not self._rest:
+            self._steer()
 
     def feed_eof(self) -> None:
         """Do nothing: the connection says that it is lost."""
@@ -56,6 +82,7 @@ class _Flow:
             return
         if self._frames.is_between:
             self.is_over = True
+            self._rest = b""
             self._send(frame)
         else:
             self._last = frame
@@ -84,18 +111,16 @@ class Tunnel:
         self._timer: asyncio.TimerHandle | None = None
         self._is_ending = False
         self._awaited: Client | Upstream | None = None
-        self._to_sandbox = _Flow(limit, upstream.send, lambda: self._refuse_message(client))
-        self._to_client = _Flow(limit, self._send_to_client, lambda: self._refuse_message(upstream))
+        self._to_sandbox = _Flow(limit, upstream.send, lambda: self._refuse_message(client), self.steer_caller)
+        self._to_client = _Flow(limit, self._send_to_client, lambda: self._refuse_message(upstream), self.steer_sandbox)
 
     def start(self) -> None:
         """Pass on what comes from now on, and what has come already."""
         self._client.tunnel = self._upstream.tunnel = self
         self._upstream.set_parser(self._to_client, None)
         self._client.set_parser(cast("WebSocketReader", self._to_sandbox))
-        if self._client.writing_paused:
-            self.pause_sandbox()
-        if self._upstream.writing_paused:
-            self.pause_caller()
+        self.steer_sandbox()
+        self.steer_caller()
         if not self._upstream.is_connected():
             self.lost(self._upstream)
 
@@ -111,25 +136,13 @@ class Tunnel:
         if self._awaited in (None, side):
             self._finish()
 
-    def pause_caller(self) -> None:
-        """Stop reading from the caller: the sandbox takes no more."""
-        if self._client.transport is not None and not self._to_sandbox.is_over:
-            self._client.transport.pause_reading()
+    def steer_caller(self) -> None:
+        """Stop reading from the caller while the sandbox takes no more, or frames of it wait for their turn."""
+        _steer(self._client, self._to_sandbox, self._upstream)
 
-    def resume_caller(self) -> None:
-        """Read from the caller again."""
-        if self._client.transport is not None:
-            self._client.transport.resume_reading()
-
-    def pause_sandbox(self) -> None:
-        """Stop reading from the sandbox: the caller takes no more."""
-        if self._upstream.transport is not None and not self._to_client.is_over:
-            self._upstream.transport.pause_reading()
-
-    def resume_sandbox(self) -> None:
-        """Read from the sandbox again."""
-        if self._upstream.transport is not None:
-            self._upstream.transport.resume_reading()
+    def steer_sandbox(self) -> None:
+        """Stop reading from the sandbox while the caller takes no more, or frames of it wait for their turn."""
+        _steer(self._upstream, self._to_client, self._client)
 
     def _refuse_message(self, sender: Client | Upstream) -> None:
         """Close both sides with 1009. The sender gets time to read it: it still sends, and a cut would discard it."""
@@ -139,10 +152,8 @@ class Tunnel:
         self._awaited = sender
         self._close_flows(TOO_BIG, f"a message of more than {self._limit} bytes")
         # What a side still sends is discarded, but for the rest of a frame, which the other side may not take.
-        if self._to_sandbox.is_over:
-            self.resume_caller()
-        if self._to_client.is_over:
-            self.resume_sandbox()
+        self.steer_caller()
+        self.steer_sandbox()
         self._timer = asyncio.get_running_loop().call_later(self._patience, self._finish)
 
     def _close_flows(self, code: int, reason: str) -> None:
@@ -158,3 +169,13 @@ class Tunnel:
         transport = self._client.transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
+
+
+def _steer(source: Client | Upstream, flow: _Flow, target: Client | Upstream) -> None:
+    """Read from the source, unless it is to wait. What it sends after the end of its flow is read and dropped."""
+    if source.transport is None:
+        return
+    if not flow.is_over and (flow.is_behind or target.writing_paused):
+        source.transport.pause_reading()
+    else:
+        source.transport.resume_reading()
