@@ -41,6 +41,7 @@ from sandboxes.fleet.protocol import ForeignMarker, Look, Made, NotReadable, Pod
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
 from sandboxes.logs import in_cluster, name_cluster
+from sandboxes.service.attempt import is_returned
 from sandboxes.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class UnitCluster:
         self.pictures = Pictures(self)
         # The marks of the creates that have made a Pod, by its uid.
         self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
+        # Uids of Pods that a create of this process has returned.
+        self._returned: ExpiringDict[str, None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
 
     @property
     def _deadlines(self) -> Deadlines:
@@ -120,7 +123,7 @@ class UnitCluster:
         marker = found.get(("ConfigMap", marker_name(sandbox_id)))
         record = found.get(("ConfigMap", RECORD_NAME))
         return Look(
-            None if pod is None else _pod(pod),
+            None if pod is None else self._pod(pod),
             None if marker is None else _believed(parse_marker(marker)),
             None if record is None else _believed(parse_record(record)),
         )
@@ -134,7 +137,7 @@ class UnitCluster:
     async def pods(self) -> dict[str, Pod]:
         """Read all Pods of sandboxes by id from the API server, without terminating ones."""
         collection = raw.sandboxes_of(self._namespace, "Pod")
-        return _by_id(await self._read(lambda: self._kubectl.list_objects(collection)))
+        return self._by_id(await self._read(lambda: self._kubectl.list_objects(collection)))
 
     async def markers(self) -> list[Marker]:
         """Read all markers from the API server. One that is damaged is logged and left out."""
@@ -161,18 +164,18 @@ class UnitCluster:
         pod, _ = self._cluster.seen(sandbox_id)
         if self.breaker.is_open or pod is None or kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod):
             return None
-        return _pod(pod)
+        return self._pod(pod)
 
     def seen_pods(self) -> Mapping[str, Pod] | None:
         """Return all Pods of sandboxes by id from the live view, without terminating ones; None if it is not fresh."""
         if not self._cluster.is_fresh:
             return None
-        return _by_id(pod for pod, _ in self._cluster.known_all())
+        return self._by_id(pod for pod, _ in self._cluster.known_all())
 
     def known_uid(self, sandbox_id: str) -> str | None:
         """Return the uid of the Pod that the live view has, however old it is, unless it is terminating."""
         pod, _ = self._cluster.known(sandbox_id)
-        found = None if pod is None else _by_id([pod]).get(sandbox_id)
+        found = None if pod is None else self._by_id([pod]).get(sandbox_id)
         return None if found is None else found.uid
 
     def seen_markers(self) -> list[Marker] | None:
@@ -200,7 +203,7 @@ class UnitCluster:
 
         Raises Unschedulable if the caller waits long enough for it, and time enough is left to try another cluster.
         """
-        marks = {REPLACES_ANNOTATION: replaces} if replaces else {}
+        marks = {kube.PLACED_ANNOTATION: self.unit.name, **({REPLACES_ANNOTATION: replaces} if replaces else {})}
         async with self.breaker.guard():
             made = await self.unit.service.make(request, marks, left(self._deadlines.create))
         if made.is_new:
@@ -208,7 +211,7 @@ class UnitCluster:
             seconds = min(request.wait_seconds or 0.0, left(self._deadlines.create) - self._deadlines.unscheduled)
             if may_move and await self.unit.service.finds_no_node(request.sandbox_id, made.uid, seconds):
                 raise Unschedulable(made.uid)
-        return Made(made.uid, made.is_new), made.answer
+        return Made(made.uid, made.is_new, made.is_confirmed or made.uid in self._returned), made.answer
 
     async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
         """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it.
@@ -248,10 +251,19 @@ class UnitCluster:
         await asyncio.gather(self.breaker.finish(), self.pictures.finish())
         await self._tasks.finish(0.0)
 
-    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
+    async def confirm_pod(self, sandbox_id: str, uid: str, *, is_new: bool) -> bool:
         """Mark the Pod with this uid as returned to a caller; False if it is gone."""
+        mark = self._marks.get(uid) if is_new else None
         async with self.breaker.guard():
-            return await self.unit.service.withdrawals.confirm(sandbox_id, uid)
+            is_there = await self.unit.service.confirm(sandbox_id, uid, mark)
+        if is_there:
+            self._returned.note(uid, None)
+        return is_there
+
+    async def delete_unreturned(self, sandbox_id: str, uid: str) -> bool:
+        """Delete the sandbox if its Pod has this uid and no create has returned it; False if one has."""
+        async with self.breaker.guard():
+            return await self.unit.service.withdrawals.withdraw(sandbox_id, uid, None, anyones=True)
 
     async def delete(self, sandbox_id: str) -> None:
         """Delete the sandbox, if it exists."""
@@ -328,17 +340,18 @@ class UnitCluster:
     def _config_map(self, name: str) -> KubeObject:
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": self._namespace}}
 
+    def _pod(self, pod: KubeObject) -> Pod:
+        marks = kube.get_annotations(pod)
+        # Others were made by hand, or before there were several clusters, and may be in use.
+        is_ours = marks.get(kube.PLACED_ANNOTATION) == self.unit.name
+        return Pod(pod["metadata"]["uid"], marks.get(REPLACES_ANNOTATION, ""), is_ours and not is_returned(pod))
 
-def _pod(pod: KubeObject) -> Pod:
-    return Pod(pod["metadata"]["uid"], kube.get_annotations(pod).get(REPLACES_ANNOTATION, ""))
-
-
-def _by_id(pods: Iterable[KubeObject]) -> dict[str, Pod]:
-    return {
-        sandbox_id: _pod(pod)
-        for pod in pods
-        if (sandbox_id := kube.sandbox_id_of(pod)) is not None and not kube.is_terminating(pod)
-    }
+    def _by_id(self, pods: Iterable[KubeObject]) -> dict[str, Pod]:
+        return {
+            sandbox_id: self._pod(pod)
+            for pod in pods
+            if (sandbox_id := kube.sandbox_id_of(pod)) is not None and not kube.is_terminating(pod)
+        }
 
 
 def _believed(parsed: T | str) -> T:

@@ -82,9 +82,11 @@ class Keeper:
         return True
 
     async def clean_up(self) -> None:
-        """Remove what is left of sandboxes that are gone, or that were replaced."""
+        """Remove what is left of sandboxes that are gone, that were replaced, or that no caller was told of."""
         for sandbox_id in await self._upkeep.remove_markers():
             logger.info("sandbox %s: its marker is removed", sandbox_id)
+        for sandbox_id in await self._upkeep.remove_unreturned():
+            logger.info("sandbox %s: a Pod that no create has returned is deleted", sandbox_id)
         for sandbox_id in await self._upkeep.remove_replaced():
             logger.info("sandbox %s: the Pod that it replaced is deleted", sandbox_id)
 

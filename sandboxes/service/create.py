@@ -142,10 +142,11 @@ class Creation:
             logger.warning("sandbox %s: its create failed, but it is complete and is returned", sandbox.sandbox_id)
             pair = settled
         self._note_refusal(sandbox.sandbox_id, "")
-        # Objects of an earlier failed create of this id are deleted by now, or are part of this sandbox.
-        self._rollback.forget(sandbox.sandbox_id)
-        self._confirmed.note(pair[0]["metadata"]["uid"], None)
         is_new = attempt.may_have_made(pair[0])
+        # Objects of an earlier failed create of this id are deleted by now, or are part of this sandbox.
+        if is_new or not attempt.may_be_withdrawn:
+            self.forget_failed(sandbox.sandbox_id)
+        self._confirmed.note(pair[0]["metadata"]["uid"], None)
         if is_new:
             self.made.send(pair[0], began)
         return Made(*pair, attempt.forced, is_new)
@@ -158,6 +159,10 @@ class Creation:
     def is_refused(self, sandbox_id: str) -> bool:
         """Whether this sandbox's objects come from a failed create and are about to be deleted."""
         return self._rollback.is_pending(sandbox_id)
+
+    def forget_failed(self, sandbox_id: str) -> None:
+        """Leave the objects of a failed create alone: a later create has made the sandbox, or returns it."""
+        self._rollback.forget(sandbox_id)
 
     def refusal_of(self, sandbox_id: str) -> str:
         """Return the API server's words if it refused the last create for a reason that is not known; else empty."""
@@ -323,12 +328,16 @@ class Creation:
     async def _annotate(self, attempt: Attempt, pod: KubeObject, *, always: bool) -> KubeObject:
         """Confirm the existing Pod, extend its lifetime as requested, and return it.
 
+        One that its maker may withdraw is confirmed by the caller of the create.
+
         Without the right to patch it is returned as it is, unless it has expired.
         """
         try:
             if not self._without_patch.is_known:
-                always = always or attempt.is_unconfirmed(pod)
-                pod = await self._confirm(attempt.sandbox.sandbox_id, pod, always=always)
+                if not attempt.may_be_withdrawn:
+                    pod = await self._confirm(attempt.sandbox.sandbox_id, pod, always=always)
+                elif always:  # a new version, so that the reaper does not delete it as incomplete
+                    pod = await self._cluster.annotate(pod, {kube.COMPLETED_ANNOTATION: now()}, manager="completion")
             return await self._prolong(attempt.sandbox, pod)
         except PatchForbidden as error:
             if attempt.may_be_withdrawn:
