@@ -17,11 +17,12 @@ class NeverTrue(TimeoutError):
     """The condition that its text names was not true in time."""
 
 
-async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60, *, pause: float = 0.01) -> None:
     """Wait until `condition`, which may return a coroutine, is true.
 
     Raises NeverTrue after `seconds`, which allow for a busy machine; a test of a deadline measures the time itself. The
-    error names the condition: by its text if it is one of the classes below, else by its source.
+    error names the condition: by its text if it is one of the classes below, else by its source. `pause`: seconds
+    between two looks.
     """
     end = asyncio.timeout(seconds)
     asked: float | None = None
@@ -33,7 +34,7 @@ async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
                 if await answer if asyncio.iscoroutine(answer) else answer:
                     return
                 asked = None
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(pause)
     except TimeoutError as error:
         if not end.expired():  # the condition has raised it
             raise

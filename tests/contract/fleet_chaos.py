@@ -46,8 +46,8 @@ marks = [
 
 
 async def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    """Wait until `condition` is true."""
-    await until_soon(condition, seconds)
+    """Wait until `condition` is true; seldom enough to leave the time to services, clusters and callers."""
+    await until_soon(condition, seconds, pause=0.1)
 
 
 @dataclass
@@ -165,6 +165,12 @@ class Chaos:
         what = " ".join([f"{verb}: {status}", *(f"{key} {value}" for key, value in about.items())])
         before = self.ledger.count(verb, status, **about)
         return AtLeast(what, lambda: self.ledger.count(verb, status, **about) - before, by)
+
+    async def name(self, cluster: str) -> int:
+        """Create a new sandbox that names this cluster, which is its home, too; return the status."""
+        ids = (f"s{self.seed}-named-{number}" for number in itertools.count())
+        sandbox_id = next(one for one in ids if self.ledger.home(one) == cluster and not self.ledger.was_used(one))
+        return await self.ledger.create(self.sessions[0], sandbox_id, cluster=cluster)
 
     async def at_work(self, by: int = 3) -> None:
         """Wait until so many creates of ids of each home have succeeded."""

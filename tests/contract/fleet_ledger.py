@@ -128,6 +128,10 @@ class FleetLedger(Ledger):
         """Return the id's home."""
         return home(sandbox_id, self.names)
 
+    def was_used(self, sandbox_id: str) -> bool:
+        """Whether a caller has created or deleted the id."""
+        return bool(self._calls.get(sandbox_id))
+
     def _clusters_of(self, sandbox_id: str) -> frozenset[str]:
         on = {self.on[sandbox_id]} if sandbox_id in self.on else set()
         return frozenset({self.home(sandbox_id), *self._wishes[sandbox_id], *on})
@@ -260,7 +264,7 @@ class FleetLedger(Ledger):
     async def wrong(self, seconds: float) -> Wrong:
         """Wait for rollbacks and the rounds of the reaper, at most so long, and return what is wrong then."""
         with suppress(TimeoutError):
-            await until(lambda: not self._unclean(), seconds)
+            await until(lambda: not self._unclean(), seconds, pause=0.5)
         objects = self._objects()
         lost = {one for one in self._calls if self._is_there(one) and not self._is_complete(one, objects.get(one, {}))}
         return Wrong(
