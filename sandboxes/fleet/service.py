@@ -94,6 +94,7 @@ class Fleet:
             self._forget_left,
             interval=settings.reaper_interval,
             retry=deadlines.clusters_poll,
+            dry_run=settings.reaper_dry_run,
         )
         self.feed = FleetFeed(self._wanted_units)
         # Where a sandbox was found or made. That stays true while that cluster has its Pod: see Directory.confirm.

@@ -88,11 +88,12 @@ class Upkeep:
             await self._homes.among(self._directory.clusters, former).delete_pod(marker.sandbox_id, uid)
         return True
 
-    async def remove_unreturned(self) -> list[str]:
+    async def remove_unreturned(self, *, dry_run: bool = False) -> list[str]:
         """Delete the Pods that no create has returned, and that are not where the directory says; return the ids.
 
         Their makers have ended before they could delete them, or their applies arrived late. A round before has seen
         them. Whoever returns a Pod has made the directory say where it is, and writes onto it then: see Placement.
+        `dry_run` only logs them.
         """
         removed, unreturned = [], set()
         for name in sorted(self._homes.names):
@@ -112,7 +113,9 @@ class Upkeep:
                 try:
                     if pod.uid not in self._unreturned or not await self._is_no_sandbox(name, sandbox_id, pod.uid):
                         continue
-                    if await cluster.delete_unreturned(sandbox_id, pod.uid):
+                    if dry_run:
+                        logger.info("the reaper would delete %s on %s: no create has returned it", sandbox_id, name)
+                    elif await cluster.delete_unreturned(sandbox_id, pod.uid):
                         removed.append(sandbox_id)
                 except ProvisionerError as error:
                     with in_cluster(name):

@@ -40,6 +40,18 @@ async def test_a_pod_where_the_directory_says_is_kept_though_its_create_has_died
     assert pods(clusters["east"]) == {sandbox_id: made.uid}
 
 
+async def test_a_dry_run_deletes_no_pod_that_a_dead_create_has_left(
+    clusters: dict[str, Cluster], start_replica: StartReplica
+) -> None:
+    service = await start_replica(REAPER_DRY_RUN="true")
+    fleet, sandbox_id = fleet_of(service), id_of("east")
+    await create(service, sandbox_id, cluster="west")
+    made, _ = await fleet.clusters["east"].make(CreateRequest(sandbox_id=sandbox_id), "")
+    for _ in range(3):
+        await fleet.keeper.clean_up()
+    assert pods(clusters["east"]) == {sandbox_id: made.uid}
+
+
 @pytest.mark.parametrize("how", ["returned", "found"])
 async def test_a_returned_pod_is_kept_also_beside_another(
     clusters: dict[str, Cluster], start_replica: StartReplica, how: str
