@@ -122,6 +122,7 @@ class Fleet:
 
     def _on_change(self) -> None:
         self.follow()
+        self.directory.homes.hear(self._members())
         self._known = self._remember_nothing()
         self.feed.close()
         self.keeper.wake()
