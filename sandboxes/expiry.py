@@ -67,8 +67,9 @@ def created_at(obj: KubeObject) -> datetime:
 
 
 def touched_at(obj: KubeObject) -> datetime:
-    """Return the time of the last create that made, applied or confirmed this object."""
-    times = [time_of(obj, one) for one in (kube.APPLIED_AT_ANNOTATION, kube.CONFIRMED_ANNOTATION)]
+    """Return the time of the last create that made, applied, completed or confirmed this object."""
+    writes = (kube.APPLIED_AT_ANNOTATION, kube.COMPLETED_ANNOTATION, kube.CONFIRMED_ANNOTATION)
+    times = [time_of(obj, one) for one in writes]
     return max([created_at(obj), *(time for time in times if time is not None)])
 
 

@@ -33,6 +33,12 @@ USER_ANNOTATION = "provisioner/user-id"
 APPLIED_AT_ANNOTATION = "provisioner/applied-at"
 # When a create last returned a Pod that existed already.
 CONFIRMED_ANNOTATION = "provisioner/confirmed-at"
+# On a Pod of several clusters: the cluster for which a create of the service has made it.
+PLACED_ANNOTATION = "provisioner/placed-on"
+# The same Pod's `applied-at`, since the create that made it is about to return it.
+RETURNED_ANNOTATION = "provisioner/returned-at"
+# When a create gave a Pod of several clusters the Service that it lacked. Says nothing of an answer to a caller.
+COMPLETED_ANNOTATION = "provisioner/completed-at"
 # On a Pod that was made without a Service: how it is reached, ACCESS_GATEWAY.
 ACCESS_ANNOTATION = "provisioner/access"
 ACCESS_GATEWAY = "gateway"

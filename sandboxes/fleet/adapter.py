@@ -36,8 +36,9 @@ from sandboxes.fleet.markers import (
     parse_marker,
     parse_record,
 )
+from sandboxes.fleet.parsing import believed, pod_on, pods_on
 from sandboxes.fleet.pictures import Pictures
-from sandboxes.fleet.protocol import ForeignMarker, Look, Made, NotReadable, Pod, Unschedulable
+from sandboxes.fleet.protocol import Look, Made, NotReadable, Pod, Unschedulable
 from sandboxes.kubectl import raw
 from sandboxes.kubectl.config_maps import read_in_order, replace
 from sandboxes.logs import in_cluster, name_cluster
@@ -98,6 +99,8 @@ class UnitCluster:
         self.pictures = Pictures(self)
         # The marks of the creates that have made a Pod, by its uid.
         self._marks: ExpiringDict[str, str | None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
+        # Uids of Pods that a create of this process has returned.
+        self._returned: ExpiringDict[str, None] = ExpiringDict(self._cluster.deadlines.settle, time.monotonic)
         # Sandboxes that are to be withdrawn in the background: id, uid and mark.
         self._leftovers: set[tuple[str, str, str | None]] = set()
         self._has_ended = False
@@ -126,21 +129,20 @@ class UnitCluster:
         marker = found.get(("ConfigMap", marker_name(sandbox_id)))
         record = found.get(("ConfigMap", RECORD_NAME))
         return Look(
-            None if pod is None else _pod(pod),
-            None if marker is None else _believed(parse_marker(marker)),
-            None if record is None else _believed(parse_record(record)),
+            None if pod is None else pod_on(self.unit.name, pod),
+            None if marker is None else believed(parse_marker(marker)),
+            None if record is None else believed(parse_record(record)),
         )
 
     async def record(self) -> Record | None:
         """Read the record of names from the API server."""
-        references = [self._config_map(RECORD_NAME)]
-        found = await self._read(lambda: read_in_order(self._kubectl, references))
-        return _believed(parse_record(found[0])) if found else None
+        found = await self._read(lambda: read_in_order(self._kubectl, [self._config_map(RECORD_NAME)]))
+        return believed(parse_record(found[0])) if found else None
 
     async def pods(self) -> dict[str, Pod]:
         """Read all Pods of sandboxes by id from the API server, without terminating ones."""
         collection = raw.sandboxes_of(self._namespace, "Pod")
-        return _by_id(await self._read(lambda: self._kubectl.list_objects(collection)))
+        return pods_on(self.unit.name, await self._read(lambda: self._kubectl.list_objects(collection)))
 
     async def markers(self) -> list[Marker]:
         """Read all markers from the API server. One that is damaged is logged and left out."""
@@ -167,26 +169,26 @@ class UnitCluster:
         pod, _ = self._cluster.seen(sandbox_id)
         if self.breaker.is_open or pod is None or kube.sandbox_id_of(pod) != sandbox_id or kube.is_terminating(pod):
             return None
-        return _pod(pod)
+        return pod_on(self.unit.name, pod)
 
     def still_has(self, record: Record) -> bool:
         """Whether the live view is fresh and shows this record of names, in this version; it may have changed since."""
         view = self._cluster.directory_view
-        if view is None or not view.is_fresh or self.breaker.is_open:
-            return False
-        stored = view.get(RECORD_NAME)
+        is_believed = view is not None and view.is_fresh and not self.breaker.is_open
+        stored = view.get(RECORD_NAME) if view is not None and is_believed else None
         return stored is not None and parse_record(stored) == record
 
     def seen_pods(self, *, also_parts: bool = False) -> Mapping[str, Pod] | None:
         """Return all Pods of sandboxes by id from the live view; see FleetCluster.seen_pods."""
         if not self._cluster.is_fresh:
             return None
-        return _by_id(self._cluster.known_pods() if also_parts else (pod for pod, _ in self._cluster.known_all()))
+        pods = self._cluster.known_pods() if also_parts else (pod for pod, _ in self._cluster.known_all())
+        return pods_on(self.unit.name, pods)
 
     def known_uid(self, sandbox_id: str) -> str | None:
         """Return the uid of the Pod that the live view has, however old it is, unless it is terminating."""
         pod, _ = self._cluster.known(sandbox_id)
-        found = None if pod is None else _by_id([pod]).get(sandbox_id)
+        found = None if pod is None else pods_on(self.unit.name, [pod]).get(sandbox_id)
         return None if found is None else found.uid
 
     def seen_markers(self) -> list[Marker] | None:
@@ -214,7 +216,7 @@ class UnitCluster:
 
         Raises Unschedulable if the caller waits long enough for it, and time enough is left to try another cluster.
         """
-        marks = {REPLACES_ANNOTATION: replaces} if replaces else {}
+        marks = {kube.PLACED_ANNOTATION: self.unit.name, **({REPLACES_ANNOTATION: replaces} if replaces else {})}
         async with self.breaker.guard():
             made = await self.unit.service.make(request, marks, left(self._deadlines.create))
         if made.is_new:
@@ -222,7 +224,7 @@ class UnitCluster:
             seconds = min(request.wait_seconds or 0.0, left(self._deadlines.create) - self._deadlines.unscheduled)
             if may_move and await self.unit.service.finds_no_node(request.sandbox_id, made.uid, seconds):
                 raise Unschedulable(made.uid)
-        return Made(made.uid, made.is_new), made.answer
+        return Made(made.uid, made.is_new, made.is_confirmed or made.uid in self._returned), made.answer
 
     async def withdraw(self, sandbox_id: str, uid: str, *, until_gone: bool = False) -> bool:
         """Delete the sandbox if its Pod has this uid and no create but the one that made it has returned it.
@@ -288,10 +290,19 @@ class UnitCluster:
         await asyncio.gather(self.breaker.finish(), self.pictures.finish())
         await self._tasks.finish(0.0)
 
-    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
+    async def confirm_pod(self, sandbox_id: str, uid: str, *, is_new: bool) -> bool:
         """Mark the Pod with this uid as returned to a caller; False if it is gone."""
+        mark = self._marks.get(uid) if is_new else None
         async with self.breaker.guard():
-            return await self.unit.service.withdrawals.confirm(sandbox_id, uid)
+            is_there = await self.unit.service.confirm(sandbox_id, uid, mark)
+        if is_there:
+            self._returned.note(uid, None)
+        return is_there
+
+    async def delete_unreturned(self, sandbox_id: str, uid: str) -> bool:
+        """Delete the sandbox if its Pod has this uid and no create has returned it; False if one has."""
+        async with self.breaker.guard():
+            return await self.unit.service.withdrawals.withdraw(sandbox_id, uid, None, anyones=True)
 
     async def delete(self, sandbox_id: str) -> None:
         """Delete the sandbox, if it exists."""
@@ -307,12 +318,12 @@ class UnitCluster:
         """Create the marker and return it as stored."""
         obj = build_marker(marker, self._namespace)
         (stored,) = await self._write(lambda: self._kubectl.create([obj]))
-        return _believed(parse_marker(stored))
+        return believed(parse_marker(stored))
 
     async def update_marker(self, marker: Marker) -> Marker:
         """Replace the marker with this version and return it as stored."""
         obj = build_marker(marker, self._namespace)
-        return _believed(parse_marker(await self._write(lambda: replace(self._kubectl, obj))))
+        return believed(parse_marker(await self._write(lambda: replace(self._kubectl, obj))))
 
     async def delete_marker(self, marker: Marker) -> None:
         """Delete the marker with this version."""
@@ -324,9 +335,9 @@ class UnitCluster:
         """Create or replace the record under its version, and return it as stored."""
         obj = build_record(record, self._namespace)
         if record.version:
-            return _believed(parse_record(await self._write(lambda: replace(self._kubectl, obj))))
+            return believed(parse_record(await self._write(lambda: replace(self._kubectl, obj))))
         (stored,) = await self._write(lambda: self._kubectl.create([obj]))
-        return _believed(parse_record(stored))
+        return believed(parse_record(stored))
 
     async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -367,22 +378,3 @@ class UnitCluster:
 
     def _config_map(self, name: str) -> KubeObject:
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": self._namespace}}
-
-
-def _pod(pod: KubeObject) -> Pod:
-    return Pod(pod["metadata"]["uid"], kube.get_annotations(pod).get(REPLACES_ANNOTATION, ""))
-
-
-def _by_id(pods: Iterable[KubeObject]) -> dict[str, Pod]:
-    return {
-        sandbox_id: _pod(pod)
-        for pod in pods
-        if (sandbox_id := kube.sandbox_id_of(pod)) is not None and not kube.is_terminating(pod)
-    }
-
-
-def _believed(parsed: T | str) -> T:
-    """Return what was parsed; raises ForeignMarker with the sentence that says why it can't be believed."""
-    if isinstance(parsed, str):
-        raise ForeignMarker(parsed)
-    return parsed

@@ -76,10 +76,15 @@ class Asked:
         with self._named():
             return await self._cluster.withdraw(sandbox_id, uid, until_gone=until_gone)
 
-    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
+    async def confirm_pod(self, sandbox_id: str, uid: str, *, is_new: bool) -> bool:
         """See AskedCluster.confirm_pod."""
         with self._named():
-            return await self._cluster.confirm_pod(sandbox_id, uid)
+            return await self._cluster.confirm_pod(sandbox_id, uid, is_new=is_new)
+
+    async def delete_unreturned(self, sandbox_id: str, uid: str) -> bool:
+        """See AskedCluster.delete_unreturned."""
+        with self._named():
+            return await self._cluster.delete_unreturned(sandbox_id, uid)
 
     async def delete(self, sandbox_id: str) -> None:
         """See AskedCluster.delete."""

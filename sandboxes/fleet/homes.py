@@ -37,13 +37,20 @@ class Homes:
         self.unlisted: frozenset[str] = frozenset()
         # Clusters that the file took out after this process had read in it that they are lost.
         self.taken_out: set[str] = set()
+        # Clusters of which the last version of the file that had them said that they are lost.
+        self._said_lost: set[str] = set()
         # The uid of the record of each cluster, by name: the same one for names of the same cluster.
         self.uids: dict[str, str] = {}
         self.read(members)
 
+    def note_file(self, members: Iterable[Member]) -> None:
+        """Note a version of the file that is in force, also if the next one is before it is read: see `taken_out`."""
+        for one in members:
+            (self._said_lost.add if one.lost else self._said_lost.discard)(one.name)
+
     def read(self, members: Iterable[Member]) -> None:
         """Take the entries of the file."""
-        lost = {name for name, one in self.members.items() if one.lost}
+        lost = {name for name, one in self.members.items() if one.lost} | self._said_lost
         self.members = {one.name: one for one in members}
         self.taken_out = (self.taken_out | lost) - self.members.keys()
         self.names = frozenset(name for name, one in self.members.items() if not one.lost)

@@ -26,7 +26,7 @@ class Keeper:
 
     `members` returns the entries of the file. `interval`: seconds between two rounds of clean-up, 0: none. `retry`:
     seconds after which a change of names that could not be completed is tried again. `on_agreed` is called, with the
-    names of the file, when all clusters that answer have these.
+    names of the file, when all clusters that answer have these. `dry_run`: only log Pods that no create has returned.
     """
 
     def __init__(  # noqa: PLR0913 - each is independent of the others
@@ -38,6 +38,7 @@ class Keeper:
         *,
         interval: float,
         retry: float,
+        dry_run: bool = False,
     ) -> None:
         self._directory = directory
         self._members = members
@@ -46,6 +47,7 @@ class Keeper:
         self._on_agreed = on_agreed
         self._interval = interval
         self._retry = retry
+        self._dry_run = dry_run
         self._woken = asyncio.Event()
         self._tried = asyncio.Event()
         self._said = ""
@@ -93,9 +95,11 @@ class Keeper:
         self._twins = twins
 
     async def clean_up(self) -> None:
-        """Remove what is left of sandboxes that are gone, or that were replaced."""
+        """Remove what is left of sandboxes that are gone, that were replaced, or that no caller was told of."""
         for sandbox_id in await self._upkeep.remove_markers():
             logger.info("sandbox %s: its marker is removed", sandbox_id)
+        for sandbox_id in await self._upkeep.remove_unreturned(dry_run=self._dry_run):
+            logger.info("sandbox %s: a Pod that no create has returned is deleted", sandbox_id)
         for sandbox_id in await self._upkeep.remove_replaced():
             logger.info("sandbox %s: the Pod that it replaced is deleted", sandbox_id)
 

@@ -76,19 +76,15 @@ class Record:
 
 
 def listed(records: Iterable[Record]) -> frozenset[str]:
-    """Return the clusters that the lists of these records name.
+    """Return the clusters that the latest lists of these records name, or a list that is to follow.
 
-    Without those of which a record with a later list says that they were taken out since: a cluster that was away has
-    an old record. One that is to join again is in `coming`.
+    A cluster that was away has an old record: what only that names has left since, by a change that every other one has
+    recorded.
     """
     known = list(records)
-    return frozenset(
-        name
-        for record in known
-        for names in record.lists
-        for name in names
-        if names in record.coming or not any(name in one.taken_out and one.epoch > record.epoch for one in known)
-    )
+    latest = max((record.epoch for record in known), default=0)
+    lists = {names for one in known for names in (*one.coming, *([one.names] if one.epoch == latest else []))}
+    return frozenset[str]().union(*lists)
 
 
 def marker_name(sandbox_id: str) -> str:

@@ -3,6 +3,7 @@
 Whoever makes a sandbox writes first and reads then: at home the Pod before the marker, elsewhere the marker before the
 home. So of two replicas at least one sees the other. Nothing is returned before the home was read after the Pod was
 made, and nothing is deleted that another create may have returned (`withdraw`): each writes that onto the Pod first.
+It does so after the home has agreed. So a Pod on which that is written is where the directory says.
 """
 
 from __future__ import annotations
@@ -257,8 +258,8 @@ class Placement:
     async def _may_answer(self, placing: _Placing, target: str, made: Made) -> bool:
         """Whether the home says, after the Pod was made, that the sandbox is on `target`; else it is withdrawn.
 
-        A new Pod is confirmed before it is returned: another create that has applied it in the same instant holds it
-        for its own, and may withdraw it.
+        The Pod is confirmed before it is returned: its maker may withdraw it, and so may another create that has
+        applied it in the same instant and holds it for its own. Not before the home agrees: no create deletes it then.
         """
         try:
             if made.is_new and (unlisted := self._homes.unlisted_home(placing.sandbox_id)) is not None:
@@ -267,8 +268,10 @@ class Placement:
                 settled = await self._settle(placing, target, made)
                 if settled is not None:
                     break
-            if settled and made.is_new:
-                settled = await self._directory.asked(target).confirm_pod(placing.sandbox_id, made.uid)
+            if settled and not made.is_confirmed:
+                settled = await self._directory.asked(target).confirm_pod(
+                    placing.sandbox_id, made.uid, is_new=made.is_new
+                )
         except ProvisionerError:
             await self._withdraw(placing, target, made)
             raise

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pod:
-    """A sandbox's Pod that is not terminating. `replaces`: the value of REPLACES_ANNOTATION, or empty."""
+    """A sandbox's Pod that is not terminating. `replaces`: the value of REPLACES_ANNOTATION, or empty.
+
+    `is_unreturned`: a create has made it for this cluster, and none has returned it to a caller.
+    """
 
     uid: str
     replaces: str = ""
+    is_unreturned: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,12 @@ class Made:
     """A sandbox that a create returned. `is_new`: this create has made its Pod, and did not find it.
 
     Two creates may both hold that of one Pod: an apply does not say whether it has made the object, or changed it.
+    `is_confirmed`: no maker withdraws it any more.
     """
 
     uid: str
     is_new: bool
+    is_confirmed: bool = False
 
 
 class ClusterViews(Protocol):
@@ -111,8 +117,19 @@ class AskedCluster(Protocol):
         """
         ...
 
-    async def confirm_pod(self, sandbox_id: str, uid: str) -> bool:
-        """Write `confirmed-at` onto the Pod with this uid, so that no `withdraw` deletes it; False if it is gone."""
+    async def confirm_pod(self, sandbox_id: str, uid: str, *, is_new: bool) -> bool:
+        """Write onto the Pod with this uid that it is returned, so that no other create's `withdraw` deletes it.
+
+        False if it is gone. `is_new`: by the create that has made it. Its own `withdraw` deletes it all the same, but
+        not one that another create has returned.
+        """
+        ...
+
+    async def delete_unreturned(self, sandbox_id: str, uid: str) -> bool:
+        """Delete the sandbox if its Pod has this uid and no create has returned it; False if one has.
+
+        With a resourceVersion as precondition: whoever returns a Pod writes that onto it before.
+        """
         ...
 
     async def delete(self, sandbox_id: str) -> None:
@@ -156,7 +173,7 @@ class Make(Protocol):
     async def __call__(self, cluster: str, replaces: str, *, may_move: bool) -> Made:
         """Return the sandbox, all or nothing. Idempotent: the same owner gets the existing one.
 
-        Whenever it returns a Pod that it found, the Pod has `confirmed-at`, so that `withdraw` does not delete it.
+        A Pod that it found may be withdrawn by its maker, until it is confirmed (`confirm_pod`).
         `replaces`: value of REPLACES_ANNOTATION for a new Pod; empty for none. Raises LimitReached if the cluster is
         full, and, only if the caller waits and has no answer yet, Unschedulable. `may_move`: whether it may raise that,
         since another cluster can be tried.

@@ -96,6 +96,7 @@ class Fleet:
             self._forget_left,
             interval=settings.reaper_interval,
             retry=deadlines.clusters_poll,
+            dry_run=settings.reaper_dry_run,
         )
         self.feed = FleetFeed(self._wanted_units)
         # Ends the work of those that have left, or were started anew.
@@ -127,6 +128,7 @@ class Fleet:
 
     def _on_change(self) -> None:
         self.follow()
+        self.directory.homes.note_file(self._members())
         self._known = self._remember_nothing()
         self.feed.close()
         self.keeper.wake()

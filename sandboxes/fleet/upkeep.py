@@ -1,4 +1,4 @@
-"""The reaper's part for the directory: removes markers without a sandbox, and Pods that were replaced after a loss.
+"""The reaper's part for the directory: removes markers without a sandbox, and Pods that are no sandbox any more.
 
 Every delete has a resourceVersion or a uid as precondition, so any number of replicas may do it at once.
 """
@@ -30,8 +30,10 @@ class Upkeep:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._homes = directory.homes
-        # Pending markers that the last round has seen: their makers may be at work.
+        # Pending markers, and Pods that no create has returned, which the last round has seen: their makers may be at
+        # work.
         self._pending: set[Marker] = set()
+        self._unreturned: set[str] = set()
         # What the last round has said about markers that only an operator can end.
         self._said: set[str] = set()
 
@@ -93,6 +95,49 @@ class Upkeep:
         if old is not None and old.uid == uid:  # its successor was made, and was deleted by a caller
             await self._directory.asked(former).delete_pod(marker.sandbox_id, uid)
         return True
+
+    async def remove_unreturned(self, *, dry_run: bool = False) -> list[str]:
+        """Delete the Pods that no create has returned, and that are not where the directory says; return the ids.
+
+        Their makers have ended before they could delete them, or their applies arrived late. A round before has seen
+        them. Whoever returns a Pod has made the directory say where it is, and writes onto it then: see Placement.
+        `dry_run` only logs them.
+        """
+        removed, unreturned = [], set()
+        for name in sorted(self._homes.names):
+            try:
+                # Old ones do no harm: each is read again before it is deleted, under its version.
+                seen = self._homes.among(self._directory.clusters, name).seen_pods()
+                pods = await self._directory.asked(name).pods() if seen is None else seen
+            except ProvisionerError as error:
+                with in_cluster(name):
+                    logger.warning("the sandboxes of cluster %s can't be read: %s", name, error)
+                continue
+            for sandbox_id, pod in pods.items():
+                if not pod.is_unreturned:
+                    continue
+                unreturned.add(pod.uid)
+                try:
+                    if pod.uid not in self._unreturned or not await self._is_no_sandbox(name, sandbox_id, pod.uid):
+                        continue
+                    if dry_run:
+                        logger.info("the reaper would delete %s on %s: no create has returned it", sandbox_id, name)
+                    elif await self._directory.asked(name).delete_unreturned(sandbox_id, pod.uid):
+                        removed.append(sandbox_id)
+                except ProvisionerError as error:
+                    with in_cluster(name):
+                        logger.debug("sandbox %s: a Pod that was not returned is kept: %s", sandbox_id, error)
+        self._unreturned = unreturned
+        return removed
+
+    async def _is_no_sandbox(self, cluster: str, sandbox_id: str, uid: str) -> bool:
+        """Whether the directory is complete for the id and does not say that this Pod is its sandbox."""
+        home_name = self._homes.home(sandbox_id)
+        record = (await self._directory.look(home_name, sandbox_id)).record
+        if not self._homes.permits(sandbox_id, home_name, record):
+            return False
+        found = await self._directory.locate(sandbox_id)
+        return (found.cluster, found.uid) != (cluster, uid)
 
     async def remove_replaced(self) -> list[str]:
         """Delete the Pods that were replaced while their cluster was lost and that are back: exactly these uids.

@@ -36,8 +36,8 @@ class Attempt:
     the cluster; `without_patch`: it creates its objects instead of applying them; `waits_for_deletion`: the object that
     it waits for to be gone; `forced`: it deleted a lost Pod by force; `began`: a time that the API server's clock had
     reached when the attempt began, None if it is unknown; `may_be_withdrawn`: its maker may delete the new Pod after
-    all, unless another create has returned it. So each create that finds such a Pod must confirm it, in the same
-    process, too; that takes the right to patch.
+    all, unless another create has returned it. So a found Pod must be confirmed before it is returned, in the same
+    process, too: by the caller of the create, who may not return it yet. That takes the right to patch.
     """
 
     sandbox: Sandbox
@@ -63,14 +63,14 @@ class Attempt:
     def may_have_made(self, obj: KubeObject | None) -> bool:
         """Whether this attempt created the object, and no other writer has applied or confirmed it since.
 
-        Its marks say so. Excludes objects that another process has confirmed, i.e. returned to a caller; and, since
-        the live view may have missed them, objects that are older than the attempt by the API server's own times.
+        Its marks say so. Excludes objects that another create has confirmed or returned to a caller; and, since the
+        live view may have missed them, objects that are older than the attempt by the API server's own times.
         """
         if obj is None or obj["metadata"]["uid"] in (self.before or ()):
             return False
         if self.began is not None and expiry.created_at(obj) < self.began - CLOCKS_DIFFER:
             return False
-        return self.has_marked(obj) and kube.CONFIRMED_ANNOTATION not in kube.get_annotations(obj)
+        return self.has_marked(obj) and not is_returned(obj, self.applied_at)
 
     def is_unconfirmed(self, pod: KubeObject) -> bool:
         """Whether the maker of the Pod, which is another create, may withdraw it."""
@@ -123,6 +123,12 @@ def is_older(service: KubeObject, pod: KubeObject) -> bool:
     Those times have a resolution of a second.
     """
     return mark_of(service) != mark_of(pod) and expiry.created_at(service) <= expiry.created_at(pod)
+
+
+def is_returned(pod: KubeObject, mark: str | None = None) -> bool:
+    """Whether a create has returned the Pod to a caller, or is about to; not counting the one of this `mark`."""
+    marks = kube.get_annotations(pod)
+    return kube.CONFIRMED_ANNOTATION in marks or marks.get(kube.RETURNED_ANNOTATION, mark) != mark
 
 
 def mark_of(obj: KubeObject) -> str | None:

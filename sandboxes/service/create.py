@@ -107,7 +107,6 @@ class Creation:
         """Create the sandbox within `seconds` and return its Pod and Service. The caller holds the lock of the id.
 
         `marks`: annotations of a new Pod, if the maker may withdraw it; see Attempt.may_be_withdrawn.
-
         An existing sandbox is returned; the request may extend its lifetime, never shorten it.
         Raises Unprocessable, SandboxConflict, LimitReached, ClusterRefused, ClusterUnavailable or ClusterTimeout, after
         it has deleted the objects it made; if the cluster does not allow that yet, they are deleted in the background.
@@ -136,17 +135,17 @@ class Creation:
                 raise
             if settled is None:
                 if isinstance(error, ClusterTimeout) and attempt.waits_for_deletion:
-                    force_allowed = "force" in self._settings.allow_fields
-                    sentence = why_not_gone(attempt.waits_for_deletion, force_allowed=force_allowed)
+                    may_force = "force" in self._settings.allow_fields
+                    sentence = why_not_gone(attempt.waits_for_deletion, force_allowed=may_force)
                     raise ClusterUnavailable(sentence, detail=error.detail) from error
                 raise
             logger.warning("sandbox %s: its create failed, but it is complete and is returned", sandbox.sandbox_id)
             pair = settled
         self._note_refusal(sandbox.sandbox_id, "")
         # Objects of an earlier failed create of this id are deleted by now, or are part of this sandbox.
-        self._rollback.forget(sandbox.sandbox_id)
+        if (is_new := attempt.may_have_made(pair[0])) or not attempt.may_be_withdrawn:
+            self.forget_failed(sandbox.sandbox_id)
         self._confirmed.note(pair[0]["metadata"]["uid"], None)
-        is_new = attempt.may_have_made(pair[0])
         if is_new:
             self.made.send(pair[0], began)
         return Made(*pair, attempt.forced, is_new)
@@ -159,6 +158,10 @@ class Creation:
     def is_refused(self, sandbox_id: str) -> bool:
         """Whether this sandbox's objects come from a failed create and are about to be deleted."""
         return self._rollback.is_pending(sandbox_id)
+
+    def forget_failed(self, sandbox_id: str) -> None:
+        """Leave the objects of a failed create alone: a later create has made the sandbox, or returns it."""
+        self._rollback.forget(sandbox_id)
 
     def refusal_of(self, sandbox_id: str) -> str:
         """Return the API server's words if it refused the last create for a reason that is not known; else empty."""
@@ -325,12 +328,16 @@ class Creation:
     async def _annotate(self, attempt: Attempt, pod: KubeObject, *, always: bool) -> KubeObject:
         """Confirm the existing Pod, extend its lifetime as requested, and return it.
 
+        One that its maker may withdraw is confirmed by the caller of the create.
+
         Without the right to patch it is returned as it is, unless it has expired.
         """
         try:
             if not self._without_patch.is_known:
-                always = always or attempt.is_unconfirmed(pod)
-                pod = await self._confirm(attempt.sandbox.sandbox_id, pod, always=always)
+                if not attempt.may_be_withdrawn:
+                    pod = await self._confirm(attempt.sandbox.sandbox_id, pod, always=always)
+                elif always:  # a new version, so that the reaper does not delete it as incomplete
+                    pod = await self._cluster.annotate(pod, {kube.COMPLETED_ANNOTATION: now()}, manager="completion")
             return await self._prolong(attempt.sandbox, pod)
         except PatchForbidden as error:
             if attempt.may_be_withdrawn:

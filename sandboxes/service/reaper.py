@@ -224,8 +224,8 @@ def _state_of(due: Due) -> tuple[str | None, ...]:
     """Return what identifies a sandbox as long as it stays ended or incomplete, and no create works on it."""
     first = due.objects[0]
     marks = kube.get_annotations(first)
-    applied, confirmed = (marks.get(one) for one in (kube.APPLIED_AT_ANNOTATION, kube.CONFIRMED_ANNOTATION))
-    return due.kind, due.sandbox_id, first["metadata"]["uid"], applied, confirmed
+    writes = (kube.APPLIED_AT_ANNOTATION, kube.COMPLETED_ANNOTATION, kube.CONFIRMED_ANNOTATION)
+    return due.kind, due.sandbox_id, first["metadata"]["uid"], *(marks.get(one) for one in writes)
 
 
 def due_of(

@@ -63,12 +63,16 @@ MAX_ROUNDS = 5
 
 
 class MadeSandbox(NamedTuple):
-    """A sandbox that a create returns. `mark`: of the last create that has applied its Pod; `is_new`: this one."""
+    """A sandbox that a create returns. `mark`: of the last create that has applied its Pod; `is_new`: this one.
+
+    `is_confirmed`: another create has returned it.
+    """
 
     answer: SandboxResponse
     uid: str
     mark: str | None
     is_new: bool
+    is_confirmed: bool
 
 
 class SandboxService:
@@ -126,7 +130,15 @@ class SandboxService:
         answer = self._answer(made.pod, made.service, sandbox.sandbox_id)
         if made.forced:
             answer = with_warning(answer, FORCED)
-        return MadeSandbox(answer, made.pod["metadata"]["uid"], mark_of(made.pod), made.is_new)
+        is_confirmed = not made.is_new and kube.CONFIRMED_ANNOTATION in kube.get_annotations(made.pod)
+        return MadeSandbox(answer, made.pod["metadata"]["uid"], mark_of(made.pod), made.is_new, is_confirmed)
+
+    async def confirm(self, sandbox_id: str, uid: str, mark: str | None) -> bool:
+        """Mark the Pod with this uid as returned to a caller; see Withdrawals.confirm."""
+        is_there = await self.withdrawals.confirm(sandbox_id, uid, mark)
+        if is_there:
+            self._creation.forget_failed(sandbox_id)
+        return is_there
 
     def explained(self, error: ProvisionerError) -> ProvisionerError:
         """Return the error, or one that names the cause of a timeout; see Kubectl.explained."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes import objects as kube
 from sandboxes.deadlines import within
+from sandboxes.service.attempt import is_returned
 from sandboxes.status.reasons import has_ended, trouble_of
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ def is_unschedulable(pod: KubeObject) -> bool:
 
 
 def _is_settled(pod: KubeObject) -> bool:
-    is_confirmed = kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod)
-    return pod["spec"].get("nodeName") is not None or kube.is_terminating(pod) or has_ended(pod) or is_confirmed
+    return pod["spec"].get("nodeName") is not None or kube.is_terminating(pod) or has_ended(pod) or is_returned(pod)
 
 
 async def _pod(cluster: Cluster, sandbox_id: str, *, is_cached: bool) -> KubeObject | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sandboxes import objects as kube
 from sandboxes.deadlines import within
 from sandboxes.errors import KeepsChanging, ObjectsChanged, StillDeleting
-from sandboxes.service.attempt import mark_of, now
+from sandboxes.service.attempt import is_returned, mark_of, now
 
 if TYPE_CHECKING:
     from sandboxes.cluster.cluster import Cluster
@@ -43,13 +43,15 @@ class Withdrawals:
         mark: str | None,
         *,
         confirmed: bool = False,
+        anyones: bool = False,
         until_gone: bool = False,
         seconds: float | None = None,
     ) -> bool:
         """Delete the sandbox if its Pod has this uid; return whether there is no such Pod afterwards, or it terminates.
 
-        Unless `confirmed`, one that another create than that of this `mark` may have returned stays. `until_gone`: wait
-        until it is gone, and raise StillDeleting if it is not within `seconds`, by default those of a delete.
+        Unless `confirmed`, one that another create than that of this `mark` may have returned stays; with `anyones`,
+        one that any create may have returned. `until_gone`: wait until it is gone, and raise StillDeleting if it is not
+        within `seconds`, by default those of a delete.
         """
         most = self._cluster.deadlines.delete if seconds is None else seconds
         async with self._locks.hold(sandbox_id, most) as seconds_left, within(seconds_left):
@@ -61,8 +63,8 @@ class Withdrawals:
                     return True
                 if kube.is_being_deleted(pod):
                     break
-                is_returned = kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod) or mark_of(pod) != mark
-                if not confirmed and is_returned:
+                stays = is_returned(pod) if anyones else mark_of(pod) != mark or is_returned(pod, mark)
+                if stays and not confirmed:
                     return False
                 try:
                     await self._cluster.delete_exactly(pod, urgent=True)
@@ -91,8 +93,11 @@ class Withdrawals:
             await asyncio.sleep(pause)
         return True
 
-    async def confirm(self, sandbox_id: str, uid: str) -> bool:
+    async def confirm(self, sandbox_id: str, uid: str, mark: str | None = None) -> bool:
         """Mark the Pod with this uid as returned to a caller, so that no maker withdraws it or rolls it back.
+
+        `mark`: of the create that has made the Pod, if it is the one that returns it. That can still withdraw it where
+        this call has no answer, since every other create confirms it before it returns it.
 
         Returns whether it is there, and not terminating. Needs the right to patch it.
         """
@@ -100,7 +105,13 @@ class Withdrawals:
         pod = {**reference, "metadata": {**reference["metadata"], "uid": uid}}
         async with within(self._cluster.deadlines.read):
             try:
-                stored = await self._cluster.annotate(pod, {kube.CONFIRMED_ANNOTATION: now()}, manager="confirmation")
+                stored = None
+                if mark is not None:
+                    stored = await self._cluster.annotate(pod, {kube.RETURNED_ANNOTATION: mark}, manager="return")
+                # Another create has applied it since, and holds it for its own: this one has only found it.
+                if stored is None or mark_of(stored) != mark:
+                    confirmed = {kube.CONFIRMED_ANNOTATION: now()}
+                    stored = await self._cluster.annotate(pod, confirmed, manager="confirmation")
             except ObjectsChanged as error:
                 logger.debug("sandbox %s is gone before it was returned: %s", sandbox_id, error)
                 return False

@@ -23,3 +23,12 @@ def recorded_refusal(name: str, line: int = 0) -> kmock.KubernetesError:
 def refuse_next(cluster: Cluster, method: str, resource: str, name: str, times: int = 1, line: int = 0) -> None:
     """Reject the next `times` requests of `method` to `resource` as in `line` of the recorded case `name`."""
     cluster.kmock[method, kmock.resource(f"v1/{resource}")] << once(*[recorded_refusal(name, line)] * times)
+
+
+def makes_an_object(cluster: Cluster, request: kmock.Request) -> bool:
+    """Whether the apply makes a Pod or a Service: a quota refuses no change of one.
+
+    For the criteria of a rule. A payload of StopIteration would end the rule at the first request that it lets pass.
+    """
+    kind = "Service" if str(request.name).endswith("-svc") else "Pod"
+    return cluster.get(kind, str(request.namespace), str(request.name)) is None

@@ -23,6 +23,7 @@ from tests.contract.fleet_ledger import SHARED, Answer, FleetLedger, Wrong
 from tests.contract.processes import PROVISIONER, environment, free_port, healthy, running
 from tests.contract.service import URL, Provisioner, StartProvisioner
 from tests.kubectl import SPEED
+from tests.waiting import All, AtLeast, Nothing
 from tests.waiting import until as until_soon
 
 NAMES = ("east", "west", "north")
@@ -30,8 +31,8 @@ SETTINGS = {"REAPER_INTERVAL": "4", "REAPER_GRACE": "1", "LIVE_VIEW_MAX_AGE": "8
 # After an error a caller waits a hundredth of what Retry-After says.
 RETRY_AFTER = 0.05
 
-# A busy machine takes its time, with all the processes of callers and clean-up.
-PATIENCE = 300.0
+# A busy machine takes its time, with all the processes of callers and clean-up. The error names what was missing.
+PATIENCE = 180.0
 
 marks = [
     pytest.mark.deadlines(
@@ -45,8 +46,8 @@ marks = [
 
 
 async def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    """Wait until `condition` is true."""
-    await until_soon(condition, seconds)
+    """Wait until `condition` is true; seldom enough to leave the time to services, clusters and callers."""
+    await until_soon(condition, seconds, pause=0.1)
 
 
 @dataclass
@@ -77,20 +78,24 @@ class Chaos:
         """Write the file with these clusters only, and wait until all replicas have it."""
         self.clusters = {name: self.all_clusters[name] for name in names}
         self.write(**fields)
-        await until(lambda: self._said(lambda clusters: list(clusters) == list(names)))
+        await until(self._unlike("/api/clusters lists", lambda clusters: list(clusters) == list(names)))
         self.ledger.clusters, self.ledger.names = dict(self.clusters), names
 
     async def becomes(self, name: str, state: str) -> None:
         """Wait until all replicas say that the cluster is in this state."""
-        await until(lambda: self._said(lambda clusters: clusters.get(name) == state))
+        await until(self._unlike(f"{name} is not {state}", lambda clusters: clusters.get(name) == state))
 
-    async def _said(self, is_right: Callable[[dict[str, str]], bool]) -> bool:
-        for session in self.sessions:
-            async with session.get("/api/clusters") as response:
-                clusters = {one["name"]: one["state"] for one in (await response.json())["clusters"]}
-            if not is_right(clusters):
-                return False
-        return True
+    def _unlike(self, what: str, is_right: Callable[[dict[str, str]], bool]) -> Nothing:
+        """Return a condition: each replica's states of the clusters by name are right."""
+
+        async def find() -> list[dict[str, str]]:
+            said = []
+            for session in self.sessions:
+                async with session.get("/api/clusters") as response:
+                    said.append({one["name"]: one["state"] for one in (await response.json())["clusters"]})
+            return [one for one in said if not is_right(one)]
+
+        return Nothing(what, find)
 
     async def kill(self, number: int) -> None:
         """Kill the process of a replica; its callers go to the others."""
@@ -155,15 +160,21 @@ class Chaos:
         named = choice.choice([name for name in self.ledger.names if name not in self.unwanted])
         return {"cluster": named} if choice.random() < 0.3 else {}
 
-    def more(self, by: int, verb: str = "create", status: int = 200, **about: str) -> Callable[[], bool]:
+    def more(self, by: int, verb: str = "create", status: int = 200, **about: str) -> AtLeast:
         """Return a condition: this many more such answers than now; see FleetLedger.count."""
-        target = self.ledger.count(verb, status, **about) + by
-        return lambda: self.ledger.count(verb, status, **about) >= target
+        what = " ".join([f"{verb}: {status}", *(f"{key} {value}" for key, value in about.items())])
+        before = self.ledger.count(verb, status, **about)
+        return AtLeast(what, lambda: self.ledger.count(verb, status, **about) - before, by)
+
+    async def name(self, cluster: str) -> int:
+        """Create a new sandbox that names this cluster, which is its home, too; return the status."""
+        ids = (f"s{self.seed}-named-{number}" for number in itertools.count())
+        sandbox_id = next(one for one in ids if self.ledger.home(one) == cluster and not self.ledger.was_used(one))
+        return await self.ledger.create(self.sessions[0], sandbox_id, cluster=cluster)
 
     async def at_work(self, by: int = 3) -> None:
         """Wait until so many creates of ids of each home have succeeded."""
-        conditions = [self.more(by, home=name) for name in self.ledger.names]
-        await until(lambda: all(condition() for condition in conditions))
+        await until(All([self.more(by, home=name) for name in self.ledger.names]))
 
     def new_since(self, began: float) -> list[Answer]:
         """Return the answers to the first creates of ids that no other caller uses, if they began later."""
@@ -173,14 +184,14 @@ class Chaos:
     async def lacks(self, *names: str) -> None:
         """Wait until the lists of all replicas say `incomplete` with these names, or nothing for none."""
 
-        async def do() -> bool:
+        async def find() -> list[list[str]]:
             said = []
             for session in self.sessions:
                 async with session.get(URL) as response:
                     said.append((await response.json()).get("incomplete", []))
-            return all(one == list(names) for one in said)
+            return [one for one in said if one != list(names)]
 
-        await until(do)
+        await until(Nothing(f"incomplete is not {list(names)}", find))
 
     async def go_on_without(self, away: str) -> None:
         """Assert what holds while a cluster is away, for as long as the callers need for a number of requests."""
@@ -194,7 +205,7 @@ class Chaos:
             self.more(3, status=503, home=away),
             self.more(1, "delete", status=503, home=away),
         ]
-        await until(lambda: all(condition() for condition in conditions))
+        await until(All(conditions))
         over = time.monotonic()
         wrong = [
             f"{answer.verb} {answer.sandbox_id} of {sorted(answer.clusters)}: {answer.status} {_short(answer.body)}"
@@ -207,29 +218,29 @@ class Chaos:
         """Assert that the service works with all its clusters, and that nothing was lost, doubled or left behind."""
         await self.lacks()
         for name in self.ledger.names:
-            await until(lambda name=name: self._works(name))  # type: ignore[misc]
-        wrong = await self.ledger.wrong()
+            await until(Nothing(f"create, get, delete of an id of {name}", lambda name=name: self._failing(name)))  # type: ignore[misc]
+        wrong = await self.ledger.wrong(PATIENCE)
         assert wrong == Wrong(), f"{wrong}\n{self.ledger.statuses}"
         for session in self.sessions:
-            unlike: list[str] = []
+            await until(
+                Nothing(
+                    "answers unlike the clusters",
+                    lambda session=session: self.ledger.unlike_the_clusters(session),  # type: ignore[misc]
+                )
+            )
 
-            async def is_alike(session: aiohttp.ClientSession = session, unlike: list[str] = unlike) -> bool:
-                unlike[:] = await self.ledger.unlike_the_clusters(session)
-                return not unlike
+    async def _failing(self, home: str) -> list[int]:
+        """Create, read and delete a sandbox whose home is this cluster, with a replica each; return the statuses.
 
-            try:
-                await until(is_alike)
-            except TimeoutError:
-                raise AssertionError(unlike) from None
-
-    async def _works(self, home: str) -> bool:
-        """Create, read and delete a sandbox whose home is this cluster, with a replica each."""
+        None if they are as they must be.
+        """
         sandbox_id = next(one for n in itertools.count() if self.ledger.home(one := f"afterwards-{n}") == home)
         sessions = itertools.cycle(self.sessions)
         made = await self.ledger.create(next(sessions), sandbox_id)
         read = await self.ledger.get(next(sessions), sandbox_id)
         deleted = await self.ledger.delete(next(sessions), sandbox_id)
-        return (made, read, deleted) == (200, 200, 200)
+        statuses = [made, read, deleted]
+        return [] if statuses == [200, 200, 200] else statuses
 
 
 def _short(body: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import defaultdict
@@ -21,6 +22,9 @@ from tests.waiting import until
 
 # Of ids that several callers use at once, with different wishes.
 SHARED = "shared-"
+
+# Seconds after which a replica that has not answered counts as hung. Its own deadlines are half as long, and less.
+MOST_ANSWER = 90.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Wrong:
     lost: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
     misreported: list[str] = field(default_factory=list)
-    doubled: dict[str, list[str]] = field(default_factory=dict)
+    doubled: list[str] = field(default_factory=list)
     stray_markers: list[str] = field(default_factory=list)
 
 
@@ -81,8 +85,12 @@ class FleetLedger(Ledger):
 
     def session(self, base: str) -> aiohttp.ClientSession:
         """Return a session whose responses are recorded."""
-        connector = aiohttp.TCPConnector(limit=0)
-        return aiohttp.ClientSession(base, connector=connector, middlewares=(self._record,))
+        return aiohttp.ClientSession(
+            base,
+            connector=aiohttp.TCPConnector(limit=0),
+            middlewares=(self._record,),
+            timeout=aiohttp.ClientTimeout(total=None),  # _record has one
+        )
 
     async def _record(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -98,8 +106,13 @@ class FleetLedger(Ledger):
             if "cluster" in asked:
                 self._wishes[sandbox_id].add(asked["cluster"])
         began = time.monotonic()
-        response = await handler(request)
-        body = json.loads(await response.read() or b"{}")
+        try:
+            async with asyncio.timeout(MOST_ANSWER):
+                response = await handler(request)
+                body = json.loads(await response.read() or b"{}")
+        except TimeoutError:
+            self._misreported.append(f"{verb} {sandbox_id}: no answer within {MOST_ANSWER:g} s")
+            raise
         if verb == "create" and response.status == 200:
             self.on[sandbox_id] = body["cluster"]
         home, clusters = ("", frozenset()) if verb == "list" else (self.home(sandbox_id), self._clusters_of(sandbox_id))
@@ -114,6 +127,10 @@ class FleetLedger(Ledger):
     def home(self, sandbox_id: str) -> str:
         """Return the id's home."""
         return home(sandbox_id, self.names)
+
+    def was_used(self, sandbox_id: str) -> bool:
+        """Whether a caller has created or deleted the id."""
+        return bool(self._calls.get(sandbox_id))
 
     def _clusters_of(self, sandbox_id: str) -> frozenset[str]:
         on = {self.on[sandbox_id]} if sandbox_id in self.on else set()
@@ -226,22 +243,37 @@ class FleetLedger(Ledger):
             and self.clusters[at].get("ConfigMap", NAMESPACE, f"sandbox-{sandbox_id}-elsewhere") is None
         ]
 
-    async def wrong(self) -> Wrong:
-        """Wait for rollbacks and the rounds of the reaper, and return what is wrong then."""
+    def _unclean(self) -> set[str]:
+        """Return the ids of which clean-up has something left to remove."""
+        stray = {one.partition(" ")[0] for one in self._stray_markers()}
+        return self._leftovers() | self._incomplete() | self._doubled().keys() | stray
 
-        def is_clean() -> bool:
-            return not (self._leftovers() or self._incomplete() or self._doubled() or self._stray_markers())
+    def _explained(self, sandbox_id: str) -> str:
+        """Return what was asked about the id, and what each cluster has of it."""
+        there = []
+        for name, cluster in self.clusters.items():
+            for kind in ("Pod", "Service", "ConfigMap"):
+                for obj in cluster.objects(kind, NAMESPACE):
+                    if kube.get_labels(obj).get(kube.ID_LABEL) == sandbox_id:
+                        metadata = obj["metadata"]
+                        keys = ("uid", "annotations", "creationTimestamp", "deletionTimestamp")
+                        known = {key: metadata[key] for key in keys if key in metadata}
+                        there.append(f"{kind} on {name}: {known | obj.get('data', {})}")
+        return f"{sandbox_id}, at home on {self.home(sandbox_id)}: {self._calls[sandbox_id]}; {'; '.join(there)}"
 
+    async def wrong(self, seconds: float) -> Wrong:
+        """Wait for rollbacks and the rounds of the reaper, at most so long, and return what is wrong then."""
         with suppress(TimeoutError):
-            await until(is_clean, seconds=400)
+            await until(lambda: not self._unclean(), seconds, pause=0.5)
         objects = self._objects()
-        lost = [one for one in self._calls if self._is_there(one) and not self._is_complete(one, objects.get(one, {}))]
-        left_over = sorted(self._leftovers() | self._incomplete())
-        explained = [f"{one} on {sorted(self.pods()[one])}: {self._calls[one]}" for one in left_over]
-        lost = [
-            f"{one} on {sorted(self.pods()[one])}: {self._calls[one]}" for one in sorted({*lost, *self._unmarked()})
-        ]
-        return Wrong(lost, explained, self._misreported, self._doubled(), self._stray_markers())
+        lost = {one for one in self._calls if self._is_there(one) and not self._is_complete(one, objects.get(one, {}))}
+        return Wrong(
+            [self._explained(one) for one in sorted({*lost, *self._unmarked()})],
+            [self._explained(one) for one in sorted(self._leftovers() | self._incomplete())],
+            self._misreported,
+            [self._explained(one) for one in sorted(self._doubled())],
+            self._stray_markers(),
+        )
 
     async def unlike_the_clusters(self, session: aiohttp.ClientSession) -> list[str]:
         """Return the ids about which a get, or the list, does not answer what the clusters have."""

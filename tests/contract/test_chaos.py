@@ -13,7 +13,7 @@ import yaml
 
 from devcluster import Cluster
 from tests.contract.chaos import SETTINGS, Service, calling, impatient
-from tests.contract.faults import recorded_refusal
+from tests.contract.faults import makes_an_object, recorded_refusal
 from tests.contract.ledger import NAMESPACE, Ledger, callers, more
 from tests.contract.service import StartProvisioner, until
 from tests.kubectl import Kubectl
@@ -185,14 +185,17 @@ async def test_creates_beyond_a_quota_reached_in_a_batch_are_429_and_leave_nothi
     """Some creates succeed and the others are 429; creates succeed again when the quota has room."""
     is_used_up = asyncio.Event()
 
+    def is_refused(request: kmock.Request) -> bool:
+        return is_used_up.is_set() and makes_an_object(cluster, request)
+
+    cluster.kmock["PATCH", kmock.resource("v1/pods"), is_refused] << recorded_refusal("apply-quota-exceeded")
+
     async def create(number: int) -> int:
         return await service.ledger.create(service.session, f"q{number}")
 
     creates = [asyncio.create_task(create(number)) for number in range(40)]
     await until(lambda: len(cluster.objects("Pod", NAMESPACE)) >= 10)
     is_used_up.set()
-    refusal = recorded_refusal("apply-quota-exceeded")
-    cluster.kmock["PATCH", kmock.resource("v1/pods")] << (lambda: refusal if is_used_up.is_set() else StopIteration)
     statuses = await asyncio.gather(*creates)
     assert set(statuses) == {200, 429}
     assert statuses.count(200) >= 10

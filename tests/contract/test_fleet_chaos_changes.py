@@ -8,10 +8,10 @@ import time
 import kmock
 import pytest
 
-from devcluster import Cluster
+from tests.contract.faults import makes_an_object
 from tests.contract.fleet_chaos import Chaos, StartChaos, marks, until
-from tests.contract.ledger import NAMESPACE
 from tests.contract.test_full_quota import of_each
+from tests.waiting import Nothing
 
 pytestmark = [*marks, pytest.mark.chaos]
 
@@ -21,10 +21,16 @@ def made_on(chaos: Chaos, cluster: str) -> set[str]:
     return {sandbox_id for sandbox_id, on in chaos.ledger.pods().items() if cluster in on}
 
 
-def is_new(cluster: Cluster, request: kmock.Request) -> bool:
-    """Whether the request makes an object: a quota refuses no change of one."""
-    kind = "Service" if str(request.name).endswith("-svc") else "Pod"
-    return cluster.get(kind, NAMESPACE, str(request.name)) is None
+def lacks_one_of(chaos: Chaos, home: str, began: float) -> list[str]:
+    """Return the answers since then, unless one has made a new sandbox that has this home."""
+    answers = [(one.home, one.status) for one in chaos.new_since(began)]
+    return [] if (home, 200) in answers else [f"new: {answers}"]
+
+
+def lacks_new_on(chaos: Chaos, cluster: str, before: set[str]) -> list[str]:
+    """Return what is on this cluster, unless that is more than `before`."""
+    now = made_on(chaos, cluster)
+    return [] if now - before else [f"on {cluster}: {sorted(now)}"]
 
 
 async def test_nothing_is_lost_when_a_cluster_drains_and_it_gets_no_new_sandboxes(start_chaos: StartChaos) -> None:
@@ -35,7 +41,8 @@ async def test_nothing_is_lost_when_a_cluster_drains_and_it_gets_no_new_sandboxe
         await chaos.becomes("west", "draining")
         # Creates that were under way may still go there.
         began = time.monotonic()
-        await until(lambda: {one.status for one in chaos.new_since(began) if one.home == "west"} >= {200, 429})
+        assert await chaos.name("west") == 429
+        await until(Nothing("no new sandbox with its home west", lambda: lacks_one_of(chaos, "west", began)))
         # One that exists keeps its cluster.
         new = chaos.new_since(began)
         assert {one.body["cluster"] for one in new if one.status == 200} == {"east"}
@@ -43,7 +50,7 @@ async def test_nothing_is_lost_when_a_cluster_drains_and_it_gets_no_new_sandboxe
         chaos.write()
         await chaos.becomes("west", "ready")
         before = made_on(chaos, "west")
-        await until(lambda: made_on(chaos, "west") - before)
+        await until(Nothing("no new Pod", lambda: lacks_new_on(chaos, "west", before)))
     await chaos.assert_nothing_lost()
 
 
@@ -63,14 +70,15 @@ async def test_nothing_is_lost_when_a_cluster_is_full_and_others_take_its_create
 
     # In the criterion: a payload of StopIteration would end the rule at the first request before.
     def is_refused(request: kmock.Request) -> bool:
-        return is_full.is_set() and is_new(west, request)
+        return is_full.is_set() and makes_an_object(west, request)
 
     west.kmock["patch", kmock.resource(f"v1/{resource}"), is_refused] << of_each(refusal)
     async with chaos.callers():
         await chaos.at_work()
         is_full.set()
         began = time.monotonic()
-        await until(lambda: {one.status for one in chaos.new_since(began) if one.home == "west"} >= {200, 429})
+        assert await chaos.name("west") == 429
+        await until(Nothing("no new sandbox with its home west", lambda: lacks_one_of(chaos, "west", began)))
         creates = chaos.ledger.since(began, "create")
         assert {one.status for one in creates if not one.is_shared} <= {200, 429}
         # Only those that have named it are refused.
@@ -78,7 +86,7 @@ async def test_nothing_is_lost_when_a_cluster_is_full_and_others_take_its_create
         assert not [one for one in chaos.new_since(began) if one.body.get("cluster") == "west"]
         is_full.clear()
         before = made_on(chaos, "west")
-        await until(lambda: made_on(chaos, "west") - before)
+        await until(Nothing("no new Pod", lambda: lacks_new_on(chaos, "west", before)))
     await chaos.assert_nothing_lost()
 
 

@@ -246,7 +246,8 @@ async def test_a_pod_is_withdrawn_by_its_maker_unless_another_create_has_returne
         made, _ = await east.make(CreateRequest(sandbox_id="a"), "")
         found, _ = await finder.make(CreateRequest(sandbox_id="a"), "")
         assert (made.is_new, found.is_new, found.uid) == (True, False, made.uid)
-        assert not await finder.withdraw("a", found.uid)
+        assert await finder.confirm_pod("a", found.uid, is_new=False)
+        assert await east.confirm_pod("a", made.uid, is_new=True)
         assert not await east.withdraw("a", made.uid)
         assert pods(clusters["east"]) == {"a": made.uid}
         await east.delete_pod("a", "another-uid")

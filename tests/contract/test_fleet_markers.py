@@ -150,7 +150,8 @@ async def test_a_returned_pod_is_marked_so_that_a_create_of_the_same_instant_lea
         returned = await create(one, sandbox_id, cluster=placed)
         assert returned["cluster"] == placed
         (pod,) = (pod for pod in clusters[placed].objects("Pod", NS) if kube.sandbox_id_of(pod) == sandbox_id)
-        assert kube.CONFIRMED_ANNOTATION in kube.get_annotations(pod)
+        marks = kube.get_annotations(pod)
+        assert marks[kube.RETURNED_ANNOTATION] == marks[kube.APPLIED_AT_ANNOTATION]
         # Another replica, whose live view does not show it, applies it again and then fails.
         late = fleet_of(two).clusters[placed]
         made, _ = await late.make(CreateRequest(sandbox_id=sandbox_id), "")
@@ -158,6 +159,6 @@ async def test_a_returned_pod_is_marked_so_that_a_create_of_the_same_instant_lea
         assert not await late.withdraw(sandbox_id, made.uid)
         assert pods(clusters[placed])[sandbox_id] == made.uid
     east = fleet_of(one).clusters["east"]
-    assert not await east.confirm_pod(id_of("east"), "another-uid")
+    assert not await east.confirm_pod(id_of("east"), "another-uid", is_new=False)
     assert (await one.delete(f"{URL}/{id_of('east')}")).status == 200
-    assert not await east.confirm_pod(id_of("east"), pods(clusters["east"]).get(id_of("east"), "gone"))
+    assert not await east.confirm_pod(id_of("east"), pods(clusters["east"]).get(id_of("east"), "gone"), is_new=False)

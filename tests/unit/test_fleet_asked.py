@@ -33,7 +33,9 @@ HOME = home(ID, NAMES)
 (OTHER,) = set(NAMES) - {HOME}
 
 CALLS = [name for name, _ in inspect.getmembers(AskedCluster, inspect.iscoroutinefunction)]
-ARGUMENTS = {"sandbox_id": ID, "uid": "u", "marker": Marker(ID, "a", "placed", "t"), "record": Record()}
+ARGUMENTS = {
+    "sandbox_id": ID, "uid": "u", "is_new": True, "marker": Marker(ID, "a", "placed", "t"), "record": Record(),
+}  # fmt: skip
 
 
 class Credentials(ClusterRefused):
@@ -56,9 +58,9 @@ class Failing:
 def failed(call: str, error: ProvisionerError) -> ProvisionerError:
     """Return the error of this call to a cluster `a` that fails with `error`."""
     method = getattr(Asked("a", cast("AskedCluster", Failing(error))), call)
-    arguments = [ARGUMENTS[one] for one in inspect.signature(method).parameters if one in ARGUMENTS]
+    arguments = {one: ARGUMENTS[one] for one in inspect.signature(method).parameters if one in ARGUMENTS}
     with pytest.raises(ProvisionerError) as caught:
-        run(method(*arguments))
+        run(method(**arguments))
     return caught.value
 
 

@@ -1,7 +1,7 @@
 """The directory of several clusters against the truth, while clusters fail, the file changes and replicas die.
 
 Every operation is interleaved with all others at every await point; a call may be refused, its answer may be lost, or
-it may arrive after its caller has given up. The promises are in `fleet_world.py`.
+it may arrive after its caller has given up. The promises are in `fleet_memory.py` and `fleet_world.py`.
 """
 
 from __future__ import annotations

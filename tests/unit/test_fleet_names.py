@@ -128,6 +128,8 @@ class Scenario:
         for cluster in self.world.clusters.values():
             cluster.is_up = True
         self.file = {name: replace(one, lost=False) for name, one in self.file.items()}
+        if self.world.ever_lost:  # its record may name one that has left the file meanwhile
+            self.file = {name: Member(name) for name in NAMES if name in self.file or self.world.clusters[name].names}
         for replica in (*self.replicas, self.replicas[0]):
             task = Task("file", replica.read_file(list(self.file.values()))).run()
             assert task.error is None, task.error

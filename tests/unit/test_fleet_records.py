@@ -48,8 +48,12 @@ class Idle(Replica):
     ) -> None:
         super().__init__(world, directory, placement, homes, change)
         assert isinstance(world, WorldWithPast)
-        self.views = {name: Behind(one, world.past.setdefault(name, Past())) for name, one in world.clusters.items()}
-        self.connected: Any = self.views
+        self.views = {
+            name: Behind(one.seat(), world.past.setdefault(name, Past())) for name, one in world.clusters.items()
+        }
+
+    def connect(self, name: str) -> Any:
+        return self.views[name]
 
     async def round(self) -> None:
         for view in self.views.values():
@@ -75,6 +79,9 @@ class Counted(MemoryCluster):
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self.shown: Record | None = None
+
+    def seat(self) -> MemoryCluster:
+        return self
 
     async def call(self, *args: Any, **options: Any) -> Any:
         self.calls += 1
@@ -160,7 +167,7 @@ def test_a_change_of_the_file_asks_every_cluster(rounds: Rounds) -> None:
 def test_a_cluster_that_is_connected_anew_is_asked(rounds: Rounds) -> None:
     anew = Counted(rounds.world, "b")
     anew.names = anew.shown = rounds.clusters["b"].names
-    rounds.clusters["b"] = rounds.world.clusters["b"] = anew
+    rounds.clusters["b"] = rounds.world.clusters["b"] = rounds.replica.clusters["b"] = anew
     assert rounds.look() == {"b": 1}
 
 

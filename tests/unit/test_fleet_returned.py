@@ -66,7 +66,7 @@ def test_a_pod_that_was_returned_is_not_withdrawn_by_another_create_of_the_same_
 def test_a_pod_that_is_returned_without_a_mark_is_withdrawn(
     schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def only_say_so(*_: object) -> bool:
+    async def only_say_so(*_: object, is_new: bool) -> bool:  # noqa: ARG001 - as the original
         return True
 
     monkeypatch.setattr(MemoryCluster, "confirm_pod", only_say_so)

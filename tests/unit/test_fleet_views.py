@@ -118,8 +118,9 @@ class Viewing(Replica):
         super().__init__(world, directory, placement)
         assert isinstance(world, WorldWithPast)
         self.chance = random.Random(world.number())  # noqa: S311 - no secret
+        self.clusters |= {name: one.seat() for name, one in world.clusters.items()}
         self.views = {
-            name: self.view_type(one, world.past.setdefault(name, Past())) for name, one in world.clusters.items()
+            name: self.view_type(one, world.past.setdefault(name, Past())) for name, one in self.clusters.items()
         }
         self.directory.clusters = self.views
 
