@@ -128,6 +128,13 @@ class Homes:
         homes = (home(sandbox_id, names) for names in lists if names)
         return next((name for name in homes if name in self.unlisted), None)
 
+    def unasked(self) -> str | None:
+        """Return an unlisted cluster, if any, for a sandbox whose home is lost.
+
+        The marker of that home may name it, and no change of names has looked there.
+        """
+        return min(self.unlisted, default=None)
+
     def is_lost(self, cluster: str) -> bool:
         """Whether the cluster is not asked, since the file says that it is lost, or since it is unlisted."""
         return self.may_be_replaced(cluster) or cluster in self.unlisted
@@ -169,12 +176,12 @@ class Homes:
         """Return what the marker says, by the record of the cluster that has it, if it names one that is `out`.
 
         It says nothing then, as if it were `pending`. If it was made to replace a sandbox, and its create has not
-        returned one, that sandbox is what is left.
+        returned one, that sandbox is what is left. If what it replaces is on such a cluster, it replaces nothing.
         """
         out = self.out(record)
-        if marker.state == "pending" or marker.cluster not in out:
-            return marker
         former, _, uid = marker.replaces.partition("/")
+        if marker.state == "pending" or marker.cluster not in out:
+            return replace(marker, replaces="") if former in out else marker
         if marker.is_made or not former or former in out:
             return replace(marker, state="pending")
         return replace(marker, cluster=former, uid="" if uid == UNKNOWN else uid, replaces="")

@@ -70,6 +70,9 @@ class NameChange:
             named = unlisted | self._homes.members.keys() | listed(before.values())
             lists = {names for one in before.values() for names in (one.names, *one.former)} - {target}
             lists |= {names for one in before.values() for names in one.coming if names & unlisted}
+            if not any(one.names for one in before.values()):
+                # No record says by which list a lost cluster had its sandboxes: any sandbox may be there.
+                lists |= {frozenset({one}) for one in self._homes.lost_names()}
             former = tuple(names for names in sorted(lists, key=sorted) if any(map(self._homes.is_lost, names)))
             for name, record in sorted(held.items()):
                 done = Record(target, (), epoch, former, record.version, unlisted, frozenset(taken_out - named))
@@ -163,7 +166,7 @@ class NameChange:
             return
         uid = pod.uid if pod is not None else marker.uid if marker is not None else ""
         replaces = pod.replaces if pod is not None else marker.replaces if marker is not None else ""
-        is_made = marker is not None and marker.is_made
+        is_made = (marker is not None and marker.is_made) or (pod is not None and not pod.is_unreturned)
         wanted = Marker(sandbox_id, cluster, "placed", self._new_token(), uid, replaces, is_made)
         if there is None:
             await self._directory.asked(new_home).create_marker(wanted)

@@ -117,6 +117,8 @@ class Placement:
             return placing.home
         lost = self._homes.lost_home(placing.sandbox_id)
         if lost is not None:
+            if (unasked := self._homes.unasked()) is not None:
+                raise self._homes.away(unasked)
             self._replace(placing, lost, self._known_uid(lost, placing.sandbox_id))
         target = self._next(placing)
         if target == placing.home:

@@ -143,18 +143,19 @@ class Fleet(RuleBasedStateMachine):
     def start_without(self, who: int, name: str) -> None:
         """Take out a cluster, whatever it has, and start one replica with that file: it can't ask that cluster."""
         file = {key: one for key, one in self.file.items() if key != name}
-        if file and name in self.file and not self.is_lost(name) and self.is_known_without(file):
+        if file and name in self.file and not self.is_lost(name) and self.is_known_without(file, self.views[1 - who]):
             self.file = file
             self.die(who)
 
-    def is_known_without(self, file: Iterable[str]) -> bool:
-        """Whether a cluster of the file has a record that names all that the file lacks and that have sandboxes.
+    def is_known_without(self, file: Iterable[str], view: Iterable[str]) -> bool:
+        """Whether one of its clusters has a record of all that the file lacks, and that has sandboxes or is in a view.
 
-        Else a start with this file can't know of them: it believes the file, and says so in the log.
+        Else a start with this file can't know of them, nor of the other replica: it believes the file, and says so in
+        the log.
         """
-        holding = {name for name, one in self.world.clusters.items() if one.sandboxes}.difference(file)
+        used = {name for name, one in self.world.clusters.items() if one.sandboxes}.union(view).difference(file)
         records = (self.world.clusters[name].names or Record() for name in file)
-        return any(holding <= one.unlisted.union(*one.lists, *one.former) for one in records)
+        return any(used <= one.unlisted.union(*one.lists, *one.former) for one in records)
 
     def is_lost(self, name: str) -> bool:
         return any(name in file and file[name].lost for file in (self.file, *self.views))

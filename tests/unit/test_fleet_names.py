@@ -128,8 +128,6 @@ class Scenario:
         for cluster in self.world.clusters.values():
             cluster.is_up = True
         self.file = {name: replace(one, lost=False) for name, one in self.file.items()}
-        if self.world.ever_lost:  # its record may name one that has left the file meanwhile
-            self.file = {name: Member(name) for name in NAMES if name in self.file or self.world.clusters[name].names}
         for replica in (*self.replicas, self.replicas[0]):
             task = Task("file", replica.read_file(list(self.file.values()))).run()
             assert task.error is None, task.error
@@ -258,6 +256,9 @@ class ReplacesUnlisted(Homes):
         return super().may_be_replaced(cluster) or cluster in self.unlisted
 
     def unlisted_home(self, sandbox_id: str) -> str | None:
+        return None
+
+    def unasked(self) -> str | None:
         return None
 
 
