@@ -48,17 +48,18 @@ async def test_a_create_completes_a_sandbox_whose_creator_was_killed_after_the_p
     environ = environment(tmp_path, KUBECONFIG_PATH=str(cluster.kubeconfig), PORT=str(port))
     async with running(*PROVISIONER, environ=environ, log=tmp_path / "log"):
         await until(healthy(port))
-        held = asyncio.Event()
-        responses = iter([held.wait()])
+        asked, held = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            asked.set()
+            await held.wait()
+
+        responses = iter([hold()])
         cluster.kmock["PATCH", kmock.resource("v1/services")] << (lambda: next(responses, NotImplemented))
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{port}/api/sandboxes"
             request = asyncio.create_task(session.post(url, json={"sandbox_id": "a"}))
-
-            async def pod_is_made() -> bool:
-                return bool(cluster.objects("Pod"))
-
-            await until(pod_is_made)
+            await asked.wait()  # the Pod is made
             kill_each(processes_with(str(tmp_path)))
             with pytest.raises(aiohttp.ClientError):
                 await request

@@ -143,7 +143,9 @@ class Fleet(RuleBasedStateMachine):
     def start_without(self, who: int, name: str) -> None:
         """Take out a cluster, whatever it has, and start one replica with that file: it can't ask that cluster."""
         file = {key: one for key, one in self.file.items() if key != name}
-        if file and name in self.file and not self.is_lost(name) and self.is_known_without(file, self.views[1 - who]):
+        is_used = any(not one.lost for one in file.values())
+        is_known = self.is_known_without(file, self.views[1 - who])
+        if is_used and is_known and name in self.file and not self.is_lost(name):
             self.file = file
             self.die(who)
 
@@ -226,7 +228,7 @@ class Fleet(RuleBasedStateMachine):
         try:
             for _, task in self.tasks:
                 task.run()
-            for who in (0, 1, 0, 1):
+            for who in (0, 1, 0, 1, 0, 1):
                 names = self.file.keys() | {name for one in self.replicas for name in one.homes.unlisted}
                 # A start without a cluster that gets no answer does not notice that it is missing.
                 names |= {name for name, one in self.world.clusters.items() if one.sandboxes}
