@@ -302,7 +302,7 @@ class Fleet:
                 on.setdefault(answer.sandbox_id, {})[name] = answer
         listed: list[SandboxResponse] = []
         for sandbox_id, by_name in sorted(on.items()):
-            apart = self.directory.homes.apart(by_name) or list(by_name)
+            apart = list(by_name) if len(by_name) == 1 else self.directory.homes.apart(by_name) or list(by_name)
             if len(apart) == 1:
                 listed.append(by_name[apart[0]])
                 continue
