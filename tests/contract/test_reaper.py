@@ -69,7 +69,7 @@ async def test_an_expired_sandbox_of_another_manager_is_not_reaped(
         label = "app.kubernetes.io/managed-by=somebody"
         result = await kubectl("label", kind, name, "-n", "deer-flow", label, "--overwrite")
         assert result.rc == 0
-    await until(lambda: "somebody" in str(provisioner.view.sandbox("a")))
+    await until(lambda: all("somebody" in str(one) for one in provisioner.view.sandbox("a")))
     pass_time(monkeypatch, hours=1)
     assert await reaper_of(provisioner).due() == []
 
