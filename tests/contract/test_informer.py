@@ -258,6 +258,7 @@ async def test_reconciliation_asks_the_cluster_where_the_view_is_behind(
 ) -> None:
     await create(provisioner)
     await until_fresh(provisioner)
+    await until(lambda: None not in provisioner.view.sandbox("a"))
     cluster.faults.silence_watches()
     await kubectl("delete", "pod/sandbox-a", "-n", "deer-flow", "--grace-period=0", "--force")
     assert None not in provisioner.view.sandbox("a")
